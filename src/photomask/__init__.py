@@ -1,0 +1,36 @@
+"""Photomask: static plans that make PyTorch models cheaper, and the proof that they hold.
+
+`photomask.chip` turns a float model into an integer-only program and everything a hardware team
+needs to verify it. The package imports neither triton nor transformers.
+"""
+
+from photomask.errors import (
+    CaptureError,
+    DataError,
+    DocumentError,
+    ExportError,
+    MissingDependencyError,
+    PhotomaskError,
+    QuantizerError,
+    RecipeError,
+    TargetError,
+    UnsupportedOperatorError,
+    UsageError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureError",
+    "DataError",
+    "DocumentError",
+    "ExportError",
+    "MissingDependencyError",
+    "PhotomaskError",
+    "QuantizerError",
+    "RecipeError",
+    "TargetError",
+    "UnsupportedOperatorError",
+    "UsageError",
+    "__version__",
+]

@@ -1,0 +1,67 @@
+"""Every error that Photomask raises on purpose.
+
+Catching `PhotomaskError` catches them all; each says what was found, what was expected, where, and
+what to do::
+
+    PhotomaskError
+    ├── UsageError                 an argument, path or option that cannot be right
+    ├── MissingDependencyError     an optional package is absent; names the install line
+    ├── DataError                  NaN, infinity, wrong shape or dtype, or no data at all
+    ├── CaptureError               torch.export cannot capture the model
+    │   └── UnsupportedOperatorError   operators outside the set, all of them at once
+    ├── RecipeError                a rule that matches nothing, an impossible request
+    ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
+    ├── TargetError                the target cannot hold what the program needs
+    ├── DocumentError              a file that is truncated, altered, or of another schema
+    └── ExportError                an export that could not be written whole
+"""
+
+
+class PhotomaskError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class UsageError(PhotomaskError):
+    """An argument, path or option that cannot be right."""
+
+
+class MissingDependencyError(PhotomaskError):
+    """An optional package is absent; the message names the install line."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'photomask[{extra}]'"
+        )
+
+
+class DataError(PhotomaskError):
+    """NaN, infinity, wrong shape or dtype, or no data at all."""
+
+
+class CaptureError(PhotomaskError):
+    """`torch.export` cannot capture the model, or the captured graph does not equal it."""
+
+
+class UnsupportedOperatorError(CaptureError):
+    """Operators outside the supported set; the message lists every one with its source line."""
+
+
+class RecipeError(PhotomaskError):
+    """A rule that matches nothing, or a request that cannot be met."""
+
+
+class QuantizerError(PhotomaskError):
+    """A quantizer breaks its contract or was never calibrated."""
+
+
+class TargetError(PhotomaskError):
+    """The target cannot hold what the program needs."""
+
+
+class DocumentError(PhotomaskError):
+    """A saved document is truncated, altered, or of another schema."""
+
+
+class ExportError(PhotomaskError):
+    """An export that could not be written whole."""
