@@ -1,0 +1,141 @@
+"""The target: what the hardware's integers can do, as a strict, versioned document.
+
+Presets describe the numerics of real executors. They are contracts about numbers (rounding,
+widths, zero points, memory words), not about speed.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from photomask.documents import Document, read_text
+from photomask.errors import TargetError
+
+
+class Rounding(StrEnum):
+    """How `x / 2**shift` becomes an integer."""
+
+    HALF_UP = "half_up"
+    """`floor(v + 1/2)`: add half, shift right. The cheapest in hardware."""
+    HALF_EVEN = "half_even"
+    """To nearest, ties to the even neighbour (IEEE 754 and ONNX)."""
+    HALF_AWAY = "half_away"
+    """To nearest, ties away from zero."""
+    TRUNCATE = "truncate"
+    """The low bits are dropped: `floor(v)` in two's complement."""
+    DOUBLE = "double"
+    """TOSA 1.0 `apply_scale_32` with `double_round`: half-up after a first rounding at bit 31."""
+
+
+class ZeroPoints(StrEnum):
+    """Which tensors may have a zero point other than 0."""
+
+    NONE = "none"
+    ACTIVATIONS = "activations"
+    ALL = "all"
+
+
+class Target(Document):
+    """The numeric contract between the integer program and the hardware."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    rounding: Rounding = Rounding.HALF_UP
+    multiplier_bits: int = Field(default=16, ge=4, le=31)
+    """Magnitude bits of the non-negative requantization multiplier."""
+    shift_min: int = Field(default=0, ge=0, le=62)
+    shift_max: int = Field(default=47, ge=0, le=62)
+    """Right shifts that the requantizer can do, both ends included."""
+    per_channel_shift: bool = True
+    """False: one shift for all channels of an operator."""
+    power_of_two_only: bool = False
+    """True: requantization is a shift alone, its multiplier is 1."""
+    accumulator_bits: int = Field(default=32, ge=8, le=48)
+    bias_bits: int = Field(default=32, ge=4, le=48)
+    weight_bits: tuple[int, ...] = tuple(range(2, 17))
+    activation_bits: tuple[int, ...] = tuple(range(2, 17))
+    unsigned_activations: bool = True
+    zero_points: ZeroPoints = ZeroPoints.ACTIVATIONS
+    memory_word_bits: int = Field(default=32, ge=8, le=1024)
+    first_lane: Literal["least_significant", "most_significant"] = "least_significant"
+    """Where in a memory word the first element lies."""
+    activation_layout: Literal["channels_first", "channels_last"] = "channels_first"
+    weight_layout: Literal["output_input_kernel", "output_kernel_input", "kernel_input_output"] = (
+        "output_input_kernel"
+    )
+    """Element order of weight images: OIHW, OHWI or HWIO for a two-dimensional convolution."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Target":
+        if self.shift_min > self.shift_max:
+            raise ValueError(f"shift_min {self.shift_min} is above shift_max {self.shift_max}")
+        if self.accumulator_bits + self.multiplier_bits > 63:
+            raise ValueError(
+                f"accumulator_bits {self.accumulator_bits} + multiplier_bits "
+                f"{self.multiplier_bits} exceeds 63: product and rounding would not fit 64 bits"
+            )
+        for field in ("weight_bits", "activation_bits"):
+            widths = getattr(self, field)
+            if not widths or min(widths) < 1 or max(widths) > 16:
+                raise ValueError(f"{field} {widths} must name widths from 1 to 16")
+        return self
+
+
+PRESETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(name="asic"),
+        # ONNX Runtime multiplies by a float32 scale, a 24-bit significand, and rounds to even.
+        Target(name="onnxruntime", rounding=Rounding.HALF_EVEN, multiplier_bits=24),
+        Target(
+            name="tflite",
+            rounding=Rounding.DOUBLE,
+            multiplier_bits=31,
+            shift_max=62,
+            weight_bits=(4, 8),
+            activation_bits=(8, 16),
+            unsigned_activations=False,
+            weight_layout="output_kernel_input",
+            activation_layout="channels_last",
+        ),
+        # RequantShift has one power-of-two divisor per operator and rounds half up.
+        Target(
+            name="deeploy",
+            rounding=Rounding.HALF_UP,
+            multiplier_bits=16,
+            per_channel_shift=False,
+            activation_bits=(8, 16),
+            zero_points=ZeroPoints.NONE,
+        ),
+        # MAX7800x: power-of-two scales, floor(x + 0.5), weights of 1, 2, 4 or 8 bits.
+        Target(
+            name="max78000",
+            rounding=Rounding.HALF_UP,
+            power_of_two_only=True,
+            per_channel_shift=False,
+            weight_bits=(1, 2, 4, 8),
+            activation_bits=(8, 16),
+            unsigned_activations=False,
+            zero_points=ZeroPoints.NONE,
+        ),
+    )
+}
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Returns a preset by name, or reads a target from a JSON file.
+
+    Raises:
+        TargetError: no preset and no file of that name.
+        DocumentError: the file is not a valid target.
+    """
+    if str(name_or_path) in PRESETS:
+        return PRESETS[str(name_or_path)]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise TargetError(
+            f"{str(name_or_path)!r} is neither a target preset ({', '.join(PRESETS)}) nor a file"
+        )
+    return Target.parse(read_text(path), str(path))
