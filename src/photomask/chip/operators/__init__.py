@@ -1,0 +1,68 @@
+"""The integer operators: everything that must agree about one lies in its file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from photomask.chip.operators.add import Add
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.clamp import Clamp
+from photomask.chip.operators.concatenate import Concatenate
+from photomask.chip.operators.convolution import Convolution
+from photomask.chip.operators.linear import Linear
+from photomask.chip.operators.lookup import Lookup
+from photomask.chip.operators.matmul import Matmul
+from photomask.chip.operators.multiply import Multiply
+from photomask.chip.operators.pooling import AveragePool, MaxPool
+from photomask.chip.operators.requantize import Requantize
+from photomask.chip.operators.shape import Constant, Gather, Pad, Permute, Reshape, Slice
+from photomask.chip.operators.sum import Sum
+
+AnyOperator = Annotated[
+    Add
+    | AveragePool
+    | Clamp
+    | Concatenate
+    | Constant
+    | Convolution
+    | Gather
+    | Linear
+    | Lookup
+    | Matmul
+    | MaxPool
+    | Multiply
+    | Pad
+    | Permute
+    | Requantize
+    | Reshape
+    | Slice
+    | Sum,
+    Field(discriminator="kind"),
+]
+"""Any integer operator; JSON says which by its `kind`."""
+
+__all__ = [
+    "Add",
+    "AnyOperator",
+    "AveragePool",
+    "Clamp",
+    "Concatenate",
+    "Constant",
+    "Convolution",
+    "Gather",
+    "Linear",
+    "Lookup",
+    "Matmul",
+    "MaxPool",
+    "Multiply",
+    "Operator",
+    "Pad",
+    "Parameters",
+    "Permute",
+    "Requantize",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Sum",
+    "TorchFunction",
+]

@@ -1,0 +1,56 @@
+"""Weighted sum of activations: residual addition and subtraction with aligned scales."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+
+
+class Add(Operator):
+    """`accumulator = bias + sum_j coefficient[j] * x_j`; inputs broadcast.
+
+    The coefficients bring the inputs to one scale; `bias` is minus the zero points' share.
+    """
+
+    kind: Literal["add"] = "add"
+    coefficients: tuple[int, ...]
+    bias: int
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """The inputs' common shape."""
+        return tuple(np.broadcast_shapes(*shapes))
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """For any order of summation."""
+        terms = [x.scaled(c) for x, c in zip(inputs, self.coefficients, strict=True)]
+        terms.append(Interval(self.bias, self.bias))
+        total = Interval(0, 0)
+        for term in terms:
+            total = total + term.union(Interval(0, 0))
+        return total
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One term after the other."""
+        total: np.ndarray = np.asarray(self.bias, dtype=np.int64)
+        for x, coefficient in zip(inputs, self.coefficients, strict=True):
+            total = total + coefficient * x
+        return total
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """In the dtype that holds every partial sum."""
+        dtype = carrier(self.output_interval(inputs, parameters))
+
+        def run(*values: torch.Tensor) -> torch.Tensor:
+            total = values[0].to(dtype) * self.coefficients[0] + self.bias
+            for x, coefficient in zip(values[1:], self.coefficients[1:], strict=True):
+                total = torch.add(total, x.to(dtype), alpha=coefficient)
+            return total
+
+        return run

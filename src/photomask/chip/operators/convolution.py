@@ -1,0 +1,152 @@
+"""Convolution over one or two spatial axes: grouped, depthwise, dilated, strided."""
+
+import itertools
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.weights import effective_weight, partial_sums
+
+
+class Convolution(Operator):
+    """`accumulator[n,o,p] = bias[o] + sum_{i,k} w[o,i,k] * x[n,i,p*stride + k*dilation - padding]`.
+
+    Outside the input, `x` is `padding_value` (the input's zero point), so that the zero-point
+    correction is one constant per channel, folded into `bias`. `w` is
+    `(weight - weight_zero_point) * group_multiplier`; both factors are optional.
+    """
+
+    kind: Literal["convolution"] = "convolution"
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    """Elements before and after, per spatial axis."""
+    dilation: tuple[int, ...]
+    groups: int
+    padding_value: int
+    parameter_roles: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    optional_roles: ClassVar[tuple[str, ...]] = ("weight_zero_point", "group_multiplier")
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """[N, O, *spatial]."""
+        weight = parameters["weight"]
+        spatial = (
+            (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+            for size, (before, after), dilation, kernel, stride in zip(
+                shapes[0][2:],
+                self.padding,
+                self.dilation,
+                weight.shape[2:],
+                self.stride,
+                strict=True,
+            )
+        )
+        return (shapes[0][0], weight.shape[0], *spatial)
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """From the real weights, for any order of summation."""
+        x = inputs[0].union(Interval(self.padding_value, self.padding_value))
+        return partial_sums(effective_weight(parameters), parameters["bias"], x)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One kernel position after the other."""
+        weight = effective_weight(parameters)
+        margins = ((0, 0), (0, 0), *self.padding)
+        x = np.pad(inputs[0], margins, constant_values=self.padding_value)
+        batch, outputs, *spatial = self.output_shape([inputs[0].shape], parameters)
+        grouped = weight.reshape(self.groups, outputs // self.groups, *weight.shape[1:])
+        total = np.zeros((batch, self.groups, outputs // self.groups, *spatial), dtype=np.int64)
+        for position in itertools.product(*map(range, weight.shape[2:])):
+            window = x[(slice(None), slice(None), *self._taps(position, spatial))]
+            window = window.reshape(batch, self.groups, weight.shape[1], -1)
+            product = np.matmul(grouped[(..., *position)], window)
+            total += product.reshape(total.shape)
+        bias = parameters["bias"].reshape(-1, *(1,) * len(spatial))
+        return total.reshape(batch, outputs, *spatial) + bias
+
+    def _taps(self, position: Shape, spatial: Sequence[int]) -> list[slice]:
+        return [
+            slice(tap * dilation, tap * dilation + (size - 1) * stride + 1, stride)
+            for tap, dilation, size, stride in zip(
+                position, self.dilation, spatial, self.stride, strict=True
+            )
+        ]
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """Direct convolution in float32 where partial sums stay below 2**24, else in pieces.
+
+        On a GPU, in float64 with a rounding at the end: cuDNN may choose a transform algorithm,
+        whose error at these magnitudes (below 2**40) is far less than 1/2.
+        """
+        weight, bias = effective_weight(parameters), parameters["bias"]
+        x = inputs[0].union(Interval(self.padding_value, self.padding_value))
+        total = carrier(partial_sums(weight, bias, x))
+        pieces = input_pieces(weight, x) if self.groups == 1 else None
+        if self.groups > 1 and partial_sums(weight, bias, x).magnitude <= FLOAT32_EXACT:
+            pieces = [slice(None)]
+        on_gpu = device.type == "cuda"
+        if pieces is None or on_gpu:
+            pieces, dtype = [slice(None)], torch.float64
+        else:
+            dtype = torch.float32
+        last_bias = torch.from_numpy(bias).to(device, total).reshape(-1, *(1,) * len(self.stride))
+        layout = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+        kernels = [
+            torch.from_numpy(np.ascontiguousarray(weight[:, piece]))
+            .to(device, dtype)
+            .contiguous(memory_format=layout)
+            for piece in pieces
+        ]
+        whole_bias = last_bias.reshape(-1).to(dtype) if len(pieces) == 1 else None
+        convolve = F.conv2d if len(self.stride) == 2 else F.conv1d
+        symmetric = self.padding_value == 0 and all(a == b for a, b in self.padding)
+        margins = [m for pair in reversed(self.padding) for m in pair]
+        amount = [pair[0] for pair in self.padding] if symmetric else 0
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            x = x.to(dtype)
+            if not symmetric:
+                x = F.pad(x, margins, value=self.padding_value)
+            results = [
+                convolve(
+                    x[:, piece], kernel, whole_bias, self.stride, amount, self.dilation, self.groups
+                )
+                for piece, kernel in zip(pieces, kernels, strict=True)
+            ]
+            if len(results) == 1:
+                return (results[0].round_() if on_gpu else results[0]).to(total)
+            return sum((result.to(total) for result in results), start=last_bias)
+
+        return run
+
+    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
+        """Output elements times inputs per output."""
+        output = self.output_shape(shapes, parameters)
+        return int(np.prod(output)) * int(np.prod(parameters["weight"].shape[1:]))
+
+
+def input_pieces(weight: np.ndarray, x: Interval) -> list[slice] | None:
+    """Splits the input axis so that each piece's partial sums are exact in float32.
+
+    Returns:
+        Slices of axis 1, or None where even one input channel is too much.
+    """
+    no_bias = np.zeros(weight.shape[0], dtype=np.int64)
+    count = 1
+    while count <= weight.shape[1]:
+        size = -(-weight.shape[1] // count)
+        pieces = [slice(start, start + size) for start in range(0, weight.shape[1], size)]
+        if all(
+            partial_sums(weight[:, piece], no_bias, x).magnitude <= FLOAT32_EXACT
+            for piece in pieces
+        ):
+            return pieces
+        count *= 2
+    return None

@@ -1,0 +1,68 @@
+"""Matrix product of the last axis with constant weights."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from photomask.chip.arithmetic import carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.convolution import input_pieces
+from photomask.chip.operators.weights import effective_weight, partial_sums
+
+
+class Linear(Operator):
+    """`accumulator[..., o] = bias[o] + sum_i w[o,i] * x[..., i]`.
+
+    `w` is `(weight - weight_zero_point) * group_multiplier`; both factors are optional. The
+    input's zero-point correction is folded into `bias`.
+    """
+
+    kind: Literal["linear"] = "linear"
+    parameter_roles: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    optional_roles: ClassVar[tuple[str, ...]] = ("weight_zero_point", "group_multiplier")
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """[..., O]."""
+        return (*shapes[0][:-1], parameters["weight"].shape[0])
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """From the real weights, for any order of summation."""
+        return partial_sums(effective_weight(parameters), parameters["bias"], inputs[0])
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One int64 matrix product."""
+        return inputs[0] @ effective_weight(parameters).T + parameters["bias"]
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """float32 products of pieces whose partial sums stay below 2**24; float64 on a GPU."""
+        weight, bias = effective_weight(parameters), parameters["bias"]
+        total = carrier(partial_sums(weight, bias, inputs[0]))
+        pieces = input_pieces(weight, inputs[0])
+        dtype = torch.float32
+        if pieces is None or device.type == "cuda":
+            pieces, dtype = [slice(None)], torch.float64
+        matrices = [
+            torch.from_numpy(np.ascontiguousarray(weight[:, piece])).to(device, dtype)
+            for piece in pieces
+        ]
+        offset = torch.from_numpy(bias).to(device, total)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            x = x.to(dtype)
+            products = [
+                F.linear(x[..., piece], matrix).to(total)
+                for piece, matrix in zip(pieces, matrices, strict=True)
+            ]
+            return sum(products, start=offset)
+
+        return run
+
+    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
+        """Rows of the input times the weight matrix."""
+        return int(np.prod(shapes[0][:-1])) * int(parameters["weight"].size)

@@ -1,0 +1,47 @@
+"""Elementwise product of two activations."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+
+
+class Multiply(Operator):
+    """`accumulator = (a - za) * (b - zb)`; inputs broadcast."""
+
+    kind: Literal["multiply"] = "multiply"
+    zero_points: tuple[int, int]
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """The inputs' common shape."""
+        return tuple(np.broadcast_shapes(*shapes))
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """The product of both intervals."""
+        a, b = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
+        return a.product(b)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One int64 product."""
+        return (inputs[0] - self.zero_points[0]) * (inputs[1] - self.zero_points[1])
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """In the dtype that holds the product."""
+        dtype = carrier(self.output_interval(inputs, parameters))
+        first, second = self.zero_points
+
+        def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a.to(dtype) - first) * (b.to(dtype) - second)
+
+        return run
+
+    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
+        """One per output element."""
+        return int(np.prod(self.output_shape(shapes, parameters)))

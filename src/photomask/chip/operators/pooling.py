@@ -1,0 +1,184 @@
+"""Maximum and average over windows."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+
+Window = tuple[int, int]
+"""First element and one past the last, inside the input."""
+
+
+class _Pool(Operator):
+    """Windows over the last axes; windows never read outside the input."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    """Elements before the input at which the first window starts."""
+    output_size: tuple[int, ...]
+    """Windows per axis; states how partial windows at the end are treated."""
+
+    def windows(self, spatial: Shape) -> list[list[Window]]:
+        """Returns the windows of each axis for an input of `spatial` size."""
+        return [
+            [
+                (max(0, at * stride - before), min(size, at * stride - before + kernel))
+                for at in range(count)
+            ]
+            for size, kernel, stride, before, count in zip(
+                spatial, self.kernel, self.stride, self.padding, self.output_size, strict=True
+            )
+        ]
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """[N, C, *output_size]."""
+        return (*shapes[0][: -len(self.kernel)], *self.output_size)
+
+    def _padded(self, x: torch.Tensor, value: float, span: Sequence[int]) -> torch.Tensor:
+        """Extends `x` so that every window of `span` elements lies inside."""
+        rank = len(span)
+        margins: list[int] = []
+        for size, length, stride, before, count in reversed(
+            list(
+                zip(
+                    x.shape[-rank:],
+                    span,
+                    self.stride,
+                    self.padding,
+                    self.output_size,
+                    strict=True,
+                )
+            )
+        ):
+            after = (count - 1) * stride - before + length - size
+            margins += [before, after]
+        return F.pad(x, margins, value=value) if any(margins) else x
+
+
+class MaxPool(_Pool):
+    """`y[p] = max(x[p*stride + k*dilation - padding])` over the window's elements in the input."""
+
+    kind: Literal["max_pool"] = "max_pool"
+    dilation: tuple[int, ...]
+
+    def windows(self, spatial: Shape) -> list[list[Window]]:
+        """Returns the span of each window; elements `dilation` apart count."""
+        return [
+            [
+                (at * stride - before, at * stride - before + (kernel - 1) * dilation + 1)
+                for at in range(count)
+            ]
+            for kernel, dilation, stride, before, count in zip(
+                self.kernel, self.dilation, self.stride, self.padding, self.output_size, strict=True
+            )
+        ]
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """Unchanged."""
+        return inputs[0]
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One window after the other."""
+        x = inputs[0]
+        rank = len(self.kernel)
+        result = np.empty((*x.shape[:-rank], *self.output_size), dtype=np.int64)
+        windows = self.windows(x.shape[-rank:])
+        for position in itertools.product(*map(range, self.output_size)):
+            axes = [
+                [i for i in range(*windows[axis][at], self.dilation[axis]) if 0 <= i < size]
+                for axis, (at, size) in enumerate(zip(position, x.shape[-rank:], strict=True))
+            ]
+            window = x[(..., *np.ix_(*axes))]
+            result[(..., *position)] = window.max(axis=tuple(range(-rank, 0)))
+        return result
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """Padding by the smallest code never wins; exact in any dtype."""
+        pool = F.max_pool2d if len(self.kernel) == 2 else F.max_pool1d
+        lowest = inputs[0].low
+        span = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return pool(self._padded(x, lowest, span), self.kernel, self.stride, 0, self.dilation)
+
+        return run
+
+
+class AveragePool(_Pool):
+    """`accumulator[p] = sum(x[window p] - zero_point)`; a requantization divides by the count.
+
+    With `adaptive`, window `i` of `n` over `size` elements goes from `floor(i*size/n)` to
+    `ceil((i+1)*size/n)`, and kernel, stride and padding are those of the largest window.
+    """
+
+    kind: Literal["average_pool"] = "average_pool"
+    zero_point: int
+    adaptive: bool
+
+    def windows(self, spatial: Shape) -> list[list[Window]]:
+        """Returns the windows of each axis for an input of `spatial` size."""
+        if not self.adaptive:
+            return super().windows(spatial)
+        return [
+            [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+            for size, count in zip(spatial, self.output_size, strict=True)
+        ]
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """The whole kernel's elements, any of which may be absent."""
+        x = inputs[0].shifted(-self.zero_point).union(Interval(0, 0))
+        return x.scaled(int(np.prod(self.kernel)))
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One window after the other."""
+        x = inputs[0] - self.zero_point
+        rank = len(self.kernel)
+        result = np.empty((*x.shape[:-rank], *self.output_size), dtype=np.int64)
+        windows = self.windows(x.shape[-rank:])
+        for position in itertools.product(*map(range, self.output_size)):
+            span = [slice(*windows[axis][at]) for axis, at in enumerate(position)]
+            result[(..., *position)] = x[(..., *span)].sum(axis=tuple(range(-rank, 0)))
+        return result
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """Sums in float32 or float64, whichever holds the whole window."""
+        interval = self.output_interval(inputs, parameters)
+        dtype = torch.float32 if interval.magnitude <= FLOAT32_EXACT else torch.float64
+        rank = len(self.kernel)
+
+        def run_regular(x: torch.Tensor) -> torch.Tensor:
+            centred = self._padded(x.to(dtype) - self.zero_point, 0.0, self.kernel)
+            if rank == 1:
+                summed = F.avg_pool2d(
+                    centred.unsqueeze(-2),
+                    (1, *self.kernel),
+                    (1, *self.stride),
+                    divisor_override=1,
+                ).squeeze(-2)
+            else:
+                summed = F.avg_pool2d(centred, self.kernel, self.stride, divisor_override=1)
+            return summed.to(carrier(interval))
+
+        def run_adaptive(x: torch.Tensor) -> torch.Tensor:
+            total = x.to(dtype) - self.zero_point
+            for axis, windows in enumerate(self.windows(tuple(x.shape[-rank:]))):
+                at = axis - rank
+                total = torch.stack(
+                    [total.narrow(at, low, high - low).sum(dim=at) for low, high in windows],
+                    dim=at,
+                )
+            return total.to(carrier(interval))
+
+        return run_adaptive if self.adaptive else run_regular

@@ -1,0 +1,169 @@
+"""Rescaling of an accumulator, or of another activation, to a format of fewer bits."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import FLOAT32_EXACT, FLOAT64_EXACT, carrier, round_shift
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.target import Rounding
+
+BLOCK_ELEMENTS = 1 << 16
+"""Elements rescaled at a time on a CPU, so that the float64 block stays in the cache."""
+
+
+class Requantize(Operator):
+    """`y = clamp(round((x + offset) * multiplier / 2**shift) + zero_point, low, high)`.
+
+    `offset` is a constant (minus the zero point of an activation; 0 for an accumulator, whose
+    correction is in the bias). `multiplier` and `shift` broadcast against one sample's shape
+    without the batch: [1] or [C, 1, …] or [1, H, W]. `low` and `high` hold the format's saturation
+    and a fused clamp such as ReLU.
+
+    Source: Jacob et al. 2018, section 2.2, arXiv:1712.05877.
+    """
+
+    kind: Literal["requantize"] = "requantize"
+    rounding: Rounding
+    offset: int
+    zero_point: int
+    low: int
+    high: int
+    parameter_roles: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """Unchanged."""
+        return shapes[0]
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """The rescaled input's interval, clamped."""
+        x = inputs[0].shifted(self.offset)
+        pairs = np.stack([parameters["multiplier"].ravel(), parameters["shift"].ravel()], axis=1)
+        ends = [
+            self._clamp(round_shift(end * int(m), int(s), self.rounding) + self.zero_point)
+            for m, s in np.unique(pairs, axis=0)
+            for end in (x.low, x.high)
+        ]
+        return Interval(min(ends), max(ends))
+
+    def _clamp(self, value: int) -> int:
+        return max(self.low, min(self.high, value))
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """int64 shifts; the product fits because the target bounds both factors."""
+        shift = parameters["shift"]
+        product = (inputs[0] + self.offset) * parameters["multiplier"]
+        half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+        if self.rounding is Rounding.HALF_UP:
+            scaled = (product + half) >> shift
+        elif self.rounding is Rounding.TRUNCATE:
+            scaled = product >> shift
+        elif self.rounding is Rounding.HALF_AWAY:
+            scaled = np.sign(product) * ((np.abs(product) + half) >> shift)
+        elif self.rounding is Rounding.DOUBLE:
+            nudge = np.where(product >= 0, 1 << 30, -(1 << 30))
+            scaled = (product + half + np.where(shift > 31, nudge, 0)) >> shift
+        else:
+            scaled = product >> shift
+            remainder = product - (scaled << shift)
+            odd = scaled & 1
+            scaled = scaled + (
+                (remainder > half) | ((remainder == half) & (odd == 1) & (shift > 0))
+            )
+        return np.clip(scaled + self.zero_point, self.low, self.high)
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """Floating point where the product provably fits its significand, else int64.
+
+        `x * multiplier` is exact there, `2**-shift` only moves the exponent, and adding 1/2 and
+        the zero point needs no bit below the product's last one.
+        """
+        multiplier, shift = parameters["multiplier"], parameters["shift"]
+        widest = (inputs[0].magnitude + abs(self.offset)) * int(multiplier.max()) + (
+            (abs(self.zero_point) + 1) << int(shift.max())
+        )
+        output = carrier(Interval(self.low, self.high))
+        if 2 * widest > FLOAT64_EXACT or self.rounding is Rounding.DOUBLE:
+            return self._integer_function(parameters, device, output)
+        dtype = torch.float32 if 2 * widest <= FLOAT32_EXACT else torch.float64
+        factor = torch.from_numpy(np.ldexp(multiplier.astype(np.float64), -shift))
+        return self._float_function(factor.to(device, dtype), output)
+
+    def _float_function(self, factor: torch.Tensor, output: torch.dtype) -> TorchFunction:
+        half_up = self.rounding is Rounding.HALF_UP
+        constant = factor * self.offset + self.zero_point * half_up + 0.5 * half_up
+
+        def rescale(x: torch.Tensor, factor: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
+            if half_up:
+                value = torch.addcmul(constant, x.to(factor.dtype), factor).floor_()
+                return value.clamp_(self.low, self.high)
+            value = (x.to(factor.dtype) + self.offset).mul_(factor)
+            if self.rounding is Rounding.HALF_EVEN:
+                value.round_()
+            elif self.rounding is Rounding.TRUNCATE:
+                value.floor_()
+            else:
+                value = value.abs().add_(0.5).floor_().copysign_(value)
+            return value.add_(self.zero_point).clamp_(self.low, self.high)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            rows = _channel_rows(x, factor)
+            if rows is None:
+                return rescale(x, factor, constant).to(output)
+            result = torch.empty_like(x, dtype=output)
+            written = _channel_rows(result, factor)
+            assert written is not None  # noqa: S101 - same layout as x
+            size = max(1, BLOCK_ELEMENTS // rows.shape[1])
+            for start in range(0, rows.shape[0], size):
+                block = slice(start, start + size)
+                written[block] = rescale(rows[block], factor.reshape(-1), constant.reshape(-1))
+            return result
+
+        return run
+
+    def _integer_function(
+        self, parameters: Parameters, device: torch.device, output: torch.dtype
+    ) -> TorchFunction:
+        multiplier = torch.from_numpy(parameters["multiplier"]).to(device)
+        shift = torch.from_numpy(parameters["shift"]).to(device)
+        half = torch.where(shift > 0, torch.ones_like(shift) << (shift - 1).clamp(min=0), 0)
+        twice = torch.where(shift > 31, 1 << 30, 0)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            value = (x.to(torch.int64) + self.offset) * multiplier
+            if self.rounding is Rounding.HALF_UP:
+                value = (value + half) >> shift
+            elif self.rounding is Rounding.DOUBLE:
+                value = (value + half + torch.where(value >= 0, twice, -twice)) >> shift
+            elif self.rounding is Rounding.TRUNCATE:
+                value = value >> shift
+            elif self.rounding is Rounding.HALF_AWAY:
+                value = value.sign() * ((value.abs() + half) >> shift)
+            else:
+                # Ties go up first, then back to the even neighbour.
+                up = (value + half) >> shift
+                tie = ((up << shift) - half == value) & (shift > 0)
+                value = up - (tie & (up & 1 == 1)).to(torch.int64)
+            return (value + self.zero_point).clamp_(self.low, self.high).to(output)
+
+        return run
+
+
+def _channel_rows(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor | None:
+    """Views `x` as [rows, channels] where its memory allows and the factor is per channel."""
+    if x.device.type != "cpu" or x.numel() <= BLOCK_ELEMENTS:
+        return None
+    if factor.numel() > 1 and factor.shape[0] != factor.numel():
+        return None
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    elif x.is_contiguous() and factor.numel() == 1:
+        rows = x.reshape(x.shape[0], -1)
+    else:
+        return None
+    return rows

@@ -1,0 +1,208 @@
+"""Operators that move integers and never change one."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from photomask.chip.arithmetic import carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+
+
+class _Move(Operator):
+    """The output's interval is the input's."""
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """Unchanged."""
+        return inputs[0]
+
+
+class Reshape(_Move):
+    """Same elements in the same order; `shape` holds all axes after the first."""
+
+    kind: Literal["reshape"] = "reshape"
+    shape: tuple[int, ...]
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """The first axis takes what is left, so that it grows with the batch."""
+        return (int(np.prod(shapes[0])) // int(np.prod(self.shape)), *self.shape)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """A view."""
+        return inputs[0].reshape(-1, *self.shape)
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """A view, or a copy where the memory order differs."""
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1, *self.shape)
+
+        return run
+
+
+class Permute(_Move):
+    """`y.shape[i] = x.shape[order[i]]`; the batch stays first."""
+
+    kind: Literal["permute"] = "permute"
+    order: tuple[int, ...]
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """The axes in their new order."""
+        return tuple(shapes[0][axis] for axis in self.order)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """A view."""
+        return inputs[0].transpose(self.order)
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """A view."""
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return x.permute(self.order)
+
+        return run
+
+
+class Slice(_Move):
+    """`y = x[..., start:stop:step, ...]` along `axis`."""
+
+    kind: Literal["slice"] = "slice"
+    axis: int
+    start: int
+    stop: int
+    step: int
+
+    def _index(self) -> tuple[slice, ...]:
+        return (*(slice(None),) * self.axis, slice(self.start, self.stop, self.step))
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """`axis` holds the elements kept."""
+        kept = list(shapes[0])
+        kept[self.axis] = len(
+            range(*slice(self.start, self.stop, self.step).indices(kept[self.axis]))
+        )
+        return tuple(kept)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """A view."""
+        return inputs[0][self._index()]
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """A view."""
+        index = self._index()
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return x[index]
+
+        return run
+
+
+class Pad(_Move):
+    """Constant elements before and after, per axis; negative amounts crop."""
+
+    kind: Literal["pad"] = "pad"
+    amounts: tuple[tuple[int, int], ...]
+    """One pair for every axis, the batch included (0, 0)."""
+    value: int
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """Each axis grown by its pair."""
+        return tuple(
+            size + before + after
+            for size, (before, after) in zip(shapes[0], self.amounts, strict=True)
+        )
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """With the constant."""
+        return inputs[0].union(Interval(self.value, self.value))
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """Crops first, then pads."""
+        x = inputs[0]
+        crop = tuple(
+            slice(max(0, -before), size - max(0, -after))
+            for size, (before, after) in zip(x.shape, self.amounts, strict=True)
+        )
+        grow = [(max(0, before), max(0, after)) for before, after in self.amounts]
+        return np.pad(x[crop], grow, constant_values=self.value)
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """One pad."""
+        margins = [amount for pair in reversed(self.amounts) for amount in pair]
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return F.pad(x, margins, value=self.value)
+
+        return run
+
+
+class Gather(_Move):
+    """`y[..., j, ...] = x[..., index[j], ...]` along `axis`: upsampling, flips, reflections."""
+
+    kind: Literal["gather"] = "gather"
+    axis: int
+    parameter_roles: ClassVar[tuple[str, ...]] = ("index",)
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """`axis` as long as the index."""
+        taken = list(shapes[0])
+        taken[self.axis] = len(parameters["index"])
+        return tuple(taken)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """A copy."""
+        return np.take(inputs[0], parameters["index"], axis=self.axis)
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """A copy."""
+        index = torch.from_numpy(parameters["index"]).to(device)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return x.index_select(self.axis, index)
+
+        return run
+
+
+class Constant(Operator):
+    """Integers that no input changes; the same for every sample of a batch."""
+
+    kind: Literal["constant"] = "constant"
+    parameter_roles: ClassVar[tuple[str, ...]] = ("value",)
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """The constant's; its first axis is 1 and broadcasts over the batch."""
+        return parameters["value"].shape
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """From the real values."""
+        value = parameters["value"]
+        return Interval(int(value.min()), int(value.max()))
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """The constant."""
+        return parameters["value"]
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """The constant."""
+        dtype = carrier(self.output_interval(inputs, parameters))
+        value = torch.from_numpy(parameters["value"]).to(device, dtype)
+
+        def run() -> torch.Tensor:
+            return value
+
+        return run

@@ -1,0 +1,350 @@
+"""The integer program: a graph of integer operators, and nothing else.
+
+Saved as `program.json` (strict, versioned) and `program.safetensors` (integers only). The content
+hash covers both; a file altered in one bit is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import safetensors.numpy
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+
+from photomask.chip.formats import IntFormat, Interval
+from photomask.chip.operators import AnyOperator
+from photomask.chip.target import Target
+from photomask.documents import Document, read_text, written_whole
+from photomask.errors import DataError, DocumentError
+
+PROGRAM_FILE = "program.json"
+TENSOR_FILE = "program.safetensors"
+
+
+class Edge(Document):
+    """A tensor that flows: what it can hold and, for interpretation only, what it means."""
+
+    name: str
+    shape: tuple[int, ...]
+    """One sample's, the batch axis (1) included."""
+    format: IntFormat
+    low: int
+    high: int
+    """The values, and in accumulators the partial sums, proven to occur at most."""
+    scale: tuple[float, ...]
+    """Real value of one unit: one number, or one for each channel of `channel_axis`."""
+    zero_point: int
+    channel_axis: int | None = None
+    role: Literal["input", "accumulator", "activation"]
+
+    @property
+    def interval(self) -> Interval:
+        """From `low` to `high`."""
+        return Interval(self.low, self.high)
+
+    def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
+        """Returns `(codes - zero_point) * scale` in float64."""
+        scale = torch.tensor(self.scale, dtype=torch.float64, device=codes.device)
+        if self.channel_axis is not None and len(self.scale) > 1:
+            scale = scale.reshape(-1, *(1,) * (len(self.shape) - 1 - self.channel_axis))
+        return (codes.to(torch.float64) - self.zero_point) * scale
+
+
+class Step(Document):
+    """One operator applied to edges."""
+
+    name: str
+    operator: AnyOperator
+    inputs: tuple[str, ...]
+    output: str
+    tensors: dict[str, str] = Field(default_factory=dict)
+    """Constant tensors by the operator's parameter roles."""
+    node: str
+    """The node of the float model that this step computes, or helps to compute."""
+    source: str
+    """File and line of the model's code."""
+    relative_error: float = 0.0
+    """Bound on the relative error of a requantization's multipliers."""
+
+
+class TensorRecord(Document):
+    """A constant tensor: its true integer format and the hash of its values."""
+
+    format: IntFormat
+    shape: tuple[int, ...]
+    sha256: str
+
+
+class ProgramDocument(Document):
+    """What `program.json` holds."""
+
+    schema_version: Literal[1] = 1
+    target: Target
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    steps: tuple[Step, ...]
+    tensors: dict[str, TensorRecord]
+    provenance: dict[str, str]
+    content_sha256: str
+
+
+class IntegerProgram:
+    """An integer-only model, checked when it is made.
+
+    Attributes:
+        target: the numeric contract it was made for.
+        inputs: names of the input edges.
+        outputs: names of the output edges.
+        edges: every edge by name, in the order of computation.
+        steps: the operators in the order of computation.
+        formats: the true format of every constant tensor.
+        tensors: every constant tensor, int64.
+        provenance: who made it from what, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        edges: Sequence[Edge],
+        steps: Sequence[Step],
+        tensors: Mapping[str, np.ndarray],
+        formats: Mapping[str, IntFormat],
+        provenance: Mapping[str, str],
+    ):
+        """Checks structure, shapes, formats and intervals.
+
+        Raises:
+            DocumentError: the parts do not make a valid program.
+        """
+        self.target = target
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.edges = {edge.name: edge for edge in edges}
+        self.steps = tuple(steps)
+        self.tensors = {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
+        self.formats = dict(formats)
+        self.provenance = dict(provenance)
+        if len(self.edges) != len(edges):
+            raise DocumentError("two edges of the program have one name")
+        self._check_tensors()
+        self._check_steps()
+
+    def parameters(self, step: Step) -> dict[str, np.ndarray]:
+        """Returns a step's constant tensors by role."""
+        return {role: self.tensors[name] for role, name in step.tensors.items()}
+
+    def _check_tensors(self) -> None:
+        for name, tensor in self.tensors.items():
+            format = self.formats.get(name)
+            if format is None:
+                raise DocumentError(f"tensor {name!r} has no format")
+            if tensor.size and not (format.low <= tensor.min() and tensor.max() <= format.high):
+                raise DocumentError(
+                    f"tensor {name!r} holds {tensor.min()} to {tensor.max()}, outside {format}"
+                )
+
+    def _check_steps(self) -> None:
+        known = set(self.inputs)
+        for name in (*self.inputs, *self.outputs):
+            if name not in self.edges:
+                raise DocumentError(f"the program has no edge {name!r}")
+        for step in self.steps:
+            self._check_step(step, known)
+            known.add(step.output)
+        if missing := [name for name in self.outputs if name not in known]:
+            raise DocumentError(f"no step computes the output {missing[0]!r}")
+        if unused := [name for name in self.edges if name not in known]:
+            raise DocumentError(f"no step computes the edge {unused[0]!r}")
+
+    def _check_step(self, step: Step, known: set[str]) -> None:
+        where = f"step {step.name!r}"
+        for name in step.inputs:
+            if name not in known:
+                raise DocumentError(f"{where} reads {name!r} before any step computes it")
+        if step.output in known or step.output not in self.edges:
+            raise DocumentError(f"{where} must compute one new edge, not {step.output!r}")
+        operator, roles = step.operator, set(step.tensors)
+        required = set(operator.parameter_roles)
+        if not required <= roles <= required | set(operator.optional_roles):
+            raise DocumentError(
+                f"{where}: {operator.kind} needs the tensors {sorted(required)}, got {sorted(roles)}"
+            )
+        for name in step.tensors.values():
+            if name not in self.tensors:
+                raise DocumentError(f"{where}: the tensor {name!r} is missing")
+        inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
+        try:
+            shape = operator.output_shape([edge.shape for edge in inputs], self.parameters(step))
+            interval = operator.output_interval(
+                [edge.interval for edge in inputs], self.parameters(step)
+            )
+        except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+            raise DocumentError(f"{where}: {operator.kind} cannot apply: {error}") from error
+        if shape != output.shape:
+            raise DocumentError(f"{where} computes shape {shape}, its edge says {output.shape}")
+        if interval != output.interval or not interval.within(output.format.interval):
+            raise DocumentError(
+                f"{where} computes values in {interval}, its edge says {output.interval} as "
+                f"{output.format}"
+            )
+
+    def quantize_input(self, x: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """Turns real inputs into the program's integer inputs.
+
+        `codes = clamp(round_half_even(x / scale) + zero_point)`
+
+        Args:
+            x: float, the shape of the input edge but for the batch.
+            name: the input edge; the first if None.
+
+        Returns:
+            int64 codes.
+
+        Raises:
+            DataError: the shape does not fit, or a value is NaN or infinite.
+        """
+        edge = self.edges[name or self.inputs[0]]
+        if tuple(x.shape[1:]) != edge.shape[1:]:
+            raise DataError(
+                f"input {edge.name!r} has shape {tuple(x.shape)}, the program takes "
+                f"[batch, {', '.join(map(str, edge.shape[1:]))}]"
+            )
+        if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+            raise DataError(f"input {edge.name!r} must be finite floating-point numbers")
+        scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)
+        codes = torch.round(x.to(torch.float32) / scale) + edge.zero_point
+        return codes.clamp_(edge.format.low, edge.format.high).to(torch.int64)
+
+    def content_hash(self) -> str:
+        """Returns the SHA-256 of everything that decides which integers come out."""
+        body = self._document("").model_dump(mode="json", exclude={"provenance", "content_sha256"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def _document(self, content_sha256: str) -> ProgramDocument:
+        return ProgramDocument(
+            target=self.target,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            edges=tuple(self.edges.values()),
+            steps=self.steps,
+            tensors={
+                name: TensorRecord(
+                    format=self.formats[name],
+                    shape=tensor.shape,
+                    sha256=hashlib.sha256(
+                        np.ascontiguousarray(tensor, "<i8").tobytes()
+                    ).hexdigest(),
+                )
+                for name, tensor in self.tensors.items()
+            },
+            provenance=self.provenance,
+            content_sha256=content_sha256,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes `program.json` and `program.safetensors` into an existing folder."""
+        packed = {
+            name: np.ascontiguousarray(tensor.astype(storage_dtype(self.formats[name])))
+            for name, tensor in self.tensors.items()
+        }
+        safetensors.numpy.save_file(packed, folder / TENSOR_FILE)
+        document = self._document(self.content_hash()).render()
+        (folder / PROGRAM_FILE).write_text(document, encoding="utf-8")
+
+    def save(self, folder: str | Path) -> None:
+        """Saves the program as a folder that appears whole or not at all.
+
+        Raises:
+            ExportError: the folder holds something else, or the disk refused a file.
+        """
+        with written_whole(Path(folder), lambda old: (old / PROGRAM_FILE).is_file()) as staging:
+            self.write(staging)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Loads a program and checks every hash, shape, format and interval.
+
+        Raises:
+            DocumentError: a file is missing, truncated, altered or of another schema.
+        """
+        path = Path(folder)
+        document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
+        try:
+            tensors = safetensors.numpy.load_file(path / TENSOR_FILE)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise DocumentError(f"cannot read {path / TENSOR_FILE}: {error}") from error
+        if set(tensors) != set(document.tensors):
+            odd = sorted(set(tensors) ^ set(document.tensors))[0]
+            raise DocumentError(f"{path}: tensor {odd!r} is not in both files of the program")
+        if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
+            raise DocumentError(f"{path / TENSOR_FILE}: tensor {floats[0]!r} is not integer")
+        program = cls(
+            target=document.target,
+            inputs=document.inputs,
+            outputs=document.outputs,
+            edges=document.edges,
+            steps=document.steps,
+            tensors=tensors,
+            formats={name: record.format for name, record in document.tensors.items()},
+            provenance=document.provenance,
+        )
+        for name, record in program._document("").tensors.items():
+            if record != document.tensors[name]:
+                raise DocumentError(
+                    f"{path / TENSOR_FILE}: tensor {name!r} is not the one that was saved"
+                )
+        if program.content_hash() != document.content_sha256:
+            raise DocumentError(f"{path / PROGRAM_FILE}: the content hash does not match")
+        return program
+
+    def multiply_accumulates(self) -> dict[str, int]:
+        """Returns the multiply-accumulates of each step for one sample, where there are any."""
+        counts = {
+            step.name: step.operator.multiply_accumulates(
+                [self.edges[name].shape for name in step.inputs], self.parameters(step)
+            )
+            for step in self.steps
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def weight_bytes(self) -> float:
+        """Returns the size of all constant tensors at their true widths, in bytes."""
+        return sum(t.size * self.formats[name].bits for name, t in self.tensors.items()) / 8
+
+    def __str__(self) -> str:
+        rows = [("step", "operator", "inputs", "output", "shape", "values")]
+        for step in self.steps:
+            edge = self.edges[step.output]
+            rows.append(
+                (
+                    step.name,
+                    step.operator.kind,
+                    ", ".join(step.inputs),
+                    str(edge.format),
+                    "×".join(map(str, edge.shape[1:])),
+                    f"{edge.low}…{edge.high}",
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
+        ]
+        title = f"integer program for target {self.target.name!r}, {len(self.steps)} steps"
+        return "\n".join([title, *lines])
+
+
+def storage_dtype(format: IntFormat) -> np.dtype:
+    """Returns the narrowest NumPy integer that holds the format."""
+    for bits in (8, 16, 32, 64):
+        if format.bits <= bits:
+            return np.dtype(f"{'i' if format.signed else 'u'}{bits // 8}")
+    raise ValueError(format)
