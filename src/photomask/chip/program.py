@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 
-from photomask.chip.formats import IntFormat, Interval
+from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
 from photomask.documents import Document, read_text, written_whole
@@ -176,7 +176,8 @@ class IntegerProgram:
         required = set(operator.parameter_roles)
         if not required <= roles <= required | set(operator.optional_roles):
             raise DocumentError(
-                f"{where}: {operator.kind} needs the tensors {sorted(required)}, got {sorted(roles)}"
+                f"{where}: {operator.kind} needs the tensors {sorted(required)}, "
+                f"got {sorted(roles)}"
             )
         for name in step.tensors.values():
             if name not in self.tensors:
