@@ -1,0 +1,9 @@
+"""Observers: from the values of calibration batches to the range worth representing."""
+
+from photomask.chip.observers.base import MinMax, MovingAverage, Observer
+from photomask.chip.observers.grid import Grid
+from photomask.chip.observers.kl import KL
+from photomask.chip.observers.mse import MSE
+from photomask.chip.observers.percentile import Percentile
+
+__all__ = ["KL", "MSE", "Grid", "MinMax", "MovingAverage", "Observer", "Percentile"]

@@ -1,0 +1,87 @@
+"""The integer grid that a range of real values is laid on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photomask.chip.formats import Interval, IntFormat
+
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_LARGEST_POWER_OF_TWO = 2.0**127
+
+
+def round_up_to_power_of_two(values: Tensor) -> Tensor:
+    """Returns the smallest power of two that is not below each positive value."""
+    mantissa, exponent = torch.frexp(values)
+    # frexp returns a mantissa in [1/2, 1): exactly 1/2 means that the value is a power already.
+    return torch.ldexp(torch.ones_like(values), exponent - (mantissa == 0.5).to(exponent.dtype))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How codes, scale and zero point follow from a range.
+
+    A code `q` stands for `(q - zero_point) * scale`.
+
+    Attributes:
+        format: bits and signedness of the codes.
+        symmetric: True if the zero point is 0.
+        narrow: True if the most negative code is left out, so that codes are balanced around 0.
+        power_of_two: True if every scale is a power of two.
+    """
+
+    format: IntFormat
+    symmetric: bool
+    narrow: bool = False
+    power_of_two: bool = False
+
+    @property
+    def codes(self) -> Interval:
+        """The integers in use."""
+        return Interval(self.format.low + (self.narrow and self.format.signed), self.format.high)
+
+    def scale(self, low: Tensor, high: Tensor) -> Tensor:
+        """Returns the smallest scale whose grid covers a range.
+
+            affine:    scale = (high - low) / (code_high - code_low)
+            symmetric: scale = max(high / code_high, low / code_low)
+
+        The range is first widened to include 0, so that 0 is exactly representable (padding, and
+        the zeros of ReLU, cost no error). A range that holds nothing but 0 has scale 1.
+
+        Args:
+            low: lower ends, any shape.
+            high: upper ends, same shape, not below `low`.
+
+        Returns:
+            float32 scales, same shape.
+        """
+        codes = self.codes
+        low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+        if not self.symmetric:
+            scale = (high - low) / (codes.high - codes.low)
+        else:
+            scale = high / codes.high
+            if codes.low < 0:
+                scale = torch.maximum(scale, low / codes.low)
+        scale = torch.where(scale == 0, 1.0, scale).clamp(min=_SMALLEST_SCALE)
+        if self.power_of_two:
+            scale = round_up_to_power_of_two(scale).clamp(max=_LARGEST_POWER_OF_TWO)
+        return scale.float()
+
+    def zero_point(self, low: Tensor, scale: Tensor) -> Tensor:
+        """Returns the code of 0: `round(code_low - low / scale)`, inside the format.
+
+        Args:
+            low: lower ends of the ranges.
+            scale: float32 scales, same shape.
+
+        Returns:
+            int64 codes; all 0 if the grid is symmetric.
+        """
+        codes = self.codes
+        if self.symmetric:
+            return torch.zeros_like(scale, dtype=torch.int64)
+        offset = codes.low - low.double().clamp(max=0) / scale.double()
+        return offset.round().clamp(codes.low, codes.high).to(torch.int64)

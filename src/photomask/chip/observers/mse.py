@@ -1,0 +1,99 @@
+"""The MSE observer: the range whose grid loses least."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from photomask.chip.observers.grid import Grid
+from photomask.chip.observers.histogram import DistributionObserver
+
+CANDIDATES = 96
+_RATIOS = 2.0 ** (-torch.arange(CANDIDATES, dtype=torch.float32) / 16)
+"""From the whole range down to 1/61 of it in steps of 4.4 %; the error is flat at its minimum."""
+_BLOCK = 1 << 17  # values handled at a time: every pass over them stays in the cache
+
+
+class MSE(DistributionObserver):
+    """The range that minimises the expected squared quantization error.
+
+        range = argmin over candidates of  E[(x - dequantize(quantize(x)))**2]
+
+    on the quantizer's own grid, so rounding and saturation are weighed as they will happen. The
+    candidates are 96 geometric fractions of the observed range, both ends together, and for an
+    affine grid then each end alone. The whole range is among them: never worse than min-max.
+
+    The channels of a weight are evaluated value by value. A streamed tensor is evaluated on its
+    histogram: with `u = x / scale + zero_point` and `n = clamp(round(u))` the error `u - n` has the
+    squared antiderivative `n / 12 + (u - n)**3 / 3`, so the error of uniformly spread values
+    between two bin edges is exact at any number of bits.
+
+    Law: order and batching do not matter.
+
+    Source: the criterion of Choukroun et al. 2019, arXiv:1902.06822, and Nagel et al. 2021,
+    section 3.1, arXiv:2106.08295. They use a line or golden-section search and no closed form.
+    """
+
+    def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the range of least error of each row."""
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        error = self._error_of_values(grid) if self.rows else self._error_of_histogram(grid)
+        ratios = _RATIOS.to(low.device).reshape(-1, 1)
+        ones = torch.ones_like(ratios)
+        low, high = _best(error, low * ratios, high * ratios)
+        if not grid.symmetric:
+            low, high = _best(error, low * ones, high * ratios)
+            low, high = _best(error, low * ratios, high * ones)
+        return low, high
+
+    def _error_of_values(self, grid: Grid) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the function from candidate ranges `[K, R]` to squared errors `[K, R]`."""
+        values, codes = self.values(), grid.codes
+        block = max(1, _BLOCK // values.shape[1])
+
+        def error(low: Tensor, high: Tensor) -> Tensor:
+            scale = grid.scale(low, high)
+            zero_point = grid.zero_point(low, scale)
+            floor, ceiling = codes.low - zero_point, codes.high - zero_point
+            total = torch.empty_like(scale)
+            for start in range(0, values.shape[0], block):
+                part = slice(start, start + block)
+                for k in range(scale.shape[0]):
+                    ratio = values[part] / scale[k, part, None]
+                    code = ratio.round()
+                    if grid.symmetric:
+                        code.clamp_(codes.low, codes.high)
+                    else:
+                        code.clamp_(floor[k, part, None], ceiling[k, part, None])
+                    total[k, part] = ratio.sub_(code).square_().sum(dim=1)
+            return total.double() * scale.double().square()
+
+        return error
+
+    def _error_of_histogram(self, grid: Grid) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the function from candidate ranges `[K, 1]` to expected errors `[K, 1]`."""
+        edges, counts = self.histogram.distribution()
+        occupied = counts > 0
+        codes = grid.codes
+
+        def error(low: Tensor, high: Tensor) -> Tensor:
+            scale = grid.scale(low, high)
+            zero_point = grid.zero_point(low, scale)
+            u = edges / scale.double() + zero_point
+            n = u.round().clamp_(codes.low, codes.high)
+            integral = (u - n).pow(3).div_(3).add_(n / 12).diff(dim=1)
+            per_value = (integral * scale.double().pow(3))[:, occupied]
+            return (per_value @ counts[occupied]).reshape(-1, 1)
+
+        return error
+
+
+def _best(
+    error: Callable[[Tensor, Tensor], Tensor], low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns for each row the candidate of least error; of equals the first, which is widest."""
+    losses = error(low, high)
+    index = torch.arange(losses.shape[0], device=losses.device).reshape(-1, 1)
+    first = torch.where(losses == losses.amin(dim=0), index, losses.shape[0]).amin(dim=0)
+    chosen = first.reshape(1, -1)
+    return low.gather(0, chosen)[0], high.gather(0, chosen)[0]

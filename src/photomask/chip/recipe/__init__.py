@@ -1,0 +1,7 @@
+"""Recipes: what the user asks for."""
+
+from photomask.chip.recipe.matching import Site
+from photomask.chip.recipe.presets import PRESETS, load_recipe
+from photomask.chip.recipe.rules import Recipe, Rule, SiteQuantizers
+
+__all__ = ["PRESETS", "Recipe", "Rule", "Site", "SiteQuantizers", "load_recipe"]

@@ -1,0 +1,64 @@
+"""The one language that says which sites of a model are meant."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from photomask.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a float graph whose output, and weight if it has one, are quantized.
+
+    Attributes:
+        name: unique, the module path where there is one: `layer1.0.conv1`.
+        operator: `convolution`, `linear`, `add`, `multiply`, ...
+        has_weight: True if it has a weight of its own.
+        is_output: True if its output is an output of the graph.
+    """
+
+    name: str
+    operator: str
+    has_weight: bool
+    is_output: bool
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuses an empty pattern and an invalid regular expression."""
+    if not pattern:
+        raise RecipeError("a pattern must not be empty")
+    if pattern.startswith("re:"):
+        try:
+            re.compile(pattern[3:])
+        except re.error as error:
+            raise RecipeError(f"{pattern!r} is not a regular expression: {error}") from error
+
+
+def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
+    """Returns the names of the sites that a pattern matches; at least one."""
+    if pattern in ("first", "last"):
+        names = [site.name for site in sites if site.has_weight]
+        names = names[:1] if pattern == "first" else names[-1:]
+    elif pattern.startswith("re:"):
+        expression = re.compile(pattern[3:])
+        names = [site.name for site in sites if expression.fullmatch(site.name)]
+    elif pattern.startswith("operator:"):
+        names = [site.name for site in sites if site.operator == pattern[9:]]
+    else:
+        names = [site.name for site in sites if site.name == pattern]
+    if not names:
+        raise RecipeError(f"pattern {pattern!r} matches nothing{_suggestion(pattern, sites)}")
+    return set(names)
+
+
+def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
+    """Returns the names that the author of a pattern may have meant."""
+    if pattern in ("first", "last"):
+        return ": no site has a weight"
+    if pattern.startswith("operator:"):
+        return f"; operators here: {', '.join(sorted({site.operator for site in sites}))}"
+    wanted = pattern.removeprefix("re:").replace("\\", "")
+    close = difflib.get_close_matches(wanted, [site.name for site in sites], n=5, cutoff=0.3)
+    return f"; closest names: {', '.join(close)}" if close else f"; {len(sites)} sites, none alike"

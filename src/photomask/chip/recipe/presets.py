@@ -1,0 +1,71 @@
+"""Recipes by name."""
+
+from pathlib import Path
+
+from photomask.chip.recipe.documents import (
+    ActivationDocument,
+    GroupDocument,
+    RecipeDocument,
+    WeightDocument,
+)
+from photomask.chip.recipe.rules import Recipe
+from photomask.documents import read_text
+from photomask.errors import RecipeError
+
+# Weights of 8 bits lose nothing to min-max; below, clipping a channel's tail pays.
+_WEIGHT_4 = WeightDocument(bits=4, observer="mse")
+_ACTIVATION_8 = ActivationDocument(observer="mse")
+
+PRESETS: dict[str, RecipeDocument] = {
+    recipe.name: recipe
+    for recipe in (
+        RecipeDocument(name="w8a8", activation=_ACTIVATION_8),
+        RecipeDocument(name="w8a8-minmax"),
+        RecipeDocument(name="w4a8", weight=_WEIGHT_4, activation=_ACTIVATION_8),
+        RecipeDocument(
+            name="w4a8-group",
+            weight=WeightDocument(bits=4, observer="mse", granularity=GroupDocument(per_group=16)),
+            activation=_ACTIVATION_8,
+        ),
+        RecipeDocument(
+            name="w4a4",
+            weight=_WEIGHT_4,
+            activation=ActivationDocument(bits=4, observer="mse"),
+            keep=("first", "last"),
+        ),
+        RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
+        # For hardware without zero points (Deeploy).
+        RecipeDocument(
+            name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer="mse")
+        ),
+        # For hardware without unsigned activations (TFLite, TOSA).
+        RecipeDocument(
+            name="w8a8-signed", activation=ActivationDocument(signed=True, observer="mse")
+        ),
+        # For hardware that only shifts (MAX78000): no zero points, no unsigned activations.
+        RecipeDocument(
+            name="w8a8-po2",
+            weight=WeightDocument(granularity="per_tensor", power_of_two=True, observer="mse"),
+            activation=ActivationDocument(
+                symmetric=True, signed=True, power_of_two=True, observer="mse"
+            ),
+        ),
+    )
+}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Returns a preset by name, or reads a recipe from a JSON file.
+
+    Raises:
+        RecipeError: no preset and no file of that name, or a request that cannot be met.
+        DocumentError: the file is not a valid recipe document.
+    """
+    if str(name_or_path) in PRESETS:
+        return PRESETS[str(name_or_path)].build()
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise RecipeError(
+            f"{str(name_or_path)!r} is neither a recipe preset ({', '.join(PRESETS)}) nor a file"
+        )
+    return RecipeDocument.parse(read_text(path), str(path)).build()
