@@ -1,0 +1,127 @@
+"""The float graph: a captured model as a list of nodes, in the order of computation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph.operations import Clamp, Input, Operation
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation applied to edges; its output edge has the node's name."""
+
+    name: str
+    operation: Operation
+    inputs: tuple[str, ...] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Names of constant tensors by role."""
+    shape: tuple[int, ...] = ()
+    """One sample's output shape, the batch axis (1) included."""
+    source: str = ""
+    """File and line of the model's code."""
+    clamp: Clamp | None = None
+    """A ReLU or clamp that was fused into this node."""
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """Nodes in the order of computation and the constants they read."""
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Tensor]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input nodes."""
+        return tuple(node.name for node in self.nodes if isinstance(node.operation, Input))
+
+    @property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    def users(self) -> dict[str, list[str]]:
+        """Returns the nodes that read each edge; an output of the graph counts as a reader."""
+        readers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in node.inputs:
+                readers[name].append(node.name)
+        for name in self.outputs:
+            readers[name].append("(output)")
+        return readers
+
+    def constants_of(self, node: Node) -> dict[str, Tensor]:
+        """Returns a node's constant tensors by role."""
+        return {role: self.constants[name] for role, name in node.constants.items()}
+
+    def run(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Node, Tensor]]:
+        """Computes in float; yields every node with its output."""
+        values = dict(zip(self.inputs, inputs, strict=True))
+        remaining = {name: len(readers) for name, readers in self.users().items()}
+        for node in self.nodes:
+            if not isinstance(node.operation, Input):
+                operands = [values[name] for name in node.inputs]
+                values[node.name] = compute(node, operands, self.constants_of(node))
+            yield node, values[node.name]
+            for name in node.inputs:
+                remaining[name] -= 1
+                if not remaining[name]:
+                    values.pop(name, None)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Returns the outputs, in float."""
+        found = {node.name: value for node, value in self.run(inputs) if node.name in self.outputs}
+        return tuple(found[name] for name in self.outputs)
+
+    def replaced(self, changes: Mapping[str, Node | None], **constants: Tensor) -> "FloatGraph":
+        """Returns a graph with some nodes changed (or, where None, removed)."""
+        nodes = [changes.get(node.name, node) for node in self.nodes]
+        return replace(
+            self,
+            nodes=tuple(node for node in nodes if node is not None),
+            constants={**self.constants, **constants},
+        )
+
+    def pruned(self) -> "FloatGraph":
+        """Returns the graph without nodes and constants that no output needs."""
+        needed = set(self.outputs)
+        for node in reversed(self.nodes):
+            if node.name in needed or isinstance(node.operation, Input):
+                needed |= {node.name, *node.inputs}
+        nodes = tuple(node for node in self.nodes if node.name in needed)
+        used = {name for node in nodes for name in node.constants.values()}
+        return replace(
+            self, nodes=nodes, constants={n: t for n, t in self.constants.items() if n in used}
+        )
+
+
+def compute(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+    """Computes one node in float, its fused clamp included."""
+    result = node.operation.compute(inputs, constants)
+    return result if node.clamp is None else node.clamp.compute([result], {})
+
+
+def rename(node: Node, old: str, new: str) -> Node:
+    """Returns the node reading edge `new` wherever it read `old`."""
+    return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
+
+
+def redirect(graph: FloatGraph, old: str, new: str) -> FloatGraph:
+    """Returns the graph with every reader of `old`, outputs included, reading `new`."""
+    return replace(
+        graph,
+        nodes=tuple(rename(node, old, new) for node in graph.nodes),
+        outputs=tuple(new if name == old else name for name in graph.outputs),
+    )
+
+
+def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Returns `max |a - b| / max |b|` over all outputs."""
+    return max(
+        float((x - y).abs().max() / y.abs().max().clamp(min=torch.finfo(y.dtype).tiny))
+        for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,113 @@
+"""Functions of one number: what becomes a clamp, and what becomes a lookup table."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photomask.chip.graph.capture import Call, CannotLower, EdgeName
+from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
+
+FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    "abs": (torch.abs, ()),
+    "celu": (F.celu, ("alpha",)),
+    "cos": (torch.cos, ()),
+    "elu": (torch.ops.aten.elu, ("alpha", "scale", "input_scale")),
+    "erf": (torch.erf, ()),
+    "exp": (torch.exp, ()),
+    "gelu": (F.gelu, ("approximate",)),
+    "hardsigmoid": (F.hardsigmoid, ()),
+    "hardswish": (F.hardswish, ()),
+    "leaky_relu": (F.leaky_relu, ("negative_slope",)),
+    "log": (torch.log, ()),
+    "log_sigmoid": (F.logsigmoid, ()),
+    "mish": (F.mish, ()),
+    "neg": (torch.neg, ()),
+    "pow": (torch.pow, ("exponent",)),
+    "reciprocal": (torch.reciprocal, ()),
+    "rsqrt": (torch.rsqrt, ()),
+    "selu": (F.selu, ()),
+    "sigmoid": (torch.sigmoid, ()),
+    "sign": (torch.sign, ()),
+    "silu": (F.silu, ()),
+    "sin": (torch.sin, ()),
+    "softplus": (F.softplus, ("beta", "threshold")),
+    "softsign": (F.softsign, ()),
+    "sqrt": (torch.sqrt, ()),
+    "square": (torch.square, ()),
+    "tanh": (torch.tanh, ()),
+    "threshold": (F.threshold, ("threshold", "value")),
+}
+"""By ATen name: the function of one tensor and the scalar arguments of the schema it takes."""
+
+
+def lower_pointwise(name: str, call: Call, edge: str | None = None, *scalars: float) -> EdgeName:
+    """Emits a clamp or a function of one number.
+
+    Args:
+        name: the ATen operator, or `add_scalar` / `mul_scalar` with `scalars`.
+        call: the traced call.
+        edge: the operand, where it is not the call's own `self`.
+        scalars: of `add_scalar`, the addend and the operand's sign; of `mul_scalar`, the factor.
+
+    Raises:
+        CannotLower: the operator is no known function of one number.
+    """
+    if name == "add_scalar":
+        added, sign = scalars
+        function = PointwiseFunction(name, partial(_affine, factor=sign, added=added))
+    elif name == "mul_scalar":
+        function = PointwiseFunction(name, partial(_affine, factor=scalars[0], added=0.0))
+    elif name in CLAMPS:
+        return call.emit(CLAMPS[name](call), [edge or call.edge("self")])
+    elif name == "prelu":
+        slope = call.constant("weight")
+        if slope.numel() != 1:
+            raise CannotLower("it has one slope per channel")
+        function = PointwiseFunction(name, partial(F.leaky_relu, negative_slope=float(slope)))
+    elif name in FUNCTIONS:
+        apply, names = FUNCTIONS[name]
+        values = {argument: call[argument] for argument in names}
+        if any(isinstance(value, (EdgeName, Tensor)) for value in values.values()):
+            raise CannotLower("an argument is a tensor")
+        keyword = name in ("gelu", "leaky_relu", "softplus", "celu")
+        bound = partial(apply, **values) if keyword else _positional(apply, list(values.values()))
+        function = PointwiseFunction(name, bound)
+    else:
+        raise CannotLower("it is outside the supported set")
+    return call.emit(Pointwise((function,)), [edge or call.edge("self")])
+
+
+def _affine(x: Tensor, factor: float, added: float) -> Tensor:
+    return x * factor + added
+
+
+def _positional(apply: Callable[..., Tensor], values: list[object]) -> Callable[[Tensor], Tensor]:
+    return lambda x: apply(x, *values)
+
+
+def _bound(value: object, missing: float) -> float:
+    if value is None:
+        return missing
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, (int, float)):
+        return float(value)
+    raise CannotLower("a bound is no single number")
+
+
+CLAMPS: dict[str, Callable[[Call], Clamp]] = {
+    "relu": lambda call: Clamp(0.0, math.inf),
+    "relu6": lambda call: Clamp(0.0, 6.0),
+    "hardtanh": lambda call: Clamp(
+        _bound(call["min_val"], -math.inf), _bound(call["max_val"], math.inf)
+    ),
+    "clamp": lambda call: Clamp(_bound(call["min"], -math.inf), _bound(call["max"], math.inf)),
+    "clip": lambda call: Clamp(_bound(call["min"], -math.inf), _bound(call["max"], math.inf)),
+    "clamp_min": lambda call: Clamp(_bound(call["min"], -math.inf), math.inf),
+    "clamp_max": lambda call: Clamp(-math.inf, _bound(call["max"], math.inf)),
+}
+"""What saturates: fused into a requantization where one precedes it."""

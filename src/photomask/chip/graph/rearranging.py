@@ -1,0 +1,264 @@
+"""Lowerings of operators that move elements and never change one."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
+
+REARRANGING: dict[str, Lowering] = {}
+
+
+def rearranges(*names: str) -> Any:
+    """Registers a lowering for ATen operators."""
+
+    def register(function: Lowering) -> Lowering:
+        REARRANGING.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@rearranges(
+    "clone",
+    "dropout",
+    "feature_dropout",
+    "alias",
+    "contiguous",
+    "detach",
+    "lift_fresh_copy",
+    "native_dropout",
+    "_to_copy",
+    "to",
+    "identity",
+)
+def _identity(call: Call) -> Value:
+    value = call.traced.meta["val"]
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        raise CannotLower(f"it converts to {value.dtype}")
+    if call.get("train") and "dropout" in str(call.traced.target):
+        raise CannotLower("it drops elements at random")
+    source: Any = call["self"] if "self" in call.arguments else call["input"]
+    return source
+
+
+@rearranges(
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "flatten",
+    "unflatten",
+    "squeeze",
+    "unsqueeze",
+    "view_copy",
+    "_reshape_copy",
+)
+def _reshape(call: Call) -> Value:
+    edge = call.edge("self" if "self" in call.arguments else "input")
+    shape = call.result_shape
+    if shape == call.builder.shapes[edge]:
+        return edge
+    return call.emit(Reshape(shape[1:]), [edge])
+
+
+@rearranges("permute", "transpose", "movedim", "t", "swapaxes", "moveaxis")
+def _permute(call: Call) -> Value:
+    rank = len(call.result_shape)
+    arguments: Any = [call[name] for name in call.arguments if name != "self"]
+    order = _axis_order(call, rank, arguments)
+    if order[0] != 0:
+        raise CannotLower("it moves the batch axis")
+    return call.emit(Permute(order), [call.edge("self")])
+
+
+def _axis_order(call: Call, rank: int, arguments: list[object]) -> tuple[int, ...]:
+    """Applies the operator to a tensor whose axis `i` has size `i + 1`, and reads the sizes."""
+    target: Any = call.traced.target
+    moved = target(torch.empty(list(range(1, rank + 1)), device="meta"), *arguments)
+    return tuple(size - 1 for size in moved.shape)
+
+
+@rearranges("slice", "narrow", "select")
+def _slice(call: Call) -> Value:
+    shape = call.shape("self")
+    dim: Any = call["dim"]
+    axis = dim % len(shape)
+    size = shape[axis]
+    if "select" in str(call.traced.target):
+        index: Any = call["index"]
+        start, stop, step = index % size, index % size + 1, 1
+    elif "narrow" in str(call.traced.target):
+        begin, length = call["start"], call["length"]
+        start, stop, step = begin, begin + length, 1  # type: ignore[operator]
+    else:
+        start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
+    if (start, stop, step) == (0, size, 1):
+        return call.edge("self")
+    if axis == 0:
+        raise CannotLower("it selects along the batch axis")
+    edge = call.emit(Slice(axis, start, max(start, stop), step), [call.edge("self")])
+    if "select" in str(call.traced.target):
+        return call.emit(Reshape(call.result_shape[1:]), [edge])
+    return edge
+
+
+@rearranges("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
+def _split(call: Call) -> Value:
+    shape = call.shape("self")
+    dim: Any = call["dim"]
+    axis = dim % len(shape)
+    if axis == 0:
+        raise CannotLower("it splits the batch axis")
+    pieces: list[str] = []
+    start = 0
+    for result in call.traced.meta["val"]:
+        length = 1 if "unbind" in str(call.traced.target) else result.shape[axis]
+        edge = call.emit(Slice(axis, start, start + length, 1), [call.edge("self")])
+        if "unbind" in str(call.traced.target):
+            edge = call.emit(Reshape(tuple(result.shape[1:])), [edge])
+        pieces.append(edge)
+        start += length
+    return tuple(pieces)
+
+
+@rearranges("stack")
+def _stack(call: Call) -> Value:
+    shape = call.result_shape
+    dim: Any = call["dim"]
+    axis = dim % len(shape)
+    items: Any = call["tensors"]
+    if axis == 0 or not all(isinstance(item, EdgeName) for item in items):
+        raise CannotLower("it stacks along the batch axis or with a constant")
+    widened = (*shape[1:axis], 1, *shape[axis + 1 :])
+    return call.emit(Concatenate(axis), [call.emit(Reshape(widened), [item]) for item in items])
+
+
+@rearranges("expand", "expand_as", "broadcast_to")
+def _expand(call: Call) -> Value:
+    edge, shape = call.edge("self"), call.result_shape
+    old = call.builder.shapes[edge]
+    if len(old) != len(shape) or old[0] != shape[0]:
+        raise CannotLower("it adds axes or repeats the batch")
+    for axis, (before, after) in enumerate(zip(old, shape, strict=True)):
+        if before != after:
+            edge = call.emit(Gather(axis, (0,) * after), [edge])
+    return edge
+
+
+@rearranges("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d")
+@rearranges("replication_pad1d", "replication_pad2d")
+def _pad(call: Call) -> Value:
+    shape = call.shape("self")
+    amounts: Any = call["pad"] if "pad" in call.arguments else call["padding"]
+    name = str(call.traced.target)
+    mode = call.get("mode") or (
+        "reflect" if "reflection" in name else "replicate" if "replication" in name else "constant"
+    )
+    pairs = [(0, 0)] * len(shape)
+    for axis, pair in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        pairs[len(shape) - 1 - axis] = pair
+    if pairs[0] != (0, 0):
+        raise CannotLower("it pads the batch axis")
+    edge = call.edge("self")
+    if mode == "constant":
+        value: Any = call.get("value")
+        return call.emit(Pad(tuple(pairs), float(value or 0.0)), [edge])
+    torch_mode: Any = mode
+    for axis, (before, after) in enumerate(pairs):
+        if (before, after) != (0, 0):
+            places = torch.arange(shape[axis], dtype=torch.float32).reshape(1, 1, -1)
+            padded = torch.nn.functional.pad(places, (before, after), mode=torch_mode)
+            edge = call.emit(Gather(axis, tuple(int(i) for i in padded.reshape(-1))), [edge])
+    return edge
+
+
+@rearranges("upsample_nearest1d", "upsample_nearest2d")
+def _upsample(call: Call) -> Value:
+    edge = call.edge("self" if "self" in call.arguments else "input")
+    shape, target = call.builder.shapes[edge], call.result_shape
+    scales = _upsampling_scales(call, len(shape) - 2)
+    for axis, factor in zip(range(2, len(shape)), scales, strict=True):
+        places = torch.arange(shape[axis], dtype=torch.float32).reshape(1, 1, -1)
+        size = target[axis]
+        if factor is None:
+            taken = torch.nn.functional.interpolate(places, size=size, mode="nearest")
+        else:
+            taken = torch.nn.functional.interpolate(places, scale_factor=factor, mode="nearest")
+        edge = call.emit(Gather(axis, tuple(int(i) for i in taken.reshape(-1))), [edge])
+    return edge
+
+
+def _upsampling_scales(call: Call, rank: int) -> list[float | None]:
+    factors: Any = call.get("scale_factors")
+    if factors:
+        return list(factors)
+    single: Any = [call.get(name) for name in ("scales_h", "scales_w", "scales")]
+    given = [factor for factor in single if factor is not None]
+    return list(given) if len(given) == rank else [None] * rank
+
+
+@rearranges("pixel_shuffle")
+def _pixel_shuffle(call: Call) -> Value:
+    _, channels, height, width = call.shape("self")
+    factor: Any = call["upscale_factor"]
+    edge = call.emit(
+        Reshape((channels // factor**2, factor, factor, height, width)), [call.edge("self")]
+    )
+    edge = call.emit(Permute((0, 1, 4, 2, 5, 3)), [edge])
+    return call.emit(Reshape(call.result_shape[1:]), [edge])
+
+
+@rearranges("pixel_unshuffle")
+def _pixel_unshuffle(call: Call) -> Value:
+    _, channels, height, width = call.shape("self")
+    factor: Any = call["downscale_factor"]
+    edge = call.emit(
+        Reshape((channels, height // factor, factor, width // factor, factor)), [call.edge("self")]
+    )
+    edge = call.emit(Permute((0, 1, 3, 5, 2, 4)), [edge])
+    return call.emit(Reshape(call.result_shape[1:]), [edge])
+
+
+@rearranges("channel_shuffle")
+def _channel_shuffle(call: Call) -> Value:
+    _, channels, *_ = call.shape("self")
+    groups: Any = call["groups"]
+    index = torch.arange(channels).reshape(groups, channels // groups).t().reshape(-1)
+    return call.emit(Gather(1, tuple(int(i) for i in index)), [call.edge("self")])
+
+
+@rearranges("flip", "roll", "index_select")
+def _permuted_elements(call: Call) -> Value:
+    shape = call.shape("self")
+    target: Any = call.traced.target
+    edge = call.edge("self")
+    if "index_select" in str(target):
+        dim: Any = call["dim"]
+        if dim % len(shape) == 0:
+            raise CannotLower("it selects along the batch axis")
+        index = tuple(int(i) for i in call.constant("index"))
+        return call.emit(Gather(dim % len(shape), index), [edge])
+    dims: Any = call["dims"]
+    if not dims or any(dim % len(shape) == 0 for dim in dims):
+        raise CannotLower("it moves elements along the batch axis")
+    shifts: Any = call.get("shifts") or [None] * len(dims)
+    for dim, shift in zip(dims, shifts, strict=True):
+        places = torch.arange(shape[dim % len(shape)])
+        moved = places.flip(0) if shift is None else places.roll(shift)
+        edge = call.emit(Gather(dim % len(shape), tuple(int(i) for i in moved)), [edge])
+    return edge
+
+
+@rearranges("repeat")
+def _repeat(call: Call) -> Value:
+    edge, times = call.edge("self"), call["repeats"]
+    shape = call.builder.shapes[edge]
+    repeats: Any = times
+    if len(repeats) != len(shape) or repeats[0] != 1:
+        raise CannotLower("it adds axes or repeats the batch")
+    for axis, amount in enumerate(repeats):
+        if amount != 1:
+            edge = call.emit(Gather(axis, tuple(range(shape[axis])) * amount), [edge])
+    return edge
