@@ -1,7 +1,16 @@
 """Quantizers: from real values to integer codes, and back."""
 
 from photomask.chip.quantizers.base import Quantizer
+from photomask.chip.quantizers.contract import check_quantizer
 from photomask.chip.quantizers.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from photomask.chip.quantizers.straight_through import round_half_even
 
-__all__ = ["Granularity", "PerChannel", "PerGroup", "PerTensor", "Quantizer", "round_half_even"]
+__all__ = [
+    "Granularity",
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "Quantizer",
+    "check_quantizer",
+    "round_half_even",
+]
