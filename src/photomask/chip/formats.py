@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from photomask.documents import Document
 
@@ -23,7 +23,9 @@ class Interval:
     @property
     def bits(self) -> int:
         """Bits of the narrowest format that holds every value (unsigned if none is negative)."""
-        return IntFormat.holding(self).bits
+        if self.low >= 0:
+            return max(1, self.high.bit_length())
+        return max(self.high, -self.low - 1, 0).bit_length() + 1
 
     def __add__(self, other: "Interval") -> "Interval":
         return Interval(self.low + other.low, self.high + other.high)
@@ -49,12 +51,24 @@ class Interval:
         """Tells whether every value lies in `other`."""
         return other.low <= self.low and self.high <= other.high
 
+    @classmethod
+    def hull(cls, *parts: "Interval | int") -> Self:
+        """Returns the smallest interval that holds all parts."""
+        ends = [(p, p) if isinstance(p, int) else (p.low, p.high) for p in parts]
+        return cls(min(low for low, _ in ends), max(high for _, high in ends))
+
 
 class IntFormat(Document):
     """A two's-complement or unsigned integer of `bits` bits."""
 
     bits: int = Field(ge=1, le=64)
     signed: bool
+
+    @model_validator(mode="after")
+    def _fits_int64(self) -> Self:
+        if self.bits == 64 and not self.signed:
+            raise ValueError("an unsigned format has at most 63 bits")
+        return self
 
     @property
     def low(self) -> int:
@@ -74,10 +88,7 @@ class IntFormat(Document):
     @classmethod
     def holding(cls, interval: Interval) -> Self:
         """Returns the narrowest format that holds every value of `interval`."""
-        if interval.low >= 0:
-            return cls(bits=max(1, interval.high.bit_length()), signed=False)
-        magnitude = max(interval.high, -interval.low - 1)
-        return cls(bits=max(0, magnitude).bit_length() + 1, signed=True)
+        return cls(bits=interval.bits, signed=interval.low < 0)
 
     def __str__(self) -> str:
         return f"{'int' if self.signed else 'uint'}{self.bits}"

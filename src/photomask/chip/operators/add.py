@@ -1,14 +1,14 @@
 """Weighted sum of activations: residual addition and subtraction with aligned scales."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
 
 
 class Add(Operator):
@@ -18,8 +18,9 @@ class Add(Operator):
     """
 
     kind: Literal["add"] = "add"
-    coefficients: tuple[int, ...]
-    bias: int
+    coefficients: tuple[Int64, ...]
+    bias: Int64
+    input_count: ClassVar[int | None] = None
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' common shape."""

@@ -1,17 +1,28 @@
 """What every integer operator says about itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
+from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.documents import Document
 
 Shape = tuple[int, ...]
 Parameters = Mapping[str, np.ndarray]
 TorchFunction = Callable[..., torch.Tensor]
+
+Int64 = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""A number that the hardware and NumPy can hold."""
+Extent = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Elements along a kernel, a stride, a dilation or an output axis."""
+Margin = Annotated[int, Field(ge=0, le=1 << 20)]
+"""Elements of padding."""
+DataAxis = Annotated[int, Field(ge=1, le=64)]
+"""An axis that is not the batch."""
 
 
 class Operator(Document):
@@ -24,15 +35,24 @@ class Operator(Document):
     parameter_roles: ClassVar[tuple[str, ...]] = ()
     """Roles that must be present."""
     optional_roles: ClassVar[tuple[str, ...]] = ()
+    input_count: ClassVar[int | None] = 1
+    """How many activations it takes; None for one or more."""
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Returns the output's shape for inputs of these shapes."""
+        """Returns the output's shape for inputs of these shapes.
+
+        Raises:
+            ValueError: the operator cannot run on such inputs with such parameters.
+        """
         raise NotImplementedError
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """Returns integers between which the output and every partial sum must lie.
 
         Holds for any order of summation, so an accumulator of this width never overflows.
+
+        Raises:
+            ValueError: the operator cannot run on such values with such parameters.
         """
         raise NotImplementedError
 
@@ -50,6 +70,28 @@ class Operator(Document):
         """
         raise NotImplementedError
 
+    def wrap_oracle(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """Returns the oracle itself, for sums beyond 2**53, which no float64 holds."""
+        dtype = carrier(self.output_interval(inputs, parameters))
+
+        def run(*values: torch.Tensor) -> torch.Tensor:
+            arrays = [value.to(torch.int64).cpu().numpy() for value in values]
+            return torch.from_numpy(self.run_numpy(arrays, parameters)).to(device, dtype)
+
+        return run
+
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """Multiplications by weights, or between activations, for one sample."""
         return 0
+
+
+def require(condition: bool, problem: str) -> None:
+    """Refuses an operator that cannot run.
+
+    Raises:
+        ValueError: the condition does not hold.
+    """
+    if not condition:
+        raise ValueError(problem)

@@ -1,21 +1,29 @@
 """Saturation of an activation between two integers: a ReLU that no requantization could take."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 
+from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
 
 
 class Clamp(Operator):
     """`y = max(low, min(high, x))`."""
 
     kind: Literal["clamp"] = "clamp"
-    low: int
-    high: int
+    low: Int64
+    high: Int64
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
@@ -33,9 +41,11 @@ class Clamp(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One clamp."""
+        """One clamp, in the dtype that holds its input and its output."""
+        interval = self.output_interval(inputs, parameters)
+        dtype = carrier(interval.union(inputs[0]))
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            return x.clamp(self.low, self.high)
+            return x.to(dtype).clamp(self.low, self.high).to(carrier(interval))
 
         return run

@@ -1,24 +1,42 @@
 """Concatenation of activations that share one scale."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
+from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    DataAxis,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 
 class Concatenate(Operator):
-    """Joins the inputs along `axis`; inputs of another scale are requantized before."""
+    """Joins the inputs along `axis`; inputs of another scale are requantized before.
+
+    A constant, whose first axis is 1, is repeated for every sample.
+    """
 
     kind: Literal["concatenate"] = "concatenate"
-    axis: int
+    axis: DataAxis
+    input_count: ClassVar[int | None] = None
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' shape, `axis` added up."""
-        joined = list(shapes[0])
+        for shape in shapes:
+            others = [
+                (a, b) for axis, (a, b) in enumerate(zip(shape, shapes[0], strict=True)) if axis
+            ]
+            del others[self.axis - 1]
+            require(all(a == b for a, b in others), f"shapes {list(shapes)} do not join")
+        joined = [max(shape[0] for shape in shapes), *shapes[0][1:]]
         joined[self.axis] = sum(shape[self.axis] for shape in shapes)
         return tuple(joined)
 
@@ -31,14 +49,19 @@ class Concatenate(Operator):
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """A copy."""
-        return np.concatenate(inputs, axis=self.axis)
+        batch = max(len(x) for x in inputs)
+        whole = [np.broadcast_to(x, (batch, *x.shape[1:])) for x in inputs]
+        return np.concatenate(whole, axis=self.axis)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A copy."""
+        """A copy, in the dtype that holds the union."""
+        dtype = carrier(self.output_interval(inputs, parameters))
 
         def run(*values: torch.Tensor) -> torch.Tensor:
-            return torch.cat(values, dim=self.axis)
+            batch = max(len(x) for x in values)
+            whole = [x.to(dtype).expand(batch, *x.shape[1:]) for x in values]
+            return torch.cat(whole, dim=self.axis)
 
         return run

@@ -1,6 +1,7 @@
 """Convolution over one or two spatial axes: grouped, depthwise, dilated, strided."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -8,9 +9,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.arithmetic import FLOAT32_EXACT, FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    Extent,
+    Int64,
+    Margin,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 from photomask.chip.operators.weights import effective_weight, partial_sums
 
 
@@ -23,18 +33,26 @@ class Convolution(Operator):
     """
 
     kind: Literal["convolution"] = "convolution"
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
+    stride: tuple[Extent, ...]
+    padding: tuple[tuple[Margin, Margin], ...]
     """Elements before and after, per spatial axis."""
-    dilation: tuple[int, ...]
-    groups: int
-    padding_value: int
+    dilation: tuple[Extent, ...]
+    groups: Extent
+    padding_value: Int64
     parameter_roles: ClassVar[tuple[str, ...]] = ("weight", "bias")
     optional_roles: ClassVar[tuple[str, ...]] = ("weight_zero_point", "group_multiplier")
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[N, O, *spatial]."""
         weight = parameters["weight"]
+        require(
+            weight.ndim == len(shapes[0]) == len(self.stride) + 2 and weight.ndim in (3, 4),
+            f"a weight of shape {weight.shape} on an input of shape {shapes[0]}",
+        )
+        require(
+            shapes[0][1] == weight.shape[1] * self.groups and weight.shape[0] % self.groups == 0,
+            f"{self.groups} groups of a weight of shape {weight.shape} on {shapes[0][1]} channels",
+        )
         spatial = (
             (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
             for size, (before, after), dilation, kernel, stride in zip(
@@ -87,16 +105,18 @@ class Convolution(Operator):
         """
         weight, bias = effective_weight(parameters), parameters["bias"]
         x = inputs[0].union(Interval(self.padding_value, self.padding_value))
-        total = carrier(partial_sums(weight, bias, x))
-        pieces = input_pieces(weight, x) if self.groups == 1 else None
-        if self.groups > 1 and partial_sums(weight, bias, x).magnitude <= FLOAT32_EXACT:
-            pieces = [slice(None)]
+        sums = partial_sums(weight, bias, x)
+        if sums.magnitude > FLOAT64_EXACT:
+            return self.wrap_oracle(inputs, parameters, device)
         on_gpu = device.type == "cuda"
-        if pieces is None or on_gpu:
+        pieces = None if on_gpu else input_pieces(weight, x)
+        if pieces is None or (self.groups > 1 and len(pieces) > 1):
             pieces, dtype = [slice(None)], torch.float64
+        elif len(pieces) == 1:
+            pieces, dtype = [slice(None)], torch.float32
         else:
             dtype = torch.float32
-        last_bias = torch.from_numpy(bias).to(device, total).reshape(-1, *(1,) * len(self.stride))
+        total = carrier(sums)
         layout = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
         kernels = [
             torch.from_numpy(np.ascontiguousarray(weight[:, piece]))
@@ -104,32 +124,40 @@ class Convolution(Operator):
             .contiguous(memory_format=layout)
             for piece in pieces
         ]
-        whole_bias = last_bias.reshape(-1).to(dtype) if len(pieces) == 1 else None
-        convolve = F.conv2d if len(self.stride) == 2 else F.conv1d
-        symmetric = self.padding_value == 0 and all(a == b for a, b in self.padding)
-        margins = [m for pair in reversed(self.padding) for m in pair]
-        amount = [pair[0] for pair in self.padding] if symmetric else 0
+        # Products may fit float32 where their sum with the bias does not.
+        fused = len(pieces) == 1 and dtype in (total, torch.float64)
+        last_bias = torch.from_numpy(bias).to(device, dtype if fused else total)
 
         def run(x: torch.Tensor) -> torch.Tensor:
             x = x.to(dtype)
-            if not symmetric:
-                x = F.pad(x, margins, value=self.padding_value)
-            results = [
-                convolve(
-                    x[:, piece], kernel, whole_bias, self.stride, amount, self.dilation, self.groups
-                )
+            if fused:
+                result = self._convolve(x, kernels[0], last_bias)
+                return (result.round_() if on_gpu else result).to(total)
+            start = last_bias.reshape(-1, *(1,) * len(self.stride))
+            results = (
+                self._convolve(x[:, piece], kernel, None).to(total)
                 for piece, kernel in zip(pieces, kernels, strict=True)
-            ]
-            if len(results) == 1:
-                return (results[0].round_() if on_gpu else results[0]).to(total)
-            return sum((result.to(total) for result in results), start=last_bias)
+            )
+            return sum(results, start=start)
 
         return run
+
+    def _convolve(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        amount: int | list[int] = 0
+        if self.padding_value == 0 and all(before == after for before, after in self.padding):
+            amount = [before for before, _ in self.padding]
+        else:
+            margins = [margin for pair in reversed(self.padding) for margin in pair]
+            x = F.pad(x, margins, value=self.padding_value)
+        convolve = F.conv2d if len(self.stride) == 2 else F.conv1d
+        return convolve(x, kernel, bias, self.stride, amount, self.dilation, self.groups)
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """Output elements times inputs per output."""
         output = self.output_shape(shapes, parameters)
-        return int(np.prod(output)) * int(np.prod(parameters["weight"].shape[1:]))
+        return math.prod(output) * math.prod(parameters["weight"].shape[1:])
 
 
 def input_pieces(weight: np.ndarray, x: Interval) -> list[slice] | None:

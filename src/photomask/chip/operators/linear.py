@@ -1,5 +1,6 @@
 """Matrix product of the last axis with constant weights."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -7,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from photomask.chip.arithmetic import carrier
+from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction, require
 from photomask.chip.operators.convolution import input_pieces
 from photomask.chip.operators.weights import effective_weight, partial_sums
 
@@ -27,7 +28,12 @@ class Linear(Operator):
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[..., O]."""
-        return (*shapes[0][:-1], parameters["weight"].shape[0])
+        weight = parameters["weight"]
+        require(
+            weight.ndim == 2 and weight.shape[1] == shapes[0][-1] and len(shapes[0]) >= 2,
+            f"a weight of shape {weight.shape} on an input of shape {shapes[0]}",
+        )
+        return (*shapes[0][:-1], weight.shape[0])
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """From the real weights, for any order of summation."""
@@ -42,7 +48,10 @@ class Linear(Operator):
     ) -> TorchFunction:
         """float32 products of pieces whose partial sums stay below 2**24; float64 on a GPU."""
         weight, bias = effective_weight(parameters), parameters["bias"]
-        total = carrier(partial_sums(weight, bias, inputs[0]))
+        sums = partial_sums(weight, bias, inputs[0])
+        if sums.magnitude > FLOAT64_EXACT:
+            return self.wrap_oracle(inputs, parameters, device)
+        total = carrier(sums)
         pieces = input_pieces(weight, inputs[0])
         dtype = torch.float32
         if pieces is None or device.type == "cuda":
@@ -65,4 +74,4 @@ class Linear(Operator):
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """Rows of the input times the weight matrix."""
-        return int(np.prod(shapes[0][:-1])) * int(parameters["weight"].size)
+        return math.prod(shapes[0][:-1]) * int(parameters["weight"].size)

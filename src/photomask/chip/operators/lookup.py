@@ -8,14 +8,21 @@ import torch
 
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    Int64,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 
 class Lookup(Operator):
     """`y = table[x - first]`; the table covers every code of the input's format."""
 
     kind: Literal["lookup"] = "lookup"
-    first: int
+    first: Int64
     """The input code of the table's first entry."""
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
 
@@ -25,7 +32,14 @@ class Lookup(Operator):
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """The range of the entries that the input can reach."""
-        reached = parameters["table"][inputs[0].low - self.first : inputs[0].high - self.first + 1]
+        table, x = parameters["table"], inputs[0].shifted(-self.first)
+        require(table.ndim == 1, f"the table has shape {table.shape}")
+        require(
+            x.low >= 0 and x.high < len(table),
+            f"the table covers {self.first} to {self.first + len(table) - 1}, the input holds "
+            f"{inputs[0].low} to {inputs[0].high}",
+        )
+        reached = table[x.low : x.high + 1]
         return Interval(int(reached.min()), int(reached.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -40,6 +54,6 @@ class Lookup(Operator):
         table = torch.from_numpy(parameters["table"]).to(device, dtype)
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            return table[x.to(torch.int64).sub_(self.first)]
+            return table[x.to(torch.int64) - self.first]
 
         return run

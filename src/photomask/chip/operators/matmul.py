@@ -1,27 +1,41 @@
 """Matrix product of two activations."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    Extent,
+    Int64,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 
 class Matmul(Operator):
     """`accumulator[..., m, n] = sum_k (a[..., m, k] - za) * (b[..., k, n] - zb)`."""
 
     kind: Literal["matmul"] = "matmul"
-    zero_points: tuple[int, int]
-    terms: int
+    zero_points: tuple[Int64, Int64]
+    terms: Extent
     """Length of the summed axis."""
+    input_count: ClassVar[int | None] = 2
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[..., M, N]; leading axes broadcast."""
         a, b = shapes
+        require(
+            min(len(a), len(b)) >= 3 and a[-1] == b[-2] == self.terms,
+            f"shapes {a} and {b} have no common axis of {self.terms} behind the batch",
+        )
         return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
@@ -39,8 +53,12 @@ class Matmul(Operator):
     ) -> TorchFunction:
         """float32 or float64, whichever holds every partial sum."""
         interval = self.output_interval(inputs, parameters)
-        dtype = torch.float32 if interval.magnitude <= FLOAT32_EXACT else torch.float64
         first, second = self.zero_points
+        factors = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
+        widest = Interval.hull(interval, first, second, *inputs, *factors)
+        if widest.magnitude > FLOAT64_EXACT:
+            return self.wrap_oracle(inputs, parameters, device)
+        dtype = carrier(widest)
 
         def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return torch.matmul(a.to(dtype) - first, b.to(dtype) - second).to(carrier(interval))
@@ -49,4 +67,4 @@ class Matmul(Operator):
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """Output elements times `terms`."""
-        return int(np.prod(self.output_shape(shapes, parameters))) * self.terms
+        return math.prod(self.output_shape(shapes, parameters)) * self.terms

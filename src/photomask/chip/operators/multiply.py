@@ -1,21 +1,23 @@
 """Elementwise product of two activations."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
 
 
 class Multiply(Operator):
     """`accumulator = (a - za) * (b - zb)`; inputs broadcast."""
 
     kind: Literal["multiply"] = "multiply"
-    zero_points: tuple[int, int]
+    zero_points: tuple[Int64, Int64]
+    input_count: ClassVar[int | None] = 2
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' common shape."""
@@ -33,15 +35,18 @@ class Multiply(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """In the dtype that holds the product."""
-        dtype = carrier(self.output_interval(inputs, parameters))
+        """In the dtype that holds inputs, zero points, factors and product."""
+        interval = self.output_interval(inputs, parameters)
         first, second = self.zero_points
+        factors = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
+        dtype = carrier(Interval.hull(interval, first, second, *inputs, *factors))
 
         def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (a.to(dtype) - first) * (b.to(dtype) - second)
+            product = (a.to(dtype) - first) * (b.to(dtype) - second)
+            return product.to(carrier(interval))
 
         return run
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """One per output element."""
-        return int(np.prod(self.output_shape(shapes, parameters)))
+        return math.prod(self.output_shape(shapes, parameters))

@@ -1,6 +1,7 @@
 """Maximum and average over windows."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,22 +9,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    Extent,
+    Int64,
+    Margin,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 Window = tuple[int, int]
 """First element and one past the last, inside the input."""
 
 
 class _Pool(Operator):
-    """Windows over the last axes; windows never read outside the input."""
+    """Windows over the last one or two axes; every window holds an element of the input."""
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    kernel: tuple[Extent, ...]
+    stride: tuple[Extent, ...]
+    padding: tuple[Margin, ...]
     """Elements before the input at which the first window starts."""
-    output_size: tuple[int, ...]
+    output_size: tuple[Extent, ...]
     """Windows per axis; states how partial windows at the end are treated."""
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
@@ -40,9 +50,26 @@ class _Pool(Operator):
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[N, C, *output_size]."""
+        spatial = shapes[0][2:]
+        require(
+            len(spatial) == len(self.kernel) and len(spatial) in (1, 2),
+            f"a kernel of {len(self.kernel)} axes on the shape {shapes[0]}",
+        )
+        self._check_windows(spatial)
         return (*shapes[0][: -len(self.kernel)], *self.output_size)
 
-    def _padded(self, x: torch.Tensor, value: float, span: Sequence[int]) -> torch.Tensor:
+    def _check_windows(self, spatial: Shape) -> None:
+        """Refuses windows that hold no element of the input."""
+        for size, kernel, stride, before, count in zip(
+            spatial, self.kernel, self.stride, self.padding, self.output_size, strict=True
+        ):
+            require(
+                before < kernel and (count - 1) * stride - before < size,
+                f"{count} windows of {kernel} elements, {stride} apart, on {size} elements padded "
+                f"by {before}: one lies outside",
+            )
+
+    def _padded(self, x: torch.Tensor, value: int, span: Sequence[int]) -> torch.Tensor:
         """Extends `x` so that every window of `span` elements lies inside."""
         rank = len(span)
         margins: list[int] = []
@@ -60,14 +87,14 @@ class _Pool(Operator):
         ):
             after = (count - 1) * stride - before + length - size
             margins += [before, after]
-        return F.pad(x, margins, value=value) if any(margins) else x
+        return torch.constant_pad_nd(x, margins, value) if any(margins) else x
 
 
 class MaxPool(_Pool):
     """`y[p] = max(x[p*stride + k*dilation - padding])` over the window's elements in the input."""
 
     kind: Literal["max_pool"] = "max_pool"
-    dilation: tuple[int, ...]
+    dilation: tuple[Extent, ...]
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
         """Returns the span of each window; elements `dilation` apart count."""
@@ -80,6 +107,17 @@ class MaxPool(_Pool):
                 self.kernel, self.dilation, self.stride, self.padding, self.output_size, strict=True
             )
         ]
+
+    def _check_windows(self, spatial: Shape) -> None:
+        """Also where elements `dilation` apart step over a short input."""
+        super()._check_windows(spatial)
+        for size, dilation, windows in zip(
+            spatial, self.dilation, self.windows(spatial), strict=True
+        ):
+            require(
+                all(low >= 0 or (low % dilation < min(size, high)) for low, high in windows),
+                f"a window with dilation {dilation} holds none of {size} elements",
+            )
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """Unchanged."""
@@ -104,12 +142,17 @@ class MaxPool(_Pool):
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
         """Padding by the smallest code never wins; exact in any dtype."""
-        pool = F.max_pool2d if len(self.kernel) == 2 else F.max_pool1d
         lowest = inputs[0].low
         span = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            return pool(self._padded(x, lowest, span), self.kernel, self.stride, 0, self.dilation)
+            x = self._padded(x, lowest, span)
+            if len(self.kernel) == 2:
+                return F.max_pool2d(x, self.kernel, self.stride, 0, self.dilation)
+            kernel, stride, dilation = (
+                (1, *sizes) for sizes in (self.kernel, self.stride, self.dilation)
+            )
+            return F.max_pool2d(x.unsqueeze(-2), kernel, stride, 0, dilation).squeeze(-2)
 
         return run
 
@@ -122,7 +165,7 @@ class AveragePool(_Pool):
     """
 
     kind: Literal["average_pool"] = "average_pool"
-    zero_point: int
+    zero_point: Int64
     adaptive: bool
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
@@ -134,10 +177,18 @@ class AveragePool(_Pool):
             for size, count in zip(spatial, self.output_size, strict=True)
         ]
 
+    def _check_windows(self, spatial: Shape) -> None:
+        """Adaptive windows are never empty, but no larger than the kernel."""
+        if not self.adaptive:
+            return super()._check_windows(spatial)
+        for kernel, windows in zip(self.kernel, self.windows(spatial), strict=True):
+            largest = max(high - low for low, high in windows)
+            require(largest <= kernel, f"a window has {largest} elements, the kernel {kernel}")
+
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """The whole kernel's elements, any of which may be absent."""
         x = inputs[0].shifted(-self.zero_point).union(Interval(0, 0))
-        return x.scaled(int(np.prod(self.kernel)))
+        return x.scaled(math.prod(self.kernel))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """One window after the other."""
@@ -155,11 +206,14 @@ class AveragePool(_Pool):
     ) -> TorchFunction:
         """Sums in float32 or float64, whichever holds the whole window."""
         interval = self.output_interval(inputs, parameters)
-        dtype = torch.float32 if interval.magnitude <= FLOAT32_EXACT else torch.float64
+        widest = Interval.hull(interval, inputs[0], self.zero_point)
+        if widest.magnitude > FLOAT64_EXACT:
+            return self.wrap_oracle(inputs, parameters, device)
+        dtype = carrier(widest)
         rank = len(self.kernel)
 
         def run_regular(x: torch.Tensor) -> torch.Tensor:
-            centred = self._padded(x.to(dtype) - self.zero_point, 0.0, self.kernel)
+            centred = self._padded(x.to(dtype) - self.zero_point, 0, self.kernel)
             if rank == 1:
                 summed = F.avg_pool2d(
                     centred.unsqueeze(-2),

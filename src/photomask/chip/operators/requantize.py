@@ -1,14 +1,22 @@
 """Rescaling of an accumulator, or of another activation, to a format of fewer bits."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 
 from photomask.chip.arithmetic import FLOAT32_EXACT, FLOAT64_EXACT, carrier, round_shift
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    Int64,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 from photomask.chip.target import Rounding
 
 BLOCK_ELEMENTS = 1 << 16
@@ -28,20 +36,43 @@ class Requantize(Operator):
 
     kind: Literal["requantize"] = "requantize"
     rounding: Rounding
-    offset: int
-    zero_point: int
-    low: int
-    high: int
+    offset: Int64
+    zero_point: Int64
+    low: Int64
+    high: Int64
     parameter_roles: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
+        multiplier, shift = parameters["multiplier"].shape, parameters["shift"].shape
+        sample = shapes[0][1:]
+        require(
+            multiplier == shift and np.broadcast_shapes(multiplier, sample) == sample,
+            f"multipliers of shape {multiplier} and shifts of shape {shift} on a sample of "
+            f"shape {sample}",
+        )
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """The rescaled input's interval, clamped."""
         x = inputs[0].shifted(self.offset)
-        pairs = np.stack([parameters["multiplier"].ravel(), parameters["shift"].ravel()], axis=1)
+        multiplier, shift = parameters["multiplier"], parameters["shift"]
+        require(
+            multiplier.size > 0 and multiplier.min() >= 0 and 0 <= shift.min() <= shift.max() <= 62,
+            "multipliers must not be negative, shifts lie between 0 and 62",
+        )
+        largest = x.magnitude * int(multiplier.max()) + (1 << int(shift.max()) >> 1) + (1 << 30)
+        require(
+            max(largest, x.magnitude) + abs(self.zero_point) < 1 << 63,
+            "product and rounding exceed 63 bits",
+        )
+        pairs = np.stack([multiplier.ravel(), shift.ravel()], axis=1)
         ends = [
             self._clamp(round_shift(end * int(m), int(s), self.rounding) + self.zero_point)
             for m, s in np.unique(pairs, axis=0)
@@ -84,15 +115,27 @@ class Requantize(Operator):
         the zero point needs no bit below the product's last one.
         """
         multiplier, shift = parameters["multiplier"], parameters["shift"]
-        widest = (inputs[0].magnitude + abs(self.offset)) * int(multiplier.max()) + (
-            (abs(self.zero_point) + 1) << int(shift.max())
-        )
-        output = carrier(Interval(self.low, self.high))
-        if 2 * widest > FLOAT64_EXACT or self.rounding is Rounding.DOUBLE:
+        output = carrier(self.output_interval(inputs, parameters))
+        x = inputs[0].shifted(self.offset)
+        widest = self._widest_product(inputs[0].magnitude + abs(self.offset), multiplier, shift)
+        ends = Interval.hull(inputs[0], x, self.offset, self.low, self.high, 16 * self.zero_point)
+        if self.rounding is Rounding.DOUBLE or max(widest, ends.magnitude) > FLOAT64_EXACT:
             return self._integer_function(parameters, device, output)
-        dtype = torch.float32 if 2 * widest <= FLOAT32_EXACT else torch.float64
+        dtype = torch.float32 if max(widest, ends.magnitude) <= FLOAT32_EXACT else torch.float64
         factor = torch.from_numpy(np.ldexp(multiplier.astype(np.float64), -shift))
         return self._float_function(factor.to(device, dtype), output)
+
+    def _widest_product(self, x: int, multiplier: np.ndarray, shift: np.ndarray) -> int:
+        """Returns the largest intermediate integer, in units of half the product's last bit.
+
+        Channels whose product stays within ±1/4 are left out: no rounding error matters there.
+        """
+        products = [
+            2 * (x * m + ((abs(self.zero_point) + 1) << s))
+            for m, s in zip(multiplier.ravel().tolist(), shift.ravel().tolist(), strict=True)
+            if 4 * x * m > 1 << s
+        ]
+        return max(products, default=0)
 
     def _float_function(self, factor: torch.Tensor, output: torch.dtype) -> TorchFunction:
         half_up = self.rounding is Rounding.HALF_UP
@@ -158,12 +201,12 @@ def _channel_rows(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor | None:
     """Views `x` as [rows, channels] where its memory allows and the factor is per channel."""
     if x.device.type != "cpu" or x.numel() <= BLOCK_ELEMENTS:
         return None
-    if factor.numel() > 1 and factor.shape[0] != factor.numel():
+    if factor.numel() > 1 and (factor.ndim != 3 or factor.shape[0] != factor.numel()):
         return None
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        rows = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
     elif x.is_contiguous() and factor.numel() == 1:
-        rows = x.reshape(x.shape[0], -1)
+        rows = x.view(x.shape[0], -1)
     else:
         return None
     return rows

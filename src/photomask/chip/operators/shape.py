@@ -1,15 +1,24 @@
 """Operators that move integers and never change one."""
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from pydantic import Field
 
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    DataAxis,
+    Int64,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 
 class _Move(Operator):
@@ -24,11 +33,13 @@ class Reshape(_Move):
     """Same elements in the same order; `shape` holds all axes after the first."""
 
     kind: Literal["reshape"] = "reshape"
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The first axis takes what is left, so that it grows with the batch."""
-        return (int(np.prod(shapes[0])) // int(np.prod(self.shape)), *self.shape)
+        rows, rest = divmod(math.prod(shapes[0]), math.prod(self.shape))
+        require(rest == 0, f"{shapes[0]} does not divide into rows of {self.shape}")
+        return (rows, *self.shape)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """A view."""
@@ -53,6 +64,10 @@ class Permute(_Move):
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The axes in their new order."""
+        require(
+            self.order[:1] == (0,) and sorted(self.order) == list(range(len(shapes[0]))),
+            f"{self.order} is no order of the axes of {shapes[0]} that keeps the batch first",
+        )
         return tuple(shapes[0][axis] for axis in self.order)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -74,10 +89,10 @@ class Slice(_Move):
     """`y = x[..., start:stop:step, ...]` along `axis`."""
 
     kind: Literal["slice"] = "slice"
-    axis: int
-    start: int
-    stop: int
-    step: int
+    axis: DataAxis
+    start: Int64
+    stop: Int64
+    step: Annotated[int, Field(ge=1)]
 
     def _index(self) -> tuple[slice, ...]:
         return (*(slice(None),) * self.axis, slice(self.start, self.stop, self.step))
@@ -110,12 +125,20 @@ class Pad(_Move):
     """Constant elements before and after, per axis; negative amounts crop."""
 
     kind: Literal["pad"] = "pad"
-    amounts: tuple[tuple[int, int], ...]
+    amounts: tuple[tuple[Int64, Int64], ...]
     """One pair for every axis, the batch included (0, 0)."""
-    value: int
+    value: Int64
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Each axis grown by its pair."""
+        require(
+            self.amounts[0] == (0, 0)
+            and all(
+                size + min(before, 0) + min(after, 0) > 0
+                for size, (before, after) in zip(shapes[0], self.amounts, strict=True)
+            ),
+            f"{self.amounts} crops all of {shapes[0]}, or touches the batch",
+        )
         return tuple(
             size + before + after
             for size, (before, after) in zip(shapes[0], self.amounts, strict=True)
@@ -138,11 +161,12 @@ class Pad(_Move):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One pad."""
+        """One pad, in the dtype that holds the constant too."""
+        dtype = carrier(self.output_interval(inputs, parameters))
         margins = [amount for pair in reversed(self.amounts) for amount in pair]
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            return F.pad(x, margins, value=self.value)
+            return torch.constant_pad_nd(x.to(dtype), margins, self.value)
 
         return run
 
@@ -151,13 +175,19 @@ class Gather(_Move):
     """`y[..., j, ...] = x[..., index[j], ...]` along `axis`: upsampling, flips, reflections."""
 
     kind: Literal["gather"] = "gather"
-    axis: int
+    axis: DataAxis
     parameter_roles: ClassVar[tuple[str, ...]] = ("index",)
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """`axis` as long as the index."""
-        taken = list(shapes[0])
-        taken[self.axis] = len(parameters["index"])
+        taken, index = list(shapes[0]), parameters["index"]
+        require(
+            index.ndim == 1
+            and index.size > 0
+            and 0 <= index.min() <= index.max() < taken[self.axis],
+            f"the index reads outside axis {self.axis} of {shapes[0]}",
+        )
+        taken[self.axis] = len(index)
         return tuple(taken)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -180,11 +210,14 @@ class Constant(Operator):
     """Integers that no input changes; the same for every sample of a batch."""
 
     kind: Literal["constant"] = "constant"
+    input_count: ClassVar[int | None] = 0
     parameter_roles: ClassVar[tuple[str, ...]] = ("value",)
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The constant's; its first axis is 1 and broadcasts over the batch."""
-        return parameters["value"].shape
+        shape = parameters["value"].shape
+        require(shape[:1] == (1,), f"the first axis of the constant {shape} must be 1")
+        return shape
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """From the real values."""
@@ -193,7 +226,7 @@ class Constant(Operator):
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """The constant."""
-        return parameters["value"]
+        return parameters["value"].copy()
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
@@ -203,6 +236,6 @@ class Constant(Operator):
         value = torch.from_numpy(parameters["value"]).to(device, dtype)
 
         def run() -> torch.Tensor:
-            return value
+            return value.clone()
 
         return run

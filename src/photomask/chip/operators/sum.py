@@ -1,28 +1,43 @@
 """Sum over whole axes: global pooling and means."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from photomask.chip.arithmetic import FLOAT32_EXACT, carrier
+from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.base import (
+    DataAxis,
+    Int64,
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
 
 
 class Sum(Operator):
     """`accumulator = sum(x - zero_point)` over `axes`; a requantization divides by the count."""
 
     kind: Literal["sum"] = "sum"
-    axes: tuple[int, ...]
+    axes: tuple[DataAxis, ...]
     keep_axes: bool
-    zero_point: int
-    terms: int
+    zero_point: Int64
+    terms: Annotated[int, Field(ge=1)]
     """Elements in one sum."""
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Without `axes`, or with 1 in their places."""
+        count = math.prod(shapes[0][axis] for axis in self.axes)
+        require(
+            len(set(self.axes)) == len(self.axes) > 0 and count == self.terms,
+            f"axes {self.axes} of {shapes[0]} do not hold {self.terms} elements",
+        )
         kept = [1 if axis in self.axes else size for axis, size in enumerate(shapes[0])]
         if self.keep_axes:
             return tuple(kept)
@@ -39,9 +54,9 @@ class Sum(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Sums in float32 or float64, whichever holds every partial sum."""
+        """In the dtype that holds every partial sum."""
         interval = self.output_interval(inputs, parameters)
-        dtype = torch.float32 if interval.magnitude <= FLOAT32_EXACT else torch.float64
+        dtype = carrier(Interval.hull(interval, inputs[0], self.zero_point))
 
         def run(x: torch.Tensor) -> torch.Tensor:
             centred = x.to(dtype) - self.zero_point

@@ -3,7 +3,7 @@
 import numpy as np
 
 from photomask.chip.formats import Interval
-from photomask.chip.operators.base import Parameters
+from photomask.chip.operators.base import Parameters, require
 
 
 def effective_weight(parameters: Parameters) -> np.ndarray:
@@ -12,13 +12,27 @@ def effective_weight(parameters: Parameters) -> np.ndarray:
     Args:
         parameters: `weight` [O, I, *kernel]; optional `weight_zero_point` [O]; optional
             `group_multiplier` [O, G], each for ceil(I / G) consecutive inputs.
+
+    Raises:
+        ValueError: the shapes do not fit, or a product exceeds 63 bits.
     """
     weight = parameters["weight"]
     trailing = (1,) * (weight.ndim - 1)
+    outputs = weight.shape[:1]
+    require(weight.ndim >= 2 and weight.size > 0, f"the weight has shape {weight.shape}")
+    require(parameters["bias"].shape == outputs, "there must be one bias for every output")
     if "weight_zero_point" in parameters:
+        zero_point = parameters["weight_zero_point"]
+        require(zero_point.shape == outputs, "there must be one weight zero point for every output")
+        require(largest(weight) + largest(zero_point) < 1 << 63, "weights exceed 63 bits")
         weight = weight - parameters["weight_zero_point"].reshape(-1, *trailing)
     if "group_multiplier" in parameters:
         multiplier = parameters["group_multiplier"]
+        require(
+            multiplier.ndim == 2 and multiplier.shape[:1] == outputs and multiplier.size > 0,
+            "there must be one row of group multipliers for every output",
+        )
+        require(largest(weight) * largest(multiplier) < 1 << 63, "weights exceed 63 bits")
         size = -(-weight.shape[1] // multiplier.shape[1])
         spread = np.repeat(multiplier, size, axis=1)[:, : weight.shape[1]]
         weight = weight * spread.reshape(*spread.shape, *trailing[1:])
@@ -31,7 +45,14 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
     Each term may also be absent (padding by 0), so its interval includes 0.
     """
     rows = weight.reshape(weight.shape[0], -1)
+    if largest(rows) * max(1, x.magnitude) * rows.shape[1] + largest(bias) >= 1 << 62:
+        rows, bias = rows.astype(object), bias.astype(object)
     products = (rows * x.low, rows * x.high)
     lows = np.minimum(np.minimum(*products), 0).sum(axis=1) + np.minimum(bias, 0)
     highs = np.maximum(np.maximum(*products), 0).sum(axis=1) + np.maximum(bias, 0)
     return Interval(int(lows.min()), int(highs.max()))
+
+
+def largest(values: np.ndarray) -> int:
+    """Returns the largest absolute value, as a Python integer."""
+    return max(abs(int(values.min())), abs(int(values.max())))
