@@ -1,0 +1,65 @@
+"""Golden vectors: every edge of a program for given inputs, as the oracle computes them."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from photomask.chip.engines.numpy_engine import NumpyEngine, check_codes
+from photomask.chip.program import IntegerProgram
+from photomask.errors import DataError
+
+Codes = np.ndarray | torch.Tensor
+Inputs = Codes | Mapping[str, Codes]
+"""int64 codes, batch first: one array for a program with one input, else by input name."""
+
+
+def single_samples(
+    program: IntegerProgram, inputs: Inputs, samples: int | None
+) -> list[dict[str, np.ndarray]]:
+    """Splits a batch of inputs into samples, each with a batch axis of 1.
+
+    Args:
+        program: whose inputs they are.
+        inputs: int64 codes.
+        samples: how many to take from the front; None takes all.
+
+    Raises:
+        DataError: an input is missing, not int64, out of its format or of another shape, or there
+            are fewer samples than asked for.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(program.inputs) != 1:
+            raise DataError(
+                f"the program has the inputs {list(program.inputs)}; pass a mapping of names to "
+                "codes"
+            )
+        inputs = {program.inputs[0]: inputs}
+    if odd := sorted(set(inputs) - set(program.inputs)):
+        raise DataError(f"the program has no input {odd[0]!r}; it has {list(program.inputs)}")
+    arrays = {
+        name: codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
+        for name, codes in inputs.items()
+    }
+    for name in program.inputs:
+        check_codes(program, name, arrays.get(name))
+    batches = {name: len(array) for name, array in arrays.items()}
+    available = min(batches.values())
+    if len(set(batches.values())) > 1:
+        raise DataError(f"the inputs have different batches: {batches}")
+    count = available if samples is None else samples
+    if not 1 <= count <= available:
+        raise DataError(f"asked for {count} samples of a batch of {available}")
+    return [
+        {name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)
+    ]
+
+
+def golden_edges(
+    program: IntegerProgram, samples: list[dict[str, np.ndarray]]
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yields sample, edge and integers, sample by sample in the order of computation."""
+    engine = NumpyEngine(program)
+    for index, inputs in enumerate(samples):
+        for edge, value in engine.edges(inputs):
+            yield index, edge, value

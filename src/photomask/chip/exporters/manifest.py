@@ -1,0 +1,240 @@
+"""The manifest: what an export holds, file by file, and the graph that the files belong to."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+import photomask
+from photomask.chip.exporters.element_order import ElementOrder, edge_orders, tensor_order
+from photomask.chip.exporters.file_names import safe_names
+from photomask.chip.exporters.memory_image import Encoding
+from photomask.chip.exporters.packing import Packing
+from photomask.chip.formats import IntFormat
+from photomask.chip.program import PROGRAM_FILE, TENSOR_FILE, Edge, IntegerProgram, Step
+from photomask.chip.target import Target
+from photomask.documents import Document, read_text
+from photomask.errors import DocumentError
+
+MANIFEST_FILE = "manifest.json"
+README_FILE = "README.md"
+MEMORY_FOLDER = "memory"
+GOLDEN_FOLDER = "golden"
+DOCUMENT_FILES = (README_FILE, PROGRAM_FILE, TENSOR_FILE)
+
+
+class FileRecord(Document):
+    """A file of the export."""
+
+    path: str
+    """Relative to the export, with forward slashes."""
+    bytes: int = 0
+    sha256: str = ""
+
+
+class ImageRecord(FileRecord):
+    """A file of integers and how to read it."""
+
+    encoding: Encoding
+    format: IntFormat
+    shape: tuple[int, ...]
+    """In the tensor's own axes."""
+    layout: str
+    """Axis letters from the slowest to the fastest, or "row_major"."""
+    axes: tuple[int, ...]
+    """The tensor's own axes from the slowest to the fastest in the file (hex, bin, dec)."""
+    elements: int
+    lanes: int | None
+    """Elements that share a word (hex, bin)."""
+    words_per_element: int | None
+    """Words of one element (hex, bin)."""
+    words: int | None
+    """Lines of the file but for its comment (hex, bin)."""
+
+    @property
+    def order(self) -> ElementOrder:
+        """Memory order of the elements."""
+        return ElementOrder(self.layout, self.axes)
+
+
+class TensorImage(ImageRecord):
+    """A constant tensor as one step reads it."""
+
+    step: str
+    role: str
+    """What the tensor is to the operator: weight, bias, multiplier, shift, table, index…"""
+    tensor: str
+    node: str
+
+
+class GoldenImage(ImageRecord):
+    """The integers of one edge for one sample."""
+
+    sample: int
+    edge: str
+    role: Literal["input", "accumulator", "activation"]
+    step: str | None
+    """The step that computes the edge; None for an input."""
+    node: str | None
+
+
+class WordDescription(Document):
+    """The layout of every packed file in plain words; the numbers are in each file's record."""
+
+    word_bits: int
+    first_lane: Literal["least_significant", "most_significant"]
+    negative_integers: Literal["two's complement"] = "two's complement"
+    lanes: Literal["word_bits // bits, at least 1"] = "word_bits // bits, at least 1"
+    unused_bits: Literal["zero"] = "zero"
+    last_word: Literal["filled up with zeros"] = "filled up with zeros"
+    wide_elements: Literal["several words, least significant first"] = (
+        "several words, least significant first"
+    )
+
+
+class Manifest(Document):
+    """What `manifest.json` holds. Steps and edges are in the order of computation."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["photomask export"] = "photomask export"
+    photomask_version: str
+    program_sha256: str
+    """The program's content hash."""
+    target: Target
+    words: WordDescription
+    encodings: tuple[Encoding, ...]
+    samples: int = Field(ge=1)
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    steps: tuple[Step, ...]
+    documents: tuple[FileRecord, ...]
+    memory: tuple[TensorImage, ...]
+    golden: tuple[GoldenImage, ...]
+    content_sha256: str
+    """Of this document, this field empty, as JSON without spaces and with sorted keys."""
+
+    def sealed(self) -> Self:
+        """Returns the manifest with its content hash."""
+        return self.model_copy(update={"content_sha256": self.computed_sha256()})
+
+    def computed_sha256(self) -> str:
+        """Returns the hash that `content_sha256` should hold."""
+        body = self.model_dump(mode="json") | {"content_sha256": ""}
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def files(self) -> tuple[FileRecord, ...]:
+        """Returns every file of the export but the manifest."""
+        return (*self.documents, *self.memory, *self.golden)
+
+    def packing(self, record: ImageRecord) -> Packing:
+        """Returns how a file's words are made."""
+        return Packing.of(record.format, self.target)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads the manifest of an export and checks its own hash.
+
+        Raises:
+            DocumentError: missing, truncated, altered or of another schema.
+        """
+        path = folder / MANIFEST_FILE
+        text = read_text(path)
+        manifest = cls.parse(text, str(path))
+        if manifest.computed_sha256() != manifest.content_sha256 or manifest.render() != text:
+            raise DocumentError(f"{path}: altered: the content hash does not match; export again")
+        return manifest
+
+
+def describe(program: IntegerProgram, encodings: tuple[Encoding, ...], samples: int) -> Manifest:
+    """Returns the manifest of an export of `program`, hashes and file sizes still empty."""
+    return Manifest(
+        photomask_version=photomask.__version__,
+        program_sha256=program.content_hash(),
+        target=program.target,
+        words=WordDescription(
+            word_bits=program.target.memory_word_bits, first_lane=program.target.first_lane
+        ),
+        encodings=encodings,
+        samples=samples,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        edges=tuple(program.edges.values()),
+        steps=program.steps,
+        documents=tuple(FileRecord(path=name) for name in DOCUMENT_FILES),
+        memory=tuple(_tensor_images(program, encodings)),
+        golden=tuple(_golden_images(program, encodings, samples)),
+        content_sha256="",
+    )
+
+
+def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> list[TensorImage]:
+    folders = safe_names([step.name for step in program.steps])
+    return [
+        TensorImage(
+            path=f"{MEMORY_FOLDER}/{folder}/{role}.{encoding}",
+            step=step.name,
+            role=role,
+            tensor=tensor,
+            node=step.node,
+            **_image_fields(
+                program.target,
+                program.formats[tensor],
+                program.tensors[tensor].shape,
+                tensor_order(program, step, role),
+                encoding,
+            ),
+        )
+        for step, folder in zip(program.steps, folders, strict=True)
+        for role, tensor in step.tensors.items()
+        for encoding in encodings
+    ]
+
+
+def _golden_images(
+    program: IntegerProgram, encodings: tuple[Encoding, ...], samples: int
+) -> list[GoldenImage]:
+    stems = safe_names(list(program.edges))
+    orders = edge_orders(program)
+    makers = {step.output: step for step in program.steps}
+    return [
+        GoldenImage(
+            path=f"{GOLDEN_FOLDER}/{sample}/{stem}.{encoding}",
+            sample=sample,
+            edge=edge.name,
+            role=edge.role,
+            step=makers[edge.name].name if edge.name in makers else None,
+            node=makers[edge.name].node if edge.name in makers else None,
+            **_image_fields(program.target, edge.format, edge.shape, orders[edge.name], encoding),
+        )
+        for sample in range(samples)
+        for edge, stem in zip(program.edges.values(), stems, strict=True)
+        for encoding in encodings
+    ]
+
+
+def _image_fields(
+    target: Target,
+    format: IntFormat,
+    shape: tuple[int, ...],
+    order: ElementOrder,
+    encoding: Encoding,
+) -> dict:
+    elements = 1
+    for size in shape:
+        elements *= size
+    packing = Packing.of(format, target)
+    return {
+        "encoding": encoding,
+        "format": format,
+        "shape": shape,
+        "layout": order.name,
+        "axes": order.axes,
+        "elements": elements,
+        "lanes": packing.lanes if encoding.packed else None,
+        "words_per_element": packing.words_per_element if encoding.packed else None,
+        "words": packing.words(elements) if encoding.packed else None,
+    }
