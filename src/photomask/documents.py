@@ -115,6 +115,12 @@ def _replace_folder(staging: Path, destination: Path) -> None:
     if destination.exists():
         retired = Path(tempfile.mkdtemp(prefix=f".{destination.name}.old.", dir=staging.parent))
         os.replace(destination, retired / destination.name)
-    os.replace(staging, destination)
+    try:
+        os.replace(staging, destination)
+    except OSError:
+        if retired is not None:
+            os.replace(retired / destination.name, destination)
+            retired.rmdir()
+        raise
     if retired is not None:
         shutil.rmtree(retired, ignore_errors=True)

@@ -1,26 +1,26 @@
 """The integer program: a graph of integer operators, and nothing else.
 
 Saved as `program.json` (strict, versioned) and `program.safetensors` (integers only). The content
-hash covers both; a file altered in one bit is refused.
+hash covers both; a program altered in one integer is refused.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import safetensors.numpy
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
 from photomask.documents import Document, read_text, written_whole
-from photomask.errors import DataError, DocumentError
+from photomask.errors import DataError, DocumentError, ExportError
 
 PROGRAM_FILE = "program.json"
 TENSOR_FILE = "program.safetensors"
@@ -30,17 +30,30 @@ class Edge(Document):
     """A tensor that flows: what it can hold and, for interpretation only, what it means."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1, le=1 << 40)], ...] = Field(min_length=1)
     """One sample's, the batch axis (1) included."""
     format: IntFormat
     low: int
     high: int
     """The values, and in accumulators the partial sums, proven to occur at most."""
-    scale: tuple[float, ...]
+    scale: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     """Real value of one unit: one number, or one for each channel of `channel_axis`."""
     zero_point: int
     channel_axis: int | None = None
     role: Literal["input", "accumulator", "activation"]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.low > self.high or not self.interval.within(self.format.interval):
+            raise ValueError(f"{self.low} to {self.high} is no interval of {self.format}")
+        channels = 1
+        if self.channel_axis is not None:
+            if not 0 < self.channel_axis < len(self.shape):
+                raise ValueError(f"channel_axis {self.channel_axis} of shape {self.shape}")
+            channels = self.shape[self.channel_axis]
+        if len(self.scale) not in (1, channels):
+            raise ValueError(f"{len(self.scale)} scales for {channels} channels")
+        return self
 
     @property
     def interval(self) -> Interval:
@@ -130,6 +143,8 @@ class IntegerProgram:
         self.outputs = tuple(outputs)
         self.edges = {edge.name: edge for edge in edges}
         self.steps = tuple(steps)
+        if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
+            raise DocumentError(f"tensor {floats[0]!r} is not integer")
         self.tensors = {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
         self.formats = dict(formats)
         self.provenance = dict(provenance)
@@ -153,26 +168,42 @@ class IntegerProgram:
                 )
 
     def _check_steps(self) -> None:
-        known = set(self.inputs)
+        if not self.inputs or not self.outputs:
+            raise DocumentError("the program needs an input and an output")
         for name in (*self.inputs, *self.outputs):
             if name not in self.edges:
                 raise DocumentError(f"the program has no edge {name!r}")
+        for name in self.inputs:
+            if self.edges[name].shape[0] != 1:
+                raise DocumentError(f"the shape of input {name!r} must be one sample's")
+        known = dict.fromkeys(self.inputs, True)
         for step in self.steps:
             self._check_step(step, known)
-            known.add(step.output)
+            known[step.output] = any(known[name] for name in step.inputs)
         if missing := [name for name in self.outputs if name not in known]:
             raise DocumentError(f"no step computes the output {missing[0]!r}")
         if unused := [name for name in self.edges if name not in known]:
             raise DocumentError(f"no step computes the edge {unused[0]!r}")
 
-    def _check_step(self, step: Step, known: set[str]) -> None:
+    def _check_step(self, step: Step, known: Mapping[str, bool]) -> None:
+        """Refuses a step that cannot run, or whose edge is not what it computes.
+
+        Args:
+            step: the step.
+            known: the edges computed before it; whether each grows with the batch.
+        """
         where = f"step {step.name!r}"
         for name in step.inputs:
             if name not in known:
                 raise DocumentError(f"{where} reads {name!r} before any step computes it")
         if step.output in known or step.output not in self.edges:
             raise DocumentError(f"{where} must compute one new edge, not {step.output!r}")
-        operator, roles = step.operator, set(step.tensors)
+        operator, roles, count = step.operator, set(step.tensors), step.operator.input_count
+        if len(step.inputs) != count and (count is not None or not step.inputs):
+            raise DocumentError(
+                f"{where}: {operator.kind} takes {'some' if count is None else count} inputs, got "
+                f"{len(step.inputs)}"
+            )
         required = set(operator.parameter_roles)
         if not required <= roles <= required | set(operator.optional_roles):
             raise DocumentError(
@@ -183,13 +214,18 @@ class IntegerProgram:
             if name not in self.tensors:
                 raise DocumentError(f"{where}: the tensor {name!r} is missing")
         inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
+        parameters = self.parameters(step)
+        shapes = [edge.shape for edge in inputs]
+        batches = [3 if known[name] else 1 for name in step.inputs]
+        triples = [(n * shape[0], *shape[1:]) for n, shape in zip(batches, shapes, strict=True)]
         try:
-            shape = operator.output_shape([edge.shape for edge in inputs], self.parameters(step))
-            interval = operator.output_interval(
-                [edge.interval for edge in inputs], self.parameters(step)
-            )
-        except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+            shape = operator.output_shape(shapes, parameters)
+            of_three = operator.output_shape(triples, parameters)
+            interval = operator.output_interval([edge.interval for edge in inputs], parameters)
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
             raise DocumentError(f"{where}: {operator.kind} cannot apply: {error}") from error
+        if of_three != (max(batches, default=1) * shape[0], *shape[1:]):
+            raise DocumentError(f"{where}: {operator.kind} mixes the samples of a batch")
         if shape != output.shape:
             raise DocumentError(f"{where} computes shape {shape}, its edge says {output.shape}")
         if interval != output.interval or not interval.within(output.format.interval):
@@ -222,8 +258,8 @@ class IntegerProgram:
         if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
             raise DataError(f"input {edge.name!r} must be finite floating-point numbers")
         scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)
-        codes = torch.round(x.to(torch.float32) / scale) + edge.zero_point
-        return codes.clamp_(edge.format.low, edge.format.high).to(torch.int64)
+        codes = torch.round(x.to(torch.float32) / scale).to(torch.float64) + edge.zero_point
+        return codes.clamp_(edge.low, edge.high).to(torch.int64)
 
     def content_hash(self) -> str:
         """Returns the SHA-256 of everything that decides which integers come out."""
@@ -257,7 +293,10 @@ class IntegerProgram:
             name: np.ascontiguousarray(tensor.astype(storage_dtype(self.formats[name])))
             for name, tensor in self.tensors.items()
         }
-        safetensors.numpy.save_file(packed, folder / TENSOR_FILE)
+        try:
+            (folder / TENSOR_FILE).write_bytes(safetensors.numpy.save(packed))
+        except SafetensorError as error:
+            raise ExportError(f"cannot write {folder / TENSOR_FILE}: {error}") from error
         document = self._document(self.content_hash()).render()
         (folder / PROGRAM_FILE).write_text(document, encoding="utf-8")
 
@@ -286,8 +325,6 @@ class IntegerProgram:
         if set(tensors) != set(document.tensors):
             odd = sorted(set(tensors) ^ set(document.tensors))[0]
             raise DocumentError(f"{path}: tensor {odd!r} is not in both files of the program")
-        if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
-            raise DocumentError(f"{path / TENSOR_FILE}: tensor {floats[0]!r} is not integer")
         program = cls(
             target=document.target,
             inputs=document.inputs,
