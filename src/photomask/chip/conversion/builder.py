@@ -1,0 +1,220 @@
+"""An integer program in the making: edges, steps and tensors, checked against the target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import FixedPoint, fixed_point
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.graph import operations as float_operations
+from photomask.chip.operators import Operator, Requantize
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.program import Edge, Step
+from photomask.chip.quantizers import Quantizer
+from photomask.chip.target import Target, ZeroPoints
+from photomask.errors import QuantizerError, TargetError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a code means: `(code - zero_point) * scale`, and which codes there are."""
+
+    scale: float
+    zero_point: int
+    format: IntFormat
+
+    def code(self, value: float) -> int:
+        """Returns the nearest code of a real value, saturated."""
+        code = round(max(-1e30, min(1e30, value)) / self.scale) + self.zero_point
+        return max(self.format.low, min(self.format.high, code))
+
+
+@dataclass
+class Conversion:
+    """An integer program in the making."""
+
+    prepared: PreparedModel
+    target: Target
+    edges: dict[str, Edge] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    formats: dict[str, IntFormat] = field(default_factory=dict)
+
+    def scale_of(self, edge: str) -> Scale:
+        """Returns the meaning of a float node's output codes, checked against the target."""
+        quantizer = self.prepared.activation_quantizer(edge)
+        owner = self.prepared.scale_owner(edge)
+        format, zero_point = quantizer.format, int(quantizer.zero_point)
+        target, graph = self.target, self.prepared.graph
+        is_output = any(self.prepared.scale_owner(name) == owner for name in graph.outputs)
+        where = f"output of {owner!r}"
+        if format.bits not in target.activation_bits and not is_output:
+            raise TargetError(
+                f"{where}: {format.bits} bits; target {target.name!r} has activations of "
+                f"{', '.join(map(str, target.activation_bits))} bits"
+            )
+        if not format.signed and not target.unsigned_activations:
+            raise TargetError(
+                f"{where}: {format} codes, but target {target.name!r} has signed activations "
+                "only; use a recipe with signed activations ('w8a8-signed' or 'w8a8-po2')"
+            )
+        if zero_point and target.zero_points is ZeroPoints.NONE:
+            raise TargetError(
+                f"{where}: zero point {zero_point}, but target {target.name!r} has none; use a "
+                "recipe with symmetric activations ('w8a8-symmetric' or 'w8a8-po2')"
+            )
+        return Scale(float(quantizer.scale), zero_point, format)
+
+    def add_tensor(self, name: str, values: np.ndarray, format: IntFormat | None = None) -> str:
+        """Adds a constant tensor in a format, by default the narrowest that holds it."""
+        values = np.asarray(values, dtype=np.int64)
+        signed = bool(values.min() < 0)
+        largest = max(int(values.max()), -int(values.min()) - 1)
+        narrowest = IntFormat(bits=max(1, largest.bit_length() + signed), signed=signed)
+        self.tensors[name] = values
+        self.formats[name] = format or narrowest
+        return name
+
+    def add_step(
+        self,
+        node: Node,
+        name: str,
+        operator: Operator,
+        inputs: Sequence[str],
+        tensors: dict[str, str],
+        meaning: Scale | np.ndarray,
+        relative_error: float = 0.0,
+    ) -> str:
+        """Adds a step and its output edge; the name of both is `name`.
+
+        Args:
+            node: the float node it belongs to.
+            name: new edge.
+            operator: what is computed.
+            inputs: edges.
+            tensors: names of constant tensors by role.
+            meaning: of an activation, its scale; of an accumulator, the real value of one unit,
+                [1] or [channels].
+            relative_error: of a requantization's multipliers.
+
+        Raises:
+            TargetError: an accumulator would need more bits than the target has.
+        """
+        shapes = [self.edges[name].shape for name in inputs]
+        constants = {role: self.tensors[key] for role, key in tensors.items()}
+        interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
+        shape = operator.output_shape(shapes, constants)
+        if isinstance(meaning, Scale):
+            scale, zero_point, format = (meaning.scale,), meaning.zero_point, meaning.format
+        else:
+            needed = IntFormat.holding(interval)
+            bits = needed.bits + (not needed.signed)
+            if bits > self.target.accumulator_bits:
+                raise TargetError(
+                    f"{name!r} ({node.source}): partial sums reach {interval.low} to "
+                    f"{interval.high} and need {bits} bits; target {self.target.name!r} "
+                    f"accumulates in {self.target.accumulator_bits}. Use fewer weight or "
+                    "activation bits there, or a wider accumulator"
+                )
+            scale, zero_point = tuple(float(s) for s in meaning.reshape(-1)), 0
+            format = IntFormat(bits=self.target.accumulator_bits, signed=True)
+        self.edges[name] = Edge(
+            name=name,
+            shape=shape,
+            format=format,
+            low=interval.low,
+            high=interval.high,
+            scale=scale,
+            zero_point=zero_point,
+            channel_axis=_channel_axis(node, shape) if len(scale) > 1 else None,
+            role="activation" if isinstance(meaning, Scale) else "accumulator",
+        )
+        self.steps.append(
+            Step(
+                name=name,
+                operator=operator,  # type: ignore[arg-type]
+                inputs=tuple(inputs),
+                output=name,
+                tensors=tensors,
+                node=node.name,
+                source=node.source,
+                relative_error=relative_error,
+            )
+        )
+        return name
+
+    def requantize(
+        self,
+        node: Node,
+        edge: str,
+        ratio: np.ndarray,
+        meaning: Scale,
+        *,
+        name: str | None = None,
+        offset: int = 0,
+        shift: FixedPoint | None = None,
+    ) -> str:
+        """Adds the rescaling of an edge to the output format of a node, its clamp included.
+
+        Args:
+            node: whose clamp applies.
+            edge: accumulator or activation.
+            ratio: real value of one unit of `edge` over that of the output; broadcasts against
+                a sample without its batch axis.
+            meaning: of the output.
+            name: new edge; the node's by default.
+            offset: added before the multiplication.
+            shift: multiplier and shift where they are decided already.
+        """
+        name = name or node.name
+        fixed = shift or fixed_point(ratio, self.target, f"{name!r} ({node.source})")
+        low, high = meaning.format.low, meaning.format.high
+        if node.clamp is not None and name == node.name:
+            low, high = meaning.code(node.clamp.low), meaning.code(node.clamp.high)
+        operator = Requantize(
+            rounding=self.target.rounding,
+            offset=offset,
+            zero_point=meaning.zero_point,
+            low=low,
+            high=high,
+        )
+        multiplier = IntFormat(bits=self.target.multiplier_bits, signed=False)
+        if self.target.power_of_two_only:
+            multiplier = IntFormat(bits=1, signed=False)
+        tensors = {
+            "multiplier": self.add_tensor(f"{name}.multiplier", fixed.multiplier, multiplier),
+            "shift": self.add_tensor(
+                f"{name}.shift",
+                fixed.shift,
+                IntFormat(bits=max(1, self.target.shift_max.bit_length()), signed=False),
+            ),
+        }
+        return self.add_step(node, name, operator, [edge], tensors, meaning, fixed.relative_error)
+
+
+def _channel_axis(node: Node, shape: tuple[int, ...]) -> int:
+    """Linear outputs have their channels last, all others at axis 1."""
+    return len(shape) - 1 if isinstance(node.operation, float_operations.Linear) else 1
+
+
+def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.ndarray:
+    """Returns a quantizer's codes as int64.
+
+    Raises:
+        QuantizerError: a code is no integer or lies outside the quantizer's format.
+    """
+    codes = quantizer.quantize(values).detach().to(torch.float64).cpu().numpy()
+    format = quantizer.format
+    if codes.shape != tuple(values.shape) or not np.all(codes == np.rint(codes)):
+        raise QuantizerError(
+            f"{where}: {type(quantizer).__name__} returned codes that are no integers"
+        )
+    if codes.min() < format.low or codes.max() > format.high:
+        raise QuantizerError(
+            f"{where}: {type(quantizer).__name__} returned codes from {codes.min():.0f} to "
+            f"{codes.max():.0f}, outside its format {format}"
+        )
+    return codes.astype(np.int64)

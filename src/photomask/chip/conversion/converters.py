@@ -1,0 +1,416 @@
+"""How each float operation becomes integer steps."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import FixedPoint, fixed_point
+from photomask.chip.conversion.builder import Conversion, Scale, integer_codes
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.graph import operations as float_operations
+from photomask.chip.operators import (
+    Add,
+    AveragePool,
+    Clamp,
+    Concatenate,
+    Constant,
+    Convolution,
+    Gather,
+    Linear,
+    Lookup,
+    Matmul,
+    MaxPool,
+    Multiply,
+    Operator,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+    Sum,
+)
+from photomask.chip.operators.weights import effective_weight
+from photomask.chip.program import Edge
+from photomask.chip.quantizers import PerGroup, Quantizer
+from photomask.chip.target import ZeroPoints
+from photomask.errors import TargetError
+
+ONE = np.ones(1)
+
+
+def _input(conversion: Conversion, node: Node) -> None:
+    scale = conversion.scale_of(node.name)
+    conversion.edges[node.name] = Edge(
+        name=node.name,
+        shape=node.shape,
+        format=scale.format,
+        low=scale.format.low,
+        high=scale.format.high,
+        scale=(scale.scale,),
+        zero_point=scale.zero_point,
+        role="input",
+    )
+
+
+def _constant(conversion: Conversion, node: Node) -> None:
+    scale = conversion.scale_of(node.name)
+    quantizer = conversion.prepared.activation_quantizer(node.name)
+    value = conversion.prepared.constants_of(node)["value"]
+    codes = integer_codes(quantizer, value, repr(node.name))
+    tensors = {"value": conversion.add_tensor(f"{node.name}.value", codes, scale.format)}
+    conversion.add_step(node, node.name, Constant(), [], tensors, scale)
+
+
+def _weighted(conversion: Conversion, node: Node) -> None:
+    """Convolution and linear: integer weights, one bias per channel, one rescaling per channel.
+
+    `acc = sum w * x + b` with `b = round(bias / (s_w * s_x)) - z_x * sum w`, so that
+    `acc * s_w * s_x` is the real result.
+    """
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    tensors, unit = _weight_tensors(conversion, node, x)
+    operator = _weighted_operator(node, x)
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
+    )
+    trailing = 0 if isinstance(node.operation, float_operations.Linear) else len(node.shape) - 2
+    ratio = (unit / y.scale).reshape(-1, *(1,) * trailing)
+    conversion.requantize(node, accumulator, ratio, y)
+
+
+def _weighted_operator(node: Node, x: Scale) -> Operator:
+    if isinstance(node.operation, float_operations.Linear):
+        return Linear()
+    operation = node.operation
+    assert isinstance(operation, float_operations.Convolution)  # noqa: S101 - by CONVERTERS
+    return Convolution(
+        stride=operation.stride,
+        padding=operation.padding,
+        dilation=operation.dilation,
+        groups=operation.groups,
+        padding_value=x.zero_point,
+    )
+
+
+def _weight_tensors(
+    conversion: Conversion, node: Node, x: Scale
+) -> tuple[dict[str, str], np.ndarray]:
+    """Returns the constant tensors and the real value of one accumulator unit, [1] or [O]."""
+    quantizer = conversion.prepared.weight_quantizer(node.name)
+    constants = conversion.prepared.constants_of(node)
+    where = f"weight of {node.name!r} ({node.source})"
+    codes = integer_codes(quantizer, constants["weight"], where)
+    _check_weight_format(conversion, quantizer, where)
+    name = node.name
+    tensors = {"weight": conversion.add_tensor(f"{name}.weight", codes, quantizer.format)}
+    scale = quantizer.scale
+    if isinstance(quantizer.granularity, PerGroup):
+        scale = quantizer.channel_scale
+        multiplier = _even_groups(quantizer, codes.shape[1])
+        key = f"{name}.group_multiplier"
+        format = IntFormat(bits=quantizer.granularity.multiplier_bits, signed=False)
+        tensors["group_multiplier"] = conversion.add_tensor(key, multiplier, format)
+    zero_point = quantizer.zero_point.detach().cpu().numpy()
+    if zero_point.any():
+        spread = np.broadcast_to(zero_point.reshape(-1), codes.shape[:1])
+        tensors["weight_zero_point"] = conversion.add_tensor(f"{name}.weight_zero_point", spread)
+    assert scale is not None  # noqa: S101 - per-group quantizers have a channel scale
+    unit = scale.detach().double().cpu().numpy().reshape(-1) * x.scale
+    bias = constants["bias"].detach().double().cpu().numpy()
+    rounded = np.rint(bias / unit)
+    weight = effective_weight(
+        {role: conversion.tensors[key] for role, key in tensors.items()}
+        | {"bias": np.zeros(len(bias), dtype=np.int64)}
+    )
+    corrected = rounded - x.zero_point * weight.reshape(len(weight), -1).sum(axis=1)
+    tensors["bias"] = _bias_tensor(conversion, node, corrected)
+    return tensors, unit
+
+
+def _check_weight_format(conversion: Conversion, quantizer: Quantizer, where: str) -> None:
+    target = conversion.target
+    if quantizer.format.bits not in target.weight_bits:
+        raise TargetError(
+            f"{where}: {quantizer.format.bits} bits; target {target.name!r} has weights of "
+            f"{', '.join(map(str, target.weight_bits))} bits"
+        )
+    if target.zero_points is not ZeroPoints.ALL and bool(quantizer.zero_point.any()):
+        raise TargetError(
+            f"{where}: affine weights, but target {target.name!r} has no weight zero points; use "
+            "symmetric weights, or a target with zero_points 'all'"
+        )
+
+
+def _bias_tensor(conversion: Conversion, node: Node, bias: np.ndarray) -> str:
+    format = IntFormat(bits=conversion.target.bias_bits, signed=True)
+    if bias.min() < format.low or bias.max() > format.high:
+        channel = int(np.argmax(np.abs(bias)))
+        raise TargetError(
+            f"bias of {node.name!r} ({node.source}): channel {channel} is {bias[channel]:.0f} in "
+            f"units of input scale times weight scale, outside the target's {format}; give the "
+            "weights a larger scale (fewer bits, per tensor) or the target wider biases"
+        )
+    return conversion.add_tensor(f"{node.name}.bias", bias.astype(np.int64), format)
+
+
+def _even_groups(quantizer: Quantizer, channels: int) -> np.ndarray:
+    """Returns multipliers [O, G] for groups of equal size, splitting groups where needed."""
+    granularity, multiplier = quantizer.granularity, quantizer.group_multiplier
+    assert isinstance(granularity, PerGroup)  # noqa: S101 - asked for per-group quantizers only
+    assert multiplier is not None  # noqa: S101 - per-group quantizers have multipliers
+    spread = multiplier.repeat_interleave(granularity.size, dim=1)[:, :channels]
+    size = math.gcd(granularity.size, channels)
+    return spread[:, ::size].cpu().numpy()
+
+
+def _matmul(conversion: Conversion, node: Node) -> None:
+    a, b = (conversion.scale_of(name) for name in node.inputs)
+    terms = conversion.edges[node.inputs[0]].shape[-1]
+    operator = Matmul(zero_points=(a.zero_point, b.zero_point), terms=terms)
+    _product(conversion, node, operator, a, b)
+
+
+def _multiply(conversion: Conversion, node: Node) -> None:
+    a, b = (conversion.scale_of(name) for name in node.inputs)
+    _product(conversion, node, Multiply(zero_points=(a.zero_point, b.zero_point)), a, b)
+
+
+def _product(conversion: Conversion, node: Node, operator: Operator, a: Scale, b: Scale) -> None:
+    y = conversion.scale_of(node.name)
+    unit = ONE * a.scale * b.scale
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
+    )
+    conversion.requantize(node, accumulator, unit / y.scale, y)
+
+
+def _add(conversion: Conversion, node: Node) -> None:
+    """Brings the inputs to `s_y / 2**shift` by integer coefficients, adds, and shifts.
+
+    The coefficients take the bits that the accumulator has left.
+    """
+    operation = node.operation
+    assert isinstance(operation, float_operations.Add)  # noqa: S101 - by CONVERTERS
+    y = conversion.scale_of(node.name)
+    inputs = [conversion.scale_of(name) for name in node.inputs]
+    ratios = np.array([x.scale / y.scale for x in inputs])
+    target, where = conversion.target, f"{node.name!r} ({node.source})"
+    widest = max(x.format.bits for x in inputs)
+    spare = target.accumulator_bits - 2 - widest - (len(inputs) - 1).bit_length()
+    bits = min(target.multiplier_bits, spare)
+    if bits < 2:
+        raise TargetError(
+            f"{where}: adding {len(inputs)} inputs of {widest} bits leaves {bits} bits of the "
+            f"target's {target.accumulator_bits}-bit accumulator for aligning their scales"
+        )
+    aligned = target.model_copy(
+        update={"multiplier_bits": bits, "per_channel_shift": False, "shift_min": 0}
+    )
+    if target.power_of_two_only:
+        single = fixed_point(ratios.min(keepdims=True), aligned, where)
+        shift = int(max(single.shift[0], 0))
+        coefficients = np.ldexp(ratios, shift)
+        if np.any(coefficients != np.rint(coefficients)) or coefficients.max() >= 2**spare:
+            raise TargetError(f"{where}: the inputs' scales are not powers of two apart")
+        coefficients, error = coefficients.astype(np.int64), 0.0
+    else:
+        fixed = fixed_point(ratios, aligned, where)
+        coefficients, shift, error = fixed.multiplier, int(fixed.shift[0]), fixed.relative_error
+    signed = [int(c) * sign for c, sign in zip(coefficients, operation.signs, strict=True)]
+    bias = -sum(c * x.zero_point for c, x in zip(signed, inputs, strict=True))
+    operator = Add(coefficients=tuple(signed), bias=bias)
+    unit = ONE * np.ldexp(y.scale, -shift)
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
+    )
+    only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), error)
+    conversion.requantize(node, accumulator, ONE, y, shift=only_shift)
+
+
+def _concatenate(conversion: Conversion, node: Node) -> None:
+    operation = node.operation
+    assert isinstance(operation, float_operations.Concatenate)  # noqa: S101 - by CONVERTERS
+    y = conversion.scale_of(node.name)
+    inputs = []
+    for position, name in enumerate(node.inputs):
+        x = conversion.scale_of(name)
+        if x != y:
+            name = conversion.requantize(
+                node,
+                name,
+                ONE * x.scale / y.scale,
+                y,
+                name=f"{node.name}.input{position}",
+                offset=-x.zero_point,
+            )
+        inputs.append(name)
+    conversion.add_step(node, node.name, Concatenate(axis=operation.axis), inputs, {}, y)
+
+
+def _pointwise(conversion: Conversion, node: Node) -> None:
+    """A table of `quantize(f(dequantize(code)))` for every input code, computed in float64."""
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    codes = torch.arange(x.format.low, x.format.high + 1, dtype=torch.float64)
+    values = node.operation.compute([(codes - x.zero_point) * x.scale], {})
+    quantizer = conversion.prepared.activation_quantizer(node.name)
+    table = integer_codes(quantizer, _finite(values), f"table of {node.name!r}")
+    tensors = {"table": conversion.add_tensor(f"{node.name}.table", table, y.format)}
+    operator = Lookup(first=x.format.low)
+    conversion.add_step(node, node.name, operator, node.inputs, tensors, y)
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """Replaces what a function gives outside its domain by the nearest entry inside it.
+
+    The square root of a negative code, for one: calibration data never reached it, or it would
+    have been refused.
+    """
+    finite = torch.isfinite(values)
+    if bool(finite.all()):
+        return values
+    inside = finite.nonzero().reshape(-1)
+    positions = torch.arange(len(values))
+    nearest = inside[(positions[:, None] - inside[None, :]).abs().argmin(dim=1)]
+    return values[nearest]
+
+
+def _average_pool(conversion: Conversion, node: Node) -> None:
+    operation = node.operation
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    spatial = conversion.edges[node.inputs[0]].shape[-_rank(operation) :]
+    size = node.shape[-len(spatial) :]
+    if isinstance(operation, float_operations.AdaptiveAveragePool):
+        spans = [-(-s // n) + (s % n > 0) for s, n in zip(spatial, size, strict=True)]
+        operator = AveragePool(
+            kernel=tuple(spans),
+            stride=(1,) * len(size),
+            padding=(0,) * len(size),
+            output_size=size,
+            zero_point=x.zero_point,
+            adaptive=True,
+        )
+    else:
+        assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
+        operator = AveragePool(
+            kernel=operation.kernel,
+            stride=operation.stride,
+            padding=operation.padding,
+            output_size=size,
+            zero_point=x.zero_point,
+            adaptive=False,
+        )
+    count = _window_counts(operation, operator, spatial)
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
+    )
+    conversion.requantize(node, accumulator, x.scale / (count * y.scale), y)
+
+
+def _rank(operation: object) -> int:
+    if isinstance(operation, float_operations.AdaptiveAveragePool):
+        return len(operation.output_size)
+    assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
+    return len(operation.kernel)
+
+
+def _window_counts(
+    operation: object, operator: AveragePool, spatial: tuple[int, ...]
+) -> np.ndarray:
+    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
+    windows = operator.windows(spatial)
+    if isinstance(operation, float_operations.AveragePool):
+        if operation.divisor is not None:
+            return ONE * operation.divisor
+        if operation.count_padding:
+            # Windows count their padding, but not what lies beyond it.
+            windows = [
+                [
+                    (at * stride, min(at * stride + kernel, extent + 2 * before))
+                    for at in range(count)
+                ]
+                for extent, kernel, stride, before, count in zip(
+                    spatial,
+                    operation.kernel,
+                    operation.stride,
+                    operation.padding,
+                    operator.output_size,
+                    strict=True,
+                )
+            ]
+    lengths = [np.array([high - low for low, high in axis]) for axis in windows]
+    counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
+    return ONE * counts.flat[0] if np.all(counts == counts.flat[0]) else counts[None].astype(float)
+
+
+def _mean(conversion: Conversion, node: Node) -> None:
+    operation = node.operation
+    assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    shape = conversion.edges[node.inputs[0]].shape
+    terms = math.prod(shape[axis] for axis in operation.axes)
+    operator = Sum(
+        axes=operation.axes, keep_axes=operation.keep_axes, zero_point=x.zero_point, terms=terms
+    )
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
+    )
+    divisor = terms if operation.divide else 1
+    conversion.requantize(node, accumulator, ONE * x.scale / (divisor * y.scale), y)
+
+
+def _moved(conversion: Conversion, node: Node) -> None:
+    """Operations that move or select values: same codes, same scale."""
+    operation = node.operation
+    scale = conversion.scale_of(node.name)
+    tensors: dict[str, str] = {}
+    match operation:
+        case float_operations.Reshape(shape):
+            operator: Operator = Reshape(shape=shape)
+        case float_operations.Permute(order):
+            operator = Permute(order=order)
+        case float_operations.Slice(axis, start, stop, step):
+            operator = Slice(axis=axis, start=start, stop=stop, step=step)
+        case float_operations.Pad(amounts, value):
+            operator = Pad(amounts=amounts, value=scale.code(value))
+        case float_operations.Clamp(low, high):
+            operator = Clamp(low=scale.code(low), high=scale.code(high))
+        case float_operations.Gather(axis, index):
+            operator = Gather(axis=axis)
+            tensors["index"] = conversion.add_tensor(f"{node.name}.index", np.array(index))
+        case float_operations.MaxPool():
+            operator = MaxPool(
+                kernel=operation.kernel,
+                stride=operation.stride,
+                padding=operation.padding,
+                dilation=operation.dilation,
+                output_size=node.shape[-len(operation.kernel) :],
+            )
+        case _:
+            raise TypeError(f"{type(operation).__name__} does not keep its scale")
+    conversion.add_step(node, node.name, operator, node.inputs, tensors, scale)
+
+
+CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
+    float_operations.Input: _input,
+    float_operations.Constant: _constant,
+    float_operations.Convolution: _weighted,
+    float_operations.Linear: _weighted,
+    float_operations.Matmul: _matmul,
+    float_operations.Multiply: _multiply,
+    float_operations.Add: _add,
+    float_operations.Concatenate: _concatenate,
+    float_operations.Pointwise: _pointwise,
+    float_operations.AveragePool: _average_pool,
+    float_operations.AdaptiveAveragePool: _average_pool,
+    float_operations.Mean: _mean,
+    float_operations.Reshape: _moved,
+    float_operations.Permute: _moved,
+    float_operations.Slice: _moved,
+    float_operations.Pad: _moved,
+    float_operations.Clamp: _moved,
+    float_operations.Gather: _moved,
+    float_operations.MaxPool: _moved,
+}
+"""By operation; one for every operation there is."""
