@@ -77,7 +77,9 @@ def sha256_of(path: Path) -> str:
 def written_whole(destination: Path, owner: Callable[[Path], bool]) -> Iterator[Path]:
     """Yields an empty folder beside `destination` that takes its place only when all is written.
 
-    After an error, or a kill at any moment, `destination` is what it was before.
+    After an error, or a kill while the folder is being written, `destination` is what it was
+    before. Replacing an earlier output takes two renames: a kill between them leaves that output
+    whole, in a folder beside it whose name starts with `.NAME.old.`.
 
     Args:
         destination: the folder to appear, or to be replaced.
@@ -87,6 +89,7 @@ def written_whole(destination: Path, owner: Callable[[Path], bool]) -> Iterator[
     Raises:
         ExportError: the destination is something else's, or the disk refused a file.
     """
+    destination = Path(os.path.abspath(destination))
     if destination.exists() and not destination.is_dir():
         raise ExportError(f"{destination} is a file; choose a folder")
     if destination.is_dir() and any(destination.iterdir()) and not owner(destination):

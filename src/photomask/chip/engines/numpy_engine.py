@@ -23,9 +23,9 @@ class NumpyEngine:
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
         """
+        check_inputs(self.program, inputs)
         values = dict(inputs)
         for name in self.program.inputs:
-            check_codes(self.program, name, values.get(name))
             yield name, values[name]
         for step in self.program.steps:
             value = step.operator.run_numpy(
@@ -40,16 +40,24 @@ class NumpyEngine:
         return {name: values[name] for name in self.program.outputs}
 
 
-def check_codes(program: IntegerProgram, name: str, codes: np.ndarray | None) -> None:
-    """Refuses codes that the input edge cannot hold.
+def check_inputs(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> None:
+    """Refuses codes that the input edges cannot hold.
 
     Raises:
         DataError: says what was found and what was expected.
     """
+    if set(inputs) != set(program.inputs):
+        raise DataError(f"the program takes {list(program.inputs)}, got {list(inputs)}")
+    for name, codes in inputs.items():
+        _check_codes(program, name, codes)
+    if len({len(codes) for codes in inputs.values()}) > 1:
+        raise DataError("the inputs' batches differ")
+
+
+def _check_codes(program: IntegerProgram, name: str, codes: np.ndarray) -> None:
     edge = program.edges[name]
-    if codes is None:
-        raise DataError(f"the program needs the input {name!r}")
-    if codes.dtype != np.int64 or codes.shape[1:] != edge.shape[1:] or not codes.size:
+    fits = codes.ndim == len(edge.shape) and codes.shape[1:] == edge.shape[1:]
+    if codes.dtype != np.int64 or not fits or not codes.size:
         raise DataError(
             f"input {name!r} must be int64 of shape [batch, {', '.join(map(str, edge.shape[1:]))}]"
             f", got {codes.dtype} of shape {list(codes.shape)}"

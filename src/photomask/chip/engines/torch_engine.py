@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
-from photomask.chip.engines.numpy_engine import check_codes
+from photomask.chip.arithmetic import carrier
+from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.operators import TorchFunction
 from photomask.chip.program import IntegerProgram, Step
+from photomask.errors import DataError
 
 
 class TorchEngine:
@@ -44,30 +47,39 @@ class TorchEngine:
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
         """
-        for name, value in self._carriers(inputs):
-            yield name, value.to(torch.int64)
+        carriers = self._carriers(inputs)
+        while True:
+            with exact_arithmetic(self.device.type):
+                edge = next(carriers, None)
+            if edge is None:
+                return
+            yield edge[0], edge[1].to(torch.int64)
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Returns the output edges as int64 codes."""
         wanted = set(self.program.outputs)
-        return {
-            name: value.to(torch.int64) for name, value in self._carriers(inputs) if name in wanted
-        }
+        with exact_arithmetic(self.device.type):
+            return {
+                name: value.to(torch.int64)
+                for name, value in self._carriers(inputs)
+                if name in wanted
+            }
 
     def _carriers(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields edges in their carrier dtypes; each is dropped after its last use."""
+        for name, codes in inputs.items():
+            if codes.dtype != torch.int64:
+                raise DataError(f"input {name!r} must be int64, got {codes.dtype}")
+        check_inputs(self.program, {name: codes.cpu().numpy() for name, codes in inputs.items()})
         values: dict[str, torch.Tensor] = {}
         for name in self.program.inputs:
-            codes = inputs.get(name)
-            check_codes(self.program, name, None if codes is None else codes.cpu().numpy())
-            value = inputs[name].to(self.device, torch.float32)
+            value = inputs[name].to(self.device, carrier(self.program.edges[name].interval))
             if value.ndim == 4:
                 value = value.contiguous(memory_format=torch.channels_last)
             values[name] = value
             yield name, value
         for index, (step, function) in enumerate(self._functions):
-            with exact_arithmetic(self.device.type):
-                value = function(*(values[name] for name in step.inputs))
+            value = function(*(values[name] for name in step.inputs))
             values[step.output] = value
             for name in step.inputs:
                 if self._last_use[name] == index:
@@ -77,11 +89,18 @@ class TorchEngine:
 
 @contextmanager
 def exact_arithmetic(device_type: str) -> Iterator[None]:
-    """Forbids what would round inside a float32 product: autocast, TF32 and bfloat16 passes."""
+    """Forbids what would round inside a float32 product.
+
+    That is autocast, the TF32 and bfloat16 modes of cuBLAS and oneDNN, and NNPACK, whose
+    convolutions go through Winograd and Fourier transforms.
+    """
+    onednn: Any = torch.backends.mkldnn
+    backends = (onednn.conv, onednn.matmul, torch.backends.cuda.matmul)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device_type, enabled=False))
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        stack.callback(torch.set_float32_matmul_precision, precision)
+        stack.enter_context(torch.backends.nnpack.flags(enabled=False))
+        for backend in backends:
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
         yield
