@@ -1,0 +1,31 @@
+"""From a float model to an integer-only program and everything that verifies it.
+
+    prepared = prepare(model, load_recipe("w8a8"), example)
+    calibrate(prepared, images)
+    program = convert(prepared, load_target("asic"))
+"""
+
+from photomask.chip.conversion import convert
+from photomask.chip.engines import NumpyEngine, TorchEngine
+from photomask.chip.preparation import PreparedModel, calibrate, prepare
+from photomask.chip.program import IntegerProgram
+from photomask.chip.quantizers import Quantizer, check_quantizer
+from photomask.chip.recipe import Recipe, Rule, load_recipe
+from photomask.chip.target import Target, load_target
+
+__all__ = [
+    "IntegerProgram",
+    "NumpyEngine",
+    "PreparedModel",
+    "Quantizer",
+    "Recipe",
+    "Rule",
+    "Target",
+    "TorchEngine",
+    "calibrate",
+    "check_quantizer",
+    "convert",
+    "load_recipe",
+    "load_target",
+    "prepare",
+]
