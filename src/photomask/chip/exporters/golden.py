@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from photomask.chip.engines.numpy_engine import NumpyEngine, check_codes
+from photomask.chip.engines.numpy_engine import NumpyEngine, check_inputs
 from photomask.chip.program import IntegerProgram
 from photomask.errors import DataError
 
@@ -35,18 +35,12 @@ def single_samples(
                 "codes"
             )
         inputs = {program.inputs[0]: inputs}
-    if odd := sorted(set(inputs) - set(program.inputs)):
-        raise DataError(f"the program has no input {odd[0]!r}; it has {list(program.inputs)}")
     arrays = {
         name: codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
         for name, codes in inputs.items()
     }
-    for name in program.inputs:
-        check_codes(program, name, arrays.get(name))
-    batches = {name: len(array) for name, array in arrays.items()}
-    available = min(batches.values())
-    if len(set(batches.values())) > 1:
-        raise DataError(f"the inputs have different batches: {batches}")
+    check_inputs(program, arrays)
+    available = len(arrays[program.inputs[0]])
     count = available if samples is None else samples
     if not 1 <= count <= available:
         raise DataError(f"asked for {count} samples of a batch of {available}")

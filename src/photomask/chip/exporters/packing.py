@@ -145,7 +145,7 @@ def _lanes_from_limbs(limbs: np.ndarray, packing: Packing) -> np.ndarray:
 
 def _bytes_of(limbs: np.ndarray, packing: Packing) -> np.ndarray:
     big_endian = np.ascontiguousarray(limbs[:, ::-1], dtype=">u8")
-    whole = big_endian.view(np.uint8).reshape(len(limbs), -1)
+    whole = big_endian.view(np.uint8).reshape(len(limbs), 8 * limbs.shape[1])
     return np.ascontiguousarray(whole[:, whole.shape[1] - packing.word_bytes :])
 
 
