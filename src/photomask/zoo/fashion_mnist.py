@@ -1,0 +1,159 @@
+"""Fashion-MNIST: 28x28 grey pictures of clothes in ten classes.
+
+The 10,000 test images and 1,024 training images for calibration are shipped in `data/`; the other
+training images are read from the original idx files (`training_set`). Images come out as float32,
+`(pixel / 255 - MEAN) / STANDARD_DEVIATION` with pixel in 0..255, so a black background is
+-0.8102 and white is 2.0227.
+
+Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747. Copyright 2017 Zalando SE, MIT licence; the
+licence text is shipped beside the data.
+"""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from photomask.errors import DataError, UsageError
+
+MEAN = 0.2860
+"""Mean of the training pixels, in units of full scale (255)."""
+
+STANDARD_DEVIATION = 0.3530
+"""Standard deviation of the training pixels, in units of full scale (255)."""
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+"""Name of each label."""
+
+CALIBRATION_COUNT = 1024
+"""Number of training images in the shipped calibration slice."""
+
+_FOLDER = Path(__file__).parent / "data"
+_PIXEL_DTYPE = 0x08
+
+
+def test_set() -> tuple[Tensor, Tensor]:
+    """Reads the shipped test set, whole and in its original order.
+
+    Returns:
+        Normalised images, float32 [10000, 1, 28, 28], and labels 0..9, int64 [10000].
+    """
+    return _read_shipped("fashion_mnist_test.npz")
+
+
+def calibration_set(count: int = CALIBRATION_COUNT) -> tuple[Tensor, Tensor]:
+    """Reads the first `count` of 1,024 training images that a fixed seed chose.
+
+    Args:
+        count: how many, 1..1024; a smaller set is a prefix of a larger one.
+
+    Returns:
+        Normalised images, float32 [count, 1, 28, 28], and labels 0..9, int64 [count].
+
+    Raises:
+        UsageError: count is outside 1..1024.
+    """
+    if not 1 <= count <= CALIBRATION_COUNT:
+        raise UsageError(
+            f"calibration_set(count={count}): the shipped slice holds {CALIBRATION_COUNT} images; "
+            f"ask for 1 to {CALIBRATION_COUNT}, or read more with training_set(folder)"
+        )
+    images, labels = _read_shipped("fashion_mnist_calibration.npz")
+    return images[:count], labels[:count]
+
+
+def training_set(folder: str | Path) -> tuple[Tensor, Tensor]:
+    """Reads the 60,000 training images from the original files.
+
+    Args:
+        folder: holds `train-images-idx3-ubyte.gz` and `train-labels-idx1-ubyte.gz`; the Debian
+            package `dataset-fashion-mnist` puts them into `/usr/share/datasets/fashion-mnist`.
+
+    Returns:
+        Normalised images, float32 [60000, 1, 28, 28], and labels 0..9, int64 [60000].
+
+    Raises:
+        UsageError: a file is missing.
+        DataError: a file is not what its name says.
+    """
+    pixels = read_idx(Path(folder) / "train-images-idx3-ubyte.gz")
+    labels = read_idx(Path(folder) / "train-labels-idx1-ubyte.gz")
+    return normalise(pixels), torch.from_numpy(labels.astype(np.int64))
+
+
+def normalise(pixels: np.ndarray) -> Tensor:
+    """Turns grey values into the network's input.
+
+    Args:
+        pixels: uint8 [N, 28, 28], 0 black, 255 white.
+
+    Returns:
+        float32 [N, 1, 28, 28].
+
+    Raises:
+        DataError: another dtype or shape.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
+        raise DataError(
+            f"Fashion-MNIST pixels must be uint8 [N, 28, 28], got {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
+    scaled = torch.from_numpy(pixels).unsqueeze(1).to(torch.float32) / 255
+    return (scaled - MEAN) / STANDARD_DEVIATION
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Reads a gzipped idx file of unsigned bytes, the format of MNIST.
+
+    Args:
+        path: the `.gz` file.
+
+    Returns:
+        uint8 array of the shape that the file's header states.
+
+    Raises:
+        UsageError: the file does not exist.
+        DataError: it is no gzipped idx file of bytes, or is truncated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(
+            f"no file {path}: expected Fashion-MNIST's idx files "
+            "(Debian package dataset-fashion-mnist)"
+        )
+    try:
+        content = gzip.decompress(path.read_bytes())
+        zeros, dtype, dimensions = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        if zeros != 0 or dtype != _PIXEL_DTYPE:
+            raise DataError(f"{path}: not an idx file of unsigned bytes")
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        return values.reshape(shape).copy()
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise DataError(f"{path}: truncated, or not a gzipped idx file: {error}") from error
+
+
+def _read_shipped(name: str) -> tuple[Tensor, Tensor]:
+    path = _FOLDER / name
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing: reinstall photomask, or write it again with "
+            "scripts/make_fashion_mnist.py"
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        pixels, labels = arrays["pixels"], arrays["labels"]
+    return normalise(pixels), torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,164 @@
+"""Models and images by what a user types: a name of the zoo, a file, or `file.py:function`."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from photomask.errors import DataError, PhotomaskError, UsageError
+from photomask.zoo import catalogue, fashion_mnist, photographs
+
+_IMAGES: dict[str, Callable[[], Tensor]] = {
+    "fashion_mnist": lambda: fashion_mnist.calibration_set()[0],
+    "photographs": lambda: photographs.photograph_crops(64),
+}
+
+
+def load_model(source: str) -> nn.Module:
+    """Loads a model of the zoo or of the user.
+
+    Args:
+        source: a name of the zoo (`resnet20`), or `path/to/file.py:attribute`, where the attribute
+            is an `nn.Module`, or a function or class that makes one without arguments. Modules
+            beside the file can be imported by it.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        UsageError: no such name, file or attribute; or running it failed, with the original error
+            as `__cause__`; or what came out is no `nn.Module`.
+    """
+    if ":" not in source:
+        if source not in catalogue.names():
+            raise UsageError(
+                f"no model {source!r}: give a name of the zoo ({', '.join(catalogue.names())}) "
+                "or path/to/file.py:function"
+            )
+        return catalogue.load(source)
+    model = _evaluate(source)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{source} gave {_kind(model)}, not a torch.nn.Module")
+    return model.eval()
+
+
+def load_images(source: str) -> Tensor:
+    """Loads input images for calibration or test.
+
+    Args:
+        source: `fashion_mnist` (the calibration slice), `photographs` (64 crops, 224x224), a
+            `.npy` file of a float array, or `path/to/file.py:attribute`, where the attribute is an
+            array, a tensor or an iterable of batches, or a function without arguments that
+            returns one.
+
+    Returns:
+        Images as the model takes them, float32 [count, ...], on the CPU.
+
+    Raises:
+        UsageError: no such name, file or attribute, or running it failed.
+        DataError: no images, no float values, NaN or infinity, or a damaged file.
+    """
+    if source in _IMAGES:
+        return _IMAGES[source]()
+    if source.endswith(".npy"):
+        values: Any = _read_array(Path(source))
+    elif ":" in source:
+        values = _evaluate(source)
+    else:
+        raise UsageError(
+            f"no images {source!r}: give one of {', '.join(sorted(_IMAGES))}, a .npy file, "
+            "or path/to/file.py:function"
+        )
+    return _as_images(values, source)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise UsageError(f"no file {path}")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} is not a plain .npy array: {error}") from error
+
+
+def _as_images(values: Any, source: str) -> Tensor:
+    """Turns an array, a tensor or an iterable of batches into one checked float32 tensor."""
+    if isinstance(values, np.ndarray | Tensor):
+        images = torch.as_tensor(values).detach().cpu()
+    elif isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
+        batches = [_as_images(batch, source) for batch in values]
+        if not batches:
+            raise DataError(f"{source} holds no images")
+        if len({batch.shape[1:] for batch in batches}) > 1:
+            raise DataError(f"{source}: batches hold images of different shapes")
+        return torch.cat(batches)
+    else:
+        raise DataError(f"{source} gave {_kind(values)}, not an array, a tensor or batches of them")
+    if images.ndim < 2 or images.numel() == 0:
+        raise DataError(f"{source} holds no images: shape {list(images.shape)}, expected [N, ...]")
+    if not images.is_floating_point():
+        raise DataError(
+            f"{source} holds {images.dtype}, expected floats normalised as the model takes them"
+        )
+    if not torch.isfinite(images).all():
+        raise DataError(f"{source} holds NaN or infinity")
+    return images.to(torch.float32)
+
+
+def _evaluate(source: str) -> Any:
+    """Runs `path/to/file.py:attribute`: the attribute itself, or what it returns if callable."""
+    path_text, _, attribute = source.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise UsageError(f"no file {path_text!r} (from {source!r}, read as file:function)")
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        module = _import(path.resolve())
+        if not attribute or not hasattr(module, attribute):
+            raise UsageError(
+                f"{path} has no attribute {attribute!r}; it has: {', '.join(_public(module))}"
+            )
+        value = getattr(module, attribute)
+        return value() if callable(value) and not isinstance(value, nn.Module) else value
+    except PhotomaskError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"running {source} failed: {type(error).__name__}: {error}") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _import(path: Path) -> Any:
+    """Imports a file under a name of its own, so that its source stays findable."""
+    name = f"photomask_user_{path.stem}_{abs(hash(path)):x}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise UsageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _public(module: Any) -> list[str]:
+    """Names that the file itself defines."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ] or ["nothing of its own"]
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
