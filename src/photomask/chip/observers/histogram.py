@@ -41,8 +41,8 @@ class Histogram:
         self._low, self._high = min(self._low, low), max(self._high, high)
         self._widen()
         counts = torch.zeros(BINS, dtype=torch.int64, device=values.device)
-        # A power of two scales a float exactly and `floor` is exact, so no value can stray into a
-        # neighbouring bin.
+        # A power of two scales a float exactly (unless the result is below 2**-126 of a bin) and
+        # `floor` is exact, so no value can stray into a neighbouring bin.
         bins_per_unit = math.ldexp(1.0, -self.exponent)
         # A GPU counts all at once; its scratch memory is the price of one more activation.
         for chunk in values.split(_CHUNK if values.device.type == "cpu" else 1 << 26):

@@ -1,6 +1,7 @@
 """The MSE observer: the range whose grid loses least."""
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -49,31 +50,29 @@ class MSE(DistributionObserver):
     def _error_of_values(self, grid: Grid) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the function from candidate ranges `[K, R]` to squared errors `[K, R]`."""
         values, codes = self.values(), grid.codes
-        block = max(1, _BLOCK // values.shape[1])
+        rows = min(values.shape[0], max(1, _BLOCK // values.shape[1]))
+        candidates = max(1, _BLOCK // (rows * values.shape[1]))
 
         def error(low: Tensor, high: Tensor) -> Tensor:
-            scale = grid.scale(low, high)
-            zero_point = grid.zero_point(low, scale)
-            floor, ceiling = codes.low - zero_point, codes.high - zero_point
-            total = torch.empty_like(scale)
-            for start in range(0, values.shape[0], block):
-                part = slice(start, start + block)
-                for k in range(scale.shape[0]):
-                    ratio = values[part] / scale[k, part, None]
-                    code = ratio.round()
-                    if grid.symmetric:
-                        code.clamp_(codes.low, codes.high)
-                    else:
-                        code.clamp_(floor[k, part, None], ceiling[k, part, None])
-                    total[k, part] = ratio.sub_(code).square_().sum(dim=1)
-            return total.double() * scale.double().square()
+            scale = grid.scale(low, high)[..., None]
+            zero_point = grid.zero_point(low[..., None], scale)
+            total = torch.empty_like(low, dtype=torch.float64)
+            for part in product(_slices(len(low), candidates), _slices(len(values), rows)):
+                ratio = values[part[1]] / scale[part]
+                code = ratio.round()
+                if grid.symmetric:
+                    code.clamp_(codes.low, codes.high)
+                else:
+                    code.clamp_(codes.low - zero_point[part], codes.high - zero_point[part])
+                total[part] = ratio.sub_(code).square_().sum(dim=-1, dtype=torch.float64)
+            return total * scale[..., 0].double().square()
 
         return error
 
     def _error_of_histogram(self, grid: Grid) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the function from candidate ranges `[K, 1]` to expected errors `[K, 1]`."""
         edges, counts = self.histogram.distribution()
-        occupied = counts > 0
+        occupied, width = counts > 0, edges[1] - edges[0]
         codes = grid.codes
 
         def error(low: Tensor, high: Tensor) -> Tensor:
@@ -82,10 +81,15 @@ class MSE(DistributionObserver):
             u = edges / scale.double() + zero_point
             n = u.round().clamp_(codes.low, codes.high)
             integral = (u - n).pow(3).div_(3).add_(n / 12).diff(dim=1)
-            per_value = (integral * scale.double().pow(3))[:, occupied]
+            per_value = integral[:, occupied] * scale.double().pow(3) / width
             return (per_value @ counts[occupied]).reshape(-1, 1)
 
         return error
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    """Returns the slices of at most `size` that make up `count`."""
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _best(
