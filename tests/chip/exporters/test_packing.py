@@ -14,15 +14,16 @@ LANES = st.sampled_from(["least_significant", "most_significant"])
 
 @st.composite
 def images(draw: st.DrawFn) -> tuple[Packing, list[int]]:
-    format = IntFormat(bits=draw(st.integers(1, 64)), signed=draw(st.booleans()))
+    bits = draw(st.integers(1, 64))
+    format = IntFormat(bits=bits, signed=bits == 64 or draw(st.booleans()))
     word_bits = draw(st.one_of(st.sampled_from([8, 16, 32, 64, 128, 1024]), st.integers(1, 200)))
     packing = Packing(format=format, word_bits=word_bits, first_lane=draw(LANES))
-    element = st.integers(format.low, min(format.high, 2**63 - 1))
+    element = st.integers(format.low, format.high)
     return packing, draw(st.lists(element, max_size=70))
 
 
 @given(images(), st.sampled_from(["hex", "bin"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_words_are_those_of_the_plain_definition_and_read_back(image, base):
     packing, values = image
     words = pack(np.array(values, dtype=np.int64), packing)

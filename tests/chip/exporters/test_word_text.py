@@ -88,7 +88,7 @@ def test_a_word_wider_than_the_memory_within_its_digits_is_refused():
 
 
 @given(st.binary(max_size=60), st.integers(1, 70), st.sampled_from(["hex", "bin"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_words_or_a_document_error(text, word_bits, base):
     try:
         parsed = parse_words(text, word_bits, base)
@@ -99,7 +99,7 @@ def test_any_bytes_are_words_or_a_document_error(text, word_bits, base):
 
 
 @given(st.text(alphabet="01abfxzXZ_ \n@/*g", max_size=40), st.integers(1, 40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_nearly_valid_text_is_words_or_a_document_error(text, word_bits):
     try:
         parsed = parse_words(text.encode(), word_bits, "hex")

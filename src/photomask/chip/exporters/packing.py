@@ -94,7 +94,7 @@ def unpack(words: np.ndarray, packing: Packing, elements: int) -> np.ndarray:
         elements: how many to read; what follows is padding.
 
     Returns:
-        int64 [elements]. A 64-bit unsigned value above 2**63 - 1 comes out negative.
+        int64 [elements].
     """
     raw = _lanes_from_limbs(_limbs_of(words), packing)[:elements]
     format = packing.format

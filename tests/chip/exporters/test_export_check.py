@@ -1,0 +1,167 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from photomask.chip.exporters import Manifest, check_export
+from photomask.errors import UsageError
+
+KINDS = [
+    "manifest.json",
+    "README.md",
+    "program.json",
+    "program.safetensors",
+    *(
+        f"{stem}.{encoding}"
+        for stem in ("memory/layer1.conv/weight", "memory/classifier/bias", "golden/1/pool")
+        for encoding in ("hex", "bin", "dec", "npy")
+    ),
+    "golden/0/x.hex",
+]
+
+
+def test_an_untouched_export_passes(pristine_export):
+    report = check_export(pristine_export)
+    assert report.passed
+    assert all(edge.verdict == "match" for edge in report.edges)
+    assert "PASSED" in str(report)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.95])
+def test_an_altered_byte_is_found_and_its_file_named(name, place, exported):
+    path = exported / name
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    content[at] = content[at] ^ 1
+    path.write_bytes(content)
+    report = check_export(exported)
+    assert not report.passed
+    assert any(name in problem for problem in report.problems), str(report)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("size", [0, 0.5, -1])
+def test_a_truncated_file_is_found_and_named(name, size, exported):
+    path = exported / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(size * len(content)) if size != -1 else -1])
+    report = check_export(exported)
+    assert not report.passed
+    assert any(name in problem for problem in report.problems), str(report)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_missing_file_is_found_and_named(name, exported):
+    (exported / name).unlink()
+    report = check_export(exported)
+    assert not report.passed
+    assert any(name in problem for problem in report.problems), str(report)
+
+
+def test_a_file_too_many_is_found(exported):
+    (exported / "golden/0/extra.hex").write_text("00\n")
+    (exported / "report.html").write_text("not ours, not in our folders")
+    report = check_export(exported)
+    assert report.problems == ("golden/0/extra.hex: not in manifest.json",)
+
+
+def test_no_folder_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_export(tmp_path / "nothing")
+
+
+def forge(folder: Path, name: str, content: bytes) -> None:
+    """Replaces a file and makes the manifest say that it is right."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for part in ("documents", "memory", "golden"):
+        for record in manifest[part]:
+            if record["path"] == name:
+                record["sha256"] = hashlib.sha256(content).hexdigest()
+                record["bytes"] = len(content)
+    seal(folder, manifest)
+
+
+def seal(folder: Path, body: dict) -> None:
+    manifest = Manifest.parse(json.dumps(body), "forged").sealed()
+    (folder / "manifest.json").write_text(manifest.render())
+
+
+def test_a_forged_weight_is_found_by_the_program(exported):
+    name = "memory/classifier/weight.dec"
+    values = (exported / name).read_text().split("\n")
+    values[3] = str(int(values[3]) ^ 1)
+    forge(exported, name, "\n".join(values).encode())
+    report = check_export(exported)
+    assert report.problems == (f"{name}: differs from the program's tensor 'classifier.weight'",)
+
+
+def test_a_forged_golden_vector_is_found_by_the_oracle(exported):
+    name = "golden/1/residual.npy"
+    tensor = np.load(exported / name)
+    tensor[0, 2, 3, 4] += 1
+    np.save(exported / name, tensor)
+    forge(exported, name, (exported / name).read_bytes())
+    report = check_export(exported)
+    assert report.problems == ()
+    assert not report.passed
+    first = report.first_mismatch
+    assert first is not None
+    assert (first.sample, first.edge, first.step, first.operator) == (
+        1,
+        "residual",
+        "residual",
+        "add",
+    )
+    assert (first.axes, first.coordinate) == (("n", "c", "h", "w"), (0, 2, 3, 4))
+    assert first.found == first.expected + 1
+
+
+def test_a_forged_first_weight_format_runs_the_oracle_on_the_files(exported):
+    """The oracle takes its weights from the images, so the wrong weight shows in the edges too."""
+    name = "memory/layer1.conv/bias.hex"
+    lines = (exported / name).read_text().split("\n")
+    lines[1] = f"{(int(lines[1], 16) ^ 4):08x}"
+    forge(exported, name, "\n".join(lines).encode())
+    report = check_export(exported)
+    assert any("differs from the program's tensor" in problem for problem in report.problems)
+    assert not report.passed
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda body: body["golden"].pop(),
+        lambda body: body["memory"].reverse(),
+        lambda body: body["memory"][0].update(axes=[1, 0, 2, 3]),
+        lambda body: body["target"].update(memory_word_bits=64),
+        lambda body: body["edges"][2].update(scale=[0.25]),
+        lambda body: body["steps"][0]["operator"].update(padding_value=1),
+        lambda body: body["golden"][0].update(sample=1),
+        lambda body: body["golden"][0].update(path="../../../etc/passwd"),
+        lambda body: body["memory"][0].update(words=7),
+        lambda body: body.update(inputs=["logits"]),
+        lambda body: body.update(samples=1),
+        lambda body: body.update(program_sha256=""),
+    ],
+)
+def test_a_manifest_that_describes_another_program_is_found(alter, exported):
+    body = json.loads((exported / "manifest.json").read_text())
+    alter(body)
+    seal(exported, body)
+    report = check_export(exported)
+    assert not report.passed
+    assert any("manifest.json" in problem for problem in report.problems), str(report)
+
+
+def test_a_manifest_with_an_unknown_field_or_version_is_refused(exported):
+    path = exported / "manifest.json"
+    body = json.loads(path.read_text())
+    for change in ({"surprise": 1}, {"schema_version": 2}):
+        path.write_text(json.dumps(body | change))
+        report = check_export(exported)
+        assert len(report.problems) == 1
+        assert f"manifest.json: field {next(iter(change))}" in report.problems[0]
