@@ -179,7 +179,8 @@ def _test_linear(quantizer: Quantizer, x: Tensor) -> None:
     found, expected = quantizer.dequantize(codes.clone()).detach(), (codes - zero_point) * scale
     if found.shape == expected.shape:
         # The author may multiply out the brackets; that costs a few roundings of float32.
-        close = (found - expected).abs() <= 1e-6 * (codes.abs() + zero_point.abs() + 1) * scale
+        size = (codes.abs() + zero_point.abs() + 1) * scale.abs()
+        close = (found - expected).abs() <= 1e-6 * size
         _demand(close, x, found, "dequantize(code) is", expected)
         return
     _demand_equal(found, expected, x, "dequantize(codes)")
