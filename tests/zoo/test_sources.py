@@ -55,6 +55,17 @@ def test_a_users_function_class_or_instance_becomes_a_model(user_file, attribute
     assert str(user_file.parent) not in sys.path
 
 
+def test_two_files_of_one_name_do_not_share_a_module(tmp_path):
+    for name, size in (("first", 2), ("second", 3)):
+        (tmp_path / name).mkdir()
+        text = f"from torch import nn\nclass Net(nn.Linear):\n    pass\nnet = Net({size}, 1)\n"
+        (tmp_path / name / "same.py").write_text(text)
+    first = zoo.load_model(f"{tmp_path}/first/same.py:net")
+    second = zoo.load_model(f"{tmp_path}/second/same.py:net")
+    assert type(first).__module__ == "photomask_user_same"
+    assert type(second).__module__ != type(first).__module__
+
+
 def test_a_name_of_the_zoo_is_a_model():
     assert type(zoo.load_model("resnet20")).__name__ == "ResNet"
 

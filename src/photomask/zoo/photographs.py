@@ -62,7 +62,8 @@ def photograph_crops(count: int, *, size: int = 224, seed: int = 0) -> Tensor:
     crops = np.empty((count, size, size, 3), np.uint8)
     for index, random in enumerate(_generators(count, seed)):
         crops[index] = _crop(photographs[index % len(photographs)], size, random)
-    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).to(torch.float32).contiguous()
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
+    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     mean = torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1)
     deviation = torch.tensor(IMAGENET_STANDARD_DEVIATION).reshape(3, 1, 1)
     return pixels.div_(255).sub_(mean).div_(deviation)

@@ -1,5 +1,6 @@
 """Models and images by what a user types: a name of the zoo, a file, or `file.py:function`."""
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
@@ -137,7 +138,9 @@ def _evaluate(source: str) -> Any:
 
 def _import(path: Path) -> Any:
     """Imports a file under a name of its own, so that its source stays findable."""
-    name = f"photomask_user_{path.stem}_{abs(hash(path)):x}"
+    name = f"photomask_user_{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ != str(path):
+        name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
     specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
         raise UsageError(f"{path} is not a Python file")
