@@ -123,7 +123,8 @@ class Recipe:
                 activation = _uniform(activation, self.output_bits)
             for rule, names in zip(self.rules, matches, strict=True):
                 if site.name in names:
-                    weight, activation = rule.weight or weight, rule.activation or activation
+                    weight = weight if rule.weight is None else rule.weight
+                    activation = activation if rule.activation is None else rule.activation
             if site.name in kept:
                 least = max(_KEPT_BITS, self.output_bits) if site.is_output else _KEPT_BITS
                 weight = _uniform(self.weight, max(_KEPT_BITS, self.weight.bits))
