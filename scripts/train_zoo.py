@@ -285,9 +285,11 @@ Trained on the 60,000 training images of Fashion-MNIST, normalised as
 `(pixel / 255 - {fashion_mnist.MEAN:.4f}) / {fashion_mnist.STANDARD_DEVIATION:.4f}`, with random
 crops, flips and erasing. The weights are the exponential moving average after the last step of a
 fixed schedule: the test images chose no checkpoint. (One earlier trial of each network had been
-scored on them before weight decay, weight noise and MobileNetV1's strides were settled.) Weight decay covers the dense convolutions and the
-classifier; with `noise_bits`, training adds noise as large as the rounding errors of weights of
-that many bits, so that the network bears their quantization.
+scored on them before weight decay, weight noise and MobileNetV1's strides were settled.)
+
+Weight decay covers the dense convolutions and the classifier. With `noise_bits`, training adds
+noise as large as the rounding errors of weights of that many bits, so that the network bears their
+quantization.
 
     python scripts/make_fashion_mnist.py --idx out/idx
     python scripts/train_zoo.py {name} --data out/idx --output out/zoo \\
