@@ -17,10 +17,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.blocks import in_blocks
 from photomask.chip.target import Rounding
-
-BLOCK_ELEMENTS = 1 << 16
-"""Elements rescaled at a time on a CPU, so that the float64 block stays in the cache."""
 
 
 class Requantize(Operator):
@@ -119,11 +117,16 @@ class Requantize(Operator):
         x = inputs[0].shifted(self.offset)
         widest = self._widest_product(inputs[0].magnitude + abs(self.offset), multiplier, shift)
         ends = Interval.hull(inputs[0], x, self.offset, self.low, self.high, 16 * self.zero_point)
-        if self.rounding is Rounding.DOUBLE or max(widest, ends.magnitude) > FLOAT64_EXACT:
+        if max(widest, ends.magnitude) > FLOAT64_EXACT:
             return self._integer_function(parameters, device, output)
         dtype = torch.float32 if max(widest, ends.magnitude) <= FLOAT32_EXACT else torch.float64
         factor = torch.from_numpy(np.ldexp(multiplier.astype(np.float64), -shift))
-        return self._float_function(factor.to(device, dtype), output)
+        nudge = np.full(shift.shape, 0.5)
+        if self.rounding is Rounding.DOUBLE:
+            nudge = np.where(shift > 31, np.ldexp(1.0, 30 - shift), 0.0)
+        return self._float_function(
+            factor.to(device, dtype), torch.from_numpy(nudge).to(device, dtype), output
+        )
 
     def _widest_product(self, x: int, multiplier: np.ndarray, shift: np.ndarray) -> int:
         """Returns the largest intermediate integer, in units of half the product's last bit.
@@ -137,37 +140,31 @@ class Requantize(Operator):
         ]
         return max(products, default=0)
 
-    def _float_function(self, factor: torch.Tensor, output: torch.dtype) -> TorchFunction:
-        half_up = self.rounding is Rounding.HALF_UP
-        constant = factor * self.offset + self.zero_point * half_up + 0.5 * half_up
+    def _float_function(
+        self, factor: torch.Tensor, nudge: torch.Tensor, output: torch.dtype
+    ) -> TorchFunction:
+        """Rescales in the dtype of `factor`; `nudge` goes away from zero before the rounding."""
+        constant = factor * self.offset + (self.zero_point + 0.5)
 
-        def rescale(x: torch.Tensor, factor: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
-            if half_up:
-                value = torch.addcmul(constant, x.to(factor.dtype), factor).floor_()
-                return value.clamp_(self.low, self.high)
+        def half_up(x: torch.Tensor, factor: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
+            value = torch.addcmul(constant, x.to(factor.dtype), factor).floor_()
+            return value.clamp_(self.low, self.high)
+
+        def others(x: torch.Tensor, factor: torch.Tensor, nudge: torch.Tensor) -> torch.Tensor:
             value = (x.to(factor.dtype) + self.offset).mul_(factor)
             if self.rounding is Rounding.HALF_EVEN:
                 value.round_()
             elif self.rounding is Rounding.TRUNCATE:
                 value.floor_()
+            elif self.rounding is Rounding.HALF_AWAY:
+                value.add_(torch.copysign(nudge, value)).trunc_()
             else:
-                value = value.abs().add_(0.5).floor_().copysign_(value)
+                value.add_(torch.copysign(nudge, value)).add_(0.5).floor_()
             return value.add_(self.zero_point).clamp_(self.low, self.high)
 
-        def run(x: torch.Tensor) -> torch.Tensor:
-            rows = _channel_rows(x, factor)
-            if rows is None:
-                return rescale(x, factor, constant).to(output)
-            result = torch.empty_like(x, dtype=output)
-            written = _channel_rows(result, factor)
-            assert written is not None  # noqa: S101 - same layout as x
-            size = max(1, BLOCK_ELEMENTS // rows.shape[1])
-            for start in range(0, rows.shape[0], size):
-                block = slice(start, start + size)
-                written[block] = rescale(rows[block], factor.reshape(-1), constant.reshape(-1))
-            return result
-
-        return run
+        if self.rounding is Rounding.HALF_UP:
+            return in_blocks(half_up, (factor, constant), output)
+        return in_blocks(others, (factor, nudge), output)
 
     def _integer_function(
         self, parameters: Parameters, device: torch.device, output: torch.dtype
@@ -175,14 +172,20 @@ class Requantize(Operator):
         multiplier = torch.from_numpy(parameters["multiplier"]).to(device)
         shift = torch.from_numpy(parameters["shift"]).to(device)
         half = torch.where(shift > 0, torch.ones_like(shift) << (shift - 1).clamp(min=0), 0)
-        twice = torch.where(shift > 31, 1 << 30, 0)
+        nudge = torch.where(shift > 31, 1 << 30, 0)
 
-        def run(x: torch.Tensor) -> torch.Tensor:
-            value = (x.to(torch.int64) + self.offset) * multiplier
+        def rescale(
+            x: torch.Tensor,
+            multiplier: torch.Tensor,
+            shift: torch.Tensor,
+            half: torch.Tensor,
+            nudge: torch.Tensor,
+        ) -> torch.Tensor:
+            value = (x.to(torch.int64) + self.offset).mul_(multiplier)
             if self.rounding is Rounding.HALF_UP:
-                value = (value + half) >> shift
+                value = value.add_(half) >> shift
             elif self.rounding is Rounding.DOUBLE:
-                value = (value + half + torch.where(value >= 0, twice, -twice)) >> shift
+                value = (value + half + torch.where(value >= 0, nudge, -nudge)) >> shift
             elif self.rounding is Rounding.TRUNCATE:
                 value = value >> shift
             elif self.rounding is Rounding.HALF_AWAY:
@@ -192,21 +195,6 @@ class Requantize(Operator):
                 up = (value + half) >> shift
                 tie = ((up << shift) - half == value) & (shift > 0)
                 value = up - (tie & (up & 1 == 1)).to(torch.int64)
-            return (value + self.zero_point).clamp_(self.low, self.high).to(output)
+            return value.add_(self.zero_point).clamp_(self.low, self.high)
 
-        return run
-
-
-def _channel_rows(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor | None:
-    """Views `x` as [rows, channels] where its memory allows and the factor is per channel."""
-    if x.device.type != "cpu" or x.numel() <= BLOCK_ELEMENTS:
-        return None
-    if factor.numel() > 1 and (factor.ndim != 3 or factor.shape[0] != factor.numel()):
-        return None
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        rows = x.permute(0, 2, 3, 1).view(-1, x.shape[1])
-    elif x.is_contiguous() and factor.numel() == 1:
-        rows = x.view(x.shape[0], -1)
-    else:
-        return None
-    return rows
+        return in_blocks(rescale, (multiplier, shift, half, nudge), output)
