@@ -4,39 +4,6 @@ Each float node becomes one to three integer steps: the exact integer computatio
 accumulator, and a requantization to the format of its output.
 """
 
-import torch
-
-from photomask.chip.conversion.builder import Conversion
-from photomask.chip.conversion.converters import CONVERTERS
-from photomask.chip.preparation import PreparedModel
-from photomask.chip.program import IntegerProgram
-from photomask.chip.target import Target
+from photomask.chip.conversion.freezing import convert
 
 __all__ = ["convert"]
-
-
-def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
-    """Freezes calibrated quantizers into an integer program for a target.
-
-    Args:
-        prepared: calibrated; not changed.
-        target: the numeric contract.
-
-    Raises:
-        QuantizerError: not calibrated, or a quantizer's codes break its own format.
-        TargetError: the target cannot hold what the program needs.
-    """
-    conversion = Conversion(prepared, target)
-    with torch.no_grad():
-        for node in prepared.graph.nodes:
-            CONVERTERS[type(node.operation)](conversion, node)
-    return IntegerProgram(
-        target=target,
-        inputs=prepared.graph.inputs,
-        outputs=prepared.graph.outputs,
-        edges=list(conversion.edges.values()),
-        steps=conversion.steps,
-        tensors=conversion.tensors,
-        formats=conversion.formats,
-        provenance={"recipe": str(prepared.recipe)},
-    )

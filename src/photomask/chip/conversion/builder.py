@@ -17,6 +17,9 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.target import Target, ZeroPoints
 from photomask.errors import QuantizerError, TargetError
 
+ONE = np.ones(1)
+"""A ratio that is the same for all channels is a multiple of it."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -156,6 +159,7 @@ class Conversion:
         name: str | None = None,
         offset: int = 0,
         shift: FixedPoint | None = None,
+        reciprocal: bool = False,
     ) -> str:
         """Adds the rescaling of an edge to the output format of a node, its clamp included.
 
@@ -168,9 +172,14 @@ class Conversion:
             name: new edge; the node's by default.
             offset: added before the multiplication.
             shift: multiplier and shift where they are decided already.
+            reciprocal: the rescaling divides by a count of elements, which even hardware that
+                otherwise only shifts does by a multiplication.
         """
         name = name or node.name
-        fixed = shift or fixed_point(ratio, self.target, f"{name!r} ({node.source})")
+        target = self.target
+        if reciprocal and target.power_of_two_only:
+            target = target.model_copy(update={"power_of_two_only": False})
+        fixed = shift or fixed_point(ratio, target, f"{name!r} ({node.source})")
         low, high = meaning.format.low, meaning.format.high
         if node.clamp is not None and name == node.name:
             low, high = meaning.code(node.clamp.low), meaning.code(node.clamp.high)
@@ -182,7 +191,7 @@ class Conversion:
             high=high,
         )
         multiplier = IntFormat(bits=self.target.multiplier_bits, signed=False)
-        if self.target.power_of_two_only:
+        if target.power_of_two_only:
             multiplier = IntFormat(bits=1, signed=False)
         tensors = {
             "multiplier": self.add_tensor(f"{name}.multiplier", fixed.multiplier, multiplier),

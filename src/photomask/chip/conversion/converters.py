@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
-from photomask.chip.conversion.builder import Conversion, Scale, integer_codes
+from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
+from photomask.chip.conversion.pooling import convert_average_pool
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
 from photomask.chip.operators import (
     Add,
-    AveragePool,
     Clamp,
     Concatenate,
     Constant,
@@ -36,8 +36,6 @@ from photomask.chip.program import Edge
 from photomask.chip.quantizers import PerGroup, Quantizer
 from photomask.chip.target import ZeroPoints
 from photomask.errors import TargetError
-
-ONE = np.ones(1)
 
 
 def _input(conversion: Conversion, node: Node) -> None:
@@ -276,74 +274,6 @@ def _finite(values: torch.Tensor) -> torch.Tensor:
     return values[nearest]
 
 
-def _average_pool(conversion: Conversion, node: Node) -> None:
-    operation = node.operation
-    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    spatial = conversion.edges[node.inputs[0]].shape[-_rank(operation) :]
-    size = node.shape[-len(spatial) :]
-    if isinstance(operation, float_operations.AdaptiveAveragePool):
-        spans = [-(-s // n) + (s % n > 0) for s, n in zip(spatial, size, strict=True)]
-        operator = AveragePool(
-            kernel=tuple(spans),
-            stride=(1,) * len(size),
-            padding=(0,) * len(size),
-            output_size=size,
-            zero_point=x.zero_point,
-            adaptive=True,
-        )
-    else:
-        assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
-        operator = AveragePool(
-            kernel=operation.kernel,
-            stride=operation.stride,
-            padding=operation.padding,
-            output_size=size,
-            zero_point=x.zero_point,
-            adaptive=False,
-        )
-    count = _window_counts(operation, operator, spatial)
-    accumulator = conversion.add_step(
-        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
-    )
-    conversion.requantize(node, accumulator, x.scale / (count * y.scale), y)
-
-
-def _rank(operation: object) -> int:
-    if isinstance(operation, float_operations.AdaptiveAveragePool):
-        return len(operation.output_size)
-    assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
-    return len(operation.kernel)
-
-
-def _window_counts(
-    operation: object, operator: AveragePool, spatial: tuple[int, ...]
-) -> np.ndarray:
-    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
-    windows = operator.windows(spatial)
-    if isinstance(operation, float_operations.AveragePool):
-        if operation.divisor is not None:
-            return ONE * operation.divisor
-        if operation.count_padding:
-            # Windows count their padding, but not what lies beyond it.
-            windows = [
-                [
-                    (at * stride, min(at * stride + kernel, extent + 2 * before))
-                    for at in range(count)
-                ]
-                for extent, kernel, stride, before, count in zip(
-                    spatial,
-                    operation.kernel,
-                    operation.stride,
-                    operation.padding,
-                    operator.output_size,
-                    strict=True,
-                )
-            ]
-    lengths = [np.array([high - low for low, high in axis]) for axis in windows]
-    counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
-    return ONE * counts.flat[0] if np.all(counts == counts.flat[0]) else counts[None].astype(float)
-
-
 def _mean(conversion: Conversion, node: Node) -> None:
     operation = node.operation
     assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
@@ -357,7 +287,8 @@ def _mean(conversion: Conversion, node: Node) -> None:
         node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
     )
     divisor = terms if operation.divide else 1
-    conversion.requantize(node, accumulator, ONE * x.scale / (divisor * y.scale), y)
+    ratio = ONE * x.scale / (divisor * y.scale)
+    conversion.requantize(node, accumulator, ratio, y, reciprocal=divisor > 1)
 
 
 def _moved(conversion: Conversion, node: Node) -> None:
@@ -402,8 +333,8 @@ CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Add: _add,
     float_operations.Concatenate: _concatenate,
     float_operations.Pointwise: _pointwise,
-    float_operations.AveragePool: _average_pool,
-    float_operations.AdaptiveAveragePool: _average_pool,
+    float_operations.AveragePool: convert_average_pool,
+    float_operations.AdaptiveAveragePool: convert_average_pool,
     float_operations.Mean: _mean,
     float_operations.Reshape: _moved,
     float_operations.Permute: _moved,

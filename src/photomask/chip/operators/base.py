@@ -12,8 +12,11 @@ from photomask.chip.formats import Interval
 from photomask.documents import Document
 
 Shape = tuple[int, ...]
+"""Of a tensor, the batch at axis 0."""
 Parameters = Mapping[str, np.ndarray]
+"""Constant int64 tensors by role."""
 TorchFunction = Callable[..., torch.Tensor]
+"""What an operator becomes on a device: tensors in carrier dtypes in, one out."""
 
 Int64 = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
 """A number that the hardware and NumPy can hold."""

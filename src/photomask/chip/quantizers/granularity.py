@@ -132,3 +132,4 @@ class PerGroup:
 
 
 Granularity = PerTensor | PerChannel | PerGroup
+"""Which values share a scale: all, those of a channel, or those of a group of inputs."""

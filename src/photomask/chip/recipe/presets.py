@@ -52,6 +52,7 @@ PRESETS: dict[str, RecipeDocument] = {
         ),
     )
 }
+"""Recipes by the name that `load_recipe` takes."""
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
