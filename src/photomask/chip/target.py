@@ -51,7 +51,11 @@ class Target(Document):
     per_channel_shift: bool = True
     """False: one shift for all channels of an operator."""
     power_of_two_only: bool = False
-    """True: requantization is a shift alone, its multiplier is 1."""
+    """True: requantization is a shift alone, its multiplier is 1.
+
+    Averages still divide by their count, by one multiplication and a shift: the pooling unit of
+    such hardware has a divider.
+    """
     accumulator_bits: int = Field(default=32, ge=8, le=48)
     bias_bits: int = Field(default=32, ge=4, le=48)
     weight_bits: tuple[int, ...] = tuple(range(2, 17))
@@ -93,6 +97,7 @@ PRESETS: dict[str, Target] = {
             name="tflite",
             rounding=Rounding.DOUBLE,
             multiplier_bits=31,
+            shift_min=2,
             shift_max=62,
             weight_bits=(4, 8),
             activation_bits=(8, 16),

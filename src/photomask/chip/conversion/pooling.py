@@ -38,7 +38,8 @@ def convert_average_pool(conversion: Conversion, node: Node) -> None:
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
     )
-    conversion.requantize(node, accumulator, x.scale / (count * y.scale), y)
+    ratio = x.scale / (count * y.scale)
+    conversion.requantize(node, accumulator, ratio, y, reciprocal=bool(np.any(count > 1)))
 
 
 def _rank(operation: object) -> int:
