@@ -82,7 +82,7 @@ class Convolution(Operator):
         for position in itertools.product(*map(range, weight.shape[2:])):
             window = x[(slice(None), slice(None), *self._taps(position, spatial))]
             window = window.reshape(batch, self.groups, weight.shape[1], -1)
-            product = np.matmul(grouped[(..., *position)], window)
+            product = np.einsum("goi,ngip->ngop", grouped[(..., *position)], window)
             total += product.reshape(total.shape)
         bias = parameters["bias"].reshape(-1, *(1,) * len(spatial))
         return total.reshape(batch, outputs, *spatial) + bias

@@ -41,7 +41,8 @@ class Linear(Operator):
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """One int64 matrix product."""
-        return inputs[0] @ effective_weight(parameters).T + parameters["bias"]
+        product = np.einsum("...i,oi->...o", inputs[0], effective_weight(parameters))
+        return product + parameters["bias"]
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
