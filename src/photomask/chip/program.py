@@ -20,10 +20,12 @@ from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
 from photomask.documents import Document, read_text, written_whole
-from photomask.errors import DataError, DocumentError, ExportError
+from photomask.errors import DataError, DocumentError
 
 PROGRAM_FILE = "program.json"
 TENSOR_FILE = "program.safetensors"
+MANY = 65537
+"""A batch size that no other axis has: tells what grows with the batch."""
 
 
 class Edge(Document):
@@ -145,7 +147,7 @@ class IntegerProgram:
         self.steps = tuple(steps)
         if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
             raise DocumentError(f"tensor {floats[0]!r} is not integer")
-        self.tensors = {name: tensor.astype(np.int64) for name, tensor in tensors.items()}
+        self.tensors = {name: tensors[name].astype(np.int64) for name in sorted(tensors)}
         self.formats = dict(formats)
         self.provenance = dict(provenance)
         if len(self.edges) != len(edges):
@@ -216,15 +218,15 @@ class IntegerProgram:
         inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
         parameters = self.parameters(step)
         shapes = [edge.shape for edge in inputs]
-        batches = [3 if known[name] else 1 for name in step.inputs]
-        triples = [(n * shape[0], *shape[1:]) for n, shape in zip(batches, shapes, strict=True)]
+        batches = [MANY if known[name] else 1 for name in step.inputs]
+        many = [(n * shape[0], *shape[1:]) for n, shape in zip(batches, shapes, strict=True)]
         try:
             shape = operator.output_shape(shapes, parameters)
-            of_three = operator.output_shape(triples, parameters)
+            of_many = operator.output_shape(many, parameters)
             interval = operator.output_interval([edge.interval for edge in inputs], parameters)
         except (ArithmeticError, IndexError, TypeError, ValueError) as error:
             raise DocumentError(f"{where}: {operator.kind} cannot apply: {error}") from error
-        if of_three != (max(batches, default=1) * shape[0], *shape[1:]):
+        if of_many != (max(batches, default=1) * shape[0], *shape[1:]):
             raise DocumentError(f"{where}: {operator.kind} mixes the samples of a batch")
         if shape != output.shape:
             raise DocumentError(f"{where} computes shape {shape}, its edge says {output.shape}")
@@ -293,10 +295,7 @@ class IntegerProgram:
             name: np.ascontiguousarray(tensor.astype(storage_dtype(self.formats[name])))
             for name, tensor in self.tensors.items()
         }
-        try:
-            (folder / TENSOR_FILE).write_bytes(safetensors.numpy.save(packed))
-        except SafetensorError as error:
-            raise ExportError(f"cannot write {folder / TENSOR_FILE}: {error}") from error
+        (folder / TENSOR_FILE).write_bytes(safetensors.numpy.save(packed))
         document = self._document(self.content_hash()).render()
         (folder / PROGRAM_FILE).write_text(document, encoding="utf-8")
 
@@ -320,7 +319,7 @@ class IntegerProgram:
         document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
         try:
             tensors = safetensors.numpy.load_file(path / TENSOR_FILE)
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DocumentError(f"cannot read {path / TENSOR_FILE}: {error}") from error
         if set(tensors) != set(document.tensors):
             odd = sorted(set(tensors) ^ set(document.tensors))[0]

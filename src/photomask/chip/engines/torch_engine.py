@@ -59,11 +59,8 @@ class TorchEngine:
         """Returns the output edges as int64 codes."""
         wanted = set(self.program.outputs)
         with exact_arithmetic(self.device.type):
-            return {
-                name: value.to(torch.int64)
-                for name, value in self._carriers(inputs)
-                if name in wanted
-            }
+            values = {name: value for name, value in self._carriers(inputs) if name in wanted}
+            return {name: values[name].to(torch.int64) for name in self.program.outputs}
 
     def _carriers(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields edges in their carrier dtypes; each is dropped after its last use."""
