@@ -6,6 +6,7 @@ and reported together.
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -203,7 +204,9 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     check_weights(frozen)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch.export warns of its own internals' deprecations; the model cannot help it.
+            warnings.simplefilter("ignore", FutureWarning)
             exported = torch.export.export(frozen, tuple(examples)).run_decompositions({})
     except Exception as error:
         raise CaptureError(

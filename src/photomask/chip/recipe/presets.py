@@ -5,6 +5,7 @@ from pathlib import Path
 from photomask.chip.recipe.documents import (
     ActivationDocument,
     GroupDocument,
+    PercentileDocument,
     RecipeDocument,
     WeightDocument,
 )
@@ -14,7 +15,10 @@ from photomask.errors import RecipeError
 
 # Weights of 8 bits lose nothing to min-max; below, clipping a channel's tail pays.
 _WEIGHT_4 = WeightDocument(bits=4, observer="mse")
-_ACTIVATION_8 = ActivationDocument(observer="mse")
+# The rarest 0.01 % of activations are worth less than finer steps for all others: MobileNetV2 gains
+# 3 dB over its whole range, small networks lose nothing.
+_COMMON = PercentileDocument(percentile=99.99)
+_ACTIVATION_8 = ActivationDocument(observer=_COMMON)
 
 PRESETS: dict[str, RecipeDocument] = {
     recipe.name: recipe
@@ -36,11 +40,11 @@ PRESETS: dict[str, RecipeDocument] = {
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
         # For hardware without zero points (Deeploy).
         RecipeDocument(
-            name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer="mse")
+            name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer=_COMMON)
         ),
         # For hardware without unsigned activations (TFLite, TOSA).
         RecipeDocument(
-            name="w8a8-signed", activation=ActivationDocument(signed=True, observer="mse")
+            name="w8a8-signed", activation=ActivationDocument(signed=True, observer=_COMMON)
         ),
         # For hardware that only shifts (MAX78000): no zero points, no unsigned activations.
         RecipeDocument(

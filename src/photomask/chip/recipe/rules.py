@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from photomask.chip.observers import Observer
+from photomask.chip.observers import MinMax, Observer
 from photomask.chip.quantizers import PerChannel, PerGroup, PerTensor, Quantizer
 from photomask.chip.recipe.matching import Site, check_pattern, matching
 from photomask.errors import RecipeError
@@ -120,7 +120,8 @@ class Recipe:
         for site in sites:
             weight, activation = self.weight, self.activation
             if site.is_output:
-                activation = _uniform(activation, self.output_bits)
+                # Clipping the rarest logits would clip the winners.
+                activation = _uniform(activation, self.output_bits, MinMax())
             for rule, names in zip(self.rules, matches, strict=True):
                 if site.name in names:
                     weight = weight if rule.weight is None else rule.weight
@@ -128,7 +129,8 @@ class Recipe:
             if site.name in kept:
                 least = max(_KEPT_BITS, self.output_bits) if site.is_output else _KEPT_BITS
                 weight = _uniform(self.weight, max(_KEPT_BITS, self.weight.bits))
-                activation = _uniform(self.activation, max(least, self.activation.bits))
+                observer = MinMax() if site.is_output else None
+                activation = _uniform(self.activation, max(least, self.activation.bits), observer)
             resolved[site.name] = SiteQuantizers(
                 weight=copy.deepcopy(weight) if site.has_weight else None,
                 activation=copy.deepcopy(activation),
@@ -156,10 +158,10 @@ def _describe(template: Quantizer) -> str:
     return owner + template.extra_repr()
 
 
-def _uniform(template: Quantizer, bits: int) -> Quantizer:
+def _uniform(template: Quantizer, bits: int, observer: Observer | None = None) -> Quantizer:
     """Returns a plain quantizer of another width that suits the same hardware as `template`."""
     granularity = template.granularity
-    observer: Observer = copy.deepcopy(template.observer)
+    observer = observer or copy.deepcopy(template.observer)
     return Quantizer(
         bits,
         symmetric=template.symmetric,
