@@ -73,6 +73,27 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all; an earlier one is replaced.
+
+    Raises:
+        ExportError: the disk refused it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except OSError:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error}") from error
+
+
 @contextmanager
 def written_whole(destination: Path, owner: Callable[[Path], bool]) -> Iterator[Path]:
     """Yields an empty folder beside `destination` that takes its place only when all is written.

@@ -1,8 +1,9 @@
 """From a float model to an integer-only program and everything that verifies it.
 
-    prepared = prepare(model, load_recipe("w8a8"), example)
-    calibrate(prepared, images)
-    program = convert(prepared, load_target("asic"))
+prepared = prepare(model, load_recipe("w8a8"), example)
+calibrate(prepared, images)
+program = convert(prepared, load_target("asic"))
+report = verify(program, model, test_images, labels)
 """
 
 from photomask.chip.conversion import convert
@@ -12,6 +13,7 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe
 from photomask.chip.target import Target, load_target
+from photomask.chip.verification import Report, Thresholds, verify, write_html
 
 __all__ = [
     "IntegerProgram",
@@ -19,8 +21,10 @@ __all__ = [
     "PreparedModel",
     "Quantizer",
     "Recipe",
+    "Report",
     "Rule",
     "Target",
+    "Thresholds",
     "TorchEngine",
     "calibrate",
     "check_quantizer",
@@ -28,4 +32,6 @@ __all__ = [
     "load_recipe",
     "load_target",
     "prepare",
+    "verify",
+    "write_html",
 ]

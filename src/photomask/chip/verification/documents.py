@@ -1,0 +1,202 @@
+"""What verification asks and what it found, as strict documents."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from photomask.chip.formats import IntFormat
+from photomask.chip.target import Target
+from photomask.documents import Document
+from photomask.report import Check
+
+Percentage = Field(ge=0, le=100)
+
+
+class Thresholds(Document):
+    """When a program counts as a faithful copy of its model; None leaves a condition out.
+
+    Not to be chosen: the engines agree in every integer, and every rescaling is the one that the
+    program's own scales call for.
+    """
+
+    schema_version: Literal[1] = 1
+    min_top1_agreement: float | None = Field(default=90.0, ge=0, le=100)
+    """Percentage of samples that model and program put in the same class; with labels only."""
+    max_accuracy_drop: float | None = Field(default=1.0, ge=-100, le=100)
+    """Percentage points of top-1 accuracy that may be lost; with labels only."""
+    min_output_sqnr_db: float | None = 10.0
+    """Signal over noise of every output."""
+    min_layer_sqnr_db: float | None = None
+    """Signal over noise of every layer's output."""
+    max_saturation: float | None = Field(default=None, ge=0, le=100)
+    """Percentage of a layer's outputs that its format cuts off."""
+    max_stray_parameters: int | None = Field(default=0, ge=0)
+    """Weights and biases that are not the model's own, rounded, in a layer where the others are;
+    None for a program whose parameters were trained further."""
+
+
+class OutputReport(Document):
+    """One output of the program beside the model's, over all samples."""
+
+    name: str
+    sqnr_db: float
+    float_top1: float | None
+    """Percent; None without labels."""
+    integer_top1: float | None
+    agreement: float | None
+    """Percentage of samples in the same class; None where the output is not [batch, classes]."""
+
+
+class EngineReport(Document):
+    """The torch engine beside the NumPy oracle, on every edge."""
+
+    samples: int
+    edges: int
+    integers: int
+    """How many were compared."""
+    mismatches: int
+    first_mismatch: str | None
+
+
+class WeightReport(Document):
+    """Integer weights against their format and against the model's weights."""
+
+    format: IntFormat
+    low: int
+    high: int
+    histogram: tuple[int, ...]
+    """Counts in equal parts of the format's range."""
+    stray_weights: int | None
+    """None: the layer's weights are not the model's own, rounded, so that none stands out."""
+    stray_biases: int | None
+
+
+class AccumulatorReport(Document):
+    """What an accumulator must hold and what it did hold."""
+
+    proven_bits: int
+    observed_bits: int
+    low: int
+    high: int
+    """Observed."""
+
+
+class LayerReport(Document):
+    """One node of the float model: its output and what computes it."""
+
+    node: str
+    operator: str
+    source: str
+    shape: tuple[int, ...]
+    """Of one sample."""
+    format: IntFormat
+    sqnr_db: float
+    represented: tuple[float, float]
+    """Real values of the format's ends."""
+    observed: tuple[float, float]
+    """Real values in the float model."""
+    codes: tuple[int, int]
+    """Smallest and largest integer observed."""
+    elements: int
+    saturated_low: int
+    """Integers at the format's lower end whose float value lies beyond it."""
+    saturated_high: int
+    histogram: tuple[int, ...]
+    """Counts of float values in equal parts from 1/8 of the range below it to 1/8 above."""
+    weight: WeightReport | None
+    accumulator: AccumulatorReport | None
+    multiplier_error: float | None
+    """Largest relative error of a rescaling multiplier; None where nothing is rescaled."""
+    wrong_rescalings: int
+    """Multipliers, shifts, offsets and bounds that the scales do not call for."""
+    multiply_accumulates: int
+    parameters: int
+    """Weights and biases."""
+    bytes: float
+    """Of all constants, at their true widths."""
+
+    @property
+    def saturation(self) -> float:
+        """Percentage of outputs cut off."""
+        return 100 * (self.saturated_low + self.saturated_high) / max(1, self.elements)
+
+
+class TotalsReport(Document):
+    """The whole program."""
+
+    parameters: int
+    float_bytes: float
+    """Weights and biases of the model as float32."""
+    weight_bytes: float
+    """Weights and biases of the program, packed at their true widths."""
+    integer_bytes: float
+    """All constants, rescaling and tables included, packed at their true widths."""
+    multiply_accumulates: int
+    """For one sample."""
+
+
+class MultiplierCost(Document):
+    """The same program with rescaling multipliers of another width."""
+
+    bits: int
+    chosen: bool
+    """Whether the program has this width."""
+    problem: str | None
+    """Why there is no such program; the other fields are then None."""
+    relative_error: float | None
+    """Largest of all multipliers."""
+    outputs_changed: float | None
+    """Percentage of output integers that are not those of the widest multiplier."""
+    activations_changed: float | None
+    """The same of all activations."""
+    largest_difference: int | None
+    """Between activations, in units of the last bit."""
+    agreement: float | None
+    """Percentage of samples in the float model's class."""
+    top1: float | None
+    """Percent, with labels."""
+
+
+class MultiplierStudy(Document):
+    """What a narrower multiplier costs."""
+
+    samples: int
+    reference_bits: int
+    """The widest that was possible; the others are compared with it."""
+    costs: tuple[MultiplierCost, ...]
+
+
+class Report(Document):
+    """The result of `verify`; `print` shows it as tables, `write_html` as a page."""
+
+    schema_version: Literal[1] = 1
+    photomask_version: str
+    program_sha256: str
+    provenance: dict[str, str]
+    target: Target
+    samples: int
+    labelled: bool
+    layer_samples: int
+    thresholds: Thresholds
+    checks: tuple[Check, ...]
+    outputs: tuple[OutputReport, ...]
+    engine: EngineReport
+    layers: tuple[LayerReport, ...]
+    totals: TotalsReport
+    multipliers: MultiplierStudy | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check holds."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The checks that do not hold, in words."""
+        return tuple(str(check) for check in self.checks if not check.passed)
+
+    def __str__(self) -> str:
+        from photomask.chip.verification.presentation import page_of
+        from photomask.report import render_text
+
+        return render_text(page_of(self))

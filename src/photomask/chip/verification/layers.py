@@ -1,0 +1,213 @@
+"""Every layer of a program beside the same layer of the float model."""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from photomask.chip.engines import TorchEngine
+from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.chip.verification.documents import (
+    AccumulatorReport,
+    LayerReport,
+    WeightReport,
+)
+from photomask.chip.verification.engines import quantized
+from photomask.chip.verification.parameters import Strays, stray_parameters
+from photomask.chip.verification.rescaling import wrong_rescalings
+from photomask.errors import DataError
+from photomask.report import NoiseMeter, Progress
+
+BINS = 64
+"""Parts of a format's range in a histogram."""
+MARGIN_BINS = 8
+"""Parts of the same size beyond either end, for values that the format cuts off."""
+LEARNED = ("weight", "bias")
+"""Roles of the tensors that the model has too."""
+
+
+@dataclass
+class EdgeTally:
+    """What was seen of one edge, in float and in integers."""
+
+    edge: Edge
+    noise: NoiseMeter = field(default_factory=NoiseMeter)
+    codes: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    elements: int = 0
+    saturated_low: int = 0
+    saturated_high: int = 0
+    histogram: Tensor = field(
+        default_factory=lambda: torch.zeros(BINS + 2 * MARGIN_BINS, dtype=torch.float64)
+    )
+
+    def add(self, value: Tensor, codes: Tensor) -> None:
+        """Counts a batch: float values and the integers that stand for them."""
+        edge, format = self.edge, self.edge.format
+        self.noise.add(value, edge.dequantize(codes))
+        self.codes = [*self.codes, int(codes.min()), int(codes.max())]
+        self.values = [*self.values, float(value.min()), float(value.max())]
+        self.elements += codes.numel()
+        position = value.to(torch.float32) / edge.scale[0] + edge.zero_point
+        below, above = position < format.low - 0.5, position > format.high + 0.5
+        self.saturated_low += int((below & (codes == format.low)).sum())
+        self.saturated_high += int((above & (codes == format.high)).sum())
+        margin = MARGIN_BINS / BINS
+        part = ((position - format.low) / (format.high - format.low)).clamp_(-margin, 1 + margin)
+        self.histogram += torch.histc(part, len(self.histogram), -margin, 1 + margin).double()
+
+
+def compare_layers(
+    program: IntegerProgram,
+    graph: FloatGraph,
+    engine: TorchEngine,
+    batches: list[list[Tensor]],
+    progress: Progress,
+) -> tuple[LayerReport, ...]:
+    """Runs float graph and program on the same samples and compares every node's edge.
+
+    Args:
+        program: what to compare.
+        graph: the simplified float graph; its nodes have the names of the program's edges.
+        engine: runs the program.
+        batches: real inputs.
+        progress: shows how far it is.
+
+    Raises:
+        DataError: the program is not one of this model.
+    """
+    if missing := [node.name for node in graph.nodes if node.name not in program.edges]:
+        raise DataError(
+            f"the program has no edge for the model's node {missing[0]!r}: it was made from "
+            "another model, or from another version of it"
+        )
+    tallies = {node.name: EdgeTally(program.edges[node.name]) for node in graph.nodes}
+    accumulators: dict[str, list[int]] = {}
+    for batch in progress(batches, "comparing layers"):
+        for node, value, codes in _paired(program, graph, engine, batch, accumulators):
+            if value.shape[1:] != codes.shape[1:]:
+                raise DataError(
+                    f"the model's node {node.name!r} has shape {list(value.shape)}, the program's "
+                    f"edge {list(codes.shape)}: it was made from another model"
+                )
+            tallies[node.name].add(value, codes)
+    facts = _Facts(program, graph, accumulators)
+    return tuple(facts.layer(node, tallies[node.name]) for node in graph.nodes)
+
+
+def _paired(
+    program: IntegerProgram,
+    graph: FloatGraph,
+    engine: TorchEngine,
+    batch: list[Tensor],
+    accumulators: dict[str, list[int]],
+) -> Iterator[tuple[Node, Tensor, Tensor]]:
+    """Yields every node with its float value and its integers; notes what accumulators hold."""
+    edges = engine.edges(quantized(program, batch))
+    waiting: dict[str, Tensor] = {}
+    for node, value in graph.run(batch):
+        while node.name not in waiting:
+            name, codes = next(edges)
+            if program.edges[name].role == "accumulator":
+                accumulators.setdefault(name, []).extend([int(codes.min()), int(codes.max())])
+            else:
+                waiting[name] = codes.cpu()
+        yield node, value, waiting.pop(node.name)
+
+
+class _Facts:
+    """What a program says of its layers, beside what was observed."""
+
+    def __init__(
+        self, program: IntegerProgram, graph: FloatGraph, accumulators: dict[str, list[int]]
+    ):
+        self.program = program
+        self.accumulators = accumulators
+        self.strays = stray_parameters(program, graph)
+        self.wrong = wrong_rescalings(program)
+        self.operations = program.multiply_accumulates()
+        self.steps: dict[str, list[Step]] = {}
+        for step in program.steps:
+            self.steps.setdefault(step.node, []).append(step)
+
+    def layer(self, node: Node, tally: EdgeTally) -> LayerReport:
+        """Puts together what is known of one node."""
+        edge, steps = tally.edge, self.steps.get(node.name, [])
+        errors = [step.relative_error for step in steps if step.operator.kind == "requantize"]
+        return LayerReport(
+            node=node.name,
+            operator=node.operation.kind,
+            source=node.source,
+            shape=edge.shape[1:],
+            format=edge.format,
+            sqnr_db=tally.noise.sqnr_db,
+            represented=(self._real(edge, edge.format.low), self._real(edge, edge.format.high)),
+            observed=(min(tally.values), max(tally.values)),
+            codes=(min(tally.codes), max(tally.codes)),
+            elements=tally.elements,
+            saturated_low=tally.saturated_low,
+            saturated_high=tally.saturated_high,
+            histogram=tuple(int(n) for n in tally.histogram),
+            weight=self._weight(steps),
+            accumulator=self._accumulator(steps),
+            multiplier_error=max(errors) if errors else None,
+            wrong_rescalings=sum(self.wrong.get(step.name, 0) for step in steps),
+            multiply_accumulates=sum(self.operations.get(step.name, 0) for step in steps),
+            parameters=sum(size for step in steps for size, _ in self._sizes(step, LEARNED)),
+            bytes=sum(bits for step in steps for _, bits in self._sizes(step, step.tensors)) / 8,
+        )
+
+    def _real(self, edge: Edge, code: int) -> float:
+        return (code - edge.zero_point) * edge.scale[0]
+
+    def _sizes(self, step: Step, roles: Container[str]) -> list[tuple[int, int]]:
+        """Elements and bits of a step's tensors of some roles."""
+        tensors = [name for role, name in step.tensors.items() if role in roles]
+        sizes = [(self.program.tensors[name].size, name) for name in tensors]
+        return [(size, size * self.program.formats[name].bits) for size, name in sizes]
+
+    def _weight(self, steps: list[Step]) -> WeightReport | None:
+        step = next((step for step in steps if "weight" in step.tensors), None)
+        if step is None:
+            return None
+        name = step.tensors["weight"]
+        codes, format = self.program.tensors[name], self.program.formats[name]
+        strays = self.strays.get(step.node, Strays(None, None))
+        return WeightReport(
+            format=format,
+            low=int(codes.min()),
+            high=int(codes.max()),
+            histogram=_code_histogram(codes, format),
+            stray_weights=strays.weights,
+            stray_biases=strays.biases,
+        )
+
+    def _accumulator(self, steps: list[Step]) -> AccumulatorReport | None:
+        edges = [self.program.edges[step.output] for step in steps]
+        edges = [edge for edge in edges if edge.role == "accumulator"]
+        if not edges:
+            return None
+        observed = [value for edge in edges for value in self.accumulators[edge.name]]
+        seen = Interval(min(observed), max(observed))
+        return AccumulatorReport(
+            proven_bits=max(_signed_bits(edge.interval) for edge in edges),
+            observed_bits=_signed_bits(seen),
+            low=seen.low,
+            high=seen.high,
+        )
+
+
+def _signed_bits(interval: Interval) -> int:
+    """Bits of the narrowest signed integer that holds every value."""
+    return interval.bits + (interval.low >= 0)
+
+
+def _code_histogram(codes: np.ndarray, format: IntFormat) -> tuple[int, ...]:
+    """Counts codes in at most `BINS` equal parts of the format."""
+    bins = min(BINS, 1 << format.bits)
+    part = (codes.reshape(-1) - format.low) * bins >> format.bits
+    return tuple(int(n) for n in np.bincount(part, minlength=bins))

@@ -1,0 +1,313 @@
+"""A verification report as a page: what is said first, and what stands in the tables."""
+
+from collections.abc import Callable, Sequence
+
+from photomask.chip.verification.documents import (
+    LayerReport,
+    MultiplierCost,
+    MultiplierStudy,
+    Report,
+)
+from photomask.report import SQNR_LIMIT_DB, Cell, Column, Figure, Page, Row, Section, Tone
+
+GOOD_SQNR_DB = 20.0
+POOR_SQNR_DB = 10.0
+NOTABLE_SATURATION = 0.1
+"""Percent."""
+
+
+def page_of(report: Report, figures: dict[str, Callable[[], str]] | None = None) -> Page:
+    """Puts a report into words and tables.
+
+    Args:
+        report: what was found.
+        figures: what draws each picture, by the names that `pictures.figures_of` gives.
+    """
+    pictures = figures or {}
+    sections = [
+        Section("Checks", "", _CHECK_COLUMNS, _check_rows(report)),
+        Section("Outputs", _outputs_text(report), _OUTPUT_COLUMNS, _output_rows(report)),
+        Section("Layers", _layers_text(report), _LAYER_COLUMNS, _layer_rows(report.layers)),
+    ]
+    if report.multipliers is not None:
+        sections.append(_multiplier_section(report.multipliers))
+    if pictures:
+        sections = _with_pictures(sections, pictures)
+    return Page(
+        title=f"Integer program for target “{report.target.name}”",
+        verdict=_verdict(report),
+        passed=report.passed,
+        reasons=report.reasons,
+        facts=_facts(report),
+        sections=sections,
+        footer=(
+            f"program {report.program_sha256[:16]} · {report.provenance.get('recipe', '')} · "
+            f"Photomask {report.photomask_version}"
+        ),
+    )
+
+
+def _verdict(report: Report) -> str:
+    met = sum(check.passed for check in report.checks)
+    word = "PASSED" if report.passed else "FAILED"
+    return f"{word}: {met} of {len(report.checks)} checks hold on {report.samples:,} samples"
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    first, totals, engine = report.outputs[0], report.totals, report.engine
+    facts: list[tuple[str, str]] = []
+    if first.float_top1 is not None:
+        facts.append(("top-1, float", f"{first.float_top1:.2f} %"))
+        facts.append(("top-1, integer", f"{first.integer_top1:.2f} %"))
+    if first.agreement is not None:
+        facts.append(("same class", f"{first.agreement:.2f} %"))
+    facts.append(("output SQNR", _db(first.sqnr_db)))
+    facts.append(("engine mismatches", f"{engine.mismatches:,} of {engine.integers:,} integers"))
+    facts.append(("parameters", _size(totals.float_bytes) + " → " + _size(totals.weight_bytes)))
+    facts.append(("multiply-accumulates", f"{_count(totals.multiply_accumulates)} a sample"))
+    return facts
+
+
+_CHECK_COLUMNS = (
+    Column("condition", number=False),
+    Column("found"),
+    Column("required"),
+    Column(""),
+)
+
+
+def _check_rows(report: Report) -> list[Row]:
+    return [
+        (
+            check.name,
+            check.found,
+            check.condition,
+            Cell("passed", Tone.GOOD) if check.passed else Cell("FAILED", Tone.BAD),
+        )
+        for check in report.checks
+    ]
+
+
+_OUTPUT_COLUMNS = (
+    Column("output", number=False),
+    Column("top-1, float"),
+    Column("top-1, integer"),
+    Column("difference"),
+    Column("same class"),
+    Column("SQNR"),
+)
+
+
+def _outputs_text(report: Report) -> str:
+    return f"Model and program on all {report.samples:,} samples."
+
+
+def _output_rows(report: Report) -> list[Row]:
+    rows: list[Row] = []
+    for output in report.outputs:
+        change = "–"
+        if output.float_top1 is not None and output.integer_top1 is not None:
+            change = f"{output.integer_top1 - output.float_top1:+.2f}"
+        rows.append(
+            (
+                output.name,
+                _percent(output.float_top1),
+                _percent(output.integer_top1),
+                change,
+                _percent(output.agreement),
+                _db(output.sqnr_db),
+            )
+        )
+    return rows
+
+
+_LAYER_COLUMNS = (
+    Column("layer", number=False),
+    Column("operator", number=False, in_terminal=False),
+    Column("shape", in_terminal=False),
+    Column("output", number=False),
+    Column("SQNR dB"),
+    Column("range used", in_terminal=False),
+    Column("saturated"),
+    Column("weights", number=False),
+    Column("acc. bits"),
+    Column("seen"),
+    Column("multiplier error", in_terminal=False),
+    Column("MACs"),
+    Column("bytes"),
+)
+
+
+def _layers_text(report: Report) -> str:
+    return (
+        f"Every node of the float model beside its integers, {report.layer_samples} samples; "
+        f"accumulators have {report.target.accumulator_bits} bits."
+    )
+
+
+def _layer_rows(layers: Sequence[LayerReport]) -> list[Row]:
+    most_operations = max((layer.multiply_accumulates for layer in layers), default=0) or 1
+    most_bytes = max((layer.bytes for layer in layers), default=0) or 1
+    return [_layer_row(layer, most_operations, most_bytes) for layer in layers]
+
+
+def _layer_row(layer: LayerReport, most_operations: int, most_bytes: float) -> Row:
+    weight, accumulator = layer.weight, layer.accumulator
+    low, high = layer.codes
+    used = (high - low) / (layer.format.high - layer.format.low)
+    strays = (weight.stray_weights or 0) + (weight.stray_biases or 0) if weight else 0
+    return (
+        Cell(layer.node, hint=layer.source),
+        Cell(layer.operator, Tone.QUIET),
+        Cell("×".join(map(str, layer.shape)), Tone.QUIET),
+        str(layer.format),
+        Cell(_bare_db(layer.sqnr_db), _sqnr_tone(layer.sqnr_db), bar=_sqnr_bar(layer.sqnr_db)),
+        Cell(f"{100 * used:.0f} %", bar=used, hint=f"codes {low} to {high}"),
+        _saturation(layer),
+        Cell("", Tone.QUIET)
+        if weight is None
+        else Cell(f"{weight.format}" + (f", {strays} stray" if strays else ""),
+                  Tone.BAD if strays else Tone.PLAIN),
+        "" if accumulator is None else str(accumulator.proven_bits),
+        "" if accumulator is None else Cell(str(accumulator.observed_bits), Tone.QUIET),
+        _multiplier_error(layer),
+        Cell(_count(layer.multiply_accumulates) if layer.multiply_accumulates else "",
+             bar=layer.multiply_accumulates / most_operations or None),
+        Cell(_size(layer.bytes) if layer.bytes else "", bar=layer.bytes / most_bytes or None),
+    )  # fmt: skip
+
+
+def _saturation(layer: LayerReport) -> Cell:
+    count = layer.saturated_low + layer.saturated_high
+    if not count:
+        return Cell("0", Tone.QUIET)
+    tone = Tone.WARN if layer.saturation > NOTABLE_SATURATION else Tone.PLAIN
+    hint = f"{layer.saturated_low:,} below, {layer.saturated_high:,} above, of {layer.elements:,}"
+    return Cell(_small_percent(layer.saturation), tone, hint=hint)
+
+
+def _multiplier_error(layer: LayerReport) -> Cell:
+    if layer.wrong_rescalings:
+        return Cell(f"{layer.wrong_rescalings} wrong", Tone.BAD)
+    if layer.multiplier_error is None:
+        return Cell("")
+    return Cell(f"{layer.multiplier_error:.0e}" if layer.multiplier_error else "0", Tone.QUIET)
+
+
+_MULTIPLIER_COLUMNS = (
+    Column("bits"),
+    Column("largest error"),
+    Column("outputs changed"),
+    Column("activations changed"),
+    Column("by at most"),
+    Column("same class"),
+    Column("top-1"),
+)
+
+
+def _multiplier_section(study: MultiplierStudy) -> Section:
+    text = (
+        f"The same program with rescaling multipliers of other widths, {study.samples} samples; "
+        f"changed against {study.reference_bits} bits. Same class: as the float model."
+    )
+    rows = [_multiplier_row(cost) for cost in study.costs]
+    return Section("What a multiplier of k bits costs", text, _MULTIPLIER_COLUMNS, rows)
+
+
+def _multiplier_row(cost: MultiplierCost) -> Row:
+    bits = Cell(f"{cost.bits}" + (" (chosen)" if cost.chosen else ""))
+    if cost.problem is not None:
+        return (bits, Cell("impossible", Tone.WARN, hint=cost.problem), "", "", "", "", "")
+    changed, all_changed = cost.outputs_changed or 0.0, cost.activations_changed or 0.0
+    return (
+        bits,
+        f"{cost.relative_error:.1e}",
+        Cell(_small_percent(changed), bar=changed / 100),
+        Cell(_small_percent(all_changed), bar=all_changed / 100),
+        f"{cost.largest_difference} LSB",
+        _percent(cost.agreement),
+        _percent(cost.top1),
+    )
+
+
+def _with_pictures(
+    sections: list[Section], pictures: dict[str, Callable[[], str]]
+) -> list[Section]:
+    """Puts each picture where its numbers are discussed."""
+    found = []
+    for section in sections:
+        if section.title == "Layers":
+            figure = Figure("", "Signal over quantization noise, layer by layer.", pictures["sqnr"])
+            found.append(Section("Signal and noise", "", figures=[figure]))
+            found.append(_ranges_section(pictures))
+            figure = Figure("", _ACCUMULATOR_CAPTION, pictures["accumulators"])
+            found.append(Section("Accumulators", "", figures=[figure]))
+            found.append(section)
+        elif section.columns is _MULTIPLIER_COLUMNS:
+            figure = Figure("", _MULTIPLIER_CAPTION, pictures["multipliers"])
+            found.append(
+                Section(section.title, section.text, section.columns, section.rows, [figure])
+            )
+        else:
+            found.append(section)
+    return found
+
+
+_ACCUMULATOR_CAPTION = (
+    "Bits that the sums are proven to need at most, and bits that the samples did need. The line "
+    "is the width of the target's accumulator."
+)
+_MULTIPLIER_CAPTION = "Share of integers that differ from those of the widest multiplier."
+
+
+def _ranges_section(pictures: dict[str, Callable[[], str]]) -> Section:
+    weights = Figure("Weights", "Integers in the range of their format.", pictures["weights"])
+    activations = Figure(
+        "Activations",
+        "Float values in the range of their format, which is shaded; what lies outside is cut off.",
+        pictures["activations"],
+    )
+    return Section("Values and their ranges", "", figures=[weights, activations])
+
+
+def _db(value: float) -> str:
+    return f"{_bare_db(value)} dB" if abs(value) < SQNR_LIMIT_DB else _bare_db(value)
+
+
+def _bare_db(value: float) -> str:
+    if value >= SQNR_LIMIT_DB:
+        return "exact"
+    return "no signal" if value <= -SQNR_LIMIT_DB else f"{value:.1f}"
+
+
+def _sqnr_tone(value: float) -> Tone:
+    if value < POOR_SQNR_DB:
+        return Tone.BAD
+    return Tone.WARN if value < GOOD_SQNR_DB else Tone.PLAIN
+
+
+def _sqnr_bar(value: float) -> float:
+    return max(0.0, min(1.0, value / 60))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} %"
+
+
+def _small_percent(value: float) -> str:
+    if 0 < value < 0.01:
+        return "<0.01 %"
+    return f"{value:.2f} %" if value else "0"
+
+
+def _count(value: float) -> str:
+    """A count with three digits: 31.4 M."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _size(value: float) -> str:
+    """Bytes with three digits: 1.08 MB."""
+    return f"{_count(value)}B" if value >= 1e3 else f"{value:.0f} B"

@@ -1,0 +1,266 @@
+"""Which multipliers and shifts a program's scales call for, at any multiplier width.
+
+A program states the scale of every edge, and that is all its rescaling follows from. So it can be
+checked against them, and made again with wider or narrower multipliers.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import ValidationError
+
+from photomask.chip.arithmetic import FixedPoint, fixed_point
+from photomask.chip.formats import IntFormat
+from photomask.chip.operators import Add, AveragePool, Requantize, Sum
+from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.chip.target import Target
+from photomask.documents import describe_validation
+from photomask.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The coefficients of an addition, and the shift that follows it."""
+
+    operator: Add
+    shift: int
+    relative_error: float
+
+
+class Rescaling:
+    """The rescaling that a program's scales call for on a target."""
+
+    def __init__(self, program: IntegerProgram, target: Target):
+        self.program = program
+        self.target = target
+        self._producers = {step.output: step for step in program.steps}
+        self._readers: dict[str, list[Step]] = {}
+        for step in program.steps:
+            for name in step.inputs:
+                self._readers.setdefault(name, []).append(step)
+
+    def rescaler(self, step: Step) -> Step | None:
+        """Returns the requantization that alone reads an addition; None if there is none."""
+        readers = self._readers.get(step.output, [])
+        single = len(readers) == 1 and isinstance(readers[0].operator, Requantize)
+        return readers[0] if single else None
+
+    def alignment(self, step: Step, rescaler: Step) -> Alignment:
+        """Returns what brings an addition's inputs to one scale.
+
+        Raises:
+            TargetError: the target cannot.
+        """
+        assert isinstance(step.operator, Add)  # noqa: S101 - callers ask for additions only
+        inputs = [self.program.edges[name] for name in step.inputs]
+        unit = self.program.edges[rescaler.output].scale[0]
+        ratios = np.array([edge.scale[0] / unit for edge in inputs])
+        signs = [int(np.sign(c)) for c in step.operator.coefficients]
+        widest = max(edge.format.bits for edge in inputs)
+        spare = self.target.accumulator_bits - 2 - widest - (len(inputs) - 1).bit_length()
+        aligned = self.target.model_copy(
+            update={
+                "multiplier_bits": min(self.target.multiplier_bits, spare),
+                "per_channel_shift": False,
+                "shift_min": 0,
+            }
+        )
+        if self.target.power_of_two_only:
+            smallest = fixed_point(ratios.min(keepdims=True), aligned, repr(step.name))
+            shift = int(smallest.shift[0])
+            fixed = FixedPoint(np.ldexp(ratios, shift).astype(np.int64), smallest.shift, 0.0)
+        else:
+            fixed = fixed_point(ratios, aligned, repr(step.name))
+        coefficients = [int(c) * s for c, s in zip(fixed.multiplier, signs, strict=True)]
+        bias = -sum(c * edge.zero_point for c, edge in zip(coefficients, inputs, strict=True))
+        operator = Add(coefficients=tuple(coefficients), bias=bias)
+        return Alignment(operator, int(fixed.shift[0]), fixed.relative_error)
+
+    def multipliers(self, step: Step) -> FixedPoint:
+        """Returns multipliers and shifts of a requantization, or only the shift of an addition's.
+
+        Raises:
+            TargetError: the target cannot.
+        """
+        producer = self._producers.get(step.inputs[0])
+        if producer is not None and isinstance(producer.operator, Add) and self.rescaler(producer):
+            aligned = self.alignment(producer, step)
+            one, shift = np.ones(1, dtype=np.int64), np.full(1, aligned.shift, dtype=np.int64)
+            return FixedPoint(one, shift, aligned.relative_error)
+        return fixed_point(self._ratio(step, producer), self.target, repr(step.name))
+
+    def _ratio(self, step: Step, producer: Step | None) -> np.ndarray:
+        """Real value of one unit of the input over that of the output.
+
+        A sum that is divided (an average) has several candidates; what the program does now tells
+        which is meant.
+        """
+        x, y = self.program.edges[step.inputs[0]], self.program.edges[step.output]
+        now = self.program.parameters(step)
+        multiplier = now["multiplier"]
+        scale = np.array(x.scale)
+        if scale.size == multiplier.size:
+            scale = scale.reshape(multiplier.shape)
+        current = np.ldexp(multiplier.astype(np.float64), -now["shift"])
+        candidates = [
+            scale / (divisor * y.scale[0])
+            for divisor in self._divisors(producer)
+            if np.broadcast_shapes(divisor.shape, scale.shape) == multiplier.shape
+        ]
+        return min(candidates, key=lambda ratio: float(np.abs(current / ratio - 1).max()))
+
+    def _divisors(self, producer: Step | None) -> list[np.ndarray]:
+        """What a sum may be divided by: [1], or [1, *output] where windows differ."""
+        one = np.ones(1)
+        operator = None if producer is None else producer.operator
+        if isinstance(operator, Sum):
+            return [one, one * operator.terms]
+        if producer is None or not isinstance(operator, AveragePool):
+            return [one]
+        spatial = self.program.edges[producer.inputs[0]].shape[-len(operator.kernel) :]
+        found = [_counts(operator.windows(spatial)), _counts(_padded_windows(operator, spatial))]
+        found += [one * n for n in range(1, 2 * math.prod(operator.kernel) + 1)]
+        return found
+
+
+def _counts(windows: list[list[tuple[int, int]]]) -> np.ndarray:
+    lengths = [np.array([high - low for low, high in axis], dtype=np.float64) for axis in windows]
+    counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
+    return np.ones(1) * counts.flat[0] if np.all(counts == counts.flat[0]) else counts[None]
+
+
+def _padded_windows(operator: AveragePool, spatial: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """Windows that count their padding, but not what lies beyond it."""
+    axes = zip(
+        spatial, operator.kernel, operator.stride, operator.padding, operator.output_size,
+        strict=True,
+    )  # fmt: skip
+    return [
+        [(i * stride, min(i * stride + kernel, size + 2 * pad)) for i in range(count)]
+        for size, kernel, stride, pad, count in axes
+    ]
+
+
+def wrong_rescalings(program: IntegerProgram) -> dict[str, int]:
+    """Counts, by step, the integers of rescalings that the program's scales do not call for.
+
+    Multipliers, shifts, coefficients, offsets and zero points; steps without one are left out.
+    """
+    rescaling = Rescaling(program, program.target)
+    found: dict[str, int] = {}
+    for step in program.steps:
+        wrong = 0
+        if isinstance(step.operator, Requantize):
+            wrong = _wrong_requantize(rescaling, step)
+        elif isinstance(step.operator, Add) and (rescaler := rescaling.rescaler(step)):
+            wrong = _wrong_addition(rescaling, step, rescaler)
+        if wrong:
+            found[step.name] = wrong
+    return found
+
+
+def _wrong_requantize(rescaling: Rescaling, step: Step) -> int:
+    program, operator = rescaling.program, step.operator
+    assert isinstance(operator, Requantize)  # noqa: S101 - by the caller
+    x, y = program.edges[step.inputs[0]], program.edges[step.output]
+    now = program.parameters(step)
+    wrong = int(operator.zero_point != y.zero_point) + int(operator.offset != -x.zero_point)
+    wrong += int(operator.low < y.format.low) + int(operator.high > y.format.high)
+    try:
+        fixed = rescaling.multipliers(step)
+    except TargetError:
+        return wrong + now["multiplier"].size
+    return wrong + int(
+        ((fixed.multiplier != now["multiplier"]) | (fixed.shift != now["shift"])).sum()
+    )
+
+
+def _wrong_addition(rescaling: Rescaling, step: Step, rescaler: Step) -> int:
+    assert isinstance(step.operator, Add)  # noqa: S101 - by the caller
+    try:
+        expected = rescaling.alignment(step, rescaler).operator
+    except TargetError:
+        return len(step.operator.coefficients)
+    pairs = zip(step.operator.coefficients, expected.coefficients, strict=True)
+    return sum(a != b for a, b in pairs) + (step.operator.bias != expected.bias)
+
+
+@dataclass
+class _Rebuild:
+    """A program in the making, step by step like another one."""
+
+    rescaling: Rescaling
+    edges: dict[str, Edge] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    formats: dict[str, IntFormat] = field(default_factory=dict)
+
+    def add(self, step: Step) -> None:
+        """Adds a step; the values that its edge can hold follow anew."""
+        edge, changes = self.rescaling.program.edges[step.output], {}
+        if isinstance(step.operator, Requantize):
+            step = self._requantized(step)
+        elif isinstance(step.operator, Add) and (rescaler := self.rescaling.rescaler(step)):
+            aligned = self.rescaling.alignment(step, rescaler)
+            step = step.model_copy(update={"operator": aligned.operator})
+            unit = self.rescaling.program.edges[rescaler.output].scale[0]
+            changes["scale"] = (math.ldexp(unit, -aligned.shift),)
+        parameters = {role: self.tensors[name] for role, name in step.tensors.items()}
+        inputs = [self.edges[name].interval for name in step.inputs]
+        interval = step.operator.output_interval(inputs, parameters)
+        if not interval.within(edge.format.interval):
+            raise TargetError(f"{step.name!r}: {interval} does not fit {edge.format}")
+        changes |= {"low": interval.low, "high": interval.high}
+        self.edges[edge.name] = edge.model_copy(update=changes)
+        self.steps.append(step)
+
+    def _requantized(self, step: Step) -> Step:
+        fixed, target = self.rescaling.multipliers(step), self.rescaling.target
+        self.tensors[step.tensors["multiplier"]] = fixed.multiplier
+        self.tensors[step.tensors["shift"]] = fixed.shift
+        bits = 1 if target.power_of_two_only else target.multiplier_bits
+        self.formats[step.tensors["multiplier"]] = IntFormat(bits=bits, signed=False)
+        return step.model_copy(update={"relative_error": fixed.relative_error})
+
+
+def with_multiplier_bits(program: IntegerProgram, bits: int) -> IntegerProgram:
+    """Returns the same program with rescaling multipliers of another width.
+
+    Everything else stays: weights, biases, scales, formats. With the width that the program has,
+    the result is the same program.
+
+    Args:
+        program: made for a target that multiplies.
+        bits: magnitude bits of the multiplier, 4 to 31.
+
+    Raises:
+        TargetError: there is no such target, or it cannot hold what the program needs.
+    """
+    if program.target.power_of_two_only:
+        raise TargetError(f"target {program.target.name!r} rescales by shifts alone")
+    try:
+        target = Target.model_validate(program.target.model_dump() | {"multiplier_bits": bits})
+    except ValidationError as error:
+        raise TargetError(f"no target has such multipliers: {describe_validation(error)}") from None
+    rebuild = _Rebuild(
+        Rescaling(program, target),
+        edges={name: program.edges[name] for name in program.inputs},
+        tensors=dict(program.tensors),
+        formats=dict(program.formats),
+    )
+    try:
+        for step in program.steps:
+            rebuild.add(step)
+    except ValueError as error:
+        raise TargetError(f"{bits}-bit multipliers: {error}") from error
+    return IntegerProgram(
+        target=target,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        edges=list(rebuild.edges.values()),
+        steps=rebuild.steps,
+        tensors=rebuild.tensors,
+        formats=rebuild.formats,
+        provenance=program.provenance,
+    )

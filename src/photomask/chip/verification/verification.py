@@ -1,0 +1,226 @@
+"""`verify`: is this program a faithful copy of that model?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+import photomask
+from photomask.chip.engines import TorchEngine
+from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.program import IntegerProgram
+from photomask.chip.verification.documents import (
+    EngineReport,
+    LayerReport,
+    OutputReport,
+    Report,
+    Thresholds,
+    TotalsReport,
+)
+from photomask.chip.verification.engines import compare_engines, quantized
+from photomask.chip.verification.layers import LEARNED, compare_layers
+from photomask.chip.verification.multipliers import study_multipliers
+from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
+from photomask.errors import DataError, UsageError
+from photomask.report import Check, Progress, without_progress
+
+DEFAULT_THRESHOLDS = Thresholds()
+MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
+
+
+def verify(
+    program: IntegerProgram,
+    model: nn.Module,
+    inputs: Tensor | Sequence[Tensor],
+    labels: Tensor | Sequence[Tensor | None] | None = None,
+    *,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    graph: FloatGraph | None = None,
+    oracle_samples: int = 16,
+    layer_samples: int = 64,
+    study_samples: int = 32,
+    multiplier_widths: Sequence[int] = MULTIPLIER_WIDTHS,
+    device: str | torch.device = "cpu",
+    progress: Progress = without_progress,
+) -> Report:
+    """Compares an integer program with the float model that it was made from.
+
+    Outputs are compared on all samples; the two engines, the layers and other multiplier widths on
+    the first few.
+
+    Args:
+        program: as converted, or loaded from a file.
+        model: the original float model; not changed.
+        inputs: float, samples at axis 0; one tensor per input of the model.
+        labels: the right classes, int64 [samples], of the first output; or one entry per output.
+        thresholds: when the program passes.
+        graph: the model's simplified float graph where there is one (`prepared.graph`); else the
+            model is captured.
+        oracle_samples: for the comparison of both engines on every edge.
+        layer_samples: for signal and noise, ranges and saturation of every layer.
+        study_samples: for the cost of other multiplier widths.
+        multiplier_widths: bits to study; none for no study.
+        device: where the torch engine runs.
+        progress: wraps the batches of each part, to show how far it is.
+
+    Returns:
+        What was found; `report.passed` is the verdict.
+
+    Raises:
+        DataError: inputs or labels of the wrong shape or dtype, or none; or the program was made
+            from another model.
+        UsageError: a number of samples below 1.
+        CaptureError: the model cannot be captured.
+    """
+    tensors = _checked_inputs(program, inputs)
+    targets = _checked_labels(program, labels, len(tensors[0]))
+    counts = {"oracle": oracle_samples, "layer": layer_samples, "study": study_samples}
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"{name}_samples must be at least 1, got {count}")
+    if graph is None:
+        graph = simplify(capture(model, [x[:1] for x in tensors]))
+    engine, reference = TorchEngine(program, device), Reference(model)
+    codes = quantized(program, [x[:oracle_samples] for x in tensors])
+    with torch.no_grad():
+        engines = compare_engines(program, engine, codes, progress)
+        layer_batches = split(tensors, layer_samples)
+        layers = compare_layers(program, graph, engine, layer_batches, progress)
+        multipliers = study_multipliers(
+            program,
+            reference,
+            split(tensors, study_samples),
+            targets[0],
+            multiplier_widths,
+            progress,
+            engine.device,
+        )
+        outputs = compare_outputs(program, engine, reference, tensors, targets, progress)
+    return Report(
+        photomask_version=photomask.__version__,
+        program_sha256=program.content_hash(),
+        provenance=program.provenance,
+        target=program.target,
+        samples=len(tensors[0]),
+        labelled=any(target is not None for target in targets),
+        layer_samples=sum(len(batch[0]) for batch in layer_batches),
+        thresholds=thresholds,
+        checks=judge(thresholds, outputs, engines, layers),
+        outputs=outputs,
+        engine=engines,
+        layers=layers,
+        totals=_totals(program, layers),
+        multipliers=multipliers,
+    )
+
+
+def judge(
+    thresholds: Thresholds,
+    outputs: Sequence[OutputReport],
+    engine: EngineReport,
+    layers: Sequence[LayerReport],
+) -> tuple[Check, ...]:
+    """Returns every condition that applies, met or not."""
+    wrong = sum(layer.wrong_rescalings for layer in layers)
+    checks = [
+        Check.at_most("engine mismatches", engine.mismatches, 0),
+        Check.at_most("rescalings that the scales do not call for", wrong, 0),
+    ]
+    if thresholds.max_stray_parameters is not None:
+        weights = [layer.weight for layer in layers if layer.weight is not None]
+        strays = sum((w.stray_weights or 0) + (w.stray_biases or 0) for w in weights)
+        limit = thresholds.max_stray_parameters
+        checks.append(Check.at_most("parameters that are not the model's", strays, limit))
+    for output in outputs:
+        checks += _output_checks(thresholds, output)
+    if thresholds.min_layer_sqnr_db is not None:
+        worst = min(layers, key=lambda layer: layer.sqnr_db)
+        name = f"SQNR of the worst layer, {worst.node!r}"
+        checks.append(Check.at_least(name, worst.sqnr_db, thresholds.min_layer_sqnr_db, "dB"))
+    if thresholds.max_saturation is not None:
+        most = max(layers, key=lambda layer: layer.saturation)
+        name = f"saturated outputs of {most.node!r}"
+        checks.append(Check.at_most(name, most.saturation, thresholds.max_saturation, "%"))
+    return tuple(checks)
+
+
+def _output_checks(thresholds: Thresholds, output: OutputReport) -> list[Check]:
+    checks = []
+    where = f"of output {output.name!r}"
+    if thresholds.min_output_sqnr_db is not None:
+        limit = thresholds.min_output_sqnr_db
+        checks.append(Check.at_least(f"SQNR {where}", output.sqnr_db, limit, "dB"))
+    if output.float_top1 is None or output.integer_top1 is None or output.agreement is None:
+        return checks
+    if thresholds.min_top1_agreement is not None:
+        limit = thresholds.min_top1_agreement
+        checks.append(Check.at_least(f"top-1 agreement {where}", output.agreement, limit, "%"))
+    if thresholds.max_accuracy_drop is not None:
+        lost = output.float_top1 - output.integer_top1
+        limit = thresholds.max_accuracy_drop
+        checks.append(Check.at_most(f"accuracy lost {where}", lost, limit, "points"))
+    return checks
+
+
+def _totals(program: IntegerProgram, layers: Sequence[LayerReport]) -> TotalsReport:
+    parameters = sum(layer.parameters for layer in layers)
+    learned = {
+        name for step in program.steps for role, name in step.tensors.items() if role in LEARNED
+    }
+    bits = sum(program.tensors[name].size * program.formats[name].bits for name in learned)
+    return TotalsReport(
+        parameters=parameters,
+        float_bytes=4.0 * parameters,
+        weight_bytes=bits / 8,
+        integer_bytes=program.weight_bytes(),
+        multiply_accumulates=sum(layer.multiply_accumulates for layer in layers),
+    )
+
+
+def _checked_inputs(program: IntegerProgram, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Returns the inputs as float32, one tensor per input; `quantize_input` checks their values."""
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if len(tensors) != len(program.inputs):
+        raise DataError(f"the program takes {list(program.inputs)}, got {len(tensors)} tensor(s)")
+    for name, x in zip(program.inputs, tensors, strict=True):
+        expected = program.edges[name].shape[1:]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise DataError(f"input {name!r} must be a float tensor, got {found}")
+        if tuple(x.shape[1:]) != expected or x.ndim != len(expected) + 1 or not len(x):
+            raise DataError(
+                f"input {name!r} has shape {list(x.shape)}, the program takes "
+                f"[samples, {', '.join(map(str, expected))}]"
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise DataError(f"input {name!r} holds NaN or infinity")
+    if len({len(x) for x in tensors}) > 1:
+        raise DataError(f"the inputs hold {[len(x) for x in tensors]} samples")
+    return [x.to(torch.float32) for x in tensors]
+
+
+def _checked_labels(
+    program: IntegerProgram, labels: Tensor | Sequence[Tensor | None] | None, samples: int
+) -> list[Tensor | None]:
+    """Returns one entry per output."""
+    given = [labels] if labels is None or isinstance(labels, Tensor) else list(labels)
+    if len(given) > len(program.outputs):
+        raise DataError(f"{len(given)} labels for the outputs {list(program.outputs)}")
+    given += [None] * (len(program.outputs) - len(given))
+    for name, target in zip(program.outputs, given, strict=True):
+        if target is None:
+            continue
+        shape = program.edges[name].shape
+        if not is_classes(shape):
+            raise DataError(f"output {name!r} of shape {list(shape)} has no classes to be right")
+        if target.dtype.is_floating_point or target.shape != (samples,):
+            raise DataError(
+                f"labels of output {name!r} must be integers [{samples}], got {target.dtype} "
+                f"{list(target.shape)}"
+            )
+        if int(target.min()) < 0 or int(target.max()) >= shape[1]:
+            raise DataError(
+                f"labels of output {name!r} go from {int(target.min())} to {int(target.max())}; "
+                f"it has {shape[1]} classes"
+            )
+    return given

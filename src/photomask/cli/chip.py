@@ -1,0 +1,192 @@
+"""`photomask chip`: from a float model to an integer program, and the proof."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from photomask.cli.console import messages, show_progress
+
+app = typer.Typer(
+    help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
+)
+
+Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convert` wrote.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+]
+DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+CALIBRATION_BATCH = 32
+
+
+@app.command()
+def convert(
+    model: Model,
+    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
+    ],
+    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w8a8",
+    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help="hex, bin, dec or npy; may be repeated. Default: hex."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+    calibration_samples: Annotated[
+        int | None, typer.Option(min=1, help="How many samples to calibrate on. Default: all.")
+    ] = None,
+) -> None:
+    """Convert a float model to an integer program and export it for a hardware team.
+
+    The folder holds the program, its memory images, golden vectors and a manifest.
+
+    Example: photomask chip convert resnet20 --calibration fashion-mnist --output out/resnet20
+    """
+    from photomask.chip import calibrate, load_recipe, load_target, prepare
+    from photomask.chip import convert as convert_model
+    from photomask.chip.exporters import export
+    from photomask.cli.presentation import show_program
+    from photomask.cli.sources import load_inputs
+    from photomask.zoo import load_model
+
+    asked, hardware = load_recipe(recipe), load_target(target)
+    network, images = load_model(model), load_inputs(calibration, calibration_samples)
+    prepared = prepare(network, asked, images[:1])
+    calibrate(prepared, show_progress(images.split(CALIBRATION_BATCH), "calibrating"))
+    program = convert_model(prepared, hardware)
+    golden = program.quantize_input(images[:samples])
+    export(program, output_folder, golden, formats=format or ["hex"], samples=samples)
+    show_program(program)
+    messages().print(f"written to {output_folder}")
+
+
+@app.command()
+def run(
+    folder: Export,
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "--input", metavar="X.npy", help="Floats, or the program's integers; one per input."
+        ),
+    ],
+    result: Annotated[
+        Path, typer.Option("--output", metavar="Y.npy", help="Where the result goes.")
+    ],
+    engine: Annotated[
+        Literal["torch", "numpy"], typer.Option(help="The fast engine, or the oracle.")
+    ] = "torch",
+    real: Annotated[
+        bool, typer.Option("--real", help="Write real values instead of integers.")
+    ] = False,
+) -> None:
+    """Run an integer program.
+
+    Floats are quantized as the program says; integers go in as they are. Several outputs are
+    written to Y.NAME.npy, one file each.
+
+    Example: photomask chip run out/resnet20 --input x.npy --output y.npy
+    """
+    from photomask.chip import IntegerProgram
+    from photomask.cli.execution import run_program
+    from photomask.cli.sources import load_array, save_arrays
+
+    program = IntegerProgram.load(folder)
+    arrays = [load_array(path) for path in inputs]
+    save_arrays(result, run_program(program, arrays, engine, real=real))
+
+
+@app.command()
+def verify(
+    folder: Export,
+    model: Model,
+    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="Y.npy", help="The right classes, integers."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="How many samples. Default: all.")
+    ] = None,
+    oracle_samples: Annotated[
+        int, typer.Option(min=1, help="How many to run on both engines, every edge.")
+    ] = 16,
+    thresholds: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="When the program passes.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="REPORT.html", help="Write the report with pictures.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
+    ] = None,
+) -> None:
+    """Compare an export with the float model that it was made from.
+
+    Accuracy, signal and noise of every layer, both engines integer by integer, and every file of
+    the export. Exit status 1 if a threshold is missed or a file is wrong.
+
+    Example: photomask chip verify out/resnet20 resnet20 --data fashion-mnist --html report.html
+    """
+    from photomask.chip import IntegerProgram, Thresholds, write_html
+    from photomask.chip import verify as verify_program
+    from photomask.chip.exporters import check_export
+    from photomask.cli.presentation import show_check, show_report
+    from photomask.cli.sources import load_test_data
+    from photomask.documents import read_text, write_file
+    from photomask.zoo import load_model
+
+    limits = (
+        Thresholds.parse(read_text(thresholds), str(thresholds)) if thresholds else Thresholds()
+    )
+    program, network = IntegerProgram.load(folder), load_model(model)
+    images, classes = load_test_data(data, labels, samples)
+    report = verify_program(
+        program,
+        network,
+        images,
+        classes,
+        thresholds=limits,
+        oracle_samples=oracle_samples,
+        progress=show_progress,
+    )
+    show_report(report)
+    files = check_export(folder)
+    show_check(files)
+    if json is not None:
+        write_file(json, report.render().encode())
+    if html is not None:
+        write_html(report, html)
+    raise typer.Exit(0 if report.passed and files.passed else 1)
+
+
+@app.command()
+def check(
+    folder: Export,
+    simulator_output: Annotated[
+        Path, typer.Argument(metavar="SIMULATOR_OUTPUT", help="A folder laid out like golden/.")
+    ],
+) -> None:
+    """Compare what a simulator wrote with an export's golden vectors.
+
+    Names the first integer that differs, and the step to look at. Exit status 1 on a mismatch.
+
+    Example: photomask chip check out/resnet20 simulated
+    """
+    from photomask.chip.exporters import check_outputs
+
+    report = check_outputs(folder, simulator_output)
+    typer.echo(str(report))
+    raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command()
+def show(folder: Export) -> None:
+    """Show an integer program: its steps, formats, sizes and accumulators.
+
+    Example: photomask chip show out/resnet20
+    """
+    from photomask.chip import IntegerProgram
+    from photomask.cli.presentation import show_program
+
+    show_program(IntegerProgram.load(folder))

@@ -1,0 +1,87 @@
+"""`photomask demo`: a whole pipeline on a network and data that come with the package."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from photomask.cli.console import messages, show_progress
+
+app = typer.Typer(
+    help="See a whole pipeline work, on what comes with the package.", no_args_is_help=True
+)
+
+MODEL = "resnet20"
+CALIBRATION_IMAGES = 256
+CALIBRATION_BATCH = 32
+GOLDEN_SAMPLES = 2
+
+
+@app.command()
+def chip(
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="OUT", help="Where export and report go.")
+    ] = Path("out/demo"),
+) -> None:
+    """Convert a trained ResNet-20 to 8-bit integers, verify it on Fashion-MNIST, and export it.
+
+    OUT then holds the export, which all `photomask chip` commands take, and report.html. The last
+    line printed is one JSON object with what was measured.
+
+    Example: photomask demo chip --output out/demo
+    """
+    started = time.perf_counter()
+    from photomask.chip import (
+        calibrate,
+        convert,
+        load_recipe,
+        load_target,
+        prepare,
+        verify,
+        write_html,
+    )
+    from photomask.chip.exporters import export
+    from photomask.cli.presentation import show_report
+    from photomask.zoo import calibration_set, load, test_set
+
+    say = messages().print
+    say(f"capturing {MODEL}, calibrating on {CALIBRATION_IMAGES} training images")
+    model, (images, _) = load(MODEL), calibration_set(CALIBRATION_IMAGES)
+    prepared = prepare(model, load_recipe("w8a8"), images[:1])
+    calibrate(prepared, show_progress(images.split(CALIBRATION_BATCH), "calibrating"))
+    program = convert(prepared, load_target("asic"))
+    pictures, labels = test_set()
+    say(f"verifying on {len(pictures):,} test images")
+    report = verify(
+        program,
+        model,
+        pictures,
+        labels,
+        graph=prepared.graph,
+        oracle_samples=64,
+        layer_samples=128,
+        study_samples=256,
+        progress=show_progress,
+    )
+    golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])
+    export(program, output_folder, golden, formats=["hex"], samples=GOLDEN_SAMPLES)
+    write_html(report, output_folder / "report.html")
+    show_report(report)
+    first, engine = report.outputs[0], report.engine
+    summary = {
+        "float_top1": first.float_top1,
+        "integer_top1": first.integer_top1,
+        "top1_agreement": first.agreement,
+        "output_sqnr_db": round(first.sqnr_db, 2),
+        "engine_mismatches": engine.mismatches,
+        "integers_compared": engine.integers,
+        "images": report.samples,
+        "program_bytes": report.totals.integer_bytes,
+        "passed": report.passed,
+        "output": str(output_folder),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    typer.echo(json.dumps(summary))
+    raise typer.Exit(0 if report.passed else 1)

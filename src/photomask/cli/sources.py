@@ -1,0 +1,107 @@
+"""Data by what a user types."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from photomask.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+TEST_SETS = ("fashion_mnist",)
+
+
+def load_inputs(source: str, samples: int | None) -> "Tensor":
+    """Loads real inputs.
+
+    Args:
+        source: a data set of the zoo, a `.npy` file, or `path/to/file.py:function`.
+        samples: how many to take from the front; None takes all.
+
+    Raises:
+        UsageError: there is no such source, or fewer samples.
+        DataError: no images, no float values, NaN or infinity, or a damaged file.
+    """
+    from photomask.zoo import load_images
+
+    return _first(load_images(_zoo_name(source)), samples, source)
+
+
+def load_test_data(
+    source: str, labels: Path | None, samples: int | None
+) -> "tuple[Tensor, Tensor | None]":
+    """Loads real inputs and, where there are any, the right classes.
+
+    Args:
+        source: as for `load_inputs`; `fashion-mnist` is the test set, with its labels.
+        labels: `.npy` file of integers.
+        samples: how many to take from the front; None takes all.
+
+    Raises:
+        UsageError: there is no such source, or fewer samples.
+        DataError: the data cannot be used.
+    """
+    import torch
+
+    if _zoo_name(source) in TEST_SETS:
+        from photomask.zoo import test_set
+
+        images, classes = test_set()
+        if labels is not None:
+            classes = torch.from_numpy(load_array(labels))
+        return _first(images, samples, source), classes[:samples]
+    images = load_inputs(source, samples)
+    if labels is None:
+        return images, None
+    return images, torch.from_numpy(load_array(labels))[: len(images)]
+
+
+def load_array(path: Path) -> "np.ndarray":
+    """Reads a `.npy` file.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it is no plain array of numbers.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise UsageError(f"no file {path}")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} is not a plain .npy array: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        raise DataError(f"{path} is not a plain .npy array of numbers")
+    return array
+
+
+def _zoo_name(source: str) -> str:
+    """Data sets may be written with a hyphen, as their authors do."""
+    return source.replace("-", "_") if "." not in source and ":" not in source else source
+
+
+def _first(images: "Tensor", samples: int | None, source: str) -> "Tensor":
+    if samples is not None and not 1 <= samples <= len(images):
+        raise UsageError(f"{source} holds {len(images)} samples, asked for {samples}")
+    return images[:samples]
+
+
+def save_arrays(path: Path, arrays: "dict[str, np.ndarray]") -> None:
+    """Writes one array to a `.npy` file, or several to one file each, with their names.
+
+    Raises:
+        ExportError: the disk refused a file.
+    """
+    import io
+
+    import numpy as np
+
+    from photomask.documents import write_file
+
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        single = len(arrays) == 1
+        write_file(path if single else path.with_suffix(f".{name}.npy"), buffer.getvalue())

@@ -1,0 +1,31 @@
+"""What every report is made of: measures, checks against thresholds, and pages.
+
+A pipeline measures with `metrics`, judges with `Check`, and describes its findings as a `Page`,
+which is shown in a terminal or written as one self-contained HTML file.
+"""
+
+from photomask.report.checks import Check
+from photomask.report.html import write_page
+from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
+from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
+from photomask.report.progress import Progress, without_progress
+from photomask.report.terminal import print_page, render_text
+
+__all__ = [
+    "SQNR_LIMIT_DB",
+    "Cell",
+    "Check",
+    "Column",
+    "Figure",
+    "NoiseMeter",
+    "Page",
+    "Progress",
+    "Row",
+    "Section",
+    "Tone",
+    "Top1Meter",
+    "print_page",
+    "render_text",
+    "without_progress",
+    "write_page",
+]

@@ -1,0 +1,75 @@
+"""Shows a page in a terminal."""
+
+import io
+from typing import TYPE_CHECKING
+
+from photomask.report.page import Cell, Column, Page, Section, Tone
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+STYLES = {
+    Tone.PLAIN: "",
+    Tone.GOOD: "green",
+    Tone.WARN: "yellow",
+    Tone.BAD: "bold red",
+    Tone.QUIET: "dim",
+}
+
+
+def print_page(page: Page, console: "Console") -> None:
+    """Prints verdict, facts and tables; figures are left out."""
+    from rich.text import Text
+
+    for section in page.sections:
+        if not section.in_terminal or not section.rows:
+            continue
+        console.print()
+        console.print(Text(section.title, style="bold"))
+        if section.text:
+            console.print(Text(section.text, style="dim"))
+        console.print(_table(section))
+    console.print()
+    for name, value in page.facts:
+        console.print(Text(f"{name:<24}", style="dim").append(value, style="default not dim"))
+    console.print()
+    console.print(Text(page.verdict, style="bold green" if page.passed else "bold red"))
+    for reason in page.reasons:
+        console.print(Text(f"  {reason}", style="red"))
+
+
+def render_text(page: Page, width: int = 100) -> str:
+    """Returns the page as plain text."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False)
+    print_page(page, console)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().strip("\n").splitlines())
+
+
+def _table(section: Section) -> "Table":
+    from rich.table import Table
+
+    shown = [i for i, column in enumerate(section.columns) if column.in_terminal]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index in shown:
+        _add_column(table, section.columns[index])
+    for row in section.rows:
+        table.add_row(*(_text(row[index]) for index in shown))
+    return table
+
+
+def _add_column(table: "Table", column: Column) -> None:
+    if column.number:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    else:
+        table.add_column(column.title, justify="left", overflow="ellipsis", no_wrap=True)
+
+
+def _text(cell: Cell | str) -> "Text":
+    from rich.text import Text
+
+    return Text(cell) if isinstance(cell, str) else Text(cell.text, style=STYLES[cell.tone])
