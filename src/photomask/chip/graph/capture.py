@@ -187,7 +187,8 @@ def source_of(traced: TracedNode) -> str:
 def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> FloatGraph:
     """Captures a model as a float graph that provably computes the same.
 
-    The model is copied and put in evaluation mode; it is never changed.
+    The model is copied, moved to the CPU as float32 and put in evaluation mode; the original is
+    never changed.
 
     Args:
         model: any module that `torch.export` captures.
@@ -201,7 +202,7 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
     """
     examples = [example] if isinstance(example, Tensor) else list(example)
     examples = [_two_samples(x) for x in examples]
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     check_weights(frozen)
     try:
         with torch.no_grad(), warnings.catch_warnings():
