@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -25,6 +26,7 @@ HEAVY = {
 }
 
 
+@cache
 def modules_after(statement: str) -> set[str]:
     """Returns the top-level modules that a fresh interpreter has imported after a statement."""
     listing = "print(*{name.partition('.')[0] for name in sys.modules})"
@@ -37,7 +39,11 @@ def test_the_package_imports_neither_torch_nor_numpy():
     assert not modules_after("import photomask") & (HEAVY | {"torch", "numpy", "pydantic"})
 
 
-@pytest.mark.parametrize("name", ["chip", "zoo"])
+def test_the_command_line_starts_without_torch():
+    assert not modules_after("import photomask.cli") & {"torch", "numpy", "jinja2", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", ["chip", "zoo", "report"])
 def test_a_cold_import_takes_nothing_optional(name: str):
     by_torch = modules_after("import torch")
     assert not (modules_after(f"import photomask.{name}") - by_torch) & HEAVY

@@ -1,0 +1,146 @@
+"""Every page's code is run, every link is followed, every table is compared with the code."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photomask.chip.graph.lowering import LOWERINGS
+from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
+from photomask.chip.operators import AnyOperator
+from photomask.chip.recipe import PRESETS as RECIPES
+from photomask.chip.target import PRESETS as TARGETS
+from photomask.chip.target import Target
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPERATORS_PAGE = ROOT / "docs" / "supported-operators.md"
+TARGETS_PAGE = ROOT / "docs" / "targets.md"
+RECIPES_PAGE = ROOT / "docs" / "recipes-and-quantizers.md"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """Yields the fenced blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield Block(found[1], found[2], text[: found.start(2)].count("\n"))
+
+
+def run_command_line(line: str) -> None:
+    """Runs one `photomask …` line in this process; a comment may name another exit status."""
+    from photomask.cli import main
+
+    command, _, comment = line.partition("#")
+    expected = int(found[1]) if (found := re.search(r"exit status (\d)", comment)) else 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", shlex.split(command))
+        try:
+            status = main()
+        except SystemExit as end:
+            status = end.code
+    assert (status or 0) == expected, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Blocks run top to bottom, in one namespace and one empty folder a page."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for block in blocks_of(page):
+        if block.language == "python":
+            code = "\n" * block.line + block.code  # so that errors name the page's own lines
+            exec(compile(code, str(page), "exec"), namespace)
+        elif block.language == "json":
+            (tmp_path / f"{page.stem}.json").write_text(block.code, encoding="utf-8")
+        elif block.language == "console":
+            for line in block.code.replace("\\\n", " ").splitlines():
+                if line.startswith("photomask "):
+                    run_command_line(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [link for link in targets if link and not link.startswith(("http:", "https:"))]
+    assert not [link for link in local if not (page.parent / link).exists()]
+
+
+def rows_of(page: Path, heading: str) -> list[list[str]]:
+    """Returns the cells of the table under a heading, header and rule left out."""
+    section = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    section = re.split(r"^## ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def quoted(cell: str) -> list[str]:
+    """Returns what a cell writes as code."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_page_of_operators_names_all_that_are_lowered_and_no_others():
+    rows = rows_of(OPERATORS_PAGE, "What is captured")
+    named = [name for row in rows for name in quoted(row[0])]
+    assert len(named) == len(set(named))
+    assert set(named) == {*LOWERINGS, *FUNCTIONS, *CLAMPS, "prelu"}
+
+
+def test_the_page_of_operators_names_all_integer_operators():
+    kinds = {operator.model_fields["kind"].default for operator in AnyOperator.__origin__.__args__}
+    rows = rows_of(OPERATORS_PAGE, "What a program consists of")
+    assert {quoted(row[0])[0] for row in rows} == kinds
+
+
+def test_the_table_of_targets_is_what_the_presets_are():
+    rows = rows_of(TARGETS_PAGE, "Presets")
+    assert {quoted(row[0])[0]: row[1:-1] for row in rows} == {
+        name: described(target) for name, target in TARGETS.items()
+    }
+
+
+def described(target: Target) -> list[str]:
+    """Returns a target as the cells of its row."""
+    multiplier = "shift only" if target.power_of_two_only else f"{target.multiplier_bits} bits"
+    return [
+        target.rounding.value,
+        multiplier,
+        f"{target.shift_min}…{target.shift_max}, "
+        + ("per channel" if target.per_channel_shift else "per operator"),
+        widths(target.weight_bits),
+        widths(target.activation_bits) + ("" if target.unsigned_activations else " signed"),
+        target.zero_points.value,
+    ]
+
+
+def widths(bits: tuple[int, ...]) -> str:
+    """Returns widths as `2…16` or `4, 8`."""
+    if len(bits) > 2 and bits == tuple(range(bits[0], bits[-1] + 1)):
+        return f"{bits[0]}…{bits[-1]}"
+    return ", ".join(map(str, bits))
+
+
+def test_the_table_of_fields_names_every_field_of_a_target():
+    rows = rows_of(TARGETS_PAGE, "Fields")
+    named = [name for row in rows for name in quoted(row[0])]
+    assert sorted(named) == sorted(set(Target.model_fields) - {"schema_version"})
+
+
+def test_the_table_of_recipes_names_all_presets():
+    rows = rows_of(RECIPES_PAGE, "Presets")
+    assert [quoted(row[0])[0] for row in rows] == list(RECIPES)
