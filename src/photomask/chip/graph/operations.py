@@ -7,7 +7,7 @@ operators stand for it is decided in `photomask.chip.conversion`.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -256,7 +256,7 @@ class AdaptiveAveragePool(Operation):
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One pooling."""
-        pool = F.adaptive_avg_pool2d if len(self.output_size) == 2 else F.adaptive_avg_pool1d
+        pool: Any = F.adaptive_avg_pool2d if len(self.output_size) == 2 else F.adaptive_avg_pool1d
         return pool(inputs[0], self.output_size)
 
 

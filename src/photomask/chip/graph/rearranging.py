@@ -90,8 +90,9 @@ def _slice(call: Call) -> Value:
         index: Any = call["index"]
         start, stop, step = index % size, index % size + 1, 1
     elif "narrow" in str(call.traced.target):
-        begin, length = call["start"], call["length"]
-        start, stop, step = begin, begin + length, 1  # type: ignore[operator]
+        begin: Any = call["start"]
+        length: Any = call["length"]
+        start, stop, step = begin, begin + length, 1
     else:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
     if (start, stop, step) == (0, size, 1):
@@ -111,7 +112,7 @@ def _split(call: Call) -> Value:
     axis = dim % len(shape)
     if axis == 0:
         raise CannotLower("it splits the batch axis")
-    pieces: list[str] = []
+    pieces: list[EdgeName] = []
     start = 0
     for result in call.traced.meta["val"]:
         length = 1 if "unbind" in str(call.traced.target) else result.shape[axis]
