@@ -134,7 +134,11 @@ def verify(
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
     from photomask.documents import read_text, write_file
+    from photomask.report import check_drawing
     from photomask.zoo import load_model
+
+    if html is not None:
+        check_drawing()
 
     limits = (
         Thresholds.parse(read_text(thresholds), str(thresholds)) if thresholds else Thresholds()

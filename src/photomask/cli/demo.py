@@ -44,7 +44,10 @@ def chip(
     )
     from photomask.chip.exporters import export
     from photomask.cli.presentation import show_report
+    from photomask.report import check_drawing
     from photomask.zoo import calibration_set, load, test_set
+
+    check_drawing()
 
     say = messages().print
     say(f"capturing {MODEL}, calibrating on {CALIBRATION_IMAGES} training images")
@@ -62,7 +65,7 @@ def chip(
         graph=prepared.graph,
         oracle_samples=64,
         layer_samples=128,
-        study_samples=256,
+        study_samples=128,
         progress=show_progress,
     )
     golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])

@@ -5,6 +5,7 @@ which is shown in a terminal or written as one self-contained HTML file.
 """
 
 from photomask.report.checks import Check
+from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
@@ -16,7 +17,9 @@ __all__ = [
     "Cell",
     "Check",
     "Column",
+    "Drawing",
     "Figure",
+    "Ink",
     "NoiseMeter",
     "Page",
     "Progress",
@@ -24,6 +27,8 @@ __all__ = [
     "Section",
     "Tone",
     "Top1Meter",
+    "check_drawing",
+    "plain_axes",
     "print_page",
     "render_text",
     "without_progress",

@@ -150,7 +150,9 @@ class MultiplierCost(Document):
     activations_changed: float | None
     """The same of all activations."""
     largest_difference: int | None
-    """Between activations, in units of the last bit."""
+    """Between activations that are no outputs, in units of the last bit."""
+    output_sqnr_db: float | None
+    """Of the first output against the float model."""
     agreement: float | None
     """Percentage of samples in the float model's class."""
     top1: float | None

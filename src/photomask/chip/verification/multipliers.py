@@ -13,7 +13,7 @@ from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.outputs import Reference, is_classes
 from photomask.chip.verification.rescaling import with_multiplier_bits
 from photomask.errors import DocumentError, TargetError
-from photomask.report import Progress, Top1Meter
+from photomask.report import NoiseMeter, Progress, Top1Meter
 
 
 @dataclass
@@ -27,6 +27,7 @@ class _Variant:
     activations: int = 0
     activations_changed: int = 0
     largest: int = 0
+    noise: NoiseMeter = field(default_factory=NoiseMeter)
     top1: Top1Meter = field(default_factory=Top1Meter)
 
 
@@ -94,12 +95,16 @@ def _compare(
             changed = int(difference.count_nonzero())
             variant.activations += found.numel()
             variant.activations_changed += changed
-            variant.largest = max(variant.largest, int(difference.max()))
-            if name in variant.program.outputs:
-                variant.outputs += found.numel()
-                variant.outputs_changed += changed
-            if name == variant.program.outputs[0] and is_classes(tuple(found.shape)):
-                variant.top1.add(floats[0], found.cpu(), labels)
+            if name not in variant.program.outputs:
+                variant.largest = max(variant.largest, int(difference.max()))
+                continue
+            variant.outputs += found.numel()
+            variant.outputs_changed += changed
+            if name == variant.program.outputs[0]:
+                edge, scores = variant.program.edges[name], found.cpu()
+                variant.noise.add(floats[0], edge.dequantize(scores))
+                if is_classes(edge.shape):
+                    variant.top1.add(floats[0], scores, labels)
 
 
 def _activations(variant: _Variant, codes: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -125,6 +130,7 @@ def _cost(
             outputs_changed=None,
             activations_changed=None,
             largest_difference=None,
+            output_sqnr_db=None,
             agreement=None,
             top1=None,
         )
@@ -136,6 +142,7 @@ def _cost(
         outputs_changed=100 * variant.outputs_changed / max(1, variant.outputs),
         activations_changed=100 * variant.activations_changed / max(1, variant.activations),
         largest_difference=variant.largest,
+        output_sqnr_db=variant.noise.sqnr_db,
         agreement=variant.top1.agreement if variant.top1.samples else None,
         top1=variant.top1.found_top1 if labelled else None,
     )

@@ -197,9 +197,10 @@ def _multiplier_error(layer: LayerReport) -> Cell:
 _MULTIPLIER_COLUMNS = (
     Column("bits"),
     Column("largest error"),
-    Column("outputs changed"),
+    Column("outputs changed", in_terminal=False),
     Column("activations changed"),
     Column("by at most"),
+    Column("output SQNR"),
     Column("same class"),
     Column("top-1"),
 )
@@ -207,17 +208,36 @@ _MULTIPLIER_COLUMNS = (
 
 def _multiplier_section(study: MultiplierStudy) -> Section:
     text = (
-        f"The same program with rescaling multipliers of other widths, {study.samples} samples; "
-        f"changed against {study.reference_bits} bits. Same class: as the float model."
-    )
+        f"The same program with rescaling multipliers of other widths, {study.samples} samples, "
+        f"beside {study.reference_bits} bits. {_narrower_text(study)}"
+    ).rstrip()
     rows = [_multiplier_row(cost) for cost in study.costs]
     return Section("What a multiplier of k bits costs", text, _MULTIPLIER_COLUMNS, rows)
+
+
+def _narrower_text(study: MultiplierStudy) -> str:
+    """What the next narrower multiplier costs, in a sentence."""
+    possible = [cost for cost in study.costs if cost.problem is None]
+    chosen = next((cost for cost in possible if cost.chosen), None)
+    narrower = [cost for cost in possible if chosen is not None and cost.bits < chosen.bits]
+    if chosen is None or not narrower:
+        return ""
+    cost = narrower[-1]
+    text = (
+        f"{cost.bits} bits change {_small_percent(cost.activations_changed or 0.0)} of the "
+        f"activations, by at most {cost.largest_difference} units of the last bit; the output's "
+        f"SQNR is {_db(cost.output_sqnr_db or 0.0)} instead of {_db(chosen.output_sqnr_db or 0.0)}"
+    )
+    if cost.agreement is None or chosen.agreement is None:
+        return f"{text}."
+    same, before = _percent(cost.agreement), _percent(chosen.agreement)
+    return f"{text}, and {same} of the samples keep the float model's class instead of {before}."
 
 
 def _multiplier_row(cost: MultiplierCost) -> Row:
     bits = Cell(f"{cost.bits}" + (" (chosen)" if cost.chosen else ""))
     if cost.problem is not None:
-        return (bits, Cell("impossible", Tone.WARN, hint=cost.problem), "", "", "", "", "")
+        return (bits, Cell("impossible", Tone.WARN, hint=cost.problem), *[""] * 6)
     changed, all_changed = cost.outputs_changed or 0.0, cost.activations_changed or 0.0
     return (
         bits,
@@ -225,6 +245,7 @@ def _multiplier_row(cost: MultiplierCost) -> Row:
         Cell(_small_percent(changed), bar=changed / 100),
         Cell(_small_percent(all_changed), bar=all_changed / 100),
         f"{cost.largest_difference} LSB",
+        "–" if cost.output_sqnr_db is None else _db(cost.output_sqnr_db),
         _percent(cost.agreement),
         _percent(cost.top1),
     )
@@ -257,14 +278,14 @@ _ACCUMULATOR_CAPTION = (
     "Bits that the sums are proven to need at most, and bits that the samples did need. The line "
     "is the width of the target's accumulator."
 )
-_MULTIPLIER_CAPTION = "Share of integers that differ from those of the widest multiplier."
+_MULTIPLIER_CAPTION = "What narrower multipliers change, and what that does to the output."
 
 
 def _ranges_section(pictures: dict[str, Callable[[], str]]) -> Section:
     weights = Figure("Weights", "Integers in the range of their format.", pictures["weights"])
     activations = Figure(
         "Activations",
-        "Float values in the range of their format, which is shaded; what lies outside is cut off.",
+        "Float values in the range of their format; what lies outside, in red, is cut off.",
         pictures["activations"],
     )
     return Section("Values and their ranges", "", figures=[weights, activations])
