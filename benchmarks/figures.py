@@ -1,0 +1,187 @@
+"""Writes the measured figures into README.md, between its two markers, from the rows alone.
+
+Of each subject and metric the newest row counts. Without the markers nothing is written.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rows import FOLDER, SKIPPED, read
+
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- figures -->", "<!-- /figures -->"
+
+Row = dict[str, str]
+Table = list[tuple[str, ...]]
+
+
+def main() -> int:
+    """Writes, or checks, the section; the exit status of a check is 1 if it is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--results", type=Path, default=FOLDER)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    arguments = parser.parse_args()
+    text = arguments.readme.read_text(encoding="utf-8") if arguments.readme.is_file() else ""
+    updated = with_figures(text, render(arguments.results))
+    if updated is None:
+        print(f"{arguments.readme.name} has no {START} ... {END}: nothing to write")
+        return 0
+    if arguments.check:
+        print("up to date" if updated == text else "out of date: run benchmarks/figures.py")
+        return int(updated != text)
+    arguments.readme.write_text(updated, encoding="utf-8")
+    return 0
+
+
+def with_figures(text: str, figures: str) -> str | None:
+    """Returns a text with new figures between its markers; None if it has no markers."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    return f"{before}{start}\n\n{figures}\n\n{end}{after}" if start and end else None
+
+
+def render(folder: Path) -> str:
+    """Returns every table that has rows, as Markdown."""
+    sections = []
+    for title, name, build in SECTIONS:
+        rows = [row for row in read(name, folder) if row["metric"] != SKIPPED]
+        if rows and (table := build(rows)):
+            origin = f"`benchmarks/{name}.py`, {origin_of(rows)}"
+            sections.append(f"**{title}**\n\n{markdown(table)}\n\n<sub>{origin}</sub>")
+    return "\n\n".join(sections)
+
+
+def origin_of(rows: Sequence[Row]) -> str:
+    """Says on what and when rows were measured."""
+    devices = ", ".join(dict.fromkeys(f"{row['device']}" for row in rows))
+    last = rows[-1]
+    return (
+        f"{devices}, {last['cores']} cores, PyTorch {last['torch']}, "
+        f"{max(row['date'] for row in rows)[:10]}"
+    )
+
+
+def markdown(table: Table) -> str:
+    """Returns rows of cells as a Markdown table; the first is the head."""
+    head, *body = table
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def grid(rows: Sequence[Row], corner: str, cell: Callable[[list[Row]], str]) -> Table:
+    """Returns one line for each implementation and one column for each network."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    names = list(dict.fromkeys(row["implementation"] for row in rows))
+    table: Table = [(corner, *networks)]
+    for name in names:
+        cells = [
+            cell([r for r in rows if r["implementation"] == name and r["network"] == network])
+            for network in networks
+        ]
+        table.append((_versioned(name, rows), *cells))
+    return table
+
+
+def _versioned(name: str, rows: Sequence[Row]) -> str:
+    version = next(row["version"] for row in rows if row["implementation"] == name)
+    return f"{name} ({version})" if version != "not installed" else name
+
+
+def _value(rows: Sequence[Row], metric: str, digits: int, *, unit: bool = True) -> str:
+    for row in rows:
+        if row["metric"] == metric:
+            text = f"{float(row['value']):.{digits}f}"
+            return f"{text} {row['unit']}".strip() if unit else text
+    return "–"
+
+
+def accuracy(rows: Sequence[Row]) -> Table:
+    """Top-1 of everyone on both networks."""
+    return grid(rows, "top-1, 10,000 test images", lambda cell: _value(cell, "top1", 2))
+
+
+def agreement(rows: Sequence[Row]) -> Table:
+    """Agreement with the float network, and signal to noise."""
+    names = list(dict.fromkeys(row["implementation"] for row in rows))
+    table: Table = [("MobileNetV2, ImageNet weights", "top-1 agreement with float", "SQNR")]
+    for name in names:
+        own = [row for row in rows if row["implementation"] == name]
+        cells = (_value(own, "agreement", 1), _value(own, "sqnr", 1))
+        table.append((_versioned(name, rows), *cells))
+    return table
+
+
+def exactness(rows: Sequence[Row]) -> Table:
+    """Integers compared and mismatches."""
+    table: Table = [("network", "torch engine on", "images", "integers compared", "mismatches")]
+    for row in rows:
+        if row["metric"] != "integers":
+            continue
+        keys = ("network", "implementation", "device")
+        own = [r for r in rows if all(r[key] == row[key] for key in keys)]
+        label = f"{row['network']}, {row['implementation'].partition(' ')[2]}"
+        images = row["note"].partition(" ")[0]
+        mismatches = _value(own, "mismatches", 0, unit=False)
+        table.append((label, row["device"], images, f"{int(float(row['value'])):,}", mismatches))
+    return table
+
+
+def flow_time(rows: Sequence[Row]) -> Table:
+    """Seconds from a float model to integers, beside the peers."""
+    table: Table = [("float model to integers", "network", "seconds", "peak memory")]
+    for row in rows:
+        if row["metric"] in ("float model to integers", "capture to export"):
+            keys = ("network", "implementation")
+            own = [r for r in rows if all(r[key] == row[key] for key in keys)]
+            name = _versioned(row["implementation"], own)
+            if row["metric"] == "capture to export":
+                name += ", " + row["metric"]
+            cells = (_value(own, row["metric"], 1, unit=False), _value(own, "peak memory", 1))
+            table.append((name, row["network"], *cells))
+    return table
+
+
+def engine_speed(rows: Sequence[Row]) -> Table:
+    """Images per second of the float model and the engines, device by device."""
+    table: Table = []
+    for device in dict.fromkeys(row["device"] for row in rows):
+        own = [r for r in rows if r["device"] == device and r["metric"] == "speed"]
+        if own:
+            found = grid(
+                own, "images per second", lambda cell: _value(cell, "speed", 1, unit=False)
+            )
+            table.extend(found if not table else found[1:])
+    return table
+
+
+def _speed(cell: Sequence[Row]) -> str:
+    return _value(cell, "speed", 1, unit=False)
+
+
+def generality(rows: Sequence[Row]) -> Table:
+    """Networks that nobody wrote a line for."""
+    head = ("timm, random weights", "steps", "integers compared", "mismatches", "SQNR", "seconds")
+    table: Table = [head]
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        counts = (_value(own, metric, 0, unit=False) for metric in ("steps", "integers"))
+        mismatches = _value(own, "mismatches", 0, unit=False)
+        times = _value(own, "conversion", 1, unit=False)
+        table.append((network, *counts, mismatches, _value(own, "sqnr", 1), times))
+    return table
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
+    ("Fashion-MNIST accuracy", "accuracy", accuracy),
+    ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
+    ("Every integer is the oracle's", "exactness", exactness),
+    ("Time of the flow", "flow_time", flow_time),
+    ("Speed of the engines", "engine_speed", engine_speed),
+    ("Networks without a line of code about them", "generality", generality),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""One measurement of `flow_time.py`, in a process of its own; prints one JSON object."""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from networks import stand_in_for_torchvision_operators, timm_model
+from ours import make_program
+from peers import PEERS
+from photomask import zoo
+from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+from photomask.chip.exporters import export
+from photomask.chip.verification import verify
+
+TESTED = 16
+"""Crops for verification: signal and noise on all, both engines on the first two."""
+
+
+def run(options: list[str]) -> None:
+    """Runs one part and prints what it measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["flow", "stages"])
+    parser.add_argument("--implementation", default="photomask w8a8-minmax")
+    parser.add_argument("--recipe", default="w8a8")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(options)
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    answer = flow(arguments) if arguments.part == "flow" else stages(arguments)
+    answer["peak_gib"] = peak_gib()
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+
+
+def flow(arguments: argparse.Namespace) -> dict:
+    """Times one implementation on ResNet-18."""
+    stand_in_for_torchvision_operators()
+    model = timm_model("resnet18")
+    torch.manual_seed(1)
+    images = torch.randn(arguments.images, 3, arguments.size, arguments.size)
+    peer = PEERS.get(arguments.implementation)
+    package = peer.package if peer else "photomask"
+    if peer and peer.missing:
+        return {"package": package, "skipped": peer.missing}
+    if peer:
+        peer.load()
+    start = time.perf_counter()
+    try:
+        if peer:
+            peer(model, images)
+        else:
+            make_program(model, arguments.implementation.split()[-1], images)
+    except Exception as error:  # noqa: BLE001 - a peer may fail in any way; the row says how
+        return {"package": package, "skipped": f"{type(error).__name__}: {error}"}
+    return {"package": package, "seconds": time.perf_counter() - start}
+
+
+def stages(arguments: argparse.Namespace) -> dict:
+    """Times our whole flow on MobileNetV2, stage by stage."""
+    model = zoo.load("mobilenet_v2")
+    images = zoo.photograph_crops(arguments.images, size=arguments.size)
+    test = zoo.photograph_crops(TESTED, size=arguments.size, seed=1)
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    prepared = prepare(model, load_recipe(arguments.recipe), images[:1])
+    clock.lap("capture and prepare")
+    calibrate(prepared, images)
+    clock.lap("calibrate")
+    program = convert(prepared, load_target("asic"))
+    clock.lap("convert")
+    report = verify(
+        program, model, test, graph=prepared.graph, oracle_samples=2, multiplier_widths=()
+    )
+    clock.lap("verify")
+    with tempfile.TemporaryDirectory() as folder:
+        export(program, Path(folder) / "export", program.quantize_input(test[:2]))
+        clock.lap("export")
+    return {
+        "stages": seconds,
+        "mismatches": report.engine.mismatches,
+        "sqnr_db": report.outputs[0].sqnr_db,
+    }
+
+
+class _Clock:
+    """Writes the seconds since the last lap."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self._seconds = seconds
+        self._start = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._seconds[name] = now - self._start
+        self._start = now
+
+
+def peak_gib() -> float:
+    """Returns this process's largest resident set so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
