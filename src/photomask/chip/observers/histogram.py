@@ -9,7 +9,7 @@ from photomask.chip.observers.base import Observer
 
 BINS = 4096
 """At least half of them are in use as soon as two different values were seen."""
-_CHUNK = 1 << 18  # values counted at a time: the scratch buffers stay in the cache
+_CHUNK = 1 << 20  # values counted at a time: the scratch buffers stay in the cache
 _SMALLEST_EXPONENT = -100
 
 
