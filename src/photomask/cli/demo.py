@@ -3,11 +3,14 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from photomask.cli.console import messages, show_progress
+
+if TYPE_CHECKING:
+    from photomask.chip import Report
 
 app = typer.Typer(
     help="See a whole pipeline work, on what comes with the package.", no_args_is_help=True
@@ -72,8 +75,16 @@ def chip(
     export(program, output_folder, golden, formats=["hex"], samples=GOLDEN_SAMPLES)
     write_html(report, output_folder / "report.html")
     show_report(report)
+    seconds = time.perf_counter() - started
+    summary = _summary(report) | {"output": str(output_folder), "seconds": round(seconds, 1)}
+    typer.echo(json.dumps(summary))
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _summary(report: "Report") -> dict[str, object]:
+    """Returns what was measured, for other programs to read."""
     first, engine = report.outputs[0], report.engine
-    summary = {
+    return {
         "float_top1": first.float_top1,
         "integer_top1": first.integer_top1,
         "top1_agreement": first.agreement,
@@ -83,8 +94,4 @@ def chip(
         "images": report.samples,
         "program_bytes": report.totals.integer_bytes,
         "passed": report.passed,
-        "output": str(output_folder),
-        "seconds": round(time.perf_counter() - started, 1),
     }
-    typer.echo(json.dumps(summary))
-    raise typer.Exit(0 if report.passed else 1)

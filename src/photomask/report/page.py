@@ -28,6 +28,7 @@ class Cell:
 
 
 Row = Sequence["Cell | str"]
+"""One line of a table."""
 
 
 @dataclass(frozen=True)
