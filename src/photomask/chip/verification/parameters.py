@@ -43,18 +43,23 @@ def _strays(program: IntegerProgram, step: Step, constants: dict) -> Strays:
     bias = constants["bias"].detach().double().cpu().numpy()
     if weight.shape != parameters["weight"].shape or bias.shape != parameters["bias"].shape:
         return Strays(None, None)
-    biases = _beyond(_bias_errors(program, step, bias), MOST_BIASES, (ROUNDING,))
-    if biases is None:
+    off_biases = _stray(_bias_errors(program, step, bias), MOST_BIASES, (ROUNDING,))
+    if off_biases is None:
         return Strays(None, None)
     errors = _weight_errors(program, step, weight)
-    return Strays(_beyond(errors, MOST_WEIGHTS, (ROUNDING, 2 * ROUNDING)), biases)
+    off_weights = _stray(errors, MOST_WEIGHTS, (ROUNDING, 2 * ROUNDING))
+    if off_weights is None:
+        return Strays(None, int(off_biases.sum()))
+    # A wrong weight is also wrong in the zero-point correction, which the bias holds.
+    off_biases &= ~off_weights.reshape(len(off_biases), -1).any(axis=1)
+    return Strays(int(off_weights.sum()), int(off_biases.sum()))
 
 
-def _beyond(errors: np.ndarray, most: float, limits: tuple[float, ...]) -> int | None:
-    """Counts errors above the first limit that most of them keep."""
+def _stray(errors: np.ndarray, most: float, limits: tuple[float, ...]) -> np.ndarray | None:
+    """Finds errors above the first limit that most of them keep; all but one count as most."""
     for limit in limits:
-        strays = int((errors > limit).sum())
-        if strays <= (1 - most) * errors.size or strays == 0:
+        strays = errors > limit
+        if strays.sum() <= max(1.0, (1 - most) * errors.size) and not strays.all():
             return strays
     return None
 

@@ -22,18 +22,21 @@ LONGEST_INCHES = 11.0
 
 
 def figures_of(report: Report) -> dict[str, Callable[[], str]]:
-    """Returns what draws each picture, by name.
+    """Returns what draws each picture that there is, by name.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     check_drawing()
-    figures = {
-        "sqnr": partial(draw_sqnr, report.layers),
-        "weights": partial(draw_weights, report.layers),
-        "activations": partial(draw_activations, report.layers),
-        "accumulators": partial(draw_accumulators, report.layers, report.target.accumulator_bits),
+    layers, bits = report.layers, report.target.accumulator_bits
+    figures: dict[str, Callable[[], str]] = {
+        "sqnr": partial(draw_sqnr, layers),
+        "activations": partial(draw_activations, layers),
     }
+    if any(layer.weight is not None for layer in layers):
+        figures["weights"] = partial(draw_weights, layers)
+    if any(layer.accumulator is not None for layer in layers):
+        figures["accumulators"] = partial(draw_accumulators, layers, bits)
     if report.multipliers is not None:
         figures["multipliers"] = partial(draw_multipliers, report.multipliers)
     return figures

@@ -1,6 +1,7 @@
 """A verification report as a page: what is said first, and what stands in the tables."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from photomask.chip.verification.documents import (
     LayerReport,
@@ -258,37 +259,43 @@ def _with_pictures(
     found = []
     for section in sections:
         if section.title == "Layers":
-            figure = Figure("", "Signal over quantization noise, layer by layer.", pictures["sqnr"])
-            found.append(Section("Signal and noise", "", figures=[figure]))
-            found.append(_ranges_section(pictures))
-            figure = Figure("", _ACCUMULATOR_CAPTION, pictures["accumulators"])
-            found.append(Section("Accumulators", "", figures=[figure]))
-            found.append(section)
-        elif section.columns is _MULTIPLIER_COLUMNS:
-            figure = Figure("", _MULTIPLIER_CAPTION, pictures["multipliers"])
-            found.append(
-                Section(section.title, section.text, section.columns, section.rows, [figure])
-            )
-        else:
-            found.append(section)
-    return found
+            found += [_picture_section(title, pictures) for title in _PICTURES]
+        names = ["multipliers"] if section.columns is _MULTIPLIER_COLUMNS else []
+        figures = [Figure("", _CAPTIONS[name], pictures[name]) for name in names]
+        found.append(replace(section, figures=figures))
+    return [section for section in found if section.figures or section.rows]
 
 
-_ACCUMULATOR_CAPTION = (
-    "Bits that the sums are proven to need at most, and bits that the samples did need. The line "
-    "is the width of the target's accumulator."
-)
-_MULTIPLIER_CAPTION = "What narrower multipliers change, and what that does to the output."
-
-
-def _ranges_section(pictures: dict[str, Callable[[], str]]) -> Section:
-    weights = Figure("Weights", "Integers in the range of their format.", pictures["weights"])
-    activations = Figure(
-        "Activations",
-        "Float values in the range of their format; what lies outside, in red, is cut off.",
-        pictures["activations"],
+def _picture_section(title: str, pictures: dict[str, Callable[[], str]]) -> Section:
+    headed = _PICTURES[title]
+    return Section(
+        title,
+        figures=[
+            Figure(heading, _CAPTIONS[name], pictures[name])
+            for name, heading in headed.items()
+            if name in pictures
+        ],
     )
-    return Section("Values and their ranges", "", figures=[weights, activations])
+
+
+_PICTURES = {
+    "Signal and noise": {"sqnr": ""},
+    "Values and their ranges": {"weights": "Weights", "activations": "Activations"},
+    "Accumulators": {"accumulators": ""},
+}
+"""Sections before the table of layers: names of their pictures, with headings."""
+_CAPTIONS = {
+    "sqnr": "Signal over quantization noise, layer by layer in the order of computation.",
+    "weights": "Integers in the range of their format.",
+    "activations": (
+        "Float values in the range of their format; what lies outside, in red, is cut off."
+    ),
+    "accumulators": (
+        "Bits that the sums are proven to need at most, and bits that the samples did need. The "
+        "line is the width of the target's accumulator."
+    ),
+    "multipliers": "What narrower multipliers change, and what that does to the output.",
+}
 
 
 def _db(value: float) -> str:
