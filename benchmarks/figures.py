@@ -100,13 +100,16 @@ def _value(rows: Sequence[Row], metric: str, digits: int, *, unit: bool = True) 
 
 def accuracy(rows: Sequence[Row]) -> Table:
     """Top-1 of everyone on both networks."""
-    return grid(rows, "top-1, 10,000 test images", lambda cell: _value(cell, "top1", 2))
+    images = rows[0]["note"].partition(",")[0]
+    return grid(rows, f"top-1, {images}", lambda cell: _value(cell, "top1", 2))
 
 
 def agreement(rows: Sequence[Row]) -> Table:
     """Agreement with the float network, and signal to noise."""
     names = list(dict.fromkeys(row["implementation"] for row in rows))
-    table: Table = [("MobileNetV2, ImageNet weights", "top-1 agreement with float", "SQNR")]
+    images = rows[0]["note"].partition(",")[0]
+    head = f"MobileNetV2, ImageNet weights, {images}"
+    table: Table = [(head, "top-1 agreement with float", "SQNR")]
     for name in names:
         own = [row for row in rows if row["implementation"] == name]
         cells = (_value(own, "agreement", 1), _value(own, "sqnr", 1))
