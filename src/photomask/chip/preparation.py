@@ -3,6 +3,7 @@
 `prepare` decides where quantizers stand; `calibrate` measures data and decides their scales, once.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Concatenate, Input
+from photomask.chip.graph.operations import Clamp, Concatenate, Input, Pad
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
 from photomask.errors import DataError, QuantizerError
@@ -79,7 +80,7 @@ class PreparedModel(nn.Module):
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs):
-            if self._owner[node.name] == node.name:
+            if self._owner[node.name] == node.name or _makes_values(node):
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -97,11 +98,22 @@ class PreparedModel(nn.Module):
                     constants["weight"] = quantizer(constants["weight"])
                 operands = [values[name] for name in node.inputs]
                 values[node.name] = compute(node, operands, constants)
-            if not node.operation.keeps_scale:
+            if not node.operation.keeps_scale or isinstance(node.operation, (Clamp, Pad)):
                 values[node.name] = self.activation_quantizer(node.name)(values[node.name])
             if node.name in self.graph.outputs:
                 found[node.name] = values[node.name]
         return tuple(found[name] for name in self.graph.outputs)
+
+
+def _makes_values(node: Node) -> bool:
+    """Tells whether a node that keeps its input's scale holds values that its input may not reach.
+
+    The lowest possible padding, below every maximum, is none: any code that is low enough will do.
+    """
+    operation = node.operation
+    if isinstance(operation, Pad):
+        return operation.value != 0 and math.isfinite(operation.value)
+    return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)
 
 
 def _key(name: str) -> str:

@@ -10,12 +10,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export.graph_signature import ExportGraphSignature, OutputKind
 from torch.fx import Node as TracedNode
+from torch.utils._pytree import tree_leaves
 
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
+from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.operations import Constant, Input, Operation
 from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
 
@@ -138,6 +142,8 @@ class Builder:
                 operands = [torch.empty(self.shapes[name]) for name in inputs]
             meta = {role: value.to("meta") for role, value in constants.items()}
             shape = tuple(operation.compute(operands, meta).shape)
+        if operation.takes_clamp and len(shape) == 1:
+            raise CannotLower("a sample's result is a single number; keep an axis for it")
         self.shapes[name] = shape
         self.nodes.append(Node(name, operation, tuple(inputs), keys, shape, source_of(traced)))
         return EdgeName(name)
@@ -202,13 +208,10 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
     """
     examples = [example] if isinstance(example, Tensor) else list(example)
     examples = [_two_samples(x) for x in examples]
-    frozen = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    frozen = _copied(model)
     check_weights(frozen)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            # torch.export warns of its own internals' deprecations; the model cannot help it.
-            warnings.simplefilter("ignore", FutureWarning)
-            exported = torch.export.export(frozen, tuple(examples)).run_decompositions({})
+        exported = _export(frozen, examples)
     except Exception as error:
         raise CaptureError(
             f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}: "
@@ -217,7 +220,7 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
     graph = _lower(exported, batch=2)
     with torch.no_grad():
         for batch in (examples, [torch.cat([x, x[:1].flip(-1)]) for x in examples]):
-            expected = _flat(frozen(*batch))
+            expected = _flat(frozen(*(x.clone() for x in batch)))
             difference = largest_difference(graph(*batch), expected)
             if not difference <= EQUALITY_TOLERANCE:
                 raise CaptureError(
@@ -226,6 +229,30 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
                     "the model may depend on the batch size or on data-dependent control flow"
                 )
     return graph
+
+
+def _copied(model: torch.nn.Module) -> torch.nn.Module:
+    """Returns a copy in evaluation mode; weights that a hook computed are copied as they are."""
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, computed).cpu().float().eval().requires_grad_(False)
+    except Exception as error:
+        raise CaptureError(f"{type(model).__name__} cannot be copied: {error}") from error
+
+
+def _export(model: torch.nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch.export warns of its own internals' deprecations; the model cannot help it.
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.export.export(model, tuple(x.clone() for x in examples))
+        if reads_as_functional(exported.graph):
+            return exported
+        return exported.run_decompositions({})
 
 
 def check_weights(model: torch.nn.Module) -> None:
@@ -252,7 +279,7 @@ def _two_samples(x: Tensor) -> Tensor:
 
 
 def _flat(outputs: object) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(outputs)
+    leaves = tree_leaves(outputs)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
@@ -269,7 +296,7 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
         **signature.inputs_to_lifted_tensor_constants,
     }
     problems: list[str] = []
-    outputs: tuple[str, ...] = ()
+    outputs: list[str] = []
     for traced in exported.graph.nodes:
         try:
             if traced.op == "placeholder":
@@ -281,27 +308,47 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
                 builder.values[traced] = lower_call(builder, traced)
             elif traced.op == "output":
                 outputs = _outputs(builder, traced, signature)
-        except CannotLower as error:
+        except (CannotLower, IndexError, RuntimeError, TypeError, ValueError) as error:
             problems.append(_problem(traced, error))
             builder.values[traced] = _placeholder(builder, traced)
     if problems:
         raise UnsupportedOperatorError(
             f"{len(problems)} operator(s) have no integer form:\n" + "\n".join(problems)
         )
-    return FloatGraph(tuple(builder.nodes), outputs, builder.constants).pruned()
+    return FloatGraph(tuple(builder.nodes), tuple(outputs), builder.constants).pruned()
 
 
-def _outputs(builder: Builder, traced: TracedNode, signature: object) -> tuple[str, ...]:
-    values = [builder.values[node] for node in traced.args[0] if isinstance(node, TracedNode)]
-    if not values or not all(isinstance(value, EdgeName) for value in values):
+def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignature) -> list[str]:
+    """Returns the edges that the model returns; None among its results is left out.
+
+    What it wrote into its inputs is no result.
+    """
+    names: list[str] = []
+    results: Any = traced.args[0]
+    for result, spec in zip(results, signature.output_specs, strict=True):
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            raise CaptureError(f"the model changes its buffer {spec.target!r} while it runs")
+        if spec.kind is not OutputKind.USER_OUTPUT or result is None:
+            continue
+        value = builder.values[result] if isinstance(result, TracedNode) else result
+        if not isinstance(value, EdgeName):
+            raise CaptureError(
+                "the model must return tensors that depend on its input, alone or in tuples, lists "
+                f"and dicts; result {len(names)} is a {type(value).__name__} that does not"
+            )
+        names.append(str(value))
+    if not names:
         raise CaptureError("the model must return one or more tensors that depend on its input")
-    return tuple(str(value) for value in values)
+    return names
 
 
-def _problem(traced: TracedNode, error: CannotLower) -> str:
+def _problem(traced: TracedNode, error: Exception) -> str:
     value = traced.meta.get("val")
-    shape = list(value.shape) if isinstance(value, Tensor) else "?"
-    return f"  {traced.name}: {traced.target} {shape} at {source_of(traced)}: {error}"
+    items = value if isinstance(value, (tuple, list)) else [value]
+    shapes = ", ".join(str(list(item.shape)) for item in items if isinstance(item, Tensor))
+    stack = list((traced.meta.get("nn_module_stack") or {}).values())
+    module = f" in {stack[-1][0]!r}" if stack and stack[-1][0] else ""
+    return f"  {traced.name}{module}: {traced.target} {shapes} at {source_of(traced)}: {error}"
 
 
 def _placeholder(builder: Builder, traced: TracedNode) -> Value:

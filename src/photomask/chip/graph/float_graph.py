@@ -1,5 +1,6 @@
 """The float graph: a captured model as a list of nodes, in the order of computation."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -77,15 +78,6 @@ class FloatGraph:
         found = {node.name: value for node, value in self.run(inputs) if node.name in self.outputs}
         return tuple(found[name] for name in self.outputs)
 
-    def replaced(self, changes: Mapping[str, Node | None], **constants: Tensor) -> "FloatGraph":
-        """Returns a graph with some nodes changed (or, where None, removed)."""
-        nodes = [changes.get(node.name, node) for node in self.nodes]
-        return replace(
-            self,
-            nodes=tuple(node for node in nodes if node is not None),
-            constants={**self.constants, **constants},
-        )
-
     def pruned(self) -> "FloatGraph":
         """Returns the graph without nodes and constants that no output needs."""
         needed = set(self.outputs)
@@ -105,23 +97,14 @@ def compute(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor
     return result if node.clamp is None else node.clamp.compute([result], {})
 
 
-def rename(node: Node, old: str, new: str) -> Node:
-    """Returns the node reading edge `new` wherever it read `old`."""
-    return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
-
-
-def redirect(graph: FloatGraph, old: str, new: str) -> FloatGraph:
-    """Returns the graph with every reader of `old`, outputs included, reading `new`."""
-    return replace(
-        graph,
-        nodes=tuple(rename(node, old, new) for node in graph.nodes),
-        outputs=tuple(new if name == old else name for name in graph.outputs),
-    )
-
-
 def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Returns `max |a - b| / max |b|` over all outputs."""
-    return max(
-        float((x - y).abs().max() / y.abs().max().clamp(min=torch.finfo(y.dtype).tiny))
-        for x, y in zip(a, b, strict=True)
-    )
+    """Returns the largest `max |x - y| / max |y|` of the pairs; infinite where it is none."""
+    return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+
+
+def _difference(x: Tensor, y: Tensor) -> float:
+    if x.shape != y.shape:
+        return math.inf
+    largest = y.abs().max().clamp(min=torch.finfo(y.dtype).tiny)
+    difference = float((x - y).abs().max() / largest)
+    return math.inf if math.isnan(difference) else difference

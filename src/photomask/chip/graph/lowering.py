@@ -4,6 +4,7 @@ A lowering reads the call's arguments by the names of the operator's schema and 
 tensor that no input reaches is computed at once, so weights may be computed in the model.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +15,21 @@ from torch.fx import Node as TracedNode
 
 from photomask.chip.graph.capture import Builder, Call, CannotLower, EdgeName, Lowering, Value
 from photomask.chip.graph.operations import (
-    AdaptiveAveragePool,
     Add,
-    AveragePool,
     ChannelAffine,
+    Clamp,
     Concatenate,
     Convolution,
     Linear,
     Matmul,
-    MaxPool,
-    Mean,
     Multiply,
-    Reshape,
+    Slice,
 )
 from photomask.chip.graph.pointwise import lower_pointwise
 from photomask.chip.graph.rearranging import REARRANGING
+from photomask.chip.graph.reducing import REDUCING, per_axis
 
-LOWERINGS: dict[str, Lowering] = dict(REARRANGING)
+LOWERINGS: dict[str, Lowering] = REARRANGING | REDUCING
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
@@ -49,10 +48,16 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
     Raises:
         CannotLower: the operator, or this use of it, has no integer form.
     """
+    if not traced.users:
+        return ()
     if traced.target is operator.getitem:
         source, index = traced.args
-        values = builder.values[source]  # type: ignore[index]
-        return values[index] if isinstance(values, tuple) else values  # type: ignore[index]
+        values: Any = builder.values[source]  # type: ignore[index]
+        if not isinstance(values, (tuple, list)):
+            values = [values]
+        if index >= len(values):  # type: ignore[operator]
+            raise CannotLower(f"result {index} of {source.target} has no integer form")  # type: ignore[union-attr]
+        return values[index]  # type: ignore[index]
     target: Any = traced.target
     if not isinstance(target, torch._ops.OpOverload):
         raise CannotLower("it is no ATen operator")
@@ -97,7 +102,7 @@ def _evaluate(target: Any, arguments: dict[str, object]) -> Value:
 def _convolution(call: Call) -> Value:
     weight = call.constant("weight")
     rank = weight.ndim - 2
-    stride, dilation = _per_axis(call["stride"], rank), _per_axis(call["dilation"], rank)
+    stride, dilation = per_axis(call["stride"], rank), per_axis(call["dilation"], rank)
     padding = call["padding"]
     if padding == "valid":
         pairs = ((0, 0),) * rank
@@ -105,8 +110,9 @@ def _convolution(call: Call) -> Value:
         totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
         pairs = tuple((total // 2, total - total // 2) for total in totals)
     else:
-        pairs = tuple((p, p) for p in _per_axis(padding, rank))
-    bias = call["bias"] if isinstance(call["bias"], Tensor) else torch.zeros(weight.shape[0])
+        pairs = tuple((p, p) for p in per_axis(padding, rank))
+    given = call["bias"]
+    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
     groups: Any = call["groups"]
     return call.emit(
         Convolution(stride, pairs, dilation, groups),
@@ -115,27 +121,26 @@ def _convolution(call: Call) -> Value:
     )
 
 
-def _per_axis(value: object, rank: int) -> tuple[int, ...]:
-    values: Any = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(values) * rank if len(values) == 1 else tuple(values)
-
-
 @lowers("linear")
 def _linear(call: Call) -> Value:
     if not isinstance(call["weight"], Tensor):
         raise CannotLower("its weight depends on the input")
     weight = call.constant("weight")
-    bias = call["bias"] if isinstance(call["bias"], Tensor) else torch.zeros(weight.shape[0])
+    given = call["bias"]
+    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
     return call.emit(Linear(), [call.edge("input")], {"weight": weight, "bias": bias})
 
 
 @lowers("addmm")
 def _addmm(call: Call) -> Value:
-    if call["beta"] != 1 or call["alpha"] != 1:
-        raise CannotLower("beta and alpha must be 1")
-    weight = call.constant("mat2").t()
-    bias = call.constant("self").expand(weight.shape[0])
-    return call.emit(Linear(), [call.edge("mat1")], {"weight": weight, "bias": bias})
+    alpha: Any = call["alpha"]
+    beta: Any = call["beta"]
+    weight = call.constant("mat2").t() * alpha
+    bias = call.constant("self") * beta
+    if bias.numel() not in (1, len(weight)):
+        raise CannotLower("its addend is not one number for each output")
+    constants = {"weight": weight, "bias": bias.reshape(-1).expand(len(weight))}
+    return call.emit(Linear(), [call.edge("mat1")], constants)
 
 
 @lowers("matmul", "mm", "bmm")
@@ -145,16 +150,16 @@ def _matmul(call: Call) -> Value:
     if isinstance(weight, Tensor) and weight.ndim == 2:
         constants = {"weight": weight.t(), "bias": torch.zeros(weight.shape[1])}
         return call.emit(Linear(), [call.edge("self")], constants)
-    if min(len(call.shape("self")), len(call.shape(second))) < 3:
-        raise CannotLower("both operands need a batch axis and two more")
+    if min(len(call.shape("self")), len(call.shape(second))) < 2 or len(call.result_shape) < 3:
+        raise CannotLower("both operands need a batch axis and two more, or the second be constant")
     return call.emit(Matmul(), [call.edge("self"), call.edge(second)])
 
 
 @lowers("_native_batch_norm_legit_no_training", "batch_norm")
 def _batch_norm(call: Call) -> Value:
-    mean, variance = call.constant("running_mean"), call.constant("running_var")
-    if call.get("training"):
+    if call.get("training") or call["running_mean"] is None:
         raise CannotLower("it normalises by the statistics of the batch")
+    mean, variance = call.constant("running_mean"), call.constant("running_var")
     scale = torch.rsqrt(variance.double() + call["eps"])  # type: ignore[operator]
     if isinstance(call["weight"], Tensor):
         scale = scale * call.constant("weight").double()
@@ -165,16 +170,20 @@ def _batch_norm(call: Call) -> Value:
     return call.emit(ChannelAffine(), [edge], {"weight": scale.float(), "bias": offset.float()})
 
 
-@lowers("add", "sub", "rsub")
+@lowers("add", "sub", "rsub", "subtract")
 def _add(call: Call) -> Value:
     first, second = call["self"], call["other"]
-    name = "rsub" if "rsub" in str(call.traced.target) else "sub"
-    sign = -1 if "sub" in str(call.traced.target) else 1
-    if abs(call.get("alpha", 1)) != 1:  # type: ignore[arg-type]
-        raise CannotLower("alpha must be 1 or -1")
-    sign *= int(call.get("alpha", 1))  # type: ignore[call-overload]
-    if name == "rsub":
+    name = str(call.traced.target)
+    factor: Any = call.get("alpha", 1)
+    sign = -1 if "sub" in name else 1
+    if "rsub" in name:
         first, second = second, first
+    if abs(factor) == 1:
+        sign *= int(factor)
+    elif isinstance(second, EdgeName):
+        second = lower_pointwise("mul_scalar", call, second, float(factor))
+    else:
+        second = second * factor  # type: ignore[operator]
     return _sum(call, first, second, sign)
 
 
@@ -197,7 +206,9 @@ def _sum(call: Call, first: object, second: object, sign: int) -> Value:
     return call.emit(Add((1, sign)), edges)
 
 
-@lowers("mul", "div.Tensor", "div.Scalar", "true_divide")
+@lowers(
+    "mul", "multiply", "div.Tensor", "div.Scalar", "divide.Tensor", "divide.Scalar", "true_divide"
+)
 def _multiply(call: Call) -> Value:
     first, second = call["self"], call["other"]
     if "div" in str(call.traced.target):
@@ -205,7 +216,8 @@ def _multiply(call: Call) -> Value:
             if isinstance(first, (int, float)):
                 edge = lower_pointwise("reciprocal", call, second)
                 return lower_pointwise("mul_scalar", call, edge, float(first))
-            raise CannotLower("division by an activation has no integer form")
+            inverse = lower_pointwise("reciprocal", call, second)
+            return call.emit(Multiply(), [call.builder.as_edge(first, call), inverse])
         second = 1.0 / second if isinstance(second, Tensor) else 1.0 / float(second)  # type: ignore[arg-type]
     for known, other in ((second, first), (first, second)):
         if isinstance(known, (int, float)) or (isinstance(known, Tensor) and known.numel() == 1):
@@ -226,12 +238,12 @@ def channel_vector(call: Call, known: object, other: object) -> Tensor | None:
         return None
     shape = call.builder.shapes[other]
     padded = (1,) * (len(shape) - known.ndim) + tuple(known.shape)
-    if len(shape) < 3 or len(padded) != len(shape) or known.numel() != shape[1]:
+    if len(shape) < 2 or len(padded) != len(shape) or known.numel() != shape[1]:
         return None
     return known.reshape(-1) if padded[1] == shape[1] else None
 
 
-@lowers("cat", "concatenate")
+@lowers("cat", "concat", "concatenate")
 def _concatenate(call: Call) -> Value:
     rank = len(call.result_shape)
     axis = int(call["dim"]) % rank  # type: ignore[call-overload]
@@ -243,92 +255,31 @@ def _concatenate(call: Call) -> Value:
     return call.emit(Concatenate(axis), list(items))
 
 
-@lowers("max_pool1d", "max_pool2d", "max_pool2d_with_indices")
-def _max_pool(call: Call) -> Value:
-    rank = 1 if "max_pool1d" in str(call.traced.target) else 2
-    kernel = _per_axis(call["kernel_size"], rank)
-    operation = MaxPool(
-        kernel,
-        _per_axis(call["stride"] or kernel, rank),
-        _per_axis(call["padding"], rank),
-        _per_axis(call["dilation"], rank),
-        bool(call["ceil_mode"]),
-    )
-    edge = call.emit(operation, [call.edge("self")])
-    return (edge,) if "with_indices" in str(call.traced.target) else edge
+@lowers("prelu")
+def _prelu(call: Call) -> Value:
+    """With one slope per channel: `max(x, 0) + slope[c] * min(x, 0)`."""
+    slope = call.constant("weight")
+    if slope.numel() == 1:
+        return lower_pointwise("leaky_relu_scalar", call, None, float(slope))
+    positive = call.emit(Clamp(0.0, math.inf), [call.edge("self")])
+    negative = call.emit(Clamp(-math.inf, 0.0), [call.edge("self")])
+    constants = {"weight": slope, "bias": torch.zeros_like(slope)}
+    negative = call.emit(ChannelAffine(), [negative], constants)
+    return call.emit(Add((1, 1)), [positive, negative])
 
 
-@lowers("avg_pool1d", "avg_pool2d")
-def _average_pool(call: Call) -> Value:
-    rank = 1 if "avg_pool1d" in str(call.traced.target) else 2
-    kernel = _per_axis(call["kernel_size"], rank)
-    divisor: Any = call.get("divisor_override")
-    operation = AveragePool(
-        kernel,
-        _per_axis(call["stride"] or kernel, rank),
-        _per_axis(call["padding"], rank),
-        bool(call["ceil_mode"]),
-        bool(call["count_include_pad"]),
-        divisor,
-    )
-    return call.emit(operation, [call.edge("self")])
-
-
-@lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive_average_pool(call: Call) -> Value:
-    sizes: Any = call["output_size"]
-    size = tuple(sizes)
-    spatial = call.shape("self")[-len(size) :]
-    edge = call.edge("self")
-    if spatial == size:
-        return edge
-    if all(n == 1 for n in size):
-        rank = len(call.shape("self"))
-        return call.emit(Mean(tuple(range(rank - len(size), rank)), True), [edge])
-    if any(s % n for s, n in zip(spatial, size, strict=True)):
-        return call.emit(AdaptiveAveragePool(size), [edge])
-    kernel = tuple(s // n for s, n in zip(spatial, size, strict=True))
-    return call.emit(AveragePool(kernel, kernel, (0,) * len(size), False, True, None), [edge])
-
-
-@lowers("adaptive_max_pool1d", "adaptive_max_pool2d")
-def _adaptive_max_pool(call: Call) -> Value:
-    sizes: Any = call["output_size"]
-    spatial = call.shape("self")[-len(sizes) :]
-    if any(s % n for s, n in zip(spatial, sizes, strict=True)):
-        raise CannotLower(f"{spatial} elements do not divide into {tuple(sizes)} equal windows")
-    kernel = tuple(s // n for s, n in zip(spatial, sizes, strict=True))
-    ones = (1,) * len(kernel)
-    edge = call.emit(MaxPool(kernel, kernel, (0,) * len(kernel), ones, False), [call.edge("self")])
-    return (edge,)
-
-
-@lowers("mean.dim", "sum.dim_IntList")
-def _mean(call: Call) -> Value:
-    rank = len(call.shape("self"))
-    dims: Any = call["dim"]
-    axes = tuple(sorted(axis % rank for axis in (dims if dims is not None else range(rank))))
-    if 0 in axes or not axes:
-        raise CannotLower("it reduces over the batch axis")
-    divide = "mean" in str(call.traced.target)
-    return call.emit(Mean(axes, bool(call["keepdim"]), divide), [call.edge("self")])
-
-
-@lowers("amax")
-def _amax(call: Call) -> Value:
+@lowers("glu")
+def _glu(call: Call) -> Value:
     shape = call.shape("self")
-    dims: Any = call["dim"]
-    axes = sorted(axis % len(shape) for axis in dims)
-    if axes != list(range(len(shape) - len(axes), len(shape))) or len(axes) > 2 or len(shape) < 3:
-        raise CannotLower("only the maximum over the last one or two axes has an integer form")
-    kernel = tuple(shape[axis] for axis in axes)
-    ones = (1,) * len(kernel)
-    pooled = call.emit(
-        MaxPool(kernel, kernel, (0,) * len(kernel), ones, False), [call.edge("self")]
+    dim: Any = call["dim"]
+    axis = dim % len(shape)
+    if axis == 0:
+        raise CannotLower("it splits the batch axis")
+    half = shape[axis] // 2
+    value, gate = (
+        call.emit(Slice(axis, start, start + half, 1), [call.edge("self")]) for start in (0, half)
     )
-    if call["keepdim"]:
-        return pooled
-    return call.emit(Reshape(tuple(shape[1 : -len(axes)])), [pooled])
+    return call.emit(Multiply(), [value, lower_pointwise("sigmoid", call, gate)])
 
 
 @lowers("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "new_empty")

@@ -1,13 +1,17 @@
 """Rewrites of the float graph; each says when it applies and what it does.
 
-Every pass keeps what the graph computes, up to float rounding; `simplify` runs them in order.
+Every pass keeps what the graph computes, up to float rounding; `simplify` runs them in order. Most
+join a node with the one that it alone reads, in a single walk.
 """
 
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import torch
+from torch import Tensor
 
-from photomask.chip.graph.float_graph import FloatGraph, Node, redirect
+from photomask.chip.graph.float_graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
     ChannelAffine,
     Clamp,
@@ -18,140 +22,142 @@ from photomask.chip.graph.operations import (
     Reshape,
 )
 
+Constants = Mapping[str, Tensor]
+Joining = Callable[[Node, Node, Constants], tuple[Node, Constants] | None]
+"""Producer, its only reader and all constants → the producer that does both, and the constants that
+it changes; None where the pass does not apply."""
+
 
 def simplify(graph: FloatGraph) -> FloatGraph:
     """Folds batch norms, fuses clamps, joins functions of one number."""
-    graph = merge_affine_chains(graph)
-    graph = fold_affine(graph)
+    graph = join_readers(graph, merge_affines)
+    graph = join_readers(graph, fold_affine)
     graph = affine_as_convolution(graph)
-    graph = fuse_clamps(graph)
-    graph = join_pointwise(graph)
+    graph = join_readers(graph, fuse_clamp)
+    graph = join_readers(graph, join_pointwise)
     return graph.pruned()
 
 
-def merge_affine_chains(graph: FloatGraph) -> FloatGraph:
-    """Applies to an affine whose only reader is an affine: both become one."""
-    users, nodes = graph.users(), graph.by_name
+def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
+    """Joins every node that alone reads another with it, where `join` applies.
+
+    The joined node keeps the producer's name, and may be joined with its own only reader again.
+    """
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers.update(graph.outputs)
+    kept: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    constants = dict(graph.constants)
     for node in graph.nodes:
-        if not isinstance(node.operation, ChannelAffine):
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        producer = kept[node.inputs[0]] if len(node.inputs) == 1 else None
+        alone = producer is not None and readers[producer.name] == 1
+        joined = join(producer, node, constants) if producer is not None and alone else None
+        if joined is None or producer is None:
+            kept[node.name] = node
             continue
-        first = nodes.get(node.inputs[0])
-        if first is None or not isinstance(first.operation, ChannelAffine):
-            continue
-        if users[first.name] != [node.name]:
-            continue
-        a, b = graph.constants_of(first), graph.constants_of(node)
-        constants = {
-            node.constants["weight"]: a["weight"] * b["weight"],
-            node.constants["bias"]: a["bias"] * b["weight"] + b["bias"],
-        }
-        graph = graph.replaced(
-            {node.name: replace(node, inputs=first.inputs), first.name: None}, **constants
-        )
-        return merge_affine_chains(graph)
-    return graph
+        kept[producer.name] = joined[0]
+        constants |= joined[1]
+        renamed[node.name] = producer.name
+        readers[producer.name] = readers[node.name]
+    outputs = tuple(renamed.get(name, name) for name in graph.outputs)
+    return FloatGraph(tuple(kept.values()), outputs, constants)
 
 
-def fold_affine(graph: FloatGraph) -> FloatGraph:
+def merge_affines(
+    producer: Node, node: Node, constants: Constants
+) -> tuple[Node, Constants] | None:
+    """Applies to an affine whose only reader is an affine: both become one."""
+    if not (
+        isinstance(producer.operation, ChannelAffine) and isinstance(node.operation, ChannelAffine)
+    ):
+        return None
+    first, then = _constants(producer, constants), _constants(node, constants)
+    return producer, {
+        producer.constants["weight"]: first["weight"] * then["weight"],
+        producer.constants["bias"]: first["bias"] * then["weight"] + then["bias"],
+    }
+
+
+def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
     """Applies to a batch norm after a convolution or linear that nothing else reads.
 
     `gamma * (W x + b) + beta = (gamma * W) x + (gamma * b + beta)`, per output channel.
 
     Source: Jacob et al. 2018, section 3.2, arXiv:1712.05877.
     """
-    users, nodes = graph.users(), graph.by_name
-    for node in graph.nodes:
-        if not isinstance(node.operation, ChannelAffine):
-            continue
-        layer = nodes[node.inputs[0]]
-        if users[layer.name] != [node.name] or not _folds(layer):
-            continue
-        affine, weights = graph.constants_of(node), graph.constants_of(layer)
-        scale, weight = affine["weight"].double(), weights["weight"].double()
-        folded = {
-            layer.constants["weight"]: weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)),
-            layer.constants["bias"]: weights["bias"].double() * scale + affine["bias"].double(),
-        }
-        constants = {name: tensor.float() for name, tensor in folded.items()}
-        graph = graph.replaced({node.name: None}, **constants)
-        graph = redirect(graph, node.name, layer.name)
-    return graph
+    if not isinstance(node.operation, ChannelAffine) or not _folds(producer):
+        return None
+    affine, layer = _constants(node, constants), _constants(producer, constants)
+    scale, weight = affine["weight"].double(), layer["weight"].double()
+    bias = layer["bias"].double() * scale + affine["bias"].double()
+    weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    return producer, {
+        producer.constants["weight"]: weight.float(),
+        producer.constants["bias"]: bias.float(),
+    }
 
 
 def _folds(layer: Node) -> bool:
+    if layer.clamp is not None:
+        return False
     if isinstance(layer.operation, Convolution):
         return True
     return isinstance(layer.operation, Linear) and len(layer.shape) == 2
 
 
+def _constants(node: Node, constants: Constants) -> dict[str, Tensor]:
+    return {role: constants[name] for role, name in node.constants.items()}
+
+
 def affine_as_convolution(graph: FloatGraph) -> FloatGraph:
     """Applies to every affine left: it becomes a depthwise convolution of one element.
 
-    Over two axes or fewer the input is first reshaped to have a spatial axis of one element.
+    Where there is not one or two spatial axes, it is first reshaped to have one.
     """
     nodes: list[Node] = []
+    constants = dict(graph.constants)
     for node in graph.nodes:
         if not isinstance(node.operation, ChannelAffine):
             nodes.append(node)
             continue
-        channels = node.shape[1]
-        rank = min(2, max(1, len(node.shape) - 2))
-        spatial = node.shape[2:] if len(node.shape) in (3, 4) else (_size(node.shape[2:]),)
-        ones, none = (1,) * rank, ((0, 0),) * rank
-        convolution = replace(
-            node, operation=Convolution(ones, none, ones, channels), shape=(1, channels, *spatial)
-        )
-        if spatial == node.shape[2:]:
+        batch, channels, *spatial = node.shape
+        if len(spatial) not in (1, 2):
+            spatial = [math.prod(spatial)]
+        ones, none = (1,) * len(spatial), ((0, 0),) * len(spatial)
+        key = node.constants["weight"]
+        constants[key] = constants[key].reshape(-1, 1, *ones)
+        shape = (batch, channels, *spatial)
+        convolution = replace(node, operation=Convolution(ones, none, ones, channels), shape=shape)
+        if shape == node.shape:
             nodes.append(convolution)
             continue
         before = replace(
             node,
             name=f"{node.name}.widened",
-            operation=Reshape((channels, *spatial)),
+            operation=Reshape(shape[1:]),
             constants={},
-            shape=convolution.shape,
+            shape=shape,
         )
         inner = replace(convolution, name=f"{node.name}.affine", inputs=(before.name,))
         after = replace(node, operation=Reshape(node.shape[1:]), inputs=(inner.name,), constants={})
         nodes += [before, inner, after]
-    constants = dict(graph.constants)
-    for node in nodes:
-        if isinstance(node.operation, Convolution):
-            key = node.constants["weight"]
-            if constants[key].ndim == 1:
-                constants[key] = constants[key].reshape(-1, 1, *(1,) * len(node.operation.stride))
     return replace(graph, nodes=tuple(nodes), constants=constants)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
-
-
-def fuse_clamps(graph: FloatGraph) -> FloatGraph:
+def fuse_clamp(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
     """Applies to a ReLU or clamp that alone reads an accumulating node, or another clamp.
 
     The node's requantization saturates there instead; two clamps in a row become one.
     """
-    users = graph.users()
-    nodes = graph.by_name
-    for node in graph.nodes:
-        if not isinstance(node.operation, Clamp):
-            continue
-        producer = nodes[node.inputs[0]]
-        if users[producer.name] != [node.name]:
-            continue
-        clamp = node.operation
-        if producer.operation.takes_clamp:
-            fused = producer.clamp or Clamp(float("-inf"), float("inf"))
-            changed = replace(producer, clamp=_intersection(fused, clamp))
-        elif isinstance(producer.operation, Clamp):
-            changed = replace(producer, operation=_intersection(producer.operation, clamp))
-        else:
-            continue
-        graph = graph.replaced({node.name: None, producer.name: changed})
-        graph = redirect(graph, node.name, producer.name)
-        users, nodes = graph.users(), graph.by_name
-    return graph
+    if not isinstance(node.operation, Clamp):
+        return None
+    if producer.operation.takes_clamp:
+        first = producer.clamp or Clamp(-math.inf, math.inf)
+        return replace(producer, clamp=_intersection(first, node.operation)), {}
+    if isinstance(producer.operation, Clamp):
+        return replace(producer, operation=_intersection(producer.operation, node.operation)), {}
+    return None
 
 
 def _intersection(first: Clamp, then: Clamp) -> Clamp:
@@ -161,29 +167,16 @@ def _intersection(first: Clamp, then: Clamp) -> Clamp:
     )
 
 
-def join_pointwise(graph: FloatGraph) -> FloatGraph:
-    """Applies to a function of one number that alone reads another: one table for both.
-
-    A clamp between or after them joins as well.
-    """
-    users, nodes = graph.users(), graph.by_name
-    for node in graph.nodes:
-        producer = nodes.get(node.inputs[0]) if len(node.inputs) == 1 else None
-        if producer is None or users[producer.name] != [node.name]:
-            continue
-        if not isinstance(producer.operation, Pointwise):
-            continue
-        if isinstance(node.operation, Pointwise):
-            functions = producer.operation.functions + node.operation.functions
-        elif isinstance(node.operation, Clamp):
-            functions = (
-                *producer.operation.functions,
-                PointwiseFunction("clamp", node.operation.apply),
-            )
-        else:
-            continue
-        joined = replace(producer, operation=Pointwise(functions))
-        graph = graph.replaced({node.name: None, producer.name: joined})
-        graph = redirect(graph, node.name, producer.name)
-        return join_pointwise(graph)
-    return graph
+def join_pointwise(
+    producer: Node, node: Node, constants: Constants
+) -> tuple[Node, Constants] | None:
+    """Applies to a function of one number, or a clamp, that alone reads another: one table."""
+    if not isinstance(producer.operation, Pointwise):
+        return None
+    if isinstance(node.operation, Pointwise):
+        functions = node.operation.functions
+    elif isinstance(node.operation, Clamp):
+        functions = (PointwiseFunction("clamp", node.operation.apply),)
+    else:
+        return None
+    return replace(producer, operation=Pointwise(producer.operation.functions + functions)), {}

@@ -13,19 +13,28 @@ from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
 
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "abs": (torch.abs, ()),
+    "absolute": (torch.abs, ()),
+    "atan": (torch.atan, ()),
     "celu": (F.celu, ("alpha",)),
     "cos": (torch.cos, ()),
     "elu": (torch.ops.aten.elu, ("alpha", "scale", "input_scale")),
     "erf": (torch.erf, ()),
     "exp": (torch.exp, ()),
+    "exp2": (torch.exp2, ()),
+    "expm1": (torch.expm1, ()),
     "gelu": (F.gelu, ("approximate",)),
     "hardsigmoid": (F.hardsigmoid, ()),
     "hardswish": (F.hardswish, ()),
     "leaky_relu": (F.leaky_relu, ("negative_slope",)),
+    "hardshrink": (F.hardshrink, ("lambd",)),
     "log": (torch.log, ()),
+    "log10": (torch.log10, ()),
+    "log1p": (torch.log1p, ()),
+    "log2": (torch.log2, ()),
     "log_sigmoid": (F.logsigmoid, ()),
     "mish": (F.mish, ()),
     "neg": (torch.neg, ()),
+    "negative": (torch.neg, ()),
     "pow": (torch.pow, ("exponent",)),
     "reciprocal": (torch.reciprocal, ()),
     "rsqrt": (torch.rsqrt, ()),
@@ -35,6 +44,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "silu": (F.silu, ()),
     "sin": (torch.sin, ()),
     "softplus": (F.softplus, ("beta", "threshold")),
+    "softshrink": (F.softshrink, ("lambd",)),
     "softsign": (F.softsign, ()),
     "sqrt": (torch.sqrt, ()),
     "square": (torch.square, ()),
@@ -48,10 +58,11 @@ def lower_pointwise(name: str, call: Call, edge: str | None = None, *scalars: fl
     """Emits a clamp or a function of one number.
 
     Args:
-        name: the ATen operator, or `add_scalar` / `mul_scalar` with `scalars`.
+        name: the ATen operator, or `add_scalar`, `mul_scalar` or `leaky_relu_scalar`.
         call: the traced call.
         edge: the operand, where it is not the call's own `self`.
-        scalars: of `add_scalar`, the addend and the operand's sign; of `mul_scalar`, the factor.
+        scalars: of `add_scalar`, the addend and the operand's sign; of `mul_scalar`, the factor;
+            of `leaky_relu_scalar`, the slope.
 
     Raises:
         CannotLower: the operator is no known function of one number.
@@ -63,11 +74,8 @@ def lower_pointwise(name: str, call: Call, edge: str | None = None, *scalars: fl
         function = PointwiseFunction(name, partial(_affine, factor=scalars[0], added=0.0))
     elif name in CLAMPS:
         return call.emit(CLAMPS[name](call), [edge or call.edge("self")])
-    elif name == "prelu":
-        slope = call.constant("weight")
-        if slope.numel() != 1:
-            raise CannotLower("it has one slope per channel")
-        function = PointwiseFunction(name, partial(F.leaky_relu, negative_slope=float(slope)))
+    elif name == "leaky_relu_scalar":
+        function = PointwiseFunction("prelu", partial(F.leaky_relu, negative_slope=scalars[0]))
     elif name in FUNCTIONS:
         apply, names = FUNCTIONS[name]
         values = {argument: call[argument] for argument in names}

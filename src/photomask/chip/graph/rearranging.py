@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
+from photomask.chip.graph.reducing import as_index, positions
 
 REARRANGING: dict[str, Lowering] = {}
 
@@ -29,7 +31,10 @@ def rearranges(*names: str) -> Any:
     "contiguous",
     "detach",
     "lift_fresh_copy",
+    "alpha_dropout",
+    "feature_alpha_dropout",
     "native_dropout",
+    "type_as",
     "_to_copy",
     "to",
     "identity",
@@ -52,7 +57,10 @@ def _identity(call: Call) -> Value:
     "unflatten",
     "squeeze",
     "unsqueeze",
+    "view_as",
     "view_copy",
+    "reshape_as",
+    "ravel",
     "_reshape_copy",
 )
 def _reshape(call: Call) -> Value:
@@ -63,7 +71,7 @@ def _reshape(call: Call) -> Value:
     return call.emit(Reshape(shape[1:]), [edge])
 
 
-@rearranges("permute", "transpose", "movedim", "t", "swapaxes", "moveaxis")
+@rearranges("permute", "transpose", "movedim", "t", "swapaxes", "swapdims", "moveaxis", "mT")
 def _permute(call: Call) -> Value:
     rank = len(call.result_shape)
     arguments: Any = [call[name] for name in call.arguments if name != "self"]
@@ -149,13 +157,19 @@ def _expand(call: Call) -> Value:
 
 
 @rearranges("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d")
-@rearranges("replication_pad1d", "replication_pad2d")
+@rearranges("replication_pad1d", "replication_pad2d", "_pad_circular")
 def _pad(call: Call) -> Value:
     shape = call.shape("self")
     amounts: Any = call["pad"] if "pad" in call.arguments else call["padding"]
     name = str(call.traced.target)
     mode = call.get("mode") or (
-        "reflect" if "reflection" in name else "replicate" if "replication" in name else "constant"
+        "reflect"
+        if "reflection" in name
+        else "replicate"
+        if "replication" in name
+        else "circular"
+        if "circular" in name
+        else "constant"
     )
     pairs = [(0, 0)] * len(shape)
     for axis, pair in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
@@ -169,35 +183,9 @@ def _pad(call: Call) -> Value:
     torch_mode: Any = mode
     for axis, (before, after) in enumerate(pairs):
         if (before, after) != (0, 0):
-            places = torch.arange(shape[axis], dtype=torch.float32).reshape(1, 1, -1)
-            padded = torch.nn.functional.pad(places, (before, after), mode=torch_mode)
-            edge = call.emit(Gather(axis, tuple(int(i) for i in padded.reshape(-1))), [edge])
+            padded = F.pad(positions(shape[axis]), (before, after), mode=torch_mode)
+            edge = call.emit(Gather(axis, as_index(padded)), [edge])
     return edge
-
-
-@rearranges("upsample_nearest1d", "upsample_nearest2d")
-def _upsample(call: Call) -> Value:
-    edge = call.edge("self" if "self" in call.arguments else "input")
-    shape, target = call.builder.shapes[edge], call.result_shape
-    scales = _upsampling_scales(call, len(shape) - 2)
-    for axis, factor in zip(range(2, len(shape)), scales, strict=True):
-        places = torch.arange(shape[axis], dtype=torch.float32).reshape(1, 1, -1)
-        size = target[axis]
-        if factor is None:
-            taken = torch.nn.functional.interpolate(places, size=size, mode="nearest")
-        else:
-            taken = torch.nn.functional.interpolate(places, scale_factor=factor, mode="nearest")
-        edge = call.emit(Gather(axis, tuple(int(i) for i in taken.reshape(-1))), [edge])
-    return edge
-
-
-def _upsampling_scales(call: Call, rank: int) -> list[float | None]:
-    factors: Any = call.get("scale_factors")
-    if factors:
-        return list(factors)
-    single: Any = [call.get(name) for name in ("scales_h", "scales_w", "scales")]
-    given = [factor for factor in single if factor is not None]
-    return list(given) if len(given) == rank else [None] * rank
 
 
 @rearranges("pixel_shuffle")
@@ -252,11 +240,55 @@ def _permuted_elements(call: Call) -> Value:
     return edge
 
 
-@rearranges("repeat")
+@rearranges("index")
+def _index(call: Call) -> Value:
+    """One list of positions along one axis; `x[:, [2, 0, 1]]`."""
+    indices: Any = call["indices"]
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    index = indices[given[0]]
+    if len(given) != 1 or given[0] == 0 or not isinstance(index, Tensor) or index.ndim != 1:
+        raise CannotLower("only one list of positions along one axis has an integer form")
+    places = torch.arange(call.shape("self")[given[0]])[index]
+    return call.emit(Gather(given[0], as_index(places)), [call.edge("self")])
+
+
+@rearranges("slice_scatter")
+def _slice_scatter(call: Call) -> Value:
+    """Assignment to a slice, `x[:, :2] = y`: what is before, the new part, what is after."""
+    shape = call.shape("self")
+    dim: Any = call["dim"]
+    axis = dim % len(shape)
+    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])
+    source, target = call.edge("src"), call.edge("self")
+    if (start, stop, step) == (0, shape[axis], 1):
+        return source
+    if axis == 0 or step != 1:
+        raise CannotLower("it assigns along the batch axis, or to every n-th element")
+    parts = [source]
+    if start > 0:
+        parts.insert(0, call.emit(Slice(axis, 0, start, 1), [target]))
+    if stop < shape[axis]:
+        parts.append(call.emit(Slice(axis, stop, shape[axis], 1), [target]))
+    return call.emit(Concatenate(axis), parts)
+
+
+@rearranges("repeat_interleave.self_int")
+def _repeat_interleave(call: Call) -> Value:
+    dim: Any = call["dim"]
+    shape = call.shape("self")
+    if dim is None or dim % len(shape) == 0:
+        raise CannotLower("it repeats along the batch axis")
+    repeats: Any = call["repeats"]
+    places = torch.arange(shape[dim % len(shape)]).repeat_interleave(repeats)
+    return call.emit(Gather(dim % len(shape), as_index(places)), [call.edge("self")])
+
+
+@rearranges("repeat", "tile")
 def _repeat(call: Call) -> Value:
-    edge, times = call.edge("self"), call["repeats"]
+    edge = call.edge("self")
     shape = call.builder.shapes[edge]
-    repeats: Any = times
+    repeats: Any = call["repeats"] if "repeats" in call.arguments else call["dims"]
+    repeats = [1] * (len(shape) - len(repeats)) + list(repeats)
     if len(repeats) != len(shape) or repeats[0] != 1:
         raise CannotLower("it adds axes or repeats the batch")
     for axis, amount in enumerate(repeats):

@@ -1,0 +1,82 @@
+"""Whether a traced graph's in-place operators may be read as if they were functional.
+
+`torch.export` can rewrite them, at more than the cost of the export itself; most networks use none
+but `relu_` on a fresh result that nothing reads later.
+"""
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+FRESH = frozenset(
+    f"aten::{name}"
+    for name in (
+        "_adaptive_avg_pool2d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "add",
+        "avg_pool1d",
+        "avg_pool2d",
+        "batch_norm",
+        "cat",
+        "clamp",
+        "conv1d",
+        "conv2d",
+        "gelu",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "linear",
+        "max_pool1d",
+        "max_pool2d",
+        "mean",
+        "mul",
+        "relu",
+        "relu6",
+        "sigmoid",
+        "silu",
+        "sub",
+        "tanh",
+    )
+)
+"""Operators whose result never shares memory with an operand."""
+
+
+def reads_as_functional(graph: Graph) -> bool:
+    """Tells whether replacing every `f_(x)` by `f(x)` changes nothing.
+
+    So it is where `x` is the fresh result of an operator, no other reader aliases it, and none
+    comes after.
+    """
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    return all(_is_harmless(node, order) for node in graph.nodes if _written(node))
+
+
+def _written(node: Node) -> bool:
+    target: Any = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target._schema.is_mutable
+
+
+def _is_harmless(call: Node, order: dict[Node, int]) -> bool:
+    target: Any = call.target
+    operand = call.args[0] if call.args else None
+    if not isinstance(operand, Node) or not target._schema.name.endswith("_"):
+        return False
+    if not (_is_fresh(operand) or _written(operand)):
+        return False
+    readers = [reader for reader in operand.users if reader is not call]
+    only_once = [argument for argument in call.all_input_nodes if argument is operand]
+    return len(only_once) == 1 and all(
+        _is_fresh(reader) and order[reader] < order[call] for reader in readers
+    )
+
+
+def _is_fresh(node: Node) -> bool:
+    target: Any = node.target
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    return target._schema.name in FRESH
