@@ -134,7 +134,7 @@ def exactness(rows: Sequence[Row]) -> Table:
 
 def flow_time(rows: Sequence[Row]) -> Table:
     """Seconds from a float model to integers, beside the peers."""
-    table: Table = [("float model to integers", "network", "seconds", "peak memory")]
+    table: Table = [("float model to integers", "network", "seconds", "peak memory", "SQNR")]
     for row in rows:
         if row["metric"] in ("float model to integers", "capture to export"):
             keys = ("network", "implementation")
@@ -142,26 +142,21 @@ def flow_time(rows: Sequence[Row]) -> Table:
             name = _versioned(row["implementation"], own)
             if row["metric"] == "capture to export":
                 name += ", " + row["metric"]
-            cells = (_value(own, row["metric"], 1, unit=False), _value(own, "peak memory", 1))
+            seconds = _value(own, row["metric"], 1, unit=False)
+            cells = (seconds, _value(own, "peak memory", 1), _value(own, "sqnr", 1))
             table.append((name, row["network"], *cells))
     return table
 
 
 def engine_speed(rows: Sequence[Row]) -> Table:
     """Images per second of the float model and the engines, device by device."""
-    table: Table = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        own = [r for r in rows if r["device"] == device and r["metric"] == "speed"]
-        if own:
-            found = grid(
-                own, "images per second", lambda cell: _value(cell, "speed", 1, unit=False)
-            )
-            table.extend(found if not table else found[1:])
-    return table
-
-
-def _speed(cell: Sequence[Row]) -> str:
-    return _value(cell, "speed", 1, unit=False)
+    speeds = [row for row in rows if row["metric"] == "speed"]
+    devices = {row["device"] for row in speeds}
+    if len(devices) > 1:
+        speeds = [
+            {**row, "implementation": f"{row['implementation']}, {row['device']}"} for row in speeds
+        ]
+    return grid(speeds, "images per second", lambda cell: _value(cell, "speed", 1, unit=False))
 
 
 def generality(rows: Sequence[Row]) -> Table:

@@ -3,7 +3,8 @@
 Part one: ResNet-18 at 224x224 with random weights, 128 calibration images, min-max ranges. Ours
 ends with an integer program, the others with what they make: a PT2E graph, a QDQ file (the ONNX
 export is part of its flow), a fake-quantized module. Every run is a process of its own, the
-implementations take turns, and imports are over before the clock starts.
+implementations take turns, and imports are over before the clock starts. Our program must equal
+the oracle, or it has no time.
 
 Part two: MobileNetV2 with ImageNet weights, from capture to export, stage by stage.
 """
@@ -72,7 +73,13 @@ def compare(results: Results, arguments: argparse.Namespace) -> bool:
         results.samples(subject, "float model to integers", seconds, "s", note=note)
         peaks = [answer["peak_gib"] for answer in answers]
         results.samples(subject, "peak memory", peaks, "GiB", note=note)
-    return not any("skipped" in answer for answer in found[OURS])
+        results.number(subject, "sqnr", answers[0]["sqnr_db"], "dB", note=note)
+    return not any(failed(answer) for answer in found[OURS])
+
+
+def failed(answer: dict) -> bool:
+    """Tells a failure from a measurement, and from something that is not installed."""
+    return "skipped" in answer and not answer.get("missing", False)
 
 
 def time_stages(results: Results, arguments: argparse.Namespace) -> bool:
@@ -85,6 +92,9 @@ def time_stages(results: Results, arguments: argparse.Namespace) -> bool:
     reasons = [answer["skipped"] for answer in answers if "skipped" in answer]
     if reasons:
         results.skipped(subject, reasons[0])
+        return not any(failed(answer) for answer in answers)
+    if mismatches := sum(answer["mismatches"] for answer in answers):
+        results.skipped(subject, f"red gate: {mismatches} integers differ from the oracle")
         return False
     note = f"{arguments.calibration} calibration images, {arguments.threads} threads"
     for stage in answers[0]["stages"]:
@@ -95,8 +105,7 @@ def time_stages(results: Results, arguments: argparse.Namespace) -> bool:
     peaks = [answer["peak_gib"] for answer in answers]
     results.samples(subject, "peak memory", peaks, "GiB", note=note)
     results.number(subject, "sqnr", answers[0]["sqnr_db"], "dB", note=note)
-    results.number(subject, "mismatches", answers[0]["mismatches"], "integers", note=note)
-    return answers[0]["mismatches"] == 0
+    return True
 
 
 def run_child(part: str, options: list[str], arguments: argparse.Namespace) -> dict:

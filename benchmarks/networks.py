@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask import zoo
+from photomask.errors import MissingDependencyError
 
 TIMM_MODELS = (
     "resnet18",
@@ -32,7 +33,15 @@ def images_for(network: str, count: int, *, seed: int = 0) -> Tensor:
 
 
 def timm_model(name: str) -> nn.Module:
-    """Builds a network of timm with random weights, the same in every process."""
+    """Builds a network of timm with random weights, the same in every process.
+
+    Raises:
+        MissingDependencyError: timm or torchvision is not installed.
+        RuntimeError: timm has no such network.
+    """
+    for package in ("timm", "torchvision"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, "timm torchvision", "a network of timm")
     stand_in_for_torchvision_operators()
     import timm
 
