@@ -21,6 +21,9 @@ BATCH = 32
 SCALE_SHARING = 2.0
 """Inputs of a concatenation whose scales differ by less take its scale, and need no rescaling."""
 
+BIAS_BITS = 31
+"""Of a bias before the zero point's share is folded in, which has at most as many again."""
+
 
 class PreparedModel(nn.Module):
     """A float graph whose edges and weights have quantizers.
@@ -192,6 +195,32 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
                 quantizer.observe(prepared.constants_of(node)["weight"])
                 _fit(quantizer, node, "weight")
         _share_scales(prepared)
+        for node in prepared.graph.nodes:
+            if "weight" in node.constants:
+                _make_room_for_biases(prepared, node)
+
+
+def _make_room_for_biases(prepared: PreparedModel, node: Node) -> None:
+    """Raises the weight scales of channels whose bias outweighs their weights by far.
+
+    A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
+    would need more than `BIAS_BITS` (a dead channel, a batch norm without variance), the sum of
+    products is far smaller than the bias, and coarser weights lose nothing.
+    """
+    quantizer = prepared.weight_quantizer(node.name)
+    bias = prepared.constants_of(node)["bias"].abs().double()
+    input_scale = prepared.activation_quantizer(node.inputs[0]).scale.double()
+    scale = quantizer.scale.double() if quantizer.channel_scale is None else quantizer.channel_scale
+    if scale.ndim == 0:
+        bias = bias.max()
+    excess = bias / (scale * input_scale) / 2.0 ** (BIAS_BITS - 1)
+    if bool((excess <= 1).all()):
+        return
+    factor = torch.exp2(excess.clamp(min=1).log2().ceil()).float()
+    if quantizer.channel_scale is not None:
+        quantizer.channel_scale = quantizer.channel_scale * factor
+        factor = factor[:, None]
+    quantizer.set_parameters(quantizer.format, quantizer.scale * factor, quantizer.zero_point)
 
 
 def _fit(quantizer: Quantizer, node: Node, what: str) -> None:

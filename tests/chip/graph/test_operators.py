@@ -201,6 +201,7 @@ FAMILIES = {
         lambda x: x[:, 1:3, ::2, -3:],
         lambda x: x[:, 2],
         lambda x: x[..., 0],
+        lambda x: x[:, :1][:, 0],
         lambda x: x.narrow(2, 1, 3),
         lambda x: x.split(3, dim=2)[1],
         lambda x: x.split([1, 2, 1], dim=1)[1],

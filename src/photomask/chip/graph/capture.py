@@ -249,6 +249,8 @@ def _export(model: torch.nn.Module, examples: Sequence[Tensor]) -> torch.export.
     with torch.no_grad(), warnings.catch_warnings():
         # torch.export warns of its own internals' deprecations; the model cannot help it.
         warnings.simplefilter("ignore", FutureWarning)
+        # Of a hook that computes a weight; the comparison with the model shows if it matters.
+        warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
         exported = torch.export.export(model, tuple(x.clone() for x in examples))
         if reads_as_functional(exported.graph):
             return exported

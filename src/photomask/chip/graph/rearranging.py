@@ -93,7 +93,7 @@ def _slice(call: Call) -> Value:
     shape = call.shape("self")
     dim: Any = call["dim"]
     axis = dim % len(shape)
-    size = shape[axis]
+    size = shape[axis] if axis else shape[axis] * call.builder.batch
     if "select" in str(call.traced.target):
         index: Any = call["index"]
         start, stop, step = index % size, index % size + 1, 1
@@ -103,11 +103,11 @@ def _slice(call: Call) -> Value:
         start, stop, step = begin, begin + length, 1
     else:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
-    if (start, stop, step) == (0, size, 1):
-        return call.edge("self")
-    if axis == 0:
-        raise CannotLower("it selects along the batch axis")
-    edge = call.emit(Slice(axis, start, max(start, stop), step), [call.edge("self")])
+    edge = call.edge("self")
+    if (start, stop, step) != (0, size, 1):
+        if axis == 0:
+            raise CannotLower("it selects along the batch axis")
+        edge = call.emit(Slice(axis, start, max(start, stop), step), [edge])
     if "select" in str(call.traced.target):
         return call.emit(Reshape(call.result_shape[1:]), [edge])
     return edge
@@ -252,18 +252,34 @@ def _index(call: Call) -> Value:
     return call.emit(Gather(given[0], as_index(places)), [call.edge("self")])
 
 
-@rearranges("slice_scatter")
-def _slice_scatter(call: Call) -> Value:
+@rearranges("copy")
+def _copy(call: Call) -> Value:
+    """Assignment to all of a tensor: what is assigned."""
+    source = call.edge("src")
+    if call.builder.shapes[source] != call.result_shape:
+        raise CannotLower("it repeats what it assigns")
+    return source
+
+
+@rearranges("slice_scatter", "select_scatter")
+def _scatter(call: Call) -> Value:
     """Assignment to a slice, `x[:, :2] = y`: what is before, the new part, what is after."""
     shape = call.shape("self")
     dim: Any = call["dim"]
     axis = dim % len(shape)
-    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])
     source, target = call.edge("src"), call.edge("self")
+    if axis == 0:
+        raise CannotLower("it assigns along the batch axis")
+    if "select" in str(call.traced.target):
+        index: Any = call["index"]
+        start, stop, step = index % shape[axis], index % shape[axis] + 1, 1
+        source = call.emit(Reshape((*shape[1:axis], 1, *shape[axis + 1 :])), [source])
+    else:
+        start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])
     if (start, stop, step) == (0, shape[axis], 1):
         return source
-    if axis == 0 or step != 1:
-        raise CannotLower("it assigns along the batch axis, or to every n-th element")
+    if step != 1:
+        raise CannotLower("it assigns to every n-th element")
     parts = [source]
     if start > 0:
         parts.insert(0, call.emit(Slice(axis, 0, start, 1), [target]))

@@ -1,0 +1,284 @@
+"""Calibrated graphs: shared scales, refusals, and the fake path against the integers."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.chip.conversion.flow import (
+    WIDE,
+    Function,
+    Several,
+    assert_engines_agree,
+    converted,
+    inputs_of,
+    randomize,
+    real_outputs,
+    signal_to_noise,
+)
+from torch import Tensor, nn
+
+from photomask.chip import PreparedModel, Recipe, calibrate, convert, load_recipe, prepare
+from photomask.chip.target import PRESETS
+from photomask.errors import DataError, QuantizerError
+
+ASIC = PRESETS["asic"]
+MINMAX = "w8a8-minmax"
+
+
+def prepared_with(model: nn.Module, inputs: list[Tensor], recipe: str = MINMAX) -> PreparedModel:
+    prepared = prepare(randomize(model), load_recipe(recipe), [x[:1] for x in inputs])
+    calibrate(prepared, [inputs])
+    return prepared
+
+
+class Dense(nn.Module):
+    """Each layer reads all features before it, joined."""
+
+    def __init__(self, growth: int = 4, layers: int = 4):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3 + growth * i, growth, 3, padding=1), nn.ReLU())
+            for i in range(layers)
+        )
+        self.head = nn.Conv2d(3 + growth * layers, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.head(x)
+
+
+def requantized_joins(prepared: PreparedModel) -> list[str]:
+    program = convert(prepared, ASIC)
+    return [step.name for step in program.steps if ".input" in step.name]
+
+
+def test_joined_features_of_like_ranges_share_one_scale():
+    model = Function(lambda x: torch.cat([(x * 2).relu(), (x * 2.5).relu()], 1).mean((2, 3)))
+    prepared = prepared_with(model, inputs_of((3, 4, 4)))
+    assert not requantized_joins(prepared)
+    owners = {prepared.scale_owner(n.name) for n in prepared.graph.nodes if n.name != "args_0"}
+    assert len(owners) <= 3
+
+
+def test_joined_features_of_unlike_ranges_keep_their_scales():
+    model = Function(lambda x: torch.cat([(x * 2).tanh(), x * 200], 1).mean((2, 3)))
+    prepared = prepared_with(model, inputs_of((3, 4, 4)))
+    assert len(requantized_joins(prepared)) == 1
+    x = inputs_of((3, 4, 4))
+    assert signal_to_noise(model, x, converted(model, x)) > 60
+
+
+def test_inputs_and_outputs_of_the_graph_keep_their_scales():
+    model = Function(lambda x: (y := (x * 1.1).relu(), torch.cat([x, y], 1)))
+    x = inputs_of((3, 4, 4))
+    prepared = prepared_with(model, x)
+    program = convert(prepared, ASIC)
+    scales = [program.edges[name].scale for name in (*program.inputs, *program.outputs)]
+    assert len(set(scales)) == 3
+    assert signal_to_noise(model, x, program) > 35
+
+
+def test_a_chain_of_joins_loses_nothing_to_shared_scales():
+    torch.manual_seed(0)
+    x = inputs_of((3, 6, 6))
+    model = randomize(Dense())
+    prepared = prepared_with(model, x)
+    for node in prepared.graph.nodes:
+        quantizer = prepared.activation_quantizer(node.name)
+        own = (
+            prepared.activation_quantizers[node.name.replace(".", "/")]
+            if (not node.operation.keeps_scale)
+            else quantizer
+        )
+        assert float(quantizer.scale) <= 2 * float(own.scale)
+    assert signal_to_noise(model, x, convert(prepared, ASIC)) > 35
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "at least one sample"),
+        (torch.zeros(0, 3, 4, 4), "expected \\[batch, 3, 4, 4\\]|at least one sample"),
+        (torch.zeros(2, 3, 4, 5), "expected \\[batch, 3, 4, 4\\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int32), "must be float tensors"),
+        ([torch.zeros(2, 3, 4, 4).numpy()], "input"),
+        ([[torch.zeros(2, 3, 4, 4)] * 2], "the model has 1 input"),
+        (torch.full((2, 3, 4, 4), float("nan")), "sample 0 of .* holds NaN"),
+    ],
+)
+def test_bad_calibration_data_is_refused(data, message: str):
+    prepared = prepare(nn.Conv2d(3, 2, 1), load_recipe("w8a8"), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(DataError, match=message):
+        calibrate(prepared, data)
+
+
+def test_the_sample_that_is_infinite_is_named():
+    prepared = prepare(nn.Flatten(), load_recipe("w8a8"), torch.zeros(1, 3, 4))
+    data = torch.zeros(70, 3, 4)
+    data[65, 1, 2] = float("inf")
+    with pytest.raises(DataError, match="sample 65 of"):
+        calibrate(prepared, data)
+
+
+def test_the_node_that_gives_nan_is_named():
+    prepared = prepare(Function(lambda x: (x - 5).log()), load_recipe("w8a8"), torch.ones(1, 3) * 9)
+    with pytest.raises(DataError, match=r"output of '.*' \(.*flow.py:\d+\): .*NaN or infinity"):
+        calibrate(prepared, torch.ones(2, 3))
+
+
+def test_uncalibrated_models_do_not_convert():
+    prepared = prepare(nn.Conv2d(3, 2, 1), load_recipe("w8a8"), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(QuantizerError, match="never calibrated"):
+        convert(prepared, ASIC)
+
+
+def degenerate(case: str) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    randomize(model)
+    with torch.no_grad():
+        match case:
+            case "zero weights in a channel":
+                model[0].weight[1] = 0
+            case "all weights zero":
+                model[0].weight.zero_()
+            case "constant weights":
+                model[0].weight.fill_(0.3)
+            case "variance 0":
+                model[1].running_var[2] = 0
+            case "variance 1e-40":
+                model[1].running_var[2:4] = 1e-40
+                model[0].weight[2:4] = 1e-20
+            case "gamma 0":
+                model[1].weight[3] = 0
+                model[1].bias[3] = 50.0
+            case "gamma negative":
+                model[1].weight.neg_()
+            case "huge weights":
+                model[0].weight *= 1e12
+            case "tiny weights":
+                model[0].weight *= 1e-12
+                model[1].running_var.fill_(1e-12)
+            case "channels nine decades apart":
+                model[0].weight *= 10.0 ** torch.arange(-6, 6, 2).reshape(6, 1, 1, 1)
+                model[1].running_var *= 100.0 ** torch.arange(-6, 6, 2)
+                model[1].running_mean *= 10.0 ** torch.arange(-6, 6, 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "zero weights in a channel",
+        "all weights zero",
+        "constant weights",
+        "variance 0",
+        "variance 1e-40",
+        "gamma 0",
+        "gamma negative",
+        "huge weights",
+        "tiny weights",
+        "channels nine decades apart",
+    ],
+)
+def test_degenerate_weights_convert(case: str):
+    model, x = degenerate(case), inputs_of((3, 5, 5))
+    assert signal_to_noise(model, x, convert(prepared_with_weights(model, x), ASIC)) > 28
+
+
+def prepared_with_weights(model: nn.Module, x: list[Tensor]) -> PreparedModel:
+    prepared = prepare(model, load_recipe(MINMAX), [x[0][:1]])
+    calibrate(prepared, [x])
+    return prepared
+
+
+@pytest.mark.parametrize("value", [0.0, 3.7, -1e-20, 1e20])
+def test_constant_inputs_convert(value: float):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(), nn.Flatten())
+    x = [torch.full((2, 3, 4, 4), value)]
+    assert signal_to_noise(model, x, convert(prepared_with_weights(model, x), ASIC)) > 30
+
+
+def test_preparing_twice_gives_the_same_program():
+    x = inputs_of((3, 6, 6))
+    model = randomize(Dense(layers=2))
+    hashes = {
+        convert(prepared_with_weights(copy.deepcopy(model), x), ASIC).content_hash()
+        for _ in range(2)
+    }
+    assert len(hashes) == 1
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU6())
+        self.b = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.SiLU())
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x = x + self.b(F.pad(x, (1, 0, 0, 1), value=0.3))[:, :, :-1, 1:]
+        return self.head(F.max_pool2d(x, 2).mean((2, 3)))
+
+
+def test_the_fake_path_gives_the_integers():
+    """It knows no rescaling multipliers and no integer biases, so ties may round to a neighbour."""
+    x = inputs_of((3, 8, 8))
+    prepared = prepared_with(Mixed(), x)
+    program = convert(prepared, WIDE)
+    integers = assert_engines_agree(program, x)
+    with torch.no_grad():
+        fake = prepared.forward(*x)
+    for name, found, value in zip(
+        program.outputs, real_outputs(program, integers), fake, strict=True
+    ):
+        scale = program.edges[name].scale[0]
+        steps = ((found - value.double()) / scale).abs()
+        # The output has 16 bits: one 8-bit step before it is many of its own.
+        assert float(steps.max()) * scale < 0.02 * float(value.abs().max())
+    first = next(n.name for n in prepared.graph.nodes if n.operation.kind == "convolution")
+    edge = program.edges[first]
+    captured = dict(zip((n.name for n in prepared.graph.nodes), _values(prepared, x), strict=True))
+    codes = captured[first].double() / edge.scale[0] + edge.zero_point
+    difference = (codes.round() - integers[first]).abs()
+    assert int(difference.max()) <= 1
+    assert float((difference > 0).float().mean()) < 0.005
+
+
+def _values(prepared: PreparedModel, x: list[Tensor]) -> list[Tensor]:
+    """Every edge of the fake path, by making every node an output."""
+    from dataclasses import replace
+
+    names = tuple(node.name for node in prepared.graph.nodes)
+    everything = copy.deepcopy(prepared)
+    everything.graph = replace(prepared.graph, outputs=names)
+    with torch.no_grad():
+        return list(everything(*x))
+
+
+def test_gradients_reach_all_weights():
+    x = inputs_of((3, 8, 8))
+    prepared = prepared_with(Mixed(), x)
+    sum(y.square().sum() for y in prepared(*x)).backward()
+    for name, parameter in prepared.weights.items():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_values_beyond_the_data_are_representable():
+    model = Several(
+        lambda x: F.pad(x, (1, 1), value=9.0),
+        lambda x: x.clamp(min=7.0),
+        lambda x: F.pad(x.flatten(2), (1, 0), value=-9.0),
+    )
+    x = inputs_of((3, 4, 4))
+    assert signal_to_noise(model, x, convert(prepared_with(model, x), ASIC)) > 35
+
+
+def test_recipes_name_what_the_graph_has():
+    recipe = Recipe(rules=())
+    prepared = prepare(Mixed(), recipe, torch.zeros(1, 3, 8, 8))
+    assert {"a.0", "b.0", "head"} <= {key.replace("/", ".") for key in prepared.weight_quantizers}
