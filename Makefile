@@ -18,7 +18,7 @@ help:
 	@echo "make test    everything that is checked: 'make check', then all tests"
 	@echo "make check   style, types and import contracts"
 	@echo "make docs    run every example and every code block of the documentation"
-	@echo "make bench   run the benchmarks; rows are written to benchmarks/results"
+	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into the README"
 	@echo "make format  sort imports, fix what ruff can fix, format"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -39,7 +39,7 @@ docs: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
 
 bench: $(VENV)/.installed-bench
-	@for script in $$(grep -l __main__ benchmarks/*.py); do \
+	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v figures.py) benchmarks/figures.py; do \
 		echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 format: $(VENV)/.installed-test
@@ -51,7 +51,7 @@ clean:
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo
 $(VENV)/.installed-test: EXTRAS := report,zoo,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,bench
+$(VENV)/.installed-bench: EXTRAS := report,zoo,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 

@@ -6,8 +6,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.exporters import check_outputs, export
+from photomask.chip import (
+    calibrate,
+    check_outputs,
+    convert,
+    export,
+    load_recipe,
+    load_target,
+    prepare,
+)
 
 torch.manual_seed(0)
 model = nn.Sequential(

@@ -7,12 +7,13 @@ from photomask.chip import (
     NumpyEngine,
     TorchEngine,
     calibrate,
+    check_export,
     convert,
+    export,
     load_recipe,
     load_target,
     prepare,
 )
-from photomask.chip.exporters import check_export, export
 
 
 class KeywordSpotter(nn.Module):

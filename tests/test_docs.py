@@ -13,6 +13,7 @@ from photomask.chip.graph.lowering import LOWERINGS
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
 from photomask.chip.operators import AnyOperator
 from photomask.chip.recipe import PRESETS as RECIPES
+from photomask.chip.recipe.documents import PercentileDocument, RecipeDocument, UniformDocument
 from photomask.chip.target import PRESETS as TARGETS
 from photomask.chip.target import Target
 
@@ -141,6 +142,38 @@ def test_the_table_of_fields_names_every_field_of_a_target():
     assert sorted(named) == sorted(set(Target.model_fields) - {"schema_version"})
 
 
-def test_the_table_of_recipes_names_all_presets():
+def test_the_table_of_recipes_is_what_the_presets_are():
     rows = rows_of(RECIPES_PAGE, "Presets")
-    assert [quoted(row[0])[0] for row in rows] == list(RECIPES)
+    assert {quoted(row[0])[0]: row[1:-1] for row in rows} == {
+        name: [described_weight(recipe), described_activation(recipe)]
+        for name, recipe in RECIPES.items()
+    }
+
+
+def described_weight(recipe: RecipeDocument) -> str:
+    """Returns a recipe's weights as the cell of its row."""
+    weight = recipe.weight
+    granularity = str(weight.build().granularity).partition(" (")[0]
+    words = [f"{weight.bits} bits", granularity, *common(weight)]
+    return ", ".join(words) + (f"; {' and '.join(recipe.keep)} 8" if recipe.keep else "")
+
+
+def described_activation(recipe: RecipeDocument) -> str:
+    """Returns a recipe's activations as the cell of its row."""
+    activation = recipe.activation
+    words = [
+        f"{activation.bits} bits" + (" signed" if activation.signed else ""),
+        "no zero point" if activation.symmetric else "affine",
+        *common(activation),
+    ]
+    return ", ".join(words)
+
+
+def common(document: UniformDocument) -> list[str]:
+    """Returns what weights and activations have in common."""
+    observer = document.observer
+    if isinstance(observer, PercentileDocument):
+        shown = f"{observer.percentile} %"
+    else:
+        shown = {"min_max": "min-max", "mse": "MSE", "kl": "KL"}[str(observer)]
+    return ["power-of-two scale"] * document.power_of_two + [shown]

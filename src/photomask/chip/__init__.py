@@ -4,10 +4,12 @@ prepared = prepare(model, load_recipe("w8a8"), example)
 calibrate(prepared, images)
 program = convert(prepared, load_target("asic"))
 report = verify(program, model, test_images, labels)
+export(program, "out/export", program.quantize_input(test_images), samples=1)
 """
 
 from photomask.chip.conversion import convert
 from photomask.chip.engines import NumpyEngine, TorchEngine
+from photomask.chip.exporters import check_export, check_outputs, export
 from photomask.chip.preparation import PreparedModel, calibrate, prepare
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
@@ -27,8 +29,11 @@ __all__ = [
     "Thresholds",
     "TorchEngine",
     "calibrate",
+    "check_export",
+    "check_outputs",
     "check_quantizer",
     "convert",
+    "export",
     "load_recipe",
     "load_target",
     "prepare",
