@@ -100,7 +100,7 @@ def run(
 def verify(
     folder: Export,
     model: Model,
-    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    data: Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HELP)],
     labels: Annotated[
         Path | None,
         typer.Option(metavar="Y.npy", help="The right classes, integers."),
@@ -110,7 +110,7 @@ def verify(
     ] = None,
     oracle_samples: Annotated[
         int, typer.Option(min=1, help="How many to run on both engines, every edge.")
-    ] = 16,
+    ] = 8,
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="When the program passes.")
     ] = None,
