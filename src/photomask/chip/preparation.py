@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Clamp, Concatenate, Input, Pad
+from photomask.chip.graph.operations import Clamp, Concatenate, Input, Matmul, Multiply, Pad
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
 from photomask.errors import DataError, QuantizerError
@@ -195,9 +195,44 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
                 quantizer.observe(prepared.constants_of(node)["weight"])
                 _fit(quantizer, node, "weight")
         _share_scales(prepared)
+        _coarsen_to_accumulators(prepared)
         for node in prepared.graph.nodes:
             if "weight" in node.constants:
                 _make_room_for_biases(prepared, node)
+
+
+def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
+    """Gives power-of-two outputs that are finer than their accumulator the accumulator's step.
+
+    They hold nothing more, and hardware that only shifts right could not reach them: few 8-bit
+    products in a 16-bit output, for one.
+    """
+    for _ in range(8):  # a coarser input makes a coarser accumulator; scales are few powers apart
+        coarsened = False
+        for node in prepared.graph.nodes:
+            step, quantizer = _accumulator_step(prepared, node), None
+            if step is not None:
+                quantizer = prepared.activation_quantizer(node.name)
+            if step is None or quantizer is None or not quantizer.power_of_two:
+                continue
+            if bool(quantizer.scale < step) and not bool(quantizer.zero_point.any()):
+                scale = step.to(quantizer.scale).reshape(quantizer.scale.shape)
+                quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
+                coarsened = True
+        if not coarsened:
+            return
+
+
+def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
+    """Returns the coarsest step of what a node rescales, where it only shifts."""
+    scales = [prepared.activation_quantizer(name).scale for name in node.inputs]
+    if "weight" in node.constants:
+        return scales[0] * prepared.weight_quantizer(node.name).scale.max()
+    if isinstance(node.operation, (Matmul, Multiply)):
+        return scales[0] * scales[1]
+    if isinstance(node.operation, Concatenate):
+        return torch.stack(scales).max()
+    return None
 
 
 def _make_room_for_biases(prepared: PreparedModel, node: Node) -> None:

@@ -203,12 +203,10 @@ def _add(conversion: Conversion, node: Node) -> None:
             f"{where}: adding {len(inputs)} inputs of {widest} bits leaves {bits} bits of the "
             f"target's {target.accumulator_bits}-bit accumulator for aligning their scales"
         )
-    aligned = target.model_copy(
-        update={"multiplier_bits": bits, "per_channel_shift": False, "shift_min": 0}
-    )
+    aligned = target.model_copy(update={"multiplier_bits": bits, "per_channel_shift": False})
     if target.power_of_two_only:
-        single = fixed_point(ratios.min(keepdims=True), aligned, where)
-        shift = int(max(single.shift[0], 0))
+        _, exponent = np.frexp(ratios.min())
+        shift = max(target.shift_min, 1 - int(exponent))
         coefficients = np.ldexp(ratios, shift)
         if np.any(coefficients != np.rint(coefficients)) or coefficients.max() >= 2**spare:
             raise TargetError(f"{where}: the inputs' scales are not powers of two apart")
