@@ -13,7 +13,7 @@ def test_sqnr_is_signal_power_over_error_power_in_decibels():
         meter.add(a, b)
     a, b = reference.double(), found.double()
     expected = 10 * math.log10(float((a * a).sum() / ((a - b) ** 2).sum()))
-    assert meter.sqnr_db == pytest.approx(expected, abs=1e-9)
+    assert meter.sqnr_db == pytest.approx(expected, abs=1e-6)
 
 
 def test_sqnr_is_finite_without_noise_and_without_signal():

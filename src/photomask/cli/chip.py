@@ -109,8 +109,9 @@ def verify(
         int | None, typer.Option(min=1, help="How many samples. Default: all.")
     ] = None,
     oracle_samples: Annotated[
-        int, typer.Option(min=1, help="How many to run on both engines, every edge.")
-    ] = 8,
+        int | None,
+        typer.Option(min=1, help="How many to run on both engines. Default: by its size."),
+    ] = None,
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="When the program passes.")
     ] = None,

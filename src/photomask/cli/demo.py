@@ -67,8 +67,6 @@ def chip(
         labels,
         graph=prepared.graph,
         oracle_samples=64,
-        layer_samples=128,
-        study_samples=128,
         progress=show_progress,
     )
     golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])

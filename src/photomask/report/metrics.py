@@ -21,12 +21,11 @@ class NoiseMeter:
         """Counts a batch.
 
         Args:
-            reference: the signal, any shape.
-            found: what stands for it, same shape.
+            reference: the signal, float32 or float64 of any shape.
+            found: what stands for it, float of the same shape.
         """
-        expected = reference.to(torch.float64)
-        self.signal += float(expected.square().sum())
-        self.noise += float((found.to(torch.float64) - expected).square_().sum())
+        self.signal += _power(reference)
+        self.noise += _power(found - reference)
 
     @property
     def sqnr_db(self) -> float:
@@ -37,6 +36,11 @@ class NoiseMeter:
             return -SQNR_LIMIT_DB
         ratio = 10 * math.log10(self.signal / self.noise)
         return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, ratio))
+
+
+def _power(x: Tensor) -> float:
+    """Sum of squares, added up in float64."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
 
 
 @dataclass

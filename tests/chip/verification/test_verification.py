@@ -80,7 +80,7 @@ def test_layer_noise_range_and_saturation_are_those_of_a_plain_computation(
         position = value / edge.scale[0] + edge.zero_point
         below = (position < edge.format.low - 0.5) & (found == edge.format.low)
         above = (position > edge.format.high + 0.5) & (found == edge.format.high)
-        assert layer.sqnr_db == pytest.approx(sqnr, abs=1e-6)
+        assert layer.sqnr_db == pytest.approx(sqnr, abs=1e-4)
         assert layer.codes == (found.min(), found.max())
         assert layer.observed == pytest.approx((value.min(), value.max()))
         assert (layer.saturated_low, layer.saturated_high) == (below.sum(), above.sum())
@@ -313,6 +313,6 @@ def test_progress_sees_every_batch(
     assert seen == {
         "comparing engines": 1,
         "comparing layers": 1,
-        "multiplier widths": 1,
+        "multiplier widths": 7,
         "float and integer outputs": 1,
     }

@@ -48,16 +48,21 @@ class EdgeTally:
     def add(self, value: Tensor, codes: Tensor) -> None:
         """Counts a batch: float values and the integers that stand for them."""
         edge, format = self.edge, self.edge.format
-        self.noise.add(value, edge.dequantize(codes))
-        self.codes = [*self.codes, int(codes.min()), int(codes.max())]
-        self.values = [*self.values, float(value.min()), float(value.max())]
+        value, codes = value.to(torch.float32), codes.to(torch.float32)
+        self.noise.add(value, (codes - edge.zero_point).mul_(edge.scale[0]))
+        self.codes += [int(end) for end in codes.aminmax()]
+        ends = [float(end) for end in value.aminmax()]
+        self.values += ends
         self.elements += codes.numel()
-        position = value.to(torch.float32) / edge.scale[0] + edge.zero_point
-        below, above = position < format.low - 0.5, position > format.high + 0.5
-        self.saturated_low += int((below & (codes == format.low)).sum())
-        self.saturated_high += int((above & (codes == format.high)).sum())
+        position = (value / edge.scale[0]).add_(edge.zero_point)
+        below, above = format.low - 0.5, format.high + 0.5
+        if ends[0] / edge.scale[0] + edge.zero_point < below:
+            self.saturated_low += int(((position < below) & (codes == format.low)).sum())
+        if ends[1] / edge.scale[0] + edge.zero_point > above:
+            self.saturated_high += int(((position > above) & (codes == format.high)).sum())
         margin = MARGIN_BINS / BINS
-        part = ((position - format.low) / (format.high - format.low)).clamp_(-margin, 1 + margin)
+        part = position.sub_(format.low).div_(format.high - format.low)
+        part = part.clamp_(-margin, 1 + margin)
         self.histogram += torch.histc(part, len(self.histogram), -margin, 1 + margin).double()
 
 
@@ -113,10 +118,11 @@ def _paired(
         while node.name not in waiting:
             name, codes = next(edges)
             if program.edges[name].role == "accumulator":
-                accumulators.setdefault(name, []).extend([int(codes.min()), int(codes.max())])
+                ends = accumulators.setdefault(name, [])
+                ends += [int(end) for end in codes.aminmax()]
             else:
-                waiting[name] = codes.cpu()
-        yield node, value, waiting.pop(node.name)
+                waiting[name] = codes
+        yield node, value, waiting.pop(node.name).cpu()
 
 
 class _Facts:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from photomask.chip.engines import TorchEngine
+from photomask.chip.formats import IntFormat
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import MultiplierCost, MultiplierStudy
 from photomask.chip.verification.engines import quantized
@@ -15,13 +17,14 @@ from photomask.chip.verification.rescaling import with_multiplier_bits
 from photomask.errors import DocumentError, TargetError
 from photomask.report import NoiseMeter, Progress, Top1Meter
 
+Codes = dict[str, Tensor]
+
 
 @dataclass
-class _Variant:
-    """A program with another multiplier width, and how it differs from the widest."""
+class _Tally:
+    """How a program with another multiplier width differs from the widest."""
 
-    program: IntegerProgram
-    engine: TorchEngine
+    relative_error: float
     outputs: int = 0
     outputs_changed: int = 0
     activations: int = 0
@@ -29,6 +32,55 @@ class _Variant:
     largest: int = 0
     noise: NoiseMeter = field(default_factory=NoiseMeter)
     top1: Top1Meter = field(default_factory=Top1Meter)
+
+    def add(self, program: IntegerProgram, name: str, found: Tensor, expected: Tensor) -> None:
+        """Counts a batch of one activation."""
+        different = found != expected
+        changed = int(different.count_nonzero())
+        self.activations += found.numel()
+        self.activations_changed += changed
+        if name in program.outputs:
+            self.outputs += found.numel()
+            self.outputs_changed += changed
+        elif changed:
+            difference = found[different].to(torch.int64) - expected[different].to(torch.int64)
+            self.largest = max(self.largest, int(difference.abs().max()))
+
+
+@dataclass
+class _Study:
+    """Samples, what the float model and the widest multiplier make of them, and what differs."""
+
+    batches: Sequence[list[Tensor]]
+    scores: list[Tensor]
+    """The float model's first output, per batch."""
+    labels: list[Tensor | None]
+    device: torch.device
+    expected: list[Codes] = field(default_factory=list)
+    """Activations of the widest, per batch."""
+
+    def run(self, program: IntegerProgram) -> _Tally:
+        """Runs a program; the first one is what the others are compared with."""
+        engine = TorchEngine(program, self.device)
+        error = max((step.relative_error for step in program.steps), default=0.0)
+        tally, is_first = _Tally(error), not self.expected
+        for batch, scores, labels, position in zip(
+            self.batches, self.scores, self.labels, range(len(self.batches)), strict=True
+        ):
+            if is_first:
+                self.expected.append({})
+            expected = self.expected[position]
+            for name, found in _activations(engine, batch):
+                codes = _narrowed(found, program.edges[name].format)
+                if is_first:
+                    expected[name] = codes
+                tally.add(program, name, codes, expected[name])
+                if name == program.outputs[0]:
+                    edge, chosen = program.edges[name], found.cpu()
+                    tally.noise.add(scores, edge.dequantize(chosen))
+                    if is_classes(edge.shape):
+                        tally.top1.add(scores, chosen, labels)
+        return tally
 
 
 def study_multipliers(
@@ -56,72 +108,62 @@ def study_multipliers(
     """
     if program.target.power_of_two_only or not widths:
         return None
-    variants: dict[int, _Variant] = {}
+    starts = accumulate((len(batch[0]) for batch in batches), initial=0)
+    study = _Study(
+        batches,
+        [reference(batch)[0] for batch in batches],
+        [
+            None if labels is None else labels[start : start + len(batch[0])]
+            for start, batch in zip(starts, batches, strict=False)
+        ],
+        device,
+    )
+    tallies: dict[int, _Tally] = {}
     problems: dict[int, str] = {}
-    for bits in sorted({*widths, program.target.multiplier_bits}):
+    asked = sorted({*widths, program.target.multiplier_bits}, reverse=True)
+    for bits in progress(asked, "multiplier widths"):
         try:
             rebuilt = with_multiplier_bits(program, bits)
         except (TargetError, DocumentError) as error:
             problems[bits] = str(error)
             continue
-        variants[bits] = _Variant(rebuilt, TorchEngine(rebuilt, device))
-    if not variants:
+        tallies[bits] = study.run(rebuilt)
+    if not tallies:
         return None
-    widest = max(variants)
-    done = 0
-    for batch in progress(batches, "multiplier widths"):
-        right = None if labels is None else labels[done : done + len(batch[0])]
-        _compare(variants, variants[widest], reference(batch), batch, right)
-        done += len(batch[0])
-    costs = [
-        _cost(bits, variants.get(bits), problems.get(bits), program, labels is not None)
-        for bits in sorted({*variants, *problems})
-    ]
-    return MultiplierStudy(samples=done, reference_bits=widest, costs=tuple(costs))
+    return MultiplierStudy(
+        samples=sum(len(batch[0]) for batch in batches),
+        reference_bits=max(tallies),
+        costs=tuple(
+            _cost(bits, tallies.get(bits), problems.get(bits), program, labels is not None)
+            for bits in reversed(asked)
+        ),
+    )
 
 
-def _compare(
-    variants: dict[int, _Variant],
-    widest: _Variant,
-    floats: Sequence[Tensor],
-    batch: list[Tensor],
-    labels: Tensor | None,
-) -> None:
-    codes = quantized(widest.program, batch)
-    expected = dict(_activations(widest, codes))
-    for variant in variants.values():
-        for name, found in _activations(variant, codes):
-            difference = (found - expected[name]).abs_()
-            changed = int(difference.count_nonzero())
-            variant.activations += found.numel()
-            variant.activations_changed += changed
-            if name not in variant.program.outputs:
-                variant.largest = max(variant.largest, int(difference.max()))
-                continue
-            variant.outputs += found.numel()
-            variant.outputs_changed += changed
-            if name == variant.program.outputs[0]:
-                edge, scores = variant.program.edges[name], found.cpu()
-                variant.noise.add(floats[0], edge.dequantize(scores))
-                if is_classes(edge.shape):
-                    variant.top1.add(floats[0], scores, labels)
-
-
-def _activations(variant: _Variant, codes: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _activations(engine: TorchEngine, batch: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yields the rescaled edges; accumulators have units of their own."""
-    for name, value in variant.engine.edges(codes):
-        if variant.program.edges[name].role == "activation":
-            yield name, value.to(torch.int32)
+    for name, value in engine.edges(quantized(engine.program, batch)):
+        if engine.program.edges[name].role == "activation":
+            yield name, value
+
+
+def _narrowed(codes: Tensor, format: IntFormat) -> Tensor:
+    """Keeps codes in few bytes."""
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        limits = torch.iinfo(dtype)
+        if limits.min <= format.low and format.high <= limits.max:
+            return codes.to(dtype)
+    return codes
 
 
 def _cost(
     bits: int,
-    variant: _Variant | None,
+    tally: _Tally | None,
     problem: str | None,
     program: IntegerProgram,
     labelled: bool,
 ) -> MultiplierCost:
-    if variant is None:
+    if tally is None:
         return MultiplierCost(
             bits=bits,
             chosen=bits == program.target.multiplier_bits,
@@ -138,11 +180,11 @@ def _cost(
         bits=bits,
         chosen=bits == program.target.multiplier_bits,
         problem=None,
-        relative_error=max((step.relative_error for step in variant.program.steps), default=0.0),
-        outputs_changed=100 * variant.outputs_changed / max(1, variant.outputs),
-        activations_changed=100 * variant.activations_changed / max(1, variant.activations),
-        largest_difference=variant.largest,
-        output_sqnr_db=variant.noise.sqnr_db,
-        agreement=variant.top1.agreement if variant.top1.samples else None,
-        top1=variant.top1.found_top1 if labelled else None,
+        relative_error=tally.relative_error,
+        outputs_changed=100 * tally.outputs_changed / max(1, tally.outputs),
+        activations_changed=100 * tally.activations_changed / max(1, tally.activations),
+        largest_difference=tally.largest,
+        output_sqnr_db=tally.noise.sqnr_db,
+        agreement=tally.top1.agreement if tally.top1.samples else None,
+        top1=tally.top1.found_top1 if labelled else None,
     )

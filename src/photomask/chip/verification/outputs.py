@@ -15,7 +15,7 @@ from photomask.errors import DataError
 from photomask.report import NoiseMeter, Progress, Top1Meter
 
 LARGEST_BATCH = 64
-BATCH_ELEMENTS = 1 << 21
+BATCH_ELEMENTS = 1 << 19
 """Input elements of a batch; bounds the memory of a network's layers."""
 
 

@@ -198,17 +198,20 @@ class _Rebuild:
 
     def add(self, step: Step) -> None:
         """Adds a step; the values that its edge can hold follow anew."""
-        edge, changes = self.rescaling.program.edges[step.output], {}
+        program, changes = self.rescaling.program, {}
+        edge, was = program.edges[step.output], step
         if isinstance(step.operator, Requantize):
             step = self._requantized(step)
         elif isinstance(step.operator, Add) and (rescaler := self.rescaling.rescaler(step)):
             aligned = self.rescaling.alignment(step, rescaler)
             step = step.model_copy(update={"operator": aligned.operator})
-            unit = self.rescaling.program.edges[rescaler.output].scale[0]
+            unit = program.edges[rescaler.output].scale[0]
             changes["scale"] = (math.ldexp(unit, -aligned.shift),)
         parameters = {role: self.tensors[name] for role, name in step.tensors.items()}
         inputs = [self.edges[name].interval for name in step.inputs]
-        interval = step.operator.output_interval(inputs, parameters)
+        interval = edge.interval
+        if step is not was or inputs != [program.edges[name].interval for name in step.inputs]:
+            interval = step.operator.output_interval(inputs, parameters)
         if not interval.within(edge.format.interval):
             raise TargetError(f"{step.name!r}: {interval} does not fit {edge.format}")
         changes |= {"low": interval.low, "high": interval.high}

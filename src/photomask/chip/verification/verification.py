@@ -1,6 +1,9 @@
 """`verify`: is this program a faithful copy of that model?"""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,11 @@ from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
+ORACLE_OPERATIONS = 1 << 32
+"""Multiply-accumulates of the NumPy oracle: a few seconds."""
+LAYER_ACTIVATIONS = 1 << 27
+STUDY_ACTIVATIONS = 1 << 26
+MOST_SAMPLES = {"oracle": 64, "layer": 128, "study": 128}
 MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 
@@ -36,9 +44,9 @@ def verify(
     *,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     graph: FloatGraph | None = None,
-    oracle_samples: int = 16,
-    layer_samples: int = 64,
-    study_samples: int = 32,
+    oracle_samples: int | None = None,
+    layer_samples: int | None = None,
+    study_samples: int | None = None,
     multiplier_widths: Sequence[int] = MULTIPLIER_WIDTHS,
     device: str | torch.device = "cpu",
     progress: Progress = without_progress,
@@ -46,7 +54,8 @@ def verify(
     """Compares an integer program with the float model that it was made from.
 
     Outputs are compared on all samples; the two engines, the layers and other multiplier widths on
-    the first few.
+    the first ones: as many as asked for, or as take a few seconds each on a large network and are
+    enough on a small one.
 
     Args:
         program: as converted, or loaded from a file.
@@ -56,9 +65,9 @@ def verify(
         thresholds: when the program passes.
         graph: the model's simplified float graph where there is one (`prepared.graph`); else the
             model is captured.
-        oracle_samples: for the comparison of both engines on every edge.
-        layer_samples: for signal and noise, ranges and saturation of every layer.
-        study_samples: for the cost of other multiplier widths.
+        oracle_samples: for the comparison of both engines on every edge; at most 64 by default.
+        layer_samples: for signal and noise, ranges and saturation of every layer; at most 128.
+        study_samples: for the cost of other multiplier widths; at most 128.
         multiplier_widths: bits to study; none for no study.
         device: where the torch engine runs.
         progress: wraps the batches of each part, to show how far it is.
@@ -74,22 +83,19 @@ def verify(
     """
     tensors = _checked_inputs(program, inputs)
     targets = _checked_labels(program, labels, len(tensors[0]))
-    counts = {"oracle": oracle_samples, "layer": layer_samples, "study": study_samples}
-    for name, count in counts.items():
-        if count < 1:
-            raise UsageError(f"{name}_samples must be at least 1, got {count}")
+    samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
     if graph is None:
         graph = simplify(capture(model, [x[:1] for x in tensors]))
     engine, reference = TorchEngine(program, device), Reference(model)
-    codes = quantized(program, [x[:oracle_samples] for x in tensors])
+    codes = quantized(program, [x[: samples.oracle] for x in tensors])
     with torch.no_grad():
         engines = compare_engines(program, engine, codes, progress)
-        layer_batches = split(tensors, layer_samples)
+        layer_batches = split(tensors, samples.layer)
         layers = compare_layers(program, graph, engine, layer_batches, progress)
         multipliers = study_multipliers(
             program,
             reference,
-            split(tensors, study_samples),
+            split(tensors, samples.study),
             targets[0],
             multiplier_widths,
             progress,
@@ -112,6 +118,33 @@ def verify(
         totals=_totals(program, layers),
         multipliers=multipliers,
     )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """How many samples each part takes."""
+
+    oracle: int
+    layer: int
+    study: int
+
+    @classmethod
+    def of(cls, program: IntegerProgram, *asked: int | None) -> Self:
+        """Returns what was asked for, and otherwise what the network's size allows."""
+        operations = sum(program.multiply_accumulates().values())
+        edges = [edge for edge in program.edges.values() if edge.role != "accumulator"]
+        activations = sum(math.prod(edge.shape) for edge in edges)
+        affordable = (
+            ORACLE_OPERATIONS // max(1, operations),
+            LAYER_ACTIVATIONS // activations,
+            STUDY_ACTIVATIONS // activations,
+        )
+        counts = []
+        for (part, most), want, can in zip(MOST_SAMPLES.items(), asked, affordable, strict=True):
+            if want is not None and want < 1:
+                raise UsageError(f"{part}_samples must be at least 1, got {want}")
+            counts.append(max(1, min(most, can)) if want is None else want)
+        return cls(*counts)
 
 
 def judge(
