@@ -16,6 +16,7 @@ from tests.chip.conversion.flow import (
 from torch import Tensor, nn
 
 from photomask.chip import Quantizer, Recipe, Target, load_recipe, load_target
+from photomask.chip.conversion.builder import portable
 from photomask.chip.observers import MSE
 from photomask.chip.operators import Convolution, Requantize
 from photomask.chip.quantizers import PerChannel, PerGroup, PerTensor
@@ -273,3 +274,9 @@ def test_sums_that_leave_no_bits_for_aligning_scales_are_refused():
     model = Function(lambda x: x + x.relu())
     with pytest.raises(TargetError, match="for aligning their scales"):
         converted(model, inputs_of((3, 4)), FINE, Target(name="t", accumulator_bits=18))
+
+
+def test_sources_are_the_same_on_every_machine():
+    here = f"{__file__}:12"
+    assert portable(here) == "tests/chip/conversion/test_conversion.py:12"
+    assert portable("/nowhere/python/finds/model.py:3") == "model.py:3"

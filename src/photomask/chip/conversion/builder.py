@@ -1,5 +1,7 @@
 """An integer program in the making: edges, steps and tensors, checked against the target."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -143,7 +145,7 @@ class Conversion:
                 output=name,
                 tensors=tensors,
                 node=node.name,
-                source=node.source,
+                source=portable(node.source),
                 relative_error=relative_error,
             )
         )
@@ -207,6 +209,18 @@ class Conversion:
 def _channel_axis(node: Node, shape: tuple[int, ...]) -> int:
     """Linear outputs have their channels last, all others at axis 1."""
     return len(shape) - 1 if isinstance(node.operation, float_operations.Linear) else 1
+
+
+def portable(source: str) -> str:
+    """Returns a `file:line` as any machine would write it: from where Python finds the file.
+
+    So the same model makes the same program, and no program tells whose disk it was made on.
+    """
+    folders = [os.path.abspath(folder) for folder in (*sys.path, os.getcwd())]
+    inside = [folder for folder in folders if source.startswith(folder.rstrip(os.sep) + os.sep)]
+    if inside:
+        return os.path.relpath(source, max(inside, key=len)).replace(os.sep, "/")
+    return os.path.basename(source)
 
 
 def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.ndarray:
