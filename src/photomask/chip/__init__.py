@@ -7,10 +7,11 @@ report = verify(program, model, test_images, labels)
 export(program, "out/export", program.quantize_input(test_images), samples=1)
 """
 
+from photomask.chip.calibration import calibrate
 from photomask.chip.conversion import convert
 from photomask.chip.engines import NumpyEngine, TorchEngine
 from photomask.chip.exporters import check_export, check_outputs, export
-from photomask.chip.preparation import PreparedModel, calibrate, prepare
+from photomask.chip.preparation import PreparedModel, prepare
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe

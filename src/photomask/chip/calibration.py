@@ -1,0 +1,178 @@
+"""Data is measured once; every scale and zero point follows from it."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.graph.operations import Concatenate, Matmul, Multiply
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import Quantizer
+from photomask.errors import DataError, QuantizerError
+
+BATCH = 32
+"""Samples at a time where a whole tensor of calibration data is given."""
+SCALE_SHARING = 2.0
+"""Inputs of a concatenation whose scales differ by less take its scale, and need no rescaling."""
+
+BIAS_BITS = 31
+"""Of a bias before the zero point's share is folded in, which has at most as many again."""
+
+
+def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> None:
+    """Measures data once and decides every scale and zero point.
+
+    Args:
+        prepared: changed in place: its quantizers are fitted.
+        data: a float tensor with samples at axis 0, or batches (tensors, or one tensor per input).
+
+    Raises:
+        DataError: no data, wrong shape or dtype, NaN or infinity in the data or behind it.
+        QuantizerError: a quantizer cannot fit what it observed.
+    """
+    batches = data.split(BATCH) if isinstance(data, Tensor) else data
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            inputs = [batch] if isinstance(batch, Tensor) else list(batch)
+            _check_batch(prepared.graph, inputs, count)
+            prepared.observe([x.to(torch.float32) for x in inputs])
+            count += len(inputs[0])
+        if not count:
+            raise DataError("calibration needs at least one sample, got none")
+        for node in prepared.graph.nodes:
+            if not node.operation.keeps_scale:
+                _fit(prepared.activation_quantizer(node.name), node, "output")
+            if "weight" in node.constants:
+                quantizer = prepared.weight_quantizer(node.name)
+                quantizer.observe(prepared.constants_of(node)["weight"])
+                _fit(quantizer, node, "weight")
+        _share_scales(prepared)
+        _coarsen_to_accumulators(prepared)
+        for node in prepared.graph.nodes:
+            if "weight" in node.constants:
+                _make_room_for_biases(prepared, node)
+
+
+def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
+    """Gives power-of-two outputs that are finer than their accumulator the accumulator's step.
+
+    They hold nothing more, and hardware that only shifts right could not reach them: few 8-bit
+    products in a 16-bit output, for one.
+    """
+    for _ in range(8):  # a coarser input makes a coarser accumulator; scales are few powers apart
+        coarsened = False
+        for node in prepared.graph.nodes:
+            step, quantizer = _accumulator_step(prepared, node), None
+            if step is not None:
+                quantizer = prepared.activation_quantizer(node.name)
+            if step is None or quantizer is None or not quantizer.power_of_two:
+                continue
+            if bool(quantizer.scale < step) and not bool(quantizer.zero_point.any()):
+                scale = step.to(quantizer.scale).reshape(quantizer.scale.shape)
+                quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
+                coarsened = True
+        if not coarsened:
+            return
+
+
+def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
+    """Returns the coarsest step of what a node rescales, where it only shifts."""
+    scales = [prepared.activation_quantizer(name).scale for name in node.inputs]
+    if "weight" in node.constants:
+        return scales[0] * prepared.weight_quantizer(node.name).scale.max()
+    if isinstance(node.operation, (Matmul, Multiply)):
+        return scales[0] * scales[1]
+    if isinstance(node.operation, Concatenate):
+        return torch.stack(scales).max()
+    return None
+
+
+def _make_room_for_biases(prepared: PreparedModel, node: Node) -> None:
+    """Raises the weight scales of channels whose bias outweighs their weights by far.
+
+    A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
+    would need more than `BIAS_BITS` (a dead channel, a batch norm without variance), the sum of
+    products is far smaller than the bias, and coarser weights lose nothing.
+    """
+    quantizer = prepared.weight_quantizer(node.name)
+    bias = prepared.constants_of(node)["bias"].abs().double()
+    input_scale = prepared.activation_quantizer(node.inputs[0]).scale.double()
+    scale = quantizer.scale.double() if quantizer.channel_scale is None else quantizer.channel_scale
+    if scale.ndim == 0:
+        bias = bias.max()
+    excess = bias / (scale * input_scale) / 2.0 ** (BIAS_BITS - 1)
+    if bool((excess <= 1).all()):
+        return
+    factor = torch.exp2(excess.clamp(min=1).log2().ceil()).float()
+    if quantizer.channel_scale is not None:
+        quantizer.channel_scale = quantizer.channel_scale * factor
+        factor = factor[:, None]
+    quantizer.set_parameters(quantizer.format, quantizer.scale * factor, quantizer.zero_point)
+
+
+def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
+    try:
+        quantizer.fit()
+    except QuantizerError as error:
+        raise QuantizerError(f"{what} of {node.name!r} ({node.source}): {error}") from error
+
+
+def _check_batch(graph: FloatGraph, inputs: Sequence[Tensor], seen: int) -> None:
+    nodes = [graph.by_name[name] for name in graph.inputs]
+    if len(inputs) != len(nodes):
+        raise DataError(f"the model has {len(nodes)} input(s), the batch holds {len(inputs)}")
+    for node, x in zip(nodes, inputs, strict=True):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise DataError(
+                f"calibration data for {node.name!r} must be float tensors, got {found}"
+            )
+        if tuple(x.shape[1:]) != node.shape[1:] or len(x) == 0:
+            raise DataError(
+                f"calibration data for {node.name!r} has shape {list(x.shape)}, expected "
+                f"[batch, {', '.join(map(str, node.shape[1:]))}]"
+            )
+        finite = torch.isfinite(x)
+        if not bool(finite.all()):
+            sample = int((~finite).nonzero()[0, 0]) + seen
+            raise DataError(f"calibration sample {sample} of {node.name!r} holds NaN or infinity")
+
+
+def _share_scales(prepared: PreparedModel) -> None:
+    """Lets concatenations and what they join have one scale where their ranges are alike.
+
+    From the last concatenation backwards, so that chains of them (DenseNet) end with one scale.
+    """
+    graph = prepared.graph
+    fixed = {prepared.scale_owner(name) for name in (*graph.inputs, *graph.outputs)}
+    for node in reversed(graph.nodes):
+        if not isinstance(node.operation, Concatenate):
+            continue
+        owners = {prepared.scale_owner(name) for name in node.inputs}
+        if len(owners) == 1 and node.name not in fixed:
+            owner = owners.pop()
+            if _alike(prepared, node.name, owner):
+                prepared.share_scale(node.name, owner)
+            continue
+        for owner in owners - fixed:
+            if owner != node.name and _alike(prepared, owner, node.name):
+                prepared.share_scale(owner, node.name)
+
+
+def _alike(prepared: PreparedModel, edge: str, owner: str) -> bool:
+    """Tells whether an edge may take an owner's scale: same codes, a range that covers its own."""
+    small, large = prepared.activation_quantizer(edge), prepared.activation_quantizer(owner)
+    if type(small) is not type(large) or small.format != large.format:
+        return False
+    (low, high), (owner_low, owner_high) = real_range(small), real_range(large)
+    step, owner_step = float(small.scale), float(large.scale)
+    covers = owner_low <= low + owner_step and high - owner_step <= owner_high
+    return covers and owner_step <= SCALE_SHARING * step
+
+
+def real_range(quantizer: Quantizer) -> tuple[float, float]:
+    """Returns the smallest and largest value that a per-tensor quantizer represents."""
+    codes, zero = quantizer.codes, int(quantizer.zero_point)
+    return (codes.low - zero) * float(quantizer.scale), (codes.high - zero) * float(quantizer.scale)
