@@ -282,3 +282,17 @@ def test_recipes_name_what_the_graph_has():
     recipe = Recipe(rules=())
     prepared = prepare(Mixed(), recipe, torch.zeros(1, 3, 8, 8))
     assert {"a.0", "b.0", "head"} <= {key.replace("/", ".") for key in prepared.weight_quantizers}
+
+
+def test_a_prepared_model_prints_its_quantizers_as_a_table():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4))
+    images = torch.rand(4, 2, 4, 4)
+    prepared = prepare(model, load_recipe("w8a8-minmax"), images)
+    assert "not calibrated" in str(prepared)
+    calibrate(prepared, images)
+    rows = [line.split() for line in str(prepared).splitlines()[2:]]
+    assert [row[:4] for row in rows[1:]] == [
+        ["0", "convolution", "int8", "uint8"],
+        ["3", "linear", "int8", "uint16"],
+    ]

@@ -10,6 +10,7 @@ from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Clamp, Input, Pad
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
+from photomask.documents import aligned
 from photomask.errors import DataError
 
 
@@ -94,6 +95,27 @@ class PreparedModel(nn.Module):
             if node.name in self.graph.outputs:
                 found[node.name] = values[node.name]
         return tuple(found[name] for name in self.graph.outputs)
+
+    def __str__(self) -> str:
+        """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
+        rows = [("node", "operation", "weights", "output", "step of the output")]
+        for site in sites(self.graph):
+            quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
+            step = f"{float(quantizer.scale):.4g}" if quantizer.is_fitted else "not calibrated"
+            rows.append(
+                (
+                    site.name,
+                    site.operator,
+                    _width(self.weight_quantizer(site.name)) if site.has_weight else "",
+                    _width(quantizer),
+                    step if owner == site.name else f"{step}, shared with {owner}",
+                )
+            )
+        return "\n".join([f"model prepared by recipe {self.recipe.name!r}", *aligned(rows)])
+
+
+def _width(quantizer: Quantizer) -> str:
+    return str(quantizer.format) if quantizer.is_fitted else f"{quantizer.bits} bits"
 
 
 def _makes_values(node: Node) -> bool:

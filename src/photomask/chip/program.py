@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
-from photomask.documents import Document, read_text, written_whole
+from photomask.documents import Document, aligned, read_text, written_whole
 from photomask.errors import DataError, DocumentError
 
 PROGRAM_FILE = "program.json"
@@ -371,12 +371,8 @@ class IntegerProgram:
                     f"{edge.low}…{edge.high}",
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-        ]
         title = f"integer program for target {self.target.name!r}, {len(self.steps)} steps"
-        return "\n".join([title, *lines])
+        return "\n".join([title, *aligned(rows)])
 
 
 def storage_dtype(format: IntFormat) -> np.dtype:

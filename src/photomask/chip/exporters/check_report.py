@@ -1,6 +1,6 @@
 """What a check of an export found."""
 
-from photomask.documents import Document
+from photomask.documents import Document, aligned
 
 
 class Mismatch(Document):
@@ -106,12 +106,9 @@ class CheckReport(Document):
             for edge in self.edges
             if edge.matched or edge.mismatched
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [self.subject]
         if len(rows) > 1:
-            lines += [
-                "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-            ]
+            lines += aligned(rows)
         lines += [f"problem: {problem}" for problem in self.problems]
         if self.first_mismatch is not None:
             lines.append(str(self.first_mismatch))

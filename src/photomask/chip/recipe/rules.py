@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from photomask.chip.observers import MinMax, Observer
 from photomask.chip.quantizers import PerChannel, PerGroup, PerTensor, Quantizer
 from photomask.chip.recipe.matching import Site, check_pattern, matching
+from photomask.documents import aligned
 from photomask.errors import RecipeError
 
 _KEPT_BITS = 8
@@ -146,10 +147,7 @@ class Recipe:
                 if template is not None:
                     rows.append((rule.match, what, _describe(template)))
         rows += [(pattern, "both", f"at least {_KEPT_BITS}-bit (keep)") for pattern in self.keep]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        lines = [f"recipe {self.name}"]
-        lines += [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
-        return "\n".join(lines)
+        return "\n".join([f"recipe {self.name}", *(f"  {line}" for line in aligned(rows))])
 
 
 def _describe(template: Quantizer) -> str:
