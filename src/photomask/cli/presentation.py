@@ -23,7 +23,7 @@ def show_program(program: IntegerProgram) -> None:
         if target.power_of_two_only
         else f"{target.multiplier_bits} bits, rounding {target.rounding}",
         "memory word": f"{target.memory_word_bits} bits, {target.first_lane} lane first",
-        "made by": program.provenance.get("recipe", ""),
+        "made by": program.provenance.get("recipe", "").partition("\n")[0],
     }
     typer.echo(program)
     typer.echo()

@@ -56,7 +56,12 @@ def draw_sqnr(layers: Sequence[LayerReport]) -> str:
             (~weighted, Ink.MUTED, "others"),
         ):
             axes.plot(
-                positions[mask], shown[mask], "o", color=ink.value, markersize=4.0, label=label
+                positions[mask],
+                shown[mask],
+                "o",
+                color=ink.value,
+                markersize=4.0 if len(layers) < 80 else 2.5,
+                label=label,
             )
         axes.set_ylim(min(0, shown.min()), max(45.0, shown.max() * 1.12))
         worst = layers[int(values.argmin())]

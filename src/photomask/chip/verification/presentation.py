@@ -42,7 +42,8 @@ def page_of(report: Report, figures: dict[str, Callable[[], str]] | None = None)
         facts=_facts(report),
         sections=sections,
         footer=(
-            f"program {report.program_sha256[:16]} · {report.provenance.get('recipe', '')} · "
+            f"program {report.program_sha256[:16]} · "
+            f"{report.provenance.get('recipe', '').partition(chr(10))[0]} · "
             f"Photomask {report.photomask_version}"
         ),
     )
