@@ -45,11 +45,14 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
     Each term may also be absent (padding by 0), so its interval includes 0.
     """
     rows = weight.reshape(weight.shape[0], -1)
-    if largest(rows) * max(1, x.magnitude) * rows.shape[1] + largest(bias) >= 1 << 62:
-        rows, bias = rows.astype(object), bias.astype(object)
-    products = (rows * x.low, rows * x.high)
-    lows = np.minimum(np.minimum(*products), 0).sum(axis=1) + np.minimum(bias, 0)
-    highs = np.maximum(np.maximum(*products), 0).sum(axis=1) + np.maximum(bias, 0)
+    if largest(rows) * rows.shape[1] >= 1 << 62:
+        rows = rows.astype(object)
+    # Python integers from here on: one number a channel, and no overflow.
+    positive = np.maximum(rows, 0).sum(axis=1).astype(object)
+    negative = np.minimum(rows, 0).sum(axis=1).astype(object)
+    low, high = min(x.low, 0), max(x.high, 0)
+    lows = positive * low + negative * high + np.minimum(bias, 0)
+    highs = positive * high + negative * low + np.maximum(bias, 0)
     return Interval(int(lows.min()), int(highs.max()))
 
 
