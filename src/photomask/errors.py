@@ -12,6 +12,8 @@ what to do::
     ├── RecipeError                a rule that matches nothing, an impossible request
     ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
     ├── TargetError                the target cannot hold what the program needs
+    ├── LayoutError                which token belongs to which image cannot be told
+    ├── PlanError                  a plan of another model, or a request no plan can meet
     ├── DocumentError              a file that is truncated, altered, or of another schema
     └── ExportError                an export that could not be written whole
 """
@@ -65,6 +67,14 @@ class QuantizerError(PhotomaskError):
 
 class TargetError(PhotomaskError):
     """The target cannot hold what the program needs."""
+
+
+class LayoutError(PhotomaskError):
+    """Which token of a prompt belongs to which image cannot be told."""
+
+
+class PlanError(PhotomaskError):
+    """A plan of another model, or a request that no plan can meet."""
 
 
 class DocumentError(PhotomaskError):

@@ -1,0 +1,1 @@
+"""Sparse prefill for vision-language models, by a plan that was decided from data."""

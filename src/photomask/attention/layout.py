@@ -1,0 +1,191 @@
+"""Which token of a prompt belongs to which image."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photomask.errors import LayoutError
+
+
+class TokenKind(enum.IntEnum):
+    """What a token is; a delimiter stands directly before or behind the tokens of an image."""
+
+    PADDING = 0
+    TEXT = 1
+    START = 2
+    IMAGE = 3
+    END = 4
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """The layout of a batch of prompts, as tensors on one device.
+
+    Made by `PromptLayout.of`; positions are places in the sequence, padding included.
+
+    Attributes:
+        kind: int8 [B, L], a `TokenKind` each.
+        image: int32 [B, L], the number of the image that a token or delimiter belongs to, counted
+            from 0 in each prompt; -1 for text and padding.
+        first: int32 [B, L], for tokens of an image the position of its first token, else 0. It is
+            negative where a `tail` has cut that token off.
+        stop: int32 [B, L], for tokens of an image the position behind its last token, else 0.
+        ordinal: int32 [B, L], how many tokens that are not padding come before.
+    """
+
+    kind: Tensor
+    image: Tensor
+    first: Tensor
+    stop: Tensor
+    ordinal: Tensor
+
+    @classmethod
+    def of(cls, kind: Tensor, image: Tensor) -> PromptLayout:
+        """Completes and checks a layout.
+
+        Args:
+            kind: int8 [B, L] of `TokenKind`.
+            image: int32 [B, L]; -1 outside images, else numbers that grow from 0 in each prompt.
+
+        Raises:
+            LayoutError: the tokens of an image are not contiguous, an image has a number but no
+                token, a delimiter does not touch its image, or padding separates two tokens.
+        """
+        if kind.ndim != 2 or kind.shape != image.shape:
+            raise LayoutError(
+                f"kind and image must be [batch, tokens] both, got {list(kind.shape)} and "
+                f"{list(image.shape)}"
+            )
+        kind, image = kind.to(torch.int8), image.to(torch.int32)
+        inside = kind == TokenKind.IMAGE
+        positions = torch.arange(kind.shape[1], device=kind.device, dtype=torch.int32)
+        images = int(image.max()) + 1 if image.numel() else 0
+        first, stop = _ends(image, inside, positions, max(images, 1))
+        real = (kind != TokenKind.PADDING).to(torch.int32)
+        ordinal = (real.cumsum(1) - real).to(torch.int32)
+        layout = cls(kind, image, first, stop, ordinal)
+        _check(layout, images)
+        return layout
+
+    @property
+    def batch(self) -> int:
+        """Number of prompts."""
+        return self.kind.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of every prompt, padding included."""
+        return self.kind.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.kind.device
+
+    @property
+    def positions(self) -> Tensor:
+        """int32 [L], 0 … L-1."""
+        return torch.arange(self.tokens, device=self.device, dtype=torch.int32)
+
+    @property
+    def offset(self) -> Tensor:
+        """int32 [B, L], the place of a token inside its image; a huge number outside images."""
+        inside = self.kind == TokenKind.IMAGE
+        outside = torch.iinfo(torch.int32).max
+        return torch.where(inside, self.positions - self.first, outside)
+
+    @property
+    def image_counts(self) -> list[int]:
+        """How many images each prompt has. Waits for the device."""
+        if not self.tokens:
+            return [0] * self.batch
+        return (self.image.amax(1) + 1).tolist()
+
+    def tail(self, start: int) -> PromptLayout:
+        """Returns the layout of the tokens from `start` on; positions count from there.
+
+        What a token is stays as it was: leading tokens that are cut off are not replaced.
+        """
+        if start == 0:
+            return self
+        inside = self.kind[:, start:] == TokenKind.IMAGE
+        return PromptLayout(
+            kind=self.kind[:, start:],
+            image=self.image[:, start:],
+            first=torch.where(inside, self.first[:, start:] - start, 0),
+            stop=torch.where(inside, self.stop[:, start:] - start, 0),
+            ordinal=self.ordinal[:, start:],
+        )
+
+    def describe(self, row: int) -> str:
+        """Draws one prompt as text: `4 padding, 31 text, [49 image 0], 2 text, …`."""
+        return ", ".join(_runs(self.kind[row].tolist(), self.image[row].tolist()))
+
+
+def _ends(image: Tensor, inside: Tensor, positions: Tensor, images: int) -> tuple[Tensor, Tensor]:
+    """Finds, for every token inside an image, where the image starts and where it stops."""
+    batch, tokens = image.shape
+    bucket = torch.where(inside, image, images).to(torch.int64)
+    places = positions.expand(batch, tokens)
+    starts = torch.full((batch, images + 1), tokens, dtype=torch.int32, device=image.device)
+    starts = starts.scatter_reduce(1, bucket, places, "amin")
+    stops = torch.zeros_like(starts).scatter_reduce(1, bucket, places + 1, "amax")
+    first = torch.where(inside, starts.gather(1, bucket), 0)
+    stop = torch.where(inside, stops.gather(1, bucket), 0)
+    return first, stop
+
+
+def _check(layout: PromptLayout, images: int) -> None:
+    """Raises unless images are contiguous runs that their delimiters touch."""
+    kind, image = layout.kind, layout.image
+    inside = kind == TokenKind.IMAGE
+    counts = torch.zeros(layout.batch, images + 1, dtype=torch.int32, device=layout.device)
+    bucket = torch.where(inside, image, images).to(torch.int64)
+    counts = counts.scatter_add(1, bucket, inside.to(torch.int32))
+    length = counts.gather(1, bucket)
+    torn = (inside & (layout.stop - layout.first != length)).any(1)
+    numbers = torch.arange(images, device=layout.device)
+    known = numbers < (image.amax(1, keepdim=True) + 1 if layout.tokens else 0)
+    empty = (known & (counts[:, :images] == 0)).any(1)
+    owned = image >= 0
+    start, end = kind == TokenKind.START, kind == TokenKind.END
+    mislabelled = ((inside | start | end) != owned).any(1)
+    before, behind = image.roll(-1, 1), image.roll(1, 1)
+    loose = (start & ((before != image) | ~inside.roll(-1, 1))).any(1)
+    loose |= (end & ((behind != image) | ~inside.roll(1, 1))).any(1)
+    real = kind != TokenKind.PADDING
+    follows_padding = torch.cat([~torch.zeros_like(real[:, :1]), ~real[:, :-1]], 1)
+    holes = (real & follows_padding).sum(1) > 1
+    for problem, found in (
+        ("the tokens of an image are not contiguous", torn),
+        ("an image number has no token", empty),
+        ("image numbers and token kinds disagree", mislabelled),
+        ("a delimiter does not touch the tokens of its image", loose),
+        ("padding stands between two tokens", holes),
+    ):
+        rows = found.nonzero()[:, 0].tolist()
+        if rows:
+            raise LayoutError(f"prompt {rows[0]}: {problem}: {layout.describe(rows[0])}")
+
+
+def _runs(kinds: Sequence[int], images: Sequence[int]) -> list[str]:
+    """Describes each run of equal tokens."""
+    names = {kind: kind.name.lower() for kind in TokenKind}
+    runs: list[str] = []
+    start = 0
+    for place in range(1, len(kinds) + 1):
+        changed = place == len(kinds) or (kinds[place], images[place]) != (
+            kinds[start],
+            images[start],
+        )
+        if changed:
+            length, kind = place - start, TokenKind(kinds[start])
+            number = f" {images[start]}" if images[start] >= 0 else ""
+            runs.append(f"{length} {names[kind]}{number}")
+            start = place
+    return runs
