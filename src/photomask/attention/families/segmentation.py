@@ -1,0 +1,286 @@
+"""From token ids to a layout, by the rules of a family; what cannot be told is refused."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.attention.families.table import Delimiters, Family, family_of
+from photomask.attention.layout import PromptLayout, TokenKind
+from photomask.errors import LayoutError
+
+
+class TokenCode(enum.IntEnum):
+    """What one token says by itself; neighbours and padding make a `TokenKind` of it."""
+
+    TEXT = 0
+    START = 1
+    END = 2
+    IMAGE = 3
+    VIDEO = 4
+    FIRST = 5
+    """The first token of an image or video, of a family without delimiters."""
+
+
+def layout_of(
+    config: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    complete: bool = True,
+    **processed: Any,
+) -> PromptLayout:
+    """Tells which token of each prompt belongs to which image.
+
+    Args:
+        config: of the whole model, from transformers.
+        input_ids: integers [B, L].
+        attention_mask: [B, L], 0 for padding; None when there is none.
+        complete: the prompts end here. Otherwise more tokens follow, and the last image of a prompt
+            may still be open; a start delimiter whose image has not begun counts as text.
+        processed: what else the processor made of the prompts, such as `image_grid_thw` or
+            `image_sizes`. What is needed is used, the rest ignored.
+
+    Raises:
+        LayoutError: the images cannot be told apart with certainty; names prompt, position, reason.
+        UsageError: the model is of no supported family.
+    """
+    if input_ids.ndim != 2:
+        raise LayoutError(f"input_ids must be [prompts, tokens], got {list(input_ids.shape)}")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise LayoutError(
+            f"attention_mask is {list(attention_mask.shape)}, but input_ids is "
+            f"{list(input_ids.shape)}; both must be [prompts, tokens]"
+        )
+    codes = token_codes(config, input_ids, **processed)
+    layout = layout_of_codes(family_of(config), codes, attention_mask, complete=complete)
+    if complete:
+        _check_lengths(config, layout, codes, processed)
+    return layout
+
+
+def token_codes(config: Any, input_ids: Tensor, **processed: Any) -> Tensor:
+    """Says of each token by itself what it is: int8 [B, L] of `TokenCode`.
+
+    Codes of consecutive chunks of a prompt can be joined; `layout_of_codes` makes the layout.
+
+    Args:
+        config: of the whole model.
+        input_ids: integers [B, L].
+        processed: what else the processor made of these tokens. A family without delimiters needs
+            what its image lengths derive from.
+
+    Raises:
+        LayoutError: the lengths do not fit the tokens, or are missing where only they tell images
+            apart, or the neighbours of images are not always the same two tokens.
+    """
+    family = family_of(config)
+    codes = torch.full(input_ids.shape, TokenCode.TEXT, dtype=torch.int8, device=input_ids.device)
+    named = [(TokenCode.IMAGE, "image_token_id"), (TokenCode.VIDEO, "video_token_id")]
+    if family.delimiters is Delimiters.NAMED:
+        named += [(TokenCode.START, family.start_id), (TokenCode.END, family.end_id)]
+    for code, attribute in named:
+        token = getattr(config, attribute, None)
+        if token is not None:
+            codes = torch.where(input_ids == token, int(code), codes)
+    if family.delimiters is Delimiters.NEIGHBOURS:
+        _check_neighbours(family, input_ids, _is_image(codes))
+    if family.delimiters is Delimiters.NONE:
+        lengths = family.lengths(config, processed)
+        for code, modality in ((TokenCode.IMAGE, "image"), (TokenCode.VIDEO, "video")):
+            first = _first_tokens(family, codes == code, lengths.get(modality), modality)
+            codes = torch.where(first, int(TokenCode.FIRST), codes)
+    return codes.to(torch.int8)
+
+
+def layout_of_codes(
+    family: Family, codes: Tensor, attention_mask: Tensor | None = None, *, complete: bool = True
+) -> PromptLayout:
+    """Makes the layout of tokens that `token_codes` has named.
+
+    Args:
+        family: of the model.
+        codes: int8 [B, L].
+        attention_mask: [B, L], 0 for padding; None when there is none.
+        complete: as in `layout_of`.
+
+    Raises:
+        LayoutError: the images cannot be told apart with certainty.
+    """
+    real = torch.ones_like(codes, dtype=torch.bool)
+    if attention_mask is not None:
+        real = attention_mask.to(codes.device) != 0
+    inside = _is_image(codes) & real
+    before = torch.where(_before(inside), _before(codes), int(TokenCode.TEXT))
+    switched = (codes != before) & (before != TokenCode.FIRST)
+    opens = inside & (~_before(inside) | (codes == TokenCode.FIRST) | switched)
+    closes = inside & (~_behind(inside) | _behind(opens))
+    last = real & ~_behind(real)
+    if family.delimiters is Delimiters.NAMED:
+        start, end = (codes == TokenCode.START) & real, (codes == TokenCode.END) & real
+        _check_named(family, opens, closes, start, end, last, complete)
+        start = start & _behind(opens)
+    elif family.delimiters is Delimiters.NEIGHBOURS:
+        start, end = _behind(opens) & real & ~inside, _before(closes) & real & ~inside
+        _check_surrounded(family, opens, closes, start, end, last, complete)
+    else:
+        start = end = torch.zeros_like(inside)
+        _refuse(family, opens & (codes != TokenCode.FIRST), "image tokens of an unknown image")
+    number = opens.cumsum(1, dtype=torch.int32) - 1
+    image = torch.where(inside | end, number, -1)
+    image = torch.where(start, number + 1, image)
+    kind = torch.where(real, int(TokenKind.TEXT), int(TokenKind.PADDING))
+    for name, mask in ((TokenKind.IMAGE, inside), (TokenKind.START, start), (TokenKind.END, end)):
+        kind = torch.where(mask, int(name), kind)
+    return PromptLayout.of(kind.to(torch.int8), image)
+
+
+def has_image_tokens(config: Any, input_ids: Tensor) -> bool:
+    """Whether any token belongs to an image or video. Waits for the device."""
+    found = input_ids == config.image_token_id
+    video = getattr(config, "video_token_id", None)
+    return bool((found if video is None else found | (input_ids == video)).any())
+
+
+def _is_image(codes: Tensor) -> Tensor:
+    """Marks tokens of images and videos."""
+    return codes >= TokenCode.IMAGE
+
+
+def _before(values: Tensor) -> Tensor:
+    """Returns for every token the value of the token before it; zero for the first."""
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], 1)
+
+
+def _behind(values: Tensor) -> Tensor:
+    """Returns for every token the value of the token behind it; zero for the last."""
+    return torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+
+
+def _refuse(family: Family, wrong: Tensor, reason: str) -> None:
+    """Raises for the first token marked in `wrong`."""
+    places = wrong.nonzero()
+    if len(places):
+        row, position = places[0].tolist()
+        raise LayoutError(f"{family.name}: prompt {row}, position {position}: {reason}")
+
+
+def _check_named(
+    family: Family,
+    opens: Tensor,
+    closes: Tensor,
+    start: Tensor,
+    end: Tensor,
+    last: Tensor,
+    complete: bool,
+) -> None:
+    """Raises unless start, image tokens and end always follow each other."""
+    name = f"({family.start_id} and {family.end_id} of the configuration mark images)"
+    _refuse(family, opens & ~_before(start), f"image tokens without a start token before {name}")
+    empty = start & ~_behind(opens)
+    _refuse(
+        family, empty if complete else empty & ~last, f"start token without image tokens {name}"
+    )
+    open_image = closes & ~_behind(end)
+    _refuse(family, open_image & ~last, f"image tokens without an end token behind {name}")
+    if complete:
+        _refuse(family, open_image, f"the prompt ends inside an image {name}")
+    _refuse(family, end & ~_before(closes), f"end token without image tokens before {name}")
+
+
+def _check_surrounded(
+    family: Family,
+    opens: Tensor,
+    closes: Tensor,
+    start: Tensor,
+    end: Tensor,
+    last: Tensor,
+    complete: bool,
+) -> None:
+    """Raises unless each image has a token of its own before it and one behind it."""
+    rule = "every image stands between a start and an end token"
+    _refuse(family, opens & ~_before(start), f"no start token before the image; {rule}")
+    open_image = closes & ~_behind(end)
+    _refuse(family, open_image & ~last, f"no end token behind the image; {rule}")
+    if complete:
+        _refuse(family, open_image, f"the prompt ends inside an image; {rule}")
+    _refuse(family, start & end, f"one token between two images; {rule}")
+
+
+def _check_neighbours(family: Family, input_ids: Tensor, inside: Tensor) -> None:
+    """Raises unless all images stand between the same two tokens."""
+    for side, place in (("before", _behind(inside)), ("behind", _before(inside))):
+        place = place & ~inside
+        around = input_ids[place]
+        if around.numel():
+            strange = place & (input_ids != around[0])
+            _refuse(
+                family,
+                strange,
+                f"the token {side} this image is not the one {side} the other images, so it is no "
+                "image delimiter",
+            )
+
+
+def _first_tokens(
+    family: Family, inside: Tensor, lengths: list[int] | None, modality: str
+) -> Tensor:
+    """Marks the first token of each image, by counting."""
+    if not bool(inside.any()):
+        return torch.zeros_like(inside)
+    if lengths is None:
+        reason = (
+            f"{modality} tokens, and nothing tells where one {modality} ends; this family has no "
+            "delimiters, so give what the processor returned (image_sizes, batch_num_images, "
+            "pixel_values_videos) with the tokens, and never a part of them"
+        )
+        _refuse(family, inside, reason)
+    stops = torch.tensor(lengths, device=inside.device).cumsum(0)
+    place = inside.flatten().cumsum(0) - 1
+    total = int(place[-1]) + 1
+    if int(stops[-1] if len(stops) else 0) != total:
+        reason = f"{total} {modality} tokens, but the processor announced {lengths} tokens"
+        _refuse(family, inside, reason)
+    starts = torch.cat([stops.new_zeros(1), stops[:-1]])
+    first = inside & torch.isin(place, starts).view_as(inside)
+    opens = inside & ~_before(inside)
+    _refuse(
+        family,
+        opens & ~first,
+        f"the {modality} tokens before this one end inside a {modality}; the processor announced "
+        f"{lengths} tokens",
+    )
+    return first
+
+
+def _check_lengths(
+    config: Any, layout: PromptLayout, codes: Tensor, processed: Mapping[str, Any]
+) -> None:
+    """Raises unless every image has as many tokens as the processor announced."""
+    family = family_of(config)
+    if family.delimiters is Delimiters.NONE:
+        return  # the lengths made the layout
+    lengths = family.lengths(config, processed)
+    first = (layout.kind == TokenKind.IMAGE) & (layout.first == layout.positions)
+    for code, modality in ((TokenCode.IMAGE, "image"), (TokenCode.VIDEO, "video")):
+        expected = lengths.get(modality)
+        if expected is None:
+            continue
+        places = first & (codes == code)
+        found = (layout.stop - layout.first)[places].tolist()
+        for index, (row, position) in enumerate(places.nonzero().tolist()):
+            announced = expected[index] if index < len(expected) else "no"
+            if found[index] != announced:
+                raise LayoutError(
+                    f"{family.name}: prompt {row}, position {position}: {found[index]} tokens of "
+                    f"{modality} {index} of the batch, but the processor announced {announced}"
+                )
+        if len(expected) > len(found):
+            raise LayoutError(
+                f"{family.name}: {len(found)} {modality} segments among the tokens of "
+                f"{layout.batch} prompts, but the processor announced {len(expected)}"
+            )
