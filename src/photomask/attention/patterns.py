@@ -91,7 +91,7 @@ class DenseRule:
 
 
 def is_sink(layout: PromptLayout, sinks: SinkRule) -> Tensor:
-    """Marks the sinks that are not text: bool [B, L]. (Text is visible under every pattern.)"""
+    """Marks the sinks that are not text, which is visible anyway: bool [B, L]."""
     in_image = layout.kind == TokenKind.IMAGE
     delimiter = (layout.kind == TokenKind.START) | (layout.kind == TokenKind.END)
     chosen = (layout.ordinal < sinks.leading) | (layout.offset < sinks.per_image)

@@ -1,0 +1,68 @@
+"""What every executor of sparse prefill is given, and the refusal of what it cannot be."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from photomask.attention.schedule import Schedule
+from photomask.errors import DataError, UsageError
+
+
+def check_arguments(
+    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
+) -> None:
+    """Checks shapes, dtypes and devices without waiting for the device.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D].
+        value: [B, G, K, D].
+        schedule: of the prompts.
+        patterns: int8 [H].
+        scale: factor of the scores.
+
+    Raises:
+        DataError: tensors that do not fit each other or the schedule.
+        UsageError: a gradient is wanted, or the scale is not a positive number.
+    """
+    if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
+        raise DataError(
+            "query must be [B, H, Q, D], key and value [B, G, K, D], got "
+            f"{list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
+        )
+    batch, heads, queries, head_size = query.shape
+    if key.shape[0] != batch or key.shape[3] != head_size or heads % max(key.shape[1], 1):
+        raise DataError(
+            f"query {list(query.shape)} and key {list(key.shape)} must have the same batch and "
+            "head size, and a number of heads that the key heads divide"
+        )
+    planned = (schedule.batch, schedule.queries)
+    if planned != (batch, queries) or key.shape[2] < schedule.keys:
+        raise DataError(
+            f"the schedule is for {schedule.batch} prompts, {schedule.queries} queries and "
+            f"{schedule.keys} keys, got {batch}, {queries} and {key.shape[2]}"
+        )
+    if patterns.shape != (heads,) or patterns.dtype != torch.int8:
+        raise DataError(
+            f"patterns must be int8 [{heads}], got {patterns.dtype} {list(patterns.shape)}"
+        )
+    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
+        raise DataError(
+            f"query, key and value must share a floating-point dtype, got {query.dtype}, "
+            f"{key.dtype} and {value.dtype}"
+        )
+    devices = {each.device for each in (query, key, value, patterns, schedule.rows)}
+    if len(devices) > 1:
+        raise DataError(
+            f"tensors and schedule must be on one device, got {sorted(map(str, devices))}"
+        )
+    if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
+        raise UsageError(
+            "sparse prefill has no backward pass; call it under torch.no_grad() or "
+            "torch.inference_mode()"
+        )
+    if not (scale > 0 and math.isfinite(scale)):
+        raise UsageError(f"scale must be a positive number, got {scale}")

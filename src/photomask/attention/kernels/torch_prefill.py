@@ -1,0 +1,213 @@
+"""Sparse prefill in plain PyTorch, for processors and every device without Triton.
+
+It is as sparse as the schedule: image tiles gather the keys they see and nothing else. Tiles of
+similar length are worked on together, padded to the longest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from photomask.attention.patterns import Pattern
+from photomask.attention.schedule import Schedule
+
+ROWS_AT_ONCE = 256
+"""Queries that share one range of keys in a call."""
+PAIRS_AT_ONCE = 1 << 22
+"""Pairs of a query and a key of one head, padding included, in a call over gathered keys."""
+KEYS_OF_PADDING = 128
+"""Tiles work together if the shortest sees at most so many keys less, or half of the longest."""
+
+
+def torch_prefill(
+    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
+) -> Tensor:
+    """Computes attention over a schedule; the contract is that of `prefill_attention`.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D].
+        value: [B, G, K, D].
+        schedule: of the prompts.
+        patterns: int8 [H].
+        scale: factor of the scores.
+
+    Returns:
+        [B, H, Q, D].
+    """
+    output = torch.zeros_like(query)
+    heads_of: dict[Pattern, list[int]] = {}
+    for head, pattern in enumerate(patterns.tolist()):
+        heads_of.setdefault(Pattern(pattern), []).append(head)
+    dense = heads_of.pop(Pattern.DENSE, [])
+    sparse = sorted(head for heads in heads_of.values() for head in heads)
+    same_for_all = _same_for_all(schedule)
+    for prompt in range(schedule.batch):
+        tiles = schedule.prompts == prompt
+        work = _Prompt(query[prompt], key[prompt], value[prompt], output[prompt], schedule, scale)
+        work.attend_ranges(tiles, dense)
+        work.attend_ranges(tiles & same_for_all, sparse)
+        for pattern, heads in heads_of.items():
+            work.attend_gathered(tiles & ~same_for_all, pattern, heads, prompt)
+    return output
+
+
+def _same_for_all(schedule: Schedule) -> Tensor:
+    """Marks the tiles that see one range, the same under every pattern: bool [T]."""
+    tables = (schedule.low, schedule.high)
+    same = [(table == table[Pattern.DENSE]).flatten(2).all(2).all(0) for table in tables]
+    entry = schedule.tiles
+    listed = (entry[..., 1] > entry[..., 0]) | (entry[..., 3] > entry[..., 2])
+    return same[0] & same[1] & ~listed.any(0)
+
+
+class _Prompt:
+    """The tensors of one prompt: query and output [H, Q, D], key and value [G, K, D]."""
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        schedule: Schedule,
+        scale: float,
+    ) -> None:
+        self._query, self._key, self._value, self._output = query, key, value, output
+        self._schedule, self._scale = schedule, scale
+        self._group = query.shape[0] // key.shape[0]
+
+    def attend_ranges(self, tiles: Tensor, heads: list[int]) -> None:
+        """Computes the rows of some tiles that see one range each, whatever tile they are in."""
+        schedule = self._schedule
+        rows = schedule.rows[tiles].flatten()
+        low = schedule.low[Pattern.DENSE, tiles].flatten()
+        high = schedule.high[Pattern.DENSE, tiles].flatten()
+        order = rows.argsort()
+        order = order[(high > low)[order]]
+        if not heads or not len(order):
+            return
+        rows, low, high = rows[order], low[order], high[order]
+        chosen = torch.tensor(heads, device=rows.device)
+        query, key, value = self._of_heads(chosen)
+        causal = _is_plain(rows, low, high)
+        for part in torch.arange(len(rows)).split(len(rows) if causal else ROWS_AT_ONCE):
+            start, stop = int(low[part].min()), int(high[part].max())
+            queries = (rows[part] - schedule.query_start).long()
+            mask = None if causal else _mask_of_range(low[part], high[part], query.dtype)
+            self._output[chosen[:, None], queries] = scaled_dot_product_attention(
+                query.index_select(1, queries)[None],
+                key[None, :, start:stop],
+                value[None, :, start:stop],
+                attn_mask=mask,
+                is_causal=causal,
+                scale=self._scale,
+            )[0]
+
+    def attend_gathered(
+        self, tiles: Tensor, pattern: Pattern, heads: list[int], prompt: int
+    ) -> None:
+        """Computes tiles that see text, sinks and a range, with their keys gathered."""
+        schedule = self._schedule
+        chosen = torch.tensor(heads, device=tiles.device)
+        query, key, value = (each.transpose(0, 1).contiguous() for each in self._of_heads(chosen))
+        compact = schedule.compact[prompt]
+        for some in _of_similar_length(schedule, tiles, pattern):
+            places, visible = _gathered(schedule, some, pattern, compact)
+            rows = schedule.rows[some, : visible.shape[1]]
+            queries = (rows - schedule.query_start).clamp(min=0).long()
+            result = scaled_dot_product_attention(
+                _gather(query, queries),
+                _gather(key, places),
+                _gather(value, places),
+                attn_mask=_float_mask(visible, query.dtype)[:, None],
+                scale=self._scale,
+            )
+            used = rows >= 0
+            self._output[chosen[:, None], queries[used]] = result.transpose(0, 1)[:, used]
+
+    def _of_heads(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns query, key and value of some query heads."""
+        owners = heads.div(self._group, rounding_mode="floor")
+        return (
+            self._query.index_select(0, heads),
+            self._key.index_select(0, owners),
+            self._value.index_select(0, owners),
+        )
+
+
+def _gather(tensor: Tensor, places: Tensor) -> Tensor:
+    """Gathers places [N, K] of [L, H, D]: [N, H, K, D]."""
+    found = tensor.index_select(0, places.flatten())
+    return found.view(*places.shape, *tensor.shape[1:]).transpose(1, 2)
+
+
+def _is_plain(rows: Tensor, low: Tensor, high: Tensor) -> bool:
+    """Tells whether rows see all that comes before them, from the first row on."""
+    expected = torch.arange(len(rows), device=rows.device) + rows[:1]
+    return bool(((rows == expected) & (low == rows[:1]) & (high == rows + 1)).all())
+
+
+def _mask_of_range(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
+    """Makes the mask of rows over all keys from the lowest `low` to the highest `high`."""
+    places = torch.arange(int(low.min()), int(high.max()), device=low.device, dtype=low.dtype)
+    return _float_mask((places >= low[:, None]) & (places < high[:, None]), dtype)
+
+
+def _float_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Makes a mask that is added to the scores."""
+    return torch.zeros((), dtype=dtype, device=visible.device).where(visible, -torch.inf)
+
+
+def _of_similar_length(schedule: Schedule, tiles: Tensor, pattern: Pattern) -> Iterator[Tensor]:
+    """Yields the numbers of tiles that are worked on together, int64 each."""
+    entry = schedule.tiles[pattern]
+    sizes = (entry[:, 1::2] - entry[:, ::2])[:, :2].sum(1) + entry[:, 7] - entry[:, 4]
+    sizes = torch.where(tiles, sizes, 0)
+    order = sizes.argsort(descending=True)
+    lengths = sizes[order].tolist()
+    start = 0
+    while start < len(lengths) and lengths[start] > 0:
+        longest = lengths[start]
+        shortest = max(1, min(longest // 2, longest - KEYS_OF_PADDING))
+        limit = start + max(1, PAIRS_AT_ONCE // (longest * schedule.rows.shape[1]))
+        stop = start + 1
+        while stop < min(len(lengths), limit) and lengths[stop] >= shortest:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _gathered(
+    schedule: Schedule, tiles: Tensor, pattern: Pattern, compact: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lists the keys of some tiles.
+
+    Returns:
+        int64 [N, K], their positions, padded with a key that every row sees or may see.
+        bool [N, R, K], which of them each row sees; R is cut to the rows that are in use.
+    """
+    entry = schedule.tiles[pattern, tiles].long()[:, :, None]
+    texts = entry[:, 1] - entry[:, 0]
+    listed = texts + entry[:, 3] - entry[:, 2]
+    sizes = listed + entry[:, 7] - entry[:, 4]
+    number = torch.arange(int(sizes.max()), device=tiles.device)
+    slot = torch.where(number < texts, entry[:, 0] + number, entry[:, 2] + number - texts)
+    in_list = number < listed
+    places = entry[:, 4] + number - listed
+    if compact.numel():
+        places = torch.where(in_list, compact[slot.clamp(max=len(compact) - 1)], places)
+    inside = number < sizes
+    places = torch.where(inside, places, entry[:, 4])
+    count = int((schedule.rows[tiles] >= 0).sum(1).max())
+    low = schedule.low[pattern, tiles, :count, None]
+    high = schedule.high[pattern, tiles, :count, None]
+    found = places.int()[:, None]
+    in_range = (found >= low) & (found < high) & (inside & ~in_list)[:, None]
+    if not schedule.windowed:
+        return places, in_range | in_list[:, None]
+    return places, in_range | (in_list[:, None] & (found >= schedule.near[tiles, :count, None]))

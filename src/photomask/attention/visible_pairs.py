@@ -1,0 +1,37 @@
+"""How much of attention a pattern leaves: the number of visible pairs, without the mask."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from photomask.attention.intervals import IntervalBuilder
+from photomask.attention.layout import PromptLayout
+from photomask.attention.patterns import DenseRule, Pattern, SinkRule
+
+
+def visible_pairs(
+    layout: PromptLayout,
+    pattern: Pattern,
+    sinks: SinkRule,
+    rule: DenseRule,
+    query_start: int = 0,
+) -> Tensor:
+    """Counts the pairs of a query and a key it sees, in O(L) time and memory.
+
+    Equals `visible(...).sum((1, 2))`. Divided by the count of `Pattern.DENSE`, it is the density
+    of a pattern.
+
+    Args:
+        layout: of all keys.
+        pattern: of the head.
+        sinks: which tokens are sinks.
+        rule: what a dense head would see.
+        query_start: the first query is the token with this position among the keys.
+
+    Returns:
+        int64 [B], for each prompt of the batch.
+
+    Raises:
+        UsageError: `query_start` is no position of the layout, or the window is empty.
+    """
+    return IntervalBuilder(layout, sinks, rule, query_start).build(pattern).sizes.sum(1)

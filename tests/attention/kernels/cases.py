@@ -1,0 +1,88 @@
+"""Random attention problems, and how far from float64 an executor may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photomask.attention.kernels import reference_attention
+from photomask.attention.layout import PromptLayout
+from photomask.attention.patterns import DenseRule, Pattern, SinkRule
+from photomask.attention.schedule import Schedule, build_schedule
+
+ALL = [Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer of one batch; `expected` is what float64 gives."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    schedule: Schedule
+    patterns: Tensor
+    scale: float
+    expected: Tensor
+    eager: Tensor
+
+    @property
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Schedule, Tensor, float]:
+        """What an executor is called with."""
+        return self.query, self.key, self.value, self.schedule, self.patterns, self.scale
+
+
+def make_case(
+    layout: PromptLayout,
+    *,
+    patterns: Sequence[Pattern] = ALL,
+    group: int = 1,
+    head_size: int = 64,
+    dtype: torch.dtype = torch.float32,
+    sinks: SinkRule = SinkRule(leading=3, per_image=1, diagonal_block=20),  # noqa: B008
+    rule: DenseRule = DenseRule(),  # noqa: B008
+    query_start: int = 0,
+    tile_rows: int = 32,
+    spare_keys: int = 0,
+    device: str = "cpu",
+) -> Case:
+    """Draws tensors. Keys and values of padding, and those behind the layout, are NaN."""
+    heads, length = len(patterns), layout.tokens
+    shape = (layout.batch, heads // group, length + spare_keys, head_size)
+    query = torch.randn(layout.batch, heads, length - query_start, head_size).to(dtype)
+    key, value = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    scale = head_size**-0.5
+
+    def reference(kind: torch.dtype) -> Tensor:
+        known = slice(0, length)
+        tensors = (query, key[:, :, known], value[:, :, known])
+        tensors = (each.to(kind) for each in tensors)
+        return reference_attention(*tensors, layout, patterns, sinks, rule, scale)
+
+    expected, eager = reference(torch.float64), reference(dtype)
+    padding = torch.ones(layout.batch, length + spare_keys, dtype=torch.bool)
+    padding[:, :length] = layout.kind == 0
+    for tensor in (key, value):
+        tensor.masked_fill_(padding[:, None, :, None], torch.nan)
+    schedule = build_schedule(move(layout, device), sinks, rule, query_start, tile_rows=tile_rows)
+    numbers = torch.tensor(list(patterns), dtype=torch.int8, device=device)
+    query, key, value = (each.to(device) for each in (query, key, value))
+    return Case(query, key, value, schedule, numbers, scale, expected, eager)
+
+
+def move(layout: PromptLayout, device: str) -> PromptLayout:
+    """Returns a layout on another device."""
+    return PromptLayout.of(layout.kind.to(device), layout.image.to(device))
+
+
+def assert_close(case: Case, output: Tensor) -> None:
+    """Fails unless the error is at most twice that of eager attention in the same precision."""
+    assert output.dtype == case.query.dtype
+    assert output.shape == case.query.shape
+    allowed = 2 * (case.eager.double() - case.expected).norm() / case.expected.norm()
+    band = torch.finfo(case.query.dtype).eps
+    error = (output.cpu().double() - case.expected).norm() / case.expected.norm()
+    assert error <= allowed + band, f"{error:.2e} > {allowed:.2e} + {band:.2e}"

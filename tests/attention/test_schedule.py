@@ -1,0 +1,104 @@
+"""The interval table stands for exactly what the patterns define."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.attention import layouts
+
+from photomask.attention.layout import PromptLayout, TokenKind
+from photomask.attention.patterns import DenseRule, Pattern, SinkRule, visible
+from photomask.attention.schedule import Schedule, build_schedule
+from photomask.errors import UsageError
+
+
+@given(layouts.layouts(), layouts.sink_rules(), layouts.dense_rules(), st.data())
+def test_the_table_equals_the_definition(layout, sinks, rule, data):
+    start = data.draw(st.integers(0, layout.tokens))
+    tile_rows = data.draw(st.sampled_from([16, 32]))
+    schedule = build_schedule(layout, sinks, rule, start, tile_rows=tile_rows)
+    for pattern in Pattern:
+        expected = visible(layout, pattern, sinks, rule, start)
+        assert torch.equal(schedule.expand(pattern), expected), layout.describe(0)
+
+
+@given(layouts.layouts(), layouts.sink_rules(), layouts.dense_rules(), st.data())
+def test_a_tile_sums_up_its_rows(layout, sinks, rule, data):
+    start = data.draw(st.integers(0, layout.tokens))
+    schedule = build_schedule(layout, sinks, rule, start, tile_rows=16)
+    used = schedule.rows >= 0
+    huge = torch.iinfo(torch.int32).max
+    for pattern in Pattern:
+        low, high, entry = schedule.low[pattern], schedule.high[pattern], schedule.tiles[pattern]
+        assert torch.equal(entry[:, 4], low.masked_fill(~used, huge).amin(1))
+        assert torch.equal(entry[:, 5], low.amax(1))
+        assert torch.equal(entry[:, 6], high.masked_fill(~used, huge).amin(1))
+        assert torch.equal(entry[:, 7], high.amax(1))
+
+
+@given(layouts.layouts(), st.data())
+def test_every_row_has_one_tile_and_no_tile_mixes_images(layout, data):
+    start = data.draw(st.integers(0, layout.tokens))
+    schedule = build_schedule(layout, SinkRule(), DenseRule(), start, tile_rows=16)
+    seen = []
+    for prompt, rows in zip(schedule.prompts.tolist(), schedule.rows.tolist(), strict=True):
+        rows = [row for row in rows if row >= 0]
+        seen += [(prompt, row) for row in rows]
+        assert rows == sorted(rows)
+        kinds = {layout.kind[prompt, row].item() for row in rows}
+        owners = {layout.image[prompt, row].item() for row in rows}
+        if kinds & {TokenKind.IMAGE, TokenKind.PADDING}:
+            assert len(kinds) == len(owners) == 1
+    expected = [(b, q) for b in range(layout.batch) for q in range(start, layout.tokens)]
+    assert sorted(seen) == expected
+
+
+def test_text_rows_fill_their_tiles():
+    schedule = build_schedule(layouts.regular(20, 49, 7), SinkRule(), DenseRule(), tile_rows=64)
+    assert schedule.rows.shape[0] == 20 + -(-(21 * 7 + 40) // 64)
+
+
+def test_the_longest_tiles_come_first():
+    schedule = build_schedule(layouts.regular(20, 49, 7), SinkRule(), DenseRule(), tile_rows=64)
+    lengths = schedule.tiles[Pattern.DENSE, :, 7] - schedule.tiles[Pattern.DENSE, :, 4]
+    sparse = schedule.tiles[Pattern.SINK, :, 7] - schedule.tiles[Pattern.SINK, :, 4]
+    texts = int((lengths == sparse).sum())
+    for part in (lengths[:texts], lengths[texts:]):
+        assert part.tolist() == sorted(part.tolist(), reverse=True)
+
+
+def test_memory_grows_with_tokens_not_with_their_square():
+    def size(schedule: Schedule) -> int:
+        fields = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+        return sum(field.nbytes for field in fields if isinstance(field, torch.Tensor))
+
+    sizes = []
+    for images in (10, 80):
+        layout = layouts.regular(images, size=1296, text=40)
+        sizes.append(size(build_schedule(layout, SinkRule(), DenseRule())) / layout.tokens)
+    assert max(sizes) < 1.1 * min(sizes) < 100
+
+
+def test_a_chunk_of_a_prompt_without_a_first_image_token_keeps_its_blocks():
+    whole = layouts.regular(2, size=40, text=3)
+    sinks, start = SinkRule(diagonal_block=16), 30
+    tail = whole.tail(20)
+    schedule = build_schedule(tail, sinks, DenseRule(), start - 20, tile_rows=16)
+    expected = visible(whole, Pattern.SINK, sinks, DenseRule(), start)
+    assert torch.equal(schedule.expand(Pattern.SINK)[0, :14], expected[0, :14, 20:])
+
+
+@pytest.mark.parametrize("tile_rows", [0, 8, 48])
+def test_odd_tiles_are_refused(tile_rows):
+    with pytest.raises(UsageError, match="power of two"):
+        build_schedule(layouts.regular(1, 4, 2), SinkRule(), DenseRule(), tile_rows=tile_rows)
+
+
+def test_padding_alone_has_tiles_that_see_nothing():
+    kind = torch.zeros(2, 5, dtype=torch.int8)
+    layout = PromptLayout.of(kind, torch.full((2, 5), -1))
+    schedule = build_schedule(layout, SinkRule(), DenseRule())
+    assert schedule.rows.shape[0] == 2
+    assert not schedule.tiles[..., 4:].any()
