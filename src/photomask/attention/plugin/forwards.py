@@ -1,0 +1,114 @@
+"""What the hooks learn about the forward in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.attention.families import (
+    Family,
+    TokenCode,
+    family_of,
+    has_image_tokens,
+    layout_of_codes,
+    token_codes,
+)
+from photomask.attention.layout import PromptLayout
+from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.records import TokenRecord
+from photomask.errors import LayoutError
+
+FORWARD: ContextVar[Forward | None] = ContextVar("photomask_forward", default=None)
+"""The forward in progress in this thread or task."""
+
+_FEATURES = ("pixel_values", "mm_encoder_outputs")
+
+
+class Forward:
+    """One forward of an attached model.
+
+    Attributes:
+        module: the model.
+        handler: of its attention calls.
+        family: of the model.
+        has_images: whether tokens of images are among the queries.
+        token: resets `FORWARD` to what it was before.
+    """
+
+    token: Token[Forward | None] | None = None
+
+    def __init__(self, module: Any, handler: AttentionHandler, arguments: Mapping[str, Any]):
+        """Reads the model's arguments.
+
+        Args:
+            module: the model.
+            handler: of its attention calls.
+            arguments: of its forward, by name.
+
+        Raises:
+            LayoutError: there are no token ids, or the images cannot be told apart.
+        """
+        config = module.config
+        self.module = module
+        self.handler = handler
+        self.family: Family = family_of(config)
+        ids = arguments.get("input_ids")
+        if ids is None:
+            raise LayoutError(
+                "inputs_embeds without input_ids do not tell which token belongs to which image; "
+                "give the model input_ids, or run it as it was before the conversion"
+            )
+        self._record = TokenRecord.of(arguments.get("past_key_values"))
+        if _is_decoding(ids, self._record, arguments):
+            self.has_images = False
+            self._codes = torch.full_like(ids, TokenCode.TEXT, dtype=torch.int8)
+        else:
+            self.has_images = has_image_tokens(config, ids)
+            processed = {key: value for key, value in arguments.items() if key != "input_ids"}
+            self._codes = token_codes(config, ids, **processed)
+        self._layout: PromptLayout | None = None
+
+    def layout(self, attention_mask: Tensor | None) -> PromptLayout:
+        """Returns the layout of the tokens in the cache and of this forward; made once.
+
+        Args:
+            attention_mask: [B, at least so many tokens], false for padding; None for no padding.
+
+        Raises:
+            LayoutError: the cache holds tokens that were never seen, or the images cannot be told.
+        """
+        if self._layout is None:
+            codes = None if self._record is None else self._record.joined(self._codes)
+            if codes is None:
+                raise LayoutError(
+                    "this forward has images, but its cache was filled by a forward that this "
+                    "model did not see, or by another number of prompts; start with an empty "
+                    "cache, or fill it with the converted model"
+                )
+            if attention_mask is not None and attention_mask.shape[1] < codes.shape[1]:
+                raise LayoutError(
+                    f"attention_mask covers {attention_mask.shape[1]} tokens, but cache and "
+                    f"input_ids hold {codes.shape[1]}; give the mask of all of them"
+                )
+            if attention_mask is not None:
+                attention_mask = attention_mask[:, : codes.shape[1]]
+            self._layout = layout_of_codes(self.family, codes, attention_mask, complete=False)
+        return self._layout
+
+    def remember(self, cache: Any) -> None:
+        """Records the tokens of this forward, which a cache now holds; None for no cache."""
+        if self._record is not None and cache is not None:
+            self._record.append(self._codes, cache)
+
+
+def _is_decoding(ids: Tensor, record: TokenRecord | None, arguments: Mapping[str, Any]) -> bool:
+    """One token behind others that brings no pixels is text, whatever its id."""
+    brings_pixels = any(
+        value is not None and name.startswith(_FEATURES) for name, value in arguments.items()
+    )
+    started = record is None or record.length > 0
+    return ids.shape[1] == 1 and started and not brings_pixels
