@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.attention.layouts import batch, dense_rules, prompts, regular, sink_rules
 from torch import Tensor
 
 from photomask.attention import measuring
@@ -13,7 +14,6 @@ from photomask.attention.measuring import SPARSE, LayerMeasurement, OutputProjec
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule, is_sink, visible
 from photomask.attention.sampling import SampledRows
 from photomask.errors import DataError
-from tests.attention.layouts import batch, dense_rules, prompts, regular, sink_rules
 
 HEADS, KV_HEADS, SIZE, HIDDEN = 4, 2, 8, 24
 
