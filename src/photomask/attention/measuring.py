@@ -258,7 +258,7 @@ def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerM
     )
     recalls, errors, projected = [], [], []
     for kept, lost in kept_and_lost:
-        share = (lost.lse - dense.lse).exp()
+        share = (lost.lse - dense.lse).exp().clamp(max=1)
         difference = (kept.output - lost.output).mul_(share.unsqueeze(-1))
         recalls.append(1 - share)
         errors.append(difference.square().sum((1, 2)))
@@ -281,4 +281,4 @@ def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerM
 
 def _projected(vectors: Tensor, projection: OutputProjection) -> Tensor:
     """Sums `|W_h x|²` over a head's rows: [H, R, D] to [H]."""
-    return ((vectors @ projection.gram) * vectors).sum((1, 2))
+    return ((vectors @ projection.gram) * vectors).sum((1, 2)).clamp(min=0)

@@ -1,0 +1,301 @@
+"""Decides once, from statistics, which pattern every head gets."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photomask.attention.head_plan import (
+    BudgetDecision,
+    CalibrationSummary,
+    HeadPlan,
+    PatternRecall,
+    VoteDecision,
+)
+from photomask.attention.measuring import SPARSE
+from photomask.attention.patterns import Pattern
+from photomask.attention.statistics import AttentionStatistics
+from photomask.errors import PlanError, UsageError
+
+DEFAULT_BUDGET = 0.1
+"""Share of the output that a plan may lose unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One plan of a curve.
+
+    Attributes:
+        budget: that was given.
+        plan: that it buys.
+        density: see the function.
+        lost_output: see the function.
+    """
+
+    budget: float
+    plan: HeadPlan
+    density: float
+    lost_output: float
+
+
+def plan(
+    statistics: AttentionStatistics, *, budget: float = DEFAULT_BUDGET, kv_groups: bool = False
+) -> HeadPlan:
+    """Spends one budget where it saves most work for the least error.
+
+    Every head starts dense. Of its patterns those count that lie on the convex hull of visible
+    pairs and error; a step goes from one to the next cheaper. All steps of all heads are taken in
+    rising order of error per saved pair, up to the first that would make `lost_output` exceed the
+    budget. So plans are nested: a larger budget never gives a denser one.
+
+    Args:
+        statistics: of the model.
+        budget: limit of `lost_output`, 0 to 1. 0 takes only what changes nothing on the
+            calibration prompts, 1 whatever saves work.
+        kv_groups: decide for all heads that share keys together.
+
+    Raises:
+        UsageError: the budget is not a number from 0 to 1.
+    """
+    if not 0 <= budget <= 1:
+        raise UsageError(f"a budget is a share of lost output from 0 to 1, got {budget}")
+    model = statistics.model
+    error = _errors(statistics)
+    pairs = statistics.pairs.sum(0)
+    group = model.heads // model.kv_heads if kv_groups else 1
+    steps = [
+        step
+        for layer in range(model.layers)
+        for head in range(0, model.heads, group)
+        for step in _hull_steps(layer, head, group, pairs[layer], error[layer])
+    ]
+    patterns = [[Pattern.DENSE] * model.heads for _ in range(model.layers)]
+    limit, spent = math.inf if budget == 1 else budget**2 * model.layers, 0.0
+    for step in sorted(steps, key=lambda step: step.price):  # stable: a head's steps stay in order
+        if spent + step.error > limit:
+            break
+        spent += step.error
+        patterns[step.layer][step.head : step.head + group] = [step.pattern] * group
+    loss = _lost_output(patterns, statistics)
+    return _finish(
+        statistics, patterns, BudgetDecision(budget=float(budget), lost_output=loss), kv_groups
+    )
+
+
+def plan_by_votes(
+    statistics: AttentionStatistics,
+    *,
+    alpha: float | tuple[float, float] = 0.1,
+    gamma_sink: float = 0.95,
+    gamma_intra_image: float = 0.95,
+    gamma_both: float = 0.95,
+) -> HeadPlan:
+    """Lets prompts vote, as BlindSight does.
+
+    For a prompt a pattern suffices if it keeps at least `1 - alpha` of the attention mass. A head
+    gets the cheapest pattern that suffices for a fraction `gamma` of the prompts, else it is dense.
+
+    Args:
+        statistics: of the model.
+        alpha: attention mass that may be lost; two numbers for the first and the last layer, linear
+            in depth between them.
+        gamma_sink: fraction of the prompts for which a sink head must suffice.
+        gamma_intra_image: the same for an intra-image head.
+        gamma_both: the same for a head with both.
+
+    Raises:
+        UsageError: a threshold is not a number from 0 to 1.
+
+    Source: BlindSight, arXiv:2507.09071, names the thresholds; the metric is ours.
+    """
+    first, last = (alpha, alpha) if isinstance(alpha, int | float) else alpha
+    gammas = (gamma_sink, gamma_intra_image, gamma_both)
+    for name, value in zip(
+        ("alpha", "alpha", "gamma_sink", "gamma_intra_image", "gamma_both"),
+        (first, last, *gammas),
+        strict=True,
+    ):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{name} is a fraction from 0 to 1, got {value}")
+    lost = torch.linspace(first, last, statistics.model.layers, dtype=torch.float64)
+    enough = statistics.recall.double() >= 1 - lost[:, None, None]
+    votes = enough.double().mean(0)  # [L, H, 3]
+    patterns = [
+        [
+            next(
+                (
+                    pattern
+                    for pattern, f, gamma in zip(SPARSE, head, gammas, strict=True)
+                    if f >= gamma
+                ),
+                Pattern.DENSE,
+            )
+            for head in layer
+        ]
+        for layer in votes.tolist()
+    ]
+    decision = VoteDecision(
+        alpha=(float(first), float(last)),
+        gamma_sink=float(gamma_sink),
+        gamma_intra_image=float(gamma_intra_image),
+        gamma_both=float(gamma_both),
+    )
+    return _finish(statistics, patterns, decision, kv_groups=False)
+
+
+def sweep(
+    statistics: AttentionStatistics, budgets: Iterable[float], *, kv_groups: bool = False
+) -> list[SweepPoint]:
+    """Plans with several budgets, for a curve; needs no model.
+
+    Raises:
+        UsageError: a budget is not a number from 0 to 1.
+    """
+    points = []
+    for budget in budgets:
+        chosen = plan(statistics, budget=budget, kv_groups=kv_groups)
+        loss = _lost_output(chosen.patterns, statistics)
+        points.append(SweepPoint(budget, chosen, density(chosen, statistics), loss))
+    return points
+
+
+def lost_output(plan: HeadPlan, statistics: AttentionStatistics) -> float:
+    """Predicts which share of the attention's output a plan loses, 0 to 1.
+
+    lost = min(1, sqrt(mean over layers of  sum over heads of e[layer, head, pattern]))
+
+    with `e` of `AttentionStatistics.relative_error`: the root mean square, over layers, of the
+    relative error of a layer's attention output at image rows. Errors of heads are taken as
+    uncorrelated.
+
+    Raises:
+        PlanError: the plan and the statistics are of different models or sinks.
+    """
+    _check(plan, statistics)
+    return _lost_output(plan.patterns, statistics)
+
+
+def density(plan: HeadPlan, statistics: AttentionStatistics) -> float:
+    """Returns the pairs of query and key that a plan visits, over those of the dense model.
+
+    Over all layers, heads and calibration prompts.
+
+    Raises:
+        PlanError: the plan and the statistics are of different models or sinks.
+    """
+    _check(plan, statistics)
+    return _density(plan.patterns, statistics)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Makes one head, or the heads of a group, cheaper.
+
+    Attributes:
+        layer: of the heads.
+        head: the first of them.
+        pattern: that they get.
+        error: that is added to the sum of relative errors.
+        price: error per saved pair.
+    """
+
+    layer: int
+    head: int
+    pattern: Pattern
+    error: float
+    price: float
+
+
+def _hull_steps(layer: int, head: int, group: int, pairs: Tensor, errors: Tensor) -> list[_Step]:
+    """Walks the lower convex hull from dense to cheap: prices never fall.
+
+    Args:
+        layer: of the heads.
+        head: the first head that is decided.
+        group: how many are decided together.
+        pairs: int64 [4], of one head.
+        errors: float64 [H, 4], of all heads of the layer.
+    """
+    work = (pairs * group).tolist()
+    error = errors[head : head + group].sum(0).tolist()
+    steps: list[_Step] = []
+    here = Pattern.DENSE
+    while True:
+        cheaper = [pattern for pattern in Pattern if work[pattern] < work[here]]
+        if not cheaper:
+            return steps
+        prices = {
+            pattern: max(error[pattern] - error[here], 0.0) / (work[here] - work[pattern])
+            for pattern in cheaper
+        }
+        # Of equal prices the longest step, so that points on one line make one step.
+        best = min(cheaper, key=lambda pattern: (prices[pattern], work[pattern], error[pattern]))
+        added = max(error[best] - error[here], 0.0)
+        price = max(prices[best], steps[-1].price if steps else 0.0)  # rounding may not reorder
+        steps.append(_Step(layer, head, best, added, price))
+        here = best
+
+
+def _errors(statistics: AttentionStatistics) -> Tensor:
+    """Returns the relative errors by pattern, dense included: float64 [L, H, 4]."""
+    error = statistics.relative_error()
+    return torch.cat([error, torch.zeros_like(error[..., :1])], 2)
+
+
+def _lost_output(patterns: Sequence[Sequence[Pattern]], statistics: AttentionStatistics) -> float:
+    chosen = torch.tensor([[int(pattern) for pattern in row] for row in patterns])
+    error = _errors(statistics).gather(2, chosen[:, :, None]).sum() / len(patterns)
+    return min(1.0, math.sqrt(float(error)))
+
+
+def _density(patterns: Sequence[Sequence[Pattern]], statistics: AttentionStatistics) -> float:
+    pairs = statistics.pairs.sum(0).tolist()
+    visited = sum(pairs[layer][head] for layer, row in enumerate(patterns) for head in row)
+    return visited / sum(
+        pairs[layer][Pattern.DENSE] * len(row) for layer, row in enumerate(patterns)
+    )
+
+
+def _check(plan: HeadPlan, statistics: AttentionStatistics) -> None:
+    """Raises unless a plan and statistics are of one model and one rule about sinks."""
+    differences = plan.model.differences(statistics.model)
+    if plan.sinks != statistics.sinks:
+        differences.append(f"sinks: {plan.sinks}, {statistics.sinks}")
+    if differences:
+        raise PlanError(
+            "the plan and the statistics do not belong together (plan first, then the "
+            f"statistics): {'; '.join(differences)}"
+        )
+
+
+def _finish(
+    statistics: AttentionStatistics,
+    patterns: Sequence[Sequence[Pattern]],
+    decision: BudgetDecision | VoteDecision,
+    kv_groups: bool,
+) -> HeadPlan:
+    """Puts a plan together."""
+    images = [record.images for record in statistics.prompts]
+    recall = statistics.recall.double().mean((0, 1, 2)).clamp(max=1).tolist()
+    summary = CalibrationSummary(
+        prompts=len(statistics.prompts),
+        fewest_images=min(images),
+        most_images=max(images),
+        tasks=dict(Counter(record.task for record in statistics.prompts)),
+        density=_density(patterns, statistics),
+        recall=PatternRecall(sink=recall[0], intra_image=recall[1], intra_image_sink=recall[2]),
+        statistics_sha256=statistics.content_hash(),
+    )
+    return HeadPlan(
+        model=statistics.model,
+        sinks=statistics.sinks,
+        patterns=tuple(map(tuple, patterns)),
+        kv_groups=kv_groups,
+        decision=decision,
+        calibration=summary,
+    )

@@ -1,0 +1,305 @@
+"""What calibration found, prompt by prompt and head by head; every plan follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from photomask.attention.identity import ModelIdentity, identify
+from photomask.attention.measuring import MASSES, SPARSE
+from photomask.attention.patterns import Pattern, SinkRule
+from photomask.documents import Document, aligned, write_file
+from photomask.errors import DataError, DocumentError, PlanError
+
+_METADATA = "photomask"
+
+_SHAPES = {
+    "mass": ("prompts", "layers", "heads", len(MASSES)),
+    "recall": ("prompts", "layers", "heads", len(SPARSE)),
+    "tail_recall": ("prompts", "layers", "heads", len(SPARSE)),
+    "error": ("prompts", "layers", "heads", len(SPARSE)),
+    "norm": ("prompts", "layers", "heads"),
+    "projected_error": ("prompts", "layers", "heads", len(SPARSE)),
+    "projected_norm": ("prompts", "layers", "heads"),
+    "layer_norm": ("prompts", "layers"),
+    "pairs": ("prompts", "layers", len(Pattern)),
+}
+
+_Count = Annotated[int, Field(ge=0)]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class PromptRecord(Document):
+    """One measured prompt.
+
+    Attributes:
+        index: its place among all prompts that calibration was given, skipped ones counted.
+        digest: SHA-256 of the model's inputs.
+        task: of the prompt.
+        images: of the prompt.
+        tokens: of the prompt.
+        rows: image rows that were measured.
+    """
+
+    index: _Count
+    digest: _Digest
+    task: str
+    images: _Count
+    tokens: _Count
+    rows: _Count
+
+
+class _Header(Document):
+    """What stands beside the tensors in a file."""
+
+    schema_version: Literal[1] = 1
+    model: ModelIdentity
+    sinks: SinkRule
+    prompts: tuple[PromptRecord, ...]
+    skipped: _Count
+    content_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStatistics:
+    """What calibration measured.
+
+    The tensors are float32 on the CPU, but for `pairs`; P prompts in the order of their indices, L
+    layers of the text tower, H heads. Last axes `[4]` follow `measuring.MASSES`: sinks, text, own
+    image, other images; last axes `[3]` the sparse patterns: sink, intra-image, both. What each
+    number means is told by `measuring.LayerMeasurement`.
+
+    Attributes:
+        model: that was measured.
+        sinks: which tokens were sinks, and the diagonal block.
+        prompts: that were measured.
+        skipped: prompts that were not, because they have fewer than two images.
+        mass: [P, L, H, 4] mean attention mass.
+        recall: [P, L, H, 3] mean mass that a pattern keeps.
+        tail_recall: [P, L, H, 3] mass that a pattern keeps on all but 5 % of the rows.
+        error: [P, L, H, 3] squared error of the head's output.
+        norm: [P, L, H] squared norm of it.
+        projected_error: [P, L, H, 3] squared error of the head's part of the layer's output.
+        projected_norm: [P, L, H] squared norm of it.
+        layer_norm: [P, L] squared norm of the layer's output.
+        pairs: int64 [P, L, 4], visible pairs of query and key of a head, by `Pattern`.
+
+    Raises:
+        DataError: no prompt, or a number that is not finite; names prompt, layer and head.
+    """
+
+    model: ModelIdentity
+    sinks: SinkRule
+    prompts: tuple[PromptRecord, ...]
+    skipped: int
+    mass: Tensor
+    recall: Tensor
+    tail_recall: Tensor
+    error: Tensor
+    norm: Tensor
+    projected_error: Tensor
+    projected_norm: Tensor
+    layer_norm: Tensor
+    pairs: Tensor
+
+    def __post_init__(self) -> None:
+        """Holds shapes, dtypes and finite numbers."""
+        if not self.prompts:
+            raise DataError("statistics need at least one measured prompt")
+        sizes = {
+            "prompts": len(self.prompts),
+            "layers": self.model.layers,
+            "heads": self.model.heads,
+        }
+        for name, tensor in self.tensors().items():
+            shape = [sizes.get(axis, axis) for axis in _SHAPES[name]]
+            dtype = torch.int64 if name == "pairs" else torch.float32
+            if list(tensor.shape) != shape or tensor.dtype != dtype:
+                raise DataError(
+                    f"statistics {name}: expected {dtype} {shape}, got {tensor.dtype} "
+                    f"{list(tensor.shape)}"
+                )
+            wrong = (~tensor.isfinite() | (tensor < 0)).nonzero()
+            if len(wrong):
+                raise DataError(self._describe_wrong(name, wrong[0].tolist()))
+
+    def _describe_wrong(self, name: str, place: list[int]) -> str:
+        """Says where a number is that cannot be."""
+        found = self.tensors()[name][tuple(place)].item()
+        record = self.prompts[place[0]]
+        where = f"prompt {record.index} ({record.task!r}), layer {place[1]}"
+        if len(place) > 2 and _SHAPES[name][2] == "heads":
+            where += f", head {place[2]}"
+        return (
+            f"statistics {name}: {where}: found {found}, expected a finite number; the model's "
+            "attention overflows there, so load the model as bfloat16 or float32, or leave the "
+            "prompt out"
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the tensors by name."""
+        return {name: getattr(self, name) for name in _SHAPES}
+
+    @classmethod
+    def merge(cls, parts: Iterable[AttentionStatistics]) -> AttentionStatistics:
+        """Joins statistics of different prompts, in the order of their indices.
+
+        Raises:
+            DataError: no part, parts of different models or sinks, or a prompt twice.
+        """
+        parts = list(parts)
+        if not parts:
+            raise DataError("there are no statistics to merge")
+        first = parts[0]
+        for part in parts:
+            differences = first.model.differences(part.model)
+            if differences:
+                raise DataError(f"statistics of different models: {'; '.join(differences)}")
+            if first.sinks != part.sinks:
+                raise DataError(f"statistics of different sinks: {first.sinks}, {part.sinks}")
+        records = [record for part in parts for record in part.prompts]
+        order = sorted(range(len(records)), key=lambda place: records[place].index)
+        indices = [records[place].index for place in order]
+        if len(set(indices)) < len(indices):
+            twice = next(a for a, b in pairwise(indices) if a == b)
+            raise DataError(f"prompt {twice} is in the statistics twice")
+        joined = {
+            name: torch.cat([part.tensors()[name] for part in parts])[order] for name in _SHAPES
+        }
+        return cls(
+            first.model,
+            first.sinks,
+            tuple(records[place] for place in order),
+            sum(part.skipped for part in parts),
+            **joined,
+        )
+
+    def check(self, model: Any) -> None:
+        """Holds that a model is the one that was measured.
+
+        Args:
+            model: of transformers, or its `ModelIdentity`.
+
+        Raises:
+            PlanError: another architecture, other weights or another revision.
+        """
+        identity = model if isinstance(model, ModelIdentity) else identify(model)
+        differences = self.model.differences(identity)
+        if differences:
+            raise PlanError(
+                "the statistics are of another model (statistics first, then the model): "
+                f"{'; '.join(differences)}. Calibrate this model"
+            )
+
+    def relative_error(self) -> Tensor:
+        """Returns how much of a layer's output each head loses by each pattern, [L, H, 3].
+
+        e = mean over prompts of  sum over rows of |W_h (o_pattern - o_dense)|²
+                                  / sum over rows of |sum over heads of W_h o_dense|²
+
+        Float64. Dividing by the layer's whole attention output makes heads of one layer add up and
+        layers comparable: a head whose output the others outweigh counts little, and it does not
+        matter in which units a layer writes. Every prompt counts alike, however long.
+        """
+        norm = self.layer_norm.double()[:, :, None, None]
+        error = self.projected_error.double()
+        return (error / norm.where(norm > 0, torch.inf)).mean(0)
+
+    def content_hash(self) -> str:
+        """Returns the SHA-256 of everything that was measured."""
+        body = self._header("").model_dump(mode="json", exclude={"content_sha256"})
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+        for tensor in self.tensors().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _header(self, content_sha256: str) -> _Header:
+        return _Header(
+            model=self.model,
+            sinks=self.sinks,
+            prompts=self.prompts,
+            skipped=self.skipped,
+            content_sha256=content_sha256,
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file.
+
+        Raises:
+            ExportError: the disk refused it.
+        """
+        from safetensors.torch import save
+
+        metadata = {_METADATA: self._header(self.content_hash()).model_dump_json()}
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        write_file(path, save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> AttentionStatistics:
+        """Reads what `save` wrote.
+
+        Raises:
+            DocumentError: the file is absent, truncated, altered or of another schema.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise DocumentError(f"cannot read the statistics {path}: {error}") from error
+        if set(metadata) != {_METADATA} or set(tensors) != set(_SHAPES):
+            raise DocumentError(
+                f"{path}: holds {sorted(tensors)}, which are no attention statistics; expected "
+                f"{sorted(_SHAPES)}"
+            )
+        header = _Header.parse(metadata[_METADATA], str(path))
+        try:
+            found = cls(header.model, header.sinks, header.prompts, header.skipped, **tensors)
+        except DataError as error:
+            raise DocumentError(f"{path}: {error}") from error
+        if found.content_hash() != header.content_sha256:
+            raise DocumentError(
+                f"{path}: field content_sha256: the statistics were altered after they were "
+                "saved; calibrate again"
+            )
+        return found
+
+    def __str__(self) -> str:
+        """Draws a table of patterns, and one of where image rows look."""
+        images = [record.images for record in self.prompts]
+        tokens = [record.tokens for record in self.prompts]
+        pairs = self.pairs.sum((0, 1)).tolist()
+        loss = self.relative_error().sum(1).mean(0).sqrt().tolist()
+        patterns = [("all heads", "mass kept", "95 % of rows", "output lost", "pairs")]
+        for place, pattern in enumerate(SPARSE):
+            patterns.append(
+                (
+                    pattern.label,
+                    f"{self.recall[..., place].mean():.3f}",
+                    f"{self.tail_recall[..., place].mean():.3f}",
+                    f"{loss[place]:.3f}",
+                    f"{pairs[pattern] / pairs[Pattern.DENSE]:.3f}",
+                )
+            )
+        mass = zip(MASSES, self.mass.mean((0, 1, 2)).tolist(), strict=True)
+        return "\n".join(
+            [
+                f"statistics of {self.model.model_type}, {self.model.layers} layers x "
+                f"{self.model.heads} heads, weights {self.model.fingerprint[:12]}",
+                f"{len(self.prompts)} prompts of {min(images)} to {max(images)} images and "
+                f"{min(tokens)} to {max(tokens)} tokens, {self.skipped} skipped",
+                "image rows look at " + ", ".join(f"{name} {share:.3f}" for name, share in mass),
+                *aligned(patterns),
+            ]
+        )
