@@ -1,0 +1,73 @@
+"""The shipped vision-language model and its processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photomask.errors import DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+FOLDER = Path(__file__).parent.parent / "weights" / "picture_questions"
+"""Where the weights, the tokenizer, the chat template and the model card lie."""
+
+
+def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditionalGeneration, Any]:
+    """Loads the shipped vision-language model, a small Qwen2.5-VL, and its processor.
+
+    The processor takes pictures and text. Unlike transformers' own for this architecture it knows
+    no videos, and so needs no torchvision.
+
+    Args:
+        folder: another checkpoint of the same form.
+
+    Returns:
+        The model in evaluation mode, float32, on the CPU; and the processor.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        DataError: a file is missing or damaged.
+    """
+    try:
+        import torch
+        from transformers import Qwen2_5_VLForConditionalGeneration
+    except ImportError as error:
+        raise MissingDependencyError(
+            "transformers", "attention", "the picture questions"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise DataError(f"there is no model in {folder}: reinstall photomask")
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+        processor = _load_processor(folder)
+    except Exception as error:
+        # transformers, tokenizers and safetensors have no common error.
+        raise DataError(
+            f"{folder} is damaged ({error}): reinstall photomask, or train it again with "
+            "scripts/train_vlm.py"
+        ) from error
+    return model.eval(), processor
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
+    from transformers.processing_utils import ProcessorMixin
+
+    class PictureProcessor(Qwen2_5_VLProcessor):
+        """Transformers' processor without its video processor."""
+
+        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None):
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    return PictureProcessor(
+        Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True),
+        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        chat_template=(folder / "chat_template.jinja").read_text(encoding="utf-8"),
+    )
