@@ -99,6 +99,11 @@ def _llava_onevision_lengths(config: Any, processed: Mapping[str, Any]) -> Lengt
     videos = processed.get("pixel_values_videos")
     if videos is not None:
         lengths["video"] = [videos.shape[1] * math.ceil(side / 2) ** 2 + 1] * videos.shape[0]
+    for modality, encoded in (processed.get("mm_encoder_outputs") or {}).items():
+        # Features that were cut to a chunk of the prompt come without hidden states, all images in
+        # one piece: their boundaries are gone.
+        if getattr(encoded, "last_hidden_state", None) is not None:
+            lengths[modality] = [len(features) for features in encoded.pooler_output]
     return lengths
 
 

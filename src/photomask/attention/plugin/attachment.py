@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from photomask.attention.plugin.calls import AttentionHandler
@@ -19,11 +22,13 @@ from photomask.attention.plugin.layers import text_attention_layers
 from photomask.attention.plugin.masks import DENSE, PromptMask
 from photomask.errors import UsageError
 
+Model = TypeVar("Model", bound=nn.Module)
+
 NAME = "photomask"
 """What transformers knows the attention by."""
 
 
-def attach(model: Any, handler: AttentionHandler) -> Any:
+def attach(model: Model, handler: AttentionHandler) -> Model:
     """Returns a copy of a model whose text attention asks a handler where images are concerned.
 
     The copy shares every parameter and buffer with the model, which stays as it is and keeps
@@ -45,12 +50,14 @@ def attach(model: Any, handler: AttentionHandler) -> Any:
     attached = copy.deepcopy(model, _shared_tensors(model))
     _switch(attached)
     Attachment(model, handler).keep_on(attached)
-    attached.register_forward_pre_hook(before_forward, with_kwargs=True)
-    attached.register_forward_hook(after_forward, with_kwargs=True, always_call=True)
+    attached.register_forward_pre_hook(_outside_graphs(before_forward), with_kwargs=True)
+    attached.register_forward_hook(
+        _outside_graphs(after_forward), with_kwargs=True, always_call=True
+    )
     return attached
 
 
-def detach(model: Any) -> Any:
+def detach(model: Model) -> Model:
     """Returns the model that was given to `attach`.
 
     Raises:
@@ -59,7 +66,7 @@ def detach(model: Any) -> Any:
     attachment = attachment_of(model)
     if attachment is None:
         raise UsageError(f"this {type(model).__name__} was never converted; there is no original")
-    return attachment.original
+    return cast(Model, attachment.original)
 
 
 def _check_model(model: Any) -> None:
@@ -104,8 +111,18 @@ def _register() -> None:
     """Makes the attention and its masks known to transformers; again does no harm."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, answer)
-    AttentionMaskInterface.register(NAME, PromptMask.make)
+    AttentionInterface.register(NAME, _outside_graphs(answer))
+    AttentionMaskInterface.register(NAME, _outside_graphs(PromptMask.make))
+
+
+@functools.cache
+def _outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps `torch.compile` out of a function; it breaks the graph there and stays right.
+
+    Here rather than as a decorator, which would import the compiler with the package.
+    """
+    reason = "a plan is decided from token ids; compile without fullgraph=True"
+    return torch.compiler.disable(function, reason=reason)
 
 
 def _switch(model: Any) -> None:

@@ -43,6 +43,10 @@ class PromptMask:
         prepared = arguments.get("attention_mask")
         return prepared if isinstance(prepared, cls) else cls(**arguments)
 
+    def contiguous(self) -> PromptMask:
+        """Returns itself: transformers asks it of the masks it prepares for static caches."""
+        return self
+
     def own(self) -> Any:
         """Returns the mask that the model would have made without a plan."""
         if self._own is None:
