@@ -128,21 +128,24 @@ class AttentionStatistics:
                     f"statistics {name}: expected {dtype} {shape}, got {tensor.dtype} "
                     f"{list(tensor.shape)}"
                 )
-            wrong = (~tensor.isfinite() | (tensor < 0)).nonzero()
-            if len(wrong):
-                raise DataError(self._describe_wrong(name, wrong[0].tolist()))
+        wrong = [
+            (place[0], place[1], _SHAPES[name][2:3] != ("heads",), place, name)
+            for name, tensor in self.tensors().items()
+            for place in (~tensor.isfinite() | (tensor < 0)).nonzero()[:1].tolist()
+        ]
+        if wrong:  # what overflows in a head is no number in its layer and the next: tell the first
+            *_, has_no_head, place, name = min(wrong)
+            raise DataError(self._describe_wrong(name, place, has_no_head))
 
-    def _describe_wrong(self, name: str, place: list[int]) -> str:
+    def _describe_wrong(self, name: str, place: list[int], has_no_head: bool) -> str:
         """Says where a number is that cannot be."""
         found = self.tensors()[name][tuple(place)].item()
         record = self.prompts[place[0]]
-        where = f"prompt {record.index} ({record.task!r}), layer {place[1]}"
-        if len(place) > 2 and _SHAPES[name][2] == "heads":
-            where += f", head {place[2]}"
+        head = "" if has_no_head else f", head {place[2]}"
         return (
-            f"statistics {name}: {where}: found {found}, expected a finite number; the model's "
-            "attention overflows there, so load the model as bfloat16 or float32, or leave the "
-            "prompt out"
+            f"statistics {name}: prompt {record.index} ({record.task!r}), layer {place[1]}{head}: "
+            f"found {found}, expected a finite number that is not negative; the model's attention "
+            "overflows there, so load the model as bfloat16 or float32, or leave the prompt out"
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,0 +1,307 @@
+"""Data is measured once, one dense pass a prompt; every plan follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from photomask.attention.encoding import encode
+from photomask.attention.identity import ModelIdentity, identify
+from photomask.attention.measuring import LayerMeasurement, OutputProjection, measure
+from photomask.attention.patterns import DenseRule, Pattern, SinkRule
+from photomask.attention.plugin import attach
+from photomask.attention.sampling import SampledRows
+from photomask.attention.statistics import AttentionStatistics, PromptRecord
+from photomask.attention.visible_pairs import visible_pairs
+from photomask.errors import DataError, MissingDependencyError, PhotomaskError
+from photomask.prompts import Prompt
+from photomask.report import Progress, without_progress
+
+if TYPE_CHECKING:
+    from photomask.attention.plugin import AttentionCall
+
+Item = TypeVar("Item")
+
+
+def calibrate(
+    model: nn.Module,
+    processor: Any,
+    prompts: Iterable[Prompt],
+    *,
+    sinks: SinkRule | None = None,
+    save_to: Path | None = None,
+    progress: Progress = without_progress,
+) -> AttentionStatistics:
+    """Measures how every head attends, with one dense pass a prompt and no gradient.
+
+    Prompts with fewer than two images are skipped: every pattern is dense there. Started by
+    `accelerate launch` or `torchrun` on several processes, each takes its share of the prompts on
+    its own copy of the model, and all return the same statistics.
+
+    Args:
+        model: a vision-language model of a supported family, from transformers; not changed.
+        processor: of the model.
+        prompts: such as the model will see; read one at a time, in an order that does not change.
+        sinks: which tokens are sinks; the usual ones unless given.
+        save_to: a file for the statistics. A second call with the same file, after an interruption
+            too, measures only prompts that are new.
+        progress: shows how far the work has come, where `prompts` has a length.
+
+    Returns:
+        The statistics of all prompts, in their order.
+
+    Raises:
+        UsageError: the model is of no supported family, or cannot be measured as it is.
+        DataError: no prompt has two images, one cannot be encoded, or what a head computes is not
+            finite; names prompt, layer and head. `save_to` holds statistics of other sinks.
+        PlanError: `save_to` holds statistics of another model.
+        DocumentError: `save_to` is no file of statistics.
+        MissingDependencyError: several processes, but no accelerate.
+    """
+    sinks = sinks or SinkRule()
+    measurer = _PromptMeasurer(model, sinks)
+    team = _Team(measurer.device)
+    store = _Store(save_to, measurer.identity, sinks)
+    parts: list[AttentionStatistics] = []
+    skipped, failure = 0, None
+    try:
+        items = _shown(prompts, progress) if team.rank == 0 else prompts
+        for index, prompt in enumerate(items):
+            if index % team.size != team.rank:
+                continue
+            if len(_pictures(prompt)) < 2:
+                skipped += 1
+                continue
+            inputs = encode(processor, prompt).inputs
+            digest = _digest(inputs)
+            part = store.find(digest) or store.keep(
+                digest, measurer.measure(inputs, digest, index, prompt.task)
+            )
+            record = part.prompts[0].model_copy(update={"index": index, "task": prompt.task})
+            parts.append(dataclasses.replace(part, prompts=(record,)))
+    except PhotomaskError as error:
+        failure = error  # the others wait for this process, and must hear of it
+    shares = team.gather((parts, skipped, failure))
+    for _, _, error in shares:
+        if error is not None:
+            raise error
+    statistics = _merge(shares)
+    if team.rank == 0:
+        store.finish(statistics)
+    return statistics
+
+
+def _merge(
+    shares: Sequence[tuple[list[AttentionStatistics], int, PhotomaskError | None]],
+) -> AttentionStatistics:
+    """Joins what all processes measured."""
+    skipped = sum(count for _, count, _ in shares)
+    parts = [part for share, _, _ in shares for part in share]
+    if not parts:
+        raise DataError(
+            f"calibration needs at least one prompt with two images; {skipped} were given with "
+            "fewer, where every head is dense anyway"
+        )
+    return dataclasses.replace(AttentionStatistics.merge(parts), skipped=skipped)
+
+
+def _shown(prompts: Iterable[Prompt], progress: Progress) -> Iterable[Prompt]:
+    """Walks prompts under a progress bar if it can be known how many there are."""
+    return progress(prompts, "calibrating") if isinstance(prompts, Sequence) else prompts
+
+
+def _pictures(prompt: Prompt) -> list[object]:
+    return [part for part in prompt.content if not isinstance(part, str)]
+
+
+def _digest(inputs: dict[str, Tensor]) -> str:
+    """Hashes what a model is given."""
+    digest = hashlib.sha256()
+    for name in sorted(inputs):
+        value = inputs[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _PromptMeasurer:
+    """Runs the dense model and measures on the way; a handler of the plug-in."""
+
+    def __init__(self, model: nn.Module, sinks: SinkRule):
+        """Attaches to a copy of the model that shares its tensors.
+
+        Args:
+            model: to be measured.
+            sinks: which tokens are sinks.
+        """
+        self.identity = identify(model)
+        self.sinks = sinks
+        self.device = next(model.parameters()).device
+        self.attached = attach(model, self).eval()
+        self.projections: dict[int, OutputProjection] = {}
+        self._start_prompt()
+
+    def _start_prompt(self) -> None:
+        self.layers: dict[int, LayerMeasurement] = {}
+        self.pairs: dict[int, Tensor] = {}
+        self.images = 0
+        self._rows: dict[torch.device, SampledRows] = {}
+        self._pairs_of_rule: dict[DenseRule, Tensor] = {}
+
+    def measure(
+        self, inputs: dict[str, Tensor], digest: str, index: int, task: str
+    ) -> AttentionStatistics:
+        """Runs one prompt."""
+        self._start_prompt()
+        on_device = {name: value.to(self.device) for name, value in inputs.items()}
+        with torch.inference_mode():
+            self.attached(**on_device, use_cache=False, logits_to_keep=1)
+        if sorted(self.layers) != list(range(self.identity.layers)) or self.images < 2:
+            raise DataError(
+                f"prompt {index} ({task!r}): {len(self.layers)} of {self.identity.layers} layers "
+                f"and {self.images} images could be measured; expected all layers and two images"
+            )
+        record = PromptRecord(
+            index=index,
+            digest=digest,
+            task=task,
+            images=self.images,
+            tokens=inputs["input_ids"].shape[1],
+            rows=next(iter(self._rows.values())).count,
+        )
+        layers = [self.layers[layer] for layer in range(self.identity.layers)]
+        columns = zip(LayerMeasurement._fields, zip(*layers, strict=True), strict=True)
+        tensors = {
+            name: torch.stack([value.cpu() for value in column])[None] for name, column in columns
+        }
+        pairs = torch.stack([self.pairs[layer].cpu() for layer in range(self.identity.layers)])
+        self._start_prompt()
+        return AttentionStatistics(
+            self.identity, self.sinks, (record,), 0, **tensors, pairs=pairs[None]
+        )
+
+    def __call__(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        call: AttentionCall,
+        dense: Callable[[], Tensor],
+    ) -> Tensor:
+        """Measures one layer; its output is the model's own."""
+        rows = self._rows.get(query.device)
+        if rows is None:
+            rows = self._rows[query.device] = SampledRows.of(call.layout, self.sinks)
+            self.images = int(call.layout.image_counts[0])
+        if layer not in self.projections:
+            weight: Tensor = module.o_proj.weight  # pyright: ignore
+            self.projections[layer] = OutputProjection.of(weight, query.shape[1])
+        if rows.count:
+            self.layers[layer] = measure(
+                query, key, value, rows, call.rule, scale, self.projections[layer]
+            )
+            self.pairs[layer] = self._visible_pairs(call)
+        return dense()
+
+    def _visible_pairs(self, call: AttentionCall) -> Tensor:
+        """Counts each pattern's pairs, once for all layers with one rule."""
+        if call.rule not in self._pairs_of_rule:
+            counts = [
+                visible_pairs(call.layout, pattern, self.sinks, call.rule) for pattern in Pattern
+            ]
+            self._pairs_of_rule[call.rule] = torch.cat(counts)
+        return self._pairs_of_rule[call.rule]
+
+
+class _Store:
+    """Keeps finished prompts beside the file that all of them go to."""
+
+    def __init__(self, path: Path | None, model: ModelIdentity, sinks: SinkRule):
+        """Opens what an earlier call left.
+
+        Args:
+            path: of the file; None keeps nothing.
+            model: that is measured.
+            sinks: which tokens are sinks.
+        """
+        self.path, self.model, self.sinks = path, model, sinks
+        self.folder = path.with_name(f"{path.name}.parts") if path is not None else None
+        self.earlier: dict[str, AttentionStatistics] = {}
+        if path is not None and path.exists():
+            whole = self._checked(path)
+            for place, record in enumerate(whole.prompts):
+                tensors = {name: x[place : place + 1] for name, x in whole.tensors().items()}
+                self.earlier[record.digest] = dataclasses.replace(
+                    whole, prompts=(record,), skipped=0, **tensors
+                )
+
+    def _checked(self, path: Path) -> AttentionStatistics:
+        """Reads a file of this model and these sinks."""
+        found = AttentionStatistics.load(path)
+        found.check(self.model)
+        if found.sinks != self.sinks:
+            raise DataError(
+                f"{path} holds statistics with the sinks {found.sinks}, not {self.sinks}; remove "
+                "it or choose another file"
+            )
+        return found
+
+    def find(self, digest: str) -> AttentionStatistics | None:
+        """Returns what is known of a prompt."""
+        if digest in self.earlier:
+            return self.earlier[digest]
+        part = self.folder / f"{digest}.safetensors" if self.folder is not None else None
+        return self._checked(part) if part is not None and part.exists() else None
+
+    def keep(self, digest: str, part: AttentionStatistics) -> AttentionStatistics:
+        """Stores a measured prompt."""
+        if self.folder is not None:
+            part.save(self.folder / f"{digest}.safetensors")
+        return part
+
+    def finish(self, statistics: AttentionStatistics) -> None:
+        """Stores the whole."""
+        if self.path is not None and self.folder is not None:
+            statistics.save(self.path)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Team:
+    """The processes that calibrate together; one unless a launcher started more."""
+
+    def __init__(self, device: torch.device):
+        """Joins the others, if any.
+
+        Args:
+            device: of the model; decides by what means the processes talk.
+        """
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.rank, self.size = 0, 1
+        if launched or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            try:
+                from accelerate import PartialState
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "accelerate", "attention", "calibrating on several processes"
+                ) from error
+            state = PartialState(cpu=device.type == "cpu")
+            self.rank, self.size = state.process_index, state.num_processes
+
+    def gather(self, mine: Item) -> list[Item]:
+        """Returns what every process gives, in their order, to all of them."""
+        if self.size == 1:
+            return [mine]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([mine]))
