@@ -17,7 +17,7 @@ TIMM := $(VENV)/timm
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    convert a trained network to integers, verify it, write the export and report"
+	@echo "make demo    run both pipelines on what comes with the package, and write their reports"
 	@echo "make test    everything that is checked: 'make check', then all tests"
 	@echo "make check   style, types and import contracts"
 	@echo "make docs    run every example and every code block of the documentation"
@@ -26,8 +26,9 @@ help:
 	@echo "make clean   remove what these targets made, .venv included"
 
 demo: $(VENV)/.installed-demo
-	@echo "The report will be $(OUTPUT)/report.html" >&2
-	$(BIN)/photomask demo chip --output $(OUTPUT)
+	@echo "The reports will be $(OUTPUT)/chip/report.html and $(OUTPUT)/attention/report.html" >&2
+	$(BIN)/photomask demo chip --output $(OUTPUT)/chip
+	$(BIN)/photomask demo attention --output $(OUTPUT)/attention
 
 test: check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)

@@ -1,1 +1,66 @@
-"""Sparse prefill for vision-language models, by a plan that was decided from data."""
+"""Sparse prefill for vision-language models, by a plan that was decided from data.
+
+`calibrate` measures where the heads of a model look, `plan` decides what each of them may see,
+`convert` makes prefill run by the plan, and `verify` compares its answers with the model's own.
+"""
+
+from photomask.attention.calibration import calibrate
+from photomask.attention.conversion import convert, unconvert
+from photomask.attention.encoding import EncodedPrompt, encode
+from photomask.attention.families import FAMILIES, Family, family_of, layout_of
+from photomask.attention.head_plan import HeadPlan
+from photomask.attention.identity import ModelIdentity, identify
+from photomask.attention.layout import PromptLayout, TokenKind
+from photomask.attention.patterns import DenseRule, Pattern, SinkRule
+from photomask.attention.planning import (
+    DEFAULT_BUDGET,
+    SweepPoint,
+    density,
+    lost_output,
+    plan,
+    plan_by_votes,
+    sweep,
+)
+from photomask.attention.statistics import AttentionStatistics
+from photomask.attention.verification import (
+    AttentionReport,
+    CurvePoint,
+    TaskResult,
+    page_of,
+    verify,
+    write_html,
+)
+
+__all__ = [
+    "DEFAULT_BUDGET",
+    "FAMILIES",
+    "AttentionReport",
+    "AttentionStatistics",
+    "CurvePoint",
+    "DenseRule",
+    "EncodedPrompt",
+    "Family",
+    "HeadPlan",
+    "ModelIdentity",
+    "Pattern",
+    "PromptLayout",
+    "SinkRule",
+    "SweepPoint",
+    "TaskResult",
+    "TokenKind",
+    "calibrate",
+    "convert",
+    "density",
+    "encode",
+    "family_of",
+    "identify",
+    "layout_of",
+    "lost_output",
+    "page_of",
+    "plan",
+    "plan_by_votes",
+    "sweep",
+    "unconvert",
+    "verify",
+    "write_html",
+]

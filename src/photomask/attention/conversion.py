@@ -35,7 +35,7 @@ def convert(model: Model, plan: HeadPlan) -> Model:
         UsageError: the model cannot be converted; says why.
     """
     plan.check(model)
-    return attach(model, _PlanHandler(plan))
+    return attach(model, PlanHandler(plan))
 
 
 def unconvert(model: Model) -> Model:
@@ -47,8 +47,8 @@ def unconvert(model: Model) -> Model:
     return detach(model)
 
 
-class _PlanHandler:
-    """Answers attention calls by a plan."""
+class PlanHandler:
+    """Answers attention calls by a plan; a handler of the plug-in."""
 
     def __init__(self, plan: HeadPlan):
         self._plan = plan

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import photomask
-from photomask.cli import chip, demo
+from photomask.cli import attention, chip, demo
 from photomask.cli.console import show_error
 from photomask.errors import PhotomaskError
 
@@ -34,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(attention.app, name="attention")
 app.add_typer(chip.app, name="chip")
 app.add_typer(demo.app, name="demo")
 

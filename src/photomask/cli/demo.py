@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from photomask.cli.console import messages, show_progress
+from photomask.cli.console import messages, output, show_progress
 
 if TYPE_CHECKING:
+    from photomask.attention import AttentionReport
     from photomask.chip import Report
 
 app = typer.Typer(
@@ -20,6 +21,11 @@ MODEL = "resnet20"
 CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 32
 GOLDEN_SAMPLES = 2
+
+VISION_LANGUAGE_MODEL = "picture-questions"
+CALIBRATION_PROMPTS = 48
+HELD_OUT_PER_TASK = 40
+PICTURES = 16
 
 
 @app.command()
@@ -91,5 +97,72 @@ def _summary(report: "Report") -> dict[str, object]:
         "integers_compared": engine.integers,
         "images": report.samples,
         "program_bytes": report.totals.integer_bytes,
+        "passed": report.passed,
+    }
+
+
+@app.command()
+def attention(
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="OUT", help="Where plan and report go.")
+    ] = Path("out/demo-attention"),
+) -> None:
+    """Plan the heads of a small vision-language model and verify it on questions over pictures.
+
+    OUT then holds the statistics, the plan, a few of the questions as a prompt file, and
+    report.html. The last line printed is one JSON object with what was measured.
+
+    Example: photomask demo attention --output out/demo-attention
+    """
+    started = time.perf_counter()
+    from photomask.attention import calibrate, page_of, plan, verify, write_html
+    from photomask.cli.vision_language import load_vision_language_model
+    from photomask.documents import write_file
+    from photomask.prompts import write_prompts
+    from photomask.report import check_drawing, print_page
+    from photomask.zoo import picture_questions
+
+    check_drawing()
+    say = messages().print
+    say(f"calibrating {VISION_LANGUAGE_MODEL} on {CALIBRATION_PROMPTS} prompts")
+    model, processor = load_vision_language_model(VISION_LANGUAGE_MODEL, "cpu")
+    statistics = calibrate(
+        model,
+        processor,
+        picture_questions.calibration_prompts(CALIBRATION_PROMPTS),
+        save_to=output_folder / "statistics.safetensors",
+        progress=show_progress,
+    )
+    chosen = plan(statistics)
+    chosen.save(output_folder / "plan.json")
+    typer.echo(chosen)
+    questions = picture_questions.held_out_prompts(HELD_OUT_PER_TASK, pictures=PICTURES)
+    write_prompts(output_folder / "prompts.jsonl", questions[::HELD_OUT_PER_TASK])
+    say(f"verifying on {len(questions)} questions over {PICTURES} pictures each")
+    report = verify(
+        model, chosen, processor, questions, statistics=statistics, progress=show_progress
+    )
+    write_file(output_folder / "report.json", report.render().encode())
+    write_html(report, output_folder / "report.html")
+    print_page(page_of(report), output())
+    seconds = time.perf_counter() - started
+    summary = _attention_summary(report) | {
+        "output": str(output_folder),
+        "seconds": round(seconds, 1),
+    }
+    typer.echo(json.dumps(summary))
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _attention_summary(report: "AttentionReport") -> dict[str, object]:
+    """Returns what was measured, for other programs to read."""
+    return {
+        "dense_accuracy": report.dense_accuracy,
+        "sparse_accuracy": report.sparse_accuracy,
+        "worst_task_loss": report.worst_task_loss,
+        "density": round(report.density, 4),
+        "top1_agreement": report.agreement,
+        "first_token_divergence": report.divergence_mean,
+        "prompts": report.prompts,
         "passed": report.passed,
     }

@@ -1,0 +1,102 @@
+"""What models answer, prompt by prompt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from photomask.attention.encoding import EncodedPrompt
+from photomask.attention.verification.documents import TaskResult
+from photomask.errors import DataError
+from photomask.prompts import Prompt
+from photomask.report import Progress
+
+
+@dataclass
+class Answers:
+    """What one model says to every prompt.
+
+    Attributes:
+        first: log-probabilities of the first token of the answer, float32 [V] each, on the CPU.
+        right: whether greedy decoding gives the prompt's answer; None where it has none.
+        seconds: of all passes together.
+    """
+
+    first: list[Tensor] = field(default_factory=list)
+    right: list[bool | None] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def answer_all(
+    model: nn.Module, prompts: Sequence[EncodedPrompt], progress: Progress, label: str
+) -> Answers:
+    """Runs a model once over every prompt with its answer behind it.
+
+    Greedy decoding gives exactly the expected answer if and only if every one of its tokens is the
+    most likely one behind the tokens before it, so one pass decides.
+
+    Raises:
+        DataError: a logit is not finite.
+    """
+    answers = Answers()
+    for number, prompt in enumerate(progress(prompts, label)):
+        started = time.perf_counter()
+        logits = answer_logits(model, prompt)
+        answers.seconds += time.perf_counter() - started
+        if not logits.isfinite().all():
+            raise DataError(f"prompt {number}: the model's logits are not finite")
+        expected = torch.tensor(prompt.answer)
+        found = logits.argmax(1)[: len(expected)]
+        answers.right.append(bool((found == expected).all()) if len(expected) else None)
+        answers.first.append(logits[0].log_softmax(0))
+    return answers
+
+
+@torch.inference_mode()
+def answer_logits(model: nn.Module, prompt: EncodedPrompt) -> Tensor:
+    """Returns the logits that predict the answer's tokens, float32 [max(answer, 1), V], CPU."""
+    inputs = prompt.with_answer() if prompt.answer else prompt.inputs
+    kept = len(prompt.answer) + 1
+    logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits[0].float().cpu()
+    return logits[: max(len(prompt.answer), 1)]
+
+
+def compare_tasks(prompts: Sequence[Prompt], dense: Answers, sparse: Answers) -> list[TaskResult]:
+    """Counts, task by task in order of appearance, who answers rightly."""
+    results = []
+    for task in dict.fromkeys(prompt.task for prompt in prompts if prompt.answer is not None):
+        pairs = [
+            (bool(a), bool(b))
+            for prompt, a, b in zip(prompts, dense.right, sparse.right, strict=True)
+            if prompt.task == task and prompt.answer is not None
+        ]
+        results.append(
+            TaskResult(
+                task=task,
+                questions=len(pairs),
+                both_right=pairs.count((True, True)),
+                only_dense=pairs.count((True, False)),
+                only_sparse=pairs.count((False, True)),
+            )
+        )
+    return results
+
+
+def divergences(dense: Answers, sparse: Answers) -> Tensor:
+    """Returns the Kullback-Leibler divergence of the first token, nats, float32 [prompts].
+
+    `sum over tokens t of p(t) (log p(t) - log q(t))`, p of the dense, q of the sparse model.
+    """
+    pairs = zip(dense.first, sparse.first, strict=True)
+    return torch.stack([(p.exp() * (p - q)).sum() for p, q in pairs]).clamp(min=0)
+
+
+def agreement(dense: Answers, sparse: Answers) -> float:
+    """Returns the percentage of prompts whose most likely first token is the same."""
+    pairs = zip(dense.first, sparse.first, strict=True)
+    same = [bool(p.argmax() == q.argmax()) for p, q in pairs]
+    return 100 * sum(same) / len(same)

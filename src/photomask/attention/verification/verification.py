@@ -1,0 +1,193 @@
+"""A plan beside the model that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from photomask.attention.encoding import EncodedPrompt, encode
+from photomask.attention.head_plan import HeadPlan
+from photomask.attention.planning import lost_output
+from photomask.attention.planning import plan as decide
+from photomask.attention.plugin import attach
+from photomask.attention.statistics import AttentionStatistics
+from photomask.attention.verification.documents import AttentionReport, CurvePoint
+from photomask.attention.verification.evaluation import (
+    Answers,
+    agreement,
+    answer_all,
+    answer_logits,
+    compare_tasks,
+    divergences,
+)
+from photomask.attention.verification.proof import CountingHandler, LiteralHandler
+from photomask.errors import DataError
+from photomask.prompts import Prompt
+from photomask.report import Check, Progress, without_progress
+
+LITERAL_TOKENS = 2048
+"""Prompts up to this length are also run with the mask written out."""
+
+LITERAL_PROMPTS = 4
+"""How many of them."""
+
+CURVE_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+"""Budgets of the curve of accuracy against density."""
+
+
+def verify(
+    model: nn.Module,
+    plan: HeadPlan,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    *,
+    statistics: AttentionStatistics | None = None,
+    mean_loss_limit: float = 0.8,
+    task_loss_limit: float = 2.0,
+    progress: Progress = without_progress,
+) -> AttentionReport:
+    """Answers prompts with the dense and with the sparse model, and compares.
+
+    Args:
+        model: the original.
+        plan: decided for it.
+        processor: of the model.
+        prompts: held out from calibration; those with an answer count for accuracy.
+        statistics: what the plan was made from; adds attention masses and the curve of accuracy
+            against density over budgets.
+        mean_loss_limit: points of accuracy that the mean over the tasks may lose.
+        task_loss_limit: points that a task may lose beyond doubt: the lower end of the 95 %
+            interval of its loss.
+        progress: shows how far the work has come.
+
+    Raises:
+        DataError: no prompt, or logits that are not finite.
+        PlanError: the plan, or the statistics, are of another model.
+    """
+    if not prompts:
+        raise DataError("verification needs at least one prompt")
+    plan.check(model)
+    if statistics is not None:
+        statistics.check(model)
+    device = next(model.parameters()).device
+    encoded = [encode(processor, prompt, device) for prompt in progress(prompts, "reading")]
+    dense = answer_all(model, encoded, progress, "dense")
+    counting = CountingHandler(plan)
+    sparse = answer_all(attach(model, counting), encoded, progress, "sparse")
+    difference, checked = literal_difference(model, plan, encoded)
+    curve: list[CurvePoint] = []
+    if statistics is not None:
+        curve = _curve(model, statistics, plan, prompts, encoded, dense, progress)
+    divergence = divergences(dense, sparse)
+    images = [len(prompt.images()) for prompt in prompts]
+    tokens = [prompt.tokens for prompt in encoded]
+    report = AttentionReport(
+        plan=plan,
+        prompts=len(prompts),
+        images=(min(images), max(images)),
+        tokens=(min(tokens), max(tokens)),
+        tasks=tuple(compare_tasks(prompts, dense, sparse)),
+        divergence_mean=float(divergence.mean()),
+        divergence_p95=float(divergence.quantile(0.95)),
+        agreement=agreement(dense, sparse),
+        density=counting.density,
+        literal_difference=difference,
+        literal_prompts=checked,
+        dense_seconds=dense.seconds,
+        sparse_seconds=sparse.seconds,
+        mass=() if statistics is None else _mass(statistics),
+        curve=tuple(curve),
+        checks=(),
+    )
+    return report.model_copy(update={"checks": _checks(report, mean_loss_limit, task_loss_limit)})
+
+
+def literal_difference(
+    model: nn.Module, plan: HeadPlan, prompts: Sequence[EncodedPrompt]
+) -> tuple[float, int]:
+    """Compares what runs with the plan's masks written out, on the first short prompts.
+
+    Returns:
+        The largest difference of a first-token logit, relative to the largest logit, and over how
+        many prompts; 0 and 0 where every prompt is longer than `LITERAL_TOKENS`.
+    """
+    short = [prompt for prompt in prompts if prompt.tokens <= LITERAL_TOKENS][:LITERAL_PROMPTS]
+    running, literal = attach(model, CountingHandler(plan)), attach(model, LiteralHandler(plan))
+    worst = 0.0
+    for prompt in short:
+        expected = answer_logits(literal, prompt)
+        found = answer_logits(running, prompt)
+        worst = max(worst, float((found - expected).abs().max() / expected.abs().max()))
+    return worst, len(short)
+
+
+def _curve(
+    model: nn.Module,
+    statistics: AttentionStatistics,
+    plan: HeadPlan,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[EncodedPrompt],
+    dense: Answers,
+    progress: Progress,
+) -> list[CurvePoint]:
+    """Answers the prompts under every budget of the curve."""
+    points = []
+    for budget in CURVE_BUDGETS:
+        candidate = decide(statistics, budget=budget)
+        counting = CountingHandler(candidate)
+        label = f"budget {budget:g}"
+        answers = answer_all(attach(model, counting), encoded, progress, label)
+        tasks = compare_tasks(prompts, dense, answers)
+        accuracies = [task.sparse_accuracy for task in tasks]
+        points.append(
+            CurvePoint(
+                budget=budget,
+                lost_output=lost_output(candidate, statistics),
+                density=counting.density,
+                accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+                worst_loss=max((task.loss for task in tasks), default=None),
+                divergence=float(divergences(dense, answers).mean()),
+            )
+        )
+    return points
+
+
+def _mass(
+    statistics: AttentionStatistics,
+) -> tuple[tuple[tuple[float, float, float, float], ...], ...]:
+    """Returns the mean attention mass by layer, head and class of key."""
+    return tuple(
+        tuple((head[0], head[1], head[2], head[3]) for head in layer)
+        for layer in statistics.mass.mean(0).tolist()
+    )
+
+
+def _checks(report: AttentionReport, mean_limit: float, task_limit: float) -> tuple[Check, ...]:
+    """Judges a report."""
+    checks = []
+    if report.literal_prompts:
+        checks.append(
+            Check.at_most(
+                "difference from the mask written out, of the largest logit",
+                100 * report.literal_difference,
+                0.1,
+                "%",
+            )
+        )
+    if report.dense_accuracy is not None and report.sparse_accuracy is not None:
+        loss = report.dense_accuracy - report.sparse_accuracy
+        checks.append(
+            Check.at_most("accuracy lost, mean over the tasks", loss, mean_limit, "points")
+        )
+        worst = max(report.tasks, key=lambda task: task.loss_interval[0])
+        checks.append(
+            Check.at_most(
+                f"accuracy lost for certain, task {worst.task!r} (95 % interval from)",
+                worst.loss_interval[0],
+                task_limit,
+                "points",
+            )
+        )
+    return tuple(checks)

@@ -1,0 +1,169 @@
+"""`photomask attention`: from a vision-language model to a plan for its heads, and the proof."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from photomask.cli.console import messages, output, show_progress
+
+app = typer.Typer(
+    help="Vision-language model → head plan → sparse prefill, and what it does to the answers.",
+    no_args_is_help=True,
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="picture-questions, a local folder, or an id of the model hub."
+    ),
+]
+Prompts = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        metavar="PROMPTS",
+        help="A file of JSON lines, or picture-questions, which come with the package.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Such as cuda:0. Default: a GPU if any.")
+]
+StatisticsFile = Annotated[
+    Path, typer.Argument(metavar="STATISTICS", help="A file that `calibrate` wrote.")
+]
+
+
+@app.command()
+def calibrate(
+    model: Model,
+    prompts: Prompts,
+    output_file: Annotated[
+        Path, typer.Option("--output", metavar="STATISTICS", help="Where the statistics go.")
+    ],
+    device: Device = None,
+) -> None:
+    """Measure, head by head, where image tokens look and what each pattern would lose.
+
+    One dense pass a prompt. Run it again after an interruption: prompts that were measured are
+    kept. Under `accelerate launch`, the processes share the prompts.
+
+    A line of PROMPTS: {"content": [{"image": "a.png"}, {"text": "What is this?"}]}
+
+    Example: photomask attention calibrate picture-questions --prompts picture-questions
+    --output out/statistics.safetensors
+    """
+    from photomask.attention import calibrate as measure
+    from photomask.cli.vision_language import load_prompts, load_vision_language_model
+
+    questions = load_prompts(prompts, held_out=False)
+    network, processor = load_vision_language_model(model, device)
+    found = measure(network, processor, questions, save_to=output_file, progress=show_progress)
+    typer.echo(found)
+    messages().print(f"written to {output_file}")
+
+
+@app.command()
+def plan(
+    statistics: StatisticsFile,
+    output_file: Annotated[
+        Path, typer.Option("--output", metavar="PLAN.json", help="Where the plan goes.")
+    ],
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="How much of the heads' output may be lost, 0 to 1."),
+    ] = None,
+    kv_groups: Annotated[
+        bool, typer.Option("--kv-groups", help="One pattern for all heads that share keys.")
+    ] = False,
+) -> None:
+    """Decide what every head sees, within a budget, and print the map.
+
+    Needs no model: it can be repeated with other budgets.
+
+    Example: photomask attention plan out/statistics.safetensors --output out/plan.json
+    """
+    from photomask.attention import DEFAULT_BUDGET, AttentionStatistics
+    from photomask.attention import plan as decide
+
+    found = AttentionStatistics.load(statistics)
+    chosen = decide(found, budget=DEFAULT_BUDGET if budget is None else budget, kv_groups=kv_groups)
+    chosen.save(output_file)
+    typer.echo(chosen)
+    messages().print(f"written to {output_file}")
+
+
+@app.command()
+def verify(
+    model: Model,
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN.json", help="What `plan` wrote.")],
+    prompts: Prompts,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STATISTICS", help="Adds attention masses, and accuracy over budgets."
+        ),
+    ] = None,
+    mean_loss: Annotated[
+        float, typer.Option(metavar="POINTS", help="Accuracy that the mean may lose.")
+    ] = 0.8,
+    task_loss: Annotated[
+        float, typer.Option(metavar="POINTS", help="Accuracy that a task may lose for certain.")
+    ] = 2.0,
+    html: Annotated[
+        Path | None, typer.Option(metavar="REPORT.html", help="Write the report with pictures.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Answer held-out prompts with the dense and with the sparse model, and compare.
+
+    Exit status 1 if a limit is missed.
+
+    Example: photomask attention verify picture-questions out/plan.json
+    --prompts picture-questions --html out/report.html
+    """
+    from photomask.attention import AttentionStatistics, HeadPlan, page_of, write_html
+    from photomask.attention import verify as compare
+    from photomask.cli.vision_language import load_prompts, load_vision_language_model
+    from photomask.documents import write_file
+    from photomask.report import check_drawing, print_page
+
+    if html is not None:
+        check_drawing()
+    chosen = HeadPlan.load(plan_file)
+    found = AttentionStatistics.load(statistics) if statistics is not None else None
+    questions = load_prompts(prompts, held_out=True)
+    network, processor = load_vision_language_model(model, device)
+    report = compare(
+        network,
+        chosen,
+        processor,
+        questions,
+        statistics=found,
+        mean_loss_limit=mean_loss,
+        task_loss_limit=task_loss,
+        progress=show_progress,
+    )
+    print_page(page_of(report), output())
+    if json is not None:
+        write_file(json, report.render().encode())
+    if html is not None:
+        write_html(report, html)
+    raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan, or a file of statistics.")],
+) -> None:
+    """Show a plan as a map of layers and heads, or what statistics say.
+
+    Example: photomask attention show out/plan.json
+    """
+    from photomask.attention import AttentionStatistics, HeadPlan
+
+    is_plan = file.suffix == ".json"
+    typer.echo(HeadPlan.load(file) if is_plan else AttentionStatistics.load(file))

@@ -1,0 +1,90 @@
+"""Vision-language models and prompts by what a user types."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photomask.errors import MissingDependencyError, UsageError
+from photomask.prompts import Prompt, read_prompts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ZOO_MODEL = "picture-questions"
+"""The model that comes with the package, and its questions."""
+
+CALIBRATION_PROMPTS = 48
+HELD_OUT_PROMPTS_PER_TASK = 60
+
+
+def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Module, Any]":
+    """Loads a model and its processor.
+
+    Args:
+        name: `picture-questions`, a folder that `save_pretrained` wrote, or an id of the hub.
+        device: such as `cuda:0`; None takes a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such model or device.
+        MissingDependencyError: transformers is not installed.
+    """
+    from torch import nn
+
+    place = _device(device)
+    if name == ZOO_MODEL:
+        from photomask.zoo import picture_questions
+
+        model, processor = picture_questions.load_vision_language()
+        return nn.Module.to(model, place), processor
+    try:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+    except ImportError:
+        purpose = "loading a vision-language model"
+        raise MissingDependencyError("transformers", "attention", purpose) from None
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot load the model {name!r}: {error}\n"
+            f"expected {ZOO_MODEL!r}, a folder that save_pretrained wrote, or an id of the hub"
+        ) from error
+    return nn.Module.to(model, place).eval(), processor
+
+
+def load_prompts(source: str, *, held_out: bool) -> Sequence[Prompt]:
+    """Loads prompts.
+
+    Args:
+        source: a file of JSON lines, or `picture-questions`.
+        held_out: take the zoo's questions over test pictures, not those over training pictures.
+
+    Raises:
+        UsageError: there is no such source.
+        DocumentError: a line is not a prompt.
+        DataError: a picture is missing, or there is no prompt.
+    """
+    if source == ZOO_MODEL:
+        from photomask.zoo import picture_questions
+
+        if held_out:
+            return picture_questions.held_out_prompts(HELD_OUT_PROMPTS_PER_TASK)
+        return picture_questions.calibration_prompts(CALIBRATION_PROMPTS)
+    path = Path(source)
+    if not path.is_file():
+        raise UsageError(f"no prompts {source!r}: expected {ZOO_MODEL!r} or a file of JSON lines")
+    return read_prompts(path)
+
+
+def _device(name: str | None) -> "torch.device":
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"no device {name!r}: {str(error).splitlines()[0]}") from error
+    return device

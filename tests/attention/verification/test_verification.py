@@ -1,0 +1,175 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.attention.tiny_models import tiny_model
+from tests.attention.tiny_processor import TinyProcessor, tiny_prompt
+
+from photomask.attention import (
+    AttentionReport,
+    AttentionStatistics,
+    HeadPlan,
+    Pattern,
+    calibrate,
+    page_of,
+    verify,
+    write_html,
+)
+from photomask.attention.encoding import EncodedPrompt
+from photomask.attention.plugin import attach
+from photomask.attention.verification import verification
+from photomask.attention.verification.evaluation import Answers, answer_all, compare_tasks
+from photomask.attention.verification.proof import CountingHandler
+from photomask.errors import DataError, PlanError
+from photomask.prompts import Prompt
+from photomask.report import render_text, without_progress
+
+PROMPTS = [tiny_prompt(10, 20, 30, task="a"), tiny_prompt(40, 50, task="b"), tiny_prompt(60, 70)]
+
+
+class AnsweringProcessor(TinyProcessor):
+    """Knows one word for every token id."""
+
+    @staticmethod
+    def tokenizer(text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": [int(word) for word in text.split()]}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model("qwen2_5_vl")
+
+
+@pytest.fixture(scope="module")
+def statistics(model: Any) -> AttentionStatistics:
+    return calibrate(model, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+
+
+def _with_answers(model: Any, sparse: HeadPlan | None = None) -> list[Prompt]:
+    """Gives every prompt two answers in turn: what the dense model says, and something else."""
+    prompts = []
+    for number, prompt in enumerate(PROMPTS * 2):
+        encoded = verification.encode(AnsweringProcessor("qwen2_5_vl"), prompt)
+        with torch.inference_mode():
+            said = int(model(**encoded.inputs).logits[0, -1].argmax())
+        answer = str(said if number < len(PROMPTS) else (said + 1) % 64)
+        prompts.append(dataclasses.replace(prompt, answer=answer))
+    return prompts
+
+
+@pytest.fixture(scope="module")
+def report(model: Any, statistics: AttentionStatistics) -> AttentionReport:
+    plan = HeadPlan.uniform(model, Pattern.INTRA_IMAGE)
+    return verify(
+        model, plan, AnsweringProcessor("qwen2_5_vl"), _with_answers(model), statistics=statistics
+    )
+
+
+def test_a_dense_plan_changes_nothing(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.DENSE)
+    found = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), _with_answers(model))
+    assert found.passed
+    assert (found.density, found.divergence_mean, found.agreement) == (1.0, 0.0, 100.0)
+    assert {(task.dense_accuracy, task.loss) for task in found.tasks} == {(50.0, 0.0)}
+    assert found.curve == () == found.mass
+
+
+def test_a_sparse_plan_is_compared_with_its_literal_mask(report: AttentionReport):
+    assert 0 < report.density < 1
+    assert report.divergence_mean > 0
+    assert report.literal_prompts == verification.LITERAL_PROMPTS
+    assert report.literal_difference < 1e-5
+
+
+def test_what_runs_otherwise_than_planned_is_found(model: Any, monkeypatch: pytest.MonkeyPatch):
+    """The kernel is replaced by one that ignores the plan."""
+
+    def dense_run(self: CountingHandler, *arguments: Any) -> torch.Tensor:
+        return arguments[-1]()
+
+    monkeypatch.setattr(CountingHandler, "__call__", dense_run)
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    found = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), _with_answers(model))
+    assert not found.passed
+    assert "mask written out" in next(str(check) for check in found.checks if not check.passed)
+
+
+def test_the_curve_falls_with_the_budget(report: AttentionReport):
+    densities = [point.density for point in report.curve]
+    assert densities == sorted(densities, reverse=True)
+    assert [point.budget for point in report.curve] == list(verification.CURVE_BUDGETS)
+
+
+def test_masses_add_up_to_one(report: AttentionReport):
+    sums = torch.tensor(report.mass).sum(-1)
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_density_is_visible_over_causal_pairs(model: Any, statistics: AttentionStatistics):
+    """Calibration counts the same pairs, over the same prompts, by itself."""
+    plan = HeadPlan.uniform(model, Pattern.INTRA_IMAGE)
+    counting = CountingHandler(plan)
+    attached = attach(model, counting)
+    for prompt in PROMPTS:
+        inputs = verification.encode(AnsweringProcessor("qwen2_5_vl"), prompt).inputs
+        with torch.inference_mode():
+            attached(**inputs)
+    pairs = statistics.pairs.sum((0, 1)).tolist()
+    expected = pairs[Pattern.INTRA_IMAGE] / pairs[Pattern.DENSE]
+    assert counting.density == pytest.approx(expected)
+
+
+def test_a_report_is_a_document_and_a_page(report: AttentionReport, tmp_path: Path):
+    assert AttentionReport.parse(report.render(), "report") == report
+    text = render_text(page_of(report), 100)
+    assert "query-key pairs left" in text
+    pytest.importorskip("matplotlib")
+    write_html(report, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 4
+    for heading in ("Tasks", "Heads", "Budgets", "Where image tokens look"):
+        assert heading in page
+
+
+def test_a_plan_of_another_model_is_refused(model: Any):
+    other = tiny_model("qwen2_vl")
+    plan = HeadPlan.uniform(other, Pattern.SINK)
+    with pytest.raises(PlanError, match="another model"):
+        verify(model, plan, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+
+
+def test_no_prompt_is_refused(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    with pytest.raises(DataError, match="at least one prompt"):
+        verify(model, plan, AnsweringProcessor("qwen2_5_vl"), [])
+
+
+def test_one_pass_tells_what_greedy_decoding_says(model: Any):
+    encoded = verification.encode(AnsweringProcessor("qwen2_5_vl"), PROMPTS[0])
+    said = model.generate(**encoded.inputs, max_new_tokens=3, do_sample=False, min_new_tokens=3)
+    answer = said[0, encoded.tokens :].tolist()
+    right = EncodedPrompt(encoded.inputs, tuple(answer))
+    wrong = EncodedPrompt(encoded.inputs, (*answer[:2], (answer[2] + 1) % 64))
+    found = answer_all(model, [right, wrong, encoded], without_progress, "")
+    assert found.right == [True, False, None]
+
+
+def test_logits_that_are_not_finite_are_an_error(model: Any, monkeypatch: pytest.MonkeyPatch):
+    encoded = verification.encode(AnsweringProcessor("qwen2_5_vl"), PROMPTS[0])
+    bad = torch.full((1, 64), torch.nan)
+    monkeypatch.setattr("photomask.attention.verification.evaluation.answer_logits", lambda *_: bad)
+    with pytest.raises(DataError, match="prompt 0: the model's logits are not finite"):
+        answer_all(model, [encoded], without_progress, "")
+
+
+def test_tasks_are_counted_by_who_is_right():
+    prompts = [Prompt(("q",), "x", task) for task in "aab"] + [Prompt(("q",), None, "a")]
+    dense = Answers(right=[True, True, False, None])
+    sparse = Answers(right=[True, False, True, None])
+    a, b = compare_tasks(prompts, dense, sparse)
+    assert (a.questions, a.both_right, a.only_dense, a.only_sparse) == (2, 1, 1, 0)
+    assert (b.questions, b.both_right, b.only_dense, b.only_sparse) == (1, 0, 0, 1)
+    assert (a.loss, b.loss) == (50.0, -100.0)
