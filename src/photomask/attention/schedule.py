@@ -202,7 +202,7 @@ def _compact(builder: IntervalBuilder, layout: PromptLayout) -> tuple[Tensor, Te
     some_real = real.argmax(1, keepdim=True) if layout.tokens else slot
     compact = some_real.expand(-1, length + 1).contiguous()
     compact.scatter_(1, slot, layout.positions.long().expand_as(slot))
-    return compact[:, :length], texts
+    return compact[:, :length].contiguous(), texts
 
 
 def _tiles(found: Intervals, placement: _Placement, texts: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,8 @@ def make_case(
 
 def move(layout: PromptLayout, device: str) -> PromptLayout:
     """Returns a layout on another device."""
-    return PromptLayout.of(layout.kind.to(device), layout.image.to(device))
+    names = (field.name for field in dataclasses.fields(layout))
+    return PromptLayout(*(getattr(layout, name).to(device) for name in names))
 
 
 def assert_close(case: Case, output: Tensor) -> None:
