@@ -21,7 +21,7 @@ from photomask.attention.patterns import Pattern, SinkRule, visible
 from photomask.attention.planning import density, plan
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
-from photomask.errors import DataError, DocumentError, PlanError
+from photomask.errors import DataError, DocumentError, MissingDependencyError, PlanError
 from photomask.prompts import Prompt
 
 FAMILY = "qwen2_5_vl"
@@ -160,6 +160,12 @@ class TestRefusing:
     def test_a_prompt_that_cannot_be_encoded_is_refused(self):
         with pytest.raises(DataError, match="TinyProcessor refuses a prompt of task 'odd'"):
             measured([PROMPTS[0], ODD])
+
+    def test_several_processes_need_accelerate(self, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setitem(sys.modules, "accelerate", None)
+        with pytest.raises(MissingDependencyError, match=r"photomask\[attention\]"):
+            measured()
 
 
 class TestKeeping:

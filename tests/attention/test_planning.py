@@ -18,6 +18,7 @@ from photomask.errors import PlanError, UsageError
 
 budgets = st.floats(0, 1)
 seeds = st.integers(0, 1000)
+few = settings(max_examples=40)
 
 
 def work(statistics: AttentionStatistics, patterns) -> int:
@@ -46,7 +47,7 @@ def loss(statistics: AttentionStatistics, patterns) -> float:
 
 
 class TestBudget:
-    @settings(max_examples=60)
+    @few
     @given(seeds, budgets, budgets, st.booleans())
     def test_a_larger_budget_is_never_denser(self, seed, one, other, kv_groups):
         statistics = random_statistics(seed=seed)
@@ -57,7 +58,7 @@ class TestBudget:
             assert all(b <= a for a, b in zip(before, after, strict=True))
         assert density(loose, statistics) <= density(tight, statistics)
 
-    @settings(max_examples=60)
+    @few
     @given(seeds, budgets, st.booleans())
     def test_a_plan_keeps_its_budget_by_the_equation(self, seed, budget, kv_groups):
         statistics = random_statistics(seed=seed)
@@ -105,6 +106,7 @@ class TestBudget:
         assert plan(huge, budget=1).count(Pattern.SINK) == 12
         assert lost_output(plan(huge, budget=1), huge) == 1
 
+    @few
     @given(seeds, budgets)
     def test_groups_are_decided_together(self, seed, budget):
         statistics = random_statistics(seed=seed)
@@ -145,6 +147,7 @@ class TestVotes:
             rows.append(tuple(row))
         return tuple(rows)
 
+    @few
     @given(seeds, st.floats(0, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3))
     def test_votes_follow_the_rule(self, seed, alpha, gammas):
         statistics = random_statistics(seed=seed)
@@ -169,6 +172,7 @@ class TestVotes:
 
 
 class TestMeasures:
+    @few
     @given(seeds, budgets)
     def test_density_is_visited_over_dense_pairs(self, seed, budget):
         statistics = random_statistics(seed=seed)
