@@ -114,17 +114,17 @@ class _Prompt:
         """Computes tiles that see text, sinks and a range, with their keys gathered."""
         schedule = self._schedule
         chosen = torch.tensor(heads, device=tiles.device)
-        query, key, value = (each.transpose(0, 1).contiguous() for each in self._of_heads(chosen))
+        owners = chosen.div(self._group, rounding_mode="floor")
         compact = schedule.compact[prompt]
         for some in _of_similar_length(schedule, tiles, pattern):
-            places, visible = _gathered(schedule, some, pattern, compact)
-            rows = schedule.rows[some, : visible.shape[1]]
+            places, mask = _gathered(schedule, some, pattern, compact, self._query.dtype)
+            rows = schedule.rows[some, : mask.shape[1]]
             queries = (rows - schedule.query_start).clamp(min=0).long()
             result = scaled_dot_product_attention(
-                _gather(query, queries),
-                _gather(key, places),
-                _gather(value, places),
-                attn_mask=_float_mask(visible, query.dtype)[:, None],
+                _gather(self._query, chosen, queries),
+                _gather(self._key, owners, places),
+                _gather(self._value, owners, places),
+                attn_mask=mask[:, None],
                 scale=self._scale,
             )
             used = rows >= 0
@@ -140,10 +140,16 @@ class _Prompt:
         )
 
 
-def _gather(tensor: Tensor, places: Tensor) -> Tensor:
-    """Gathers places [N, K] of [L, H, D]: [N, H, K, D]."""
-    found = tensor.index_select(0, places.flatten())
-    return found.view(*places.shape, *tensor.shape[1:]).transpose(1, 2)
+def _gather(tensor: Tensor, heads: Tensor, places: Tensor) -> Tensor:
+    """Gathers heads [H] and places [N, K] of [G, L, D]: [N, H, K, D]."""
+    by_place = tensor.transpose(0, 1)
+    if by_place.is_contiguous():
+        rows = places[:, None] * by_place.shape[1] + heads[:, None]
+        found = by_place.flatten(0, 1).index_select(0, rows.flatten())
+    else:
+        rows = places[:, None] + heads[:, None] * tensor.shape[1]
+        found = tensor.flatten(0, 1).index_select(0, rows.flatten())
+    return found.view(*rows.shape, tensor.shape[2])
 
 
 def _is_plain(rows: Tensor, low: Tensor, high: Tensor) -> bool:
@@ -183,31 +189,32 @@ def _of_similar_length(schedule: Schedule, tiles: Tensor, pattern: Pattern) -> I
 
 
 def _gathered(
-    schedule: Schedule, tiles: Tensor, pattern: Pattern, compact: Tensor
+    schedule: Schedule, tiles: Tensor, pattern: Pattern, compact: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Lists the keys of some tiles.
+    """Lists the keys of some tiles: first their ranges, then text and sinks.
 
     Returns:
-        int64 [N, K], their positions, padded with a key that every row sees or may see.
-        bool [N, R, K], which of them each row sees; R is cut to the rows that are in use.
+        int64 [N, K], their positions, padded with keys that rows see.
+        dtype [N, R, K], what is added to the scores; R is cut to the rows that are in use.
     """
     entry = schedule.tiles[pattern, tiles].long()[:, :, None]
+    count = int((schedule.rows[tiles] >= 0).sum(1).max())
+    ranges = entry[:, 7] - entry[:, 4]
+    number = torch.arange(int(ranges.max()), device=tiles.device)
+    in_range = torch.minimum(entry[:, 4] + number, entry[:, 7] - 1)
+    place = (entry[:, 4] + number).int()[:, None]
+    visible = place >= schedule.low[pattern, tiles, :count, None]
+    visible &= place < schedule.high[pattern, tiles, :count, None]
+
     texts = entry[:, 1] - entry[:, 0]
     listed = texts + entry[:, 3] - entry[:, 2]
-    sizes = listed + entry[:, 7] - entry[:, 4]
-    number = torch.arange(int(sizes.max()), device=tiles.device)
-    slot = torch.where(number < texts, entry[:, 0] + number, entry[:, 2] + number - texts)
-    in_list = number < listed
-    places = entry[:, 4] + number - listed
-    if compact.numel():
-        places = torch.where(in_list, compact[slot.clamp(max=len(compact) - 1)], places)
-    inside = number < sizes
-    places = torch.where(inside, places, entry[:, 4])
-    count = int((schedule.rows[tiles] >= 0).sum(1).max())
-    low = schedule.low[pattern, tiles, :count, None]
-    high = schedule.high[pattern, tiles, :count, None]
-    found = places.int()[:, None]
-    in_range = (found >= low) & (found < high) & (inside & ~in_list)[:, None]
-    if not schedule.windowed:
-        return places, in_range | in_list[:, None]
-    return places, in_range | (in_list[:, None] & (found >= schedule.near[tiles, :count, None]))
+    number = torch.arange(int(listed.max()), device=tiles.device)
+    slot = torch.where(number < texts, entry[:, 0], entry[:, 2] - texts) + number
+    inside = number < listed
+    in_list = compact[slot * inside]
+    in_list = torch.where(inside, in_list, entry[:, 4])
+    inside = inside[:, None]
+    if schedule.windowed:
+        inside = inside & (in_list[:, None] >= schedule.near[tiles, :count, None])
+    masks = [_float_mask(visible, dtype), _float_mask(inside, dtype).expand(-1, count, -1)]
+    return torch.cat([in_range, in_list], 1), torch.cat(masks, 2)
