@@ -130,7 +130,7 @@ class PromptLayout:
 def _ends(image: Tensor, inside: Tensor, positions: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Finds, for every token inside an image, where the image starts and where it stops."""
     batch, tokens = image.shape
-    bucket = torch.where(inside, image, images).to(torch.int64)
+    bucket = torch.where(inside & (image >= 0), image, images).to(torch.int64)
     places = positions.expand(batch, tokens)
     starts = torch.full((batch, images + 1), tokens, dtype=torch.int32, device=image.device)
     starts = starts.scatter_reduce(1, bucket, places, "amin")
@@ -145,7 +145,7 @@ def _check(layout: PromptLayout, images: int) -> None:
     kind, image = layout.kind, layout.image
     inside = kind == TokenKind.IMAGE
     counts = torch.zeros(layout.batch, images + 1, dtype=torch.int32, device=layout.device)
-    bucket = torch.where(inside, image, images).to(torch.int64)
+    bucket = torch.where(inside & (image >= 0), image, images).to(torch.int64)
     counts = counts.scatter_add(1, bucket, inside.to(torch.int32))
     length = counts.gather(1, bucket)
     torn = (inside & (layout.stop - layout.first != length)).any(1)
@@ -155,16 +155,20 @@ def _check(layout: PromptLayout, images: int) -> None:
     owned = image >= 0
     start, end = kind == TokenKind.START, kind == TokenKind.END
     mislabelled = ((inside | start | end) != owned).any(1)
-    before, behind = image.roll(-1, 1), image.roll(1, 1)
-    loose = (start & ((before != image) | ~inside.roll(-1, 1))).any(1)
-    loose |= (end & ((behind != image) | ~inside.roll(1, 1))).any(1)
+    following, preceding = image.roll(-1, 1), image.roll(1, 1)
+    following[:, -1:], preceding[:, :1] = (
+        -1,
+        -1,
+    )  # nothing comes behind the last or before the first
+    loose = (start & ((following != image) | ~inside.roll(-1, 1))).any(1)
+    loose |= (end & ((preceding != image) | ~inside.roll(1, 1))).any(1)
     real = kind != TokenKind.PADDING
     follows_padding = torch.cat([~torch.zeros_like(real[:, :1]), ~real[:, :-1]], 1)
     holes = (real & follows_padding).sum(1) > 1
     for problem, found in (
+        ("image numbers and token kinds disagree", mislabelled),
         ("the tokens of an image are not contiguous", torn),
         ("an image number has no token", empty),
-        ("image numbers and token kinds disagree", mislabelled),
         ("a delimiter does not touch the tokens of its image", loose),
         ("padding stands between two tokens", holes),
     ):
