@@ -102,6 +102,33 @@ def test_gemma_layers_have_the_windows_and_directions_of_the_model():
     assert handler.calls[3][1].rule == DenseRule(False, 24)
 
 
+def test_windows_of_a_causal_model_count_too():
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    config = copy.deepcopy(tiny_model("qwen2_5_vl").config)
+    config.text_config.sliding_window = 7
+    config.text_config.layer_types = ["full_attention", "sliding_attention", "sliding_attention"]
+    model, handler = Qwen2_5_VLForConditionalGeneration(config).eval(), LiteralHandler(DENSE)
+    inputs = tiny_inputs("qwen2_5_vl", prompts("qwen2_5_vl"))
+    attached = attach(model, handler)
+    torch.testing.assert_close(
+        logits(attached, inputs), logits(model, inputs), atol=1e-5, rtol=1e-5
+    )
+    assert [call.rule.window for _, call in handler.calls] == [None, 7, 7]
+
+
+def test_guesses_of_a_prompt_lookup_are_taken_back():
+    model, handler = tiny_model("internvl"), LiteralHandler(DENSE)
+    asked = {**tiny_inputs("internvl", [[9, "image", 9]]), **GENERATE, "max_new_tokens": 8}
+    asked["prompt_lookup_num_tokens"] = 3
+    assert torch.equal(attach(model, handler).generate(**asked), model.generate(**asked))
+
+
+def test_what_is_saved_does_not_name_the_plug_in():
+    attached = attach(tiny_model("gemma3"), LiteralHandler())
+    assert "photomask" not in attached.config.to_json_string(use_diff=False)
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_text_alone_never_reaches_the_handler(family: str):
     model, handler = tiny_model(family), LiteralHandler()

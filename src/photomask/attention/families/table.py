@@ -147,6 +147,7 @@ FAMILIES = (
     Family("InternVL", ("internvl",), Delimiters.NEIGHBOURS, _unknown_lengths),
     Family("LLaVA-OneVision", ("llava_onevision",), Delimiters.NONE, _llava_onevision_lengths),
 )
+"""Every supported family."""
 
 
 def family_of(config: Any) -> Family:

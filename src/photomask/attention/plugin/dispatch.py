@@ -126,12 +126,13 @@ def answer(
             "checkpointing"
         )
 
+    casts = torch.is_autocast_enabled(query.device.type)
+
     def dense() -> Tensor:
         mask = attention_mask.own() if isinstance(attention_mask, PromptMask) else attention_mask
-        attend = ALL_ATTENTION_FUNCTIONS[DENSE]
-        return attend(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)[
-            0
-        ]
+        extra = {"dropout": dropout, "scaling": scaling, **kwargs}
+        with torch.autocast(query.device.type, enabled=casts):
+            return ALL_ATTENTION_FUNCTIONS[DENSE](module, query, key, value, mask, **extra)[0]
 
     if not forward.has_images:
         return dense(), None
@@ -142,17 +143,23 @@ def answer(
         raise LayoutError(
             f"layer {module.layer_idx} has {key.shape[2]} keys, but its mask counts {tokens} tokens"
         )
-    output = forward.handler(
-        int(module.layer_idx),  # pyright: ignore[reportArgumentType]
-        module,
-        query,
-        key[:, :, :tokens],
-        value[:, :, :tokens],
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-        call,
-        lambda: dense().transpose(1, 2),
-    )
+    cast = _autocast(query, key[:, :, :tokens], value[:, :, :tokens])
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
+    with torch.autocast(query.device.type, enabled=False):
+        output = forward.handler(
+            layer, module, cast[0], cast[1], cast[2], scale, call, lambda: dense().transpose(1, 2)
+        )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Casts as autocast, where it is on, casts what the model's own attention gets."""
+    device = query.device.type
+    if not torch.is_autocast_enabled(device):
+        return query, key, value
+    dtype = torch.get_autocast_dtype(device)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
 def _check_supported(
