@@ -18,7 +18,9 @@ from torch import Tensor
 TEXT_IDS = range(5, 50)
 PAD, IMAGE, VIDEO, START, END = 0, 60, 61, 62, 63
 FAMILY_NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "llava_onevision")
-WITH_VIDEO = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision")
+"""One of each row of the table; `qwen3_vl_moe` exists too."""
+
+WITH_VIDEO = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_onevision")
 
 Prompt = Sequence[int | str]
 
@@ -80,9 +82,10 @@ def _qwen2_5_vl() -> Any:
     )
 
 
-def _qwen3_vl() -> Any:
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+def _qwen3_vl(experts: int = 0) -> Any:
+    import transformers
 
+    name = "Qwen3VLMoe" if experts else "Qwen3VL"
     vision = {
         "depth": 2,
         "hidden_size": 16,
@@ -94,9 +97,11 @@ def _qwen3_vl() -> Any:
         "deepstack_visual_indexes": [0],
     }
     text = {**TEXT, "rope_parameters": {**MROPE, "mrope_interleaved": True}}
-    return Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(text_config=text, vision_config=vision, **QWEN_IDS)
-    )
+    if experts:
+        text |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    config = getattr(transformers, f"{name}Config")
+    model = getattr(transformers, f"{name}ForConditionalGeneration")
+    return model(config(text_config=text, vision_config=vision, **QWEN_IDS))
 
 
 def _siglip(side: int) -> dict[str, Any]:
@@ -172,6 +177,7 @@ _BUILDERS: dict[str, Callable[[], Any]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_vl_moe": functools.partial(_qwen3_vl, experts=4),
     "gemma3": _gemma3,
     "internvl": _internvl,
     "llava_onevision": _llava_onevision,
@@ -209,7 +215,7 @@ def tiny_inputs(
     """Returns what the family's processor would return for prompts of these parts.
 
     Args:
-        family: one of `FAMILY_NAMES`.
+        family: see `FAMILY_NAMES`.
         prompts: see the module.
         padding: side, when prompts differ in length.
         seed: of pixels, text tokens and image sizes.
@@ -251,7 +257,7 @@ def _parts(family: str, prompt: Prompt, generator: torch.Generator) -> _Parts:
         else:
             tokens, pixels = _video(family, generator)
             made.videos.append(pixels)
-            frames = 2 if family == "qwen3_vl" else 1
+            frames = 2 if family.startswith("qwen3_vl") else 1
             for frame in range(frames):
                 made.ids += [TEXT_IDS[frame]] * (frames > 1) + _wrapped(family, VIDEO, tokens)
     return made
@@ -281,7 +287,7 @@ def _video(family: str, generator: torch.Generator) -> tuple[int, Any]:
     """Returns number of tokens of a segment and pixels of a video with two time steps."""
     if family.startswith("qwen"):
         tokens, pixels = _grid(2, generator)
-        return (tokens // 2 if family == "qwen3_vl" else tokens), pixels
+        return (tokens // 2 if family.startswith("qwen3_vl") else tokens), pixels
     return 2 * 4 + 1, torch.randn(1, 2, 3, 16, 16, generator=generator)
 
 

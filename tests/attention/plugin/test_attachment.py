@@ -42,7 +42,7 @@ def logits(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     return model(**inputs).logits[inputs["attention_mask"].bool()]
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", [*FAMILY_NAMES, "qwen3_vl_moe"])
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_dense_masks_give_the_models_own_logits(family: str, padding: str):
     model, handler = tiny_model(family), LiteralHandler(DENSE)
@@ -240,6 +240,8 @@ def test_compilation_keeps_the_result():
     model.config.text_config.num_hidden_layers = 1
     model.model.language_model.layers = model.model.language_model.layers[:1]
     attached = attach(model, LiteralHandler())
+    pictures = attached.model.get_image_features
+    attached.model.get_image_features = torch.compiler.disable(pictures)  # to save time
     inputs = tiny_inputs("internvl", [[3, "image", 4]])
     with torch.no_grad():
         compiled = torch.compile(attached, backend="eager")
@@ -279,6 +281,19 @@ def test_attention_weights_are_refused(attached: Any, inputs: dict[str, Tensor])
 def test_gradients_are_refused(attached: Any, inputs: dict[str, Tensor]):
     with pytest.raises(UsageError, match="inference_mode"):
         attached(**inputs)
+
+
+@pytest.mark.parametrize("extra", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}], ids=str)
+def test_what_changes_the_scores_is_refused(
+    attached: Any, inputs: dict[str, Tensor], extra: dict[str, Any]
+):
+    with torch.no_grad(), pytest.raises(PlanError, match="cannot honour"):
+        attached(**inputs, **extra)
+
+
+def test_attention_without_causality_is_refused(attached: Any, inputs: dict[str, Tensor]):
+    with torch.no_grad(), pytest.raises(PlanError, match="causal"):
+        attached(**inputs, is_causal=False)
 
 
 def test_dropout_is_refused(inputs: dict[str, Tensor]):

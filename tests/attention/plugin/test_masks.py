@@ -1,0 +1,110 @@
+"""The object in place of a mask: the model's own mask, or what a plan needs."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.attention.plugin.handlers import LiteralHandler
+from tests.attention.tiny_models import tiny_inputs, tiny_model
+from torch import Tensor
+
+from photomask.attention.plugin.forwards import Forward
+from photomask.attention.plugin.masks import PromptMask
+from photomask.attention.plugin.records import TokenRecord
+from photomask.errors import LayoutError
+
+
+@pytest.fixture
+def forward() -> Forward:
+    inputs = tiny_inputs("internvl", [[3, "image", 2]])
+    return Forward(tiny_model("internvl"), LiteralHandler(), inputs)
+
+
+def mask_of(forward: Forward, **changed: Any) -> PromptMask:
+    """What transformers would ask for, in one forward with an empty cache."""
+    from transformers.masking_utils import causal_mask_function
+
+    tokens = forward.layout(None).tokens
+    asked = {
+        "batch_size": 1,
+        "q_length": tokens,
+        "kv_length": tokens,
+        "q_offset": 0,
+        "kv_offset": 0,
+        "mask_function": causal_mask_function,
+        "attention_mask": None,
+        "config": forward.module.config.text_config,
+    }
+    return PromptMask.make(**asked | changed)
+
+
+def test_layers_on_one_device_share_a_call(forward: Forward):
+    mask = mask_of(forward)
+    call = mask.call(forward, torch.device("cpu"))
+    assert mask.call(forward, torch.device("cpu")) is call
+    moved = mask.call(forward, torch.device("meta"))
+    assert moved.layout.device.type == "meta"
+    assert (moved.rule, moved.query_start) == (call.rule, call.query_start)
+
+
+def test_another_forward_gets_another_call(forward: Forward):
+    mask = mask_of(forward)
+    call = mask.call(forward, torch.device("cpu"))
+    other = Forward(forward.module, forward.handler, tiny_inputs("internvl", [[3, "image", 2]]))
+    assert mask.call(other, torch.device("cpu")) is not call
+
+
+def test_tokens_that_nobody_gave_are_refused(forward: Forward):
+    for changed in ({"q_offset": 3}, {"kv_length": 4}):
+        with pytest.raises(LayoutError, match="prefix tuning"):
+            mask_of(forward, **changed).call(forward, torch.device("cpu"))
+
+
+def test_an_offset_that_a_static_cache_counts_on_is_kept(forward: Forward):
+    offset = torch.tensor(0)
+    mask = mask_of(forward, q_offset=offset, allow_is_causal_skip=False)
+    offset.add_(5)
+    tokens = forward.layout(None).tokens
+    assert torch.equal(mask.own()[0, 0], torch.ones(tokens, tokens, dtype=torch.bool).tril())
+    assert mask.own() is mask.own()
+
+
+def test_a_prepared_mask_is_kept(forward: Forward):
+    mask = mask_of(forward)
+    assert mask_of(forward, attention_mask=mask) is mask
+    assert mask.contiguous() is mask
+
+
+class FakeCache:
+    """A cache that has nothing but a length."""
+
+    length = 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+def codes(*values: int) -> Tensor:
+    return torch.tensor([values], dtype=torch.int8)
+
+
+def test_a_record_follows_its_cache():
+    cache = FakeCache()
+    for chunk in (codes(1, 3), codes(3, 2, 0), codes(0)):
+        record = TokenRecord.of(cache)
+        assert record is not None
+        record.append(chunk, cache)
+        cache.length += chunk.shape[1]
+    cache.length = 4
+    record = TokenRecord.of(cache)
+    assert record is not None
+    joined = record.joined(codes(0, 0))
+    assert joined is not None
+    assert joined.tolist() == [[1, 3, 3, 2, 0, 0]]
+    assert record.joined(torch.zeros(2, 1, dtype=torch.int8)) is None
+    cache.length = 5  # somebody else went on
+    assert TokenRecord.of(cache) is None
+    cache.length = 0  # and it was reset
+    record = TokenRecord.of(cache)
+    assert record is not None
+    assert record.length == 0
