@@ -55,6 +55,12 @@ def test_every_row_has_one_tile_and_no_tile_mixes_images(layout, data):
     assert sorted(seen) == expected
 
 
+def test_kernels_find_the_tables_contiguous():
+    schedule = build_schedule(layouts.regular(3, 20, 4), SinkRule(), DenseRule(), tile_rows=16)
+    fields = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+    assert all(field.is_contiguous() for field in fields if isinstance(field, torch.Tensor))
+
+
 def test_text_rows_fill_their_tiles():
     schedule = build_schedule(layouts.regular(20, 49, 7), SinkRule(), DenseRule(), tile_rows=64)
     assert schedule.rows.shape[0] == 20 + -(-(21 * 7 + 40) // 64)

@@ -15,6 +15,8 @@ Scattered text and sinks therefore cost a kernel only the keys that they are.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,7 @@ from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.errors import UsageError
 
 TILE_ROWS = 128
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Intervals))
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Schedule:
         low: int32 [P, T, R], for each pattern the first key of a query's range; 0 where unused.
         high: int32 [P, T, R], the position behind the last key of the range; 0 where unused.
         near: int32 [T, R], the first position whose key a query may see through the compact list:
-            where its sliding window starts, 0 without a window.
+            where its sliding window starts, 0 without a window; -1 where unused.
         tiles: int32 [P, T, 8], for each pattern and tile:
             (0, 1) the stretch of the compact list that holds text, from and to;
             (2, 3) the stretch that holds sinks;
@@ -129,20 +132,24 @@ def build_schedule(
         raise UsageError(f"tile_rows must be a power of two of at least 16, got {tile_rows}")
     builder = IntervalBuilder(layout, sinks, rule, query_start)
     placement = _place_rows(layout, query_start, tile_rows)
-    rows = placement.spread(layout.positions[query_start:], -1)
     numbers = torch.arange(layout.batch, device=layout.device, dtype=torch.int32)
-    prompts = placement.spread(numbers[:, None], -1).amax(1)
+    positions = layout.positions[query_start:]
+    shared = [positions.expand_as(placement.where), builder.near, numbers[:, None]]
+    rows, near, prompts = placement.spread(shared, empty=-1)
+    prompts = prompts.amax(1)
     compact, texts = _compact(builder, layout)
     found = [builder.build(pattern) for pattern in Pattern]
-    tiles = torch.stack([_tiles(each, placement, texts[prompts.long()]) for each in found])
+    columns = [getattr(each, name) for each in found for name in _COLUMNS]
+    spread = placement.spread(columns, empty=0).unflatten(0, (len(found), len(_COLUMNS)))
+    tiles = _tiles(spread, rows >= 0, texts[prompts.long()])
     order = _longest_first(tiles)
     return Schedule(
         prompts=prompts[order],
         rows=rows[order],
-        low=torch.stack([placement.spread(each.low, 0)[order] for each in found]),
-        high=torch.stack([placement.spread(each.high, 0)[order] for each in found]),
-        near=placement.spread(builder.near, 0)[order],
-        tiles=tiles[:, order].contiguous(),
+        low=spread[:, 0].index_select(1, order),
+        high=spread[:, 1].index_select(1, order),
+        near=near[order],
+        tiles=tiles.index_select(1, order),
         compact=compact,
         keys=layout.tokens,
         query_start=query_start,
@@ -158,12 +165,17 @@ class _Placement:
     tiles: int
     tile_rows: int
 
-    def spread(self, values: Tensor, empty: int) -> Tensor:
-        """Moves values of queries, int32 [B, Q], into the tiles: int32 [T, R]."""
-        size = (self.tiles * self.tile_rows,)
-        slots = torch.full(size, empty, dtype=torch.int32, device=values.device)
-        slots[self.where.flatten()] = values.expand_as(self.where).flatten()
-        return slots.view(self.tiles, self.tile_rows)
+    def spread(self, columns: Sequence[Tensor], empty: int) -> Tensor:
+        """Moves N columns of values, int32 that broadcast to [B, Q], into tiles: [N, T, R]."""
+        values = torch.stack([column.expand_as(self.where) for column in columns]).flatten(1)
+        slots = torch.full(
+            (len(columns), self.tiles * self.tile_rows),
+            empty,
+            dtype=torch.int32,
+            device=values.device,
+        )
+        slots[:, self.where.flatten()] = values
+        return slots.unflatten(1, (self.tiles, self.tile_rows))
 
 
 def _place_rows(layout: PromptLayout, query_start: int, tile_rows: int) -> _Placement:
@@ -205,33 +217,30 @@ def _compact(builder: IntervalBuilder, layout: PromptLayout) -> tuple[Tensor, Te
     return compact[:, :length].contiguous(), texts
 
 
-def _tiles(found: Intervals, placement: _Placement, texts: Tensor) -> Tensor:
-    """Sums up what the rows of each tile see: int32 [T, 8], see `Schedule.tiles`.
+def _tiles(spread: Tensor, used: Tensor, texts: Tensor) -> Tensor:
+    """Sums up what the rows of each tile see: int32 [P, T, 8], see `Schedule.tiles`.
 
     Args:
-        found: of one pattern. A tile mixes no image rows with others, so all of its rows see some
-            of a list or none does.
-        placement: of the queries.
+        spread: int32 [P, 6, T, R], the intervals of every row. A tile mixes no image rows with
+            others, so all of its rows see some of a list or none does.
+        used: bool [T, R], the slots that hold a row.
         texts: int32 [T], how much text the prompt of each tile has.
     """
-
-    def least(values: Tensor) -> Tensor:
-        return placement.spread(values, torch.iinfo(torch.int32).max).amin(1)
-
-    def most(values: Tensor) -> Tensor:
-        return placement.spread(values, 0).amax(1)
-
+    huge = torch.iinfo(torch.int32).max
+    least = torch.where(used, spread, huge).amin(-1).unbind(1)
+    most = spread.amax(-1).unbind(1)
+    low, high, text_low, text_high, sink_low, sink_high = range(len(_COLUMNS))
     columns = (
-        least(found.text_low),
-        most(found.text_high),
-        least(found.sink_low) + texts,
-        most(found.sink_high) + texts,
-        least(found.low),
-        most(found.low),
-        least(found.high),
-        most(found.high),
+        least[text_low],
+        most[text_high],
+        least[sink_low] + texts,
+        most[sink_high] + texts,
+        least[low],
+        most[low],
+        least[high],
+        most[high],
     )
-    return torch.stack(columns, 1)
+    return torch.stack(columns, -1)
 
 
 def _longest_first(tiles: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ def assert_close(case: Case, output: Tensor) -> None:
     """Fails unless the error is at most twice that of eager attention in the same precision."""
     assert output.dtype == case.query.dtype
     assert output.shape == case.query.shape
-    allowed = 2 * (case.eager.double() - case.expected).norm() / case.expected.norm()
-    band = torch.finfo(case.query.dtype).eps
-    error = (output.cpu().double() - case.expected).norm() / case.expected.norm()
-    assert error <= allowed + band, f"{error:.2e} > {allowed:.2e} + {band:.2e}"
+    size = case.expected.norm()
+    allowed = 2 * (case.eager.double() - case.expected).norm()
+    band = torch.finfo(case.query.dtype).eps * size
+    error = (output.cpu().double() - case.expected).norm()
+    assert error <= allowed + band, f"{error:.2e} > {allowed:.2e} + {band:.2e} of {size:.2e}"

@@ -141,6 +141,7 @@ def test_the_dispatch_runs_triton_on_a_gpu(monkeypatch):
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_layer_does_not_wait_for_the_device():
     case = make_case(layouts.regular(2, 200, 9), dtype=torch.bfloat16, device=DEVICE)
     module.triton_prefill(*case.arguments)  # compiles

@@ -56,9 +56,8 @@ def check_arguments(
         )
     devices = {each.device for each in (query, key, value, patterns, schedule.rows)}
     if len(devices) > 1:
-        raise DataError(
-            f"tensors and schedule must be on one device, got {sorted(map(str, devices))}"
-        )
+        names = ", ".join(sorted(map(str, devices)))
+        raise DataError(f"tensors and schedule must be on one device, got {names}")
     if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
         raise UsageError(
             "sparse prefill has no backward pass; call it under torch.no_grad() or "
