@@ -108,3 +108,10 @@ def test_padding_alone_has_tiles_that_see_nothing():
     schedule = build_schedule(layout, SinkRule(), DenseRule())
     assert schedule.rows.shape[0] == 2
     assert not schedule.tiles[..., 4:].any()
+
+
+def test_no_tokens_are_a_schedule_without_tiles():
+    layout = PromptLayout.of(torch.zeros(2, 0), torch.zeros(2, 0))
+    schedule = build_schedule(layout, SinkRule(), DenseRule())
+    assert schedule.rows.shape == (0, 128)
+    assert schedule.compact.shape == (2, 0)

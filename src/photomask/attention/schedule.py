@@ -211,7 +211,7 @@ def _compact(builder: IntervalBuilder, layout: PromptLayout) -> tuple[Tensor, Te
     slot = torch.where(text, text.cumsum(1), texts[:, None] + sink.cumsum(1)) - 1
     slot = torch.where(text | sink, slot, length)
     real = (layout.kind != TokenKind.PADDING).to(torch.int8)
-    some_real = real.argmax(1, keepdim=True) if layout.tokens else slot
+    some_real = real.argmax(1, keepdim=True) if layout.tokens else slot.new_zeros(layout.batch, 1)
     compact = some_real.expand(-1, length + 1).contiguous()
     compact.scatter_(1, slot, layout.positions.long().expand_as(slot))
     return compact[:, :length].contiguous(), texts

@@ -44,7 +44,7 @@ def prefill_attention(
     if query.device.type != "cuda":
         return torch_prefill(query, key, value, schedule, patterns, scale)
     if importlib.util.find_spec("triton") is None:
-        raise MissingDependencyError("triton", "triton", "sparse prefill on a GPU")
+        raise MissingDependencyError("triton", "'triton>=3.6'", "sparse prefill on a GPU")
     from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
 
     return triton_prefill(query, key, value, schedule, patterns, scale)
