@@ -1,8 +1,9 @@
-"""Trains a small vision-language model on questions over several Fashion-MNIST pictures.
+r"""Trains a small vision-language model on questions over several Fashion-MNIST pictures.
 
     python scripts/make_fashion_mnist.py --idx out/idx
     python scripts/train_vlm.py --data out/idx --output out/picture_questions
-    python scripts/vlm_card.py out/picture_questions
+    python scripts/vlm_card.py out/picture_questions \
+        --history out/picture_questions/training.json --accuracy out/accuracy.json
 
 First the vision tower learns to classify single pictures, under a linear classifier that is then
 dropped. Then the language model learns to answer, at first about few pictures, later about up to
@@ -19,14 +20,17 @@ import argparse
 import copy
 import json
 import math
+import platform
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import safetensors.torch
 import torch
+import transformers
 from torch import Tensor, nn
 
 import train_zoo
@@ -335,9 +339,28 @@ def main() -> None:
     for pictures, tasks in results.items():
         print(pictures, "pictures:", {task: round(value, 1) for task, value in tasks.items()})
     save_checkpoint(model.cpu(), tokenizer, options.output)
-    settings = {key: str(value) for key, value in vars(options).items()}
-    settings |= {"steps_run": clock.step, "seconds": round(time.perf_counter() - begin)}
-    (options.output / "training.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_history(options, clock.step, time.perf_counter() - begin)
+
+
+def write_history(options: argparse.Namespace, steps: int, seconds: float) -> None:
+    """Writes the runs that led to the weights, this one last, for the model card."""
+    runs = []
+    if options.resume and (earlier := options.resume.parent / "training.json").is_file():
+        runs = json.loads(earlier.read_text(encoding="utf-8"))
+    cuda = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()})"
+    libraries = f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
+    options.steps = steps
+    arguments = " ".join(
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in vars(options).items()
+        if value is not None and value != math.inf
+    )
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    run = {"date": date, "seconds": round(seconds), "device": f"{device} ({libraries})"}
+    runs.append({**run, "arguments": arguments})
+    text = json.dumps(runs, indent=2) + "\n"
+    (options.output / "training.json").write_text(text, encoding="utf-8")
 
 
 def write_state(model: nn.Module, folder: Path) -> None:

@@ -6,6 +6,8 @@ Shipped in the package:
   written by `scripts/make_fashion_mnist.py`.
 - `resnet20` and `mobilenet_v1`, trained on Fashion-MNIST by `scripts/train_zoo.py`; a model card
   beside each file of weights says how, and what accuracy it has.
+- `picture_questions`: a small Qwen2.5-VL that answers questions over several of those pictures, by
+  `scripts/train_vlm.py`, with held-out prompts and prompts for calibration (extra `attention`).
 
 Read from other packages, where they are installed:
 
@@ -19,15 +21,23 @@ Read from other packages, where they are installed:
 from photomask.zoo.catalogue import Entry, entry, load, names
 from photomask.zoo.fashion_mnist import calibration_set, test_set, training_set
 from photomask.zoo.photographs import photograph_crops
+from photomask.zoo.picture_questions import (
+    calibration_prompts,
+    held_out_prompts,
+    load_vision_language,
+)
 from photomask.zoo.sources import load_images, load_model
 
 __all__ = [
     "Entry",
+    "calibration_prompts",
     "calibration_set",
     "entry",
+    "held_out_prompts",
     "load",
     "load_images",
     "load_model",
+    "load_vision_language",
     "names",
     "photograph_crops",
     "test_set",

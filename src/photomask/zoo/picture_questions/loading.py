@@ -17,8 +17,8 @@ FOLDER = Path(__file__).parent.parent / "weights" / "picture_questions"
 def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditionalGeneration, Any]:
     """Loads the shipped vision-language model, a small Qwen2.5-VL, and its processor.
 
-    The processor takes pictures and text. Unlike transformers' own for this architecture it knows
-    no videos, and so needs no torchvision.
+    The processor takes pictures and text. It is transformers' own for this architecture without the
+    part for videos, which needs torchvision; so does `AutoProcessor.from_pretrained(FOLDER)`.
 
     Args:
         folder: another checkpoint of the same form.
@@ -31,12 +31,12 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
         DataError: a file is missing or damaged.
     """
     try:
+        import PIL  # noqa: F401
         import torch
         from transformers import Qwen2_5_VLForConditionalGeneration
     except ImportError as error:
-        raise MissingDependencyError(
-            "transformers", "attention", "the picture questions"
-        ) from error
+        package = "pillow" if error.name == "PIL" else "transformers"
+        raise MissingDependencyError(package, "attention", "load_vision_language") from error
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall photomask")
     try:
