@@ -43,6 +43,7 @@ def random_statistics(
             images=2 + number,
             tokens=100 + number,
             rows=50,
+            probed=number % 2 == 0,
         )
         for number in range(prompts)
     )
@@ -59,5 +60,6 @@ def random_statistics(
         projected_error=error,
         projected_norm=torch.rand(shape, generator=random) + 1,
         layer_norm=torch.rand(shape[:2], generator=random) + heads,
+        change=torch.rand(shape[:2], generator=random) * (torch.arange(prompts) % 2 == 0)[:, None],
         pairs=pairs,
     )

@@ -59,9 +59,9 @@ def passes(monkeypatch) -> list[int]:
     seen: list[int] = []
     run = calibration._PromptMeasurer.measure
 
-    def recorded(self, inputs, digest, index, task):
+    def recorded(self, inputs, digest, index, task, probed):
         seen.append(index)
-        return run(self, inputs, digest, index, task)
+        return run(self, inputs, digest, index, task, probed)
 
     monkeypatch.setattr(calibration._PromptMeasurer, "measure", recorded)
     return seen
@@ -193,11 +193,12 @@ class TestKeeping:
         assert_equal(measured(save_to=file), statistics)
         assert passes == [0, 2, 3, 5]
 
-    def test_another_order_of_prompts_measures_nothing_again(self, tmp_path, passes):
+    def test_another_order_of_prompts_measures_only_what_is_probed_now(self, tmp_path, passes):
         file = tmp_path / "statistics.safetensors"
         measured(save_to=file)
         found = measured(PROMPTS[::-1], save_to=file)
-        assert passes == [0, 2, 3, 5]
+        assert passes == [0, 2, 3, 5, 0]
+        assert_equal(found, measured(PROMPTS[::-1]))
         assert [record.images for record in found.prompts] == [3, 4, 2, 3]
         assert [record.index for record in found.prompts] == [0, 2, 3, 5]
 

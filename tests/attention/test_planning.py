@@ -35,6 +35,7 @@ def loss(statistics: AttentionStatistics, patterns) -> float:
     """The lost output by its equation, number by number."""
     total = 0.0
     for layer, row in enumerate(patterns):
+        weight = sensitivity(statistics, layer)
         for head, pattern in enumerate(row):
             if pattern is not Pattern.DENSE:
                 ratios = [
@@ -42,8 +43,23 @@ def loss(statistics: AttentionStatistics, patterns) -> float:
                     / float(statistics.layer_norm[prompt, layer])
                     for prompt in range(len(statistics.prompts))
                 ]
-                total += sum(ratios) / len(ratios)
-    return min(1.0, math.sqrt(total / len(patterns)))
+                total += weight * sum(ratios) / len(ratios)
+    return min(1.0, math.sqrt(total))
+
+
+def sensitivity(statistics: AttentionStatistics, layer: int) -> float:
+    """How much the answer changes with the error of a layer, number by number."""
+    change = error = 0.0
+    for prompt, record in enumerate(statistics.prompts):
+        if record.probed:
+            change += float(statistics.change[prompt, layer])
+            norm = float(statistics.layer_norm[prompt, layer])
+            error += sum(
+                float(statistics.projected_error[prompt, layer, head, SPARSE.index(Pattern.SINK)])
+                / norm
+                for head in range(statistics.model.heads)
+            )
+    return change / error if error else 0.0
 
 
 class TestBudget:

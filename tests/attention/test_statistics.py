@@ -174,6 +174,34 @@ class TestContents:
         )
         assert still.relative_error().count_nonzero() == 0
 
+    def test_the_sensitivity_is_the_change_for_each_unit_of_error_of_probed_prompts(self):
+        whole = random_statistics()
+        found = whole.sensitivity()
+        for layer in range(3):
+            places = [0, 2, 4]
+            change = sum(float(whole.change[place, layer]) for place in places)
+            error = sum(
+                float(whole.projected_error[place, layer, head, 0])
+                / float(whole.layer_norm[place, layer])
+                for place in places
+                for head in range(4)
+            )
+            assert float(found[layer]) == pytest.approx(change / error if error else 0)
+
+    def test_a_layer_that_changes_no_answer_loses_nothing(self):
+        whole = random_statistics()
+        change = whole.change.clone()
+        change[:, 2] = 0
+        lost = dataclasses.replace(whole, change=change).lost_output()
+        assert lost[2].count_nonzero() == 0
+        assert lost[:2].count_nonzero() > 0
+
+    def test_statistics_without_a_probe_are_refused(self):
+        whole = random_statistics()
+        records = tuple(record.model_copy(update={"probed": False}) for record in whole.prompts)
+        with pytest.raises(DataError, match="no prompt of these statistics was probed"):
+            dataclasses.replace(whole, prompts=records).sensitivity()
+
     def test_another_model_is_refused(self):
         whole = random_statistics()
         whole.check(identity())

@@ -18,6 +18,7 @@ from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.measuring import LayerMeasurement, OutputProjection, measure
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.attention.plugin import attach
+from photomask.attention.probing import LayerProbe
 from photomask.attention.sampling import SampledRows
 from photomask.attention.statistics import AttentionStatistics, PromptRecord
 from photomask.attention.visible_pairs import visible_pairs
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+PASSES_PER_PROBE = 2
+"""A prompt is probed, one pass for each layer, after so many times as many dense passes."""
+
 
 def calibrate(
     model: nn.Module,
@@ -41,6 +45,9 @@ def calibrate(
     progress: Progress = without_progress,
 ) -> AttentionStatistics:
     """Measures how every head attends, with one dense pass a prompt and no gradient.
+
+    With one prompt in so many as two passes for each layer, the first among them, it also tries
+    each layer alone at its cheapest: how much the answer then changes weighs the layer's errors.
 
     Prompts with fewer than two images are skipped: every pattern is dense there. Started by
     `accelerate launch` or `torchrun` on several processes, each takes its share of the prompts on
@@ -71,22 +78,26 @@ def calibrate(
     team = _Team(measurer.device)
     store = _Store(save_to, measurer.identity, sinks)
     parts: list[AttentionStatistics] = []
-    skipped, failure = 0, None
+    skipped, ordinal, failure = 0, -1, None
     try:
         items = _shown(prompts, progress) if team.rank == 0 else prompts
         for index, prompt in enumerate(items):
+            suits = len(_pictures(prompt)) >= 2
+            ordinal += suits
             if index % team.size != team.rank:
                 continue
-            if len(_pictures(prompt)) < 2:
+            if not suits:
                 skipped += 1
                 continue
             inputs = encode(processor, prompt).inputs
             digest = _digest(inputs)
-            part = store.find(digest) or store.keep(
-                digest, measurer.measure(inputs, digest, index, prompt.task)
-            )
-            record = part.prompts[0].model_copy(update={"index": index, "task": prompt.task})
-            parts.append(dataclasses.replace(part, prompts=(record,)))
+            probed = ordinal % (PASSES_PER_PROBE * measurer.identity.layers) == 0
+            part = store.find(digest)
+            if part is None or (probed and not part.prompts[0].probed):
+                part = store.keep(
+                    digest, measurer.measure(inputs, digest, index, prompt.task, probed)
+                )
+            parts.append(part.relabelled(index, prompt.task, probed))
     except PhotomaskError as error:
         failure = error  # the others wait for this process, and must hear of it
     shares = team.gather((parts, skipped, failure))
@@ -146,6 +157,7 @@ class _PromptMeasurer:
         self.sinks = sinks
         self.device = next(model.parameters()).device
         self.attached = attach(model, self).eval()
+        self.probe = LayerProbe(model, sinks, self.identity.layers)
         self.projections: dict[int, OutputProjection] = {}
         self._start_prompt()
 
@@ -157,13 +169,13 @@ class _PromptMeasurer:
         self._pairs_of_rule: dict[DenseRule, Tensor] = {}
 
     def measure(
-        self, inputs: dict[str, Tensor], digest: str, index: int, task: str
+        self, inputs: dict[str, Tensor], digest: str, index: int, task: str, probed: bool
     ) -> AttentionStatistics:
-        """Runs one prompt."""
+        """Runs one prompt; if it is to be probed, once more for each layer."""
         self._start_prompt()
         on_device = {name: value.to(self.device) for name, value in inputs.items()}
         with torch.inference_mode():
-            self.attached(**on_device, use_cache=False, logits_to_keep=1)
+            logits = self.attached(**on_device, use_cache=False, logits_to_keep=1).logits[0, -1]
         if sorted(self.layers) != list(range(self.identity.layers)) or self.images < 2:
             raise DataError(
                 f"prompt {index} ({task!r}): {len(self.layers)} of {self.identity.layers} layers "
@@ -176,6 +188,7 @@ class _PromptMeasurer:
             images=self.images,
             tokens=inputs["input_ids"].shape[1],
             rows=next(iter(self._rows.values())).count,
+            probed=probed,
         )
         layers = [self.layers[layer] for layer in range(self.identity.layers)]
         columns = zip(LayerMeasurement._fields, zip(*layers, strict=True), strict=True)
@@ -184,9 +197,15 @@ class _PromptMeasurer:
         }
         pairs = torch.stack([self.pairs[layer].cpu() for layer in range(self.identity.layers)])
         self._start_prompt()
-        return AttentionStatistics(
-            self.identity, self.sinks, (record,), 0, **tensors, pairs=pairs[None]
+        change = torch.zeros(1, self.identity.layers)
+        found = AttentionStatistics(
+            self.identity, self.sinks, (record,), 0, **tensors, change=change, pairs=pairs[None]
         )
+        if not probed:
+            return found
+        with torch.inference_mode():
+            change = self.probe.measure(on_device, logits)
+        return dataclasses.replace(found, change=change[None].clone())
 
     def __call__(
         self,

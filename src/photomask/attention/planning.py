@@ -75,7 +75,7 @@ def plan(
         for step in _hull_steps(layer, head, group, pairs[layer], error[layer])
     ]
     patterns = [[Pattern.DENSE] * model.heads for _ in range(model.layers)]
-    limit, spent = math.inf if budget == 1 else budget**2 * model.layers, 0.0
+    limit, spent = math.inf if budget == 1 else budget**2, 0.0
     for step in sorted(steps, key=lambda step: step.price):  # stable: a head's steps stay in order
         if spent + step.error > limit:
             break
@@ -165,13 +165,14 @@ def sweep(
 
 
 def lost_output(plan: HeadPlan, statistics: AttentionStatistics) -> float:
-    """Predicts which share of the attention's output a plan loses, 0 to 1.
+    """Predicts which share of the model's output a plan changes, 0 to 1.
 
-    lost = min(1, sqrt(mean over layers of  sum over heads of e[layer, head, pattern]))
+    lost = min(1, sqrt(sum over layers, heads of  s[layer] * e[layer, head, pattern]))
 
-    with `e` of `AttentionStatistics.relative_error`: the root mean square, over layers, of the
-    relative error of a layer's attention output at image rows. Errors of heads are taken as
-    uncorrelated.
+    with `e` of `AttentionStatistics.relative_error`, the share of a layer's attention output that
+    a head's pattern changes at image rows, and `s` of `AttentionStatistics.sensitivity`, how much
+    the answer changes with it: so it is the relative change of the logits of the first token.
+    Errors are taken as small and uncorrelated.
 
     Raises:
         PlanError: the plan and the statistics are of different models or sinks.
@@ -200,7 +201,7 @@ class _Step:
         layer: of the heads.
         head: the first of them.
         pattern: that they get.
-        error: that is added to the sum of relative errors.
+        error: that is added to the squared lost output.
         price: error per saved pair.
     """
 
@@ -242,14 +243,14 @@ def _hull_steps(layer: int, head: int, group: int, pairs: Tensor, errors: Tensor
 
 
 def _errors(statistics: AttentionStatistics) -> Tensor:
-    """Returns the relative errors by pattern, dense included: float64 [L, H, 4]."""
-    error = statistics.relative_error()
+    """Returns what is lost by each pattern, dense included: float64 [L, H, 4]."""
+    error = statistics.lost_output()
     return torch.cat([error, torch.zeros_like(error[..., :1])], 2)
 
 
 def _lost_output(patterns: Sequence[Sequence[Pattern]], statistics: AttentionStatistics) -> float:
     chosen = torch.tensor([[int(pattern) for pattern in row] for row in patterns])
-    error = _errors(statistics).gather(2, chosen[:, :, None]).sum() / len(patterns)
+    error = _errors(statistics).gather(2, chosen[:, :, None]).sum()
     return min(1.0, math.sqrt(float(error)))
 
 

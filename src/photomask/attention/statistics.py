@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from torch import Tensor
 from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.measuring import MASSES, SPARSE
 from photomask.attention.patterns import Pattern, SinkRule
+from photomask.attention.probing import PROBED
 from photomask.documents import Document, aligned, write_file
 from photomask.errors import DataError, DocumentError, PlanError
 
@@ -31,6 +33,7 @@ _SHAPES = {
     "projected_error": ("prompts", "layers", "heads", len(SPARSE)),
     "projected_norm": ("prompts", "layers", "heads"),
     "layer_norm": ("prompts", "layers"),
+    "change": ("prompts", "layers"),
     "pairs": ("prompts", "layers", len(Pattern)),
 }
 
@@ -48,6 +51,7 @@ class PromptRecord(Document):
         images: of the prompt.
         tokens: of the prompt.
         rows: image rows that were measured.
+        probed: whether each layer was also tried alone at its cheapest.
     """
 
     index: _Count
@@ -56,6 +60,7 @@ class PromptRecord(Document):
     images: _Count
     tokens: _Count
     rows: _Count
+    probed: bool
 
 
 class _Header(Document):
@@ -91,6 +96,8 @@ class AttentionStatistics:
         projected_error: [P, L, H, 3] squared error of the head's part of the layer's output.
         projected_norm: [P, L, H] squared norm of it.
         layer_norm: [P, L] squared norm of the layer's output.
+        change: [P, L] `probing.logit_change` of the first token of the answer with all heads of
+            this layer alone at their cheapest; 0 for prompts that were not probed.
         pairs: int64 [P, L, 4], visible pairs of query and key of a head, by `Pattern`.
 
     Raises:
@@ -109,6 +116,7 @@ class AttentionStatistics:
     projected_error: Tensor
     projected_norm: Tensor
     layer_norm: Tensor
+    change: Tensor
     pairs: Tensor
 
     def __post_init__(self) -> None:
@@ -203,6 +211,12 @@ class AttentionStatistics:
                 f"{'; '.join(differences)}. Calibrate this model"
             )
 
+    def relabelled(self, index: int, task: str, probed: bool) -> AttentionStatistics:
+        """Returns the statistics of one prompt as if it had come at another place."""
+        record = self.prompts[0].model_copy(update={"index": index, "task": task, "probed": probed})
+        change = self.change if probed else torch.zeros_like(self.change)
+        return dataclasses.replace(self, prompts=(record,), change=change)
+
     def relative_error(self) -> Tensor:
         """Returns how much of a layer's output each head loses by each pattern, [L, H, 3].
 
@@ -213,9 +227,34 @@ class AttentionStatistics:
         layers comparable: a head whose output the others outweigh counts little, and it does not
         matter in which units a layer writes. Every prompt counts alike, however long.
         """
+        return self._relative_errors().mean(0)
+
+    def sensitivity(self) -> Tensor:
+        """Returns how much the answer changes for each unit of a layer's relative error, [L].
+
+        s = sum over probed prompts of change / sum over probed prompts, heads of e[PROBED]
+
+        Float64, 0 for a layer in which the probe loses nothing. Nothing of the last layer's image
+        rows reaches an answer, so that it is 0 there; early layers weigh most.
+
+        Raises:
+            DataError: no prompt was probed.
+        """
+        probed = [place for place, record in enumerate(self.prompts) if record.probed]
+        if not probed:
+            raise DataError("no prompt of these statistics was probed; calibrate again")
+        change = self.change[probed].double().sum(0)
+        error = self._relative_errors()[probed][..., SPARSE.index(PROBED)].sum((0, 2))
+        return torch.where(error > 0, change / error.where(error > 0, 1.0), 0.0)
+
+    def lost_output(self) -> Tensor:
+        """Predicts how much of the answer each head loses by each pattern: s * e, [L, H, 3]."""
+        return self.sensitivity()[:, None, None] * self.relative_error()
+
+    def _relative_errors(self) -> Tensor:
+        """Of every prompt, float64 [P, L, H, 3]."""
         norm = self.layer_norm.double()[:, :, None, None]
-        error = self.projected_error.double()
-        return (error / norm.where(norm > 0, torch.inf)).mean(0)
+        return self.projected_error.double() / norm.where(norm > 0, torch.inf)
 
     def content_hash(self) -> str:
         """Returns the SHA-256 of everything that was measured."""
@@ -283,7 +322,7 @@ class AttentionStatistics:
         images = [record.images for record in self.prompts]
         tokens = [record.tokens for record in self.prompts]
         pairs = self.pairs.sum((0, 1)).tolist()
-        loss = self.relative_error().sum(1).mean(0).sqrt().tolist()
+        loss = self.lost_output().sum((0, 1)).sqrt().tolist()
         patterns = [("all heads", "mass kept", "95 % of rows", "output lost", "pairs")]
         for place, pattern in enumerate(SPARSE):
             patterns.append(
@@ -295,6 +334,7 @@ class AttentionStatistics:
                     f"{pairs[pattern] / pairs[Pattern.DENSE]:.3f}",
                 )
             )
+        weights = " ".join(f"{weight:.2g}" for weight in self.sensitivity().tolist())
         mass = zip(MASSES, self.mass.mean((0, 1, 2)).tolist(), strict=True)
         return "\n".join(
             [
@@ -303,6 +343,7 @@ class AttentionStatistics:
                 f"{len(self.prompts)} prompts of {min(images)} to {max(images)} images and "
                 f"{min(tokens)} to {max(tokens)} tokens, {self.skipped} skipped",
                 "image rows look at " + ", ".join(f"{name} {share:.3f}" for name, share in mass),
+                f"the answer's sensitivity, by layer: {weights}",
                 *aligned(patterns),
             ]
         )
