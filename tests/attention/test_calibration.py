@@ -57,13 +57,13 @@ def statistics() -> AttentionStatistics:
 def passes(monkeypatch) -> list[int]:
     """The prompts whose dense pass was run, by index."""
     seen: list[int] = []
-    run = calibration._PromptMeasurer.measure
+    run = calibration.PromptMeasurer.measure
 
     def recorded(self, inputs, digest, index, task, probed):
         seen.append(index)
         return run(self, inputs, digest, index, task, probed)
 
-    monkeypatch.setattr(calibration._PromptMeasurer, "measure", recorded)
+    monkeypatch.setattr(calibration.PromptMeasurer, "measure", recorded)
     return seen
 
 

@@ -74,7 +74,7 @@ def calibrate(
         MissingDependencyError: several processes, but no accelerate.
     """
     sinks = sinks or SinkRule()
-    measurer = _PromptMeasurer(model, sinks)
+    measurer = PromptMeasurer(model, sinks)
     team = _Team(measurer.device)
     store = _Store(save_to, measurer.identity, sinks)
     parts: list[AttentionStatistics] = []
@@ -143,7 +143,7 @@ def _digest(inputs: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class _PromptMeasurer:
+class PromptMeasurer:
     """Runs the dense model and measures on the way; a handler of the plug-in."""
 
     def __init__(self, model: nn.Module, sinks: SinkRule):

@@ -72,7 +72,8 @@ class CurvePoint(Document):
 
     Attributes:
         budget: the limit on lost output.
-        lost_output: what the plan is predicted to lose.
+        predicted: what the plan is predicted to lose of the output, by `planning.lost_output`.
+        lost_output: what it loses on the verification prompts.
         density: visible over causal query-key pairs, all heads, on the verification prompts.
         accuracy: percent, mean over the tasks.
         worst_loss: points lost on the task that loses most.
@@ -80,6 +81,7 @@ class CurvePoint(Document):
     """
 
     budget: float
+    predicted: float
     lost_output: float
     density: float
     accuracy: float | None
@@ -96,6 +98,8 @@ class AttentionReport(Document):
         tasks: accuracy per task; empty where no prompt has an answer.
         divergence_mean: Kullback-Leibler divergence from the dense to the sparse distribution of
             the first token, nats; `divergence_p95` its 95th percentile over the prompts.
+        lost_output: by which share of itself the distribution of the first token changes: the root
+            mean square over the prompts of `|z - z'| / |z|`, z the logits less their mean.
         agreement: percent of prompts whose most likely first token is the same.
         density: visible over causal query-key pairs, all heads and prompts.
         literal_difference: largest difference of a first-token logit between what runs and the
@@ -115,6 +119,7 @@ class AttentionReport(Document):
     tasks: tuple[TaskResult, ...]
     divergence_mean: float
     divergence_p95: float
+    lost_output: float
     agreement: float
     density: float
     literal_difference: float

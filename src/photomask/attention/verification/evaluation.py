@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.attention.encoding import EncodedPrompt
+from photomask.attention.probing import logit_change
 from photomask.attention.verification.documents import TaskResult
 from photomask.errors import DataError
 from photomask.prompts import Prompt
@@ -93,6 +94,12 @@ def divergences(dense: Answers, sparse: Answers) -> Tensor:
     """
     pairs = zip(dense.first, sparse.first, strict=True)
     return torch.stack([(p.exp() * (p - q)).sum() for p, q in pairs]).clamp(min=0)
+
+
+def lost_output(dense: Answers, sparse: Answers) -> float:
+    """Returns the root mean square over the prompts of the relative change of the logits."""
+    pairs = zip(dense.first, sparse.first, strict=True)
+    return float(torch.stack([logit_change(p, q) for p, q in pairs]).mean().sqrt())
 
 
 def agreement(dense: Answers, sparse: Answers) -> float:

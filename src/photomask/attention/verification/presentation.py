@@ -20,6 +20,7 @@ _TASKS = (
 )
 _CURVE = (
     Column("budget"),
+    Column("predicted"),
     Column("lost output"),
     Column("density"),
     Column("accuracy"),
@@ -63,6 +64,7 @@ def _facts(report: AttentionReport) -> list[tuple[str, str]]:
         facts.append(("accuracy, dense", f"{report.dense_accuracy:.2f} %, mean over tasks"))
         facts.append(("accuracy, sparse", f"{report.sparse_accuracy:.2f} %"))
     facts += [
+        ("output lost", f"{report.lost_output:.3f} of the first token's logits, root mean square"),
         ("same first token", f"{report.agreement:.1f} % of prompts"),
         ("divergence of the first token", f"{report.divergence_mean:.2g} nats, mean; "
          f"95th percentile {report.divergence_p95:.2g}"),
@@ -144,6 +146,7 @@ def _curve_section(report: AttentionReport, pictures: dict[str, Callable[[], str
     rows: list[Row] = [
         (
             f"{point.budget:g}",
+            f"{point.predicted:.3f}",
             f"{point.lost_output:.3f}",
             Cell(f"{100 * point.density:.1f} %", bar=point.density),
             "–" if point.accuracy is None else f"{point.accuracy:.2f} %",

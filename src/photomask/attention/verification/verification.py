@@ -9,7 +9,7 @@ from torch import nn
 
 from photomask.attention.encoding import EncodedPrompt, encode
 from photomask.attention.head_plan import HeadPlan
-from photomask.attention.planning import lost_output
+from photomask.attention.planning import lost_output as predict_loss
 from photomask.attention.planning import plan as decide
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
@@ -21,6 +21,7 @@ from photomask.attention.verification.evaluation import (
     answer_logits,
     compare_tasks,
     divergences,
+    lost_output,
 )
 from photomask.attention.verification.proof import CountingHandler, LiteralHandler
 from photomask.errors import DataError
@@ -33,7 +34,7 @@ LITERAL_TOKENS = 2048
 LITERAL_PROMPTS = 4
 """How many of them."""
 
-CURVE_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+CURVE_BUDGETS = (0.01, 0.02, 0.05, 0.1, 1.0)
 """Budgets of the curve of accuracy against density."""
 
 
@@ -91,6 +92,7 @@ def verify(
         tasks=tuple(compare_tasks(prompts, dense, sparse)),
         divergence_mean=float(divergence.mean()),
         divergence_p95=float(divergence.quantile(0.95)),
+        lost_output=lost_output(dense, sparse),
         agreement=agreement(dense, sparse),
         density=counting.density,
         literal_difference=difference,
@@ -144,7 +146,8 @@ def _curve(
         points.append(
             CurvePoint(
                 budget=budget,
-                lost_output=lost_output(candidate, statistics),
+                predicted=predict_loss(candidate, statistics),
+                lost_output=lost_output(dense, answers),
                 density=counting.density,
                 accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
                 worst_loss=max((task.loss for task in tasks), default=None),
