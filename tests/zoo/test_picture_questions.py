@@ -80,10 +80,8 @@ def answer(loaded, prompt):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("pictures", [2, 3, 5, 16])
+@pytest.mark.parametrize("pictures", [3, 4, 8, 16])
 def test_answers_are_right_by_construction(task, pictures):
-    if task == "odd" and pictures == 2:
-        pytest.skip("of two different pictures neither is the odd one")
     for seed in range(60):
         question = draw_question(task, pictures, Random(seed))
         assert len(question.labels) == pictures
