@@ -172,6 +172,45 @@ def generality(rows: Sequence[Row]) -> Table:
     return table
 
 
+def prefill_attention(rows: Sequence[Row]) -> Table:
+    """Time of one layer's attention, and how many times as fast as the best dense kernel."""
+    dense = "cuDNN dense (SDPA)"
+    timed = [row for row in rows if row["metric"] in ("time", f"speed over {dense}")]
+
+    def cell(found: list[Row]) -> str:
+        ratio = [row for row in found if row["metric"] != "time"]
+        text = _value(found, "time", 2)
+        return f"{text}, {float(ratio[0]['value']):.2f}×" if ratio else text
+
+    return grid(timed, "28/4 heads of 128, bfloat16", cell)
+
+
+def head_plans(rows: Sequence[Row]) -> Table:
+    """What each plan saves and costs."""
+    head = ("plan", "query-key pairs left", "accuracy", "lost", "worst task loses")
+    note = next(row["note"] for row in rows if row["metric"] == "density")
+    table: Table = [(f"{head[0]}; {note}", *head[1:])]
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = [row for row in rows if row["implementation"] == name]
+        lost = _value(own, "accuracy lost", 2)
+        cells = (_value(own, "density", 1), _value(own, "accuracy", 2), lost)
+        table.append((name, *cells, _value(own, "worst task loses", 1)))
+    return table
+
+
+def calibration_cost(rows: Sequence[Row]) -> Table:
+    """Time of calibration over that of the prefill it measures."""
+    table: Table = [("model", "device", "time over dense prefill", "memory beside it")]
+    for row in rows:
+        if row["metric"] == "time over dense prefill":
+            keys = ("network", "device")
+            own = [r for r in rows if all(r[key] == row[key] for key in keys)]
+            ratio = f"{float(row['value']):.2f}×"
+            memory = _value(own, "memory beside dense", 0)
+            table.append((row["network"], row["device"], ratio, memory))
+    return table
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
@@ -179,6 +218,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Time of the flow", "flow_time", flow_time),
     ("Speed of the engines", "engine_speed", engine_speed),
     ("Networks without a line of code about them", "generality", generality),
+    ("What a head plan costs in answers", "head_plans", head_plans),
+    ("Attention of one prefill layer", "prefill_attention", prefill_attention),
+    ("What calibrating heads costs", "calibration_cost", calibration_cost),
 )
 
 if __name__ == "__main__":

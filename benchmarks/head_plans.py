@@ -33,9 +33,9 @@ from photomask.zoo import picture_questions
 from rows import Results, Subject
 
 NETWORK = "picture-questions"
-BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.15, 1.0)
-ALPHAS = (0.05, 0.2, 0.4)
-CALIBRATION_PROMPTS = 64
+BUDGETS = (0.02, 0.04, 0.06, 0.1, 1.0)
+ALPHAS = (0.2, 0.4)
+CALIBRATION_PROMPTS = 48
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from photomask.cli.console import messages, output, show_progress
+from photomask.errors import UsageError
 
 app = typer.Typer(
     help="Vision-language model → head plan → sparse prefill, and what it does to the answers.",
@@ -71,11 +72,20 @@ def plan(
     ],
     budget: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="How much of the heads' output may be lost, 0 to 1."),
+        typer.Option(help="How much of the model's output may be lost, 0 to 1."),
     ] = None,
     kv_groups: Annotated[
         bool, typer.Option("--kv-groups", help="One pattern for all heads that share keys.")
     ] = False,
+    votes: Annotated[
+        bool, typer.Option("--votes", help="Let the prompts vote, as BlindSight does; no budget.")
+    ] = False,
+    alpha: Annotated[
+        float, typer.Option(help="With --votes: attention mass that a pattern may lose.")
+    ] = 0.1,
+    gamma: Annotated[
+        float, typer.Option(help="With --votes: share of the prompts that must agree.")
+    ] = 0.95,
 ) -> None:
     """Decide what every head sees, within a budget, and print the map.
 
@@ -83,11 +93,19 @@ def plan(
 
     Example: photomask attention plan out/statistics.safetensors --output out/plan.json
     """
-    from photomask.attention import DEFAULT_BUDGET, AttentionStatistics
+    from photomask.attention import DEFAULT_BUDGET, AttentionStatistics, plan_by_votes
     from photomask.attention import plan as decide
 
+    if votes and (budget is not None or kv_groups):
+        raise UsageError("--votes decides without a budget and head by head; leave the others out")
     found = AttentionStatistics.load(statistics)
-    chosen = decide(found, budget=DEFAULT_BUDGET if budget is None else budget, kv_groups=kv_groups)
+    if votes:
+        chosen = plan_by_votes(
+            found, alpha=alpha, gamma_sink=gamma, gamma_intra_image=gamma, gamma_both=gamma
+        )
+    else:
+        limit = DEFAULT_BUDGET if budget is None else budget
+        chosen = decide(found, budget=limit, kv_groups=kv_groups)
     chosen.save(output_file)
     typer.echo(chosen)
     messages().print(f"written to {output_file}")

@@ -38,14 +38,17 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
         model, processor = picture_questions.load_vision_language()
         return nn.Module.to(model, place), processor
     try:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     except ImportError:
         purpose = "loading a vision-language model"
         raise MissingDependencyError("transformers", "attention", purpose) from None
     try:
+        AutoConfig.from_pretrained(name)  # one small file tells soonest that there is no model
         processor = AutoProcessor.from_pretrained(name)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
-    except (OSError, ValueError) as error:
+    except ImportError as error:
+        raise UsageError(f"{name} needs a package that is not installed: {error}") from error
+    except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"cannot load the model {name!r}: {error}\n"
             f"expected {ZOO_MODEL!r}, a folder that save_pretrained wrote, or an id of the hub"
