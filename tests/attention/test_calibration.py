@@ -74,14 +74,15 @@ class Literal:
         self.errors: dict[int, list[float]] = {}
         self.pairs: dict[int, list[int]] = {}
 
-    def __call__(self, layer, module, query, key, value, scale, call, dense):
+    def __call__(self, request):
+        layer, query, call = request.layer, request.query, request.call
         layout, heads = call.layout, query.shape[1]
         rows = ((layout.kind[0] == TokenKind.IMAGE) & (layout.image[0] >= 1)).nonzero()[:, 0]
-        q, k, v = query.double(), key.double(), value.double()
-        weight = module.o_proj.weight.double()
+        q, k, v = query.double(), request.key.double(), request.value.double()
+        weight = request.module.o_proj.weight.double()
         outputs = {
             pattern: reference_attention(
-                q, k, v, layout, [pattern] * heads, SINKS, call.rule, scale
+                q, k, v, layout, [pattern] * heads, SINKS, call.rule, request.scale
             )[0][:, rows]
             for pattern in Pattern
         }
@@ -92,7 +93,7 @@ class Literal:
             for p in SPARSE
         ]
         self.pairs[layer] = [int(visible(layout, p, SINKS, call.rule).sum()) for p in Pattern]
-        return dense()
+        return request.dense()
 
 
 class TestMeasuring:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,7 @@ from photomask.prompts import Prompt
 from photomask.report import Progress, without_progress
 
 if TYPE_CHECKING:
-    from photomask.attention.plugin import AttentionCall
+    from photomask.attention.plugin import AttentionCall, AttentionRequest
 
 Item = TypeVar("Item")
 
@@ -207,31 +207,28 @@ class PromptMeasurer:
             change = self.probe.measure(on_device, logits)
         return dataclasses.replace(found, change=change[None].clone())
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Measures one layer; its output is the model's own."""
+        query, layer, call = request.query, request.layer, request.call
         rows = self._rows.get(query.device)
         if rows is None:
             rows = self._rows[query.device] = SampledRows.of(call.layout, self.sinks)
             self.images = int(call.layout.image_counts[0])
         if layer not in self.projections:
-            weight: Tensor = module.o_proj.weight  # pyright: ignore
+            weight: Tensor = request.module.o_proj.weight  # pyright: ignore
             self.projections[layer] = OutputProjection.of(weight, query.shape[1])
         if rows.count:
             self.layers[layer] = measure(
-                query, key, value, rows, call.rule, scale, self.projections[layer]
+                query,
+                request.key,
+                request.value,
+                rows,
+                call.rule,
+                request.scale,
+                self.projections[layer],
             )
             self.pairs[layer] = self._visible_pairs(call)
-        return dense()
+        return request.dense()
 
     def _visible_pairs(self, call: AttentionCall) -> Tensor:
         """Counts each pattern's pairs, once for all layers with one rule."""

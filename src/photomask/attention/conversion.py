@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.kernels import prefill_attention
 from photomask.attention.patterns import Pattern
-from photomask.attention.plugin import AttentionCall, attach, detach
+from photomask.attention.plugin import AttentionRequest, attach, detach
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -54,24 +53,16 @@ class PlanHandler:
         self._plan = plan
         self._codes: dict[tuple[int, torch.device], Tensor] = {}
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Runs the patterns of a layer; the model's own attention if all its heads are dense."""
-        del module
+        query, layer = request.query, request.layer
         if all(pattern is Pattern.DENSE for pattern in self._plan.patterns[layer]):
-            return dense()
-        schedule = call.schedule(self._plan.sinks)
+            return request.dense()
+        schedule = request.call.schedule(self._plan.sinks)
         patterns = self._patterns(layer, query.device)
-        return prefill_attention(query, key, value, schedule, patterns, scale)
+        return prefill_attention(
+            query, request.key, request.value, schedule, patterns, request.scale
+        )
 
     def _patterns(self, layer: int, device: torch.device) -> Tensor:
         """Returns the codes of a layer's heads on a device, int8 [H]."""

@@ -18,7 +18,7 @@ import photomask
 from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.documents import Document, read_text, write_file
-from photomask.errors import DocumentError, PlanError, UsageError
+from photomask.errors import DocumentError, UsageError
 
 _MARKS = {
     Pattern.SINK: "s",
@@ -276,13 +276,7 @@ class HeadPlan(Document):
         Raises:
             PlanError: another architecture, other weights or another revision.
         """
-        identity = model if isinstance(model, ModelIdentity) else identify(model)
-        differences = self.model.differences(identity)
-        if differences:
-            raise PlanError(
-                "the plan is of another model (plan first, then the model): "
-                f"{'; '.join(differences)}. Calibrate this model and plan again"
-            )
+        self.model.check(model, "the plan", "Calibrate this model and plan again")
 
     def count(self, pattern: Pattern) -> int:
         """Returns how many heads have a pattern."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from photomask.documents import Document
-from photomask.errors import UsageError
+from photomask.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +48,25 @@ class ModelIdentity(Document):
     hidden_size: _Count
     vocabulary: _Count
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    def check(self, model: Any, what: str, remedy: str) -> None:
+        """Holds that a model is this one.
+
+        Args:
+            model: of transformers, or its identity.
+            what: belongs to this identity, such as `the plan`; named in the error.
+            remedy: what to do instead.
+
+        Raises:
+            PlanError: another architecture, other weights or another revision.
+        """
+        identity = model if isinstance(model, ModelIdentity) else identify(model)
+        differences = self.differences(identity)
+        if differences:
+            raise PlanError(
+                f"{what} belongs to another model ({what} first, then the model): "
+                f"{'; '.join(differences)}. {remedy}"
+            )
 
     def differences(self, other: ModelIdentity) -> list[str]:
         """Says what differs, one `field: mine, theirs` each; empty for the same model."""

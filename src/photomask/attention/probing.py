@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from photomask.attention.kernels import prefill_attention
 from photomask.attention.patterns import Pattern, SinkRule
-from photomask.attention.plugin import AttentionCall, attach
+from photomask.attention.plugin import AttentionRequest, attach
 
 PROBED = Pattern.SINK
 """The pattern that all heads of a probed layer get."""
@@ -65,21 +63,13 @@ class LayerProbe:
             changes.append(logit_change(logits, found).cpu())
         return torch.stack(changes)
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Makes the heads of the probed layer sparse."""
-        del module
-        if layer != self.layer:
-            return dense()
-        heads = query.shape[1]
-        patterns = torch.full((heads,), int(PROBED), dtype=torch.int8, device=query.device)
-        return prefill_attention(query, key, value, call.schedule(self.sinks), patterns, scale)
+        query = request.query
+        if request.layer != self.layer:
+            return request.dense()
+        schedule = request.call.schedule(self.sinks)
+        patterns = torch.full(query.shape[1:2], int(PROBED), dtype=torch.int8, device=query.device)
+        return prefill_attention(
+            query, request.key, request.value, schedule, patterns, request.scale
+        )

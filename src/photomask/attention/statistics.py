@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from photomask.attention.identity import ModelIdentity, identify
+from photomask.attention.identity import ModelIdentity
 from photomask.attention.measuring import MASSES, SPARSE
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.attention.probing import PROBED
 from photomask.documents import Document, aligned, write_file
-from photomask.errors import DataError, DocumentError, PlanError
+from photomask.errors import DataError, DocumentError
 
 _METADATA = "photomask"
 
@@ -203,13 +203,7 @@ class AttentionStatistics:
         Raises:
             PlanError: another architecture, other weights or another revision.
         """
-        identity = model if isinstance(model, ModelIdentity) else identify(model)
-        differences = self.model.differences(identity)
-        if differences:
-            raise PlanError(
-                "the statistics are of another model (statistics first, then the model): "
-                f"{'; '.join(differences)}. Calibrate this model"
-            )
+        self.model.check(model, "the measurement", "Calibrate this model")
 
     def relabelled(self, index: int, task: str, probed: bool) -> AttentionStatistics:
         """Returns the statistics of one prompt as if it had come at another place."""

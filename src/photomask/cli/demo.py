@@ -24,7 +24,8 @@ GOLDEN_SAMPLES = 2
 
 VISION_LANGUAGE_MODEL = "picture-questions"
 CALIBRATION_PROMPTS = 48
-HELD_OUT_PER_TASK = 40
+HELD_OUT_PER_TASK = 15
+CURVE_PROMPTS = 30
 PICTURES = 16
 
 
@@ -140,7 +141,13 @@ def attention(
     write_prompts(output_folder / "prompts.jsonl", questions[::HELD_OUT_PER_TASK])
     say(f"verifying on {len(questions)} questions over {PICTURES} pictures each")
     report = verify(
-        model, chosen, processor, questions, statistics=statistics, progress=show_progress
+        model,
+        chosen,
+        processor,
+        questions,
+        statistics=statistics,
+        curve_prompts=CURVE_PROMPTS,
+        progress=show_progress,
     )
     write_file(output_folder / "report.json", report.render().encode())
     write_html(report, output_folder / "report.html")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from photomask.attention.kernels import reference_attention
 from photomask.attention.patterns import Pattern, SinkRule
-from photomask.attention.plugin import AttentionCall
+from photomask.attention.plugin import AttentionCall, AttentionRequest
 
 HEADS, LAYERS = 4, 3
 SINKS = SinkRule(leading=2, per_image=1, diagonal_block=3)
@@ -28,19 +28,11 @@ class LiteralHandler:
         self.patterns = patterns
         self.calls: list[tuple[int, AttentionCall]] = []
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
-        self.calls.append((layer, call))
+    def __call__(self, request: AttentionRequest) -> Tensor:
+        call, query, key = request.call, request.query, request.key
+        self.calls.append((request.layer, call))
         assert call.query_start == key.shape[2] - query.shape[2]
+        patterns = self.patterns[request.layer]
         return reference_attention(
-            query, key, value, call.layout, self.patterns[layer], SINKS, call.rule, scale
+            query, key, request.value, call.layout, patterns, SINKS, call.rule, request.scale
         )

@@ -56,7 +56,7 @@ def test_dense_masks_give_the_models_own_logits(family: str, padding: str):
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_dense_gives_the_models_own_attention(family: str):
     model = tiny_model(family)
-    attached = attach(model, lambda *arguments: arguments[-1]())
+    attached = attach(model, lambda request: request.dense())
     inputs = tiny_inputs(family, prompts(family))
     torch.testing.assert_close(logits(attached, inputs), logits(model, inputs), atol=0, rtol=0)
 

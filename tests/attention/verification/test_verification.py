@@ -18,7 +18,7 @@ from photomask.attention import (
     write_html,
 )
 from photomask.attention.encoding import EncodedPrompt
-from photomask.attention.plugin import attach
+from photomask.attention.plugin import AttentionRequest, attach
 from photomask.attention.verification import verification
 from photomask.attention.verification.evaluation import Answers, answer_all, compare_tasks
 from photomask.attention.verification.proof import CountingHandler
@@ -48,7 +48,7 @@ def statistics(model: Any) -> AttentionStatistics:
     return calibrate(model, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
 
 
-def _with_answers(model: Any, sparse: HeadPlan | None = None) -> list[Prompt]:
+def _with_answers(model: Any) -> list[Prompt]:
     """Gives every prompt two answers in turn: what the dense model says, and something else."""
     prompts = []
     for number, prompt in enumerate(PROMPTS * 2):
@@ -87,8 +87,8 @@ def test_a_sparse_plan_is_compared_with_its_literal_mask(report: AttentionReport
 def test_what_runs_otherwise_than_planned_is_found(model: Any, monkeypatch: pytest.MonkeyPatch):
     """The kernel is replaced by one that ignores the plan."""
 
-    def dense_run(self: CountingHandler, *arguments: Any) -> torch.Tensor:
-        return arguments[-1]()
+    def dense_run(self: CountingHandler, request: AttentionRequest) -> torch.Tensor:
+        return request.dense()
 
     monkeypatch.setattr(CountingHandler, "__call__", dense_run)
     plan = HeadPlan.uniform(model, Pattern.SINK)
@@ -101,6 +101,22 @@ def test_the_curve_falls_with_the_budget(report: AttentionReport):
     densities = [point.density for point in report.curve]
     assert densities == sorted(densities, reverse=True)
     assert [point.budget for point in report.curve] == list(verification.CURVE_BUDGETS)
+
+
+def test_the_curve_can_be_drawn_from_fewer_prompts(model: Any, statistics: AttentionStatistics):
+    plan = HeadPlan.uniform(model, Pattern.DENSE)
+    prompts = _with_answers(model)
+    found = verify(
+        model,
+        plan,
+        AnsweringProcessor("qwen2_5_vl"),
+        prompts,
+        statistics=statistics,
+        curve_prompts=2,
+    )
+    assert {point.prompts for point in found.curve} == {2}
+    accuracy = found.curve[0].accuracy  # of prompts 0 and 3, of which the first is right
+    assert accuracy == 50.0
 
 
 def test_masses_add_up_to_one(report: AttentionReport):

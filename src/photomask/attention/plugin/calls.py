@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -42,31 +43,36 @@ class AttentionCall:
         return self._schedules[sinks]
 
 
+@dataclass(frozen=True, eq=False)
+class AttentionRequest:
+    """One attention layer asks for its output.
+
+    Attributes:
+        layer: number of the text layer.
+        module: the attention layer.
+        query: [B, H, Q, D].
+        key: [B, G, K, D], K as many as the call's layout has; head h reads h // (H / G).
+        value: [B, G, K, D].
+        scale: factor of the scores.
+        call: layout of the keys, and what a dense head sees.
+        dense: runs the model's own attention and returns [B, H, Q, D].
+    """
+
+    layer: int
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    call: AttentionCall
+    dense: Callable[[], Tensor]
+
+
 class AttentionHandler(Protocol):
-    """Answers the attention calls of a model whose queries contain tokens of images."""
+    """Answers the attention layers of a model when their queries contain tokens of images."""
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Computes one layer's attention.
-
-        Args:
-            layer: number of the text layer.
-            module: the attention layer.
-            query: [B, H, Q, D].
-            key: [B, G, K, D], K as many as the call's layout has; head h reads h // (H / G).
-            value: [B, G, K, D].
-            scale: factor of the scores.
-            call: layout of the keys, and what a dense head sees.
-            dense: runs the model's own attention and returns [B, H, Q, D].
 
         Returns:
             [B, H, Q, D]; the rows of padding may hold anything finite.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.calls import AttentionHandler, AttentionRequest
 from photomask.attention.plugin.forwards import FORWARD, Forward
 from photomask.attention.plugin.masks import DENSE, PromptMask
 from photomask.errors import LayoutError, PlanError, UsageError
@@ -128,11 +128,14 @@ def answer(
 
     casts = torch.is_autocast_enabled(query.device.type)
 
-    def dense() -> Tensor:
+    def dense() -> Tensor:  # [B, Q, H, D]
         mask = attention_mask.own() if isinstance(attention_mask, PromptMask) else attention_mask
         extra = {"dropout": dropout, "scaling": scaling, **kwargs}
         with torch.autocast(query.device.type, enabled=casts):
             return ALL_ATTENTION_FUNCTIONS[DENSE](module, query, key, value, mask, **extra)[0]
+
+    def swapped() -> Tensor:
+        return dense().transpose(1, 2)
 
     if not forward.has_images:
         return dense(), None
@@ -147,9 +150,7 @@ def answer(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     with torch.autocast(query.device.type, enabled=False):
-        output = forward.handler(
-            layer, module, cast[0], cast[1], cast[2], scale, call, lambda: dense().transpose(1, 2)
-        )
+        output = forward.handler(AttentionRequest(layer, module, *cast, scale, call, swapped))
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -72,6 +72,7 @@ class CurvePoint(Document):
 
     Attributes:
         budget: the limit on lost output.
+        prompts: how many were answered.
         predicted: what the plan is predicted to lose of the output, by `planning.lost_output`.
         lost_output: what it loses on the verification prompts.
         density: visible over causal query-key pairs, all heads, on the verification prompts.
@@ -81,6 +82,7 @@ class CurvePoint(Document):
     """
 
     budget: float
+    prompts: int
     predicted: float
     lost_output: float
     density: float

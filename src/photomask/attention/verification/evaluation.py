@@ -31,6 +31,10 @@ class Answers:
     right: list[bool | None] = field(default_factory=list)
     seconds: float = 0.0
 
+    def at(self, places: Sequence[int]) -> Answers:
+        """Returns what is said to some of the prompts."""
+        return Answers([self.first[n] for n in places], [self.right[n] for n in places])
+
 
 def answer_all(
     model: nn.Module, prompts: Sequence[EncodedPrompt], progress: Progress, label: str

@@ -159,7 +159,8 @@ def _curve_section(report: AttentionReport, pictures: dict[str, Callable[[], str
         pictures,
         "curve",
         "Accuracy against density",
-        "Every point is a plan made from the same statistics with another budget.",
+        "Every point is a plan made from the same statistics with another budget; "
+        f"{report.curve[0].prompts} of the prompts each.",
     )
     return Section("Budgets", "", _CURVE, rows, figure)
 

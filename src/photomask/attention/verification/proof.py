@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from photomask.attention.conversion import PlanHandler
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.kernels import reference_attention
 from photomask.attention.patterns import Pattern
-from photomask.attention.plugin import AttentionCall
+from photomask.attention.plugin import AttentionCall, AttentionRequest
 from photomask.attention.visible_pairs import visible_pairs
 
 
@@ -29,23 +27,13 @@ class CountingHandler:
         self.causal = 0
         self._last: tuple[AttentionCall, dict[Pattern, int]] | None = None
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Counts one layer's pairs, then runs it."""
-        pairs = self._pairs(call)
-        patterns = self.plan.patterns[layer]
+        pairs = self._pairs(request.call)
+        patterns = self.plan.patterns[request.layer]
         self.visible += sum(pairs[pattern] for pattern in patterns)
         self.causal += pairs[Pattern.DENSE] * len(patterns)
-        return self.run(layer, module, query, key, value, scale, call, dense)
+        return self.run(request)
 
     @property
     def density(self) -> float:
@@ -73,20 +61,16 @@ class LiteralHandler:
     def __init__(self, plan: HeadPlan):
         self.plan = plan
 
-    def __call__(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float,
-        call: AttentionCall,
-        dense: Callable[[], Tensor],
-    ) -> Tensor:
+    def __call__(self, request: AttentionRequest) -> Tensor:
         """Runs one layer."""
-        del module, dense
-        patterns, sinks = self.plan.patterns[layer], self.plan.sinks
+        patterns, call = self.plan.patterns[request.layer], request.call
         return reference_attention(
-            query, key, value, call.layout, patterns, sinks, call.rule, scale
+            request.query,
+            request.key,
+            request.value,
+            call.layout,
+            patterns,
+            self.plan.sinks,
+            call.rule,
+            request.scale,
         )

@@ -45,6 +45,7 @@ def verify(
     prompts: Sequence[Prompt],
     *,
     statistics: AttentionStatistics | None = None,
+    curve_prompts: int | None = None,
     mean_loss_limit: float = 0.8,
     task_loss_limit: float = 2.0,
     progress: Progress = without_progress,
@@ -58,6 +59,8 @@ def verify(
         prompts: held out from calibration; those with an answer count for accuracy.
         statistics: what the plan was made from; adds attention masses and the curve of accuracy
             against density over budgets.
+        curve_prompts: how many of the prompts, evenly spaced, the curve is drawn from; None for
+            all. Each of its budgets answers them once.
         mean_loss_limit: points of accuracy that the mean over the tasks may lose.
         task_loss_limit: points that a task may lose beyond doubt: the lower end of the 95 %
             interval of its loss.
@@ -80,7 +83,10 @@ def verify(
     difference, checked = literal_difference(model, plan, encoded)
     curve: list[CurvePoint] = []
     if statistics is not None:
-        curve = _curve(model, statistics, plan, prompts, encoded, dense, progress)
+        count = min(curve_prompts or len(prompts), len(prompts))
+        places = [place * len(prompts) // count for place in range(count)]
+        chosen = [(prompts[place], encoded[place]) for place in places]
+        curve = _curve(model, statistics, chosen, dense.at(places), progress)
     divergence = divergences(dense, sparse)
     images = [len(prompt.images()) for prompt in prompts]
     tokens = [prompt.tokens for prompt in encoded]
@@ -128,13 +134,12 @@ def literal_difference(
 def _curve(
     model: nn.Module,
     statistics: AttentionStatistics,
-    plan: HeadPlan,
-    prompts: Sequence[Prompt],
-    encoded: Sequence[EncodedPrompt],
+    chosen: Sequence[tuple[Prompt, EncodedPrompt]],
     dense: Answers,
     progress: Progress,
 ) -> list[CurvePoint]:
-    """Answers the prompts under every budget of the curve."""
+    """Answers prompts under every budget of the curve."""
+    prompts, encoded = [prompt for prompt, _ in chosen], [each for _, each in chosen]
     points = []
     for budget in CURVE_BUDGETS:
         candidate = decide(statistics, budget=budget)
@@ -146,6 +151,7 @@ def _curve(
         points.append(
             CurvePoint(
                 budget=budget,
+                prompts=len(prompts),
                 predicted=predict_loss(candidate, statistics),
                 lost_output=lost_output(dense, answers),
                 density=counting.density,
