@@ -33,7 +33,7 @@ from photomask.zoo import picture_questions
 from rows import Results, Subject
 
 NETWORK = "picture-questions"
-BUDGETS = (0.02, 0.04, 0.06, 0.1, 1.0)
+BUDGETS = (0.02, 0.04, 0.05, 0.06, 0.1, 1.0)
 ALPHAS = (0.2, 0.4)
 CALIBRATION_PROMPTS = 48
 
@@ -44,6 +44,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--questions", type=int, default=200, help="of each task")
     parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0, help="of the questions")
+    parser.add_argument("--only", help="answer under the plan of this name only")
     parser.add_argument("--share", default="0/1", help="i/n: answer under every n-th plan only")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -52,21 +54,26 @@ def main() -> int:
     statistics = calibrate(
         model, processor, picture_questions.calibration_prompts(CALIBRATION_PROMPTS)
     )
-    prompts = picture_questions.held_out_prompts(arguments.questions, pictures=arguments.pictures)
+    prompts = picture_questions.held_out_prompts(
+        arguments.questions, pictures=arguments.pictures, seed=arguments.seed
+    )
     encoded = [encode(processor, prompt, arguments.device) for prompt in prompts]
     dense = answer_all(model, encoded, without_progress, "")
     results = Results("head_plans")
     cuda = arguments.device.startswith("cuda")
     device = torch.cuda.get_device_name() if cuda else None
+    network = f"{NETWORK}, seed {arguments.seed}"
     note = f"{len(prompts)} questions over {arguments.pictures} pictures"
     first, step = map(int, arguments.share.split("/"))
     for name, candidate in list(candidates(statistics).items())[first::step]:
+        if arguments.only not in (None, name):
+            continue
         if not runs_as_planned(model, candidate, encoded[:2]):
             print(f"{name}: what runs is not what was planned; no figure", file=sys.stderr)
             return 1
         counting = CountingHandler(candidate)
         sparse = answer_all(attach(model, counting), encoded, without_progress, "")
-        subject = Subject("head_plans", name, NETWORK, device=device)
+        subject = Subject("head_plans", name, network, device=device)
         report(results, subject, prompts, (dense, sparse), counting.density, note)
     return 0
 

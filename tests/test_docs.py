@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from photomask.attention import FAMILIES, Pattern
 from photomask.chip.graph.lowering import LOWERINGS
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
 from photomask.chip.operators import AnyOperator
@@ -19,6 +20,7 @@ from photomask.chip.target import Target
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ATTENTION_PAGE = ROOT / "docs" / "attention.md"
 OPERATORS_PAGE = ROOT / "docs" / "supported-operators.md"
 TARGETS_PAGE = ROOT / "docs" / "targets.md"
 RECIPES_PAGE = ROOT / "docs" / "recipes-and-quantizers.md"
@@ -177,3 +179,13 @@ def common(document: UniformDocument) -> list[str]:
     else:
         shown = {"min_max": "min-max", "mse": "MSE", "kl": "KL"}[str(observer)]
     return ["power-of-two scale"] * document.power_of_two + [shown]
+
+
+def test_the_table_of_families_names_every_family():
+    named = {name for row in rows_of(ATTENTION_PAGE, "Families") for name in quoted(row[1])}
+    assert named == {kind for family in FAMILIES for kind in family.model_types}
+
+
+def test_the_table_of_patterns_names_every_pattern():
+    named = [quoted(row[0])[0] for row in rows_of(ATTENTION_PAGE, "Patterns")]
+    assert named == [pattern.label for pattern in reversed(Pattern)]

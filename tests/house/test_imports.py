@@ -7,6 +7,7 @@ import pytest
 HEAVY = {
     "IPython",
     "PIL",
+    "accelerate",
     "brevitas",
     "jinja2",
     "matplotlib",
@@ -43,7 +44,7 @@ def test_the_command_line_starts_without_torch():
     assert not modules_after("import photomask.cli") & {"torch", "numpy", "jinja2", "matplotlib"}
 
 
-@pytest.mark.parametrize("name", ["chip", "zoo", "report"])
+@pytest.mark.parametrize("name", ["attention", "chip", "zoo", "report"])
 def test_a_cold_import_takes_nothing_optional(name: str):
     by_torch = modules_after("import torch")
     assert not (modules_after(f"import photomask.{name}") - by_torch) & HEAVY
