@@ -24,8 +24,8 @@ GOLDEN_SAMPLES = 2
 
 VISION_LANGUAGE_MODEL = "picture-questions"
 CALIBRATION_PROMPTS = 48
-HELD_OUT_PER_TASK = 15
-CURVE_PROMPTS = 30
+HELD_OUT_PER_TASK = 12
+CURVE_PROMPTS = 24
 PICTURES = 16
 
 
@@ -164,12 +164,12 @@ def attention(
 def _attention_summary(report: "AttentionReport") -> dict[str, object]:
     """Returns what was measured, for other programs to read."""
     return {
-        "dense_accuracy": report.dense_accuracy,
-        "sparse_accuracy": report.sparse_accuracy,
-        "worst_task_loss": report.worst_task_loss,
+        "dense_accuracy": round(report.dense_accuracy or 0.0, 2),
+        "sparse_accuracy": round(report.sparse_accuracy or 0.0, 2),
+        "worst_task_loss": round(report.worst_task_loss or 0.0, 2),
         "density": round(report.density, 4),
-        "top1_agreement": report.agreement,
-        "first_token_divergence": report.divergence_mean,
+        "top1_agreement": round(report.agreement, 2),
+        "first_token_divergence": round(report.divergence_mean, 5),
         "prompts": report.prompts,
         "passed": report.passed,
     }

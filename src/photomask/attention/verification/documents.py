@@ -76,6 +76,7 @@ class CurvePoint(Document):
         predicted: what the plan is predicted to lose of the output, by `planning.lost_output`.
         lost_output: what it loses on the verification prompts.
         density: visible over causal query-key pairs, all heads, on the verification prompts.
+        dense_accuracy: of the dense model on the same prompts, percent, mean over the tasks.
         accuracy: percent, mean over the tasks.
         worst_loss: points lost on the task that loses most.
         divergence: mean Kullback-Leibler divergence of the first token, nats.
@@ -86,6 +87,7 @@ class CurvePoint(Document):
     predicted: float
     lost_output: float
     density: float
+    dense_accuracy: float | None
     accuracy: float | None
     worst_loss: float | None
     divergence: float
@@ -140,12 +142,12 @@ class AttentionReport(Document):
     @property
     def dense_accuracy(self) -> float | None:
         """Percent, mean over the tasks."""
-        return _mean([task.dense_accuracy for task in self.tasks])
+        return mean([task.dense_accuracy for task in self.tasks])
 
     @property
     def sparse_accuracy(self) -> float | None:
         """Percent, mean over the tasks."""
-        return _mean([task.sparse_accuracy for task in self.tasks])
+        return mean([task.sparse_accuracy for task in self.tasks])
 
     @property
     def worst_task_loss(self) -> float | None:
@@ -153,5 +155,6 @@ class AttentionReport(Document):
         return max((task.loss for task in self.tasks), default=None)
 
 
-def _mean(values: list[float]) -> float | None:
+def mean(values: list[float]) -> float | None:
+    """Returns the mean, None of nothing."""
     return sum(values) / len(values) if values else None

@@ -49,8 +49,8 @@ def figures_of(report: AttentionReport) -> dict[str, Callable[[], str]]:
 def draw_heads(plan: HeadPlan) -> str:
     """The plan as a map, a row a layer and a cell a head."""
     layers, heads = len(plan.patterns), len(plan.patterns[0])
-    cell = min(0.32, (FULL - 1.2) / heads, 9.0 / layers)
-    with Drawing(FULL, layers * cell + 0.7, "heads") as drawing:
+    cell = min(0.32, (HALF - 0.6) / heads, 9.0 / layers)
+    with Drawing(HALF, layers * cell + 1.1, "heads") as drawing:
         axes = drawing.figure.add_subplot()
         for pattern in Pattern:
             ink, strength = _SHADES[pattern]
@@ -75,7 +75,8 @@ def draw_heads(plan: HeadPlan) -> str:
             )
         _map_axes(axes, layers, heads)
         axes.set_aspect("equal")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=1.0)
+        below = (0, -0.5 / (layers * cell))
+        axes.legend(loc="upper left", bbox_to_anchor=below, frameon=False, ncols=2)
     return drawing.svg
 
 
@@ -86,9 +87,10 @@ def draw_mass(mass: np.ndarray) -> str:
         mass: [layers, heads, classes], shares that add up to 1.
     """
     layers, heads, classes = mass.shape
-    cell = min(0.2, 1.9 / heads, 9.0 / layers)
-    with Drawing(FULL, layers * cell + 0.75, "mass") as drawing:
-        panels = drawing.figure.subplots(1, classes, sharey=True, squeeze=False)[0]
+    cell = min(0.2, 1.9 / heads, 4.5 / layers)
+    with Drawing(HALF, 2 * (layers * cell + 0.6), "mass") as drawing:
+        grid = drawing.figure.subplots(2, classes // 2, sharex=True, sharey=True, squeeze=False)
+        panels = [axes for row in grid for axes in row]
         for index, (axes, name) in enumerate(zip(panels, MASS_CLASSES, strict=True)):
             for layer in range(layers):
                 for head in range(heads):
@@ -104,8 +106,10 @@ def draw_mass(mass: np.ndarray) -> str:
             _map_axes(axes, layers, heads)
             axes.set_aspect("equal")
             axes.set_title(f"{name}: {100 * mass[..., index].mean():.0f} %")
-            if index:
+            if index % 2:
                 axes.set_ylabel("")
+            if index < classes // 2:
+                axes.set_xlabel("")
     return drawing.svg
 
 
@@ -143,7 +147,7 @@ def _draw_accuracies(axes: Axes, report: AttentionReport, density: Sequence[floa
             f"{budget:g}", (place, accuracy), (0, 5), textcoords="offset points", fontsize=7,
             ha="center",
         )  # fmt: skip
-    dense = report.dense_accuracy or 0.0
+    dense = report.curve[0].dense_accuracy or 0.0
     axes.axhline(dense, color=Ink.BAD.value, linewidth=0.8, linestyle="--")
     axes.set_title(f"accuracy, %, by budget; dashed: dense model, {dense:.1f} %")
     axes.margins(y=0.25)
@@ -185,7 +189,7 @@ def draw_tasks(tasks: Sequence[TaskResult]) -> str:
         axes.set_xticks(positions, [task.task for task in tasks])
         axes.set_ylim(0, 108)
         axes.set_title("accuracy, %")
-        axes.legend(loc="lower right", frameon=False, ncols=2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=2)
     return drawing.svg
 
 

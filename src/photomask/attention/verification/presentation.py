@@ -59,26 +59,23 @@ def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | Non
 
 
 def _facts(report: AttentionReport) -> list[tuple[str, str]]:
-    facts = [("query-key pairs left", f"{100 * report.density:.1f} % of causal, all heads")]
+    facts = [("query-key pairs left of causal, all heads", f"{100 * report.density:.1f} %")]
     if report.dense_accuracy is not None and report.sparse_accuracy is not None:
-        facts.append(("accuracy, dense", f"{report.dense_accuracy:.2f} %, mean over tasks"))
+        facts.append(("accuracy, dense, mean over tasks", f"{report.dense_accuracy:.2f} %"))
         facts.append(("accuracy, sparse", f"{report.sparse_accuracy:.2f} %"))
     facts += [
-        ("output lost", f"{report.lost_output:.3f} of the first token's logits, root mean square"),
-        ("same first token", f"{report.agreement:.1f} % of prompts"),
-        ("divergence of the first token", f"{report.divergence_mean:.2g} nats, mean; "
-         f"95th percentile {report.divergence_p95:.2g}"),
-        ("prompts", f"{_range(report.images)} pictures, {_range(report.tokens)} tokens"),
-        ("time", f"dense {report.dense_seconds:.1f} s, sparse {report.sparse_seconds:.1f} s"),
-    ]  # fmt: skip
+        ("output lost, of the first token's logits", f"{report.lost_output:.3f}"),
+        ("prompts with the same first token", f"{report.agreement:.1f} %"),
+        ("divergence of the first token, mean", f"{report.divergence_mean:.2g} nats"),
+        ("its 95th percentile", f"{report.divergence_p95:.2g} nats"),
+        ("pictures a prompt", _range(report.images)),
+        ("tokens a prompt", _range(report.tokens)),
+        ("time, dense", f"{report.dense_seconds:.1f} s"),
+        ("time, sparse", f"{report.sparse_seconds:.1f} s"),
+    ]
     if report.literal_prompts:
-        facts.append(
-            (
-                "against the mask written out",
-                f"{report.literal_difference:.1e} of the largest logit, "
-                f"{report.literal_prompts} prompts",
-            )
-        )
+        label = f"against the mask written out, {report.literal_prompts} prompts"
+        facts.append((label, f"{report.literal_difference:.1e}"))
     return facts
 
 

@@ -13,7 +13,7 @@ from photomask.attention.planning import lost_output as predict_loss
 from photomask.attention.planning import plan as decide
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
-from photomask.attention.verification.documents import AttentionReport, CurvePoint
+from photomask.attention.verification.documents import AttentionReport, CurvePoint, mean
 from photomask.attention.verification.evaluation import (
     Answers,
     agreement,
@@ -34,7 +34,7 @@ LITERAL_TOKENS = 2048
 LITERAL_PROMPTS = 4
 """How many of them."""
 
-CURVE_BUDGETS = (0.01, 0.02, 0.05, 0.1, 1.0)
+CURVE_BUDGETS = (0.02, 0.05, 0.1, 1.0)
 """Budgets of the curve of accuracy against density."""
 
 
@@ -147,7 +147,6 @@ def _curve(
         label = f"budget {budget:g}"
         answers = answer_all(attach(model, counting), encoded, progress, label)
         tasks = compare_tasks(prompts, dense, answers)
-        accuracies = [task.sparse_accuracy for task in tasks]
         points.append(
             CurvePoint(
                 budget=budget,
@@ -155,7 +154,8 @@ def _curve(
                 predicted=predict_loss(candidate, statistics),
                 lost_output=lost_output(dense, answers),
                 density=counting.density,
-                accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+                dense_accuracy=mean([task.dense_accuracy for task in tasks]),
+                accuracy=mean([task.sparse_accuracy for task in tasks]),
                 worst_loss=max((task.loss for task in tasks), default=None),
                 divergence=float(divergences(dense, answers).mean()),
             )
