@@ -190,11 +190,13 @@ def head_plans(rows: Sequence[Row]) -> Table:
     head = ("plan", "query-key pairs left", "accuracy", "lost", "worst task loses")
     note = next(row["note"] for row in rows if row["metric"] == "density")
     table: Table = [(f"{head[0]}; {note}", *head[1:])]
-    for name in dict.fromkeys(row["implementation"] for row in rows):
-        own = [row for row in rows if row["implementation"] == name]
+    for key in dict.fromkeys((row["implementation"], row["network"]) for row in rows):
+        own = [row for row in rows if (row["implementation"], row["network"]) == key]
         lost = _value(own, "accuracy lost", 2)
         cells = (_value(own, "density", 1), _value(own, "accuracy", 2), lost)
+        name = f"{key[0]} ({key[1].partition(', ')[2]})"
         table.append((name, *cells, _value(own, "worst task loses", 1)))
+    table[1:] = sorted(table[1:], key=lambda line: -float(line[1].split()[0]))
     return table
 
 

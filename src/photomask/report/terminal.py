@@ -32,8 +32,11 @@ def print_page(page: Page, console: "Console") -> None:
             console.print(Text(section.text, style="dim"))
         console.print(_table(section))
     console.print()
+    longest = max((len(name) for name, _ in page.facts), default=0)
     for name, value in page.facts:
-        console.print(Text(f"{name:<24}", style="dim").append(value, style="default not dim"))
+        console.print(
+            Text(f"{name:<{longest + 2}}", style="dim").append(value, style="default not dim")
+        )
     console.print()
     console.print(Text(page.verdict, style="bold green" if page.passed else "bold red"))
     for reason in page.reasons:

@@ -59,12 +59,12 @@ def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | Non
 
 
 def _facts(report: AttentionReport) -> list[tuple[str, str]]:
-    facts = [("query-key pairs left of causal, all heads", f"{100 * report.density:.1f} %")]
+    facts = [("query-key pairs left, all heads", f"{100 * report.density:.1f} %")]
     if report.dense_accuracy is not None and report.sparse_accuracy is not None:
         facts.append(("accuracy, dense, mean over tasks", f"{report.dense_accuracy:.2f} %"))
         facts.append(("accuracy, sparse", f"{report.sparse_accuracy:.2f} %"))
     facts += [
-        ("output lost, of the first token's logits", f"{report.lost_output:.3f}"),
+        ("output lost, first token's logits", f"{report.lost_output:.3f}"),
         ("prompts with the same first token", f"{report.agreement:.1f} %"),
         ("divergence of the first token, mean", f"{report.divergence_mean:.2g} nats"),
         ("its 95th percentile", f"{report.divergence_p95:.2g} nats"),
@@ -74,8 +74,7 @@ def _facts(report: AttentionReport) -> list[tuple[str, str]]:
         ("time, sparse", f"{report.sparse_seconds:.1f} s"),
     ]
     if report.literal_prompts:
-        label = f"against the mask written out, {report.literal_prompts} prompts"
-        facts.append((label, f"{report.literal_difference:.1e}"))
+        facts.append(("difference from literal masks", f"{report.literal_difference:.1e}"))
     return facts
 
 
