@@ -138,7 +138,7 @@ def attention(
     chosen.save(output_folder / "plan.json")
     typer.echo(chosen)
     questions = picture_questions.held_out_prompts(HELD_OUT_PER_TASK, pictures=PICTURES)
-    write_prompts(output_folder / "prompts.jsonl", questions[::HELD_OUT_PER_TASK])
+    write_prompts(output_folder / "prompts.jsonl", questions[: len(picture_questions.TASKS)])
     say(f"verifying on {len(questions)} questions over {PICTURES} pictures each")
     report = verify(
         model,

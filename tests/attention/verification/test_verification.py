@@ -20,7 +20,12 @@ from photomask.attention import (
 from photomask.attention.encoding import EncodedPrompt
 from photomask.attention.plugin import AttentionRequest, attach
 from photomask.attention.verification import verification
-from photomask.attention.verification.evaluation import Answers, answer_all, compare_tasks
+from photomask.attention.verification.evaluation import (
+    Answers,
+    answer_all,
+    balanced,
+    compare_tasks,
+)
 from photomask.attention.verification.proof import CountingHandler
 from photomask.errors import DataError, PlanError
 from photomask.prompts import Prompt
@@ -115,8 +120,8 @@ def test_the_curve_can_be_drawn_from_fewer_prompts(model: Any, statistics: Atten
         curve_prompts=2,
     )
     assert {point.prompts for point in found.curve} == {2}
-    accuracy = found.curve[0].accuracy  # of prompts 0 and 3, of which the first is right
-    assert accuracy == 50.0
+    # Prompts 0 and 1, the first of two tasks, which are right.
+    assert found.curve[0].accuracy == found.curve[0].dense_accuracy == 100.0
 
 
 def test_masses_add_up_to_one(report: AttentionReport):
@@ -179,6 +184,13 @@ def test_logits_that_are_not_finite_are_an_error(model: Any, monkeypatch: pytest
     monkeypatch.setattr("photomask.attention.verification.evaluation.answer_logits", lambda *_: bad)
     with pytest.raises(DataError, match="prompt 0: the model's logits are not finite"):
         answer_all(model, [encoded], without_progress, "")
+
+
+@pytest.mark.parametrize("tasks", ["aaabbbcc", "abcabcab", "abbbacca"])
+def test_chosen_prompts_are_balanced_in_any_order(tasks: str):
+    chosen = balanced([Prompt(("q",), "x", task) for task in tasks], 6)
+    assert chosen == sorted(chosen)
+    assert sorted(tasks[place] for place in chosen) == list("aabbcc")
 
 
 def test_tasks_are_counted_by_who_is_right():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -89,6 +90,16 @@ def compare_tasks(prompts: Sequence[Prompt], dense: Answers, sparse: Answers) ->
             )
         )
     return results
+
+
+def balanced(prompts: Sequence[Prompt], count: int) -> list[int]:
+    """Returns the places of some prompts, as many of every task, whatever their order."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for place, prompt in enumerate(prompts):
+        turns.append((seen[prompt.task], place))
+        seen[prompt.task] += 1
+    return sorted(place for _, place in sorted(turns)[:count])
 
 
 def divergences(dense: Answers, sparse: Answers) -> Tensor:

@@ -19,6 +19,7 @@ from photomask.attention.verification.evaluation import (
     agreement,
     answer_all,
     answer_logits,
+    balanced,
     compare_tasks,
     divergences,
     lost_output,
@@ -59,8 +60,8 @@ def verify(
         prompts: held out from calibration; those with an answer count for accuracy.
         statistics: what the plan was made from; adds attention masses and the curve of accuracy
             against density over budgets.
-        curve_prompts: how many of the prompts, evenly spaced, the curve is drawn from; None for
-            all. Each of its budgets answers them once.
+        curve_prompts: how many of the prompts, as many of each task, the curve is drawn from; None
+            for all. Each of its budgets answers them once.
         mean_loss_limit: points of accuracy that the mean over the tasks may lose.
         task_loss_limit: points that a task may lose beyond doubt: the lower end of the 95 %
             interval of its loss.
@@ -83,8 +84,7 @@ def verify(
     difference, checked = literal_difference(model, plan, encoded)
     curve: list[CurvePoint] = []
     if statistics is not None:
-        count = min(curve_prompts or len(prompts), len(prompts))
-        places = [place * len(prompts) // count for place in range(count)]
+        places = balanced(prompts, curve_prompts or len(prompts))
         chosen = [(prompts[place], encoded[place]) for place in places]
         curve = _curve(model, statistics, chosen, dense.at(places), progress)
     divergence = divergences(dense, sparse)
