@@ -1,7 +1,8 @@
 """Photomask: static plans that make PyTorch models cheaper, and the proof that they hold.
 
 `photomask.chip` turns a float model into an integer-only program and everything a hardware team
-needs to verify it. The package imports neither triton nor transformers.
+needs to verify it. `photomask.attention` makes the prefill of vision-language models sparse by a
+plan for their heads. The package imports neither triton nor transformers.
 """
 
 from photomask.errors import (

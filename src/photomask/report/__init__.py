@@ -4,7 +4,7 @@ A pipeline measures with `metrics`, judges with `Check`, and describes its findi
 which is shown in a terminal or written as one self-contained HTML file.
 """
 
-from photomask.report.checks import Check
+from photomask.report.checks import Check, check_section
 from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
@@ -28,6 +28,7 @@ __all__ = [
     "Tone",
     "Top1Meter",
     "check_drawing",
+    "check_section",
     "plain_axes",
     "print_page",
     "render_text",

@@ -1,8 +1,10 @@
 """A measured value against its threshold."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from photomask.documents import Document
+from photomask.report.page import Cell, Column, Section, Tone
 
 
 class Check(Document):
@@ -52,3 +54,18 @@ class Check(Document):
 def _quantity(value: float, unit: str) -> str:
     text = f"{value:.0f}" if value == int(value) else f"{value:.2f}"
     return f"{text} {unit}".rstrip()
+
+
+def check_section(checks: Sequence[Check]) -> Section:
+    """Puts the conditions of a verdict into a table."""
+    columns = (Column("condition", number=False), Column("found"), Column("required"), Column(""))
+    rows = [
+        (
+            check.name,
+            check.found,
+            check.condition,
+            Cell("passed", Tone.GOOD) if check.passed else Cell("FAILED", Tone.BAD),
+        )
+        for check in checks
+    ]
+    return Section("Checks", "", columns, rows)

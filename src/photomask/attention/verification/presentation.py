@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from photomask.attention.patterns import Pattern
 from photomask.attention.verification.documents import AttentionReport, TaskResult
-from photomask.report import Cell, Column, Figure, Page, Row, Section, Tone
+from photomask.report import Cell, Column, Figure, Page, Row, Section, Tone, check_section
 
-_CHECKS = (Column("check", number=False), Column("found"), Column("must be"), Column(""))
 _TASKS = (
     Column("task", number=False),
     Column("questions"),
@@ -41,7 +40,7 @@ def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | Non
     plan = report.plan
     met = sum(check.passed for check in report.checks)
     word = "PASSED" if report.passed else "FAILED"
-    sections = [Section("Checks", "", _CHECKS, _check_rows(report))]
+    sections = [check_section(report.checks)]
     if report.tasks:
         sections.append(_task_section(report, pictures))
     sections.append(_plan_section(report, pictures))
@@ -80,18 +79,6 @@ def _facts(report: AttentionReport) -> list[tuple[str, str]]:
 
 def _range(ends: tuple[int, int]) -> str:
     return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
-
-
-def _check_rows(report: AttentionReport) -> list[Row]:
-    return [
-        (
-            check.name,
-            check.found,
-            check.condition,
-            Cell("yes", Tone.GOOD) if check.passed else Cell("no", Tone.BAD),
-        )
-        for check in report.checks
-    ]
 
 
 def _task_section(report: AttentionReport, pictures: dict[str, Callable[[], str]]) -> Section:

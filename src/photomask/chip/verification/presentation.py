@@ -9,7 +9,17 @@ from photomask.chip.verification.documents import (
     MultiplierStudy,
     Report,
 )
-from photomask.report import SQNR_LIMIT_DB, Cell, Column, Figure, Page, Row, Section, Tone
+from photomask.report import (
+    SQNR_LIMIT_DB,
+    Cell,
+    Column,
+    Figure,
+    Page,
+    Row,
+    Section,
+    Tone,
+    check_section,
+)
 
 GOOD_SQNR_DB = 20.0
 POOR_SQNR_DB = 10.0
@@ -26,7 +36,7 @@ def page_of(report: Report, figures: dict[str, Callable[[], str]] | None = None)
     """
     pictures = figures or {}
     sections = [
-        Section("Checks", "", _CHECK_COLUMNS, _check_rows(report)),
+        check_section(report.checks),
         Section("Outputs", _outputs_text(report), _OUTPUT_COLUMNS, _output_rows(report)),
         Section("Layers", _layers_text(report), _LAYER_COLUMNS, _layer_rows(report.layers)),
     ]
@@ -68,26 +78,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts.append(("parameters", _size(totals.float_bytes) + " → " + _size(totals.weight_bytes)))
     facts.append(("multiply-accumulates", f"{_count(totals.multiply_accumulates)} a sample"))
     return facts
-
-
-_CHECK_COLUMNS = (
-    Column("condition", number=False),
-    Column("found"),
-    Column("required"),
-    Column(""),
-)
-
-
-def _check_rows(report: Report) -> list[Row]:
-    return [
-        (
-            check.name,
-            check.found,
-            check.condition,
-            Cell("passed", Tone.GOOD) if check.passed else Cell("FAILED", Tone.BAD),
-        )
-        for check in report.checks
-    ]
 
 
 _OUTPUT_COLUMNS = (
