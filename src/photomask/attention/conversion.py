@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from photomask.attention.head_plan import HeadPlan
-from photomask.attention.kernels import prefill_attention
+from photomask.attention.kernels import Executor, LayerHeads, check_executor, prefill_attention
 from photomask.attention.patterns import Pattern
 from photomask.attention.plugin import AttentionRequest, attach, detach
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def convert(model: Model, plan: HeadPlan) -> Model:
+def convert(model: Model, plan: HeadPlan, *, executor: Executor = "auto") -> Model:
     """Returns a copy of a model that prefills images by a plan.
 
     Parameters and buffers are the model's own, and the model itself stays as it is. Only rows of
@@ -28,13 +28,17 @@ def convert(model: Model, plan: HeadPlan) -> Model:
         model: a vision-language model of a supported family, from transformers, on its device, with
             `attn_implementation="sdpa"`. What later changes its parameters in place changes both.
         plan: decided for this model.
+        executor: who computes sparse layers: `auto`, the fastest on the model's device; `triton`,
+            one kernel for all heads; `torch`, plain PyTorch, which on a GPU is slow.
 
     Raises:
         PlanError: the plan is of another model.
-        UsageError: the model cannot be converted; says why.
+        UsageError: the model cannot be converted, or there is no such executor; says why. That a
+            device is too old for the kernels is said by the first forward.
     """
+    check_executor(executor)
     plan.check(model)
-    return attach(model, PlanHandler(plan))
+    return attach(model, PlanHandler(plan, executor))
 
 
 def unconvert(model: Model) -> Model:
@@ -49,24 +53,29 @@ def unconvert(model: Model) -> Model:
 class PlanHandler:
     """Answers attention calls by a plan; a handler of the plug-in."""
 
-    def __init__(self, plan: HeadPlan):
+    def __init__(self, plan: HeadPlan, executor: Executor = "auto"):
         self._plan = plan
-        self._codes: dict[tuple[int, torch.device], Tensor] = {}
+        self._executor: Executor = executor
+        self._heads: dict[tuple[int, torch.device], LayerHeads] = {}
 
     def __call__(self, request: AttentionRequest) -> Tensor:
         """Runs the patterns of a layer; the model's own attention if all its heads are dense."""
-        query, layer = request.query, request.layer
-        if all(pattern is Pattern.DENSE for pattern in self._plan.patterns[layer]):
+        if all(pattern is Pattern.DENSE for pattern in self._plan.patterns[request.layer]):
             return request.dense()
-        schedule = request.call.schedule(self._plan.sinks)
-        patterns = self._patterns(layer, query.device)
         return prefill_attention(
-            query, request.key, request.value, schedule, patterns, request.scale
+            request.query,
+            request.key,
+            request.value,
+            request.call.schedule(self._plan.sinks),
+            self._heads_of(request),
+            request.scale,
+            executor=self._executor,
         )
 
-    def _patterns(self, layer: int, device: torch.device) -> Tensor:
-        """Returns the codes of a layer's heads on a device, int8 [H]."""
-        if (layer, device) not in self._codes:
-            codes = [int(pattern) for pattern in self._plan.patterns[layer]]
-            self._codes[layer, device] = torch.tensor(codes, dtype=torch.int8, device=device)
-        return self._codes[layer, device]
+    def _heads_of(self, request: AttentionRequest) -> LayerHeads:
+        """Returns the heads of a layer on its device."""
+        layer, device = request.layer, request.query.device
+        if (layer, device) not in self._heads:
+            patterns, key_heads = self._plan.patterns[layer], request.key.shape[1]
+            self._heads[layer, device] = LayerHeads.of(patterns, key_heads, device)
+        return self._heads[layer, device]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from photomask.attention.kernels import prefill_attention
+from photomask.attention.kernels import LayerHeads, prefill_attention
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.attention.plugin import AttentionRequest, attach
 
@@ -45,6 +45,7 @@ class LayerProbe:
         self.layers = layers
         self.layer = 0
         self.attached = attach(model, self).eval()
+        self._heads: dict[tuple[int, int, torch.device], LayerHeads] = {}
 
     def measure(self, inputs: dict[str, Tensor], logits: Tensor) -> Tensor:
         """Takes one pass for each layer.
@@ -65,11 +66,12 @@ class LayerProbe:
 
     def __call__(self, request: AttentionRequest) -> Tensor:
         """Makes the heads of the probed layer sparse."""
-        query = request.query
         if request.layer != self.layer:
             return request.dense()
+        query, key = request.query, request.key
+        shape = query.shape[1], key.shape[1], query.device
+        if shape not in self._heads:
+            self._heads[shape] = LayerHeads.of([PROBED] * shape[0], *shape[1:])
         schedule = request.call.schedule(self.sinks)
-        patterns = torch.full(query.shape[1:2], int(PROBED), dtype=torch.int8, device=query.device)
-        return prefill_attention(
-            query, request.key, request.value, schedule, patterns, request.scale
-        )
+        heads = self._heads[shape]
+        return prefill_attention(query, key, request.value, schedule, heads, request.scale)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from photomask.attention.kernels import reference_attention
+from photomask.attention.kernels import LayerHeads, reference_attention
 from photomask.attention.layout import PromptLayout
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.attention.schedule import Schedule, build_schedule
@@ -25,15 +25,15 @@ class Case:
     key: Tensor
     value: Tensor
     schedule: Schedule
-    patterns: Tensor
+    heads: LayerHeads
     scale: float
     expected: Tensor
     eager: Tensor
 
     @property
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Schedule, Tensor, float]:
-        """What an executor is called with."""
-        return self.query, self.key, self.value, self.schedule, self.patterns, self.scale
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Schedule, LayerHeads, float]:
+        """What `prefill_attention` is called with."""
+        return self.query, self.key, self.value, self.schedule, self.heads, self.scale
 
 
 def make_case(
@@ -69,9 +69,18 @@ def make_case(
     for tensor in (key, value):
         tensor.masked_fill_(padding[:, None, :, None], torch.nan)
     schedule = build_schedule(move(layout, device), sinks, rule, query_start, tile_rows=tile_rows)
-    numbers = torch.tensor(list(patterns), dtype=torch.int8, device=device)
+    numbers = LayerHeads.of(patterns, heads // group, device)
     query, key, value = (each.to(device) for each in (query, key, value))
     return Case(query, key, value, schedule, numbers, scale, expected, eager)
+
+
+def run_sparse(case: Case, kernel: Callable[..., None], heads: Tensor | None = None) -> Tensor:
+    """Runs a sparse kernel, on all heads or on some, into memory that holds NaN."""
+    query, key, value, schedule, layer, scale = case.arguments
+    output = torch.full_like(query, torch.nan)
+    chosen = layer.every if heads is None else heads
+    kernel(query, key, value, schedule, layer.codes, chosen, scale, output)
+    return output
 
 
 def move(layout: PromptLayout, device: str) -> PromptLayout:

@@ -1,5 +1,6 @@
 """The Triton kernel equals the reference: small cases everywhere, all sizes on a GPU."""
 
+import dataclasses
 import os
 
 import pytest
@@ -7,12 +8,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.attention import layouts
-from tests.attention.kernels.cases import ALL, Case, assert_close, make_case
+from tests.attention.kernels.cases import ALL, Case, assert_close, make_case, run_sparse
 
-from photomask.attention.kernels import prefill_attention
 from photomask.attention.layout import PromptLayout
 from photomask.attention.patterns import DenseRule, SinkRule
-from photomask.errors import DataError, MissingDependencyError
 
 pytest.importorskip("triton")
 ON_GPU = torch.cuda.is_available()
@@ -32,15 +31,8 @@ RULES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _poisoned_outputs(monkeypatch):
-    """Memory that was allocated and not written holds NaN."""
-    plain = torch.empty_like
-    monkeypatch.setattr(torch, "empty_like", lambda *args: plain(*args).fill_(torch.nan))
-
-
 def run(case: Case) -> None:
-    assert_close(case, module.triton_prefill(*case.arguments))
+    assert_close(case, run_sparse(case, module.triton_prefill))
 
 
 def two_prompts(left: bool) -> PromptLayout:
@@ -76,7 +68,27 @@ def test_a_chunk_with_a_static_cache_and_strided_tensors():
         for tensor in (case.query, case.key, case.value)
     ]
     assert not strided[1].is_contiguous()
-    assert_close(case, module.triton_prefill(*strided, *case.arguments[3:]))
+    run(dataclasses.replace(case, query=strided[0], key=strided[1], value=strided[2]))
+
+
+@pytest.mark.parametrize("chosen", [[2], [3, 0], [1, 2, 7, 4, 6]])
+def test_heads_that_are_not_listed_stay_as_they_are(chosen):
+    case = make_case(
+        two_prompts(True), patterns=ALL * 2, group=4, head_size=16, dtype=HALF, device=DEVICE
+    )
+    heads = torch.tensor(chosen, dtype=torch.int32, device=DEVICE)
+    output = run_sparse(case, module.triton_prefill, heads)
+    others = [head for head in range(8) if head not in chosen]
+    assert output[:, others].isnan().all()
+    expected, eager = case.expected[:, chosen], case.eager[:, chosen]
+    part = dataclasses.replace(case, query=case.query[:, chosen], expected=expected, eager=eager)
+    assert_close(part, output[:, chosen])
+
+
+def test_no_heads_are_no_launch():
+    case = make_case(layouts.regular(1, 20, 3), head_size=16, device=DEVICE)
+    none = torch.empty(0, dtype=torch.int32, device=DEVICE)
+    assert run_sparse(case, module.triton_prefill, none).isnan().all()
 
 
 def test_prompts_without_text_or_images():
@@ -129,43 +141,6 @@ def test_all_sizes_on_a_gpu(head_size, dtype, windowed):
                 device=DEVICE,
             )
             run(case)
-
-
-@needs_gpu
-def test_the_dispatch_runs_triton_on_a_gpu(monkeypatch):
-    case = make_case(layouts.regular(2, 200, 9), dtype=torch.bfloat16, device=DEVICE)
-    assert_close(case, prefill_attention(*case.arguments))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="pip install 'triton"):
-        prefill_attention(*case.arguments)
-
-
-@needs_gpu
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_a_layer_does_not_wait_for_the_device():
-    case = make_case(layouts.regular(2, 200, 9), dtype=torch.bfloat16, device=DEVICE)
-    module.triton_prefill(*case.arguments)  # compiles
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        prefill_attention(*case.arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn])
-def test_other_dtypes_are_refused(dtype):
-    query = torch.zeros(1, 1, 4, 16, device=DEVICE).to(dtype)
-    with pytest.raises(DataError, match="takes float16, bfloat16, float32"):
-        module._check(query, query, query)
-
-
-def test_tensors_that_the_kernel_cannot_read_are_refused():
-    large = torch.zeros(1, 1, 4, 257)
-    with pytest.raises(DataError, match="at most 256"):
-        module._check(large, large, large)
-    query = torch.zeros(1, 1, 4, 16)
-    with pytest.raises(DataError, match="value must be contiguous"):
-        module._check(query, query, query.transpose(2, 3).contiguous().transpose(2, 3))
 
 
 @pytest.mark.parametrize("shared_kib", [48, 64, 99, 163, 227])

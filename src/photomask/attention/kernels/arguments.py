@@ -7,12 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from photomask.attention.kernels.heads import LayerHeads
 from photomask.attention.schedule import Schedule
 from photomask.errors import DataError, UsageError
 
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+LARGEST_HEAD = 256
+
 
 def check_arguments(
-    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
+    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, heads: LayerHeads, scale: float
 ) -> None:
     """Checks shapes, dtypes and devices without waiting for the device.
 
@@ -21,7 +25,7 @@ def check_arguments(
         key: [B, G, K, D].
         value: [B, G, K, D].
         schedule: of the prompts.
-        patterns: int8 [H].
+        heads: of the layer.
         scale: factor of the scores.
 
     Raises:
@@ -33,8 +37,8 @@ def check_arguments(
             "query must be [B, H, Q, D], key and value [B, G, K, D], got "
             f"{list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
         )
-    batch, heads, queries, head_size = query.shape
-    if key.shape[0] != batch or key.shape[3] != head_size or heads % max(key.shape[1], 1):
+    batch, query_heads, queries, head_size = query.shape
+    if key.shape[0] != batch or key.shape[3] != head_size or query_heads % max(key.shape[1], 1):
         raise DataError(
             f"query {list(query.shape)} and key {list(key.shape)} must have the same batch and "
             "head size, and a number of heads that the key heads divide"
@@ -45,19 +49,20 @@ def check_arguments(
             f"the schedule is for {schedule.batch} prompts, {schedule.queries} queries and "
             f"{schedule.keys} keys, got {batch}, {queries} and {key.shape[2]}"
         )
-    if patterns.shape != (heads,) or patterns.dtype != torch.int8:
+    if (len(heads.patterns), heads.key_heads) != (query_heads, key.shape[1]):
         raise DataError(
-            f"patterns must be int8 [{heads}], got {patterns.dtype} {list(patterns.shape)}"
+            f"the patterns are those of {len(heads.patterns)} heads over {heads.key_heads} key "
+            f"heads, got {query_heads} over {key.shape[1]}"
         )
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise DataError(
             f"query, key and value must share a floating-point dtype, got {query.dtype}, "
             f"{key.dtype} and {value.dtype}"
         )
-    devices = {each.device for each in (query, key, value, patterns, schedule.rows)}
+    devices = {each.device for each in (query, key, value, heads.codes, schedule.rows)}
     if len(devices) > 1:
         names = ", ".join(sorted(map(str, devices)))
-        raise DataError(f"tensors and schedule must be on one device, got {names}")
+        raise DataError(f"tensors, patterns and schedule must be on one device, got {names}")
     if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
         raise UsageError(
             "sparse prefill has no backward pass; call it under torch.no_grad() or "
@@ -65,3 +70,27 @@ def check_arguments(
         )
     if not (scale > 0 and math.isfinite(scale)):
         raise UsageError(f"scale must be a positive number, got {scale}")
+
+
+def check_kernel_arguments(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuses what no kernel on a GPU takes, though plain PyTorch would.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D].
+        value: [B, G, K, D].
+
+    Raises:
+        DataError: a dtype, head size or stride.
+    """
+    if query.dtype not in KERNEL_DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in KERNEL_DTYPES)
+        raise DataError(f"sparse prefill on a GPU takes {names}, got {query.dtype}")
+    if query.shape[3] > LARGEST_HEAD:
+        raise DataError(f"the head size must be at most {LARGEST_HEAD}, got {query.shape[3]}")
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.stride(3) != 1:
+            raise DataError(
+                f"the last dimension of {name} must be contiguous, its stride is "
+                f"{tensor.stride(3)}; call .contiguous()"
+            )

@@ -1,25 +1,49 @@
-"""Which executor runs where."""
+"""Which executor runs where, and which of its kernels computes which head."""
 
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from photomask.attention.kernels.arguments import check_arguments
+from photomask.attention.kernels.arguments import check_arguments, check_kernel_arguments
+from photomask.attention.kernels.dense_heads import attend_dense, choose_dense_kernel
+from photomask.attention.kernels.heads import LayerHeads
 from photomask.attention.kernels.torch_prefill import torch_prefill
 from photomask.attention.schedule import Schedule
-from photomask.errors import MissingDependencyError
+from photomask.errors import MissingDependencyError, UsageError
+
+Executor = Literal["auto", "triton", "torch"]
+"""Who computes a layer.
+
+- `auto`: the fastest there is. On a GPU dense heads go to a dense kernel where one takes them, the
+  others to the sparse kernel; on a processor everything to plain PyTorch.
+- `triton`: the Triton kernel alone computes every head.
+- `torch`: plain PyTorch, wherever the tensors are; on a GPU slow, and it waits for the device.
+"""
+
+LEAST_CAPABILITY = (8, 0)
+"""Compute capability of the oldest CUDA devices that the kernels are written for."""
 
 
 def prefill_attention(
-    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    schedule: Schedule,
+    heads: LayerHeads,
+    scale: float,
+    *,
+    executor: Executor = "auto",
 ) -> Tensor:
     """Computes attention of all heads of a layer, each by its own pattern.
 
     `softmax(scale * Q Kᵀ) V` over the pairs that `visible` defines for the pattern of a head. On a
-    CUDA or ROCm device the Triton kernel runs, elsewhere plain PyTorch. Dense attention is never
-    run in place of either.
+    GPU nothing waits for the device, and the launches can be captured in a CUDA graph once each of
+    them has run.
 
     Args:
         query: [B, H, Q, D], the last Q tokens of the layout; any strides if the last is 1.
@@ -28,23 +52,106 @@ def prefill_attention(
             read.
         value: [B, G, K, D].
         schedule: of the prompts, on the device of the tensors.
-        patterns: int8 [H] of `Pattern` numbers, on the same device. That they are such numbers is
-            the caller's word.
+        heads: of the layer, on the same device.
         scale: factor of the scores, above 0.
+        executor: who computes them.
 
     Returns:
         [B, H, Q, D] in the dtype of the query; the rows of padding are zero.
 
     Raises:
         DataError: tensors that do not fit each other, the schedule or the executor.
-        UsageError: a gradient is wanted, or the scale is not a positive number.
+        UsageError: a gradient is wanted, the scale is not a positive number, or the executor does
+            not run on the device.
         MissingDependencyError: the device needs Triton, which is not installed.
     """
-    check_arguments(query, key, value, schedule, patterns, scale)
-    if query.device.type != "cuda":
-        return torch_prefill(query, key, value, schedule, patterns, scale)
-    if importlib.util.find_spec("triton") is None:
-        raise MissingDependencyError("triton", "'triton>=3.6'", "sparse prefill on a GPU")
+    check_arguments(query, key, value, schedule, heads, scale)
+    if choose_executor(executor, query.device) == "torch":
+        return torch_prefill(query, key, value, schedule, heads.patterns, scale)
+    check_kernel_arguments(query, key, value)
+    return _run_kernels(query, key, value, schedule, heads, scale, executor == "triton")
+
+
+def _run_kernels(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    schedule: Schedule,
+    heads: LayerHeads,
+    scale: float,
+    sparse_alone: bool,
+) -> Tensor:
+    """Shares the heads of a layer out among the kernels of a GPU."""
     from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
 
-    return triton_prefill(query, key, value, schedule, patterns, scale)
+    dense_kernel, known = None, (key, value)
+    if (
+        heads.dense_calls
+        and getattr(schedule, "plainly_causal", False)
+        and query.numel()
+        and not sparse_alone
+    ):
+        known = (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
+        dense_kernel = choose_dense_kernel(query, *known)
+    if dense_kernel is not None and heads.all_in_one_dense_call:
+        return dense_kernel(query, *known, scale)
+    output, left = torch.empty_like(query), heads.every
+    if dense_kernel is not None:
+        attend_dense(query, *known, heads.dense_calls, scale, dense_kernel, output)
+        left = heads.sparse
+    triton_prefill(query, key, value, schedule, heads.codes, left, scale, output)
+    return output
+
+
+def check_executor(executor: str) -> None:
+    """Raises `UsageError` unless there is an executor of that name."""
+    if executor not in get_args(Executor):
+        names = ", ".join(map(repr, get_args(Executor)))
+        raise UsageError(f"executor must be one of {names}, got {executor!r}")
+
+
+@cache
+def choose_executor(executor: Executor, device: torch.device) -> Literal["kernels", "torch"]:
+    """Decides whether kernels or plain PyTorch run on a device.
+
+    Args:
+        executor: what was asked for.
+        device: of the tensors.
+
+    Raises:
+        UsageError: no such executor, or it does not run on the device.
+        MissingDependencyError: the device needs Triton, which is not installed.
+    """
+    check_executor(executor)
+    if executor == "torch" or (executor == "auto" and device.type == "cpu"):
+        return "torch"
+    if device.type != "cuda":
+        raise UsageError(
+            f"the kernels of sparse prefill run on CUDA and ROCm devices, not on {device.type!r}; "
+            "executor='torch' runs it there in plain PyTorch, slowly"
+        )
+    if torch.version.hip is None:
+        name = torch.cuda.get_device_name(device)
+        check_capability(name, torch.cuda.get_device_capability(device))
+    if importlib.util.find_spec("triton") is None:
+        purpose = "sparse prefill on a GPU, unless executor='torch' asks for slow plain PyTorch,"
+        raise MissingDependencyError("triton", "'triton>=3.6'", purpose)
+    return "kernels"
+
+
+def check_capability(name: str, capability: tuple[int, int]) -> None:
+    """Refuses CUDA devices that are too old.
+
+    Args:
+        name: of the device.
+        capability: compute capability.
+
+    Raises:
+        UsageError: older than `LEAST_CAPABILITY`.
+    """
+    if capability < LEAST_CAPABILITY:
+        needed, found = (".".join(map(str, each)) for each in (LEAST_CAPABILITY, capability))
+        raise UsageError(
+            f"the kernels of sparse prefill need compute capability {needed}, and {name} has "
+            f"{found}; executor='torch' runs it there in plain PyTorch, slowly"
+        )

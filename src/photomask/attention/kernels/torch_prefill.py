@@ -6,7 +6,7 @@ similar length are worked on together, padded to the longest of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,12 @@ KEYS_OF_PADDING = 128
 
 
 def torch_prefill(
-    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    schedule: Schedule,
+    patterns: Sequence[Pattern],
+    scale: float,
 ) -> Tensor:
     """Computes attention over a schedule; the contract is that of `prefill_attention`.
 
@@ -33,7 +38,7 @@ def torch_prefill(
         key: [B, G, K, D].
         value: [B, G, K, D].
         schedule: of the prompts.
-        patterns: int8 [H].
+        patterns: of the H heads.
         scale: factor of the scores.
 
     Returns:
@@ -41,8 +46,8 @@ def torch_prefill(
     """
     output = torch.zeros_like(query)
     heads_of: dict[Pattern, list[int]] = {}
-    for head, pattern in enumerate(patterns.tolist()):
-        heads_of.setdefault(Pattern(pattern), []).append(head)
+    for head, pattern in enumerate(patterns):
+        heads_of.setdefault(pattern, []).append(head)
     dense = heads_of.pop(Pattern.DENSE, [])
     sparse = sorted(head for heads in heads_of.values() for head in heads)
     same_for_all = _same_for_all(schedule)

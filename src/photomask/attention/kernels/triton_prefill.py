@@ -1,4 +1,4 @@
-"""Sparse prefill as one Triton launch over all tiles and heads of a layer.
+"""Sparse prefill as one Triton launch over all tiles of some heads of a layer.
 
 A program computes one tile of one head, whose pattern it reads. It walks the compact list first,
 then the range, each without a mask as far as every row sees every key. What a pattern means is
@@ -24,10 +24,6 @@ import triton.language as tl
 from torch import Tensor
 
 from photomask.attention.schedule import Schedule
-from photomask.errors import DataError
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-LARGEST_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,18 @@ class Blocks:
 
 
 def triton_prefill(
-    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, patterns: Tensor, scale: float
-) -> Tensor:
-    """Computes attention over a schedule; the contract is that of `prefill_attention`.
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    schedule: Schedule,
+    codes: Tensor,
+    heads: Tensor,
+    scale: float,
+    output: Tensor,
+) -> None:
+    """Computes some heads over a schedule; the contract is that of `prefill_attention`.
+
+    That `check_kernel_arguments` takes the tensors is the caller's word.
 
     Args:
         query: [B, H, Q, D], float16, bfloat16 or float32, D at most 256; products of float32 are
@@ -51,25 +56,20 @@ def triton_prefill(
         key: [B, G, K, D].
         value: [B, G, K, D].
         schedule: of the prompts.
-        patterns: int8 [H].
+        codes: int8 [H], the pattern of every head.
+        heads: int32 [S], the heads to compute, each once.
         scale: factor of the scores.
-
-    Returns:
-        [B, H, Q, D], with the strides of the query if it has no gaps.
-
-    Raises:
-        DataError: a dtype, head size or stride that the kernel does not take.
+        output: [B, H, Q, D], the last stride 1. All rows of these heads are written, those of
+            padding with zero; other heads stay as they are.
     """
-    _check(query, key, value)
-    output = torch.empty_like(query)
-    if not output.numel():
-        return output
+    if not output.numel() or not heads.numel():
+        return
     tiles, tile_rows = schedule.rows.shape
-    heads, head_size = query.shape[1], query.shape[3]
+    head_size = query.shape[3]
     block = max(triton.next_power_of_2(head_size), 16)
     blocks = choose_blocks(block, query.dtype, tile_rows, _shared_bytes(query.device))
     compact = schedule.compact
-    _prefill[(tiles * (tile_rows // blocks.rows) * heads,)](
+    _prefill[(tiles * (tile_rows // blocks.rows) * len(heads),)](
         _Heads.of(query),
         _Heads.of(key),
         _Heads.of(value),
@@ -77,13 +77,14 @@ def triton_prefill(
         _Heads.of(_listed(value, compact)),
         _Heads.of(output),
         _Table(*(getattr(schedule, name) for name in _Table._fields)),
-        patterns.contiguous(),
+        codes,
+        heads,
+        len(heads),
         tiles,
         schedule.query_start,
         compact.shape[1],
         scale * math.log2(math.e),
-        HEADS=heads,
-        GROUP=heads // key.shape[1],
+        GROUP=query.shape[1] // key.shape[1],
         SIZE=head_size,
         BLOCK=block,
         TILE_ROWS=tile_rows,
@@ -93,7 +94,6 @@ def triton_prefill(
         num_warps=blocks.warps,
         num_stages=blocks.stages,
     )
-    return output
 
 
 class _Heads(NamedTuple):
@@ -146,21 +146,6 @@ def _shared_bytes(device: torch.device) -> int:
     properties = torch.cuda.get_device_properties(device)
     usual = properties.shared_memory_per_block
     return getattr(properties, "shared_memory_per_block_optin", usual)
-
-
-def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Refuses what only this executor cannot take."""
-    if query.dtype not in DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        raise DataError(f"the Triton kernel takes {names}, got {query.dtype}")
-    if query.shape[3] > LARGEST_HEAD:
-        raise DataError(f"the head size must be at most {LARGEST_HEAD}, got {query.shape[3]}")
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.stride(3) != 1:
-            raise DataError(
-                f"the last dimension of {name} must be contiguous, its stride is "
-                f"{tensor.stride(3)}; call .contiguous()"
-            )
 
 
 def _listed(tensor: Tensor, compact: Tensor) -> Tensor:
@@ -286,20 +271,20 @@ def _attend_range(
     return b_result, b_sum, b_max
 
 
-@triton.jit(do_not_specialize=["tiles", "query_start", "compact_length"])
+@triton.jit(do_not_specialize=["heads", "tiles", "query_start", "compact_length"])
 def _prefill(
-    query, key, value, listed_key, listed_value, output, table, p_patterns, tiles, query_start,
-    compact_length, scale, HEADS: tl.constexpr, GROUP: tl.constexpr, SIZE: tl.constexpr,
+    query, key, value, listed_key, listed_value, output, table, p_codes, p_heads, heads, tiles,
+    query_start, compact_length, scale, GROUP: tl.constexpr, SIZE: tl.constexpr,
     BLOCK: tl.constexpr, TILE_ROWS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     WINDOWED: tl.constexpr
 ):  # fmt: skip
     """Computes ROWS rows of one tile for one head, [ROWS, SIZE]; BLOCK is SIZE or more."""
     program = tl.program_id(0)
-    head = (program % HEADS).to(tl.int64)
-    part = (program // HEADS).to(tl.int64)  # a tile is TILE_ROWS // ROWS parts
+    head = tl.load(p_heads + program % heads).to(tl.int64)
+    part = (program // heads).to(tl.int64)  # a tile is TILE_ROWS // ROWS parts
     tile = part // (TILE_ROWS // ROWS)
     owner = head // GROUP
-    pattern = tl.load(p_patterns + head).to(tl.int64)
+    pattern = tl.load(p_codes + head).to(tl.int64)
     prompt = tl.load(table.prompts + tile).to(tl.int64)
     p_tile = table.tiles + (pattern * tiles + tile) * 8
     # [ROWS]

@@ -1,0 +1,120 @@
+"""Heads that see all that comes before them, by the fastest dense kernel that there is.
+
+Where dense heads see plain causality, a kernel written for that alone beats one that reads a
+schedule: on Hopper FlashAttention-4 if it is installed, else cuDNN. Which kernel takes the tensors
+is asked on the host, before anything is launched; no kernel is tried out.
+
+Source: FlashAttention-4, `flash_attn.cute` of https://github.com/Dao-AILab/flash-attention.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from photomask.attention.kernels.heads import DenseSelection
+
+
+class DenseKernel(Protocol):
+    """Causal attention of Q queries that are the last of K keys."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D]."""
+        ...
+
+
+def choose_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> DenseKernel | None:
+    """Returns the fastest dense kernel that takes tensors on a GPU; None if there is none.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D], cut to the keys of the schedule.
+        value: [B, G, K, D].
+    """
+    if torch.version.hip is not None:
+        return None
+    capability = torch.cuda.get_device_capability(query.device)
+    if flash4_takes(capability, query.dtype, query.shape[3]) and has_flash4():
+        return flash4
+    # PyTorch aligns the mask of cuDNN with the first key, not with the last.
+    if query.shape[2] == key.shape[2] and can_use_cudnn_attention(
+        SDPAParams(query, key, value, None, 0.0, True, True)
+    ):
+        return cudnn
+    return None
+
+
+def attend_dense(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    calls: Sequence[DenseSelection],
+    scale: float,
+    kernel: DenseKernel,
+    output: Tensor,
+) -> None:
+    """Computes some heads by a dense kernel, call by call; copies what a call cannot read.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D], cut to the keys of the schedule.
+        value: [B, G, K, D].
+        calls: which heads, and whose keys they read.
+        scale: factor of the scores.
+        kernel: computes a call.
+        output: [B, H, Q, D]; other heads stay as they are.
+    """
+    for call in calls:
+        tensors = (call.key_heads.take(key), call.key_heads.take(value))
+        call.heads.put(output, kernel(call.heads.take(query), *tensors, scale))
+
+
+def cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Runs cuDNN through PyTorch; Q must be K."""
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=True
+        )
+
+
+def flash4(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Runs FlashAttention-4, which aligns queries with the last key."""
+    swapped = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    output, _ = _flash4()(*swapped, softmax_scale=scale, causal=True)
+    return output.transpose(1, 2)
+
+
+def flash4_takes(capability: tuple[int, int], dtype: torch.dtype, head_size: int) -> bool:
+    """Tells whether FlashAttention-4 has a kernel, and a fast one, for a device and its tensors.
+
+    Args:
+        capability: compute capability of the device.
+        dtype: of query, key and value.
+        head_size: D.
+    """
+    sizes = head_size % 8 == 0 and (8 <= head_size <= 128 or head_size == 256)
+    return capability[0] in (9, 10) and dtype in (torch.float16, torch.bfloat16) and sizes
+
+
+@cache
+def has_flash4() -> bool:
+    """Tells whether FlashAttention-4 is installed, without importing it."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return False
+    return importlib.util.find_spec("flash_attn.cute") is not None
+
+
+@cache
+def _flash4() -> Any:
+    """Imports FlashAttention-4, which takes seconds."""
+    from flash_attn.cute import flash_attn_func  # pyright: ignore[reportMissingImports]
+
+    return flash_attn_func
