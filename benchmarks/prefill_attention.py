@@ -1,211 +1,360 @@
-"""How fast is sparse prefill on a GPU, beside the best dense attention of PyTorch?
+"""How fast is one layer of sparse prefill on a GPU, beside dense kernels and FlexAttention?
 
-One layer, bfloat16, images of 1,296 tokens with 40 tokens of text between them, and plans that
-leave a share of the heads dense. Nothing is timed before sampled rows of every head equal
-attention in float32 with the mask written out.
+One layer in bfloat16, prompts of images with 40 tokens of text between them, and plans that leave
+a share of the heads dense. Nothing of ours is timed before sampled rows of every head equal
+attention in float32 with the mask written out; the error of every kernel is a row. All calls of a
+length are timed in turn. A peer that is missing or fails becomes a row that says so.
+
+The time of a dense kernel depends on the length alone. Times its density, the share of the causal
+pairs that a plan sees, it is what that kernel would need if it lost nothing to sparsity; over our
+time it is our share of the ideal.
 """
 
 import argparse
+import dataclasses
+import gc
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
-from triton.testing import do_bench
 
-from ours import RedGateError
-from photomask.attention.kernels import prefill_attention
-from photomask.attention.layout import PromptLayout, TokenKind
-from photomask.attention.patterns import DenseRule, Pattern, SinkRule, is_sink
+from photomask.attention.patterns import Pattern
 from photomask.attention.schedule import Schedule, build_schedule
-from photomask.attention.visible_pairs import visible_pairs
-from rows import Results, Subject
+from prefill.clock import Deadline, time_together
+from prefill.gate import LARGEST_ERROR, Gate, run_poisoned
+from prefill.peers import DENSE, FLEX, Call, make_flex, make_ours, make_sparse_alone
+from prefill.setting import (
+    MEASURED_PERCENT,
+    SHAPES,
+    Layer,
+    Plan,
+    Prompt,
+    Shape,
+    make_layer,
+    make_plan,
+    make_prompt,
+)
+from rows import FOLDER, Results, Subject
 
 WHAT = "prefill_attention"
-HEADS, KEY_HEADS, HEAD_SIZE = 28, 4, 128
-IMAGE, TEXT, FIRST_TEXT, LAST_TEXT = 1296, 40, 32, 256
-LARGEST_ERROR = 1e-2
-DENSE = {
-    "cuDNN dense (SDPA)": SDPBackend.CUDNN_ATTENTION,
-    "FlashAttention-2 dense (SDPA)": SDPBackend.FLASH_ATTENTION,
-}
-PLANS = {  # heads that are dense, sink, intra-image, intra-image+sink
-    "0 % dense": (0, 7, 9, 12),
-    "30 % dense": (9, 5, 6, 8),
-    "50 % dense": (14, 4, 4, 6),
-    "100 % dense": (28, 0, 0, 0),
-}
-ORDER = (Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK)
+TOKENS, IMAGE = (36864, 73728, 131072, 307200), 1296
+SWEPT_TOKENS, SWEPT_IMAGES = (36864, 131072), (256, 2500)
+"""Lengths at which, unless asked otherwise, FlexAttention and other images are measured."""
+PERCENTS = (0, 10, 30, 50, 100)
+SLOW_PEERS, SLOW_TOKENS = ("fa2", "triton"), 131072
+"""Peers that, unless asked for by name, are left out beyond a length to save time."""
+CAUSAL = "causal, the ideal rate of a dense kernel: it does not know images seen in both directions"
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Tensors of one layer, and the prompt they belong to."""
+class Entry:
+    """Something that is timed.
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    layout: PromptLayout
-    sinks: SinkRule
+    Attributes:
+        subject: what its rows are about.
+        call: what is timed.
+        pairs: visible pairs that it computes; None if it computes no attention.
+        note: in the row of its time.
+        density: of a plan of ours, else None.
+    """
 
-    def run(self, schedule: Schedule, patterns: Tensor) -> Tensor:
-        """Computes sparse prefill."""
-        return prefill_attention(
-            self.query, self.key, self.value, schedule, patterns, HEAD_SIZE**-0.5
-        )
-
-    def run_dense(self, backend: SDPBackend) -> Tensor:
-        """Computes dense attention."""
-        with sdpa_kernel(backend):
-            return scaled_dot_product_attention(
-                self.query, self.key, self.value, is_causal=True, enable_gqa=True
-            )
+    subject: Subject
+    call: Callable[[], object]
+    pairs: int | None
+    note: str = ""
+    density: float | None = None
 
 
 def main() -> int:
-    """Times every length and plan; the exit status is 1 if a gate is red."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", nargs="*", type=int, default=[36864, 131072])
-    parser.add_argument("--milliseconds", type=int, default=1000, help="to repeat a call for")
-    arguments = parser.parse_args()
-    results = Results(WHAT)
-    if not torch.cuda.is_available():
+    """Measures all that is asked for; the exit status is 1 if a gate is red."""
+    arguments = parse(sys.argv[1:])
+    results = Results(WHAT, arguments.results)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         results.skipped(Subject(WHAT, "photomask", "all"), "needs a CUDA device")
         return 0
-    torch.manual_seed(0)
-    red = False
-    for tokens in arguments.tokens:
+    measurement = Measurement(results, arguments)
+    for name in arguments.shapes:
+        for tokens in arguments.tokens or TOKENS:
+            measurement.attempt(SHAPES[name], tokens, measurement.compare)
+        if flex_is_wanted(arguments, SHAPES[name]):
+            for tokens in arguments.tokens or SWEPT_TOKENS:
+                measurement.attempt(SHAPES[name], tokens, measurement.compare_flex)
+    return int(measurement.red)
+
+
+def parse(options: Sequence[str]) -> argparse.Namespace:
+    """Reads the options; what is not said is None, and depends on the length."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tokens", nargs="+", type=int)
+    parser.add_argument("--images", nargs="+", type=int, help="tokens of an image")
+    parser.add_argument("--plans", nargs="+", type=int, default=PERCENTS, help="%% of heads dense")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--peers", nargs="*", choices=[*DENSE, *FLEX])
+    parser.add_argument("--milliseconds", type=float, default=300, help="to repeat a call for")
+    parser.add_argument("--minutes", type=float, help="after which nothing new is begun")
+    parser.add_argument("--quick", action="store_true", help="the measured setting alone")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--results", type=Path, default=FOLDER)
+    arguments = parser.parse_args(options)
+    if arguments.quick:
+        arguments.tokens = arguments.tokens or list(SWEPT_TOKENS)
+        arguments.images = arguments.images or [IMAGE]
+        arguments.plans = [MEASURED_PERCENT]
+        arguments.shapes = list(SHAPES)[:1]
+        arguments.peers = ["fa4", "cudnn"] if arguments.peers is None else arguments.peers
+    return arguments
+
+
+def images_wanted(arguments: argparse.Namespace, tokens: int) -> list[int]:
+    """Returns the sizes of images to measure at a length."""
+    if arguments.images is not None:
+        return arguments.images
+    return [IMAGE, *(SWEPT_IMAGES if tokens in SWEPT_TOKENS else ())]
+
+
+def peers_wanted(arguments: argparse.Namespace, tokens: int) -> list[str]:
+    """Returns the dense peers to measure at a length."""
+    if arguments.peers is not None:
+        return [key for key in arguments.peers if key in DENSE]
+    slow = tokens > SLOW_TOKENS
+    return [key for key in DENSE if key != "sdpa" and not (slow and key in SLOW_PEERS)]
+
+
+def flex_is_wanted(arguments: argparse.Namespace, shape: Shape) -> bool:
+    """Tells whether FlexAttention is measured: on the first shape, or whatever is asked for."""
+    asked = FLEX if arguments.peers is None else arguments.peers
+    everywhere = arguments.peers is not None or shape is next(iter(SHAPES.values()))
+    return everywhere and not FLEX.keys().isdisjoint(asked) and MEASURED_PERCENT in arguments.plans
+
+
+class Measurement:
+    """Gates and times layer after layer; rows are written as soon as they are known."""
+
+    def __init__(self, results: Results, arguments: argparse.Namespace):
+        self.results, self.arguments = results, arguments
+        self.red = False
+        self._deadline = Deadline(arguments.minutes)
+        self._device = torch.cuda.get_device_name() if arguments.device == "cuda" else None
+        self._dense: dict[tuple[str, int], dict[str, float]] = {}
+
+    def attempt(self, shape: Shape, tokens: int, measure: Callable[[Layer], None]) -> None:
+        """Measures one layer, unless time is up; whatever fails becomes a row."""
+        subject = self._subject("photomask", f"{shape.name}, {tokens} tokens")
+        if self._deadline.passed:
+            self.results.skipped(subject, f"{measure.__name__}: time is up")
+            return
         try:
-            measure(results, make_layer(tokens), arguments.milliseconds)
-        except RedGateError as error:
-            subject = Subject(WHAT, "photomask", f"{tokens} tokens")
-            results.skipped(subject, f"red gate: {error}")
-            red = True
-    return int(red)
+            measure(make_layer(shape, tokens, self.arguments.device))
+        except Exception as error:  # noqa: BLE001 - out of memory, most likely; the row says
+            self.results.skipped(subject, f"{measure.__name__}: {type(error).__name__}: {error}")
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
 
+    def compare(self, layer: Layer) -> None:
+        """Measures dense kernels, and plans on prompts of several sizes of images."""
+        shape, tokens, device = layer.shape, layer.tokens, self.arguments.device
+        sizes = images_wanted(self.arguments, tokens)
+        prompts = [make_prompt(shape, tokens, size, device) for size in sizes]
+        entries = self._dense_entries(layer, prompts[0])
+        dense = [entry.subject.implementation for entry in entries]
+        for prompt in prompts:
+            gate = Gate.of(layer, prompt)
+            for percent in self.arguments.plans:
+                entries += self._plan_entries(layer, prompt, gate, make_plan(shape, percent))
+            entries.append(self._schedule_entry(layer, prompt))
+        times = self._time(entries)
+        medians = {
+            entry.subject.implementation: statistics.median(found)
+            for entry, found in zip(entries, times, strict=True)
+            if entry.subject.implementation in dense
+        }
+        self._dense[shape.name, tokens] = medians
+        for entry, found in zip(entries, times, strict=True):
+            self._report(layer, entry, found, medians)
 
-def make_layer(tokens: int) -> Layer:
-    """Draws a layer for a prompt of images, as many as fit."""
-    kinds, images = [TokenKind.TEXT] * FIRST_TEXT, [-1] * FIRST_TEXT
-    number = 0
-    while len(kinds) + IMAGE + 2 + TEXT < tokens - LAST_TEXT:
-        kinds += [TokenKind.START, *[TokenKind.IMAGE] * IMAGE, TokenKind.END]
-        images += [number] * (IMAGE + 2)
-        kinds += [TokenKind.TEXT] * TEXT
-        images += [-1] * TEXT
-        number += 1
-    kinds += [TokenKind.TEXT] * (tokens - len(kinds))
-    images += [-1] * (tokens - len(images))
-    layout = PromptLayout.of(
-        torch.tensor([kinds], device="cuda"), torch.tensor([images], device="cuda")
-    )
-    query, key, value = (
-        torch.randn(1, heads, tokens, HEAD_SIZE, device="cuda", dtype=torch.bfloat16)
-        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
-    )
-    return Layer(query, key, value, layout, SinkRule())
+    def compare_flex(self, layer: Layer) -> None:
+        """Measures FlexAttention with the masks of the measured plan, and the plan again."""
+        torch._dynamo.reset()
+        shape, tokens = layer.shape, layer.tokens
+        image = images_wanted(self.arguments, tokens)[0]
+        prompt = make_prompt(shape, tokens, image, self.arguments.device)
+        plan, gate = make_plan(shape, MEASURED_PERCENT), Gate.of(layer, prompt)
+        asked, entries = self.arguments.peers, []
+        for key, (name, options) in FLEX.items():
+            if asked is None or key in asked:
+                subject = self._subject(f"{name}, {plan.name}", network(layer, prompt), "torch")
+                call = self._prepare(
+                    subject,
+                    lambda options=options: make_flex(layer, prompt, plan.patterns, options),
+                    gate,
+                    plan.patterns,
+                )
+                if call:
+                    entries.append(Entry(subject, call, prompt.pairs(plan.patterns), shape.note))
+        if not entries:
+            return
+        ours = make_ours(layer, prompt, plan.patterns, prompt.rule)
+        ours()
+        subject = self._subject(f"photomask, {plan.name}", network(layer, prompt))
+        *times, found = self._time([*entries, Entry(subject, ours, None)])
+        dense = self._dense.get((shape.name, tokens), {})
+        for entry, samples in zip(entries, times, strict=True):
+            self._report(layer, entry, samples, {})
+            self._speeds(entry.subject, samples, dense)
+            self._speeds(subject, found, {entry.subject.implementation: statistics.median(samples)})
 
+    def _dense_entries(self, layer: Layer, prompt: Prompt) -> list[Entry]:
+        """Prepares the dense peers that run, and notes their errors."""
+        gate, dense = Gate.causal(layer, prompt), [Pattern.DENSE] * layer.shape.heads
+        note = layer.shape.note
+        if layer.shape.rule.bidirectional:
+            note = f"{note}; {CAUSAL}"
+        entries = []
+        for key in peers_wanted(self.arguments, layer.tokens):
+            peer = DENSE[key]
+            subject = self._subject(peer.name, network(layer), peer.package)
+            call = self._prepare(subject, lambda peer=peer: peer.make(layer, prompt), gate, dense)
+            if call:
+                entries.append(Entry(subject, call, layer.causal_pairs, note))
+        return entries
 
-def measure(results: Results, layer: Layer, milliseconds: int) -> None:
-    """Gates and times one length.
-
-    Raises:
-        RedGateError: rows differ from the reference.
-    """
-    device, network = torch.cuda.get_device_name(), f"{layer.layout.tokens} tokens"
-    note = f"{HEADS}/{KEY_HEADS} heads of {HEAD_SIZE}, bfloat16, batch 1"
-
-    def time(call: Callable[[], object]) -> list[float]:
-        return do_bench(call, warmup=milliseconds // 5, rep=milliseconds, return_mode="all")
-
-    schedule = build_schedule(layer.layout, layer.sinks, DenseRule())
-    plans = {name: shuffled(counts) for name, counts in PLANS.items()}
-    for patterns in plans.values():
-        require_right(layer, schedule, patterns)
-    usual: dict[str, float] = {}
-    for name, backend in DENSE.items():
-        times = time(lambda backend=backend: layer.run_dense(backend))
-        results.samples(
-            Subject(WHAT, name, network, "torch", device), "time", times, "ms", note=note
+    def _plan_entries(self, layer: Layer, prompt: Prompt, gate: Gate, plan: Plan) -> list[Entry]:
+        """Prepares a plan of ours, and parts of the measured one."""
+        pairs, patterns = prompt.pairs(plan.patterns), plan.patterns
+        subject = self._subject(f"photomask, {plan.name}", network(layer, prompt))
+        call = self._prepare(
+            subject, lambda: make_ours(layer, prompt, patterns, prompt.rule), gate, patterns
         )
-        usual[name] = statistics.median(times)
-    for name, patterns in plans.items():
-        subject = Subject(WHAT, f"photomask, {name}", network, device=device)
-        codes = torch.tensor(patterns, dtype=torch.int8, device="cuda")
-        times = time(lambda codes=codes: layer.run(schedule, codes))
-        results.samples(subject, "time", times, "ms", note=note)
-        for baseline, median in usual.items():
-            ratios = [median / each for each in times]
-            results.samples(subject, f"speed over {baseline}", ratios, "ratio", note=note)
-        share = density(layer, patterns)
-        results.number(subject, "density", share, "ratio", note="visible pairs over causal pairs")
-        rate = 4 * HEAD_SIZE * HEADS * layer.layout.tokens**2 / 2 * share
-        rates = [rate / each / 1e9 for each in times]
-        results.samples(subject, "rate", rates, "TFLOP/s", note="of visible pairs")
-    times = time(lambda: build_schedule(layer.layout, layer.sinks, DenseRule()))
-    subject = Subject(WHAT, "photomask", network, device=device)
-    results.samples(subject, "schedule", times, "ms", note="once a prompt")
+        if call is None:
+            self.red = True
+            return []
+        entry = Entry(subject, call, pairs, layer.shape.note, pairs / layer.causal_pairs)
+        if plan.percent != MEASURED_PERCENT:
+            return [entry]
+        self._memory(subject, layer, call)
+        return [entry, *self._part_entries(layer, prompt, gate, entry, patterns)]
 
+    def _part_entries(
+        self, layer: Layer, prompt: Prompt, gate: Gate, whole: Entry, patterns: Sequence[Pattern]
+    ) -> list[Entry]:
+        """Prepares a plan without dense kernels, and its sparse heads alone."""
+        name, where = whole.subject.implementation, network(layer, prompt)
+        entries = []
+        alone = self._subject(f"{name}, Triton alone", where)
+        call = None
+        if not prompt.rule.bidirectional:  # else it is what runs anyway
+            call = self._prepare(
+                alone,
+                lambda: make_ours(layer, prompt, patterns, prompt.rule, "triton"),
+                gate,
+                patterns,
+            )
+        if call:
+            note = "dense heads too"
+            entries.append(Entry(alone, call, whole.pairs, note, whole.density))
+        sparse = [head for head, each in enumerate(patterns) if each is not Pattern.DENSE]
+        alone = self._subject(f"{name}, sparse heads alone", where)
+        call = self._prepare(
+            alone, lambda: make_sparse_alone(layer, prompt, patterns), gate, patterns, sparse
+        )
+        if call:
+            note = f"{len(sparse)} of {len(patterns)} heads"
+            entries.append(Entry(alone, call, prompt.pairs([patterns[h] for h in sparse]), note))
+        return entries
 
-def shuffled(counts: Sequence[int]) -> list[Pattern]:
-    """Spreads patterns over the heads, the same way every time."""
-    patterns = [pattern for pattern, count in zip(ORDER, counts, strict=True) for _ in range(count)]
-    order = torch.randperm(HEADS, generator=torch.Generator().manual_seed(0))
-    return [patterns[place] for place in order]
+    def _schedule_entry(self, layer: Layer, prompt: Prompt) -> Entry:
+        """Prepares the building of a schedule, and notes how large it is."""
+        subject = self._subject("photomask, schedule", network(layer, prompt))
+        arguments = prompt.layout, prompt.sinks, prompt.rule
+        found = tensor_bytes(build_schedule(*arguments)) / tensor_bytes(layer, "key", "value")
+        self.results.number(subject, "memory over keys and values", found, "ratio")
+        return Entry(subject, lambda: build_schedule(*arguments), None, "once a prompt")
 
-
-def density(layer: Layer, patterns: Sequence[Pattern]) -> float:
-    """Returns the share of the causal pairs that all heads see together."""
-    pairs = {
-        pattern: visible_pairs(layer.layout, pattern, layer.sinks, DenseRule()).item()
-        for pattern in Pattern
-    }
-    return sum(pairs[pattern] for pattern in patterns) / (HEADS * pairs[Pattern.DENSE])
-
-
-def require_right(layer: Layer, schedule: Schedule, patterns: Sequence[Pattern]) -> None:
-    """Compares sampled rows of every head with attention in float32.
-
-    Raises:
-        RedGateError: a head is too far off.
-    """
-    output = layer.run(schedule, torch.tensor(patterns, dtype=torch.int8, device="cuda"))
-    for head, pattern in enumerate(patterns):
-        rows = torch.randint(layer.layout.tokens, (64,), device="cuda")
-        owner = head // (HEADS // KEY_HEADS)
-        scores = layer.query[0, head, rows].float() @ layer.key[0, owner].float().T
-        scores *= HEAD_SIZE**-0.5
-        scores = scores.masked_fill(~rows_of_mask(layer, pattern, rows), -torch.inf)
-        expected = scores.softmax(-1) @ layer.value[0, owner].float()
-        error = (output[0, head, rows].float() - expected).norm() / expected.norm()
+    def _prepare(
+        self,
+        subject: Subject,
+        make: Callable[[], Call],
+        gate: Gate,
+        patterns: Sequence[Pattern],
+        heads: Sequence[int] | None = None,
+    ) -> Call | None:
+        """Prepares a call, and compares sampled rows of heads; None, and a row, if it fails."""
+        try:
+            call = make()
+            error = gate.error(run_poisoned(call, gate.layer.query), patterns, heads)
+        except Exception as error:  # noqa: BLE001 - a peer may fail in any way; the row says how
+            self.results.skipped(subject, f"{type(error).__name__}: {error}")
+            return None
         if not error < LARGEST_ERROR:
-            raise RedGateError(f"head {head}, {pattern.label}: relative error {error:.1e}")
+            self.results.skipped(subject, f"red gate: relative error {error:.1e} of the worst head")
+            return None
+        self.results.number(subject, "error", error, "ratio", note="relative, of the worst head")
+        return call
+
+    def _memory(self, subject: Subject, layer: Layer, call: Call) -> None:
+        """Notes what a call allocates beside its output, over the keys and values of the layer."""
+        if self.arguments.device == "cpu":
+            return
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        extra = torch.cuda.max_memory_allocated() - before - tensor_bytes(layer, "query")
+        ratio = max(extra, 0) / tensor_bytes(layer, "key", "value")
+        note = "what a call allocates beside its output"
+        self.results.number(subject, "memory over keys and values", ratio, "ratio", note=note)
+
+    def _time(self, entries: Sequence[Entry]) -> list[list[float]]:
+        calls = dict(enumerate(entry.call for entry in entries))
+        device = torch.device(self.arguments.device)
+        return list(time_together(calls, self.arguments.milliseconds, device).values())
+
+    def _report(
+        self, layer: Layer, entry: Entry, times: Sequence[float], dense: Mapping[str, float]
+    ) -> None:
+        """Writes the rows of something timed; those of a plan beside the dense kernels."""
+        subject, results = entry.subject, self.results
+        metric = "time" if entry.pairs else "schedule"
+        results.samples(subject, metric, times, "ms", note=entry.note)
+        if entry.pairs:
+            rates = [4 * layer.shape.head_size * entry.pairs / each / 1e9 for each in times]
+            results.samples(subject, "rate", rates, "TFLOP/s", note="of visible pairs")
+        if entry.density is None:
+            return
+        note = "visible pairs over causal pairs"
+        results.number(subject, "density", entry.density, "ratio", note=note)
+        self._speeds(subject, times, dense)
+        for name, median in dense.items():
+            shares = [median * entry.density / each for each in times]
+            results.samples(subject, f"share of the ideal of {name}", shares, "ratio")
+
+    def _speeds(
+        self, subject: Subject, times: Sequence[float], medians: Mapping[str, float]
+    ) -> None:
+        for name, median in medians.items():
+            ratios = [median / each for each in times]
+            self.results.samples(subject, f"speed over {name}", ratios, "ratio")
+
+    def _subject(self, name: str, where: str, package: str = "photomask") -> Subject:
+        return Subject(WHAT, name, where, package, self._device)
 
 
-def rows_of_mask(layer: Layer, pattern: Pattern, rows: Tensor) -> Tensor:
-    """Writes out some rows of what `visible` defines for causal images: bool [rows, L]."""
-    layout, keys = layer.layout, layer.layout.positions
-    kind, image, offset = layout.kind[0], layout.image[0], layout.offset[0]
-    in_image = kind == TokenKind.IMAGE
-    own = (image[rows, None] == image) & in_image
-    kept = (kind == TokenKind.TEXT).expand_as(own)
-    before = keys < layout.first[0, rows, None]
-    if pattern is Pattern.SINK:
-        block = layer.sinks.diagonal_block
-        kept = kept | (own & (offset[rows, None] // block == offset // block))
-    else:
-        kept = kept | own
-    if pattern is Pattern.INTRA_IMAGE:
-        kept = kept | ((kind == TokenKind.START) & (image[rows, None] == image))
-    else:
-        kept = kept | (is_sink(layout, layer.sinks)[0] & before)
-    if pattern is Pattern.DENSE:
-        kept = torch.ones_like(kept)
-    return (kept | ~in_image[rows, None]) & (keys <= rows[:, None])
+def network(layer: Layer, prompt: Prompt | None = None) -> str:
+    """Names a setting in rows: the shape, the length and, if it matters, the size of images."""
+    images = f", images of {prompt.image_tokens}" if prompt else ""
+    return f"{layer.shape.name}, {layer.tokens} tokens{images}"
+
+
+def tensor_bytes(holder: Layer | Schedule, *names: str) -> int:
+    """Adds up the tensors of a dataclass, or those of some names."""
+    names = names or tuple(field.name for field in dataclasses.fields(holder))
+    tensors = [each for name in names if isinstance(each := getattr(holder, name), Tensor)]
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 if __name__ == "__main__":
