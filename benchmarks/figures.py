@@ -6,12 +6,23 @@ Of each subject and metric the newest row counts. Without the markers nothing is
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from prefill.points import MAIN_IMAGE, OURS, Point, read_points
 from rows import FOLDER, SKIPPED, read
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 START, END = "<!-- figures -->", "<!-- /figures -->"
+SHAPES = ("Qwen2.5-VL-7B", "Gemma-3-12B")
+"""Of the layers of `prefill_attention.py`."""
+PREFILL = "Attention of one prefill layer"
+PREFILL_CELLS = (
+    "speed over the best dense causal kernel, share of its rate on the visible pairs alone"
+)
+PICTURES = {f"{PREFILL}, {SHAPES[0]}": "docs/images/prefill_attention.png"}
+"""Pictures, from the folder of the README on, and the titles they stand under."""
 
 Row = dict[str, str]
 Table = list[tuple[str, ...]]
@@ -50,7 +61,10 @@ def render(folder: Path) -> str:
         rows = [row for row in read(name, folder) if row["metric"] != SKIPPED]
         if rows and (table := build(rows)):
             origin = f"`benchmarks/{name}.py`, {origin_of(rows)}"
-            sections.append(f"**{title}**\n\n{markdown(table)}\n\n<sub>{origin}</sub>")
+            picture = PICTURES.get(title)
+            drawn = f"![{title}]({picture})\n\n" if picture and (ROOT / picture).is_file() else ""
+            body = f"{drawn}{markdown(table)}"
+            sections.append(f"**{title}**\n\n{body}\n\n<sub>{origin}</sub>")
     return "\n\n".join(sections)
 
 
@@ -172,17 +186,53 @@ def generality(rows: Sequence[Row]) -> Table:
     return table
 
 
-def prefill_attention(rows: Sequence[Row]) -> Table:
-    """Time of one layer's attention, and how many times as fast as the best dense kernel."""
-    dense = "cuDNN dense (SDPA)"
-    timed = [row for row in rows if row["metric"] in ("time", f"speed over {dense}")]
+def prefill_lengths(rows: Sequence[Row], shape: str) -> Table:
+    """Time of one layer by the length of the prompt; plans also beside the best dense kernel."""
+    found = [each for each in read_points(rows) if each.shape == shape]
+    points = [each for each in found if each.image in (None, MAIN_IMAGE)]
+    return _prefill_grid(points, [f"{each.tokens:,} tokens" for each in points])
 
-    def cell(found: list[Row]) -> str:
-        ratio = [row for row in found if row["metric"] != "time"]
-        text = _value(found, "time", 2)
-        return f"{text}, {float(ratio[0]['value']):.2f}×" if ratio else text
 
-    return grid(timed, "28/4 heads of 128, bfloat16", cell)
+def prefill_images(rows: Sequence[Row], shape: str) -> Table:
+    """Time of one layer by the size of images, at the longest prompt that has several sizes."""
+    found = [each for each in read_points(rows) if each.shape == shape and each.is_plan]
+    sizes = {each.tokens: {e.image for e in found if e.tokens == each.tokens} for each in found}
+    several = [tokens for tokens, images in sizes.items() if len(images) > 1]
+    points = [each for each in found if several and each.tokens == max(several)]
+    columns = [f"{each.tokens:,} tokens, images of {each.image:,}" for each in points]
+    return _prefill_grid(points, columns)
+
+
+def _prefill_grid(points: Sequence[Point], columns: Sequence[str]) -> Table:
+    """One line for each peer, then for each plan."""
+    found = [
+        (point, column)
+        for point, column in zip(points, columns, strict=True)
+        if point.is_plan or not point.name.startswith(OURS)
+    ]
+    if not found:
+        return []
+    cells = {(_name(point), column): _prefill_cell(point) for point, column in found}
+    found.sort(key=lambda pair: (pair[0].is_plan, "Flex" in pair[0].name))
+    heads = dict.fromkeys(columns)
+    lines = [
+        (name, *(cells.get((name, column), "–") for column in heads))
+        for name in dict.fromkeys(_name(point) for point, _ in found)
+    ]
+    return [(f"{found[-1][0].note}; {PREFILL_CELLS}", *heads), *lines]
+
+
+def _name(point: Point) -> str:
+    return f"{point.name} ({point.version})" if point.version != "not installed" else point.name
+
+
+def _prefill_cell(point: Point) -> str:
+    parts = [f"{point.time_ms:.{2 if point.time_ms < 100 else 1}f} ms"]
+    if point.is_plan and point.speed is not None:
+        parts.append(f"{point.speed:.2f}×")
+    if point.is_plan and point.share is not None:
+        parts.append(f"{100 * point.share:.0f} %")
+    return ", ".join(parts)
 
 
 def head_plans(rows: Sequence[Row]) -> Table:
@@ -221,7 +271,15 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Speed of the engines", "engine_speed", engine_speed),
     ("Networks without a line of code about them", "generality", generality),
     ("What a head plan costs in answers", "head_plans", head_plans),
-    ("Attention of one prefill layer", "prefill_attention", prefill_attention),
+    *(
+        (f"{PREFILL}, {shape}", "prefill_attention", partial(prefill_lengths, shape=shape))
+        for shape in SHAPES
+    ),
+    (
+        f"{PREFILL}, {SHAPES[0]}, by the size of images",
+        "prefill_attention",
+        partial(prefill_images, shape=SHAPES[0]),
+    ),
     ("What calibrating heads costs", "calibration_cost", calibration_cost),
 )
 

@@ -27,6 +27,7 @@ from photomask.attention.schedule import Schedule, build_schedule
 from prefill.clock import Deadline, time_together
 from prefill.gate import LARGEST_ERROR, Gate, run_poisoned
 from prefill.peers import DENSE, FLEX, Call, make_flex, make_ours, make_sparse_alone
+from prefill.points import MAIN_IMAGE
 from prefill.setting import (
     MEASURED_PERCENT,
     SHAPES,
@@ -41,7 +42,7 @@ from prefill.setting import (
 from rows import FOLDER, Results, Subject
 
 WHAT = "prefill_attention"
-TOKENS, IMAGE = (36864, 73728, 131072, 307200), 1296
+TOKENS, IMAGE = (36864, 73728, 131072, 307200), MAIN_IMAGE
 SWEPT_TOKENS, SWEPT_IMAGES = (36864, 131072), (256, 2500)
 """Lengths at which, unless asked otherwise, FlexAttention and other images are measured."""
 PERCENTS = (0, 10, 30, 50, 100)
@@ -116,6 +117,12 @@ def images_wanted(arguments: argparse.Namespace, tokens: int) -> list[int]:
     return [IMAGE, *(SWEPT_IMAGES if tokens in SWEPT_TOKENS else ())]
 
 
+def plans_wanted(arguments: argparse.Namespace, image_tokens: int) -> list[int]:
+    """Returns the plans to measure on images of a size: mostly dense ones hardly depend on it."""
+    everything = arguments.images is not None or image_tokens == IMAGE
+    return [plan for plan in arguments.plans if everything or plan <= MEASURED_PERCENT]
+
+
 def peers_wanted(arguments: argparse.Namespace, tokens: int) -> list[str]:
     """Returns the dense peers to measure at a length."""
     if arguments.peers is not None:
@@ -164,7 +171,7 @@ class Measurement:
         dense = [entry.subject.implementation for entry in entries]
         for prompt in prompts:
             gate = Gate.of(layer, prompt)
-            for percent in self.arguments.plans:
+            for percent in plans_wanted(self.arguments, prompt.image_tokens):
                 entries += self._plan_entries(layer, prompt, gate, make_plan(shape, percent))
             entries.append(self._schedule_entry(layer, prompt))
         times = self._time(entries)

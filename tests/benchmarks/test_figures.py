@@ -60,3 +60,56 @@ def test_a_text_without_markers_is_left_alone(figures: ModuleType):
 
 def test_every_measured_file_can_be_shown(figures: ModuleType):
     figures.render(BENCHMARKS / "results")
+
+
+@pytest.fixture
+def prefill_rows(rows: ModuleType, tmp_path: Path) -> Path:
+    """Rows of one length: two dense kernels, and a plan on images of two sizes."""
+    results = rows.Results("prefill_attention", tmp_path)
+
+    def add(name: str, where: str, metric: str, value: float) -> None:
+        subject = rows.Subject("prefill_attention", name, where, device="a GPU")
+        results.number(subject, metric, value, "", note="28/4 heads")
+
+    layer = "Qwen2.5-VL-7B, 36864 tokens"
+    for name, time in (("cuDNN dense (SDPA)", 16), ("FlashAttention-4 dense", 14)):
+        add(name, layer, "time", time)
+    for image, time in ((1296, 8), (256, 10)):
+        where = f"{layer}, images of {image}"
+        add("photomask, 30 % dense", where, "time", time)
+        add("photomask, 30 % dense", where, "density", 0.4)
+        add("photomask, 30 % dense", where, "speed over cuDNN dense (SDPA)", 16 / time)
+        add("photomask, 30 % dense", where, "speed over FlashAttention-4 dense", 14 / time)
+        add("photomask, 30 % dense", where, "speed over FlexAttention, 30 % dense", 1.1)
+        add("photomask, 30 % dense, sparse heads alone", where, "time", 2)
+    return tmp_path
+
+
+def test_plans_stand_beside_the_best_dense_kernel(figures: ModuleType, prefill_rows: Path):
+    text = figures.render(prefill_rows)
+    assert "| 36,864 tokens |\n" in text
+    assert "16.00 ms |\n" in text
+    assert "8.00 ms, 1.75×, 70 % |\n" in text
+    assert "10.00 ms, 1.40×, 56 % | 8.00 ms, 1.75×, 70 % |\n" in text
+    assert "alone (" not in text
+
+
+def test_the_picture_is_drawn_from_the_rows(
+    prefill_rows: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    picture = tmp_path / "pictures" / "prefill.png"
+    script = importlib.import_module("prefill_picture")
+    options = ["--results", str(prefill_rows), "--picture", str(picture)]
+    monkeypatch.setattr("sys.argv", ["prefill_picture.py", *options])
+    assert script.main() == 0
+    assert 5_000 < picture.stat().st_size < 150_000
+
+
+def test_no_picture_is_drawn_without_rows(
+    rows: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    script = importlib.import_module("prefill_picture")
+    options = ["--results", str(tmp_path), "--picture", str(tmp_path / "prefill.png")]
+    monkeypatch.setattr("sys.argv", ["prefill_picture.py", *options])
+    assert script.main() == 0
+    assert not list(tmp_path.iterdir())

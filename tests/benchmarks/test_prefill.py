@@ -128,6 +128,9 @@ def test_what_is_measured_unless_asked_otherwise(prefill: SimpleNamespace):
     usual, quick = main.parse([]), main.parse(["--quick"])
     assert main.images_wanted(usual, 36864) == [1296, 256, 2500]
     assert main.images_wanted(usual, 73728) == [1296]
+    assert main.plans_wanted(usual, 1296) == [0, 10, 30, 50, 100]
+    assert main.plans_wanted(usual, 256) == [0, 10, 30]
+    assert main.plans_wanted(main.parse(["--images", "256"]), 256) == [0, 10, 30, 50, 100]
     assert main.peers_wanted(usual, 36864) == ["fa4", "cudnn", "fa2", "triton"]
     assert main.peers_wanted(usual, 307200) == ["fa4", "cudnn"]
     wanted = [main.flex_is_wanted(usual, shape) for shape in prefill.setting.SHAPES.values()]
