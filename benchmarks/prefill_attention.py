@@ -205,9 +205,16 @@ class Measurement:
                     entries.append(Entry(subject, call, prompt.pairs(plan.patterns), shape.note))
         if not entries:
             return
-        ours = make_ours(layer, prompt, plan.patterns, prompt.rule)
-        ours()
         subject = self._subject(f"photomask, {plan.name}", network(layer, prompt))
+        ours = self._prepare(
+            subject,
+            lambda: make_ours(layer, prompt, plan.patterns, prompt.rule),
+            gate,
+            plan.patterns,
+        )
+        if ours is None:
+            self.red = True
+            return
         *times, found = self._time([*entries, Entry(subject, ours, None)])
         dense = self._dense.get((shape.name, tokens), {})
         for entry, samples in zip(entries, times, strict=True):

@@ -168,6 +168,33 @@ def test_the_script_runs_on_a_processor_and_writes_what_it_promises(
     assert rows[ours, "time"]["network"] == f"{shape}, 640 tokens, images of 100"
 
 
+def test_flex_attention_is_timed_beside_the_measured_plan_alone(
+    prefill: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def make_flex(layer, prompt, patterns, options):
+        if options:
+            raise RuntimeError("BACKEND='FLASH' but flash attention cannot be used")
+        return prefill.peers.make_ours(layer, prompt, patterns, prompt.rule)
+
+    shape = SHAPES[0]
+    small = dataclasses.replace(prefill.setting.SHAPES[shape], head_size=16)
+    monkeypatch.setitem(prefill.setting.SHAPES, shape, small)
+    monkeypatch.setattr(prefill.main, "make_flex", make_flex)
+    options = "--device cpu --tokens 640 --images 100 --plans 30 --milliseconds 1"
+    peers = ["--peers", "sdpa", "flex", "flex-flash", "--shapes", shape]
+    arguments = [*options.split(), *peers, "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["prefill_attention.py", *arguments])
+    assert prefill.main.main() == 0
+    with (tmp_path / "prefill_attention.csv").open(newline="") as file:
+        rows = {(row["implementation"], row["metric"]): row for row in csv.DictReader(file)}
+    flex = "FlexAttention, 30 % dense"
+    metrics = {metric for name, metric in rows if name == flex}
+    assert metrics == {"error", "time", "rate", "speed over SDPA dense"}
+    assert float(rows["photomask, 30 % dense", f"speed over {flex}"]["value"]) > 0
+    assert ("FlexAttention on FlashAttention-4, 30 % dense", "skipped") in rows
+    assert len([metric for name, metric in rows if metric == f"speed over {flex}"]) == 1
+
+
 def test_nothing_is_begun_when_time_is_up(
     prefill: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
