@@ -106,6 +106,16 @@ def test_half_precision_is_as_close_as_the_literal_masks(how: str):
     assert (literal - exact).abs().mean() > 0
 
 
+def test_an_executor_is_asked_for_by_name():
+    model, inputs, plan = tiny_model("internvl"), inputs_of("internvl"), random_plan("internvl", 4)
+    found = logits(convert(model, plan, executor="torch"), inputs)
+    assert torch.equal(found, logits(convert(model, plan), inputs))
+    with pytest.raises(UsageError, match="executor must be one of 'auto', 'triton', 'torch'"):
+        convert(model, plan, executor="cuda")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="not on 'cpu'"):
+        logits(convert(model, plan, executor="triton"), inputs)
+
+
 def test_a_plan_of_another_model_is_refused():
     with pytest.raises(PlanError, match="another model"):
         convert(tiny_model("internvl"), random_plan("qwen2_5_vl", seed=0))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from photomask.attention.kernels.arguments import check_arguments, check_kernel_arguments
-from photomask.attention.kernels.dense_heads import attend_dense, choose_dense_kernel
+from photomask.attention.kernels.dense_heads import DenseKernel, attend_dense, choose_dense_kernel
 from photomask.attention.kernels.heads import LayerHeads
 from photomask.attention.kernels.torch_prefill import torch_prefill
 from photomask.attention.schedule import Schedule
@@ -27,6 +28,24 @@ Executor = Literal["auto", "triton", "torch"]
 
 LEAST_CAPABILITY = (8, 0)
 """Compute capability of the oldest CUDA devices that the kernels are written for."""
+
+
+class SparseKernel(Protocol):
+    """Computes some heads over a schedule, into memory that is given."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        schedule: Schedule,
+        codes: Tensor,
+        heads: Tensor,
+        scale: float,
+        output: Tensor,
+    ) -> None:
+        """Writes all rows of the listed heads; see `triton_prefill`."""
+        ...
 
 
 def prefill_attention(
@@ -69,38 +88,52 @@ def prefill_attention(
     if choose_executor(executor, query.device) == "torch":
         return torch_prefill(query, key, value, schedule, heads.patterns, scale)
     check_kernel_arguments(query, key, value)
-    return _run_kernels(query, key, value, schedule, heads, scale, executor == "triton")
+    from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
+
+    choose = choose_dense_kernel if executor == "auto" else _no_dense_kernel
+    with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
+        return run_kernels(query, key, value, schedule, heads, scale, triton_prefill, choose)
 
 
-def _run_kernels(
+def run_kernels(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     schedule: Schedule,
     heads: LayerHeads,
     scale: float,
-    sparse_alone: bool,
+    sparse_kernel: SparseKernel,
+    choose_dense: Callable[[Tensor, Tensor, Tensor], DenseKernel | None],
 ) -> Tensor:
-    """Shares the heads of a layer out among the kernels of a GPU."""
-    from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
+    """Shares the heads of a layer out among kernels; the contract is that of `prefill_attention`.
 
-    dense_kernel, known = None, (key, value)
-    if (
-        heads.dense_calls
-        and getattr(schedule, "plainly_causal", False)
-        and query.numel()
-        and not sparse_alone
-    ):
-        known = (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
-        dense_kernel = choose_dense_kernel(query, *known)
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D].
+        value: [B, G, K, D].
+        schedule: of the prompts.
+        heads: of the layer.
+        scale: factor of the scores.
+        sparse_kernel: computes what no dense kernel does.
+        choose_dense: returns the dense kernel for query, key and value, or None. It is asked only
+            if there are dense heads and they see plain causality.
+    """
+    dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
+    plainly_causal = getattr(schedule, "plainly_causal", False)
+    if heads.dense_calls and plainly_causal and query.numel():
+        dense_kernel = choose_dense(query, *known)
     if dense_kernel is not None and heads.all_in_one_dense_call:
         return dense_kernel(query, *known, scale)
     output, left = torch.empty_like(query), heads.every
     if dense_kernel is not None:
         attend_dense(query, *known, heads.dense_calls, scale, dense_kernel, output)
         left = heads.sparse
-    triton_prefill(query, key, value, schedule, heads.codes, left, scale, output)
+    sparse_kernel(query, key, value, schedule, heads.codes, left, scale, output)
     return output
+
+
+def _no_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> None:
+    del query, key, value
 
 
 def check_executor(executor: str) -> None:
