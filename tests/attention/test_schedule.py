@@ -55,6 +55,58 @@ def test_every_row_has_one_tile_and_no_tile_mixes_images(layout, data):
     assert sorted(seen) == expected
 
 
+@given(layouts.layouts(), layouts.sink_rules(), layouts.dense_rules(), st.data())
+def test_plainly_causal_is_what_a_causal_kernel_computes(layout, sinks, rule, data):
+    start = data.draw(st.integers(0, layout.tokens - 1))
+    schedule = build_schedule(layout, sinks, rule, start)
+    causal = layout.positions <= layout.positions[start:, None]
+    same = bool((visible(layout, Pattern.DENSE, sinks, rule, start) == causal).all())
+    if rule.window is None or rule.window >= layout.tokens:
+        assert schedule.plainly_causal == same, layout.describe(0)
+    else:
+        assert same or not schedule.plainly_causal
+
+
+@pytest.mark.parametrize(
+    ("rule", "causal"),
+    [
+        (DenseRule(), True),
+        (DenseRule(window=36), True),
+        (DenseRule(window=35), False),
+        (DenseRule(window=5), False),
+        (DenseRule(bidirectional=True), False),
+    ],
+)
+def test_windows_and_both_directions_are_not_plainly_causal(rule, causal):
+    layout = layouts.regular(2, 10, 4)
+    assert layout.tokens == 36
+    assert build_schedule(layout, SinkRule(), rule).plainly_causal is causal
+
+
+def test_both_directions_without_an_image_are_plainly_causal():
+    layout, rule = layouts.regular(1, 10, 4), DenseRule(bidirectional=True)
+    assert build_schedule(layout, SinkRule(), rule, query_start=16).plainly_causal is True
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_is_not_plainly_causal(left):
+    tokens = layouts.prompt(images=[10], texts=[4, 4], delimited=True)
+    layout = layouts.batch([tokens], left=left, extra=1)
+    assert build_schedule(layout, SinkRule(), DenseRule()).plainly_causal is False
+
+
+def test_short_compact_lists_end_with_real_tokens():
+    prompts = [
+        layouts.prompt(images=[], texts=[9], delimited=False),
+        layouts.prompt(images=[6], texts=[0, 0], delimited=False),
+    ]
+    layout = layouts.batch(prompts, left=True, extra=1)
+    compact = build_schedule(layout, SinkRule(leading=1), DenseRule()).compact
+    assert compact[0].tolist() == list(range(1, 10))
+    assert compact[1, 0] == 4
+    assert (layout.kind.gather(1, compact) != TokenKind.PADDING).all()
+
+
 def test_kernels_find_the_tables_contiguous():
     schedule = build_schedule(layouts.regular(3, 20, 4), SinkRule(), DenseRule(), tile_rows=16)
     fields = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]

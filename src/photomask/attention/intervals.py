@@ -1,7 +1,11 @@
-"""Which keys every query sees, as three intervals: what schedules and counts are made of.
+"""Which keys queries see, as three intervals: what schedules and counts are made of.
 
 A query sees one contiguous range of the sequence, and stretches of two lists: the text of its
-prompt, and the sinks that are not text, both in the order of the sequence.
+prompt, and the sinks that are not text, both in the order of the sequence. The lists stand one
+behind the other in the **compact** list of the prompt.
+
+On a GPU each operation costs its start, hardly its work. So all patterns are computed at once, and
+what the queries of a group have in common is looked up once for the group.
 """
 
 from __future__ import annotations
@@ -18,38 +22,34 @@ from photomask.errors import UsageError
 
 @dataclass(frozen=True)
 class Intervals:
-    """What each query of a batch of prompts sees under one pattern; every `high` is exclusive.
+    """What N groups of R queries see under each of the P patterns.
 
     Attributes:
-        low: int32 [B, Q], where the contiguous range starts, a position.
-        high: int32 [B, Q], where it stops.
-        text_low: int32 [B, Q], the first visible text token outside the range, counted among text.
-        text_high: int32 [B, Q].
-        sink_low: int32 [B, Q], likewise, counted among the sinks that are not text.
-        sink_high: int32 [B, Q].
+        table: int32 [2P + 2, N, R], one tensor so that groups are put in order at once:
+            for each pattern the first key of a query's range, a position;
+            for each pattern the position behind the last key of the range; of padding, and where a
+            group is not full, both are 0;
+            the first position that the window lets a query see; 0 without a window;
+            the query's own position; both are -1 where a group is not full.
+        lists: int32 [4, P, N], what the first query of a group sees of the compact list: from and
+            to which place text, from and to which place sinks. The window may leave less of it to
+            the other queries.
     """
 
-    low: Tensor
-    high: Tensor
-    text_low: Tensor
-    text_high: Tensor
-    sink_low: Tensor
-    sink_high: Tensor
+    table: Tensor
+    lists: Tensor
 
     @property
-    def sizes(self) -> Tensor:
-        """int32 [B, Q], how many keys each query sees."""
-        ranges = self.high - self.low
-        return ranges + (self.text_high - self.text_low) + (self.sink_high - self.sink_low)
+    def ranges(self) -> Tensor:
+        """int32 [2, P, N, R], the first key of each range and the one behind the last."""
+        return self.table[:-2].unflatten(0, (2, len(Pattern)))
 
 
 class IntervalBuilder:
-    """Finds the intervals of any pattern for one layout; what patterns share is computed once.
+    """Finds the intervals of queries of one layout.
 
     Attributes:
-        near: int32 [Q], the first position that the window lets a query see; 0 without a window.
-        text: bool [B, L], the tokens that `text_low` counts.
-        sink: bool [B, L], the tokens that `sink_low` counts.
+        listed: int32 [B], the length of the compact list of each prompt.
     """
 
     def __init__(
@@ -70,81 +70,154 @@ class IntervalBuilder:
             raise UsageError(f"query_start must be in 0 … {layout.tokens}, got {query_start}")
         if rule.window is not None and rule.window < 1:
             raise UsageError(f"a window must hold at least one token, got {rule.window}")
-        self._sinks, self._rule = sinks, rule
-        self.text = layout.kind == TokenKind.TEXT
-        self.sink = is_sink(layout, sinks)
-        self._texts_before = _count_before(self.text)
-        self._sinks_before = _count_before(self.sink)
-        self._rows = layout.positions[query_start:]
-        self._real = layout.kind[:, query_start:] != TokenKind.PADDING
-        self._in_image = layout.kind[:, query_start:] == TokenKind.IMAGE
-        self._first = layout.first[:, query_start:]
-        self._stop = layout.stop[:, query_start:]
-        self.near = torch.zeros_like(self._rows)
-        if rule.window is not None:
-            self.near = (self._rows - (rule.window - 1)).clamp(min=0)
-        real = layout.kind != TokenKind.PADDING
-        places = torch.where(real, layout.positions, layout.tokens)
-        self._first_real = places.amin(1, keepdim=True) if layout.tokens else self._first[:, :1]
-        delimiter = (self._first - 1).clamp(min=0)
-        is_start = layout.kind == TokenKind.START
-        self._has_start = is_start.gather(1, delimiter.long()) & (self._first > 0) & self._in_image
+        self._layout, self._sinks, self._rule = layout, sinks, rule
+        listed = torch.stack([layout.kind == TokenKind.TEXT, is_sink(layout, sinks)], 1)
+        self.listed = listed.sum((1, 2), dtype=torch.int32)
+        self._counts = count_before(listed)
+        places = self._counts[:-1].view_as(listed)
+        self._starts = places[:, :1, :1]
+        self._places = places - self._starts  # int32 [B, 2, L], of the next text, the next sink
 
-    def build(self, pattern: Pattern) -> Intervals:
-        """Returns the intervals of a pattern; the rows of padding have empty ones."""
-        low, high = self._dense_range()
-        if pattern is Pattern.DENSE:
-            nothing = torch.zeros_like(low)
-            return Intervals(low, high, nothing, nothing, nothing, nothing)
-        own_low, own_high = self._own_range(pattern)
-        low = torch.where(self._in_image, own_low, low)
-        high = torch.where(self._in_image, own_high, high)
-        text_low, text_high = self._earlier(self._texts_before)
-        if pattern is Pattern.INTRA_IMAGE:
-            sink_low = sink_high = torch.zeros_like(low)
+    def compact(self, length: int) -> Tensor:
+        """Writes out the compact lists.
+
+        Args:
+            length: of the longest of them.
+
+        Returns:
+            int64 [B, length], positions of text, then of sinks, then of some real token.
+        """
+        layout = self._layout
+        if not length:
+            return torch.empty(layout.batch, 0, dtype=torch.int64, device=layout.device)
+        places = layout.positions[:length]
+        found = torch.searchsorted(self._counts[1:], self._starts[:, 0] + places, right=True)
+        positions = found % layout.tokens
+        if layout.batch == 1:
+            return positions
+        some_real = layout.kind.argmax(1, keepdim=True)  # padding is the least kind
+        return torch.where(places < self.listed[:, None], positions, some_real)
+
+    def build(self, prompts: Tensor, rows: Tensor) -> Intervals:
+        """Finds what groups of queries see.
+
+        Args:
+            prompts: int64 [N], the prompt of each group.
+            rows: int32 [N, R], the positions of its queries, which grow; -1 where it is not full.
+                Each group has a query, and is of one image, of text and delimiters, or of padding.
+        """
+        groups = self._look_up(prompts, rows)
+        return Intervals(self._table(groups), self._lists(groups))
+
+    def _look_up(self, prompts: Tensor, rows: Tensor) -> _Groups:
+        """Gathers what the layout says of the first query of each group."""
+        layout, window = self._layout, self._rule.window
+        places = (prompts, rows[:, 0].long())
+        unused = rows < 0
+        if window is None:
+            near = rows.clamp(max=0)
         else:
-            sink_low, sink_high = self._earlier(self._sinks_before)
-        return Intervals(low, high, text_low, text_high, sink_low, sink_high)
+            near = (rows - (window - 1)).clamp_(min=0).masked_fill_(unused, -1)
+        kind, first = layout.kind[places][:, None], layout.first[places]
+        image_start = first.clamp(min=0).long()
+        return _Groups(
+            prompts=prompts,
+            rows=rows,
+            near=near,
+            blind=unused | (kind == TokenKind.PADDING),
+            in_image=kind == TokenKind.IMAGE,
+            first=first[:, None],
+            stop=layout.stop[places][:, None] if self._rule.bidirectional else None,
+            image_start=image_start,
+            # Reads the last token where an image is the first; position -1 is never `near`.
+            has_start=layout.kind[prompts, image_start - 1][:, None] == TokenKind.START,
+            first_real=rows[:, :1] - layout.ordinal[places][:, None],
+        )
 
-    def _dense_range(self) -> tuple[Tensor, Tensor]:
-        """Returns the range of a dense head."""
-        low = torch.maximum(self.near, self._first_real)
+    def _table(self, groups: _Groups) -> Tensor:
+        """Returns `Intervals.table`."""
+        rows, first, block = groups.rows, groups.first, self._sinks.diagonal_block
+        own_block = rows - (rows - first) % block
+        own_image = torch.maximum(first, groups.first_real)  # all tokens, outside images
+        delimiter = first - 1
+        sees_start = groups.has_start & (delimiter >= groups.near)
+        stop = sink_stop = rows + 1
+        if groups.stop is not None:
+            stop = torch.maximum(stop, groups.stop)
+            sink_stop = torch.where(
+                groups.in_image, torch.minimum(own_block + block, groups.stop), stop
+            )
+        bounds = {
+            Pattern.SINK: (torch.where(groups.in_image, own_block, groups.first_real), sink_stop),
+            Pattern.INTRA_IMAGE: (torch.where(sees_start, delimiter, own_image), stop),
+            Pattern.INTRA_IMAGE_SINK: (own_image, stop),
+            Pattern.DENSE: (groups.first_real, stop),
+        }
+        columns = [bounds[pattern][side] for side in range(2) for pattern in Pattern]
+        table = torch.stack(torch.broadcast_tensors(*columns, groups.near, rows))
+        reach = groups.near
         if self._rule.window_spares_own_image:
-            own = torch.minimum(low, self._first.clamp(min=0))
-            low = torch.where(self._in_image, own, low)
-        high = (self._rows + 1).expand_as(self._first)
-        if self._rule.bidirectional:
-            high = torch.where(self._in_image, self._stop, high)
-        return torch.where(self._real, low, 0), torch.where(self._real, high, 0)
+            own = torch.minimum(reach, groups.image_start[:, None].int())
+            reach = torch.where(groups.in_image, own, reach)
+        table[: len(Pattern)].clamp_(min=reach)
+        table[:-2].masked_fill_(groups.blind, 0)
+        return table
 
-    def _own_range(self, pattern: Pattern) -> tuple[Tensor, Tensor]:
-        """Returns what an image row sees of its own image; meaningless in other rows."""
-        low, stop = self._first, self._stop
-        if pattern is Pattern.SINK:
-            block = self._sinks.diagonal_block
-            low = self._rows - (self._rows - self._first) % block
-            stop = torch.minimum(low + block, stop)
-        elif pattern is Pattern.INTRA_IMAGE:
-            low = low - (self._has_start & (low > self.near)).to(low.dtype)
-        if not self._rule.window_spares_own_image:
-            low = torch.maximum(low, self.near)
-        causal_stop = (self._rows + 1).expand_as(stop)
-        return low.clamp(min=0), stop if self._rule.bidirectional else causal_stop
-
-    def _earlier(self, count_before: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what an image row sees of a list: the part before its image, in the window."""
-        nothing = torch.zeros_like(self._first)
-        before_image = self._first.clamp(min=0).long()
-        high = torch.where(self._in_image, count_before.gather(1, before_image), nothing)
-        if self._rule.window is None:
-            return nothing, high
-        return torch.minimum(count_before[:, self.near.long()], high), high
+    def _lists(self, groups: _Groups) -> Tensor:
+        """Returns `Intervals.lists`: what comes before an image, in the window."""
+        nothing = self._places[groups.prompts, :, torch.zeros_like(groups.image_start)]
+        # Outside images the image starts at 0, so that nothing comes before it.
+        high = self._places[groups.prompts, :, groups.image_start]
+        low = nothing
+        if self._rule.window is not None:
+            low = self._places[groups.prompts, :, groups.near[:, 0].long()].minimum(high)
+        text, sinks = zip(low.unbind(1), high.unbind(1), strict=True)
+        no_text, no_sinks = ((place, place) for place in nothing.unbind(1))
+        stretches = {
+            Pattern.SINK: (*text, *sinks),
+            Pattern.INTRA_IMAGE: (*text, *no_sinks),
+            Pattern.INTRA_IMAGE_SINK: (*text, *sinks),
+            Pattern.DENSE: (*no_text, *no_sinks),
+        }
+        columns = [stretches[pattern][side] for side in range(4) for pattern in Pattern]
+        return torch.stack(columns).unflatten(0, (4, len(Pattern)))
 
 
-def _count_before(marked: Tensor) -> Tensor:
-    """Counts the marked tokens before each position: int32 [B, L + 1]."""
-    counts = torch.zeros(
-        marked.shape[0], marked.shape[1] + 1, dtype=torch.int32, device=marked.device
-    )
-    torch.cumsum(marked, 1, dtype=torch.int32, out=counts[:, 1:])
+@dataclass(frozen=True)
+class _Groups:
+    """Queries in groups, [N, R], and what the queries of a group have in common, [N, 1] or [N].
+
+    Attributes:
+        prompts: int64 [N].
+        rows: int32 [N, R], the queries; -1 where a group is not full.
+        near: int32 [N, R], the first position in the window of each; -1 where not full.
+        blind: bool [N, R], what sees nothing: padding, and where a group is not full.
+        in_image: bool [N, 1].
+        first: int32 [N, 1], as in `PromptLayout`.
+        stop: int32 [N, 1], as in `PromptLayout`; None where no query sees later keys.
+        image_start: int64 [N], the first token of the image that the layout has; 0 outside images.
+        has_start: bool [N, 1], whether a start delimiter stands before that token.
+        first_real: int32 [N, 1], the first token that is not padding; a negative number if it was
+            cut off.
+    """
+
+    prompts: Tensor
+    rows: Tensor
+    near: Tensor
+    blind: Tensor
+    in_image: Tensor
+    first: Tensor
+    stop: Tensor | None
+    image_start: Tensor
+    has_start: Tensor
+    first_real: Tensor
+
+
+def count_before(marked: Tensor) -> Tensor:
+    """Counts the marked ones of bool [...] before each, and lastly all: int32 [N + 1].
+
+    Counts along the flat tensor: a GPU does not count along several rows in parallel.
+    """
+    counts = torch.zeros(marked.numel() + 1, dtype=torch.int32, device=marked.device)
+    torch.cumsum(marked.flatten(), 0, dtype=torch.int32, out=counts[1:])
     return counts

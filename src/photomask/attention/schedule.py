@@ -15,20 +15,17 @@ Scattered text and sinks therefore cost a kernel only the keys that they are.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from photomask.attention.intervals import IntervalBuilder, Intervals
+from photomask.attention.intervals import IntervalBuilder, count_before
 from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.errors import UsageError
 
 TILE_ROWS = 128
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Intervals))
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,9 @@ class Schedule:
         keys: number of keys, L.
         query_start: position of the first query.
         windowed: whether `near` cuts anything off.
+        plainly_causal: whether a dense head sees, in every prompt, exactly the keys up to its own
+            position: no window cuts any off, no image is seen in both directions, and there is no
+            padding.
     """
 
     prompts: Tensor
@@ -67,6 +67,7 @@ class Schedule:
     keys: int
     query_start: int
     windowed: bool
+    plainly_causal: bool
 
     @property
     def batch(self) -> int:
@@ -114,8 +115,8 @@ def build_schedule(
 ) -> Schedule:
     """Cuts the queries of a batch into tiles and notes what each of them sees.
 
-    Takes O(L) time and memory on the device of the layout, and waits for the device three times,
-    to learn how many images, tiles and compact keys there are.
+    Takes O(L) time and memory on the device of the layout, and waits for the device once, to learn
+    how many tiles and compact keys there are, and whether there is padding.
 
     Args:
         layout: of all keys; the queries are its last `layout.tokens - query_start` tokens.
@@ -131,121 +132,105 @@ def build_schedule(
     if tile_rows < 16 or tile_rows & (tile_rows - 1):
         raise UsageError(f"tile_rows must be a power of two of at least 16, got {tile_rows}")
     builder = IntervalBuilder(layout, sinks, rule, query_start)
-    placement = _place_rows(layout, query_start, tile_rows)
-    numbers = torch.arange(layout.batch, device=layout.device, dtype=torch.int32)
-    positions = layout.positions[query_start:]
-    shared = [positions.expand_as(placement.where), builder.near, numbers[:, None]]
-    rows, near, prompts = placement.spread(shared, empty=-1)
-    prompts = prompts.amax(1)
-    compact, texts = _compact(builder, layout)
-    found = [builder.build(pattern) for pattern in Pattern]
-    columns = [getattr(each, name) for each in found for name in _COLUMNS]
-    spread = placement.spread(columns, empty=0).unflatten(0, (len(found), len(_COLUMNS)))
-    tiles = _tiles(spread, rows >= 0, texts[prompts.long()])
+    cut = _Cut.of(layout, query_start, tile_rows)
+    count, listed, plainly_causal = _learn(builder, cut, rule)
+    prompts, rows = cut.rows(count)
+    seen = builder.build(prompts, rows)
+    ranges = seen.ranges
+    least, most = ranges[..., 0], ranges.amax(-1)  # bounds only rise within a tile
+    tiles = torch.stack([*seen.lists, least[0], most[0], least[1], most[1]], -1)
     order = _longest_first(tiles)
+    table = seen.table.index_select(1, order)
+    low, high = table[:-2].split(len(Pattern))
     return Schedule(
-        prompts=prompts[order],
-        rows=rows[order],
-        low=spread[:, 0].index_select(1, order),
-        high=spread[:, 1].index_select(1, order),
-        near=near[order],
+        prompts=prompts[order].int(),
+        rows=table[-1],
+        low=low,
+        high=high,
+        near=table[-2],
         tiles=tiles.index_select(1, order),
-        compact=compact,
+        compact=builder.compact(listed),
         keys=layout.tokens,
         query_start=query_start,
         windowed=rule.window is not None,
+        plainly_causal=plainly_causal,
     )
 
 
 @dataclass(frozen=True)
-class _Placement:
-    """Where every query went: int64 [B, Q], tile * tile_rows + slot."""
+class _Cut:
+    """The queries of a batch in groups, and the groups cut into tiles.
 
-    where: Tensor
-    tiles: int
+    The queries of a prompt form groups that share no tile: padding, text, and each image. They are
+    listed group by group, which needs no more than marks: an entry for every prompt, class
+    (padding, text, image) and key, marked where the key is a query of that class.
+
+    Attributes:
+        layout: of all keys.
+        query_start: position of the first query.
+        tile_rows: queries of a tile.
+        counts: int32 [3BL + 1], how many entries before each are marked; lastly all.
+        tiles: int32 [3BL], how many tiles start up to each entry, itself included.
+    """
+
+    layout: PromptLayout
+    query_start: int
     tile_rows: int
+    counts: Tensor
+    tiles: Tensor
 
-    def spread(self, columns: Sequence[Tensor], empty: int) -> Tensor:
-        """Moves N columns of values, int32 that broadcast to [B, Q], into tiles: [N, T, R]."""
-        values = torch.stack([column.expand_as(self.where) for column in columns]).flatten(1)
-        slots = torch.full(
-            (len(columns), self.tiles * self.tile_rows),
-            empty,
-            dtype=torch.int32,
-            device=values.device,
-        )
-        slots[:, self.where.flatten()] = values
-        return slots.unflatten(1, (self.tiles, self.tile_rows))
+    @classmethod
+    def of(cls, layout: PromptLayout, query_start: int, tile_rows: int) -> _Cut:
+        """Cuts a batch; nothing waits for the device."""
+        in_image = layout.kind == TokenKind.IMAGE
+        padding = layout.kind == TokenKind.PADDING
+        marked = torch.stack([padding, ~(padding | in_image), in_image], 1)
+        if query_start:
+            marked[..., :query_start].zero_()
+        counts = count_before(marked)
+        rank = counts[:-1].view_as(marked)
+        rank = rank - rank[..., :1]
+        first = layout.first.clamp(min=query_start)
+        torch.sub(layout.positions, first, out=rank[:, 2])
+        starts = marked & (rank % tile_rows == 0)
+        tiles = starts.flatten().cumsum(0, dtype=torch.int32)
+        return cls(layout, query_start, tile_rows, counts, tiles)
+
+    def rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """Returns the prompt, int64 [T], and the queries, int32 [T, R], of each of all tiles."""
+        tokens, device = self.layout.tokens, self.layout.device
+        numbers = torch.arange(1, count + 2, device=device, dtype=torch.int32)
+        slots = torch.arange(self.tile_rows, device=device, dtype=torch.int32)
+        entries = torch.searchsorted(self.tiles, numbers)
+        starts = self.counts[entries]
+        places = starts[:-1, None] + slots
+        found = torch.searchsorted(self.counts[1:], places, right=True, out_int32=True)
+        rows = (found % tokens).masked_fill_(places >= starts[1:, None], -1)
+        return entries[:-1] // (3 * tokens), rows
 
 
-def _place_rows(layout: PromptLayout, query_start: int, tile_rows: int) -> _Placement:
-    """Gives every query its tile and slot.
+def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, int, bool]:
+    """Waits for the device, to learn all that the host must know.
 
-    The rows of a prompt form groups that share no tile: padding, text, and each image.
+    Returns:
+        The number of tiles, the length of the longest compact list, `Schedule.plainly_causal`.
     """
-    kind, image = layout.kind[:, query_start:], layout.image[:, query_start:].long()
-    if not kind.numel():
-        return _Placement(image, 0, tile_rows)
-    in_image = kind == TokenKind.IMAGE
-    padding = kind == TokenKind.PADDING
-    text = ~in_image & ~padding
-    images = int(image.max()) + 1  # waits for the device
-    group = torch.where(in_image, image + 2, text.long())
-    rank = torch.where(text, text.cumsum(1), padding.cumsum(1)) - 1
-    first = layout.first[:, query_start:].clamp(min=query_start)
-    rank = torch.where(in_image, layout.positions[query_start:] - first, rank)
-    sizes = torch.zeros(layout.batch, images + 2, dtype=torch.int64, device=layout.device)
-    sizes.scatter_add_(1, group, torch.ones_like(group))
-    tiles = (sizes + tile_rows - 1).div(tile_rows, rounding_mode="floor").flatten()
-    last = tiles.cumsum(0)
-    first_tile = (last - tiles).view_as(sizes).gather(1, group)
-    where = first_tile * tile_rows + rank
-    return _Placement(where, int(last[-1]), tile_rows)  # waits for the device
-
-
-def _compact(builder: IntervalBuilder, layout: PromptLayout) -> tuple[Tensor, Tensor]:
-    """Lists the positions of text and then of sinks: int64 [B, C]; and counts the texts: [B]."""
-    text, sink = builder.text, builder.sink
-    texts, sinks = text.sum(1, dtype=torch.int32), sink.sum(1, dtype=torch.int32)
-    length = int((texts + sinks).max()) if layout.batch else 0  # waits for the device
-    slot = torch.where(text, text.cumsum(1), texts[:, None] + sink.cumsum(1)) - 1
-    slot = torch.where(text | sink, slot, length)
-    real = (layout.kind != TokenKind.PADDING).to(torch.int8)
-    some_real = real.argmax(1, keepdim=True) if layout.tokens else slot.new_zeros(layout.batch, 1)
-    compact = some_real.expand(-1, length + 1).contiguous()
-    compact.scatter_(1, slot, layout.positions.long().expand_as(slot))
-    return compact[:, :length].contiguous(), texts
-
-
-def _tiles(spread: Tensor, used: Tensor, texts: Tensor) -> Tensor:
-    """Sums up what the rows of each tile see: int32 [P, T, 8], see `Schedule.tiles`.
-
-    Args:
-        spread: int32 [P, 6, T, R], the intervals of every row. A tile mixes no image rows with
-            others, so all of its rows see some of a list or none does.
-        used: bool [T, R], the slots that hold a row.
-        texts: int32 [T], how much text the prompt of each tile has.
-    """
-    huge = torch.iinfo(torch.int32).max
-    least = torch.where(used, spread, huge).amin(-1).unbind(1)
-    most = spread.amax(-1).unbind(1)
-    low, high, text_low, text_high, sink_low, sink_high = range(len(_COLUMNS))
-    columns = (
-        least[text_low],
-        most[text_high],
-        least[sink_low] + texts,
-        most[sink_high] + texts,
-        least[low],
-        most[low],
-        least[high],
-        most[high],
-    )
-    return torch.stack(columns, -1)
+    layout = cut.layout
+    if not layout.kind.numel():
+        return 0, 0, True
+    numbers = [cut.tiles[-1], builder.listed.amax(), layout.kind.amin()]
+    if rule.bidirectional:
+        ahead = layout.stop - layout.positions > 1
+        numbers.append(ahead[:, cut.query_start :].sum())
+    tiles, listed, least_kind, *looks_ahead = torch.stack(numbers).tolist()
+    windowed = rule.window is not None and rule.window < layout.tokens
+    padded = least_kind == TokenKind.PADDING
+    return tiles, listed, not (windowed or padded or any(looks_ahead))
 
 
 def _longest_first(tiles: Tensor) -> Tensor:
     """Orders tiles by the work they are: int64 [T]."""
-    range_sizes = (tiles[..., 7] - tiles[..., 4]).long()
+    range_sizes = tiles[..., 7] - tiles[..., 4]
     dense, sparse = range_sizes[Pattern.DENSE], range_sizes[Pattern.SINK]
-    never_shorter = (dense == sparse).long() * torch.iinfo(torch.int32).max
+    never_shorter = (dense == sparse) * torch.iinfo(torch.int32).max  # int64
     return (dense + never_shorter).sort(descending=True, stable=True).indices

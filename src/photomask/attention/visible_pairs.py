@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from photomask.attention.intervals import IntervalBuilder
@@ -34,4 +35,12 @@ def visible_pairs(
     Raises:
         UsageError: `query_start` is no position of the layout, or the window is empty.
     """
-    return IntervalBuilder(layout, sinks, rule, query_start).build(pattern).sizes.sum(1)
+    builder = IntervalBuilder(layout, sinks, rule, query_start)
+    batch, queries = layout.batch, layout.tokens - query_start
+    prompts = torch.arange(batch, device=layout.device).repeat_interleave(queries)
+    rows = layout.positions[query_start:].repeat(batch)
+    seen = builder.build(prompts, rows[:, None])  # every query is a group
+    low, high = seen.ranges[:, pattern, :, 0]
+    text_low, text_high, sink_low, sink_high = seen.lists[:, pattern]
+    sizes = (high - low) + (text_high - text_low) + (sink_high - sink_low)
+    return sizes.view(batch, queries).sum(1)
