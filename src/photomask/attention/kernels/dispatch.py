@@ -119,8 +119,7 @@ def run_kernels(
             if there are dense heads and they see plain causality.
     """
     dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
-    plainly_causal = getattr(schedule, "plainly_causal", False)
-    if heads.dense_calls and plainly_causal and query.numel():
+    if heads.dense_calls and schedule.plainly_causal and query.numel():
         dense_kernel = choose_dense(query, *known)
     if dense_kernel is not None and heads.all_in_one_dense_call:
         return dense_kernel(query, *known, scale)
