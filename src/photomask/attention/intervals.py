@@ -1,8 +1,9 @@
 """Which keys queries see, as three intervals: what schedules and counts are made of.
 
 A query sees one contiguous range of the sequence, and stretches of two lists: the text of its
-prompt, and the sinks that are not text, both in the order of the sequence. The lists stand one
-behind the other in the **compact** list of the prompt.
+prompt, and the sinks that are not text. They form the **compact** list of the prompt, the sinks
+from the last to the first, then the text from the first to the last: so that what comes before an
+image is one stretch around the middle, however much it is of both.
 
 On a GPU each operation costs its start, hardly its work. So all patterns are computed at once, and
 what the queries of a group have in common is looked up once for the group.
@@ -71,12 +72,11 @@ class IntervalBuilder:
         if rule.window is not None and rule.window < 1:
             raise UsageError(f"a window must hold at least one token, got {rule.window}")
         self._layout, self._sinks, self._rule = layout, sinks, rule
-        listed = torch.stack([layout.kind == TokenKind.TEXT, is_sink(layout, sinks)], 1)
+        text, sink = layout.kind == TokenKind.TEXT, is_sink(layout, sinks)
+        listed = torch.stack([sink.flip(1), text], 1)
         self.listed = listed.sum((1, 2), dtype=torch.int32)
         self._counts = count_before(listed)
-        places = self._counts[:-1].view_as(listed)
-        self._starts = places[:, :1, :1]
-        self._places = places - self._starts  # int32 [B, 2, L], of the next text, the next sink
+        self._starts = self._counts[: -1 : 2 * layout.tokens or 1]  # of the list of each prompt
 
     def compact(self, length: int) -> Tensor:
         """Writes out the compact lists.
@@ -85,14 +85,15 @@ class IntervalBuilder:
             length: of the longest of them.
 
         Returns:
-            int64 [B, length], positions of text, then of sinks, then of some real token.
+            int64 [B, length], positions of sinks, of text, and then of some real token.
         """
         layout = self._layout
         if not length:
             return torch.empty(layout.batch, 0, dtype=torch.int64, device=layout.device)
         places = layout.positions[:length]
-        found = torch.searchsorted(self._counts[1:], self._starts[:, 0] + places, right=True)
-        positions = found % layout.tokens
+        found = torch.searchsorted(self._counts[1:], self._starts[:, None] + places, right=True)
+        found = found % (2 * layout.tokens) - layout.tokens
+        positions = torch.where(found < 0, -1 - found, found)
         if layout.batch == 1:
             return positions
         some_real = layout.kind.argmax(1, keepdim=True)  # padding is the least kind
@@ -165,19 +166,23 @@ class IntervalBuilder:
 
     def _lists(self, groups: _Groups) -> Tensor:
         """Returns `Intervals.lists`: what comes before an image, in the window."""
-        nothing = self._places[groups.prompts, :, torch.zeros_like(groups.image_start)]
+        middle = groups.prompts * (2 * self._layout.tokens) + self._layout.tokens
         # Outside images the image starts at 0, so that nothing comes before it.
-        high = self._places[groups.prompts, :, groups.image_start]
-        low = nothing
+        before = groups.image_start
+        places = [middle, middle + before, middle - before]
         if self._rule.window is not None:
-            low = self._places[groups.prompts, :, groups.near[:, 0].long()].minimum(high)
-        text, sinks = zip(low.unbind(1), high.unbind(1), strict=True)
-        no_text, no_sinks = ((place, place) for place in nothing.unbind(1))
+            near = groups.near[:, 0].clamp(min=0).minimum(before)
+            places += [middle + near, middle - near]
+        found = self._counts[torch.stack(places)] - self._starts[groups.prompts]
+        nothing, text_to, sinks_from, *at_window = found.unbind(0)
+        text_from, sinks_to = at_window or (nothing, nothing)
+        text, sinks = (text_from, text_to), (sinks_from, sinks_to)
+        none = (nothing, nothing)
         stretches = {
             Pattern.SINK: (*text, *sinks),
-            Pattern.INTRA_IMAGE: (*text, *no_sinks),
+            Pattern.INTRA_IMAGE: (*text, *none),
             Pattern.INTRA_IMAGE_SINK: (*text, *sinks),
-            Pattern.DENSE: (*no_text, *no_sinks),
+            Pattern.DENSE: (*none, *none),
         }
         columns = [stretches[pattern][side] for side in range(4) for pattern in Pattern]
         return torch.stack(columns).unflatten(0, (4, len(Pattern)))

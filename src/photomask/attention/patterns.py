@@ -94,7 +94,9 @@ def is_sink(layout: PromptLayout, sinks: SinkRule) -> Tensor:
     """Marks the sinks that are not text, which is visible anyway: bool [B, L]."""
     in_image = layout.kind == TokenKind.IMAGE
     delimiter = (layout.kind == TokenKind.START) | (layout.kind == TokenKind.END)
-    chosen = (layout.ordinal < sinks.leading) | (layout.offset < sinks.per_image)
+    chosen = layout.ordinal < sinks.leading
+    if sinks.per_image:  # an operation on a GPU costs its start
+        chosen = chosen | (layout.offset < sinks.per_image)
     return delimiter | (in_image & chosen)
 
 

@@ -8,7 +8,7 @@ What a tile sees is an interval each of three things:
 
 - a contiguous range of the sequence: the own image, or everything before a text query;
 - the text of the prompt, gathered into a **compact** list;
-- the sinks that are not text, which stand behind the text in the same list.
+- the sinks that are not text, which stand before the text in the same list, in reverse.
 
 Scattered text and sinks therefore cost a kernel only the keys that they are.
 """
@@ -44,17 +44,18 @@ class Schedule:
             where its sliding window starts, 0 without a window; -1 where unused.
         tiles: int32 [P, T, 8], for each pattern and tile:
             (0, 1) the stretch of the compact list that holds text, from and to;
-            (2, 3) the stretch that holds sinks;
+            (2, 3) the stretch that holds sinks; without a window it ends where that of text starts;
             (4, 7) the range that at least one query sees;
             (5, 6) the range that every query sees; (6) may be less than (5).
-        compact: int64 [B, C], the positions in the compact list: text, then sinks, both in the
-            order of the sequence, then the position of some real token.
+        compact: int64 [B, C], the positions in the compact list: sinks from the last to the first,
+            then text from the first to the last, then the position of some real token.
         keys: number of keys, L.
         query_start: position of the first query.
         windowed: whether `near` cuts anything off.
         plainly_causal: whether a dense head sees, in every prompt, exactly the keys up to its own
             position: no window cuts any off, no image is seen in both directions, and there is no
             padding.
+        padded: whether there is padding.
     """
 
     prompts: Tensor
@@ -68,6 +69,7 @@ class Schedule:
     query_start: int
     windowed: bool
     plainly_causal: bool
+    padded: bool
 
     @property
     def batch(self) -> int:
@@ -133,7 +135,7 @@ def build_schedule(
         raise UsageError(f"tile_rows must be a power of two of at least 16, got {tile_rows}")
     builder = IntervalBuilder(layout, sinks, rule, query_start)
     cut = _Cut.of(layout, query_start, tile_rows)
-    count, listed, plainly_causal = _learn(builder, cut, rule)
+    count, listed, plainly_causal, padded = _learn(builder, cut, rule)
     prompts, rows = cut.rows(count)
     seen = builder.build(prompts, rows)
     ranges = seen.ranges
@@ -154,6 +156,7 @@ def build_schedule(
         query_start=query_start,
         windowed=rule.window is not None,
         plainly_causal=plainly_causal,
+        padded=padded,
     )
 
 
@@ -209,15 +212,18 @@ class _Cut:
         return entries[:-1] // (3 * tokens), rows
 
 
-def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, int, bool]:
+def _learn(
+    builder: IntervalBuilder, cut: _Cut, rule: DenseRule
+) -> tuple[int, int, bool, bool]:
     """Waits for the device, to learn all that the host must know.
 
     Returns:
-        The number of tiles, the length of the longest compact list, `Schedule.plainly_causal`.
+        The number of tiles, the length of the longest compact list, `Schedule.plainly_causal` and
+        `Schedule.padded`.
     """
     layout = cut.layout
     if not layout.kind.numel():
-        return 0, 0, True
+        return 0, 0, True, False
     numbers = [cut.tiles[-1], builder.listed.amax(), layout.kind.amin()]
     if rule.bidirectional:
         ahead = layout.stop - layout.positions > 1
@@ -225,7 +231,7 @@ def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, i
     tiles, listed, least_kind, *looks_ahead = torch.stack(numbers).tolist()
     windowed = rule.window is not None and rule.window < layout.tokens
     padded = least_kind == TokenKind.PADDING
-    return tiles, listed, not (windowed or padded or any(looks_ahead))
+    return tiles, listed, not (windowed or padded or any(looks_ahead)), padded
 
 
 def _longest_first(tiles: Tensor) -> Tensor:
