@@ -86,6 +86,11 @@ class Schedule:
         """Where the tensors are."""
         return self.rows.device
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Copies the compact list of each prompt: [B, G, K, D] to [B, G, C, D]."""
+        lists = [each.index_select(1, self.compact[row]) for row, each in enumerate(tensor)]
+        return torch.stack(lists) if len(lists) > 1 else lists[0][None]
+
     def expand(self, pattern: Pattern) -> Tensor:
         """Writes out the mask that the table stands for, in O(L²) memory: for tests and people.
 
@@ -212,9 +217,7 @@ class _Cut:
         return entries[:-1] // (3 * tokens), rows
 
 
-def _learn(
-    builder: IntervalBuilder, cut: _Cut, rule: DenseRule
-) -> tuple[int, int, bool, bool]:
+def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, int, bool, bool]:
     """Waits for the device, to learn all that the host must know.
 
     Returns:

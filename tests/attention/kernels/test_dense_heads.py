@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from photomask.attention.kernels.dense_heads import (
     flash4_takes,
     has_flash4,
 )
-from photomask.attention.kernels.heads import Remainder
 from photomask.attention.patterns import DenseRule, Pattern
 
 D, S, I, B = Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK  # noqa: E741
@@ -51,13 +51,23 @@ class StandIn:
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None
+    ) -> Tensor:
         self.calls.append((query, key, value))
         rows, keys = query.shape[2], key.shape[2]
         mask = torch.ones(rows, keys, dtype=torch.bool, device=query.device).tril(keys - rows)
-        return scaled_dot_product_attention(
+        result = scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
         )
+        return result if output is None else output.copy_(result)
+
+
+def attend(
+    case: Case, kernel: StandIn, output: Tensor, tensors: tuple[Tensor, ...] | None = None
+) -> None:
+    calls, tensors = case.heads.dense_calls, tensors or cut(case)
+    attend_dense(*tensors, calls, case.scale, kernel, output, nullcontext())
 
 
 def causal_case(mixture: str, **options) -> Case:
@@ -78,14 +88,12 @@ def shares_memory(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("remainder", Remainder)
 @pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("query_start", [0, 41])
-def test_calls_compute_their_heads_and_leave_the_others(mixture, query_start, remainder):
+def test_calls_compute_their_heads_and_leave_the_others(mixture, query_start):
     case = causal_case(mixture, query_start=query_start)
-    heads = LayerHeads.of(case.heads.patterns, case.heads.key_heads, "cpu", remainder)
-    output = torch.full_like(case.query, torch.nan)
-    attend_dense(*cut(case), heads.dense_calls, case.scale, StandIn(), output)
+    heads, output = case.heads, torch.full_like(case.query, torch.nan)
+    attend(case, StandIn(), output)
     left = heads.sparse.tolist()
     computed = [head for head in heads.every.tolist() if head not in left]
     assert output[:, left].isnan().all()
@@ -93,18 +101,13 @@ def test_calls_compute_their_heads_and_leave_the_others(mixture, query_start, re
     assert_close(dataclasses.replace(case, **part), output[:, computed])
 
 
-@pytest.mark.parametrize(
-    ("mixture", "calls"), [("even", 1), ("uneven", 2), ("one-sided", 1), ("28/4", 2), ("16/8", 1)]
-)
-def test_keys_are_copied_for_the_remainder_alone(mixture, calls):
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_nothing_is_copied(mixture):
     case, stand_in = causal_case(mixture), StandIn()
-    attend_dense(
-        *cut(case), case.heads.dense_calls, case.scale, stand_in, torch.empty_like(case.query)
-    )
-    assert len(stand_in.calls) == calls
-    _, key, value = stand_in.calls[0]
-    assert shares_memory(key, case.key)
-    assert shares_memory(value, case.value)
+    attend(case, stand_in, torch.empty_like(case.query))
+    assert len(stand_in.calls) == len(case.heads.dense_calls)
+    for given in stand_in.calls:
+        assert all(map(shares_memory, given, (case.query, case.key, case.value)))
 
 
 def test_strided_tensors_are_computed_in_their_strides():
@@ -112,10 +115,9 @@ def test_strided_tensors_are_computed_in_their_strides():
     tensors = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in cut(case)]
     output, strided = torch.empty_like(case.query), torch.empty_like(tensors[0])
     assert strided.stride() == tensors[0].stride() != output.stride()
-    calls = case.heads.dense_calls
-    attend_dense(*cut(case), calls, case.scale, StandIn(), output)
-    attend_dense(*tensors, calls, case.scale, StandIn(), strided)
-    computed = [head for call in calls for head in call.heads.numbers]
+    attend(case, StandIn(), output)
+    attend(case, StandIn(), strided, tuple(tensors))
+    computed = [head for head, pattern in enumerate(case.heads.patterns) if pattern is D]
     assert torch.equal(strided[:, computed], output[:, computed])
 
 
@@ -132,7 +134,7 @@ def run_stand_ins(case: Case, dense: StandIn | None) -> Tensor:
 def test_kernels_share_a_layer_out():
     case, dense = causal_case("uneven"), StandIn()
     output = run_stand_ins(case, dense)
-    assert len(dense.calls) == 2
+    assert len(dense.calls) == len(case.heads.dense_calls)
     for head, pattern in enumerate(UNEVEN):
         assert bool((output[:, head] == head).all()) == (pattern is not D)
 
@@ -199,7 +201,7 @@ def test_a_stand_in_and_triton_make_a_layer(mixture):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     case, stand_in = causal_case(mixture, dtype=torch.float16, device=device), StandIn()
     assert_close(case, run_with(stand_in, case, case.heads))
-    assert len(stand_in.calls) == 1
+    assert stand_in.calls
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -207,10 +209,8 @@ def test_a_stand_in_and_triton_make_a_layer(mixture):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("head_size", [64, 128])
 def test_mixed_layers_equal_the_literal_masks(kernel, mixture, dtype, head_size):
-    for remainder in Remainder:
-        case = causal_case(mixture, dtype=dtype, head_size=head_size, device="cuda")
-        heads = LayerHeads.of(case.heads.patterns, case.heads.key_heads, "cuda", remainder)
-        assert_close(dataclasses.replace(case, heads=heads), run_with(kernel, case, heads))
+    case = causal_case(mixture, dtype=dtype, head_size=head_size, device="cuda")
+    assert_close(case, run_with(kernel, case, case.heads))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -1,4 +1,4 @@
-"""Every head goes to one kernel, with as few copied keys as the plan allows."""
+"""Every head goes to one kernel, and what a dense kernel reads is a view."""
 
 import pytest
 import torch
@@ -6,76 +6,62 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from photomask.attention.kernels import LayerHeads
-from photomask.attention.kernels.heads import Remainder, Selection, route_heads
+from photomask.attention.kernels.heads import DenseCall, route_heads
 from photomask.attention.patterns import Pattern
 from photomask.errors import DataError
 
 D, S = Pattern.DENSE, Pattern.SINK
 GROUPS = st.integers(1, 8).flatmap(
     lambda group: st.lists(
-        st.lists(st.sampled_from(Pattern), min_size=group, max_size=group), min_size=1, max_size=8
+        st.lists(st.sampled_from([D, D, *Pattern]), min_size=group, max_size=group),
+        min_size=1,
+        max_size=8,
     )
 )
 
 
-@given(GROUPS, st.sampled_from(Remainder))
-def test_every_head_is_computed_once_with_the_keys_it_reads(groups, remainder):
-    patterns = [pattern for group in groups for pattern in group]
-    route = route_heads(patterns, len(groups), remainder)
-    computed = list(route.sparse)
-    for call in route.dense:
-        computed += call.heads
-        assert all(patterns[head] is Pattern.DENSE for head in call.heads)
-        shared, left = divmod(len(call.heads), len(call.key_heads))
-        assert left == 0
-        owners = [call.key_heads[place // shared] for place in range(len(call.heads))]
-        assert owners == [head // len(groups[0]) for head in call.heads]
-    assert sorted(computed) == list(range(len(patterns)))
-    assert list(route.sparse) == sorted(route.sparse)
-
-
 @given(GROUPS)
-def test_what_every_key_head_has_runs_without_copied_keys(groups):
-    """And the remainder goes where it was asked to."""
+def test_every_head_is_computed_once_with_the_keys_it_reads(groups):
     patterns = [pattern for group in groups for pattern in group]
-    shared = min(group.count(Pattern.DENSE) for group in groups)
-    dense, all_keys = patterns.count(Pattern.DENSE), tuple(range(len(groups)))
-    gathered = route_heads(patterns, len(groups), Remainder.GATHERED)
-    alone = route_heads(patterns, len(groups), Remainder.SPARSE)
-    for route in (gathered, alone):
-        assert bool(route.dense and route.dense[0].key_heads == all_keys) == bool(shared)
-    assert len(gathered.sparse) == len(patterns) - dense
-    assert len(alone.sparse) == len(patterns) - shared * len(groups)
-    assert len(alone.dense) <= 1
-    assert len(gathered.dense) <= 2
+    numbers, owners = range(len(patterns)), range(len(groups))
+    route = route_heads(patterns, len(groups))
+    computed = list(route.sparse)
+    assert all(patterns[head] is not Pattern.DENSE for head in computed)
+    for call in route.dense:
+        heads, keys = numbers[call.heads], owners[call.key_heads]
+        shared, left = divmod(len(heads), len(keys))
+        assert left == 0
+        read = [keys[place // shared] for place in range(len(heads))]
+        assert read == [head // len(groups[0]) for head in heads]
+        computed += heads
+    assert sorted(computed) == list(numbers)
+    sizes = [len(numbers[call.heads]) for call in route.dense]
+    assert sizes == sorted(sizes, reverse=True)
 
 
-def test_one_key_head_with_more_dense_heads_than_the_other():
-    patterns = [D, S, D, D, S, D, S, S]
-    first, second = route_heads(patterns, 2).dense
-    assert (first.heads, first.key_heads) == ((0, 5), (0, 1))
-    assert (second.heads, second.key_heads) == ((2, 3), (0,))
+@pytest.mark.parametrize(
+    ("group", "steps"),
+    [
+        ([D, S, S, D, S, S, D], [slice(0, 7, 3)]),
+        ([S, D, S, S, D, S, S], [slice(1, 5, 3)]),
+        ([S, S, D, S, S, S, S], [slice(2, 3, 1)]),
+        ([D, D, S, S, D, S, D], [slice(0, 2, 1), slice(4, 7, 2)]),
+    ],
+)
+def test_heads_at_equal_steps_are_one_call(group, steps):
+    route = route_heads([S] * 7 + group, 2)
+    moved = [slice(each.start + 7, each.stop + 7, each.step) for each in steps]
+    assert sorted(route.dense, key=lambda call: call.heads.start) == [
+        DenseCall(heads, slice(1, 2)) for heads in moved
+    ]
 
 
-def test_key_heads_repeat_no_more_often_than_an_even_share_needs():
-    patterns = [D, D, D, D, D, D, S, S, S, S, S, S]
-    (call,) = route_heads(patterns, 3).dense
-    assert (call.heads, call.key_heads) == ((0, 1, 2, 3, 4, 5), (0, 0, 1))
-
-
-@pytest.mark.parametrize("numbers", [(2, 3), (0,), (3, 1), (1, 1, 2)])
-def test_selected_heads_are_taken_and_put_in_order(numbers):
-    tensor = torch.randn(2, 4, 3, 5)
-    selection = Selection.of(numbers, tensor.device)
-    taken = selection.take(tensor)
-    assert torch.equal(taken, tensor[:, list(numbers)])
-    in_place = taken.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
-    assert in_place == (numbers in ((2, 3), (0,)))
-    output = torch.full_like(tensor, torch.nan)
-    selection.put(output, taken)
-    expected = torch.full_like(tensor, torch.nan)
-    expected[:, list(numbers)] = tensor[:, list(numbers)]
-    assert torch.equal(output.nan_to_num(9), expected.nan_to_num(9))
+def test_key_heads_of_dense_heads_alone_are_one_call():
+    route = route_heads([D, D, D, D, S, D], 3)
+    assert route.dense == (
+        DenseCall(slice(0, 4), slice(0, 2)),
+        DenseCall(slice(5, 6, 1), slice(2, 3)),
+    )
 
 
 def test_the_heads_of_a_layer_are_the_same_on_host_and_device():
@@ -86,9 +72,7 @@ def test_the_heads_of_a_layer_are_the_same_on_host_and_device():
     assert heads.every.tolist() == [0, 1, 2, 3]
     assert heads.sparse.tolist() == [1, 2]
     assert heads.every.dtype == heads.sparse.dtype == torch.int32
-    (call,) = heads.dense_calls
-    assert call.heads.index.tolist() == [0, 3]
-    assert call.key_heads.as_slice == slice(0, 2)
+    assert len(heads.dense_calls) == 2
     assert not heads.all_in_one_dense_call
 
 
@@ -96,7 +80,7 @@ def test_a_layer_of_dense_heads_is_one_call_without_copies():
     heads = LayerHeads.of([D] * 28, 4, "cpu")
     assert heads.all_in_one_dense_call
     (call,) = heads.dense_calls
-    assert (call.heads.as_slice, call.key_heads.as_slice) == (slice(0, 28), slice(0, 4))
+    assert call == DenseCall(slice(0, 28), slice(0, 4))
     assert not LayerHeads.of([S] * 28, 4, "cpu").dense_calls
 
 

@@ -10,7 +10,8 @@ Source: FlashAttention-4, `flash_attn.cute` of https://github.com/Dao-AILab/flas
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol
 
@@ -20,14 +21,20 @@ from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from photomask.attention.kernels.heads import DenseSelection
+from photomask.attention.kernels.heads import DenseCall
 
 
 class DenseKernel(Protocol):
     """Causal attention of Q queries that are the last of K keys."""
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D]."""
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None
+    ) -> Tensor:
+        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D].
+
+        Returns:
+            `output`, or a new tensor if it is None.
+        """
         ...
 
 
@@ -56,12 +63,13 @@ def attend_dense(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    calls: Sequence[DenseSelection],
+    calls: Sequence[DenseCall],
     scale: float,
     kernel: DenseKernel,
     output: Tensor,
+    aside: AbstractContextManager[object],
 ) -> None:
-    """Computes some heads by a dense kernel, call by call; copies what a call cannot read.
+    """Computes some heads by a dense kernel, call by call, on views of the tensors.
 
     Args:
         query: [B, H, Q, D].
@@ -71,25 +79,58 @@ def attend_dense(
         scale: factor of the scores.
         kernel: computes a call.
         output: [B, H, Q, D]; other heads stay as they are.
+        aside: every second call is launched in it, so that none waits for the last programs of the
+            one before.
     """
-    for call in calls:
-        tensors = (call.key_heads.take(key), call.key_heads.take(value))
-        call.heads.put(output, kernel(call.heads.take(query), *tensors, scale))
+    for number, call in enumerate(calls):
+        some, owners = call.heads, call.key_heads
+        with aside if number % 2 else nullcontext():
+            kernel(query[:, some], key[:, owners], value[:, owners], scale, output[:, some])
 
 
-def cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+@contextmanager
+def stream_aside(device: torch.device) -> Iterator[AbstractContextManager[object]]:
+    """Opens a second stream beside the current one of a device, and joins both at the end.
+
+    Yields:
+        A context, to be entered any number of times, whose launches go to the second stream; one
+        without effect where there are no streams.
+    """
+    if device.type != "cuda":
+        yield nullcontext()
+        return
+    current, second = torch.cuda.current_stream(device), _second_stream(device)
+    second.wait_stream(current)
+    try:
+        yield torch.cuda.stream(second)
+    finally:
+        current.wait_stream(second)
+
+
+@cache
+def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def cudnn(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None = None
+) -> Tensor:
     """Runs cuDNN through PyTorch; Q must be K."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return scaled_dot_product_attention(
+        result = scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=True
         )
+    return result if output is None else output.copy_(result)
 
 
-def flash4(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def flash4(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None = None
+) -> Tensor:
     """Runs FlashAttention-4, which aligns queries with the last key."""
     swapped = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    output, _ = _flash4()(*swapped, softmax_scale=scale, causal=True)
-    return output.transpose(1, 2)
+    out = None if output is None else output.transpose(1, 2)
+    result, *_ = _flash4()(*swapped, softmax_scale=scale, causal=True, out=out)
+    return result.transpose(1, 2)
 
 
 def flash4_takes(capability: tuple[int, int], dtype: torch.dtype, head_size: int) -> bool:
@@ -114,7 +155,12 @@ def has_flash4() -> bool:
 
 @cache
 def _flash4() -> Any:
-    """Imports FlashAttention-4, which takes seconds."""
-    from flash_attn.cute import flash_attn_func  # pyright: ignore[reportMissingImports]
+    """Imports FlashAttention-4, which takes seconds.
 
-    return flash_attn_func
+    Its public function cannot write into memory that is given; what it calls can.
+    """
+    from flash_attn.cute.interface import (  # pyright: ignore[reportMissingImports]
+        _flash_attn_fwd,
+    )
+
+    return _flash_attn_fwd

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from photomask.attention.kernels.arguments import check_arguments, check_kernel_arguments
-from photomask.attention.kernels.dense_heads import DenseKernel, attend_dense, choose_dense_kernel
+from photomask.attention.kernels.dense_heads import (
+    DenseKernel,
+    attend_dense,
+    choose_dense_kernel,
+    stream_aside,
+)
 from photomask.attention.kernels.heads import LayerHeads
 from photomask.attention.kernels.torch_prefill import torch_prefill
 from photomask.attention.schedule import Schedule
@@ -21,8 +26,9 @@ Executor = Literal["auto", "triton", "torch"]
 """Who computes a layer.
 
 - `auto`: the fastest there is. On a GPU dense heads go to a dense kernel where one takes them, the
-  others to the sparse kernel; on a processor everything to plain PyTorch.
-- `triton`: the Triton kernel alone computes every head.
+  others to a sparse kernel, that for Hopper where it takes them; on a processor everything to plain
+  PyTorch.
+- `triton`: the Triton kernel for all GPUs alone computes every head.
 - `torch`: plain PyTorch, wherever the tensors are; on a GPU slow, and it waits for the device.
 """
 
@@ -88,11 +94,37 @@ def prefill_attention(
     if choose_executor(executor, query.device) == "torch":
         return torch_prefill(query, key, value, schedule, heads.patterns, scale)
     check_kernel_arguments(query, key, value)
+    sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
+    if executor == "auto":
+        sparse_kernel = choose_sparse_kernel(query, key, value, schedule)
+        choose = choose_dense_kernel
+    with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
+        return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose)
+
+
+def choose_sparse_kernel(
+    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule
+) -> SparseKernel:
+    """Returns the fastest sparse kernel that takes tensors on a GPU.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, G, K, D].
+        value: [B, G, K, D].
+        schedule: of the prompts.
+    """
+    if torch.version.hip is None and torch.cuda.get_device_capability(query.device) == (9, 0):
+        from photomask.attention.kernels.hopper import hopper_prefill, hopper_takes
+
+        if hopper_takes(query, key, value, schedule):
+            return hopper_prefill
+    return _triton_kernel()
+
+
+def _triton_kernel() -> SparseKernel:
     from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
 
-    choose = choose_dense_kernel if executor == "auto" else _no_dense_kernel
-    with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
-        return run_kernels(query, key, value, schedule, heads, scale, triton_prefill, choose)
+    return triton_prefill
 
 
 def run_kernels(
@@ -121,13 +153,16 @@ def run_kernels(
     dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
     if heads.dense_calls and schedule.plainly_causal and query.numel():
         dense_kernel = choose_dense(query, *known)
-    if dense_kernel is not None and heads.all_in_one_dense_call:
-        return dense_kernel(query, *known, scale)
-    output, left = torch.empty_like(query), heads.every
-    if dense_kernel is not None:
-        attend_dense(query, *known, heads.dense_calls, scale, dense_kernel, output)
-        left = heads.sparse
-    sparse_kernel(query, key, value, schedule, heads.codes, left, scale, output)
+    if dense_kernel is None:
+        output = torch.empty_like(query)
+        sparse_kernel(query, key, value, schedule, heads.codes, heads.every, scale, output)
+        return output
+    if heads.all_in_one_dense_call:
+        return dense_kernel(query, *known, scale, None)
+    output = torch.empty_like(query)
+    with stream_aside(query.device) as aside:
+        attend_dense(query, *known, heads.dense_calls, scale, dense_kernel, output, aside)
+        sparse_kernel(query, key, value, schedule, heads.codes, heads.sparse, scale, output)
     return output
 
 

@@ -73,8 +73,8 @@ def triton_prefill(
         _Heads.of(query),
         _Heads.of(key),
         _Heads.of(value),
-        _Heads.of(_listed(key, compact)),
-        _Heads.of(_listed(value, compact)),
+        _Heads.of(schedule.gather(key)),
+        _Heads.of(schedule.gather(value)),
         _Heads.of(output),
         _Table(*(getattr(schedule, name) for name in _Table._fields)),
         codes,
@@ -146,12 +146,6 @@ def _shared_bytes(device: torch.device) -> int:
     properties = torch.cuda.get_device_properties(device)
     usual = properties.shared_memory_per_block
     return getattr(properties, "shared_memory_per_block_optin", usual)
-
-
-def _listed(tensor: Tensor, compact: Tensor) -> Tensor:
-    """Gathers the compact list of each prompt: [B, G, K, D] to [B, G, C, D]."""
-    prompts = [tensor[row].index_select(1, places) for row, places in enumerate(compact)]
-    return torch.stack(prompts) if len(prompts) > 1 else prompts[0][None]
 
 
 @triton.jit

@@ -1,0 +1,5 @@
+"""The sparse kernel for Hopper; importing it imports Triton."""
+
+from photomask.attention.kernels.hopper.prefill import hopper_prefill, hopper_takes
+
+__all__ = ["hopper_prefill", "hopper_takes"]
