@@ -1,7 +1,12 @@
-"""Times that can be compared: everyone is called in turn, so that all see the same clocks."""
+"""Times that can be compared: everyone is called in turn, on a GPU that everyone finds busy.
+
+At its power limit a GPU lowers its clock. Who is called after a pause, or after something light,
+finds a higher one: so each is called untimed first, and nobody is the first of every round.
+"""
 
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -12,6 +17,8 @@ Key = TypeVar("Key", bound=Hashable)
 ROUNDS = 5
 MOST_CALLS = 25
 """Calls of one thing in a round."""
+SETTLE = 40
+"""Milliseconds of untimed calls before those of a round."""
 
 
 class Deadline:
@@ -41,17 +48,21 @@ def time_together(
         device: that the calls compute on.
 
     Returns:
-        Milliseconds of every call.
+        Milliseconds of every timed call.
     """
     times = {key: _time(call, 1, device) for key, call in calls.items()}
     counts = {
         key: min(max(round(milliseconds / max(once, 1e-3) / ROUNDS), 1), MOST_CALLS)
         for key, (once,) in times.items()
     }
-    for _ in range(ROUNDS - 1):
-        for key, call in calls.items():
-            times[key] += _time(call, counts[key], device)
-    return times
+    names = list(calls)
+    for number in range(ROUNDS):
+        first = number * len(names) // ROUNDS
+        for key in names[first:] + names[:first]:
+            once = statistics.median(times[key])
+            _time(calls[key], min(round(SETTLE / max(once, 1e-3)), MOST_CALLS), device)
+            times[key] += _time(calls[key], counts[key], device)
+    return {key: found[1:] for key, found in times.items()}
 
 
 def _time(call: Callable[[], object], count: int, device: torch.device) -> list[float]:

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from photomask.attention.kernels import LayerHeads, prefill_attention
+from photomask.attention.kernels.dispatch import choose_sparse_kernel
 from photomask.attention.layout import TokenKind
 from photomask.attention.patterns import DenseRule, Pattern, is_sink
 from photomask.attention.schedule import build_schedule
@@ -91,9 +92,7 @@ def make_ours(
 
 
 def make_sparse_alone(layer: Layer, prompt: Prompt, patterns: Sequence[Pattern]) -> Call:
-    """Prepares the Triton kernel on the heads that are not dense; other heads are not computed."""
-    from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
-
+    """Prepares the sparse kernel on the heads that are not dense; other heads are not computed."""
     schedule = build_schedule(prompt.layout, prompt.sinks, prompt.rule)
     codes = LayerHeads.of(patterns, layer.shape.key_heads, layer.device).codes
     sparse = [head for head, pattern in enumerate(patterns) if pattern is not Pattern.DENSE]
@@ -101,8 +100,10 @@ def make_sparse_alone(layer: Layer, prompt: Prompt, patterns: Sequence[Pattern])
     output = torch.zeros_like(layer.query)
     tensors, scale = (layer.query, layer.key, layer.value), layer.shape.scale
 
+    kernel = choose_sparse_kernel(*tensors, schedule)
+
     def call() -> Tensor:
-        triton_prefill(*tensors, schedule, codes, heads, scale, output)
+        kernel(*tensors, schedule, codes, heads, scale, output)
         return output
 
     return call
