@@ -67,10 +67,7 @@ class IntervalBuilder:
         Raises:
             UsageError: `query_start` is no position of the layout, or the window is empty.
         """
-        if not 0 <= query_start <= layout.tokens:
-            raise UsageError(f"query_start must be in 0 … {layout.tokens}, got {query_start}")
-        if rule.window is not None and rule.window < 1:
-            raise UsageError(f"a window must hold at least one token, got {rule.window}")
+        check_queries(layout, rule, query_start)
         self._layout, self._sinks, self._rule = layout, sinks, rule
         text, sink = layout.kind == TokenKind.TEXT, is_sink(layout, sinks)
         listed = torch.stack([sink.flip(1), text], 1)
@@ -226,3 +223,11 @@ def count_before(marked: Tensor) -> Tensor:
     counts = torch.zeros(marked.numel() + 1, dtype=torch.int32, device=marked.device)
     torch.cumsum(marked.flatten(), 0, dtype=torch.int32, out=counts[1:])
     return counts
+
+
+def check_queries(layout: PromptLayout, rule: DenseRule, query_start: int) -> None:
+    """Raises `UsageError` unless the position is one of the layout and the window holds a token."""
+    if not 0 <= query_start <= layout.tokens:
+        raise UsageError(f"query_start must be in 0 … {layout.tokens}, got {query_start}")
+    if rule.window is not None and rule.window < 1:
+        raise UsageError(f"a window must hold at least one token, got {rule.window}")

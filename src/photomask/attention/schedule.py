@@ -15,14 +15,17 @@ Scattered text and sinks therefore cost a kernel only the keys that they are.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from photomask.attention.intervals import IntervalBuilder, count_before
-from photomask.attention.layout import PromptLayout, TokenKind
+from photomask.attention.layout import PromptLayout
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
+from photomask.attention.tables import Tables, torch_tables
 from photomask.errors import UsageError
 
 TILE_ROWS = 128
@@ -122,8 +125,9 @@ def build_schedule(
 ) -> Schedule:
     """Cuts the queries of a batch into tiles and notes what each of them sees.
 
-    Takes O(L) time and memory on the device of the layout, and waits for the device once, to learn
-    how many tiles and compact keys there are, and whether there is padding.
+    Takes O(L) time and memory on the device of the layout, and waits for the device once. A GPU is
+    sooner done than the host can start what it does, so there Triton computes the tables, if it is
+    installed, and elsewhere PyTorch; the tables are the same.
 
     Args:
         layout: of all keys; the queries are its last `layout.tokens - query_start` tokens.
@@ -138,108 +142,52 @@ def build_schedule(
     """
     if tile_rows < 16 or tile_rows & (tile_rows - 1):
         raise UsageError(f"tile_rows must be a power of two of at least 16, got {tile_rows}")
-    builder = IntervalBuilder(layout, sinks, rule, query_start)
-    cut = _Cut.of(layout, query_start, tile_rows)
-    count, listed, plainly_causal, padded = _learn(builder, cut, rule)
-    prompts, rows = cut.rows(count)
-    seen = builder.build(prompts, rows)
-    ranges = seen.ranges
-    least, most = ranges[..., 0], ranges.amax(-1)  # bounds only rise within a tile
-    tiles = torch.stack([*seen.lists, least[0], most[0], least[1], most[1]], -1)
-    order = _longest_first(tiles)
-    table = seen.table.index_select(1, order)
+    compute = _choose(layout.device)
+    return _put_in_order(
+        compute(layout, sinks, rule, query_start, tile_rows), layout, rule, query_start
+    )
+
+
+@cache
+def _choose(device: torch.device) -> Callable[..., Tables]:
+    """Returns who computes tables on a device: Triton on the GPUs it compiles for."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return torch_tables
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return torch_tables
+    from photomask.attention.triton_tables import triton_tables  # optional, and slow
+
+    return triton_tables
+
+
+def _put_in_order(
+    tables: Tables, layout: PromptLayout, rule: DenseRule, query_start: int
+) -> Schedule:
+    """Makes a schedule, its tiles longest first."""
+    order = _longest_first(tables.tiles)
+    table = tables.table.index_select(1, order)
     low, high = table[:-2].split(len(Pattern))
+    windowed = rule.window is not None and rule.window < layout.tokens
     return Schedule(
-        prompts=prompts[order].int(),
+        prompts=tables.prompts.index_select(0, order),
         rows=table[-1],
         low=low,
         high=high,
         near=table[-2],
-        tiles=tiles.index_select(1, order),
-        compact=builder.compact(listed),
+        tiles=tables.tiles.index_select(1, order),
+        compact=tables.compact,
         keys=layout.tokens,
         query_start=query_start,
         windowed=rule.window is not None,
-        plainly_causal=plainly_causal,
-        padded=padded,
+        plainly_causal=not (windowed or tables.padded or tables.looks_ahead),
+        padded=tables.padded,
     )
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """The queries of a batch in groups, and the groups cut into tiles.
-
-    The queries of a prompt form groups that share no tile: padding, text, and each image. They are
-    listed group by group, which needs no more than marks: an entry for every prompt, class
-    (padding, text, image) and key, marked where the key is a query of that class.
-
-    Attributes:
-        layout: of all keys.
-        query_start: position of the first query.
-        tile_rows: queries of a tile.
-        counts: int32 [3BL + 1], how many entries before each are marked; lastly all.
-        tiles: int32 [3BL], how many tiles start up to each entry, itself included.
-    """
-
-    layout: PromptLayout
-    query_start: int
-    tile_rows: int
-    counts: Tensor
-    tiles: Tensor
-
-    @classmethod
-    def of(cls, layout: PromptLayout, query_start: int, tile_rows: int) -> _Cut:
-        """Cuts a batch; nothing waits for the device."""
-        in_image = layout.kind == TokenKind.IMAGE
-        padding = layout.kind == TokenKind.PADDING
-        marked = torch.stack([padding, ~(padding | in_image), in_image], 1)
-        if query_start:
-            marked[..., :query_start].zero_()
-        counts = count_before(marked)
-        rank = counts[:-1].view_as(marked)
-        rank = rank - rank[..., :1]
-        first = layout.first.clamp(min=query_start)
-        torch.sub(layout.positions, first, out=rank[:, 2])
-        starts = marked & (rank % tile_rows == 0)
-        tiles = starts.flatten().cumsum(0, dtype=torch.int32)
-        return cls(layout, query_start, tile_rows, counts, tiles)
-
-    def rows(self, count: int) -> tuple[Tensor, Tensor]:
-        """Returns the prompt, int64 [T], and the queries, int32 [T, R], of each of all tiles."""
-        tokens, device = self.layout.tokens, self.layout.device
-        numbers = torch.arange(1, count + 2, device=device, dtype=torch.int32)
-        slots = torch.arange(self.tile_rows, device=device, dtype=torch.int32)
-        entries = torch.searchsorted(self.tiles, numbers)
-        starts = self.counts[entries]
-        places = starts[:-1, None] + slots
-        found = torch.searchsorted(self.counts[1:], places, right=True, out_int32=True)
-        rows = (found % tokens).masked_fill_(places >= starts[1:, None], -1)
-        return entries[:-1] // (3 * tokens), rows
-
-
-def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, int, bool, bool]:
-    """Waits for the device, to learn all that the host must know.
-
-    Returns:
-        The number of tiles, the length of the longest compact list, `Schedule.plainly_causal` and
-        `Schedule.padded`.
-    """
-    layout = cut.layout
-    if not layout.kind.numel():
-        return 0, 0, True, False
-    numbers = [cut.tiles[-1], builder.listed.amax(), layout.kind.amin()]
-    if rule.bidirectional:
-        ahead = layout.stop - layout.positions > 1
-        numbers.append(ahead[:, cut.query_start :].sum())
-    tiles, listed, least_kind, *looks_ahead = torch.stack(numbers).tolist()
-    windowed = rule.window is not None and rule.window < layout.tokens
-    padded = least_kind == TokenKind.PADDING
-    return tiles, listed, not (windowed or padded or any(looks_ahead)), padded
 
 
 def _longest_first(tiles: Tensor) -> Tensor:
     """Orders tiles by the work they are: int64 [T]."""
     range_sizes = tiles[..., 7] - tiles[..., 4]
     dense, sparse = range_sizes[Pattern.DENSE], range_sizes[Pattern.SINK]
-    never_shorter = (dense == sparse) * torch.iinfo(torch.int32).max  # int64
-    return (dense + never_shorter).sort(descending=True, stable=True).indices
+    beyond_any = 1 << 30
+    key = torch.add(dense, dense == sparse, alpha=beyond_any)  # those that no pattern shortens
+    return key.sort(descending=True, stable=True).indices

@@ -129,6 +129,9 @@ def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high,
     [64, KEYS], are those of block n, not divided by their sum; `b_result`, float32 [64, SIZE], is
     that of the blocks before n; `b_max`, [64], the largest score so far in units of `scale`;
     `b_sum`, [64, 4], what each of the four threads of a row added up so far.
+
+    Where only two stages fit, their memory is given back as soon as it was read. Where there are
+    more, it is given back a step later, at the one moment when the warps wait for each other anyway.
     """
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     RESULT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, SIZE, 16])
@@ -147,11 +150,14 @@ def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high,
     b_shrink = gl.exp2(b_max - b_new_max)
     b_part = _sum_of_thread(b_weights, KEYS)
     b_sum *= gl.convert_layout(b_shrink, gl.SliceLayout(1, b_part.type.layout))[:, None]
-    mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
+    if STAGES > 2:
+        mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
     # Waiting for what comes next also keeps the assembler from moving the softmax behind the wait
     # for the product that it shall run beside.
     mbarrier.wait(work.full.index((pair + 2) % STAGES), ((pair + 2) // STAGES) & 1)
     b_result, b_left = warpgroup_mma_wait(0, deps=[result, b_left])
+    if STAGES == 2:
+        mbarrier.arrive(work.empty.index(stage), count=1)
     b_result *= gl.convert_layout(b_shrink, gl.SliceLayout(1, RESULT))[:, None]
     return b_weights, b_result, b_new_max, b_sum + b_part
 
@@ -174,6 +180,8 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
     b_keys = work.key_blocks.index(pair % STAGES).reshape([KEYS, SIZE]).permute((1, 0))
     b_zeros = gl.zeros([64, KEYS], gl.float32, SCORES)
     b_scores = warpgroup_mma(b_query, b_keys, b_zeros, use_acc=False)
+    if STAGES == 2:
+        mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
     place = gl.where(before > 0, first, behind_from)
     b_from = gl.where(masked > 0, b_low - place, 0)
     b_to = gl.where(masked > 0, b_high - place, tail)
@@ -187,7 +195,7 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
     blocks = pick(b_numbers, BLOCKS)
     idle = pick(b_numbers, USED) <= 64 * HALF
     for _ in range(1, gl.where(idle, blocks, 1)):  # blocks for the rows of the other half alone
-        mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
+        mbarrier.arrive(work.empty.index((pair + (STAGES == 2)) % STAGES), count=1)
         mbarrier.wait(work.full.index((pair + 2) % STAGES), ((pair + 2) // STAGES) & 1)
         pair += 1
     for block in range(1, gl.where(idle, 1, with_tail)):
@@ -208,7 +216,8 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
     b_left = gl.convert_layout(b_weights.to(b_query.dtype), gl.DotOperandLayout(0, RESULT, 2))
     b_values = work.value_blocks.index((pair + 1) % STAGES).reshape([KEYS, SIZE])
     result = warpgroup_mma(b_left, b_values, b_result, is_async=True)
-    mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
+    if STAGES > 2:
+        mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
     return result, b_left, b_sum, pair + 1
 
 
@@ -239,8 +248,9 @@ def consume(HALF: gl.constexpr, query, output, table, query_start, scale, work,
         memory.store(b_result.to(memory.dtype))
         b_rows, b_used = _rows(table, b_numbers, query_start, HALF, LAYOUT)
         p_output = _tile_of(output, b_numbers, b_rows, SIZE, LAYOUT)
-        gl.store(p_output, memory.load(LAYOUT), b_used[:, None])
+        b_output = memory.load(LAYOUT)
         memory.store(b_query)
-        fence_async_shared()
+        fence_async_shared()  # it would wait for what is stored before it
+        gl.store(p_output, b_output, b_used[:, None])
         b_numbers = b_next
         turn += 1

@@ -117,7 +117,7 @@ def produce(query, blocks, table, codes, heads, taken, tiles, chosen, query_star
     v_place = 0
     v_listed = item < 0
     while item < items:
-        following = gl.atomic_add(taken, 1) + gl.num_programs(0)
+        following = gl.atomic_add(taken, 1, sem="relaxed") + gl.num_programs(0)
         b_numbers, prompt, head, list_from, list_whole, range_from = _describe(
             query, table, codes, heads, item, tiles, chosen, query_start, SIZE, KEYS
         )
