@@ -131,7 +131,7 @@ def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high,
     `b_sum`, [64, 4], what each of the four threads of a row added up so far.
 
     Where only two stages fit, their memory is given back as soon as it was read. Where there are
-    more, it is given back a step later, at the one moment when the warps wait for each other anyway.
+    more, it is given back a step later, when the warps wait for each other anyway.
     """
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     RESULT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, SIZE, 16])
