@@ -14,10 +14,11 @@ equal, bit for bit, for every rule.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from photomask.attention.intervals import check_queries
 from photomask.attention.layout import PromptLayout, TokenKind
@@ -53,7 +54,10 @@ _LISTED = 512  # compact keys of a program of `_tabulate`
 def triton_tables(
     layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int, tile_rows: int
 ) -> Tables:
-    """Equals `torch_tables`, and waits for the device once, too."""
+    """Computes what `torch_tables` does, of any layout and rule; waits for the device once, too.
+
+    Runs on a GPU, or on the CPU where Triton's interpreter was chosen.
+    """
     check_queries(layout, rule, query_start)
     if not layout.kind.numel():
         return torch_tables(layout, sinks, rule, query_start, tile_rows)
@@ -65,25 +69,25 @@ def _compute(
     layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int, tile_rows: int
 ) -> Tables:
     batch, tokens, device = layout.batch, layout.tokens, layout.device
-    layout_fields = (layout.kind, layout.first, layout.stop, layout.ordinal)
-    fields = [field.contiguous() for field in layout_fields]
-    planes = _PLANES.value
-    marks = torch.empty(batch * planes * tokens + 1, dtype=torch.int32, device=device)
+    fields = (layout.kind, layout.first, layout.stop, layout.ordinal)
+    fields = [field.contiguous() for field in fields]
+    planes, integers = _PLANES.value, {"dtype": torch.int32, "device": device}
+    marks = torch.empty(batch * planes * tokens + 1, **integers)
     _mark[(triton.cdiv(tokens, _MARKED), batch)](
         *fields, marks, tokens, query_start, sinks.leading, sinks.per_image,
         TILE_ROWS=tile_rows, BLOCK=_MARKED,
     )  # fmt: skip
     counts = marks.cumsum(0, dtype=torch.int32)
     ends = counts[::tokens].tolist()  # waits for the device
-    sizes = [stop - start for start, stop in zip(ends, ends[1:], strict=False)]
+    sizes = [stop - start for start, stop in pairwise(ends)]
     prompts = [sizes[first : first + planes] for first in range(0, len(sizes), planes)]
     tiles = [_count_tiles(prompt, tile_rows) for prompt in prompts]
     length = max(prompt[_SINKS.value] + prompt[_TEXT.value] for prompt in prompts)
     some_real = layout.kind.argmax(1) if batch > 1 else counts  # no list of one prompt is short
     tables = Tables(
-        prompts=marks.new_empty(sum(tiles)),
-        table=marks.new_empty(2 * len(Pattern) + 2, sum(tiles), tile_rows),
-        tiles=marks.new_empty(len(Pattern), sum(tiles), 8),
+        prompts=torch.empty(sum(tiles), **integers),
+        table=torch.empty(2 * len(Pattern) + 2, sum(tiles), tile_rows, **integers),
+        tiles=torch.empty(len(Pattern), sum(tiles), 8, **integers),
         compact=torch.empty(batch, length, dtype=torch.int64, device=device),
         looks_ahead=rule.bidirectional and any(prompt[_LOOKS_AHEAD.value] for prompt in prompts),
         padded=any(prompt[_PADDING.value] for prompt in prompts),
