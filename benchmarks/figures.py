@@ -213,13 +213,18 @@ def _prefill_grid(points: Sequence[Point], columns: Sequence[str]) -> Table:
     if not found:
         return []
     cells = {(_name(point), column): _prefill_cell(point) for point, column in found}
-    found.sort(key=lambda pair: (pair[0].is_plan, "Flex" in pair[0].name))
+    found.sort(key=lambda pair: _place(pair[0]))
     heads = dict.fromkeys(columns)
     lines = [
         (name, *(cells.get((name, column), "–") for column in heads))
         for name in dict.fromkeys(_name(point) for point, _ in found)
     ]
     return [(f"{found[-1][0].note}; {PREFILL_CELLS}", *heads), *lines]
+
+
+def _place(point: Point) -> tuple[bool, bool, int]:
+    """Sorts peers before plans, and plans by their dense heads."""
+    return point.is_plan, "Flex" in point.name, point.percent if point.is_plan else 0
 
 
 def _name(point: Point) -> str:
