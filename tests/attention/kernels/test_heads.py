@@ -52,15 +52,21 @@ def test_heads_at_equal_steps_are_one_call(group, steps):
     route = route_heads([S] * 7 + group, 2)
     moved = [slice(each.start + 7, each.stop + 7, each.step) for each in steps]
     assert sorted(route.dense, key=lambda call: call.heads.start) == [
-        DenseCall(heads, slice(1, 2)) for heads in moved
+        DenseCall(heads, slice(1, 2, 1)) for heads in moved
     ]
+
+
+def test_heads_that_each_read_another_key_head_are_one_call():
+    assert route_heads([D, S, D, S, D, S], 6).dense == (DenseCall(slice(0, 5, 2), slice(0, 5, 2)),)
+    assert route_heads([S, D] * 8, 8).dense == (DenseCall(slice(1, 16, 2), slice(0, 8, 1)),)
+    assert route_heads([D] * 6, 6).dense == (DenseCall(slice(0, 6, 1), slice(0, 6, 1)),)
 
 
 def test_key_heads_of_dense_heads_alone_are_one_call():
     route = route_heads([D, D, D, D, S, D], 3)
     assert route.dense == (
         DenseCall(slice(0, 4), slice(0, 2)),
-        DenseCall(slice(5, 6, 1), slice(2, 3)),
+        DenseCall(slice(5, 6, 1), slice(2, 3, 1)),
     )
 
 

@@ -46,52 +46,57 @@ class Route:
 def route_heads(patterns: Sequence[Pattern], key_heads: int) -> Route:
     """Decides which kernel computes which head.
 
-    Neighbouring key heads all of whose heads are dense make one call. Of another key head, the
-    dense heads that stand at equal steps make a call.
+    Neighbouring key heads all of whose heads are dense make one call. Of the other dense heads,
+    those at equal steps make a call if they read one key head, or each another.
 
     Args:
         patterns: of the H heads.
         key_heads: G, which divides H; head h reads the keys of h // (H / G).
     """
     group = len(patterns) // key_heads
-    calls: list[DenseCall] = []
-    whole = 0  # key heads before this one, all of whose heads are dense
-    for owner in range(key_heads + 1):
-        members = range(owner * group, (owner + 1) * group) if owner < key_heads else range(0)
-        dense = [head for head in members if patterns[head] is Pattern.DENSE]
-        if len(dense) == group:
-            whole += 1
-            continue
-        if whole:
-            first = owner - whole
-            calls.append(DenseCall(slice(first * group, owner * group), slice(first, owner)))
-            whole = 0
-        calls += [DenseCall(heads, slice(owner, owner + 1)) for heads in _equal_steps(dense)]
-    calls.sort(key=lambda call: -len(range(len(patterns))[call.heads]))
     sparse = [head for head, pattern in enumerate(patterns) if pattern is not Pattern.DENSE]
+    used = {head // group for head in sparse}
+    whole = [owner for owner in range(key_heads) if owner not in used and group > 1]
+    calls = []
+    for run in _neighbours(whole):
+        calls.append(DenseCall(slice(run.start * group, run.stop * group), run))
+    dense = [head for head in range(len(patterns)) if patterns[head] is Pattern.DENSE]
+    calls += _equal_steps([head for head in dense if head // group not in whole], group)
+    calls.sort(key=lambda call: -len(range(len(patterns))[call.heads]))
     return Route(tuple(calls), tuple(sparse))
 
 
-def _equal_steps(numbers: Sequence[int]) -> list[slice]:
-    """Cuts ascending numbers into slices, the longest first."""
-    left, slices = list(numbers), []
+def _neighbours(numbers: Sequence[int]) -> list[slice]:
+    """Cuts ascending numbers where one is left out."""
+    runs: list[slice] = []
+    for number in numbers:
+        if runs and runs[-1].stop == number:
+            runs[-1] = slice(runs[-1].start, number + 1)
+        else:
+            runs.append(slice(number, number + 1))
+    return runs
+
+
+def _equal_steps(heads: Sequence[int], group: int) -> list[DenseCall]:
+    """Cuts heads into calls, each the longest that is left; one key head wins over several."""
+    left, calls = list(heads), []
     while left:
-        steps = range(1, left[-1] - left[0] + 1) or [1]
-        longest = max(
-            (_reach(left, first, step) for first in left for step in steps),
-            key=lambda found: len(range(found.start, found.stop, found.step)),
-        )
-        slices.append(longest)
-        left = [n for n in left if n not in range(longest.start, longest.stop, longest.step)]
-    return slices
-
-
-def _reach(numbers: Sequence[int], first: int, step: int) -> slice:
-    """Returns how far one gets from a number by equal steps."""
-    last = first
-    while last + step in numbers:
-        last += step
-    return slice(first, last + 1, step if last > first else 1)
+        found, known = [], set(left)
+        for first in left:
+            for step in range(1, left[-1] - first + 1) or [1]:
+                run = [first]
+                across = step % group == 0
+                while (head := run[-1] + step) in known:
+                    if not across and head // group != first // group:
+                        break
+                    run.append(head)
+                found.append((len(run), not across, -step, run))
+        *_, run = max(found, key=lambda each: each[:3])
+        step = run[1] - run[0] if len(run) > 1 else 1
+        owners = slice(run[0] // group, run[-1] // group + 1, max(step // group, 1))
+        calls.append(DenseCall(slice(run[0], run[-1] + 1, step), owners))
+        left = [head for head in left if head not in run]
+    return calls
 
 
 @dataclass(frozen=True, eq=False)
