@@ -94,10 +94,11 @@ def prefill_attention(
     if choose_executor(executor, query.device) == "torch":
         return torch_prefill(query, key, value, schedule, heads.patterns, scale)
     check_kernel_arguments(query, key, value)
-    sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     if executor == "auto":
         sparse_kernel = choose_sparse_kernel(query, key, value, schedule)
         choose = choose_dense_kernel
+    else:
+        sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
         return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose)
 

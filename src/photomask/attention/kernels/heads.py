@@ -57,10 +57,10 @@ def route_heads(patterns: Sequence[Pattern], key_heads: int) -> Route:
     sparse = [head for head, pattern in enumerate(patterns) if pattern is not Pattern.DENSE]
     used = {head // group for head in sparse}
     whole = [owner for owner in range(key_heads) if owner not in used and group > 1]
-    calls = []
-    for run in _neighbours(whole):
-        calls.append(DenseCall(slice(run.start * group, run.stop * group), run))
-    dense = [head for head in range(len(patterns)) if patterns[head] is Pattern.DENSE]
+    calls = [
+        DenseCall(slice(run.start * group, run.stop * group), run) for run in _neighbours(whole)
+    ]
+    dense = [head for head, pattern in enumerate(patterns) if pattern is Pattern.DENSE]
     calls += _equal_steps([head for head in dense if head // group not in whole], group)
     calls.sort(key=lambda call: -len(range(len(patterns))[call.heads]))
     return Route(tuple(calls), tuple(sparse))

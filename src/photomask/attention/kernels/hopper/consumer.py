@@ -105,6 +105,16 @@ def _mask(b_scores, b_low, b_high, KEYS: gl.constexpr):
 
 
 @gluon.jit
+def _bounds(b_numbers, b_low, b_high, block, KEYS: gl.constexpr):
+    """Returns from and to which column of a block with a mask each row sees, [64]."""
+    in_range = block < pick(b_numbers, MASKED)  # else it is the tail of the list
+    is_before = block < pick(b_numbers, BEFORE)
+    place = gl.where(is_before, pick(b_numbers, FIRST), pick(b_numbers, BEHIND_FROM)) + block * KEYS
+    tail = pick(b_numbers, TAIL)
+    return gl.where(in_range, b_low - place, 0), gl.where(in_range, b_high - place, tail)
+
+
+@gluon.jit
 def _row_max(b_scores, KEYS: gl.constexpr):
     """Takes the largest of each row as a tree, so that no comparison of a thread waits for long."""
     b_largest = gl.max(b_scores.reshape([64, 4, KEYS // 32, 4, 2]), 4)
@@ -172,26 +182,19 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
     b_slots += gl.arange(0, 64, gl.SliceLayout(1, SCORES))
     b_low = gl.load(table.low + b_slots)
     b_high = gl.load(table.high + b_slots)
-    first = pick(b_numbers, FIRST)
-    before = pick(b_numbers, BEFORE)
-    masked = pick(b_numbers, MASKED)
-    behind_from = pick(b_numbers, BEHIND_FROM) - before * KEYS
-    tail = pick(b_numbers, TAIL)
     b_keys = work.key_blocks.index(pair % STAGES).reshape([KEYS, SIZE]).permute((1, 0))
     b_zeros = gl.zeros([64, KEYS], gl.float32, SCORES)
     b_scores = warpgroup_mma(b_query, b_keys, b_zeros, use_acc=False)
     if STAGES == 2:
         mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
-    place = gl.where(before > 0, first, behind_from)
-    b_from = gl.where(masked > 0, b_low - place, 0)
-    b_to = gl.where(masked > 0, b_high - place, tail)
+    b_from, b_to = _bounds(b_numbers, b_low, b_high, 0, KEYS)
     b_scores = _mask(b_scores, b_from, b_to, KEYS)
     b_max = gl.maximum(_row_max(b_scores, KEYS) * scale, -1.0e30)  # never -inf
     b_weights = gl.exp2(b_scores * scale - b_max[:, None])
     b_sum = _sum_of_thread(b_weights, KEYS)
     b_result = gl.zeros([64, SIZE], gl.float32, RESULT)
     mbarrier.wait(work.full.index((pair + 1) % STAGES), ((pair + 1) // STAGES) & 1)
-    with_tail = masked + (tail > 0).to(gl.int32)
+    with_tail = pick(b_numbers, MASKED) + (pick(b_numbers, TAIL) > 0).to(gl.int32)
     blocks = pick(b_numbers, BLOCKS)
     idle = pick(b_numbers, USED) <= 64 * HALF
     for _ in range(1, gl.where(idle, blocks, 1)):  # blocks for the rows of the other half alone
@@ -199,9 +202,7 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
         mbarrier.wait(work.full.index((pair + 2) % STAGES), ((pair + 2) // STAGES) & 1)
         pair += 1
     for block in range(1, gl.where(idle, 1, with_tail)):
-        place = gl.where(block < before, first, behind_from) + block * KEYS
-        b_from = gl.where(block < masked, b_low - place, 0)
-        b_to = gl.where(block < masked, b_high - place, tail)
+        b_from, b_to = _bounds(b_numbers, b_low, b_high, block, KEYS)
         b_weights, b_result, b_max, b_sum = _step(
             b_query, work, pair, b_weights, b_result, b_max, b_sum, b_from, b_to, scale,
             True, KEYS, SIZE, STAGES,

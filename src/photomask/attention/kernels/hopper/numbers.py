@@ -24,7 +24,7 @@ SCATTERED = gl.constexpr(7)
 FIRST = gl.constexpr(8)
 BEFORE = gl.constexpr(9)
 MASKED = gl.constexpr(10)
-BEHIND_FROM = gl.constexpr(11)
+BEHIND_FROM = gl.constexpr(11)  # where the first block would be, so that all count from 0
 TAIL = gl.constexpr(12)
 BLOCKS = gl.constexpr(13)
 

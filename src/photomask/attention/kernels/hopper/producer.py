@@ -57,19 +57,18 @@ def _describe(query, table, codes, heads, item, tiles, chosen, query_start,
     range_whole -= (bare & (range_whole > 0)).to(gl.int32)
     behind += bare.to(gl.int32)
     behind_from = range_from + range_whole * KEYS
-    ROWS: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    LANES: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     p_rows = table.rows + tile * 128
     first_row = gl.load(p_rows)
     used = 0
     last_row = first_row
     for quarter in gl.static_range(4):
         # [32]
-        b_rows = gl.load(p_rows + 32 * quarter + gl.arange(0, 32, ROWS))
+        b_rows = gl.load(p_rows + 32 * quarter + gl.arange(0, 32, LANES))
         used += gl.sum((b_rows >= 0).to(gl.int32), 0)
         last_row = gl.maximum(last_row, gl.max(b_rows, 0))
         _fetch_ahead(query, prompt, head, gl.maximum(b_rows - query_start, 0), SIZE)
-    WORDS: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
-    b_numbers = gl.full([16], 1, gl.int32, WORDS)
+    b_numbers = gl.full([16], 1, gl.int32, LANES)
     b_numbers = put(b_numbers, PROMPT, prompt)
     b_numbers = put(b_numbers, HEAD, head)
     b_numbers = put(b_numbers, TILE, tile)
@@ -80,7 +79,7 @@ def _describe(query, table, codes, heads, item, tiles, chosen, query_start,
     b_numbers = put(b_numbers, FIRST, first)
     b_numbers = put(b_numbers, BEFORE, before)
     b_numbers = put(b_numbers, MASKED, before + behind)
-    b_numbers = put(b_numbers, BEHIND_FROM, behind_from)
+    b_numbers = put(b_numbers, BEHIND_FROM, behind_from - before * KEYS)
     b_numbers = put(b_numbers, TAIL, tail)
     blocks = before + behind + (tail > 0).to(gl.int32) + list_whole + range_whole
     b_numbers = put(b_numbers, BLOCKS, blocks)
@@ -125,7 +124,7 @@ def produce(query, blocks, table, codes, heads, taken, tiles, chosen, query_star
         owner = head // GROUP
         before = pick(b_numbers, BEFORE)
         masked = pick(b_numbers, MASKED)
-        behind_from = pick(b_numbers, BEHIND_FROM) - before * KEYS
+        behind_from = pick(b_numbers, BEHIND_FROM)
         with_tail = masked + (pick(b_numbers, TAIL) > 0).to(gl.int32)
         with_list = with_tail + list_whole
         for block in range(0, pick(b_numbers, BLOCKS)):
