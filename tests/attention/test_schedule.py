@@ -67,6 +67,38 @@ def test_plainly_causal_is_what_a_causal_kernel_computes(layout, sinks, rule, da
         assert same or not schedule.plainly_causal
 
 
+@given(layouts.layouts(), layouts.sink_rules(), layouts.dense_rules(), st.data())
+def test_what_images_see_ahead_stands_behind_their_rows(layout, sinks, rule, data):
+    start = data.draw(st.integers(0, layout.tokens - 1))
+    schedule = build_schedule(layout, sinks, rule, start, tile_rows=16)
+    causal = layout.positions <= layout.positions[start:, None]
+    if not schedule.causal_and_ahead:
+        return
+    ahead = torch.zeros_like(causal).repeat(layout.batch, 1, 1)
+    for tile, prompt in enumerate(schedule.prompts.tolist()):
+        stops = schedule.high[Pattern.DENSE, tile].tolist()
+        for row, stop in zip(schedule.rows[tile].tolist(), stops, strict=True):
+            if row >= 0:
+                ahead[prompt, row - start, row + 1 : stop] = True
+    expected = visible(layout, Pattern.DENSE, sinks, rule, start)
+    assert ahead.any()
+    assert torch.equal(expected, causal | ahead)
+    assert not (causal & ahead).any()
+
+
+@given(layouts.layouts(), layouts.sink_rules(), layouts.dense_rules(), st.data())
+def test_causal_and_ahead_is_both_directions_and_nothing_else(layout, sinks, rule, data):
+    start = data.draw(st.integers(0, layout.tokens - 1))
+    schedule = build_schedule(layout, sinks, rule, start)
+    both = visible(layout, Pattern.DENSE, sinks, DenseRule(bidirectional=True), start)
+    ahead = layout.positions > layout.positions[start:, None]
+    plain = bool((layout.kind != TokenKind.PADDING).all())
+    plain = plain and (rule.window is None or rule.window >= layout.tokens)
+    found = plain and rule.bidirectional and bool((both & ahead).any())
+    assert schedule.causal_and_ahead == found, layout.describe(0)
+    assert not (schedule.causal_and_ahead and schedule.plainly_causal)
+
+
 @pytest.mark.parametrize(
     ("rule", "causal"),
     [

@@ -58,6 +58,9 @@ class Schedule:
         plainly_causal: whether a dense head sees, in every prompt, exactly the keys up to its own
             position: no window cuts any off, no image is seen in both directions, and there is no
             padding.
+        causal_and_ahead: whether a dense head sees, in every prompt, exactly the keys up to its own
+            position and, in an image, the later tokens of that image; and there is such a token. It
+            stands from behind the query's own position to `high` of the dense pattern.
         padded: whether there is padding.
     """
 
@@ -72,6 +75,7 @@ class Schedule:
     query_start: int
     windowed: bool
     plainly_causal: bool
+    causal_and_ahead: bool
     padded: bool
 
     @property
@@ -168,6 +172,7 @@ def _put_in_order(
     table = tables.table.index_select(1, order)
     low, high = table[:-2].split(len(Pattern))
     windowed = rule.window is not None and rule.window < layout.tokens
+    causal = not (windowed or tables.padded)
     return Schedule(
         prompts=tables.prompts.index_select(0, order),
         rows=table[-1],
@@ -179,7 +184,8 @@ def _put_in_order(
         keys=layout.tokens,
         query_start=query_start,
         windowed=rule.window is not None,
-        plainly_causal=not (windowed or tables.padded or tables.looks_ahead),
+        plainly_causal=causal and not tables.looks_ahead,
+        causal_and_ahead=causal and tables.looks_ahead,
         padded=tables.padded,
     )
 

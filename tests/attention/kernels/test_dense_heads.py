@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.attention import layouts
 from tests.attention.kernels.cases import Case, assert_close, make_case
+from tests.attention.kernels.stand_in import StandIn
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from photomask.attention.kernels import LayerHeads, dispatch, prefill_attention
 from photomask.attention.kernels.dense_heads import (
+    DenseHeads,
     attend_dense,
     choose_dense_kernel,
     cudnn,
@@ -45,29 +46,12 @@ KERNELS = [
 ]
 
 
-class StandIn:
-    """A dense kernel in plain PyTorch that knows what it was given."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None
-    ) -> Tensor:
-        self.calls.append((query, key, value))
-        rows, keys = query.shape[2], key.shape[2]
-        mask = torch.ones(rows, keys, dtype=torch.bool, device=query.device).tril(keys - rows)
-        result = scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
-        )
-        return result if output is None else output.copy_(result)
-
-
 def attend(
     case: Case, kernel: StandIn, output: Tensor, tensors: tuple[Tensor, ...] | None = None
 ) -> None:
     calls, tensors = case.heads.dense_calls, tensors or cut(case)
-    attend_dense(*tensors, calls, case.scale, kernel, output, nullcontext())
+    compute = DenseHeads(kernel, None)
+    attend_dense(*tensors, case.schedule, calls, case.scale, compute, output, nullcontext())
 
 
 def causal_case(mixture: str, **options) -> Case:
@@ -135,6 +119,7 @@ def test_kernels_share_a_layer_out():
     case, dense = causal_case("uneven"), StandIn()
     output = run_stand_ins(case, dense)
     assert len(dense.calls) == len(case.heads.dense_calls)
+    assert not any(dense.gave_log_sums)
     for head, pattern in enumerate(UNEVEN):
         assert bool((output[:, head] == head).all()) == (pattern is not D)
 
@@ -148,7 +133,9 @@ def test_a_dense_layer_is_one_call_on_the_tensors_themselves():
     assert shares_memory(value, case.value)
 
 
-@pytest.mark.parametrize("rule", [DenseRule(window=30), DenseRule(bidirectional=True), DenseRule()])
+@pytest.mark.parametrize(
+    "rule", [DenseRule(window=30), DenseRule(bidirectional=True, window=30), DenseRule()]
+)
 def test_the_sparse_kernel_computes_what_no_dense_kernel_takes(rule):
     case = causal_case("uneven", rule=rule)
     dense = None if rule == DenseRule() else StandIn()

@@ -1,8 +1,9 @@
 """Heads that see all that comes before them, by the fastest dense kernel that there is.
 
 Where dense heads see plain causality, a kernel written for that alone beats one that reads a
-schedule: on Hopper FlashAttention-4 if it is installed, else cuDNN. Which kernel takes the tensors
-is asked on the host, before anything is launched; no kernel is tried out.
+schedule: on Hopper FlashAttention-4 if it is installed, else cuDNN. Where images are seen in both
+directions too, another kernel goes on from what it leaves. Which kernel takes the tensors is asked
+on the host, before anything is launched; no kernel is tried out.
 
 Source: FlashAttention-4, `flash_attn.cute` of https://github.com/Dao-AILab/flash-attention.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -22,20 +24,87 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from photomask.attention.kernels.heads import DenseCall
+from photomask.attention.schedule import Schedule
 
 
 class DenseKernel(Protocol):
     """Causal attention of Q queries that are the last of K keys."""
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        output: Tensor | None = None,
+        log_sums: Tensor | None = None,
+    ) -> Tensor:
+        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D].
+
+        Args:
+            query: of some heads.
+            key: what they read.
+            value: likewise.
+            scale: factor of the scores.
+            output: where the result is written.
+            log_sums: float32 [B, H, Q], contiguous; where the logarithm of the sum of
+                `exp(scale * score)` of each row is written.
+
+        Returns:
+            `output`, or a new tensor if it is None.
+        """
+        ...
+
+
+class LookAhead(Protocol):
+    """Goes on from plain causality to the later tokens of a row's own image."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        schedule: Schedule,
+        scale: float,
+        output: Tensor,
+        log_sums: Tensor,
+    ) -> None:
+        """Replaces the rows of `output` that look ahead; see `triton_look_ahead`."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseHeads:
+    """Who computes heads that are all dense.
+
+    Attributes:
+        kernel: what they see up to a row's own position.
+        look_ahead: what they see behind it; None if that is nothing.
+    """
+
+    kernel: DenseKernel
+    look_ahead: LookAhead | None
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        schedule: Schedule,
+        scale: float,
+        output: Tensor | None = None,
     ) -> Tensor:
         """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D].
 
         Returns:
             `output`, or a new tensor if it is None.
         """
-        ...
+        if self.look_ahead is None:
+            return self.kernel(query, key, value, scale, output)
+        log_sums = query.new_empty(query.shape[:3], dtype=torch.float32)
+        output = self.kernel(query, key, value, scale, output, log_sums)
+        self.look_ahead(query, key, value, schedule, scale, output, log_sums)
+        return output
 
 
 def choose_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> DenseKernel | None:
@@ -63,9 +132,10 @@ def attend_dense(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    schedule: Schedule,
     calls: Sequence[DenseCall],
     scale: float,
-    kernel: DenseKernel,
+    compute: DenseHeads,
     output: Tensor,
     aside: AbstractContextManager[object],
 ) -> None:
@@ -75,9 +145,10 @@ def attend_dense(
         query: [B, H, Q, D].
         key: [B, G, K, D], cut to the keys of the schedule.
         value: [B, G, K, D].
+        schedule: of the prompts.
         calls: which heads, and whose keys they read.
         scale: factor of the scores.
-        kernel: computes a call.
+        compute: computes a call, on one stream.
         output: [B, H, Q, D]; other heads stay as they are.
         aside: every second call is launched in it, so that none waits for the last programs of the
             one before.
@@ -85,7 +156,8 @@ def attend_dense(
     for number, call in enumerate(calls):
         some, owners = call.heads, call.key_heads
         with aside if number % 2 else nullcontext():
-            kernel(query[:, some], key[:, owners], value[:, owners], scale, output[:, some])
+            known = (key[:, owners], value[:, owners])
+            compute(query[:, some], *known, schedule, scale, output[:, some])
 
 
 @contextmanager
@@ -113,9 +185,20 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def cudnn(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    output: Tensor | None = None,
+    log_sums: Tensor | None = None,
 ) -> Tensor:
     """Runs cuDNN through PyTorch; Q must be K."""
+    if log_sums is not None:  # the public function does not return them
+        result, sums, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            query, key, value, None, True, is_causal=True, scale=scale
+        )
+        log_sums.copy_(sums.view_as(log_sums))
+        return result if output is None else output.copy_(result)
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         result = scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=True
@@ -124,12 +207,17 @@ def cudnn(
 
 
 def flash4(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, output: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    output: Tensor | None = None,
+    log_sums: Tensor | None = None,
 ) -> Tensor:
     """Runs FlashAttention-4, which aligns queries with the last key."""
     swapped = (tensor.transpose(1, 2) for tensor in (query, key, value))
     out = None if output is None else output.transpose(1, 2)
-    result, *_ = _flash4()(*swapped, softmax_scale=scale, causal=True, out=out)
+    result, *_ = _flash4()(*swapped, softmax_scale=scale, causal=True, out=out, lse=log_sums)
     return result.transpose(1, 2)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from photomask.attention.kernels.arguments import check_arguments, check_kernel_arguments
 from photomask.attention.kernels.dense_heads import (
+    DenseHeads,
     DenseKernel,
+    LookAhead,
     attend_dense,
     choose_dense_kernel,
     stream_aside,
@@ -128,6 +130,12 @@ def _triton_kernel() -> SparseKernel:
     return triton_prefill
 
 
+def _look_ahead_kernel() -> LookAhead:
+    from photomask.attention.kernels.triton_lookahead import triton_look_ahead  # likewise
+
+    return triton_look_ahead
+
+
 def run_kernels(
     query: Tensor,
     key: Tensor,
@@ -149,20 +157,24 @@ def run_kernels(
         scale: factor of the scores.
         sparse_kernel: computes what no dense kernel does.
         choose_dense: returns the dense kernel for query, key and value, or None. It is asked only
-            if there are dense heads and they see plain causality.
+            if there are dense heads and they see plain causality, or that and the later tokens of
+            a row's own image.
     """
     dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
-    if heads.dense_calls and schedule.plainly_causal and query.numel():
+    causal = schedule.plainly_causal or schedule.causal_and_ahead
+    if heads.dense_calls and causal and query.numel():
         dense_kernel = choose_dense(query, *known)
     if dense_kernel is None:
         output = torch.empty_like(query)
         sparse_kernel(query, key, value, schedule, heads.codes, heads.every, scale, output)
         return output
+    look_ahead = _look_ahead_kernel() if schedule.causal_and_ahead else None
+    dense = DenseHeads(dense_kernel, look_ahead)
     if heads.all_in_one_dense_call:
-        return dense_kernel(query, *known, scale, None)
+        return dense(query, *known, schedule, scale)
     output = torch.empty_like(query)
     with stream_aside(query.device) as aside:
-        attend_dense(query, *known, heads.dense_calls, scale, dense_kernel, output, aside)
+        attend_dense(query, *known, schedule, heads.dense_calls, scale, dense, output, aside)
         sparse_kernel(query, key, value, schedule, heads.codes, heads.sparse, scale, output)
     return output
 

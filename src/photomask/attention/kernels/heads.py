@@ -32,7 +32,7 @@ class DenseCall:
 
 @dataclass(frozen=True)
 class Route:
-    """Every head of a layer, by the kernel that computes it where dense heads see plain causality.
+    """Every head of a layer, by the kernel that computes it where a dense kernel takes dense heads.
 
     Attributes:
         dense: calls of a dense kernel, the largest first.
