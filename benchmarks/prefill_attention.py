@@ -262,14 +262,9 @@ class Measurement:
         name, where = whole.subject.implementation, network(layer, prompt)
         entries = []
         alone = self._subject(f"{name}, Triton alone", where)
-        call = None
-        if not prompt.rule.bidirectional:  # else it is what runs anyway
-            call = self._prepare(
-                alone,
-                lambda: make_ours(layer, prompt, patterns, prompt.rule, "triton"),
-                gate,
-                patterns,
-            )
+        call = self._prepare(
+            alone, lambda: make_ours(layer, prompt, patterns, prompt.rule, "triton"), gate, patterns
+        )
         if call:
             note = "dense heads too"
             entries.append(Entry(alone, call, whole.pairs, note, whole.density))
