@@ -169,6 +169,11 @@ def test_rows_that_see_nothing_ahead_stay_as_they_are():
     assert torch.equal(changed, ahead[:, None].expand_as(changed))
 
 
+def test_several_programs_share_a_tile():
+    case = both_case("dense", tile_rows=128)  # in float32 a program has 32 rows
+    assert_close(case, run(case, StandIn()))
+
+
 def test_strided_tensors():
     case = both_case("dense", dtype=HALF)
     strided = [
