@@ -54,8 +54,8 @@ clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo,attention
-$(VENV)/.installed-test: EXTRAS := report,zoo,attention,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,attention,test,bench
+$(VENV)/.installed-test: EXTRAS := report,zoo,attention,onnx,qonnx,rtl,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,attention,onnx,rtl,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 

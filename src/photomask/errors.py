@@ -15,7 +15,8 @@ what to do::
     ├── LayoutError                which token belongs to which image cannot be told
     ├── PlanError                  a plan of another model, or a request no plan can meet
     ├── DocumentError              a file that is truncated, altered, or of another schema
-    └── ExportError                an export that could not be written whole
+    ├── ExportError                an export that could not be written whole
+    └── EngineError                a compiler, a runtime or a simulator failed
 """
 
 
@@ -83,3 +84,7 @@ class DocumentError(PhotomaskError):
 
 class ExportError(PhotomaskError):
     """An export that could not be written whole."""
+
+
+class EngineError(PhotomaskError):
+    """A compiler, a runtime or a simulator that runs a program failed, or is not there."""
