@@ -21,7 +21,11 @@ PREFILL = "Attention of one prefill layer"
 PREFILL_CELLS = (
     "speed over the best dense causal kernel, share of its rate on the visible pairs alone"
 )
-PICTURES = {f"{PREFILL}, {SHAPES[0]}": "docs/images/prefill_attention.png"}
+FIRST_TOKEN = "Time to the first token, Qwen2.5-VL-7B's text model"
+PICTURES = {
+    f"{PREFILL}, {SHAPES[0]}": "docs/images/prefill_attention.png",
+    FIRST_TOKEN: "docs/images/time-to-first-token.png",
+}
 """Pictures, from the folder of the README on, and the titles they stand under."""
 
 Row = dict[str, str]
@@ -240,6 +244,34 @@ def _prefill_cell(point: Point) -> str:
     return ", ".join(parts)
 
 
+def first_token(rows: Sequence[Row]) -> Table:
+    """Time of a whole prefill by the length of the prompt; plans also beside the dense ones."""
+    timed = [row for row in rows if row["metric"] == "time to first token"]
+    heads = {row["network"]: f"{_tokens(row):,} tokens, {row['device']}" for row in timed}
+    table: Table = [("speed over the best dense one", *heads.values())]
+    for name in sorted(dict.fromkeys(row["implementation"] for row in timed), key=_is_ours):
+        own = [row for row in rows if row["implementation"] == name]
+        cells = (_first_token_cell([r for r in own if r["network"] == each]) for each in heads)
+        table.append((_versioned(name, timed), *cells))
+    return table
+
+
+def _first_token_cell(rows: Sequence[Row]) -> str:
+    time = _value(rows, "time to first token", 0, unit=False)
+    speeds = [float(row["value"]) for row in rows if row["metric"].startswith("speed over ")]
+    if not rows or not _is_ours(rows[0]["implementation"]) or not speeds:
+        return f"{time} ms" if time != "–" else time
+    return f"{time} ms, {min(speeds):.2f}×"
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(OURS)
+
+
+def _tokens(row: Row) -> int:
+    return int(row["network"].partition(" ")[0])
+
+
 def head_plans(rows: Sequence[Row]) -> Table:
     """What each plan saves and costs."""
     head = ("plan", "query-key pairs left", "accuracy", "lost", "worst task loses")
@@ -285,6 +317,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
         "prefill_attention",
         partial(prefill_images, shape=SHAPES[0]),
     ),
+    (FIRST_TOKEN, "time_to_first_token", first_token),
     ("What calibrating heads costs", "calibration_cost", calibration_cost),
 )
 

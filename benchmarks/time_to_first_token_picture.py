@@ -25,21 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=FOLDER)
     parser.add_argument("--output", type=Path, default=PICTURE)
-    parser.add_argument("--device", help="whose rows; those of the newest unless given")
     arguments = parser.parse_args(argv)
     rows = [row for row in read(WHAT, arguments.results) if row["metric"] in (TOTAL, *COLOURS)]
-    device = (
-        arguments.device or max((row["date"], row["device"]) for row in rows)[1] if rows else ""
-    )
-    rows = [row for row in rows if row["device"] == device]
     panels = panels_of(rows)
     if not panels:
         print("there are no rows to draw")
         return 0
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    draw(
-        panels, f"{device}, PyTorch {rows[-1]['torch']}, {rows[-1]['date'][:10]}", arguments.output
-    )
+    devices = {row["network"]: row["device"] for row in rows}
+    origin = f"PyTorch {rows[-1]['torch']}, {max(row['date'] for row in rows)[:10]}"
+    draw(panels, devices, origin, arguments.output)
     print(f"wrote {arguments.output.name}")
     return 0
 
@@ -58,8 +53,13 @@ def panels_of(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
     return dict(sorted(shown.items(), key=lambda item: int(item[0].partition(" ")[0])))
 
 
-def draw(panels: dict[str, dict[str, dict[str, float]]], origin: str, path: Path) -> None:
-    """Draws a panel for each length and a stacked bar for each contender."""
+def draw(
+    panels: dict[str, dict[str, dict[str, float]]],
+    devices: dict[str, str],
+    origin: str,
+    path: Path,
+) -> None:
+    """Draws a panel for each length, on its device, and a stacked bar for each contender."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,7 +76,8 @@ def draw(panels: dict[str, dict[str, dict[str, float]]], origin: str, path: Path
     )
     for axis, (length, panel) in zip(axes[:, 0], panels.items(), strict=True):
         draw_panel(axis, panel)
-        axis.set_title(f"{int(length.partition(' ')[0]):,} tokens", loc="left", fontsize=10)
+        title = f"{int(length.partition(' ')[0]):,} tokens, {devices[length]}"
+        axis.set_title(title, loc="left", fontsize=10)
     axes[-1, 0].set_xlabel(f"seconds to the first token; {origin}", fontsize=8)
     handles = [patches.Patch(color=colour) for colour in COLOURS.values()]
     figure.legend(
