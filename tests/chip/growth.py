@@ -1,0 +1,112 @@
+"""A program that grows by random steps."""
+
+import math
+
+import numpy as np
+from tests.chip.operators.operator_cases import Source
+from tests.chip.programs import ProgramBuilder
+
+from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.operators import Constant, Operator
+from photomask.chip.program import Edge
+from photomask.chip.target import Rounding, Target
+
+MOST_STEPS = 12
+MOST_ELEMENTS = 1200
+"""Of one edge."""
+
+
+class IllegalError(ValueError):
+    """What was drawn does not fit the program so far; another draw may."""
+
+
+class Growth(ProgramBuilder):
+    """A program that grows by random steps."""
+
+    def __init__(self, source: Source):
+        multiplier_bits = source.pick(8, 15, 16, 24, 31)
+        accumulator_bits = source.pick(20, 32, 32, 32, 48)
+        super().__init__(
+            Target(
+                name="random",
+                rounding=source.pick(*Rounding),
+                multiplier_bits=min(multiplier_bits, 63 - accumulator_bits),
+                accumulator_bits=accumulator_bits,
+                bias_bits=min(32, accumulator_bits),
+                shift_max=62,
+                activation_bits=tuple(range(1, 17)),
+                weight_bits=tuple(range(1, 17)),
+                activation_layout=source.pick("channels_first", "channels_last"),
+                per_channel_shift=source.chance(),
+            )
+        )
+        self.source = source
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether sums may need more than 32 bits."""
+        return self.target.accumulator_bits > 32
+
+    def activation_format(self) -> IntFormat:
+        widths = (8, 16, 16) if self.is_wide else (1, 2, 3, 4, 6, 8, 8, 8, 8, 11, 16)
+        bits = self.source.pick(*widths)
+        return IntFormat(bits=bits, signed=bits > 1 and self.source.chance())
+
+    def new_input(self) -> None:
+        spatial = [self.source.integer(1, 7) for _ in range(self.source.pick(0, 1, 2, 2, 2))]
+        shape = (1, self.source.integer(1, 6), *spatial)
+        format = self.activation_format()
+        name = f"input_{len(self.inputs)}"
+        self.input(name, shape, format.bits, format.signed)
+        if self.source.integer(0, 5) == 0 and format.bits > 2:
+            low = self.source.integer(format.low, 0)
+            self.edges[name] = self.edges[name].model_copy(update={"low": low})
+
+    def pick_edge(self, *ranks: int, widest: int = 64) -> Edge:
+        """An edge of one of these ranks (any if none is named), the later ones more often."""
+        fitting = [
+            edge
+            for edge in self.edges.values()
+            if (not ranks or len(edge.shape) in ranks) and edge.format.bits <= widest
+        ]
+        if not fitting:
+            raise IllegalError("no such edge")
+        back = min(self.source.integer(0, len(fitting) - 1), self.source.integer(0, 3))
+        return fitting[-1 - back]
+
+    def append(
+        self,
+        operator: Operator,
+        inputs: list[Edge],
+        tensors: dict[str, np.ndarray] | None = None,
+        format: IntFormat | None = None,
+    ) -> Edge:
+        """Adds a step; `format` None makes its output an accumulator."""
+        if len(self.steps) == MOST_STEPS:
+            raise IllegalError("the program is full")
+        shapes = [edge.shape for edge in inputs]
+        shape = operator.output_shape(shapes, tensors or {})
+        if math.prod(shape) > MOST_ELEMENTS or min(shape) < 1:
+            raise IllegalError("too large, or empty")
+        formats = {
+            role: IntFormat.holding(Interval(int(t.min()), int(t.max())))
+            for role, t in (tensors or {}).items()
+        }
+        name = f"{operator.kind}.{len(self.steps)}"
+        names = [edge.name for edge in inputs]
+        return self.edges[self.step(name, operator, names, tensors, formats, format=format)]
+
+    def finish(self, accumulator: Edge) -> None:
+        """Requantizes an accumulator, most of the time."""
+        if self.source.integer(0, 5):
+            requantize_edge(self, accumulator)
+
+    def constant_like(self, shape: tuple[int, ...]) -> Edge:
+        format = self.activation_format()
+        value = self.source.codes(format.interval, (1, *shape[1:]))
+        return self.append(Constant(), [], {"value": value}, format)
+
+
+def kept(x: Edge) -> IntFormat | None:
+    """The format of what moves the integers of `x`; an accumulator stays one."""
+    return None if x.role == "accumulator" else x.format

@@ -1,0 +1,51 @@
+"""Random valid integer programs over every operator, and random codes for their inputs."""
+
+import numpy as np
+from hypothesis import strategies as st
+from tests.chip.growth import MOST_STEPS, Growth
+from tests.chip.operators.operator_cases import Source
+from tests.chip.random_steps import GROWTHS
+
+from photomask.chip.program import IntegerProgram
+
+ATTEMPTS = 400
+EAGER = ("convolution", "convolution", "convolution", "requantize", "add", "linear")
+"""What real networks are made of comes more often."""
+
+
+def random_program(seed: int) -> IntegerProgram:
+    """A valid program of 1 to 12 steps; the same one for the same seed.
+
+    Its outputs are the edges that no step reads, and sometimes one that a step reads.
+    """
+    source = Source(seed)
+    grow = Growth(source)
+    for _ in range(source.pick(1, 1, 2, 3)):
+        grow.new_input()
+    wanted = source.integer(1, MOST_STEPS)
+    for _ in range(ATTEMPTS):
+        if len(grow.steps) >= wanted:
+            break
+        try:
+            GROWTHS[source.pick(*GROWTHS, *EAGER)](grow)
+        except ValueError:
+            continue  # does not fit here: draw again
+    read = {name for step in grow.steps for name in step.inputs}
+    outputs = [step.output for step in grow.steps if step.output not in read]
+    if source.integer(0, 2) == 0:
+        outputs.append(source.pick(*grow.edges))
+    return grow.build(*dict.fromkeys(outputs))
+
+
+def random_codes(program: IntegerProgram, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random codes for every input, with the ends of the intervals often among them."""
+    source = Source(seed)
+    return {
+        name: source.codes(program.edges[name].interval, (batch, *program.edges[name].shape[1:]))
+        for name in program.inputs
+    }
+
+
+def random_programs() -> st.SearchStrategy[IntegerProgram]:
+    """A Hypothesis strategy of programs."""
+    return st.integers(0, (1 << 32) - 1).map(random_program)
