@@ -7,7 +7,7 @@ from tests.chip.operators.operator_cases import Source
 from tests.chip.programs import ProgramBuilder
 
 from photomask.chip.formats import Interval, IntFormat
-from photomask.chip.operators import Constant, Operator
+from photomask.chip.operators import Constant, Operator, Requantize
 from photomask.chip.program import Edge
 from photomask.chip.target import Rounding, Target
 
@@ -99,7 +99,34 @@ class Growth(ProgramBuilder):
     def finish(self, accumulator: Edge) -> None:
         """Requantizes an accumulator, most of the time."""
         if self.source.integer(0, 5):
-            requantize_edge(self, accumulator)
+            self.requantize_edge(accumulator)
+
+    def requantize_edge(self, x: Edge) -> None:
+        source, format = self.source, self.activation_format()
+        ones = (1,) * (len(x.shape) - 2)
+        per_channel = (x.shape[1], *ones)
+        factors = source.pick((1,), (1,), per_channel, per_channel, (x.shape[-1],), x.shape[1:])
+        bits = self.target.multiplier_bits
+        multiplier = source.codes(Interval(0, (1 << bits) - 1), factors)
+        if source.integer(0, 3):
+            multiplier |= 1 << (bits - 1)
+        # Around the shift that brings the input to the output's width, and sometimes any.
+        middle = max(0, x.interval.bits + bits - format.bits)
+        low, high = max(0, min(58, middle - 3)), min(62, middle + 3)
+        if source.integer(0, 4) == 0:
+            low, high = 0, 62
+        shift = source.rng.integers(low, high, factors, endpoint=True)
+        if not self.target.per_channel_shift:
+            shift = np.full(factors, shift.flat[0])
+        zero_point = source.pick(0, 0, source.inside(format.interval))
+        operator = Requantize(
+            rounding=self.target.rounding,
+            offset=source.pick(0, 0, -source.inside(x.interval)),
+            zero_point=zero_point,
+            low=source.pick(format.low, format.low, zero_point),
+            high=format.high,
+        )
+        self.append(operator, [x], {"multiplier": multiplier, "shift": shift}, format)
 
     def constant_like(self, shape: tuple[int, ...]) -> Edge:
         format = self.activation_format()

@@ -21,7 +21,6 @@ from photomask.chip.operators import (
     Multiply,
     Pad,
     Permute,
-    Requantize,
     Reshape,
     Slice,
     Sum,
@@ -180,35 +179,7 @@ def sum_(grow: Growth) -> None:
 
 
 def requantize(grow: Growth) -> None:
-    requantize_edge(grow, grow.pick_edge())
-
-
-def requantize_edge(grow: Growth, x: Edge) -> None:
-    source, format = grow.source, grow.activation_format()
-    ones = (1,) * (len(x.shape) - 2)
-    per_channel = (x.shape[1], *ones)
-    factors = source.pick((1,), (1,), per_channel, per_channel, (x.shape[-1],), x.shape[1:])
-    bits = grow.target.multiplier_bits
-    multiplier = source.codes(Interval(0, (1 << bits) - 1), factors)
-    if source.integer(0, 3):
-        multiplier |= 1 << (bits - 1)
-    # Around the shift that brings the input to the output's width, and sometimes any.
-    middle = max(0, x.interval.bits + bits - format.bits)
-    low, high = max(0, min(58, middle - 3)), min(62, middle + 3)
-    if source.integer(0, 4) == 0:
-        low, high = 0, 62
-    shift = source.rng.integers(low, high, factors, endpoint=True)
-    if not grow.target.per_channel_shift:
-        shift = np.full(factors, shift.flat[0])
-    zero_point = source.pick(0, 0, source.inside(format.interval))
-    operator = Requantize(
-        rounding=grow.target.rounding,
-        offset=source.pick(0, 0, -source.inside(x.interval)),
-        zero_point=zero_point,
-        low=source.pick(format.low, format.low, zero_point),
-        high=format.high,
-    )
-    grow.append(operator, [x], {"multiplier": multiplier, "shift": shift}, format)
+    grow.requantize_edge(grow.pick_edge())
 
 
 def clamp(grow: Growth) -> None:
