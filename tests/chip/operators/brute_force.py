@@ -248,6 +248,61 @@ def constant(op, inputs, parameters, shape):
     return filled(shape, lambda p: int(parameters["value"][p]))
 
 
+def softmax(op, inputs, parameters, shape):
+    """From fractions: the reciprocal is the largest integer below the quotient."""
+    table, x = parameters["table"].tolist(), inputs[0]
+    mask = inputs[1] if len(inputs) > 1 else parameters.get("mask")
+
+    def exponents(row):
+        places = [(*row, i) for i in range(shape[-1])]
+        seen = [mask is None or at_broadcast(mask, place) != 0 for place in places]
+        codes = [int(x[place]) for place in places]
+        peak = max((c for c, s in zip(codes, seen, strict=True) if s), default=0)
+        return [
+            table[min(peak - c, len(table) - 1)] if s else 0
+            for c, s in zip(codes, seen, strict=True)
+        ]
+
+    def element(position):
+        row = exponents(position[:-1])
+        if not sum(row):
+            return 0
+        reciprocal = math.floor(Fraction(2**op.reciprocal_bits, sum(row)))
+        exact = Fraction(
+            row[position[-1]] * reciprocal, 2 ** (op.reciprocal_bits - op.fraction_bits)
+        )
+        return math.floor(exact + Fraction(1, 2))
+
+    return filled(shape, element)
+
+
+def normalize(op, inputs, parameters, shape):
+    shifts = parameters.get("channel_shift", np.zeros(op.terms, int)).tolist()
+
+    def element(position):
+        row = [
+            (int(inputs[0][(*position[:-1], c)]) - op.zero_point) * 2 ** shifts[c]
+            for c in range(op.terms)
+        ]
+        total = sum(row) if op.centred else 0
+        scaled = [(op.terms if op.centred else 1) * v - total for v in row]
+        squares = sum(v * v for v in scaled) + op.epsilon
+        power = (48 - squares.bit_length()) // 2
+        root = math.isqrt(math.floor(squares * Fraction(4) ** power))
+        inverse = 2**47 // root
+        c = position[-1]
+        exact = Fraction(scaled[c] * inverse) * Fraction(2) ** (power + op.fraction_bits - 47)
+        normal = math.floor(exact + Fraction(1, 2))
+        return normal * int(parameters["gain"][c]) + int(parameters["bias"][c])
+
+    return filled(shape, element)
+
+
+def embedding(op, inputs, parameters, shape):
+    table = parameters["table"]
+    return filled(shape, lambda p: int(table[int(inputs[0][p[:-1]]), p[-1]]))
+
+
 BRUTE_FORCE = {
     "add": add,
     "average_pool": average_pool,
@@ -255,16 +310,19 @@ BRUTE_FORCE = {
     "concatenate": concatenate,
     "constant": constant,
     "convolution": convolution,
+    "embedding": embedding,
     "gather": gather,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,
     "max_pool": max_pool,
     "multiply": multiply,
+    "normalize": normalize,
     "pad": pad,
     "permute": permute,
     "requantize": requantize,
     "reshape": reshape,
     "slice": slice_,
+    "softmax": softmax,
     "sum": sum_,
 }

@@ -13,18 +13,21 @@ from photomask.chip.operators import (
     Concatenate,
     Constant,
     Convolution,
+    Embedding,
     Gather,
     Linear,
     Lookup,
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Operator,
     Pad,
     Permute,
     Requantize,
     Reshape,
     Slice,
+    Softmax,
     Sum,
 )
 from photomask.chip.target import Rounding
@@ -298,6 +301,56 @@ def constant(source: Source) -> Case:
     return Case(Constant(), [], [], {"value": value})
 
 
+def softmax(source: Source) -> Case:
+    shape, x = source.shape(source.integer(2, 4)), source.interval(2, 8, 8, 12)
+    table = np.sort(source.codes(Interval(0, 1 << source.integer(0, 20)), (source.integer(1, 40),)))
+    table = np.maximum(table[::-1], [1] + [0] * (len(table) - 1))
+    fraction_bits = source.integer(1, 24)
+    least = max(fraction_bits + 1, (int(table[0]) * shape[-1]).bit_length())
+    operator = Softmax(
+        fraction_bits=fraction_bits, reciprocal_bits=min(52, source.integer(least, least + 20))
+    )
+    case = Case(operator, [source.codes(x, shape)], [x], {"table": table})
+    mask = source.rng.integers(0, 2, tuple(source.pick(1, size) for size in shape[1:]))
+    kind = source.integer(0, 2)
+    if kind == 1:
+        case.parameters["mask"] = mask
+    elif kind == 2:
+        case.inputs.append(np.broadcast_to(mask, (shape[0], *mask.shape)).copy())
+        case.intervals.append(Interval(0, 1))
+    return case
+
+
+def normalize(source: Source) -> Case:
+    shape, x = source.shape(source.integer(2, 4)), source.interval(2, 8, 8, 16)
+    terms = shape[-1]
+    operator = Normalize(
+        terms=terms,
+        centred=source.chance(),
+        zero_point=source.pick(0, source.inside(x)),
+        epsilon=source.pick(1, source.integer(1, 1000), 1 << 40),
+        fraction_bits=source.integer(1, 20),
+    )
+    gains = source.interval(2, 8, 16)
+    parameters = {
+        "gain": source.codes(gains, (terms,)),
+        "bias": source.codes(source.interval(8, 30), (terms,)),
+    }
+    if source.chance():
+        parameters["channel_shift"] = source.rng.integers(0, 5, terms)
+    codes = source.codes(x, shape)
+    if source.chance():
+        codes = np.broadcast_to(codes[..., :1], shape).copy()
+    return Case(operator, [codes], [x], parameters)
+
+
+def embedding(source: Source) -> Case:
+    table = source.codes(source.interval(), (source.integer(1, 9), source.integer(1, 5)))
+    x = Interval(0, source.integer(0, len(table) - 1))
+    shape = source.shape(source.integer(1, 3))
+    return Case(Embedding(), [source.codes(x, shape)], [x], {"table": table})
+
+
 GENERATORS: dict[str, Callable[[Source], Case]] = {
     "add": add,
     "average_pool": average_pool,
@@ -305,16 +358,19 @@ GENERATORS: dict[str, Callable[[Source], Case]] = {
     "concatenate": concatenate,
     "constant": constant,
     "convolution": convolution,
+    "embedding": embedding,
     "gather": gather,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,
     "max_pool": max_pool,
     "multiply": multiply,
+    "normalize": normalize,
     "pad": pad,
     "permute": permute,
     "requantize": requantize,
     "reshape": reshape,
     "slice": slice_,
+    "softmax": softmax,
     "sum": sum_,
 }

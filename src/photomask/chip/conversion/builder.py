@@ -12,6 +12,7 @@ from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
+from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators import Operator, Requantize
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, Step
@@ -207,8 +208,9 @@ class Conversion:
 
 
 def _channel_axis(node: Node, shape: tuple[int, ...]) -> int:
-    """Linear outputs have their channels last, all others at axis 1."""
-    return len(shape) - 1 if isinstance(node.operation, float_operations.Linear) else 1
+    """Linear layers and norms have their channels last, all others at axis 1."""
+    last = isinstance(node.operation, (float_operations.Linear, Normalize))
+    return len(shape) - 1 if last else 1
 
 
 def portable(source: str) -> str:

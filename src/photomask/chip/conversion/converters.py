@@ -9,9 +9,15 @@ import torch
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
 from photomask.chip.conversion.pooling import convert_average_pool
+from photomask.chip.conversion.transformers import (
+    convert_embedding,
+    convert_normalize,
+    convert_softmax,
+)
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
+from photomask.chip.graph import transformer_operations
 from photomask.chip.operators import (
     Add,
     Clamp,
@@ -164,20 +170,23 @@ def _even_groups(quantizer: Quantizer, channels: int) -> np.ndarray:
 
 
 def _matmul(conversion: Conversion, node: Node) -> None:
+    operation = node.operation
+    assert isinstance(operation, float_operations.Matmul)  # noqa: S101 - by CONVERTERS
     a, b = (conversion.scale_of(name) for name in node.inputs)
     terms = conversion.edges[node.inputs[0]].shape[-1]
     operator = Matmul(zero_points=(a.zero_point, b.zero_point), terms=terms)
-    _product(conversion, node, operator, a, b)
+    _product(conversion, node, operator, a.scale * b.scale * operation.factor)
 
 
 def _multiply(conversion: Conversion, node: Node) -> None:
     a, b = (conversion.scale_of(name) for name in node.inputs)
-    _product(conversion, node, Multiply(zero_points=(a.zero_point, b.zero_point)), a, b)
+    operator = Multiply(zero_points=(a.zero_point, b.zero_point))
+    _product(conversion, node, operator, a.scale * b.scale)
 
 
-def _product(conversion: Conversion, node: Node, operator: Operator, a: Scale, b: Scale) -> None:
+def _product(conversion: Conversion, node: Node, operator: Operator, scale: float) -> None:
     y = conversion.scale_of(node.name)
-    unit = ONE * a.scale * b.scale
+    unit = ONE * scale
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
     )
@@ -341,5 +350,8 @@ CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Clamp: _moved,
     float_operations.Gather: _moved,
     float_operations.MaxPool: _moved,
+    transformer_operations.Softmax: convert_softmax,
+    transformer_operations.Normalize: convert_normalize,
+    transformer_operations.Embedding: convert_embedding,
 }
 """By operation; one for every operation there is."""

@@ -34,7 +34,20 @@ class EdgeName(str):
     __slots__ = ()
 
 
-Value = EdgeName | Tensor | tuple["Value", ...]
+@dataclass(frozen=True)
+class BatchBehind:
+    """An edge that the model holds with its batch at another axis than the first.
+
+    Attributes:
+        edge: the same values, the batch first and the other axes in the model's order.
+        axis: where the model has the batch.
+    """
+
+    edge: EdgeName
+    axis: int
+
+
+Value = EdgeName | BatchBehind | Tensor | tuple["Value", ...]
 """What a traced node stands for: an edge's name, a tensor known now, or several of them."""
 
 
@@ -152,6 +165,8 @@ class Builder:
         """Returns an edge; a tensor known now becomes a constant node."""
         if isinstance(value, EdgeName):
             return value
+        if isinstance(value, BatchBehind):
+            raise CannotLower(f"the batch of an operand is at axis {value.axis}, not the first")
         if not isinstance(value, Tensor):
             raise CannotLower(f"an operand is {value!r}, not a tensor")
         rank = len(call.result_shape)

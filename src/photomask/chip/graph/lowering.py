@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node as TracedNode
 
-from photomask.chip.graph.capture import Builder, Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.attending import ATTENDING
+from photomask.chip.graph.capture import (
+    BatchBehind,
+    Builder,
+    Call,
+    CannotLower,
+    EdgeName,
+    Lowering,
+    Value,
+)
 from photomask.chip.graph.operations import (
     Add,
     ChannelAffine,
@@ -29,7 +38,7 @@ from photomask.chip.graph.pointwise import lower_pointwise
 from photomask.chip.graph.rearranging import REARRANGING
 from photomask.chip.graph.reducing import REDUCING, per_axis
 
-LOWERINGS: dict[str, Lowering] = REARRANGING | REDUCING
+LOWERINGS: dict[str, Lowering] = ATTENDING | REARRANGING | REDUCING
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
@@ -88,7 +97,7 @@ def _resolve(builder: Builder, value: object) -> object:
 def _reaches_input(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_reaches_input, value))
-    return isinstance(value, EdgeName)
+    return isinstance(value, (EdgeName, BatchBehind))
 
 
 def _evaluate(target: Any, arguments: dict[str, object]) -> Value:
@@ -196,12 +205,13 @@ def _sum(call: Call, first: object, second: object, sign: int) -> Value:
             value = float(known) * known_sign
             edge = call.builder.as_edge(other, call)
             return lower_pointwise("add_scalar", call, edge, value, float(other_sign))
-        channels = channel_vector(call, known, other)
-        if channels is not None:
+        found = channel_vector(call, known, other)
+        if found is not None:
+            channels, axis = found
             weight = torch.full_like(channels, float(other_sign))
             edge = call.builder.as_edge(other, call)
             constants = {"weight": weight, "bias": channels * known_sign}
-            return call.emit(ChannelAffine(), [edge], constants)
+            return call.emit(ChannelAffine(axis), [edge], constants)
     edges = [call.builder.as_edge(value, call) for value in (first, second)]
     return call.emit(Add((1, sign)), edges)
 
@@ -223,24 +233,28 @@ def _multiply(call: Call) -> Value:
         if isinstance(known, (int, float)) or (isinstance(known, Tensor) and known.numel() == 1):
             edge = call.builder.as_edge(other, call)
             return lower_pointwise("mul_scalar", call, edge, float(known))
-        channels = channel_vector(call, known, other)
-        if channels is not None:
+        found = channel_vector(call, known, other)
+        if found is not None:
+            channels, axis = found
             edge = call.builder.as_edge(other, call)
             constants = {"weight": channels, "bias": torch.zeros_like(channels)}
-            return call.emit(ChannelAffine(), [edge], constants)
+            return call.emit(ChannelAffine(axis), [edge], constants)
     edges = [call.builder.as_edge(value, call) for value in (first, second)]
     return call.emit(Multiply(), edges)
 
 
-def channel_vector(call: Call, known: object, other: object) -> Tensor | None:
-    """Returns `known` as one number per channel of `other`, where it is that and no more."""
+def channel_vector(call: Call, known: object, other: object) -> tuple[Tensor, int] | None:
+    """Returns `known` as one number per channel of `other`, where it is that, and the axis."""
     if not isinstance(known, Tensor) or not isinstance(other, EdgeName):
         return None
     shape = call.builder.shapes[other]
     padded = (1,) * (len(shape) - known.ndim) + tuple(known.shape)
-    if len(shape) < 2 or len(padded) != len(shape) or known.numel() != shape[1]:
+    if len(shape) < 2 or len(padded) != len(shape):
         return None
-    return known.reshape(-1) if padded[1] == shape[1] else None
+    for axis in (1, len(shape) - 1):
+        if known.numel() == padded[axis] == shape[axis]:
+            return known.reshape(-1), axis
+    return None
 
 
 @lowers("cat", "concat", "concatenate")
@@ -250,9 +264,7 @@ def _concatenate(call: Call) -> Value:
     if axis == 0:
         raise CannotLower("it joins along the batch axis")
     items: Any = call["tensors"]
-    if not all(isinstance(item, EdgeName) for item in items):
-        raise CannotLower("it joins with a constant tensor")
-    return call.emit(Concatenate(axis), list(items))
+    return call.emit(Concatenate(axis), [call.builder.as_edge(item, call) for item in items])
 
 
 @lowers("prelu")

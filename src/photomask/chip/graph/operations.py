@@ -91,22 +91,29 @@ class Linear(Operation):
 
 @dataclass(frozen=True)
 class Matmul(Operation):
-    """Matrix product of two edges."""
+    """Matrix product of two edges, times `factor`, which the rescaling takes in."""
 
+    factor: float = 1.0
     takes_clamp: ClassVar[bool] = True
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One matrix product."""
-        return torch.matmul(*inputs)
+        product = torch.matmul(*inputs)
+        return product if self.factor == 1 else product * self.factor
 
 
 @dataclass(frozen=True)
 class ChannelAffine(Operation):
-    """`x * weight[c] + bias[c]` along axis 1: batch norm in inference; folded by a pass."""
+    """`x * weight[c] + bias[c]` along `axis`, 1 or the last one; folded by a pass.
+
+    Batch norm in inference, and what transformers scale their layers by.
+    """
+
+    axis: int = 1
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Scale and offset per channel."""
-        trailing = (1,) * (inputs[0].ndim - 2)
+        trailing = (1,) * (inputs[0].ndim - 1 - self.axis)
         weight, bias = (constants[role].reshape(-1, *trailing) for role in ("weight", "bias"))
         return inputs[0] * weight + bias
 
@@ -139,13 +146,14 @@ class Multiply(Operation):
 
 @dataclass(frozen=True)
 class Concatenate(Operation):
-    """Joins edges along `axis`."""
+    """Joins edges along `axis`; a constant is repeated for every sample."""
 
     axis: int
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One concatenation."""
-        return torch.cat(list(inputs), dim=self.axis)
+        batch = max(len(x) for x in inputs)
+        return torch.cat([x.expand(batch, *x.shape[1:]) for x in inputs], dim=self.axis)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from photomask.chip.graph.operations import (
     Clamp,
     Convolution,
     Linear,
+    Permute,
     Pointwise,
     PointwiseFunction,
     Reshape,
 )
+from photomask.chip.graph.transformer_operations import Normalize
 
 Constants = Mapping[str, Tensor]
 Joining = Callable[[Node, Node, Constants], tuple[Node, Constants] | None]
@@ -68,9 +70,7 @@ def merge_affines(
     producer: Node, node: Node, constants: Constants
 ) -> tuple[Node, Constants] | None:
     """Applies to an affine whose only reader is an affine: both become one."""
-    if not (
-        isinstance(producer.operation, ChannelAffine) and isinstance(node.operation, ChannelAffine)
-    ):
+    if not isinstance(producer.operation, ChannelAffine) or producer.operation != node.operation:
         return None
     first, then = _constants(producer, constants), _constants(node, constants)
     return producer, {
@@ -80,30 +80,32 @@ def merge_affines(
 
 
 def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
-    """Applies to a batch norm after a convolution or linear that nothing else reads.
+    """Applies to an affine of the output channels of a layer that nothing else reads.
 
-    `gamma * (W x + b) + beta = (gamma * W) x + (gamma * b + beta)`, per output channel.
+    `gamma * (W x + b) + beta = (gamma * W) x + (gamma * b + beta)`, per output channel; a norm's
+    gain is its weight.
 
     Source: Jacob et al. 2018, section 3.2, arXiv:1712.05877.
     """
-    if not isinstance(node.operation, ChannelAffine) or not _folds(producer):
+    if not isinstance(node.operation, ChannelAffine) or not _folds(producer, node.operation.axis):
         return None
+    role = "gain" if isinstance(producer.operation, Normalize) else "weight"
     affine, layer = _constants(node, constants), _constants(producer, constants)
-    scale, weight = affine["weight"].double(), layer["weight"].double()
+    scale, weight = affine["weight"].double(), layer[role].double()
     bias = layer["bias"].double() * scale + affine["bias"].double()
     weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     return producer, {
-        producer.constants["weight"]: weight.float(),
+        producer.constants[role]: weight.float(),
         producer.constants["bias"]: bias.float(),
     }
 
 
-def _folds(layer: Node) -> bool:
+def _folds(layer: Node, axis: int) -> bool:
     if layer.clamp is not None:
         return False
     if isinstance(layer.operation, Convolution):
-        return True
-    return isinstance(layer.operation, Linear) and len(layer.shape) == 2
+        return axis == 1
+    return isinstance(layer.operation, (Linear, Normalize)) and axis == len(layer.shape) - 1
 
 
 def _constants(node: Node, constants: Constants) -> dict[str, Tensor]:
@@ -113,8 +115,10 @@ def _constants(node: Node, constants: Constants) -> dict[str, Tensor]:
 def affine_as_convolution(graph: FloatGraph) -> FloatGraph:
     """Applies to every affine left: it becomes a depthwise convolution of one element.
 
-    Where there is not one or two spatial axes, it is first reshaped to have one.
+    Where there is not one or two spatial axes, it is first reshaped to have one; channels that are
+    last are moved to axis 1 and back.
     """
+    graph = channels_first(graph)
     nodes: list[Node] = []
     constants = dict(graph.constants)
     for node in graph.nodes:
@@ -143,6 +147,35 @@ def affine_as_convolution(graph: FloatGraph) -> FloatGraph:
         after = replace(node, operation=Reshape(node.shape[1:]), inputs=(inner.name,), constants={})
         nodes += [before, inner, after]
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def channels_first(graph: FloatGraph) -> FloatGraph:
+    """Applies to every affine of the last axis: the axis is moved to 1 for it, and back."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if not isinstance(node.operation, ChannelAffine) or node.operation.axis == 1:
+            nodes.append(node)
+            continue
+        last = len(node.shape) - 1
+        there, back = (0, last, *range(1, last)), (0, *range(2, last + 1), 1)
+        moved = tuple(node.shape[axis] for axis in there)
+        before = replace(
+            node,
+            name=f"{node.name}.channels_first",
+            operation=Permute(there),
+            constants={},
+            shape=moved,
+        )
+        inner = replace(
+            node,
+            name=f"{node.name}.channels",
+            operation=ChannelAffine(),
+            inputs=(before.name,),
+            shape=moved,
+        )
+        after = replace(node, operation=Permute(back), inputs=(inner.name,), constants={})
+        nodes += [before, inner, after]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def fuse_clamp(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:

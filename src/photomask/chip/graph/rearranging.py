@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.capture import (
+    BatchBehind,
+    Call,
+    CannotLower,
+    EdgeName,
+    Lowering,
+    Value,
+)
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
 from photomask.chip.graph.reducing import as_index, positions
 
@@ -73,12 +80,28 @@ def _reshape(call: Call) -> Value:
 
 @rearranges("permute", "transpose", "movedim", "t", "swapaxes", "swapdims", "moveaxis", "mT")
 def _permute(call: Call) -> Value:
-    rank = len(call.result_shape)
+    edge, axes = _placed(call)
     arguments: Any = [call[name] for name in call.arguments if name != "self"]
-    order = _axis_order(call, rank, arguments)
-    if order[0] != 0:
-        raise CannotLower("it moves the batch axis")
-    return call.emit(Permute(order), [call.edge("self")])
+    order = [axes[axis] for axis in _axis_order(call, len(axes), arguments)]
+    batch_first = (0, *(axis for axis in order if axis))
+    if batch_first != tuple(range(len(axes))):
+        edge = call.emit(Permute(batch_first), [edge])
+    return _batch_at(edge, order.index(0))
+
+
+def _placed(call: Call) -> tuple[EdgeName, tuple[int, ...]]:
+    """Returns the edge of `self`, and which of its axes each axis of the model's tensor is."""
+    value = call["self"]
+    if not isinstance(value, BatchBehind):
+        edge = call.edge("self")
+        return edge, tuple(range(len(call.builder.shapes[edge])))
+    axes = list(range(1, len(call.builder.shapes[value.edge])))
+    axes.insert(value.axis, 0)
+    return value.edge, tuple(axes)
+
+
+def _batch_at(edge: EdgeName, axis: int) -> Value:
+    return BatchBehind(edge, axis) if axis else edge
 
 
 def _axis_order(call: Call, rank: int, arguments: list[object]) -> tuple[int, ...]:
@@ -90,9 +113,11 @@ def _axis_order(call: Call, rank: int, arguments: list[object]) -> tuple[int, ..
 
 @rearranges("slice", "narrow", "select")
 def _slice(call: Call) -> Value:
-    shape = call.shape("self")
+    edge, axes = _placed(call)
+    shape = call.builder.shapes[edge]
     dim: Any = call["dim"]
-    axis = dim % len(shape)
+    at = dim % len(shape)
+    axis = axes[at]
     size = shape[axis] if axis else shape[axis] * call.builder.batch
     if "select" in str(call.traced.target):
         index: Any = call["index"]
@@ -103,31 +128,38 @@ def _slice(call: Call) -> Value:
         start, stop, step = begin, begin + length, 1
     else:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
-    edge = call.edge("self")
     if (start, stop, step) != (0, size, 1):
         if axis == 0:
             raise CannotLower("it selects along the batch axis")
         edge = call.emit(Slice(axis, start, max(start, stop), step), [edge])
+    batch = axes.index(0)
     if "select" in str(call.traced.target):
-        return call.emit(Reshape(call.result_shape[1:]), [edge])
-    return edge
+        edge, batch = _without(call, edge, axis), batch - (at < batch)
+    return _batch_at(edge, batch)
+
+
+def _without(call: Call, edge: EdgeName, axis: int) -> EdgeName:
+    """Returns an edge without an axis of one element."""
+    shape = call.builder.shapes[edge]
+    return call.emit(Reshape((*shape[1:axis], *shape[axis + 1 :])), [edge])
 
 
 @rearranges("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
 def _split(call: Call) -> Value:
-    shape = call.shape("self")
+    edge, axes = _placed(call)
     dim: Any = call["dim"]
-    axis = dim % len(shape)
+    at = dim % len(axes)
+    axis, batch = axes[at], axes.index(0)
     if axis == 0:
         raise CannotLower("it splits the batch axis")
-    pieces: list[EdgeName] = []
+    unbinds = "unbind" in str(call.traced.target)
+    pieces: list[Value] = []
     start = 0
     for result in call.traced.meta["val"]:
-        length = 1 if "unbind" in str(call.traced.target) else result.shape[axis]
-        edge = call.emit(Slice(axis, start, start + length, 1), [call.edge("self")])
-        if "unbind" in str(call.traced.target):
-            edge = call.emit(Reshape(tuple(result.shape[1:])), [edge])
-        pieces.append(edge)
+        length = 1 if unbinds else result.shape[at]
+        piece = call.emit(Slice(axis, start, start + length, 1), [edge])
+        piece = _without(call, piece, axis) if unbinds else piece
+        pieces.append(_batch_at(piece, batch - (unbinds and at < batch)))
         start += length
     return tuple(pieces)
 

@@ -9,13 +9,16 @@ from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunc
 from photomask.chip.operators.clamp import Clamp
 from photomask.chip.operators.concatenate import Concatenate
 from photomask.chip.operators.convolution import Convolution
+from photomask.chip.operators.embedding import Embedding
 from photomask.chip.operators.linear import Linear
 from photomask.chip.operators.lookup import Lookup
 from photomask.chip.operators.matmul import Matmul
 from photomask.chip.operators.multiply import Multiply
+from photomask.chip.operators.normalize import Normalize
 from photomask.chip.operators.pooling import AveragePool, MaxPool
 from photomask.chip.operators.requantize import Requantize
 from photomask.chip.operators.shape import Constant, Gather, Pad, Permute, Reshape, Slice
+from photomask.chip.operators.softmax import Softmax
 from photomask.chip.operators.sum import Sum
 
 AnyOperator = Annotated[
@@ -25,17 +28,20 @@ AnyOperator = Annotated[
     | Concatenate
     | Constant
     | Convolution
+    | Embedding
     | Gather
     | Linear
     | Lookup
     | Matmul
     | MaxPool
     | Multiply
+    | Normalize
     | Pad
     | Permute
     | Requantize
     | Reshape
     | Slice
+    | Softmax
     | Sum,
     Field(discriminator="kind"),
 ]
@@ -49,12 +55,14 @@ __all__ = [
     "Concatenate",
     "Constant",
     "Convolution",
+    "Embedding",
     "Gather",
     "Linear",
     "Lookup",
     "Matmul",
     "MaxPool",
     "Multiply",
+    "Normalize",
     "Operator",
     "Pad",
     "Parameters",
@@ -63,6 +71,7 @@ __all__ = [
     "Reshape",
     "Shape",
     "Slice",
+    "Softmax",
     "Sum",
     "TorchFunction",
 ]

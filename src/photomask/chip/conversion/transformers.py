@@ -1,0 +1,105 @@
+"""How softmax, norms and embeddings become integer steps."""
+
+import math
+
+import numpy as np
+
+from photomask.chip.conversion.builder import ONE, Conversion, integer_codes
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.graph import transformer_operations as float_operations
+from photomask.chip.operators import Embedding, Normalize, Softmax
+from photomask.errors import TargetError
+
+EXPONENT_BITS = 15
+"""The largest exponent of a softmax is `2**EXPONENT_BITS`, and its result has as many bits."""
+RECIPROCAL_BITS = 40
+GAIN_BITS = 8
+"""A gain is a code of this width times a scale of its channel, so it is exact but for its scale."""
+
+
+def convert_softmax(conversion: Conversion, node: Node) -> None:
+    """A table of exponents of differences, and the rescaling of the accumulator.
+
+    Beyond the table's end an exponent would round to 0.
+    """
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    codes = x.format.high - x.format.low + 1
+    needed = math.ceil((EXPONENT_BITS + 1) * math.log(2) / x.scale) + 1
+    distance = np.arange(min(codes, needed), dtype=np.float64)
+    table = np.rint(np.ldexp(np.exp(-distance * x.scale), EXPONENT_BITS)).astype(np.int64)
+    if len(table) < codes:
+        table[-1] = 0
+    format = IntFormat(bits=EXPONENT_BITS + 1, signed=False)
+    tensors = {"table": conversion.add_tensor(f"{node.name}.table", table, format)}
+    constants = conversion.prepared.constants_of(node)
+    if "mask" in constants:
+        mask = (constants["mask"].detach().cpu().numpy() != 0).astype(np.int64)
+        tensors["mask"] = conversion.add_tensor(f"{node.name}.mask", mask)
+    operator = Softmax(fraction_bits=EXPONENT_BITS, reciprocal_bits=RECIPROCAL_BITS)
+    unit = ONE * 2.0**-EXPONENT_BITS
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
+    )
+    conversion.requantize(node, accumulator, unit / y.scale, y)
+
+
+def convert_normalize(conversion: Conversion, node: Node) -> None:
+    """The norm with a gain of few bits, and the rescaling per channel that makes it exact."""
+    operation = node.operation
+    assert isinstance(operation, float_operations.Normalize)  # noqa: S101 - by CONVERTERS
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    terms = node.shape[-1]
+    fraction_bits = min(20, conversion.target.accumulator_bits - GAIN_BITS - 3)
+    if fraction_bits < 4:
+        raise TargetError(
+            f"{node.name!r} ({node.source}): a norm needs an accumulator of at least "
+            f"{GAIN_BITS + 7} bits; target {conversion.target.name!r} has "
+            f"{conversion.target.accumulator_bits}"
+        )
+    operator = Normalize(
+        terms=terms,
+        centred=operation.centred,
+        zero_point=x.zero_point,
+        epsilon=_epsilon(operation, terms, x.scale),
+        fraction_bits=fraction_bits,
+    )
+    constants = conversion.prepared.constants_of(node)
+    gain, bias = (constants[role].detach().double().cpu().numpy() for role in ("gain", "bias"))
+    normal_unit = math.sqrt(terms) * 2.0**-fraction_bits
+    largest_bias = 2.0 ** (conversion.target.accumulator_bits - 3)
+    scale = np.maximum(
+        np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * normal_unit)
+    )
+    scale[scale == 0] = 1.0
+    unit = scale * normal_unit
+    tensors = {
+        "gain": conversion.add_tensor(
+            f"{node.name}.gain", np.rint(gain / scale), IntFormat(bits=GAIN_BITS, signed=True)
+        ),
+        "bias": conversion.add_tensor(
+            f"{node.name}.bias",
+            np.rint(bias / unit),
+            IntFormat(bits=conversion.target.bias_bits, signed=True),
+        ),
+    }
+    accumulator = conversion.add_step(
+        node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
+    )
+    conversion.requantize(node, accumulator, unit / y.scale, y)
+
+
+def _epsilon(operation: float_operations.Normalize, terms: int, scale: float) -> int:
+    """Returns `epsilon` in units of the operator's sum of squares."""
+    epsilon = operation.epsilon / scale**2 * (terms**3 if operation.centred else terms)
+    return max(1, min(round(epsilon), 1 << 61))
+
+
+def convert_embedding(conversion: Conversion, node: Node) -> None:
+    """A table of codes."""
+    y = conversion.scale_of(node.name)
+    quantizer = conversion.prepared.activation_quantizer(node.name)
+    table = conversion.prepared.constants_of(node)["table"]
+    codes = integer_codes(quantizer, table, f"table of {node.name!r}")
+    tensors = {"table": conversion.add_tensor(f"{node.name}.table", codes, y.format)}
+    conversion.add_step(node, node.name, Embedding(), node.inputs, tensors, y)

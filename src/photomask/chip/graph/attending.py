@@ -1,0 +1,131 @@
+"""Lowerings of what transformers are made of: softmax, attention, norms."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.operations import Add, Gather, Matmul, Permute
+from photomask.chip.graph.transformer_operations import Normalize, Softmax
+
+ATTENDING: dict[str, Lowering] = {}
+HIDDEN = -64.0
+"""An addend at or below it hides an element from a softmax: `exp(-64)` of the largest is below
+float32's resolution of a sum of up to 2**68 elements."""
+
+
+def attends(*names: str) -> Callable[[Lowering], Lowering]:
+    """Registers a lowering for ATen operators."""
+
+    def register(function: Lowering) -> Lowering:
+        ATTENDING.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@attends("softmax.int", "_softmax")
+def _softmax(call: Call) -> Value:
+    shape = call.shape("self")
+    axis = int(call["dim"]) % len(shape)  # type: ignore[call-overload]
+    if axis == 0:
+        raise CannotLower("it runs over the batch axis")
+    if axis == len(shape) - 1:
+        return call.emit(Softmax(), [call.edge("self")])
+    order = tuple(len(shape) - 1 if i == axis else axis if i == len(shape) - 1 else i
+                  for i in range(len(shape)))  # fmt: skip
+    swapped = call.emit(Permute(order), [call.edge("self")])
+    return call.emit(Permute(order), [call.emit(Softmax(), [swapped])])
+
+
+@attends("scaled_dot_product_attention")
+def _attention(call: Call) -> Value:
+    """`softmax(scale * Q Kᵀ + mask) V`, each product an operation of its own."""
+    if call["dropout_p"]:
+        raise CannotLower("it drops elements at random")
+    query, key, value = (call.edge(name) for name in ("query", "key", "value"))
+    shape, heads = call.shape("query"), call.shape("key")[-3]
+    if call.get("enable_gqa") and shape[-3] != heads:
+        index = tuple(head // (shape[-3] // heads) for head in range(shape[-3]))
+        key, value = (call.emit(Gather(len(shape) - 3, index), [edge]) for edge in (key, value))
+    rank = len(shape)
+    order = (*range(rank - 2), rank - 1, rank - 2)
+    given: Any = call["scale"]
+    scale = float(given) if given is not None else 1 / math.sqrt(shape[-1])
+    scores = call.emit(Matmul(scale), [query, call.emit(Permute(order), [key])])
+    scores, constants = _hidden(call, scores)
+    weights = call.emit(Softmax(), [scores], constants)
+    return call.emit(Matmul(), [weights, value])
+
+
+def _hidden(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:
+    """Returns the scores with what is added to them, and a mask where elements are hidden."""
+    rows, columns = call.builder.shapes[scores][-2:]
+    mask: Any = call["attn_mask"]
+    if call["is_causal"]:
+        return scores, {"mask": torch.ones(rows, columns).tril()}
+    if mask is None:
+        return scores, {}
+    if not isinstance(mask, Tensor):
+        raise CannotLower("its mask depends on the input")
+    if mask.dtype is torch.bool:
+        return scores, {"mask": mask.float()}
+    return add_scores(call, scores, mask)
+
+
+def add_scores(call: Call, scores: EdgeName, added: Tensor) -> tuple[EdgeName, dict[str, Tensor]]:
+    """Splits what is added to scores into a mask and what is left."""
+    hides = added <= HIDDEN
+    left = added.masked_fill(hides, 0.0)
+    if bool(left.any()):
+        scores = call.emit(Add((1, 1)), [scores, call.builder.as_edge(left, call)])
+    return scores, {"mask": (~hides).float()} if bool(hides.any()) else {}
+
+
+@attends("layer_norm", "native_layer_norm")
+def _layer_norm(call: Call) -> Value:
+    sizes: Any = call["normalized_shape"]
+    if len(sizes) != 1:
+        raise CannotLower("it normalises several axes at once")
+    edge = _normalized(call, centred=True, epsilon=call["eps"])
+    return (edge,) if "native" in str(call.traced.target) else edge
+
+
+@attends("rms_norm")
+def _rms_norm(call: Call) -> Value:
+    sizes: Any = call["normalized_shape"]
+    if len(sizes) != 1:
+        raise CannotLower("it normalises several axes at once")
+    epsilon: Any = call["eps"]
+    epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
+    return _normalized(call, centred=False, epsilon=epsilon)
+
+
+def _normalized(call: Call, *, centred: bool, epsilon: Any) -> EdgeName:
+    edge = call.edge("input")
+    channels = call.builder.shapes[edge][-1]
+    given = call["weight"], call.get("bias")
+    gain, bias = (
+        tensor.detach() if isinstance(tensor, Tensor) else torch.full((channels,), default)
+        for tensor, default in zip(given, (1.0, 0.0), strict=True)
+    )
+    return call.emit(Normalize(centred, float(epsilon)), [edge], {"gain": gain, "bias": bias})
+
+
+@attends("roll")
+def _roll(call: Call) -> Value:
+    """Positions around an axis: the shifted windows of Swin."""
+    edge, shape = call.edge("self"), call.shape("self")
+    shifts: Any = call["shifts"]
+    dims: Any = call["dims"]
+    for shift, dim in zip(shifts, dims, strict=True):
+        axis = dim % len(shape)
+        if axis == 0:
+            raise CannotLower("it moves along the batch axis")
+        index = tuple((i - shift) % shape[axis] for i in range(shape[axis]))
+        edge = call.emit(Gather(axis, index), [edge])
+    return edge
+

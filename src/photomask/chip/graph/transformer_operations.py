@@ -1,0 +1,53 @@
+"""The float operations that transformers add to those of convolutional networks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photomask.chip.graph.operations import Constants, Operation
+
+
+@dataclass(frozen=True)
+class Softmax(Operation):
+    """Over the last axis. Elements whose constant `mask`, if there is one, is 0 take no part."""
+
+    def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
+        """One softmax."""
+        x = inputs[0]
+        if "mask" in constants:
+            x = x.masked_fill(constants["mask"] == 0, -math.inf)
+        return torch.softmax(x, dim=-1)
+
+
+@dataclass(frozen=True)
+class Normalize(Operation):
+    """Layer norm (`centred`) or root-mean-square norm of the last axis; constants `gain`, `bias`.
+
+    `(x - mean) / sqrt(mean((x - mean)**2) + epsilon) * gain + bias`, the mean 0 if not centred.
+    """
+
+    centred: bool
+    epsilon: float
+    takes_clamp: ClassVar[bool] = True
+
+    def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
+        """One norm."""
+        x, gain, bias = inputs[0], constants["gain"], constants["bias"]
+        if self.centred:
+            return F.layer_norm(x, gain.shape, gain, bias, self.epsilon)
+        size = x.square().mean(dim=-1, keepdim=True) + self.epsilon
+        return x * torch.rsqrt(size) * gain + bias
+
+
+@dataclass(frozen=True)
+class Embedding(Operation):
+    """Rows of the constant `table` [V, C] that an integer input names."""
+
+    def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
+        """One gather."""
+        return constants["table"][inputs[0].to(torch.int64)]

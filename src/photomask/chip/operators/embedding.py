@@ -1,0 +1,50 @@
+"""Rows of a table, chosen by the input."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction, require
+
+
+class Embedding(Operator):
+    """`y[..., :] = table[x[...], :]`: what tokens, or positions, stand for."""
+
+    kind: Literal["embedding"] = "embedding"
+    parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """[..., C] of a table [V, C]."""
+        table = parameters["table"]
+        require(table.ndim == 2 and table.size > 0, f"the table has shape {table.shape}")
+        return (*shapes[0], table.shape[1])
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """The range of the rows that the input can reach."""
+        table, x = parameters["table"], inputs[0]
+        require(
+            x.low >= 0 and x.high < len(table),
+            f"the table has rows 0 to {len(table) - 1}, the input holds {x.low} to {x.high}",
+        )
+        reached = table[x.low : x.high + 1]
+        return Interval(int(reached.min()), int(reached.max()))
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One row for each element."""
+        return parameters["table"][inputs[0]]
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """One gather."""
+        dtype = carrier(self.output_interval(inputs, parameters))
+        table = torch.from_numpy(parameters["table"]).to(device, dtype)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return table[x.to(torch.int64)]
+
+        return run

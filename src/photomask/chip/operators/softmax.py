@@ -1,0 +1,119 @@
+"""Softmax over the last axis: exponents from a table, one reciprocal a row."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
+from photomask.chip.formats import Interval
+from photomask.chip.operators.base import (
+    Operator,
+    Parameters,
+    Shape,
+    TorchFunction,
+    require,
+)
+
+
+class Softmax(Operator):
+    """`accumulator[i] = round(e[i] * (2**reciprocal_bits // sum(e)) / 2**(reciprocal_bits - f))`.
+
+    `e[i] = table[min(peak - x[i], len(table) - 1)]` with `peak` the largest code of the row, and
+    `table[d] ≈ table[0] * exp(-d * scale)`: no code is too large, and no exponent needs a range
+    beyond the table. Halves are rounded up; one unit of the result is `2**-f`, `f` being
+    `fraction_bits`. The division is one a row.
+
+    Elements with `mask` 0 take no part, neither in the peak nor in the sum, and give 0; so does a
+    row without any other. The mask is a constant, or a second input (0 or not 0).
+
+    With exponents rounded to the nearest, the result is within `1/2 + 2**(f - reciprocal_bits) *
+    table[0]` units of the softmax of the table's entries.
+
+    Source: the idea of a shifted exponent and one integer reciprocal is that of I-BERT (Kim et al.
+    2021, section 3.4, arXiv:2101.01321); there the exponent is a polynomial, here a table.
+    """
+
+    kind: Literal["softmax"] = "softmax"
+    fraction_bits: Annotated[int, Field(ge=1, le=24)]
+    reciprocal_bits: Annotated[int, Field(ge=1, le=52)]
+    parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
+    optional_roles: ClassVar[tuple[str, ...]] = ("mask",)
+    input_count: ClassVar[int | None] = None
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.reciprocal_bits <= self.fraction_bits:
+            raise ValueError("reciprocal_bits must exceed fraction_bits")
+        return self
+
+    def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
+        """Unchanged."""
+        table, sample = parameters["table"], shapes[0][1:]
+        require(
+            len(shapes) == 1 or (len(shapes) == 2 and "mask" not in parameters),
+            f"{len(shapes)} inputs; it takes the scores, and a mask where none is constant",
+        )
+        masks = [shape[1:] for shape in shapes[1:]]
+        masks += [parameters["mask"].shape] if "mask" in parameters else []
+        for mask in masks:
+            require(
+                np.broadcast_shapes(mask, sample) == sample,
+                f"a mask of shape {mask} on a sample of shape {sample}",
+            )
+        require(table.ndim == 1 and len(table) > 0, f"the table has shape {table.shape}")
+        require(
+            table.min() >= 0 and table[0] > 0 and bool((np.diff(table) <= 0).all()),
+            "the table must fall from a positive entry and never below 0",
+        )
+        require(
+            int(table[0]) * sample[-1] < 1 << self.reciprocal_bits,
+            f"a sum of {sample[-1]} exponents up to {table[0]} exceeds reciprocal_bits "
+            f"{self.reciprocal_bits}",
+        )
+        return shapes[0]
+
+    def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
+        """From 0 to 1."""
+        return Interval(0, 1 << self.fraction_bits)
+
+    def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
+        """One row after the other, in int64."""
+        x, table = inputs[0], parameters["table"]
+        mask = inputs[1] if len(inputs) == 2 else parameters.get("mask", np.ones(1, np.int64))
+        seen = np.broadcast_to(mask != 0, x.shape)
+        peak = np.where(seen, x, x.min()).max(axis=-1, keepdims=True)
+        distance = np.clip(peak - x, 0, len(table) - 1)
+        exponent = np.where(seen, table[distance], 0)
+        total = exponent.sum(axis=-1, keepdims=True)
+        reciprocal = np.where(total > 0, (1 << self.reciprocal_bits) // np.maximum(total, 1), 0)
+        shift = self.reciprocal_bits - self.fraction_bits
+        return (exponent * reciprocal + (1 << (shift - 1))) >> shift
+
+    def compile_torch(
+        self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
+    ) -> TorchFunction:
+        """In float64: the quotient is below 2**52, so that rounding it crosses no integer."""
+        output, dtype = carrier(self.output_interval(inputs, parameters)), torch.float64
+        if inputs[0].high - inputs[0].low > FLOAT64_EXACT:
+            return self.wrap_oracle(inputs, parameters, device)
+        table = torch.from_numpy(parameters["table"]).to(device, dtype)
+        constant = parameters.get("mask")
+        hidden = None if constant is None else torch.from_numpy(constant == 0).to(device)
+        shift = self.reciprocal_bits - self.fraction_bits
+        whole, unit, half = 2.0**self.reciprocal_bits, 2.0**-shift, 2.0 ** (shift - 1)
+
+        def run(x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            x, away = x.to(dtype), hidden if mask is None else mask == 0
+            peak = x if away is None else x.masked_fill(away, float(inputs[0].low))
+            distance = peak.amax(dim=-1, keepdim=True) - x
+            exponent = table[distance.clamp_(0, len(table) - 1).to(torch.int64)]
+            if away is not None:
+                exponent = exponent.masked_fill(away, 0.0)
+            total = exponent.sum(dim=-1, keepdim=True)
+            reciprocal = torch.where(total > 0, torch.floor(whole / total.clamp(min=1.0)), 0.0)
+            return torch.floor((exponent * reciprocal + half) * unit).to(output)
+
+        return run
