@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Clamp, Input, Pad
+from photomask.chip.graph.operations import Add, Clamp, Input, Pad
+from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
 from photomask.documents import aligned
@@ -72,7 +73,7 @@ class PreparedModel(nn.Module):
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs):
-            if self._owner[node.name] == node.name or _makes_values(node):
+            if node.operation.decides_scale or _makes_values(node):
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -90,7 +91,7 @@ class PreparedModel(nn.Module):
                     constants["weight"] = quantizer(constants["weight"])
                 operands = [values[name] for name in node.inputs]
                 values[node.name] = compute(node, operands, constants)
-            if not node.operation.keeps_scale or isinstance(node.operation, (Clamp, Pad)):
+            if node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad)):
                 values[node.name] = self.activation_quantizer(node.name)(values[node.name])
             if node.name in self.graph.outputs:
                 found[node.name] = values[node.name]
@@ -136,16 +137,24 @@ def _key(name: str) -> str:
 
 def sites(graph: FloatGraph) -> list[Site]:
     """Returns the places where a recipe may put quantizers, in the order of computation."""
-    outputs = {scale_owners(graph)[name] for name in graph.outputs}
+    owners = scale_owners(graph)
+    outputs = {owners[name] for name in graph.outputs}
+    added = {
+        owners[name]
+        for node in graph.nodes
+        if isinstance(node.operation, (Add, Normalize))
+        for name in node.inputs
+    }
     return [
         Site(
             name=node.name,
             operator=node.operation.kind,
             has_weight="weight" in node.constants,
             is_output=node.name in outputs,
+            is_residual=isinstance(node.operation, Add) and node.name in added,
         )
         for node in graph.nodes
-        if not node.operation.keeps_scale
+        if node.operation.decides_scale
     ]
 
 

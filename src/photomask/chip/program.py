@@ -242,7 +242,8 @@ class IntegerProgram:
         `codes = clamp(round_half_even(x / scale) + zero_point)`
 
         Args:
-            x: float, the shape of the input edge but for the batch.
+            x: float, the shape of the input edge but for the batch; integers where the input takes
+                numbers of rows, which stay as they are.
             name: the input edge; the first if None.
 
         Returns:
@@ -257,6 +258,8 @@ class IntegerProgram:
                 f"input {edge.name!r} has shape {tuple(x.shape)}, the program takes "
                 f"[batch, {', '.join(map(str, edge.shape[1:]))}]"
             )
+        if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
+            return x.to(torch.int64)  # numbers of rows, such as tokens, are codes already
         if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
             raise DataError(f"input {edge.name!r} must be finite floating-point numbers")
         scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)

@@ -14,10 +14,9 @@ from photomask.chip.conversion.transformers import (
     convert_normalize,
     convert_softmax,
 )
-from photomask.chip.formats import IntFormat
-from photomask.chip.graph import Node
+from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.graph import Node, transformer_operations
 from photomask.chip.graph import operations as float_operations
-from photomask.chip.graph import transformer_operations
 from photomask.chip.operators import (
     Add,
     Clamp,
@@ -54,6 +53,33 @@ def _input(conversion: Conversion, node: Node) -> None:
         high=scale.format.high,
         scale=(scale.scale,),
         zero_point=scale.zero_point,
+        role="input",
+    )
+
+
+def _tokens(conversion: Conversion, node: Node) -> None:
+    """The numbers of the rows of the shortest table that they choose from."""
+    graph = conversion.prepared.graph
+    tables = [
+        conversion.prepared.constants_of(reader)["table"].shape[0]
+        for reader in graph.nodes
+        if isinstance(reader.operation, transformer_operations.Embedding)
+        and conversion.prepared.scale_owner(reader.inputs[0]) == node.name
+    ]
+    if not tables:
+        raise TargetError(
+            f"input {node.name!r} is integer, but chooses no rows of a table; what else is done "
+            "with it has no integer form"
+        )
+    format = IntFormat.holding(Interval(0, min(tables) - 1))
+    conversion.edges[node.name] = Edge(
+        name=node.name,
+        shape=node.shape,
+        format=format,
+        low=0,
+        high=min(tables) - 1,
+        scale=(1.0,),
+        zero_point=0,
         role="input",
     )
 
@@ -332,6 +358,7 @@ def _moved(conversion: Conversion, node: Node) -> None:
 
 CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Input: _input,
+    float_operations.Tokens: _tokens,
     float_operations.Constant: _constant,
     float_operations.Convolution: _weighted,
     float_operations.Linear: _weighted,

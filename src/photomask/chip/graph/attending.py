@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
-from photomask.chip.graph.operations import Add, Gather, Matmul, Permute
-from photomask.chip.graph.transformer_operations import Normalize, Softmax
+from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
+from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
 
 ATTENDING: dict[str, Lowering] = {}
 HIDDEN = -64.0
@@ -56,33 +56,58 @@ def _attention(call: Call) -> Value:
     given: Any = call["scale"]
     scale = float(given) if given is not None else 1 / math.sqrt(shape[-1])
     scores = call.emit(Matmul(scale), [query, call.emit(Permute(order), [key])])
-    scores, constants = _hidden(call, scores)
+    plain = call.builder.shapes[scores][1:]
+    scores, constants = _masked(call, scores)
     weights = call.emit(Softmax(), [scores], constants)
+    if call.builder.shapes[weights][1:] != plain:
+        weights = call.emit(Reshape(plain), [weights])
     return call.emit(Matmul(), [weights, value])
 
 
-def _hidden(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:
-    """Returns the scores with what is added to them, and a mask where elements are hidden."""
-    rows, columns = call.builder.shapes[scores][-2:]
-    mask: Any = call["attn_mask"]
+def _masked(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:
+    """Returns the scores with what is added to them, and a mask where elements are hidden.
+
+    Where each of several parts of a sample has a mask of its own, such as windows, the parts become
+    an axis.
+    """
+    shape = call.builder.shapes[scores]
+    given: Any = call["attn_mask"]
     if call["is_causal"]:
-        return scores, {"mask": torch.ones(rows, columns).tril()}
-    if mask is None:
+        return scores, {"mask": torch.ones(shape[-2:]).tril()}
+    if given is None:
         return scores, {}
-    if not isinstance(mask, Tensor):
+    if not isinstance(given, Tensor):
         raise CannotLower("its mask depends on the input")
+    mask = given.reshape((1,) * (len(shape) - given.ndim) + tuple(given.shape))
+    batch = call.builder.batch
+    if len(mask) == batch * shape[0]:
+        mask = mask.reshape(batch, shape[0], *mask.shape[1:])
+        if not bool((mask == mask[:1]).all()):
+            raise CannotLower("its mask differs from sample to sample")
+        mask = mask[0]
+    parts = len(mask) > 1
+    if parts:
+        scores = call.emit(Reshape(shape), [scores])
+    mask = mask if parts else mask[0]
     if mask.dtype is torch.bool:
-        return scores, {"mask": mask.float()}
+        return scores, {} if bool(mask.all()) else {"mask": mask.float()}
     return add_scores(call, scores, mask)
 
 
 def add_scores(call: Call, scores: EdgeName, added: Tensor) -> tuple[EdgeName, dict[str, Tensor]]:
-    """Splits what is added to scores into a mask and what is left."""
+    """Splits what is added to each sample's scores into a mask and what is left."""
     hides = added <= HIDDEN
     left = added.masked_fill(hides, 0.0)
     if bool(left.any()):
-        scores = call.emit(Add((1, 1)), [scores, call.builder.as_edge(left, call)])
+        value = left.reshape((1,) * (len(call.builder.shapes[scores]) - left.ndim) + left.shape)
+        bias = call.emit(Constant(), [], {"value": value})
+        scores = call.emit(Add((1, 1)), [scores, bias])
     return scores, {"mask": (~hides).float()} if bool(hides.any()) else {}
+
+
+@attends("embedding")
+def _embedding(call: Call) -> Value:
+    return call.emit(Embedding(), [call.edge("indices")], {"table": call.constant("weight")})
 
 
 @attends("layer_norm", "native_layer_norm")
@@ -128,4 +153,3 @@ def _roll(call: Call) -> Value:
         index = tuple((i - shift) % shape[axis] for i in range(shape[axis]))
         edge = call.emit(Gather(axis, index), [edge])
     return edge
-

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
 from photomask.chip.graph.in_place import reads_as_functional
-from photomask.chip.graph.operations import Constant, Input, Operation
+from photomask.chip.graph.operations import Constant, Input, Operation, Tokens
 from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
@@ -287,12 +287,13 @@ def check_weights(model: torch.nn.Module) -> None:
 
 
 def _two_samples(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0 or x.is_complex():
         found = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(f"an example must be float of shape [batch, …], got {found}")
+        raise DataError(f"an example must be real of shape [batch, …], got {found}")
     if not bool(torch.isfinite(x).all()):
         raise DataError("the example input holds NaN or infinity")
-    return torch.cat([x[:1], x[1:2] if len(x) > 1 else x[:1]]).to(torch.float32)
+    pair = torch.cat([x[:1], x[1:2] if len(x) > 1 else x[:1]])
+    return pair.to(torch.float32 if x.is_floating_point() else torch.int64)
 
 
 def _flat(outputs: object) -> list[Tensor]:
@@ -320,7 +321,8 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
                 if traced.name in names:
                     builder.values[traced] = tensors[names[traced.name]].detach()
                 else:
-                    builder.values[traced] = builder.emit(traced, Input(), [], {})
+                    kind = Input if traced.meta["val"].is_floating_point() else Tokens
+                    builder.values[traced] = builder.emit(traced, kind(), [], {})
             elif traced.op == "call_function":
                 builder.values[traced] = lower_call(builder, traced)
             elif traced.op == "output":

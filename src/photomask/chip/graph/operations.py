@@ -22,6 +22,8 @@ class Operation:
 
     keeps_scale: ClassVar[bool] = False
     """True: values are moved or selected, so the output has its input's scale."""
+    decides_scale: ClassVar[bool] = True
+    """True: a quantizer of its own gives the output its scale."""
     takes_clamp: ClassVar[bool] = False
     """True: a following ReLU or clamp becomes the bounds of its requantization."""
 
@@ -39,6 +41,13 @@ class Operation:
 @dataclass(frozen=True)
 class Input(Operation):
     """An input of the model."""
+
+
+@dataclass(frozen=True)
+class Tokens(Input):
+    """An integer input: numbers of rows of a table. It is code already, and has no scale."""
+
+    decides_scale: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,7 @@ class Clamp(Operation):
     low: float
     high: float
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One clamp; only the bounds that exist."""
@@ -212,6 +222,7 @@ class MaxPool(Operation):
     dilation: tuple[int, ...]
     ceil_mode: bool
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One pooling."""
@@ -289,6 +300,7 @@ class Reshape(Operation):
 
     shape: tuple[int, ...]
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One reshape."""
@@ -301,6 +313,7 @@ class Permute(Operation):
 
     order: tuple[int, ...]
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One permutation."""
@@ -316,6 +329,7 @@ class Slice(Operation):
     stop: int
     step: int
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One slice."""
@@ -330,6 +344,7 @@ class Pad(Operation):
     amounts: tuple[tuple[int, int], ...]
     value: float
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One pad."""
@@ -344,6 +359,7 @@ class Gather(Operation):
     axis: int
     index: tuple[int, ...]
     keeps_scale: ClassVar[bool] = True
+    decides_scale: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One selection."""

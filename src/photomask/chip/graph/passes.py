@@ -12,6 +12,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from photomask.chip.graph.float_graph import FloatGraph, Node
+from photomask.chip.graph.norm_passes import (
+    find_root_mean_square_norms,
+    fold_factor,
+    join_functions_of_one_edge,
+)
 from photomask.chip.graph.operations import (
     ChannelAffine,
     Clamp,
@@ -31,7 +36,11 @@ it changes; None where the pass does not apply."""
 
 
 def simplify(graph: FloatGraph) -> FloatGraph:
-    """Folds batch norms, fuses clamps, joins functions of one number."""
+    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number."""
+    graph = join_readers(graph, join_pointwise)
+    graph = find_root_mean_square_norms(graph)
+    graph = join_readers(join_functions_of_one_edge(graph), join_pointwise)
+    graph = join_readers(graph, fold_factor)
     graph = join_readers(graph, merge_affines)
     graph = join_readers(graph, fold_affine)
     graph = affine_as_convolution(graph)

@@ -17,12 +17,14 @@ class Site:
         operator: `convolution`, `linear`, `add`, `multiply`, ...
         has_weight: True if it has a weight of its own.
         is_output: True if its output is an output of the graph.
+        is_residual: True if it is a sum that another sum or a norm reads: what layers add to.
     """
 
     name: str
     operator: str
     has_weight: bool
     is_output: bool
+    is_residual: bool = False
 
 
 def check_pattern(pattern: str) -> None:
@@ -41,6 +43,8 @@ def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
     if pattern in ("first", "last"):
         names = [site.name for site in sites if site.has_weight]
         names = names[:1] if pattern == "first" else names[-1:]
+    elif pattern == "residual":
+        names = [site.name for site in sites if site.is_residual]
     elif pattern.startswith("re:"):
         expression = re.compile(pattern[3:])
         names = [site.name for site in sites if expression.fullmatch(site.name)]
@@ -57,6 +61,8 @@ def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
     """Returns the names that the author of a pattern may have meant."""
     if pattern in ("first", "last"):
         return ": no site has a weight"
+    if pattern == "residual":
+        return ": no sum is read by another sum or a norm"
     if pattern.startswith("operator:"):
         return f"; operators here: {', '.join(sorted({site.operator for site in sites}))}"
     wanted = pattern.removeprefix("re:").replace("\\", "")

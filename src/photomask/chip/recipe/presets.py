@@ -7,6 +7,7 @@ from photomask.chip.recipe.documents import (
     GroupDocument,
     PercentileDocument,
     RecipeDocument,
+    RuleDocument,
     WeightDocument,
 )
 from photomask.chip.recipe.rules import Recipe
@@ -38,6 +39,13 @@ PRESETS: dict[str, RecipeDocument] = {
             # to 8 points of accuracy against this on the shipped networks.
             activation=ActivationDocument(bits=4, observer=PercentileDocument(percentile=99.99)),
             keep=("first", "last"),
+        ),
+        # Transformers: few channels of the residual stream are far larger than all others, and all
+        # layers add to it.
+        RecipeDocument(
+            name="w8a8-residual16",
+            activation=_ACTIVATION_8,
+            rules=(RuleDocument(match="residual", activation=ActivationDocument(bits=16)),),
         ),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
         # For hardware without zero points (Deeploy).
