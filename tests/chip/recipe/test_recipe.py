@@ -15,7 +15,7 @@ SITES = [
     Site("conv1", "convolution", True, False),
     Site("layer1.0.conv1", "convolution", True, False),
     Site("layer1.0.conv2", "convolution", True, False),
-    Site("layer1.0.add", "add", False, False),
+    Site("layer1.0.add", "add", False, False, is_residual=True),
     Site("layer2.0.conv1", "convolution", True, False),
     Site("fc", "linear", True, True),
 ]

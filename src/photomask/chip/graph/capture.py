@@ -226,6 +226,8 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
     frozen = _copied(model)
     check_weights(frozen)
     try:
+        with torch.no_grad():
+            frozen(*(x.clone() for x in examples))
         exported = _export(frozen, examples)
     except Exception as error:
         raise CaptureError(
@@ -350,6 +352,8 @@ def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignatu
         if spec.kind is not OutputKind.USER_OUTPUT or result is None:
             continue
         value = builder.values[result] if isinstance(result, TracedNode) else result
+        if isinstance(value, BatchBehind):
+            raise CannotLower(f"the batch of a result is at axis {value.axis}, not the first")
         if not isinstance(value, EdgeName):
             raise CaptureError(
                 "the model must return tensors that depend on its input, alone or in tuples, lists "

@@ -129,7 +129,7 @@ def join_functions_of_one_edge(graph: FloatGraph) -> FloatGraph:
 def _joined(node: Node, nodes: Mapping[str, Node]) -> Node:
     if not isinstance(node.operation, (Add, Multiply)) or node.clamp is not None:
         return node
-    chains = [_chain(nodes[name]) for name in node.inputs]
+    chains = [_chain(nodes[name], nodes) for name in node.inputs]
     sources = {source for source, _ in chains}
     if len(sources) != 1 or not any(functions for _, functions in chains):
         return node
@@ -139,11 +139,12 @@ def _joined(node: Node, nodes: Mapping[str, Node]) -> Node:
     return replace(node, operation=Pointwise((function,)), inputs=(sources.pop(),))
 
 
-def _chain(node: Node) -> tuple[str, tuple[PointwiseFunction, ...]]:
+def _chain(node: Node, nodes: Mapping[str, Node]) -> tuple[str, tuple[PointwiseFunction, ...]]:
     """Returns the edge that a node is a function of, and the functions."""
-    if isinstance(node.operation, Pointwise):
-        return node.inputs[0], node.operation.functions
-    return node.name, ()
+    if not isinstance(node.operation, Pointwise):
+        return node.name, ()
+    source, functions = _chain(nodes[node.inputs[0]], nodes)
+    return source, functions + node.operation.functions
 
 
 def _combine(operation: Add | Multiply, branches: Sequence[Pointwise | None], x: Tensor) -> Tensor:

@@ -40,9 +40,8 @@ def simplify(graph: FloatGraph) -> FloatGraph:
     graph = join_readers(graph, join_pointwise)
     graph = find_root_mean_square_norms(graph)
     graph = join_readers(join_functions_of_one_edge(graph), join_pointwise)
-    graph = join_readers(graph, fold_factor)
     graph = join_readers(graph, merge_affines)
-    graph = join_readers(graph, fold_affine)
+    graph = join_readers(graph, fold_into_layer)
     graph = affine_as_convolution(graph)
     graph = join_readers(graph, fuse_clamp)
     graph = join_readers(graph, join_pointwise)
@@ -86,6 +85,13 @@ def merge_affines(
         producer.constants["weight"]: first["weight"] * then["weight"],
         producer.constants["bias"]: first["bias"] * then["weight"] + then["bias"],
     }
+
+
+def fold_into_layer(
+    producer: Node, node: Node, constants: Constants
+) -> tuple[Node, Constants] | None:
+    """Applies to a batch norm, and to factors and addends, of a layer that nothing else reads."""
+    return fold_affine(producer, node, constants) or fold_factor(producer, node, constants)
 
 
 def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:

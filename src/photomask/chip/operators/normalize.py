@@ -38,8 +38,8 @@ class Normalize(Operator):
     ```
 
     One unit of `normal` is `sqrt(terms) * 2**-f`, `f` being `fraction_bits`: the root of the count
-    is left to the rescaling that follows. Root and reciprocal have 24 bits, so that `normal` is
-    within `1/2 + 2**(f - 21)` units of `2**f * d / sqrt(v)`, for every input; halves are rounded up.
+    is left to the rescaling that follows. Root and reciprocal have 24 bits, so that for every input
+    `normal` is within `1/2 + 2**(f - 21)` units of `2**f * d / sqrt(v)`. Halves are rounded up.
 
     Source: integer square roots in layer norms are from I-BERT (Kim et al. 2021, section 3.5,
     arXiv:2101.01321), the channels' powers of two from FQ-ViT (Lin et al. 2022, section 3.2,

@@ -1,0 +1,192 @@
+"""What transformers are made of becomes few operations, however the model writes it."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.graph.float_graph import largest_difference
+from photomask.chip.graph.operations import Matmul, Tokens
+from photomask.chip.graph.transformer_operations import Normalize, Softmax
+from photomask.errors import UnsupportedOperatorError
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor):
+        return self.function(*inputs)
+
+
+def captured(model, *inputs: Tensor) -> FloatGraph:
+    """Captures a model, and holds the simplified graph to it with three samples."""
+    model = model.eval() if isinstance(model, nn.Module) else Function(model)
+    graph = simplify(capture(model, inputs))
+    more = [torch.cat([x, x, x])[:3] for x in inputs]
+    with torch.no_grad():
+        assert largest_difference(graph(*more), [model(*more)]) < 1e-5
+    return graph
+
+
+def kinds(graph: FloatGraph) -> list[str]:
+    return [node.operation.kind for node in graph.nodes]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("dim", [1, 2, -1])
+def test_a_softmax_over_any_data_axis(dim: int):
+    graph = captured(lambda x: torch.softmax(x, dim), torch.randn(2, 4, 5))
+    assert "softmax" in kinds(graph)
+
+
+def test_a_softmax_over_the_batch_is_refused():
+    with pytest.raises(UnsupportedOperatorError, match="batch axis"):
+        capture(Function(lambda x: torch.softmax(x, 0)), torch.randn(2, 4))
+
+
+def heads(x: Tensor) -> Tensor:
+    return x.reshape(len(x), 6, 4, 8).transpose(1, 2)
+
+
+ATTENTION = {
+    "plain": lambda q: F.scaled_dot_product_attention(q, q, q),
+    "scaled": lambda q: F.scaled_dot_product_attention(q, q, q, scale=0.3),
+    "causal": lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True),
+    "boolean": lambda q: F.scaled_dot_product_attention(q, q, q, torch.ones(6, 6).tril() > 0),
+    "added": lambda q: F.scaled_dot_product_attention(q, q, q, torch.arange(36.0).view(6, 6)),
+    "hidden": lambda q: F.scaled_dot_product_attention(
+        q, q, q, torch.full((6, 6), -math.inf).triu(1)
+    ),
+    "grouped": lambda q: F.scaled_dot_product_attention(q, q[:, :2], q[:, 2:], enable_gqa=True),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_is_two_products_and_a_softmax(name: str):
+    graph = captured(lambda x: ATTENTION[name](heads(x)), torch.randn(2, 6, 32))
+    counts = {kind: kinds(graph).count(kind) for kind in ("matmul", "softmax", "add")}
+    assert counts == {"matmul": 2, "softmax": 1, "add": int(name == "added")}
+    softmax = next(node for node in graph.nodes if isinstance(node.operation, Softmax))
+    assert ("mask" in softmax.constants) == (name in ("causal", "boolean", "hidden"))
+    scores = next(node.operation for node in graph.nodes if isinstance(node.operation, Matmul))
+    assert scores.factor == pytest.approx(0.3 if name == "scaled" else 8**-0.5)
+
+
+def test_parts_of_a_sample_may_have_masks_of_their_own():
+    mask = torch.zeros(3, 1, 4, 4)
+    mask[1, :, :, 2:] = -100.0
+
+    def windows(x: Tensor) -> Tensor:
+        parts = x.reshape(-1, 1, 4, 8)
+        repeated = mask.repeat(len(x), 1, 1, 1)
+        return F.scaled_dot_product_attention(parts, parts, parts, repeated).reshape(-1, 12, 8)
+
+    graph = captured(windows, torch.randn(2, 12, 8))
+    softmax = next(node for node in graph.nodes if isinstance(node.operation, Softmax))
+    assert graph.constants[softmax.constants["mask"]].shape == (3, 1, 4, 4)
+
+
+def test_a_mask_that_depends_on_the_input_is_refused():
+    model = Function(lambda x: F.scaled_dot_product_attention(x, x, x, x @ x.transpose(1, 2)))
+    with pytest.raises(UnsupportedOperatorError, match="mask depends on the input"):
+        capture(model, torch.randn(2, 4, 8))
+
+
+def test_queries_keys_and_values_may_be_cut_from_one_tensor_whose_batch_was_moved():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(8, 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = self.qkv(x).reshape(len(x), 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            query, key, value = parts.unbind(0)
+            return F.scaled_dot_product_attention(query, key + parts[1], value)
+
+    assert kinds(captured(Attention(), torch.randn(2, 5, 8))).count("softmax") == 1
+
+
+class WrittenOut(nn.Module):
+    """A root-mean-square norm as language models write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-4))
+
+
+NORMS = {
+    "layer norm": (nn.LayerNorm(8), True, 1e-5),
+    "without a gain": (nn.LayerNorm(8, elementwise_affine=False), True, 1e-5),
+    "root mean square": (nn.RMSNorm(8, eps=1e-3), False, 1e-3),
+    "written out": (WrittenOut(), False, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_are_one_operation(name: str):
+    model, centred, epsilon = NORMS[name]
+    graph = captured(model, torch.randn(2, 5, 8))
+    assert kinds(graph) == ["input", "normalize"]
+    operation = graph.nodes[-1].operation
+    assert isinstance(operation, Normalize)
+    assert operation.centred is centred
+    assert operation.epsilon == pytest.approx(epsilon, rel=1e-6)
+
+
+def test_what_only_looks_like_a_norm_is_none():
+    graph = captured(
+        lambda x: x * torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1), torch.randn(2, 5, 8)
+    )
+    assert "normalize" not in kinds(graph)
+
+
+def test_a_norm_over_two_axes_is_refused():
+    with pytest.raises(UnsupportedOperatorError, match="several axes"):
+        capture(nn.LayerNorm((5, 8)), torch.randn(2, 5, 8))
+
+
+def test_factors_and_scales_of_the_last_axis_fold_into_layers():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.gamma = nn.Linear(8, 8), nn.Parameter(torch.randn(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * 0.25 * self.gamma + 1.5
+
+    assert kinds(captured(Scaled(), torch.randn(2, 5, 8))) == ["input", "linear"]
+
+
+def test_functions_written_out_are_one_function():
+    def gelu(x: Tensor) -> Tensor:
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+        return 0.5 * x * (1.0 + torch.tanh(inner))
+
+    graph = captured(lambda x: gelu(x) + x * torch.sigmoid(x), torch.randn(2, 5, 8))
+    assert len(graph.nodes) == 2
+
+
+def test_tokens_choose_rows():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(11, 8), nn.Embedding(5, 8)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.tokens(ids) + self.places(torch.arange(ids.shape[1]))
+
+    graph = captured(Model(), torch.randint(0, 11, (2, 5)))
+    assert isinstance(graph.nodes[0].operation, Tokens)
+    assert kinds(graph) == ["tokens", "embedding", "constant", "add"]
