@@ -44,7 +44,8 @@ class Product:
     """`out[g,o,p] = sum_{i,k} w[g,o,i,k] * x[g,i,p,k]`: as many matrix products as groups.
 
     A convolution over one axis, a linear layer and a product of two activations have one row of
-    output positions. The weights of the last are its second input.
+    output positions. The weights of the last are its second input. Where a reshape has put several
+    maps of one sample along the batch axis, each is a group, with the weights read again.
     """
 
     groups: int
@@ -85,6 +86,8 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
         TargetError: an operand or the accumulator is wider than the accelerator's.
     """
     operator, target = step.operator, program.target
+    if not isinstance(operator, Convolution | Linear | Matmul):
+        return None
     edges = [program.edges[name] for name in step.inputs]
     shape, output = edges[0].shape, program.edges[step.output]
     activation = Packing.of(edges[0].format, target)
@@ -98,17 +101,15 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
         rows = math.prod(shape[:-1])
         sizes = (1, output.shape[-1], shape[-1])
         axes = (SpatialAxis(1, 1), SpatialAxis(rows, rows))
-    elif isinstance(operator, Convolution):
+    else:
         weight = Packing.of(program.formats[step.tensors["weight"]], target)
         kernel = program.tensors[step.tensors["weight"]].shape[2:]
         sizes = (
-            operator.groups,
+            shape[0] * operator.groups,
             output.shape[1] // operator.groups,
             shape[1] // operator.groups,
         )
         axes = _spatial_axes(operator, shape[2:], output.shape[2:], kernel)
-    else:
-        return None
     _check_width(step, "activation_bits", "activations", edges[0].format.bits, accelerator)
     _check_width(step, "weight_bits", "weights", weight.format.bits, accelerator)
     _check_width(step, "accumulator_bits", "accumulators", output.interval.bits, accelerator)
