@@ -1,0 +1,78 @@
+"""A look at the bytes of a protobuf file before its parser makes objects of them.
+
+Two bytes can become an object of hundreds, so what a parser may allocate is bounded here by the
+number of fields, their nesting and the length of packed numbers.
+"""
+
+from typing import Any
+
+from photomask.errors import DocumentError
+
+MOST_FIELDS = 1 << 19
+MOST_NESTING = 16
+MOST_PACKED_BYTES = 1 << 26
+"""Numbers in typed fields take up to eight times their bytes; `raw_data` takes one time."""
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def check_wire(data: bytes, descriptor: Any, where: str) -> None:
+    """Refuses bytes that are no message of this kind, or would make too many objects.
+
+    Args:
+        data: the whole file.
+        descriptor: of the message that it should hold.
+        where: the file, for errors.
+
+    Raises:
+        DocumentError: truncated, malformed, too deep or too many fields.
+    """
+    waiting = [(0, len(data), descriptor, 1)]
+    count = 0
+    while waiting:
+        at, end, message, depth = waiting.pop()
+        if depth > MOST_NESTING:
+            raise DocumentError(f"{where}: messages are nested more than {MOST_NESTING} deep")
+        while at < end:
+            count += 1
+            if count > MOST_FIELDS:
+                raise DocumentError(f"{where}: more than {MOST_FIELDS} fields")
+            key, at = _varint(data, at, end, where)
+            field = message.fields_by_number.get(key >> 3)
+            kind = key & 7
+            if kind == _VARINT:
+                _, at = _varint(data, at, end, where)
+            elif kind == _BYTES:
+                length, at = _varint(data, at, end, where)
+                if field is not None and field.message_type is not None:
+                    waiting.append((at, at + length, field.message_type, depth + 1))
+                elif field is not None and field.type not in (field.TYPE_BYTES, field.TYPE_STRING):
+                    _check_packed(length, field.name, where)
+                at += length
+            elif kind in (_FIXED64, _FIXED32):
+                at += 8 if kind == _FIXED64 else 4
+            else:
+                raise DocumentError(f"{where} is no ONNX model: wire type {kind} at byte {at}")
+            if at > end:
+                raise DocumentError(f"{where} is truncated: a field ends {at - end} bytes beyond")
+
+
+def _varint(data: bytes, at: int, end: int, where: str) -> tuple[int, int]:
+    """Returns a number of up to ten bytes and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise DocumentError(f"{where} is truncated, or no ONNX model")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise DocumentError(f"{where} is no ONNX model: a number of more than ten bytes at {at}")
+
+
+def _check_packed(length: int, name: str, where: str) -> None:
+    if length > MOST_PACKED_BYTES:
+        raise DocumentError(
+            f"{where}: {length} bytes of numbers in {name}; at most {MOST_PACKED_BYTES}, larger "
+            "tensors go into raw_data"
+        )
