@@ -1,6 +1,8 @@
 """Functions of the integer form, for what ai.onnx has no operator for.
 
-Each is written in standard operators, so a runtime that knows none of them inlines it.
+Each is written in standard operators, so a runtime that knows none of them inlines it. Of int64
+only sums, products, bits and comparisons are used: ONNX Runtime 1.31 compares the low halves of
+int64 with their signs in Min, Max, Clip and Sign, which goes wrong beyond 32 bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +25,7 @@ REQUANTIZE: dict[Rounding, str] = {
     Rounding.TRUNCATE: "RequantizeTruncate",
     Rounding.DOUBLE: "RequantizeDouble",
 }
-"""Name of the function that rescales with each rounding."""
+"""Name of the function that rescales with each rounding; `Wide` is added to the general one."""
 
 _DEFINITION = "clamp(round(x * multiplier / 2**shift) + zero_point, low, high)"
 
@@ -121,22 +123,25 @@ def _half_even(body: _Body) -> None:
     body.number("unit", 1)
     body.add("quotient", "ShiftRight", ["product", "shift"], DOMAIN)
     body.add("last_bit", "BitwiseAnd", ["quotient", "unit"])
-    body.add("step", "Min", [_half(body), "unit"])
-    body.add("below_half", "Sub", ["half", "step"])
-    body.add("odd", "Mul", ["last_bit", "step"])
+    body.add("is_shifted", "Greater", ["shift", body.number("zero", 0)])
+    body.cast("one_if_shifted", "is_shifted", body.kinds.INT64)
+    body.add("below_half", "Sub", [_half(body), "one_if_shifted"])
+    body.add("odd", "Mul", ["last_bit", "one_if_shifted"])
     body.add("nearly", "Add", ["product", "below_half"])
     body.add("raised", "Add", ["nearly", "odd"])
     body.add("scaled", "ShiftRight", ["raised", "shift"], DOMAIN)
 
 
 def _half_away(body: _Body) -> None:
-    body.add("sign", "Sign", ["product"])
-    body.add("magnitude", "Abs", ["product"])
+    body.add("is_negative", "Less", ["product", body.number("zero", 0)])
+    body.add("minus_product", "Neg", ["product"])
+    body.add("magnitude", "Where", ["is_negative", "minus_product", "product"])
     body.add("raised", "Add", ["magnitude", _half(body)])
     body.cast("raised_bits", "raised", body.kinds.UINT64)
     body.add("scaled_bits", "BitShift", ["raised_bits", "amount"], direction="RIGHT")
     body.cast("scaled_magnitude", "scaled_bits", body.kinds.INT64)
-    body.add("scaled", "Mul", ["sign", "scaled_magnitude"])
+    body.add("minus_scaled", "Neg", ["scaled_magnitude"])
+    body.add("scaled", "Where", ["is_negative", "minus_scaled", "scaled_magnitude"])
 
 
 def _double(body: _Body) -> None:
@@ -164,23 +169,55 @@ _ROUNDINGS: dict[Rounding, Callable[[_Body], None]] = {
 """What turns `product` and `shift` into `scaled`."""
 
 
+def _saturate(body: _Body, value: str, *, wide: bool) -> str:
+    """Adds `clamp(value, low, high)`: in int32 where that holds the value, else by comparisons."""
+    ends = [body.number("low", "@low"), body.number("high", "@high")]
+    if wide:
+        body.add("is_below", "Less", [value, "low"])
+        body.add("raised_value", "Where", ["is_below", "low", value])
+        body.add("is_above", "Greater", ["raised_value", "high"])
+        return body.add("code", "Where", ["is_above", "high", "raised_value"])
+    narrow = [body.cast(f"{name}_int32", name, body.kinds.INT32) for name in (value, *ends)]
+    return body.add("code", "Clip", narrow)
+
+
 @cache
-def requantize(rounding: Rounding) -> "onnx.FunctionProto":
-    """Returns the function that rescales `x`, with attributes zero_point, low, high and to."""
+def requantize(rounding: Rounding, wide: bool) -> "onnx.FunctionProto":
+    """Returns the function that rescales `x`, with attributes zero_point, low, high and to.
+
+    Args:
+        rounding: how.
+        wide: whether a rescaled value, before it is clamped, may need more than 32 bits.
+    """
     body = _Body()
     body.cast("accumulator", "x", body.kinds.INT64)
     body.add("product", "Mul", ["accumulator", "multiplier"])
     _ROUNDINGS[rounding](body)
     body.add("centred", "Add", ["scaled", body.number("zero_point", "@zero_point")])
-    ends = [body.number("low", "@low"), body.number("high", "@high")]
-    body.add("code", "Clip", ["centred", *ends])
-    body.cast("y", "code", "@to")
+    body.cast("y", _saturate(body, "centred", wide=wide), "@to")
     return body.function(
-        REQUANTIZE[rounding],
+        REQUANTIZE[rounding] + "Wide" * wide,
         ["x", "multiplier", "shift"],
         ["zero_point", "low", "high", "to"],
         f"{_DEFINITION}, rounding {rounding.value}; multiplier and shift by channel.",
     )
+
+
+@cache
+def clamp() -> "onnx.FunctionProto":
+    """Returns `Clamp`: `x` between `low` and `high`, for int64."""
+    body = _Body()
+    body.cast("y", _saturate(body, "x", wide=True), body.kinds.INT64)
+    return body.function("Clamp", ["x"], ["low", "high"], "clamp(x, low, high) in int64.")
+
+
+@cache
+def larger() -> "onnx.FunctionProto":
+    """Returns `Larger`: the maximum of two int64."""
+    body = _Body()
+    body.add("is_less", "Less", ["a", "b"])
+    body.add("y", "Where", ["is_less", "b", "a"])
+    return body.function("Larger", ["a", "b"], [], "max(a, b) in int64.")
 
 
 @cache

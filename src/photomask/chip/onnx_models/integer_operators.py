@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
+from photomask.chip.arithmetic import FLOAT64_EXACT, round_shift
 from photomask.chip.formats import Interval
-from photomask.chip.onnx_models.integer_functions import requantize, shift_right
+from photomask.chip.onnx_models.integer_functions import clamp, requantize, shift_right, window_sum
 from photomask.chip.onnx_models.integer_graph import IntegerGraph
 from photomask.chip.onnx_models.integer_pooling import average_pool, max_pool
 from photomask.chip.onnx_models.integer_products import convolution, linear, matmul
@@ -22,6 +25,7 @@ from photomask.chip.operators import (
     Multiply,
     Operator,
     Pad,
+    Parameters,
     Permute,
     Requantize,
     Reshape,
@@ -79,11 +83,22 @@ def _multiply(graph: IntegerGraph, step: Step) -> None:
 def _sum(graph: IntegerGraph, step: Step) -> None:
     operator = step.operator
     assert isinstance(operator, Sum)  # noqa: S101 - by EMITTERS
-    (x,) = _intervals(graph, step)
-    kind = graph.type_of(Interval.hull(x, operator.zero_point, _result(graph, step)))
-    centred = graph.centred(step.inputs[0], operator.zero_point, kind, step)
+    (x,), y = _intervals(graph, step), _result(graph, step)
+    kind = graph.type_of(Interval.hull(x, operator.zero_point, y))
+    value = graph.centred(step.inputs[0], operator.zero_point, kind, step)
     axes = graph.vector(list(operator.axes), step, "axes")
-    graph.finish(step, kind, "ReduceSum", [centred, axes], keepdims=int(operator.keep_axes))
+    if y.magnitude <= FLOAT64_EXACT:  # ONNX Runtime 1.31 adds up int64 in float64
+        keep = int(operator.keep_axes)
+        graph.finish(step, kind, "ReduceSum", [value, axes], keepdims=keep)
+        return
+    shape = graph.program.edges[step.inputs[0]].shape
+    for axis in operator.axes:
+        ends = [graph.vector([end], step, "end") for end in (0, shape[axis])]
+        value = graph.call(window_sum(), [value, *ends], step, f"axis{axis}", axis=axis)
+    if operator.keep_axes:
+        graph.finish(step, kind, "Identity", [value])
+    else:
+        graph.finish(step, kind, "Squeeze", [value, axes])
 
 
 def _requantize(graph: IntegerGraph, step: Step) -> None:
@@ -91,6 +106,7 @@ def _requantize(graph: IntegerGraph, step: Step) -> None:
     assert isinstance(operator, Requantize)  # noqa: S101 - by EMITTERS
     kind = graph.onnx.TensorProto.INT64
     (x,), parameters = step.inputs, graph.program.parameters(step)
+    wide = graph.type_of(_rescaled(operator, _intervals(graph, step)[0], parameters)) == kind
     if operator.offset:
         x = graph.centred(x, -operator.offset, kind, step)
     factors = [
@@ -98,7 +114,7 @@ def _requantize(graph: IntegerGraph, step: Step) -> None:
     ]
     graph.function(shift_right())
     graph.call(
-        requantize(operator.rounding),
+        requantize(operator.rounding, wide),
         [x, *factors],
         step,
         output=step.output,
@@ -109,15 +125,28 @@ def _requantize(graph: IntegerGraph, step: Step) -> None:
     )
 
 
+def _rescaled(operator: Requantize, x: Interval, parameters: Parameters) -> Interval:
+    """Returns what the rescaled values, their bounds included, lie in before they are clamped."""
+    ends = [operator.low, operator.high]
+    pairs = np.stack([parameters["multiplier"].ravel(), parameters["shift"].ravel()], axis=1)
+    for multiplier, shift in np.unique(pairs, axis=0).tolist():
+        for end in (x.low, x.high):
+            product = (end + operator.offset) * multiplier
+            ends.append(round_shift(product, shift, operator.rounding) + operator.zero_point)
+    return Interval.hull(*ends)
+
+
 def _clamp(graph: IntegerGraph, step: Step) -> None:
     (x,), y = _intervals(graph, step), _result(graph, step)
     kind = graph.edge_type(step.inputs[0])
     if kind != graph.edge_type(step.output):
         kind = graph.type_of(x.union(y))
-    ends = [
-        graph.scalar(end, kind, step, label) for end, label in ((y.low, "low"), (y.high, "high"))
-    ]
-    graph.finish(step, kind, "Clip", [graph.operand(step.inputs[0], kind, step), *ends])
+    value = graph.operand(step.inputs[0], kind, step)
+    if kind == graph.onnx.TensorProto.INT64:
+        graph.finish(step, kind, clamp(), [value], low=y.low, high=y.high)
+        return
+    ends = [graph.scalar(getattr(y, end), kind, step, end) for end in ("low", "high")]
+    graph.finish(step, kind, "Clip", [value, *ends])
 
 
 def _lookup(graph: IntegerGraph, step: Step) -> None:

@@ -4,57 +4,60 @@ import itertools
 from collections.abc import Sequence
 
 from photomask.chip.formats import Interval
-from photomask.chip.onnx_models.integer_functions import window_sum
+from photomask.chip.onnx_models.integer_functions import larger, window_sum
 from photomask.chip.onnx_models.integer_graph import IntegerGraph
 from photomask.chip.operators import AveragePool, MaxPool
 from photomask.chip.program import Step
 
 
 def max_pool(graph: IntegerGraph, step: Step) -> None:
-    """MaxPool on 8 bits; Max of one slice for each kernel position on wider integers.
+    """MaxPool on 8 bits; else the largest of one slice for each kernel position.
 
-    What MaxPool does not pad itself, such as windows that begin beyond the input, is padded by the
-    smallest code before, which never wins.
+    The latter also where windows reach further beyond the input than MaxPool pads; the smallest
+    code lies there, which never wins.
     """
     operator = step.operator
     assert isinstance(operator, MaxPool)  # noqa: S101 - by EMITTERS
-    (x,) = step.inputs
-    edge = graph.program.edges[x]
-    kind = graph.edge_type(x)
-    spans = [(k - 1) * d + 1 for k, d in zip(operator.kernel, operator.dilation, strict=True)]
+    edge = graph.program.edges[step.inputs[0]]
     after = [
-        (count - 1) * stride - before + span - size
-        for size, count, stride, before, span in zip(
+        (count - 1) * stride - before + (kernel - 1) * dilation + 1 - size
+        for size, count, stride, before, kernel, dilation in zip(
             edge.shape[2:],
             operator.output_size,
             operator.stride,
             operator.padding,
-            spans,
+            operator.kernel,
+            operator.dilation,
             strict=True,
         )
     ]
-    attributes = {
-        "kernel_shape": operator.kernel,
-        "strides": operator.stride,
-        "dilations": operator.dilation,
-    }
-    narrow = edge.format.bits <= 8
-    if narrow and all(0 <= a < k for a, k in zip(after, operator.kernel, strict=True)):
-        pads = [*operator.padding, *after]
-        graph.finish(step, kind, "MaxPool", [x], pads=pads, **attributes)
+    inside = all(0 <= a < k for a, k in zip(after, operator.kernel, strict=True))
+    if edge.format.bits <= 8 and inside:
+        graph.finish(
+            step,
+            graph.edge_type(edge.name),
+            "MaxPool",
+            [edge.name],
+            kernel_shape=operator.kernel,
+            strides=operator.stride,
+            dilations=operator.dilation,
+            pads=[*operator.padding, *after],
+        )
         return
+    kind = graph.type_of(edge.interval)
+    x = graph.operand(edge.name, kind, step)
     if any(operator.padding) or any(after):
-        amounts = [0, 0, *operator.padding, 0, 0, *after]
-        constants = [
-            graph.vector(amounts, step, "amounts"),
-            graph.scalar(edge.low, kind, step, "smallest"),
-        ]
-        x = graph.node("Pad", [x, *constants], step, "padded")
-    if narrow:
-        graph.finish(step, kind, "MaxPool", [x], **attributes)
-    else:
-        positions = itertools.product(*map(range, operator.kernel))
-        graph.finish(step, kind, "Max", [_tap(graph, step, x, at) for at in positions])
+        amounts = graph.vector([0, 0, *operator.padding, 0, 0, *after], step, "amounts")
+        smallest = graph.scalar(edge.low, kind, step, "smallest")
+        x = graph.node("Pad", [x, amounts, smallest], step, "padded")
+    positions = itertools.product(*map(range, operator.kernel))
+    first, *taps = [_tap(graph, step, x, position) for position in positions]
+    if kind == graph.onnx.TensorProto.INT32:
+        graph.finish(step, kind, "Max", [first, *taps])
+        return
+    for tap in taps:
+        first = graph.call(larger(), [first, tap], step, "largest")
+    graph.finish(step, kind, "Identity", [first])
 
 
 def _tap(graph: IntegerGraph, step: Step, x: str, position: Sequence[int]) -> str:
