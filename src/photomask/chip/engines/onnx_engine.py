@@ -10,7 +10,7 @@ from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.onnx_models import integer_model
 from photomask.chip.onnx_models.graph_builder import LARGEST_MODEL
 from photomask.chip.program import IntegerProgram
-from photomask.errors import EngineError, MissingDependencyError
+from photomask.errors import EngineError, MissingDependencyError, UsageError
 
 NUMPY_TYPES = {f"tensor({name})": np.dtype(name) for name in ("int8", "uint8", "int32", "int64")}
 """The types of a model's inputs, as ONNX Runtime calls them."""
@@ -30,10 +30,11 @@ class OnnxEngine:
 
         Raises:
             MissingDependencyError: onnx or onnxruntime is not installed.
-            EngineError: no number of threads, or a model larger than ONNX Runtime reads.
+            UsageError: less than one thread.
+            EngineError: the model is larger than ONNX Runtime reads.
         """
         if threads < 1:
-            raise EngineError(f"ONNX Runtime needs at least 1 thread, got {threads}")
+            raise UsageError(f"ONNX Runtime needs at least 1 thread, got {threads}")
         self.program = program
         self.threads = threads
         self._runtime = _runtime()
