@@ -52,16 +52,17 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
         raise MissingDependencyError("onnx", "onnx", "import of ONNX models") from error
 
     if isinstance(source, ModelProto):
-        model, name, folder = source, "model", None
+        name, folder = "model", None
+        content = source.SerializeToString()
     else:
         path = Path(source)
         name, folder = path.name, path.parent
         content = _read(path)
-        check_wire(content, ModelProto.DESCRIPTOR, name)
-        try:
-            model = ModelProto.FromString(content)
-        except DecodeError as error:
-            raise DocumentError(f"{path} is not an ONNX model: {error}") from error
+    check_wire(content, ModelProto.DESCRIPTOR, name)
+    try:
+        model = ModelProto.FromString(content)
+    except DecodeError as error:
+        raise DocumentError(f"{name} is not an ONNX model: {error}") from error
     _check_model(model, name)
     return ModelFile(model, name, folder, _opset(model, name))
 
@@ -76,7 +77,7 @@ def _read(path: Path) -> bytes:
                 raise DocumentError(
                     f"{path} has {status.st_size} bytes; at most {MOST_BYTES} are read"
                 )
-            return file.read(MOST_BYTES)
+            return file.read(status.st_size)
     except (OSError, ValueError) as error:
         raise DocumentError(f"cannot read {path}: {error}") from error
 
