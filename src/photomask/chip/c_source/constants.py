@@ -49,21 +49,21 @@ class Constants:
             "static struct {",
             *fields,
             "} constants;",
-            f'_Static_assert(sizeof constants == {self.bytes}, "the constants have no gaps");',
+            f'_Static_assert(sizeof constants == {self.size}, "the constants have no gaps");',
         ]
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Of all arrays, filled up to a multiple of the widest element."""
         widest = max((size_of(ctype) for ctype, _, _ in self.arrays.values()), default=1)
         used = sum(size_of(ctype) * values.size for ctype, values, _ in self.arrays.values())
         return -(-used // widest) * widest
 
-    def file(self, program_sha256: str) -> bytes:
+    def file_content(self, program_sha256: str) -> bytes:
         """Returns the little-endian file that fills the structure."""
         data = b"".join(
             values.astype(numpy_type(ctype)).tobytes() for _, ctype, values, _ in self._packed()
-        ).ljust(self.bytes, b"\0")
+        ).ljust(self.size, b"\0")
         size, check = len(data).to_bytes(8, "little"), checksum(data).to_bytes(8, "little")
         return MAGIC + bytes.fromhex(program_sha256) + size + check + data
 

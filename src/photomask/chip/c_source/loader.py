@@ -9,7 +9,7 @@ def loader(name: str, program_sha256: str, constants: Constants) -> list[str]:
     octets = [f"0x{byte:02x}" for byte in bytes.fromhex(program_sha256)]
     rows = [", ".join(octets[start : start + 16]) for start in (0, 16)]
     magic = MAGIC.decode()
-    copied = f"memcpy(&constants, bytes + {HEADER_BYTES}, {constants.bytes});"
+    copied = f"memcpy(&constants, bytes + {HEADER_BYTES}, {constants.size});"
     body = [
         "static const unsigned char program[32] = {",
         f"    {rows[0]},",
@@ -24,7 +24,7 @@ def loader(name: str, program_sha256: str, constants: Constants) -> list[str]:
         f"if (memcmp(bytes + {len(MAGIC)}, program, sizeof program) != 0) {{",
         "    return 2;",
         "}",
-        f"if (size != {HEADER_BYTES + constants.bytes}) {{",
+        f"if (size != {HEADER_BYTES + constants.size}) {{",
         "    return 3;",
         "}",
         f"for (size_t i = {HEADER_BYTES}; i < size; i++) {{",
@@ -37,7 +37,7 @@ def loader(name: str, program_sha256: str, constants: Constants) -> list[str]:
         "if (*(const unsigned char *)&one != 1) {",
         "    return 5;",
         "}",
-        *([copied] if constants.bytes else []),
+        *([copied] if constants.size else []),
         "constants_loaded = 1;",
         "return 0;",
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from photomask.chip.c_source.c_text import KEYWORDS, comment, identifiers, size_of, string
+from photomask.chip.c_source.constants import HEADER_BYTES
 from photomask.chip.c_source.memory_plan import MemoryPlan
 from photomask.chip.c_source.network import Network, prototype, render
 from photomask.chip.c_source.tensors import Tensor
@@ -79,7 +80,7 @@ def generate_c(
     }
     encoded = {path: text.encode("ascii") for path, text in files.items()}
     if network.external:
-        encoded[CONSTANTS_FILE] = network.constants.file(program.content_hash())
+        encoded[CONSTANTS_FILE] = network.constants.file_content(program.content_hash())
     return CSource(name, encoded, program.inputs, network.outputs, network.tensors, network.plan)
 
 
@@ -150,7 +151,10 @@ def _main(network: Network) -> str:
         f"static {tensor.ctype} {buffer}[{tensor.elements}];"
         for buffer, tensor in zip(buffers, tensors, strict=True)
     ]
-    declared.append(f"\n#define INTEGERS ((size_t){integers}) /* of the outputs of a sample */")
+    declared += ["", f"#define INTEGERS ((size_t){integers}) /* in the outputs of a sample */"]
+    declared.append(f"#define GOLDEN_BYTES {sum(network.tensors[n].bytes for n in outputs)}")
+    if network.external:
+        declared.append(f"#define CONSTANTS_BYTES {HEADER_BYTES + network.constants.size}")
     load = (TEMPLATES / "load.c").read_text(encoding="ascii") if network.external else ""
     call = "    if (load(argv[4]) != 0) {\n        return 2;\n    }\n" if network.external else ""
     text = (TEMPLATES / "main.c").read_text(encoding="ascii")

@@ -49,21 +49,17 @@ class Plane:
 
     def outside(self) -> str:
         """Returns the condition under which row `h` or column `w` is padding; "" if none is."""
-        rows = _ends(self.out_height, self.stride[0], self.before[0], self.kernel[0], self.dilation)
-        columns = _ends(
-            self.out_width, self.stride[1], self.before[1], self.kernel[1], self.dilation[::-1]
-        )
+        rows, columns = self._reach(0, self.out_height), self._reach(1, self.out_width)
         tests = []
         for name, (first, last), size in (("h", rows, self.height), ("w", columns, self.width)):
             tests += [f"{name} < 0"] if first < 0 else []
             tests += [f"{name} >= {size}"] if last >= size else []
         return " || ".join(tests)
 
-
-def _ends(
-    count: int, stride: int, before: int, kernel: int, dilation: tuple[int, int]
-) -> tuple[int, int]:
-    return -before, (count - 1) * stride - before + (kernel - 1) * dilation[0]
+    def _reach(self, axis: int, count: int) -> tuple[int, int]:
+        """Returns the first and the last row (or column) of the input that `count` outputs read."""
+        last = (count - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis]
+        return -self.before[axis], last - self.before[axis]
 
 
 def convolution(site: Site) -> list[str]:

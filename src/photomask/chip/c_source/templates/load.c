@@ -6,20 +6,18 @@ static int load(const char *path)
         "is truncated, or longer than it should be", "is altered: its checksum does not match",
         "is little-endian, this processor is not",
     };
+    static unsigned char bytes[CONSTANTS_BYTES + 1]; /* one more, to notice a longer file */
     FILE *const file = fopen(path, "rb");
     if (file == NULL) {
         return fail(path, strerror(errno));
     }
-    const long size = size_of_file(file);
-    unsigned char *const bytes = size > 0 ? malloc((size_t)size) : NULL;
-    if (bytes == NULL || fread(bytes, 1, (size_t)size, file) != (size_t)size) {
-        free(bytes);
-        fclose(file);
-        return fail(path, "is empty, or cannot be read");
-    }
+    const size_t size = fread(bytes, 1, sizeof bytes, file);
+    const int unread = ferror(file);
     fclose(file);
-    const int problem = @NAME@_load(bytes, (size_t)size);
-    free(bytes);
+    if (unread) {
+        return fail(path, "cannot be read");
+    }
+    const int problem = @NAME@_load(bytes, size);
     return problem == 0 ? 0 : fail(path, problems[problem - 1]);
 }
 
