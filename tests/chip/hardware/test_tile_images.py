@@ -56,7 +56,7 @@ def test_the_files_say_what_they_hold():
     tiling = tile(program, SMALL)["layer1.conv"]
     images = tile_images(program, tiling)
     block = next(iter(images))
-    assert images[block].startswith(b"// layer1.conv o0-3_i0-1_k0-0x0-0\n")
+    assert images[block].startswith(b"// layer1.conv o0-1_i0-1_k0-0x0-0\n")
     assert block == weight_blocks(program, tiling)[0]
 
 

@@ -110,29 +110,42 @@ def activations_of(part: Tile) -> tuple:
     )
 
 
-def patch_size(product: Product, part: Tile) -> int:
-    down = read_positions(product.rows, part.rows, part.kernel_rows)
-    across = read_positions(product.columns, part.columns, part.kernel_columns)
-    return len(part.channels_in) * len(down) * len(across)
-
-
 def weight_count(part: Tile) -> int:
     taps = len(part.kernel_rows) * len(part.kernel_columns)
     return len(part.channels_out) * len(part.channels_in) * taps
 
 
+def positions_of(product: Product, part: Tile) -> set[tuple[int, int, int, int]]:
+    """The elements of the input that a tile reads."""
+    down = read_positions(product.rows, part.rows, part.kernel_rows)
+    across = read_positions(product.columns, part.columns, part.kernel_columns)
+    return set(itertools.product([part.group], part.channels_in, down, across))
+
+
 def walk(product: Product, tiling: Tiling) -> tuple[int, int]:
     """Returns weight bytes and activation elements that are read when tiles run one by one."""
     weight_bytes = elements = 0
-    held_weights = held_activations = None
+    held_weights, held_activations = set(), None
+    seen: set[tuple[int, int, int, int]] = set()
     for part in tiling.tiles():
-        if weights_of(part) != held_weights:
-            held_weights = weights_of(part)
+        if weights_of(part) not in held_weights:
+            held_weights = (held_weights if tiling.weights_stay else set()) | {weights_of(part)}
             weight_bytes += packed_bytes(product.weight, weight_count(part))
-        if activations_of(part) != held_activations:
+        if tiling.activations_stay:
+            seen |= positions_of(product, part)
+        elif activations_of(part) != held_activations:
             held_activations = activations_of(part)
-            elements += patch_size(product, part)
-    return weight_bytes, elements
+            elements += len(positions_of(product, part))
+    return weight_bytes, elements + len(seen)
+
+
+def group_bytes(product: Product, tiling: Tiling) -> tuple[int, int]:
+    """Weights and activations of the first group, as they lie in the buffers."""
+    parts = [part for part in tiling.tiles() if part.group == 0]
+    different = {weights_of(part): weight_count(part) for part in parts}
+    weights = sum(packed_bytes(product.weight, count) for count in different.values())
+    read = set().union(*(positions_of(product, part) for part in parts))
+    return weights, packed_bytes(product.activation, len(read))
 
 
 def tiled(product: Product, accelerator: Accelerator) -> tuple[Tiling, Choice]:
@@ -159,11 +172,16 @@ def test_two_tiles_fit_every_buffer(product: Product, accelerator: Accelerator):
     tiling, _ = tiled(product, accelerator)
     parts = list(tiling.tiles())
     weights = max(packed_bytes(product.weight, weight_count(part)) for part in parts)
-    patch = max(packed_bytes(product.activation, patch_size(product, part)) for part in parts)
+    patch = max(
+        packed_bytes(product.activation, len(positions_of(product, part))) for part in parts
+    )
     sums = max(len(p.channels_out) * len(p.rows) * len(p.columns) for p in parts) * 8
     assert tiling.weight_tile_bytes == weights <= accelerator.weight_buffer_bytes / 2
     assert patch <= tiling.activation_tile_bytes <= accelerator.activation_buffer_bytes / 2
     assert tiling.accumulator_tile_bytes == sums <= accelerator.accumulator_buffer_bytes / 2
+    kept = group_bytes(product, tiling)
+    assert tiling.weights_stay == (2 * kept[0] <= accelerator.weight_buffer_bytes)
+    assert tiling.activations_stay == (2 * kept[1] <= accelerator.activation_buffer_bytes)
 
 
 @given(products, machines)
@@ -223,18 +241,26 @@ def every_tiling(product: Product, accelerator: Accelerator) -> Iterator[Tiling]
             made = Tiling.of(
                 "step",
                 product,
-                Choice(o, i, r, c, whole, outermost, 0, 0, 0, 0, 0, None),  # type: ignore[arg-type]
+                Choice(o, i, r, c, whole, outermost, 0, 0, 0, False, False, 0, 0, None),  # type: ignore[arg-type]
             )
             parts = list(made.tiles())
             weights = max(packed_bytes(product.weight, weight_count(part)) for part in parts)
-            patch = max(packed_bytes(product.activation, patch_size(product, p)) for p in parts)
+            patch = max(
+                packed_bytes(product.activation, len(positions_of(product, p))) for p in parts
+            )
             sums = o * r * c * -(-accelerator.accumulator_bits // 8)
             if (
                 2 * weights <= accelerator.weight_buffer_bytes
                 and 2 * patch <= accelerator.activation_buffer_bytes
                 and 2 * sums <= accelerator.accumulator_buffer_bytes
             ):
-                yield made
+                kept = group_bytes(product, made)
+                yield made.model_copy(
+                    update={
+                        "weights_stay": 2 * kept[0] <= accelerator.weight_buffer_bytes,
+                        "activations_stay": 2 * kept[1] <= accelerator.activation_buffer_bytes,
+                    }
+                )
 
 
 @settings(max_examples=12)

@@ -140,7 +140,7 @@ class HardwareReport(Document):
             f"estimate for accelerator {machine.name!r}, {machine.rows}×{machine.columns}, "
             f"{machine.dataflow.replace('_', ' ')}: {totals.cycles.total:,} cycles, "
             f"{self.milliseconds:.3g} ms at {machine.clock_mhz:g} MHz, "
-            f"{totals.energy.total_pj / 1e6:.3g} µJ"
+            f"{totals.energy.total_pj / 1e6:,.4g} µJ"
         )
         return "\n".join([title, *aligned([*rows, _row("total", "", totals)])])
 

@@ -28,6 +28,8 @@ class Choice:
     weight_tile_bytes: int
     activation_tile_bytes: int
     accumulator_tile_bytes: int
+    weights_stay: bool
+    activations_stay: bool
     weight_bytes: int
     activation_bytes: int
     folding: Folding
@@ -130,6 +132,17 @@ class _Grid:
         channels = product.groups * product.channels_in
         self.activation_pass = packed_bytes(product.activation, read * channels)
         self.activation_tile = packed_bytes(product.activation, patch * self.inputs.tile)
+        down, across = (
+            touched(axis, axis.output, True)[0] for axis in (product.rows, product.columns)
+        )
+        self.activation_group = packed_bytes(
+            product.activation, down * across * product.channels_in
+        )
+        self.activation_once = packed_bytes(product.activation, down * across * channels)
+        weight_pass = self._weight_pass()
+        self.weight_pass = weight_pass * product.groups
+        self.weights_stay = 2 * weight_pass <= accelerator.weight_buffer_bytes
+        self.activations_stay = 2 * self.activation_group <= accelerator.activation_buffer_bytes
 
     def _input_elements(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns positions of one input channel that all tiles read, and the largest tile."""
@@ -143,19 +156,20 @@ class _Grid:
                 patch[0, 0, p, k] = down[1] * across[1]
         return read, patch
 
-    def weight_pass(self) -> np.ndarray:
-        """Bytes of all weights of all groups, cut into tiles of whole words."""
+    def _weight_pass(self) -> np.ndarray:
+        """Returns the bytes of the weights of a group, cut into tiles of whole words."""
         total = sum(
             packed_bytes(self.product.weight, outputs * inputs * self.taps.tile) * m * n
             for outputs, m in self.outputs.parts()
             for inputs, n in self.inputs.parts()
         )
-        return total * self.taps.count * self.product.groups
+        return np.asarray(total * self.taps.count)
 
     def traffic(self) -> np.ndarray:
         """Returns bytes of weights and activations read: [2, order, …]; order 0: outputs outside.
 
-        What stays in its buffer while the loop inside it turns is not read again.
+        A tile stays in its buffer while the loop inside it turns. All weights or all activations
+        of a group stay where two groups of them fit.
         """
         reductions = self.inputs.count * self.taps.count
         pixels = self.rows.count * self.columns.count
@@ -164,12 +178,13 @@ class _Grid:
             (np.where(whole, 1, pixels), np.where(whole & (pixels == 1), 1, outputs)),
             (np.where(whole & (outputs == 1), 1, pixels), np.where(whole, 1, outputs)),
         ]
-        weights, shape = self.weight_pass(), self.shape
+        weights = [self.weight_pass * np.where(self.weights_stay, 1, w) for w, _ in factors]
+        activations = [
+            np.asarray(self.activation_once if self.activations_stay else self.activation_pass * a)
+            for _, a in factors
+        ]
         return np.stack(
-            [
-                [np.broadcast_to(weights * w, shape) for w, _ in factors],
-                [np.broadcast_to(self.activation_pass * a, shape) for _, a in factors],
-            ]
+            [[np.broadcast_to(x, self.shape) for x in kind] for kind in (weights, activations)]
         )
 
     @property
@@ -268,6 +283,8 @@ def search(product: Product, accelerator: Accelerator) -> Choice | None:
         weight_tile_bytes=at(grid.weight_tile),
         activation_tile_bytes=at(grid.activation_tile),
         accumulator_tile_bytes=at(grid.sums_tile),
+        weights_stay=bool(np.broadcast_to(grid.weights_stay, grid.shape)[o, i, p, k]),
+        activations_stay=bool(grid.activations_stay),
         weight_bytes=weights,
         activation_bytes=activations,
         folding=Folding(**{name: at(value) for name, value in vars(folding).items()}),

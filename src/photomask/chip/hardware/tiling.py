@@ -2,8 +2,9 @@
 
 A tile is a range along each axis of the product. For a tile to be computed its weights, the
 activations it reads and its sums must lie in the three buffers, each in one half: the other half is
-filled or emptied meanwhile. The reduction (input channels, kernel) is the innermost loop, so that
-partial sums never leave the accumulator buffer. Groups are the outermost loop.
+filled or emptied meanwhile. Where all weights or all activations of a group fit one half, they stay
+there while the group is computed. The reduction (input channels, kernel) is the innermost loop, so
+that partial sums never leave the accumulator buffer. Groups are the outermost loop.
 """
 
 import itertools
@@ -63,6 +64,10 @@ class Tiling(Document):
     """Of one tile, the largest; a buffer has room for two, as for the other two kinds."""
     activation_tile_bytes: int
     accumulator_tile_bytes: int
+    weights_stay: bool
+    """All weights of a group stay in half of the weight buffer, so that they are read once."""
+    activations_stay: bool
+    """All activations that a group reads stay in half of the activation buffer."""
     weight_bytes: int
     """Read from external memory in all, in memory words of the target, tile by tile."""
     activation_bytes: int
@@ -118,6 +123,8 @@ class Tiling(Document):
             weight_tile_bytes=choice.weight_tile_bytes,
             activation_tile_bytes=choice.activation_tile_bytes,
             accumulator_tile_bytes=choice.accumulator_tile_bytes,
+            weights_stay=choice.weights_stay,
+            activations_stay=choice.activations_stay,
             weight_bytes=choice.weight_bytes,
             activation_bytes=choice.activation_bytes,
         )
