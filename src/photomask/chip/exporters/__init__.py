@@ -1,5 +1,6 @@
 """What leaves Photomask for a hardware team, and the check that it is right."""
 
+from photomask.chip.exporters.c_project import export_c
 from photomask.chip.exporters.check_report import CheckReport, EdgeResult, Mismatch
 from photomask.chip.exporters.export_check import check_export
 from photomask.chip.exporters.folder import export
@@ -18,6 +19,7 @@ __all__ = [
     "check_export",
     "check_outputs",
     "export",
+    "export_c",
     "pack",
     "unpack",
 ]
