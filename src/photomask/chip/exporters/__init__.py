@@ -4,6 +4,7 @@ from photomask.chip.exporters.c_project import export_c
 from photomask.chip.exporters.check_report import CheckReport, EdgeResult, Mismatch
 from photomask.chip.exporters.export_check import check_export
 from photomask.chip.exporters.folder import export
+from photomask.chip.exporters.golden_inputs import golden_inputs
 from photomask.chip.exporters.manifest import Manifest
 from photomask.chip.exporters.memory_image import Encoding
 from photomask.chip.exporters.output_check import check_outputs
@@ -20,6 +21,7 @@ __all__ = [
     "check_outputs",
     "export",
     "export_c",
+    "golden_inputs",
     "pack",
     "unpack",
 ]
