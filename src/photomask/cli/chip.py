@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from photomask.cli.chip_hand_over import estimate, export, import_model, simulate
 from photomask.cli.console import messages, show_progress
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ Model = Annotated[
 ]
 DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
 CALIBRATION_BATCH = 32
+EngineName = Literal["torch", "numpy", "c", "onnx"]
 
 
 @app.command()
@@ -74,7 +76,7 @@ def run(
         Path, typer.Option("--output", metavar="Y.npy", help="Where the result goes.")
     ],
     engine: Annotated[
-        Literal["torch", "numpy"], typer.Option(help="The fast engine, or the oracle.")
+        EngineName, typer.Option(help="The fast one, the oracle, compiled C, or ONNX Runtime.")
     ] = "torch",
     real: Annotated[
         bool, typer.Option("--real", help="Write real values instead of integers.")
@@ -195,3 +197,9 @@ def show(folder: Export) -> None:
     from photomask.cli.presentation import show_program
 
     show_program(IntegerProgram.load(folder))
+
+
+app.command()(export)
+app.command()(estimate)
+app.command()(simulate)
+app.command("import")(import_model)

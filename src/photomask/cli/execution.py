@@ -1,22 +1,25 @@
 """Runs a program on arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 
-from photomask.chip import IntegerProgram, NumpyEngine, TorchEngine
+from photomask.chip import IntegerProgram
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
 from photomask.cli.console import show_progress
 from photomask.errors import DataError
 
 BATCH = 32
+ARRAY_ENGINES = {"numpy": NumpyEngine, "c": CEngine, "onnx": OnnxEngine}
+"""Engines that take and give NumPy arrays."""
 
 
 def run_program(
     program: IntegerProgram,
     arrays: Sequence[np.ndarray],
-    engine: Literal["torch", "numpy"],
+    engine: Literal["torch", "numpy", "c", "onnx"],
     *,
     real: bool,
 ) -> dict[str, np.ndarray]:
@@ -30,6 +33,8 @@ def run_program(
 
     Raises:
         DataError: an array does not fit its input.
+        EngineError: the engine's compiler or runtime failed.
+        MissingDependencyError: the engine's package is not installed.
     """
     if len(arrays) != len(program.inputs):
         raise DataError(f"the program takes {list(program.inputs)}, got {len(arrays)} array(s)")
@@ -37,15 +42,11 @@ def run_program(
         name: _codes(program, name, array)
         for name, array in zip(program.inputs, arrays, strict=True)
     }
-    fast, oracle = TorchEngine(program), NumpyEngine(program)
+    compute = _computer(program, engine)
     found: dict[str, list[np.ndarray]] = {name: [] for name in program.outputs}
     count = max(len(values) for values in codes.values())
     for start in show_progress(range(0, count, BATCH), f"running, {engine} engine"):
-        batch = {name: values[start : start + BATCH] for name, values in codes.items()}
-        if engine == "torch":
-            outputs = {name: value.numpy() for name, value in fast.run(batch).items()}
-        else:
-            outputs = oracle.run({name: value.numpy() for name, value in batch.items()})
+        outputs = compute({name: values[start : start + BATCH] for name, values in codes.items()})
         for name, value in outputs.items():
             found[name].append(value)
     whole = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -55,6 +56,17 @@ def run_program(
         name: program.edges[name].dequantize(torch.from_numpy(value)).numpy()
         for name, value in whole.items()
     }
+
+
+def _computer(
+    program: IntegerProgram, engine: str
+) -> Callable[[Mapping[str, torch.Tensor]], dict[str, np.ndarray]]:
+    """Returns what runs a batch on an engine."""
+    if engine == "torch":
+        fast = TorchEngine(program)
+        return lambda batch: {name: value.numpy() for name, value in fast.run(batch).items()}
+    other = ARRAY_ENGINES[engine](program)
+    return lambda batch: other.run({name: value.numpy() for name, value in batch.items()})
 
 
 def _codes(program: IntegerProgram, name: str, array: np.ndarray) -> torch.Tensor:

@@ -1,14 +1,18 @@
 """Writes a verification report as one self-contained page."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from photomask.chip.hardware.estimates import HardwareReport
 from photomask.chip.verification.documents import Report
+from photomask.chip.verification.hardware_section import hardware_sections
 from photomask.chip.verification.pictures import figures_of
 from photomask.chip.verification.presentation import page_of
+from photomask.errors import UsageError
 from photomask.report import write_page
 
 
-def write_html(report: Report, path: str | Path) -> None:
+def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | None = None) -> None:
     """Writes the page that tells a person what verification found, with pictures.
 
     The file holds everything it shows and appears whole or not at all.
@@ -16,9 +20,19 @@ def write_html(report: Report, path: str | Path) -> None:
     Args:
         report: what `verify` returned.
         path: where to; an earlier file is replaced.
+        hardware: what the same program costs on an accelerator, as `estimate` returned it.
 
     Raises:
+        UsageError: `hardware` is of another program.
         MissingDependencyError: jinja2 or matplotlib is not installed.
         ExportError: the disk refused the file.
     """
-    write_page(page_of(report, figures_of(report)), Path(path))
+    page = page_of(report, figures_of(report))
+    if hardware is not None:
+        if hardware.program_sha256 != report.program_sha256:
+            raise UsageError(
+                f"the estimate is of program {hardware.program_sha256[:16]}, the report of "
+                f"{report.program_sha256[:16]}; estimate the program that was verified"
+            )
+        page = replace(page, sections=[*page.sections, *hardware_sections(hardware)])
+    write_page(page, Path(path))

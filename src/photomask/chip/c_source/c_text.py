@@ -1,0 +1,122 @@
+"""C types, literals, comments and identifiers."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from photomask.chip.formats import Interval, IntFormat
+
+INT32 = IntFormat(bits=32, signed=True).interval
+KEYWORDS = frozenset(
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "main",
+        "arena",
+        "constants",
+    ]
+)
+LONGEST_NAME = 48
+WIDTHS = (8, 16, 32, 64)
+
+
+def c_type(interval: Interval) -> str:
+    """Returns the narrowest C type that holds every integer of `interval`."""
+    bits = next(width for width in WIDTHS if interval.bits <= width)
+    return f"int{bits}_t" if interval.low < 0 else f"uint{bits}_t"
+
+
+def arithmetic_type(*parts: Interval | int) -> str:
+    """Returns `int32_t` where it holds all parts, and so what is computed from them, else 64 bits.
+
+    Args:
+        parts: every operand, intermediate and result.
+    """
+    return "int32_t" if Interval.hull(*parts).within(INT32) else "int64_t"
+
+
+def numpy_type(ctype: str) -> np.dtype:
+    """Returns the little-endian NumPy dtype of a C type."""
+    return np.dtype(ctype.removesuffix("_t")).newbyteorder("<")
+
+
+def size_of(ctype: str) -> int:
+    """Returns the bytes of a C type."""
+    return numpy_type(ctype).itemsize
+
+
+def literal(value: int, ctype: str = "int32_t") -> str:
+    """Returns an integer constant of type `ctype` (at least `int`), in parentheses if negative."""
+    if value == -(1 << 63):
+        return "INT64_MIN"
+    if value == -(1 << 31) and ctype != "int64_t":
+        return "INT32_MIN"
+    text = f"INT64_C({abs(value)})" if ctype == "int64_t" else str(abs(value))
+    return f"(-{text})" if value < 0 else text
+
+
+def comment(text: str) -> str:
+    """Returns text that is safe inside a comment: ASCII, one line, no end of comment."""
+    plain = ascii(text)[1:-1].replace("\\'", "'").replace("\\\\", "/")
+    return plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").rstrip("\\")
+
+
+def string(text: str) -> str:
+    """Returns a C string literal of the comment-safe form of `text`."""
+    escaped = comment(text).replace("\\", "/").replace('"', "'")
+    return f'"{escaped}"'
+
+
+def identifiers(names: Sequence[str]) -> list[str]:
+    """Returns a C identifier for each name; equal and similar names get different ones."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        stem = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME] or "unnamed"
+        if stem[0].isdigit() or stem in KEYWORDS or re.fullmatch(r"u?int\d+_t", stem):
+            stem = f"n_{stem}"
+        candidate, copy = stem, 1
+        while candidate in taken:
+            copy += 1
+            candidate = f"{stem}_{copy}"
+        taken.add(candidate)
+        result.append(candidate)
+    return result
+
+
+def indent(lines: Sequence[str], by: int = 1) -> list[str]:
+    """Returns the lines, four spaces a level further in."""
+    return [f"{'    ' * by}{line}" if line else line for line in lines]

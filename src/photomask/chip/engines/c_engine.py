@@ -1,0 +1,209 @@
+"""The program as generated C: compiled, loaded, and run sample by sample."""
+
+import ctypes
+import shlex
+import shutil
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from photomask.chip.c_source import CONSTANTS_FILE, CSource, generate_c
+from photomask.chip.c_source.c_text import numpy_type
+from photomask.chip.c_source.tensors import Tensor
+from photomask.chip.engines.numpy_engine import check_inputs
+from photomask.chip.program import IntegerProgram
+from photomask.errors import EngineError
+
+NAME = "network"
+FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC")
+LONGEST_COMPILATION_S = 900
+LINES_OF_A_MESSAGE = 12
+
+
+class CEngine:
+    """Runs a program as C does.
+
+    The sources are those of `export_c`, compiled to a library in a temporary folder that lives as
+    long as the engine. `edges` compiles them a second time, with memory for every edge.
+    """
+
+    def __init__(self, program: IntegerProgram, *, compiler: str = "cc"):
+        """Compiles the program.
+
+        Args:
+            program: what to run.
+            compiler: the C compiler's command, with options if need be:
+                "gcc -O3 -march=native". It must make code for this machine.
+
+        Raises:
+            EngineError: there is no such compiler, or it failed.
+        """
+        self.program = program
+        self._compiler = compiler
+        self._folder = Path(tempfile.mkdtemp(prefix="photomask-c-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._library = _Library(program, compiler, self._folder / "run", keep_edges=False)
+        self._whole: _Library | None = None
+        self._grows = _growing(program)
+
+    def edges(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields every edge and its int64 codes in the order of computation, inputs first.
+
+        Args:
+            inputs: int64 codes by input name, batch first.
+
+        Raises:
+            DataError: an input is missing, not integer, out of its format or of another shape.
+            EngineError: the compiler failed.
+        """
+        check_inputs(self.program, inputs)
+        if self._whole is None:
+            folder = self._folder / "edges"
+            self._whole = _Library(self.program, self._compiler, folder, keep_edges=True)
+        whole, found = self._whole, {name: [] for name in self.program.edges}
+        for sample in _samples(inputs):
+            outputs = whole.run(sample)
+            for index, name in enumerate(self.program.edges):
+                if name in sample:
+                    found[name].append(sample[name])
+                else:
+                    found[name].append(outputs.get(name, whole.edge(index, name)))
+        for name, parts in found.items():
+            yield name, self._joined(name, parts)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the output edges as int64 codes.
+
+        Args:
+            inputs: int64 codes by input name, batch first.
+
+        Raises:
+            DataError: an input is missing, not integer, out of its format or of another shape.
+        """
+        check_inputs(self.program, inputs)
+        samples = [self._library.run(sample) for sample in _samples(inputs)]
+        return {
+            name: self._joined(name, [sample[name] for sample in samples])
+            for name in self.program.outputs
+        }
+
+    def _joined(self, name: str, parts: list[np.ndarray]) -> np.ndarray:
+        """Puts samples together; what no input changes has none."""
+        return np.concatenate(parts) if name in self._grows else parts[0]
+
+
+class _Library:
+    """A compiled program."""
+
+    def __init__(self, program: IntegerProgram, compiler: str, folder: Path, *, keep_edges: bool):
+        self.source = generate_c(program, name=NAME, weights="binary", keep_edges=keep_edges)
+        library = compile_library(self.source, compiler, folder)
+        try:
+            self._c = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise EngineError(
+                f"{compiler!r} made a library that this machine cannot load: {error}; name a "
+                "compiler for this machine by compiler="
+            ) from error
+        constants = self.source.files[CONSTANTS_FILE]
+        load = self._c[f"{NAME}_load"]
+        load.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+        if status := load(constants, len(constants)):
+            raise EngineError(f"the compiled program refuses its own constants ({status})")
+        self._run = self._c[f"{NAME}_run"]
+        if keep_edges:
+            self._edge = self._c[f"{NAME}_edge"]
+            self._edge.restype = ctypes.c_void_p
+
+    def run(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs one sample and returns the output edges, int64, in their own axes."""
+        source = self.source
+        memory = [_laid_out(sample[name], source.tensors[name]) for name in source.inputs]
+        results = {}
+        for name in source.outputs:
+            tensor = source.tensors[name]
+            results[name] = np.empty(tensor.elements, numpy_type(tensor.ctype))
+        arrays = [*memory, *results.values()]
+        if status := self._run(*(ctypes.c_void_p(array.ctypes.data) for array in arrays)):
+            raise EngineError(f"the compiled program refused an input ({status})")
+        return {name: _own_axes(flat, source.tensors[name]) for name, flat in results.items()}
+
+    def edge(self, index: int, name: str) -> np.ndarray | None:
+        """Returns an edge as the last run left it; None for the caller's own memory."""
+        address = self._edge(index)
+        if address is None:
+            return None
+        tensor = self.source.tensors[name]
+        kind = numpy_type(tensor.ctype)
+        return _own_axes(np.frombuffer(ctypes.string_at(address, tensor.bytes), kind), tensor)
+
+
+def compile_library(source: CSource, compiler: str, folder: Path) -> Path:
+    """Compiles a project's network, without its `main.c`, to a shared library.
+
+    Args:
+        source: the project.
+        compiler: command, with options if need be.
+        folder: where to; made if absent.
+
+    Raises:
+        EngineError: there is no such compiler, or it failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in source.files.items():
+        (folder / name).write_bytes(content)
+    command, *options = shlex.split(compiler) or [""]
+    if shutil.which(command) is None:
+        raise EngineError(
+            f"there is no C compiler {command!r}. Install one with: apt install gcc libc6-dev "
+            "(Debian, Ubuntu), dnf install gcc (Fedora) or xcode-select --install (macOS); or name "
+            "another by compiler="
+        )
+    library = folder / f"lib{source.name}.so"
+    files = [str(folder / f"{source.name}.c"), "-o", str(library)]
+    try:
+        done = subprocess.run(
+            [command, *FLAGS, *options, *files],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LONGEST_COMPILATION_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"the C compiler {command!r} failed: {error}") from error
+    if done.returncode:
+        message = "\n".join((done.stderr or done.stdout).splitlines()[:LINES_OF_A_MESSAGE])
+        raise EngineError(
+            f"the C compiler {compiler!r} failed with status {done.returncode}:\n{message}"
+        )
+    return library
+
+
+def _samples(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    for index in range(len(next(iter(inputs.values())))):
+        yield {name: codes[index : index + 1] for name, codes in inputs.items()}
+
+
+def _laid_out(codes: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Returns codes in the type and order that C reads."""
+    return np.ascontiguousarray(codes.transpose(tensor.order), numpy_type(tensor.ctype))
+
+
+def _own_axes(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Returns the int64 tensor whose elements lie in `flat` in C's order."""
+    ordered = flat.reshape([tensor.shape[axis] for axis in tensor.order])
+    return ordered.transpose(np.argsort(tensor.order)).astype(np.int64)
+
+
+def _growing(program: IntegerProgram) -> set[str]:
+    """Returns the edges that depend on an input, and so have a row for every sample."""
+    growing = set(program.inputs)
+    for step in program.steps:
+        if growing.intersection(step.inputs):
+            growing.add(step.output)
+    return growing

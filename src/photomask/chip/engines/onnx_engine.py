@@ -1,0 +1,115 @@
+"""An engine outside Python: ONNX Runtime on the integer form of the program."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from photomask.chip.engines.numpy_engine import check_inputs
+from photomask.chip.onnx_models import integer_model
+from photomask.chip.onnx_models.graph_builder import LARGEST_MODEL
+from photomask.chip.program import IntegerProgram
+from photomask.errors import EngineError, MissingDependencyError, UsageError
+
+NUMPY_TYPES = {f"tensor({name})": np.dtype(name) for name in ("int8", "uint8", "int32", "int64")}
+"""The types of a model's inputs, as ONNX Runtime calls them."""
+ONLY_ERRORS = 3
+"""ONNX Runtime's log level."""
+
+
+class OnnxEngine:
+    """Runs a program in ONNX Runtime on a CPU, with the oracle's integers on every edge."""
+
+    def __init__(self, program: IntegerProgram, threads: int = 1):
+        """Builds the model; ONNX Runtime reads it when the first integers are asked for.
+
+        Args:
+            program: what to run.
+            threads: of ONNX Runtime.
+
+        Raises:
+            MissingDependencyError: onnx or onnxruntime is not installed.
+            UsageError: less than one thread.
+            EngineError: the model is larger than ONNX Runtime reads.
+        """
+        if threads < 1:
+            raise UsageError(f"ONNX Runtime needs at least 1 thread, got {threads}")
+        self.program = program
+        self.threads = threads
+        self._runtime = _runtime()
+        self._model = integer_model(program)
+        if self._model.ByteSize() > LARGEST_MODEL:
+            raise EngineError(
+                f"the model has {self._model.ByteSize()} bytes, ONNX Runtime reads at most "
+                f"{LARGEST_MODEL}; run the program in TorchEngine"
+            )
+        self._sessions: dict[bool, Any] = {}
+
+    def edges(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields every edge and its integers in the order of computation, inputs first.
+
+        Args:
+            inputs: int64 codes by input name, batch first.
+
+        Raises:
+            DataError: an input is missing, not integer, out of its format or of another shape.
+            EngineError: ONNX Runtime refuses the model or fails.
+        """
+        values = self._compute(inputs, list(self.program.edges))
+        for name in self.program.edges:
+            yield name, values[name]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the output edges as int64 codes.
+
+        Raises:
+            DataError: an input is missing, not integer, out of its format or of another shape.
+            EngineError: ONNX Runtime refuses the model or fails.
+        """
+        return self._compute(inputs, list(self.program.outputs))
+
+    def _compute(self, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+        check_inputs(self.program, inputs)
+        computed = [name for name in dict.fromkeys(names) if name not in inputs]
+        values = dict(inputs)
+        session = self._session(every_edge=not set(names) <= set(self.program.outputs))
+        types = {value.name: value.type for value in session.get_inputs()}
+        feeds = {name: codes.astype(NUMPY_TYPES[types[name]]) for name, codes in inputs.items()}
+        try:
+            results = session.run(computed, feeds)
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime cannot run the program: {error}") from error
+        values |= {n: r.astype(np.int64) for n, r in zip(computed, results, strict=True)}
+        return {name: values[name] for name in names}
+
+    def _session(self, *, every_edge: bool) -> Any:
+        """Returns ONNX Runtime's session, made at its first use.
+
+        One that gives every edge cannot drop any, so there are two.
+        """
+        if every_edge not in self._sessions:
+            model = self._model
+            if every_edge:
+                model = type(model)()
+                model.CopyFrom(self._model)
+                known = {value.name for value in (*model.graph.input, *model.graph.output)}
+                model.graph.output.extend(v for v in model.graph.value_info if v.name not in known)
+            options = self._runtime.SessionOptions()
+            options.intra_op_num_threads = self.threads
+            options.log_severity_level = ONLY_ERRORS
+            try:
+                self._sessions[every_edge] = self._runtime.InferenceSession(
+                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:
+                raise EngineError(f"ONNX Runtime refuses the program: {error}") from error
+        return self._sessions[every_edge]
+
+
+def _runtime() -> Any:
+    """Returns the package `onnxruntime`."""
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "onnx", "OnnxEngine") from error

@@ -1,0 +1,152 @@
+"""The C project: sources, golden vectors and a Makefile that compares them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from photomask.chip.c_source import CONSTANTS_FILE, CSource, Weights, generate_c
+from photomask.chip.c_source.c_text import numpy_type, size_of
+from photomask.chip.engines.numpy_engine import NumpyEngine
+from photomask.chip.exporters.golden import Inputs, single_samples
+from photomask.chip.program import IntegerProgram
+from photomask.documents import written_whole
+from photomask.errors import DataError
+
+NAME = "network"
+INPUTS_FILE = "inputs.bin"
+GOLDEN_FILE = "golden.bin"
+
+
+def export_c(
+    program: IntegerProgram,
+    folder: str | Path,
+    samples: Inputs | Sequence[Mapping[str, np.ndarray]],
+    *,
+    weights: Weights = "arrays",
+) -> CSource:
+    """Writes a program as a C11 project that checks itself against the oracle.
+
+    `make check` in the folder compiles it, runs every sample, and compares each output integer.
+    The folder appears whole or not at all, and replaces an earlier project.
+
+    Args:
+        program: what to write.
+        folder: where to.
+        samples: int64 codes, batch first (`program.quantize_input` makes them), a mapping by input
+            name where the program has several inputs; or a list of such mappings.
+        weights: "arrays" in the source, or one "binary" file that is loaded.
+
+    Returns:
+        What was written, with the types and orders of inputs and outputs.
+
+    Raises:
+        UsageError: `weights` is neither.
+        DataError: the samples do not fit the program, or there are none.
+        ExportError: the folder holds something else, or the disk refused a file.
+    """
+    source = generate_c(program, name=NAME, weights=weights)
+    singles = list(_single(program, samples))
+    if not singles:
+        raise DataError("a C project needs at least one sample for its golden vectors")
+    engine = NumpyEngine(program)
+    golden = [engine.run(single) for single in singles]
+    with written_whole(Path(folder), is_c_project) as staging:
+        for name, content in source.files.items():
+            (staging / name).write_bytes(content)
+        (staging / INPUTS_FILE).write_bytes(_packed(source, source.inputs, singles))
+        (staging / GOLDEN_FILE).write_bytes(_packed(source, source.outputs, golden))
+        readme = _readme(program, source, len(singles))
+        (staging / "README.md").write_text(readme, encoding="utf-8", newline="\n")
+    return source
+
+
+def is_c_project(folder: Path) -> bool:
+    """Tells whether a folder looks like a C project of ours, whole or not."""
+    return all((folder / name).is_file() for name in (f"{NAME}.c", "main.c", GOLDEN_FILE))
+
+
+def _single(
+    program: IntegerProgram, samples: Inputs | Sequence[Mapping[str, np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
+    parts = samples if isinstance(samples, Sequence) else [samples]
+    for part in parts:
+        yield from single_samples(program, part, None)
+
+
+def _packed(
+    source: CSource, names: Sequence[str], samples: Sequence[Mapping[str, np.ndarray]]
+) -> bytes:
+    """Returns sample after sample, of each every tensor, in C's types and orders."""
+    return b"".join(
+        sample[name]
+        .transpose(source.tensors[name].order)
+        .astype(numpy_type(source.tensors[name].ctype))
+        .tobytes()
+        for sample in samples
+        for name in names
+    )
+
+
+def _readme(program: IntegerProgram, source: CSource, samples: int) -> str:
+    names = (*source.inputs, *source.outputs)
+    head = ("file", "tensor", "C type", "axes in memory", "elements", "bytes", "values")
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    for name, file in zip(
+        names,
+        [INPUTS_FILE] * len(source.inputs) + [GOLDEN_FILE] * len(source.outputs),
+        strict=True,
+    ):
+        tensor, edge = source.tensors[name], program.edges[name]
+        axes = "×".join(str(tensor.shape[axis]) for axis in tensor.order)
+        rows.append(
+            (
+                file,
+                f"`{name}`",
+                f"`{tensor.ctype}`",
+                f"{axes} ({tensor.order_name})",
+                str(tensor.elements),
+                str(tensor.elements * size_of(tensor.ctype)),
+                f"{edge.low} to {edge.high} ({edge.format})",
+            )
+        )
+    table = "\n".join(f"| {line} |" for line in (" | ".join(row) for row in rows))
+    external = CONSTANTS_FILE in source.files
+    constants = (
+        f"- `{CONSTANTS_FILE}`: all constants. Give its bytes to `{NAME}_load` once, before the "
+        "first run; it refuses a file that is truncated, altered or of another program.\n"
+        if external
+        else ""
+    )
+    usage = f" {CONSTANTS_FILE}" if external else ""
+    return f"""# An integer network in C
+
+Program `{program.content_hash()}`, {len(program.steps)} steps, target `{program.target.name}`.
+C11, integers only, no allocation, no dependencies. Activations and working memory take
+{source.arena_bytes} bytes of static memory.
+
+```sh
+make check      # compiles, runs {samples} samples, compares every output integer
+make sanitize   # the same with the compiler's checks for undefined behaviour
+./{NAME} run {INPUTS_FILE} outputs.bin{usage}
+```
+
+`make check` ends with `0 mismatches`, or names the first integer that differs. The program's exit
+status is 0 if all are equal, 1 if one differs, 2 if a file is missing, truncated or wrong.
+
+- `{NAME}.c`, `{NAME}.h`: the network; `{NAME}_run` is all that an application calls.
+{constants}- `main.c`: reads the files below; an application does not need it.
+- `{INPUTS_FILE}`: {samples} samples. `{GOLDEN_FILE}`: what the program computes from them, by its
+  definition in Python.
+
+Both files hold sample after sample, of each every tensor in this order, little-endian, two's
+complement, the last axis the fastest, without a header:
+
+{table}
+
+Feature maps have their channels last (NHWC, or NWC with one spatial axis), whatever the order of
+axes in the model. Compile with `-fno-strict-aliasing`: the arena holds integers of different widths
+at different times. Beyond C11 the code assumes 32-bit `int` and conversion modulo 2^n to signed
+types, and checks both when it is compiled; it shifts no negative number. For a microcontroller:
+`make CC=arm-none-eabi-gcc CFLAGS='-O2 -mcpu=cortex-m7'`, or add `{NAME}.c` to a build of your own.
+"""

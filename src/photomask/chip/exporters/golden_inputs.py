@@ -1,0 +1,43 @@
+"""The inputs of an export's golden vectors, read back for those who export it again."""
+
+from pathlib import Path
+
+import numpy as np
+
+from photomask.chip.exporters.comparison import decode_file
+from photomask.chip.exporters.manifest import Manifest
+from photomask.chip.exporters.memory_image import entries_of
+from photomask.errors import DocumentError
+
+
+def golden_inputs(folder: str | Path) -> dict[str, np.ndarray]:
+    """Returns the inputs of every golden sample of an export.
+
+    Args:
+        folder: what `export` wrote.
+
+    Returns:
+        int64 codes by input name, [samples, …].
+
+    Raises:
+        DocumentError: the manifest or an input's file is missing, truncated or altered.
+    """
+    folder = Path(folder)
+    manifest = Manifest.load(folder)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in manifest.inputs}
+    for record in manifest.golden:
+        values = found.get(record.edge)
+        if values is None or len(values) > record.sample:
+            continue  # no input, or the same sample in another encoding
+        path = folder / record.path
+        try:
+            image = decode_file(path, manifest, record)
+        except DocumentError as error:
+            raise DocumentError(f"{path}: {error}") from error
+        expected = entries_of(record.encoding, manifest.packing(record), record.elements)
+        if image.entries != expected or image.unknown is not None:
+            raise DocumentError(
+                f"{path}: {image.entries} entries of {expected}, or unknown digits; export again"
+            )
+        values.append(record.order.restore(image.values, record.shape))
+    return {name: np.concatenate(values) for name, values in found.items()}

@@ -1,0 +1,182 @@
+"""Descriptors: the instructions of the reference design, one for each pass over a map.
+
+The fields and their order are those of `descriptor_t` in `rtl/descriptor_package.sv`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+from photomask.chip.target import Rounding
+from photomask.errors import TargetError
+
+
+class Operation(IntEnum):
+    """What a pass does."""
+
+    STOP = 0
+    MATRIX = 1
+    VECTOR = 2
+
+
+class Combine(IntEnum):
+    """How the vector unit reduces the taps of a window to one number."""
+
+    ADD = 0
+    MAXIMUM = 1
+    MULTIPLY = 2
+
+
+ROUNDINGS = tuple(Rounding)
+"""A rounding mode's number is its position."""
+UNBOUNDED = (1 << 31) - 1
+"""The width of an input that is one long row."""
+FIELDS: tuple[tuple[str, int], ...] = (
+    ("operation", 4),
+    ("combine", 4),
+    ("rounding", 4),
+    ("reserved", 14),
+    ("last_of_step", 1),
+    ("input_in_accumulators", 1),
+    ("output_in_accumulators", 1),
+    ("input_signed", 1),
+    ("start_from_memory", 1),
+    ("lookup", 1),
+    ("first_lane", 8),
+    ("last_lane", 8),
+    ("rotation", 16),
+    ("step", 32),
+    ("input_address", 32),
+    ("input_height", 32),
+    ("input_width", 32),
+    ("output_height", 32),
+    ("output_width", 32),
+    ("origin_row", 32),
+    ("origin_column", 32),
+    ("stride_row", 32),
+    ("stride_column", 32),
+    ("kernel_height", 32),
+    ("kernel_width", 32),
+    ("dilation_row", 32),
+    ("dilation_column", 32),
+    ("padding_value", 64),
+    ("output_address", 32),
+    ("output_step", 32),
+    ("weight_address", 32),
+    ("parameter_address", 32),
+    ("offset", 64),
+    ("coefficient", 64),
+    ("start", 64),
+    ("zero_point", 64),
+    ("low", 64),
+    ("high", 64),
+)
+"""Name and bits, the most significant first; those of 32 and 64 bits are signed."""
+DESCRIPTOR_BITS = sum(bits for _, bits in FIELDS)
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One pass. What a field means is said in `descriptor_package.sv`; the defaults do nothing."""
+
+    operation: Operation
+    combine: Combine = Combine.ADD
+    rounding: int = 0
+    last_of_step: int = 0
+    input_in_accumulators: int = 0
+    output_in_accumulators: int = 0
+    input_signed: int = 0
+    start_from_memory: int = 0
+    lookup: int = 0
+    first_lane: int = 0
+    last_lane: int = 0
+    rotation: int = 0
+    step: int = 0
+    input_address: int = 0
+    input_height: int = 1
+    input_width: int = UNBOUNDED
+    output_height: int = 1
+    output_width: int = 1
+    origin_row: int = 0
+    origin_column: int = 0
+    stride_row: int = 1
+    stride_column: int = 1
+    kernel_height: int = 1
+    kernel_width: int = 1
+    dilation_row: int = 1
+    dilation_column: int = 1
+    padding_value: int = 0
+    output_address: int = 0
+    output_step: int = 1
+    weight_address: int = 0
+    parameter_address: int = 0
+    offset: int = 0
+    coefficient: int = 1
+    start: int = 0
+    zero_point: int = 0
+    low: int = 0
+    high: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that their fields cannot hold.
+
+        Raises:
+            TargetError: names the field.
+        """
+        for name, bits in FIELDS:
+            value = getattr(self, name, 0)
+            low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if bits >= 32 else (0, 1 << bits)
+            if not low <= value < high:
+                raise TargetError(
+                    f"the reference design cannot run a pass whose {name} is {value}: its "
+                    f"descriptors have {bits} bits for it"
+                )
+
+    @property
+    def outputs(self) -> int:
+        """Words that the pass writes."""
+        return self.output_height * self.output_width
+
+    @property
+    def taps(self) -> int:
+        """Words that the pass reads."""
+        return self.outputs * self.kernel_height * self.kernel_width
+
+    def encode(self) -> int:
+        """Returns the descriptor as one word of `DESCRIPTOR_BITS`."""
+        word = 0
+        for name, bits in FIELDS:
+            word = word << bits | getattr(self, name, 0) & ((1 << bits) - 1)
+        return word
+
+    @classmethod
+    def decode(cls, word: int) -> "Descriptor":
+        """Returns the descriptor that `encode` made a word of."""
+        values = {}
+        for name, bits in reversed(FIELDS):
+            value = word & ((1 << bits) - 1)
+            negative = bits >= 32 and value >> (bits - 1)
+            values[name] = value - (1 << bits) if negative else value
+            word >>= bits
+        del values["reserved"]
+        kinds = {
+            "operation": Operation(values["operation"]),
+            "combine": Combine(values["combine"]),
+        }
+        return cls(**values | kinds)
+
+
+STOP = Descriptor(Operation.STOP)
+"""The end of every table."""
+
+
+def render_table(descriptors: Sequence[Descriptor]) -> str:
+    """Returns the text of `descriptors.hex`, the final `STOP` included."""
+    digits = DESCRIPTOR_BITS // 4
+    comment = "".join(f"{name}:{bits} " for name, bits in FIELDS).strip()
+    lines = [f"{descriptor.encode():0{digits}x}" for descriptor in (*descriptors, STOP)]
+    return "\n".join([f"// {comment}", *lines]) + "\n"
+
+
+if {field.name for field in fields(Descriptor)} != {name for name, _ in FIELDS} - {"reserved"}:
+    raise AssertionError("Descriptor and FIELDS differ")

@@ -1,0 +1,76 @@
+"""The constants of a lowered program: weights, parameters and tables as memory images."""
+
+import numpy as np
+
+MULTIPLIER_BITS = 31
+"""The widest multiplier that a target can have."""
+SHIFT_BITS = 6
+
+
+class ImageBuilder:
+    """Collects constants and says where they lie.
+
+    Parameter word 0 is the identity: multiplier 1, shift 0 in every lane.
+
+    Attributes:
+        weights: int64 [tiles * rows, columns].
+        parameters: int64 [words, lanes]; biases, or multiplier << 6 | shift.
+        tables: int64 [entries].
+    """
+
+    def __init__(self, lanes: int):
+        self.lanes = lanes
+        self._weights: list[np.ndarray] = []
+        self._weight_words = 0
+        self._parameters: list[np.ndarray] = []
+        self._known: dict[bytes, int] = {}
+        self._tables: list[np.ndarray] = []
+        self._table_entries = 0
+        self.scale_word(np.ones(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64))
+
+    def tile(self, weights: np.ndarray) -> int:
+        """Adds the weights [rows, columns] of one tile; the array takes the last row first."""
+        address = self._weight_words
+        self._weights.append(weights[::-1])
+        self._weight_words += len(weights)
+        return address
+
+    def bias_word(self, biases: np.ndarray, first_lane: int) -> int:
+        """Adds biases from `first_lane` on."""
+        word = np.zeros(self.lanes, dtype=np.int64)
+        word[first_lane : first_lane + len(biases)] = biases
+        return self._parameter(word)
+
+    def scale_word(self, multiplier: np.ndarray, shift: np.ndarray) -> int:
+        """Adds one multiplier and one shift for each lane from lane 0 on."""
+        word = np.zeros(self.lanes, dtype=np.int64)
+        word[: len(multiplier)] = multiplier << SHIFT_BITS | shift
+        return self._parameter(word)
+
+    def table(self, entries: np.ndarray) -> int:
+        """Adds a table and returns the address of its first entry."""
+        address = self._table_entries
+        self._tables.append(entries)
+        self._table_entries += len(entries)
+        return address
+
+    def _parameter(self, word: np.ndarray) -> int:
+        address = self._known.setdefault(word.tobytes(), len(self._parameters))
+        if address == len(self._parameters):
+            self._parameters.append(word)
+        return address
+
+    @property
+    def weights(self) -> np.ndarray:
+        """All tiles, one word a row."""
+        return np.concatenate(self._weights) if self._weights else np.zeros((1, 1), np.int64)
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """All parameter words."""
+        return np.stack(self._parameters)
+
+    @property
+    def tables(self) -> np.ndarray:
+        """All entries."""
+        return np.concatenate(self._tables) if self._tables else np.zeros(1, np.int64)

@@ -1,0 +1,1 @@
+"""The reference design in SystemVerilog, and the cocotb test that travels with it."""

@@ -1,0 +1,71 @@
+// What the words of the descriptor table mean. One descriptor is one pass over a map: the sequencer
+// runs them one after the other, from address 0 to the first `STOP`.
+//
+// A descriptor has 1088 bits, the first field in the most significant ones, so that a line of
+// descriptors.hex shows every field from `step` on in 8 or 16 digits. Numbers that can be negative are two's
+// complement. docs/rtl.md, or README.md beside an export, explains each field.
+
+package descriptor_package;
+
+  typedef enum logic [3:0] {
+    STOP   = 4'd0,  // the program has ended
+    MATRIX = 4'd1,  // load one tile of weights, stream one map through the array
+    VECTOR = 4'd2   // stream one map through the vector unit
+  } operation_t;
+
+  typedef enum logic [3:0] {
+    ADD      = 4'd0,
+    MAXIMUM  = 4'd1,
+    MULTIPLY = 4'd2
+  } combine_t;
+
+  typedef enum logic [3:0] {
+    HALF_UP   = 4'd0,
+    HALF_EVEN = 4'd1,
+    HALF_AWAY = 4'd2,
+    TRUNCATE  = 4'd3,
+    DOUBLE    = 4'd4
+  } rounding_t;
+
+  typedef struct packed {
+    operation_t         operation;
+    combine_t           combine;
+    rounding_t          rounding;
+    logic [13:0]        reserved;
+    logic               last_of_step;            // the step's output is complete after this pass
+    logic               input_in_accumulators;   // read the accumulator memory
+    logic               output_in_accumulators;  // write the accumulator memory
+    logic               input_signed;            // sign-extend what activation memory holds
+    logic               start_from_memory;       // begin each sum with what the output holds
+    logic               lookup;                  // replace each result by its table entry
+    logic [7:0]         first_lane;              // lanes of the output word that are written
+    logic [7:0]         last_lane;
+    logic [15:0]        rotation;                // lane l takes input lane l - rotation
+    logic [31:0]        step;                    // number of the program's step
+    logic [31:0]        input_address;           // word of row 0, column 0
+    logic signed [31:0] input_height;            // rows and columns outside read padding_value
+    logic signed [31:0] input_width;
+    logic [31:0]        output_height;
+    logic [31:0]        output_width;
+    logic signed [31:0] origin_row;              // input row of output row 0, kernel row 0
+    logic signed [31:0] origin_column;
+    logic signed [31:0] stride_row;
+    logic signed [31:0] stride_column;
+    logic [31:0]        kernel_height;           // VECTOR: taps reduced to one result
+    logic [31:0]        kernel_width;
+    logic signed [31:0] dilation_row;
+    logic signed [31:0] dilation_column;
+    logic signed [63:0] padding_value;
+    logic [31:0]        output_address;          // word of the first result
+    logic [31:0]        output_step;             // words from one result to the next
+    logic [31:0]        weight_address;          // MATRIX: first of ROWS weight words
+    logic [31:0]        parameter_address;       // MATRIX: biases; VECTOR: multipliers and shifts
+    logic signed [63:0] offset;                  // VECTOR: added to the input first
+    logic signed [63:0] coefficient;             // VECTOR: then multiplied
+    logic signed [63:0] start;                   // VECTOR: each reduction begins here
+    logic signed [63:0] zero_point;              // VECTOR: added after rounding
+    logic signed [63:0] low;                     // VECTOR: saturation
+    logic signed [63:0] high;
+  } descriptor_t;
+
+endpackage

@@ -1,0 +1,34 @@
+// Tables of functions of one number. With `enable`, every lane's value is the address of a table entry,
+// which takes its place; without, values pass.
+//
+// All tables of a program lie one behind the other in one memory with a read port for each lane; a
+// device without such memories holds a copy a lane. All entries are 0 at first.
+//
+// Timing: one cycle, one word a cycle.
+
+module lookup_unit #(
+    parameter int LANES = 16,
+    parameter int ACCUMULATOR_BITS = 32,
+    parameter int DEPTH = 1024
+) (
+    input  logic                              clock,
+    input  logic                              enable,
+    input  logic [LANES*ACCUMULATOR_BITS-1:0] values,
+    output logic [LANES*ACCUMULATOR_BITS-1:0] results
+);
+
+  localparam int INDEX_BITS = DEPTH > 1 ? $clog2(DEPTH) : 1;
+
+  logic [ACCUMULATOR_BITS-1:0] entries[DEPTH];
+
+  initial for (int entry = 0; entry < DEPTH; entry++) entries[entry] = '0;
+
+  always_ff @(posedge clock) begin
+    for (int lane = 0; lane < LANES; lane++) begin
+      results[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] <=
+          enable ? entries[INDEX_BITS'(values[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS])]
+                 : values[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
+    end
+  end
+
+endmodule

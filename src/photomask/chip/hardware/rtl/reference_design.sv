@@ -1,0 +1,301 @@
+// The reference design: a sequencer, an address generator, two memories, the array and the vector unit.
+//
+//   descriptors --> sequencer --> address generator --> activation or accumulator memory
+//   weights, parameters                                    |                    ^
+//                                                          v                    |
+//                          MATRIX:  systolic_array --> accumulator unit --------+
+//                          VECTOR:  vector_unit --------------------------------+
+//
+// A word of both memories has LANES lanes, one a channel. LANES must be a multiple of ROWS and of
+// COLUMNS. Constants lie in `descriptors`, `weights`, `parameters` and `vector.tables`, which
+// the testbench fills from the program's images.
+//
+// Timing: leaves reset running; `step_done` for one cycle after each step, `done` at the end.
+
+module reference_design
+  import descriptor_package::*;
+#(
+    parameter int ROWS = 16,
+    parameter int COLUMNS = 16,
+    parameter int LANES = 16,
+    parameter int WEIGHT_BITS = 8,
+    parameter int ACTIVATION_BITS = 8,
+    parameter int ACCUMULATOR_BITS = 32,
+    parameter int MULTIPLIER_BITS = 16,
+    parameter int ACTIVATION_DEPTH = 1024,
+    parameter int ACCUMULATOR_DEPTH = 1024,
+    parameter int WEIGHT_DEPTH = 1024,
+    parameter int PARAMETER_DEPTH = 1024,
+    parameter int TABLE_DEPTH = 1024,
+    parameter int DESCRIPTOR_DEPTH = 1024
+) (
+    input  logic        clock,
+    input  logic        reset,
+    output logic        step_done,
+    output logic [31:0] step,
+    output logic        done,
+    output logic [31:0] cycles
+);
+
+  localparam int DEEPEST =
+      ACTIVATION_DEPTH > ACCUMULATOR_DEPTH ? ACTIVATION_DEPTH : ACCUMULATOR_DEPTH;
+  localparam int ADDRESS_BITS = DEEPEST > 1 ? $clog2(DEEPEST) : 1;
+  // A bias, or the widest multiplier (31 bits) and a shift (6 bits); the images have this width.
+  localparam int PARAMETER_BITS = ACCUMULATOR_BITS > 40 ? ACCUMULATOR_BITS : 40;
+
+  typedef logic signed [ACTIVATION_BITS:0] activation_t;
+  typedef logic signed [ACCUMULATOR_BITS-1:0] accumulator_t;
+
+  // ---- Control ----
+
+  descriptor_t descriptor;
+  logic [31:0] descriptor_address, weight_address;
+  logic weight_read, stream_start, stream_finished, result_issued, result_written;
+  logic is_matrix;
+
+  assign step = descriptor.step;
+  assign is_matrix = descriptor.operation == MATRIX;
+
+  constant_memory #(
+      .WORD_BITS($bits(descriptor_t)),
+      .DEPTH(DESCRIPTOR_DEPTH)
+  ) descriptors (
+      .clock,
+      .read_address(descriptor_address),
+      .read_word(descriptor)
+  );
+
+  sequencer #(
+      .ROWS(ROWS)
+  ) control (
+      .clock,
+      .reset,
+      .descriptor,
+      .descriptor_address,
+      .weight_address,
+      .weight_read,
+      .stream_start,
+      .stream_finished,
+      .result_issued,
+      .result_written,
+      .step_done,
+      .done,
+      .cycles
+  );
+
+  logic [COLUMNS*WEIGHT_BITS-1:0] weight_word;
+  logic [LANES*PARAMETER_BITS-1:0] parameter_word;
+
+  constant_memory #(
+      .WORD_BITS(COLUMNS * WEIGHT_BITS),
+      .DEPTH(WEIGHT_DEPTH)
+  ) weights (
+      .clock,
+      .read_address(weight_address),
+      .read_word(weight_word)
+  );
+
+  constant_memory #(
+      .WORD_BITS(LANES * PARAMETER_BITS),
+      .DEPTH(PARAMETER_DEPTH)
+  ) parameters (
+      .clock,
+      .read_address(descriptor.parameter_address),
+      .read_word(parameter_word)
+  );
+
+  // ---- Reading: one word of the input a cycle ----
+
+  logic stream_valid, in_map, first_tap, last_tap;
+  logic [ADDRESS_BITS-1:0] stream_address, stream_output_address;
+  logic read_valid, read_in_map, read_first_tap, read_last_tap;
+  logic [ADDRESS_BITS-1:0] read_output_address;
+  logic [LANES*ACTIVATION_BITS-1:0] activation_word;
+  logic [LANES*ACCUMULATOR_BITS-1:0] accumulator_word, previous_word;
+  logic [LANES*ACCUMULATOR_BITS-1:0] operands, aligned;
+  logic [ROWS*(ACTIVATION_BITS+1)-1:0] array_activations;
+
+  address_generator #(
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) addresses (
+      .clock,
+      .reset,
+      .start(stream_start),
+      .descriptor,
+      .valid(stream_valid),
+      .input_address(stream_address),
+      .in_map,
+      .first_tap,
+      .last_tap,
+      .output_address(stream_output_address),
+      .finished(stream_finished)
+  );
+
+  assign result_issued = stream_valid && last_tap;
+
+  always_ff @(posedge clock) begin
+    read_valid <= stream_valid && !reset;
+    read_in_map <= in_map;
+    read_first_tap <= first_tap;
+    read_last_tap <= last_tap;
+    read_output_address <= stream_output_address;
+  end
+
+  // Padding, sign extension, and the rotation that moves channels to other lanes.
+  always_comb begin
+    for (int lane = 0; lane < LANES; lane++) begin
+      if (!read_in_map) begin
+        operands[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] =
+            accumulator_t'(descriptor.padding_value);
+      end else if (descriptor.input_in_accumulators) begin
+        operands[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] =
+            accumulator_word[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
+      end else begin
+        operands[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] = accumulator_t'(activation_t'({
+          descriptor.input_signed && activation_word[lane*ACTIVATION_BITS+ACTIVATION_BITS-1],
+          activation_word[lane*ACTIVATION_BITS+:ACTIVATION_BITS]
+        }));
+      end
+    end
+    for (int lane = 0; lane < LANES; lane++) begin
+      aligned[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] = operands[
+          ((lane+LANES-32'(descriptor.rotation))%LANES)*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
+    end
+    for (int row = 0; row < ROWS; row++) begin
+      array_activations[row*(ACTIVATION_BITS+1)+:ACTIVATION_BITS+1] =
+          aligned[row*ACCUMULATOR_BITS+:ACTIVATION_BITS+1];
+    end
+  end
+
+  // ---- MATRIX ----
+
+  logic weight_valid, sum_valid, sums_write_valid;
+  logic [COLUMNS*ACCUMULATOR_BITS-1:0] sums;
+  logic [ADDRESS_BITS-1:0] sums_read_address, sums_write_address;
+  logic [LANES*ACCUMULATOR_BITS-1:0] sums_write_word;
+
+  always_ff @(posedge clock) weight_valid <= weight_read && !reset;
+
+  systolic_array #(
+      .ROWS(ROWS),
+      .COLUMNS(COLUMNS),
+      .WEIGHT_BITS(WEIGHT_BITS),
+      .ACTIVATION_BITS(ACTIVATION_BITS),
+      .ACCUMULATOR_BITS(ACCUMULATOR_BITS)
+  ) array (
+      .clock,
+      .reset,
+      .weight_valid,
+      .weights(weight_word),
+      .activation_valid(read_valid && is_matrix),
+      .activations(array_activations),
+      .sum_valid,
+      .sums
+  );
+
+  accumulator_unit #(
+      .LANES(LANES),
+      .COLUMNS(COLUMNS),
+      .ACCUMULATOR_BITS(ACCUMULATOR_BITS),
+      .PARAMETER_BITS(PARAMETER_BITS),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) accumulators (
+      .clock,
+      .reset,
+      .start(stream_start),
+      .descriptor,
+      .parameters(parameter_word),
+      .sum_valid,
+      .sums,
+      .read_address(sums_read_address),
+      .previous(previous_word),
+      .write_valid(sums_write_valid),
+      .write_address(sums_write_address),
+      .write_word(sums_write_word)
+  );
+
+  // ---- VECTOR ----
+
+  logic vector_write_valid;
+  logic [ADDRESS_BITS-1:0] vector_write_address;
+  logic [LANES*ACCUMULATOR_BITS-1:0] vector_write_word;
+
+  vector_unit #(
+      .LANES(LANES),
+      .ACCUMULATOR_BITS(ACCUMULATOR_BITS),
+      .MULTIPLIER_BITS(MULTIPLIER_BITS),
+      .PARAMETER_BITS(PARAMETER_BITS),
+      .TABLE_DEPTH(TABLE_DEPTH),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) vector (
+      .clock,
+      .reset,
+      .descriptor,
+      .parameters(parameter_word),
+      .valid(read_valid && !is_matrix),
+      .first_tap(read_first_tap),
+      .last_tap(read_last_tap),
+      .address(read_output_address),
+      .values(aligned),
+      .previous(previous_word),
+      .write_valid(vector_write_valid),
+      .write_address(vector_write_address),
+      .write_word(vector_write_word)
+  );
+
+  // ---- Writing: one word of the output a cycle ----
+
+  logic [LANES-1:0] write_lanes;
+  logic [ADDRESS_BITS-1:0] write_address;
+  logic [LANES*ACCUMULATOR_BITS-1:0] write_word;
+  logic [LANES*ACTIVATION_BITS-1:0] narrow_word;
+
+  assign result_written = sums_write_valid || vector_write_valid;
+  assign write_address = is_matrix ? sums_write_address : vector_write_address;
+  assign write_word = is_matrix ? sums_write_word : vector_write_word;
+
+  always_comb begin
+    for (int lane = 0; lane < LANES; lane++) begin
+      write_lanes[lane] = lane >= 32'(descriptor.first_lane) && lane <= 32'(descriptor.last_lane);
+      narrow_word[lane*ACTIVATION_BITS+:ACTIVATION_BITS] =
+          write_word[lane*ACCUMULATOR_BITS+:ACTIVATION_BITS];
+    end
+  end
+
+  memory_bank #(
+      .LANES(LANES),
+      .LANE_BITS(ACTIVATION_BITS),
+      .DEPTH(ACTIVATION_DEPTH),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) activation_memory (
+      .clock,
+      .first_read_address(stream_address),
+      .first_read_word(activation_word),
+      .second_read_address('0),
+      /* verilator lint_off PINCONNECTEMPTY */  // only accumulators are read twice a cycle
+      .second_read_word(),
+      /* verilator lint_on PINCONNECTEMPTY */
+      .write_valid(result_written && !descriptor.output_in_accumulators),
+      .write_address,
+      .write_lanes,
+      .write_word(narrow_word)
+  );
+
+  memory_bank #(
+      .LANES(LANES),
+      .LANE_BITS(ACCUMULATOR_BITS),
+      .DEPTH(ACCUMULATOR_DEPTH),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) accumulator_memory (
+      .clock,
+      .first_read_address(stream_address),
+      .first_read_word(accumulator_word),
+      .second_read_address(is_matrix ? sums_read_address : stream_output_address),
+      .second_read_word(previous_word),
+      .write_valid(result_written && descriptor.output_in_accumulators),
+      .write_address,
+      .write_lanes,
+      .write_word
+  );
+
+endmodule

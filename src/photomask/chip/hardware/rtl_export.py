@@ -1,0 +1,278 @@
+"""The RTL export: the reference design, one program for it, and what every step must compute."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+import photomask
+from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
+from photomask.chip.hardware.accelerator import PRESETS, Accelerator
+from photomask.chip.hardware.cycles import pass_cycles
+from photomask.chip.hardware.descriptors import Operation, render_table
+from photomask.chip.hardware.images import MULTIPLIER_BITS
+from photomask.chip.hardware.lowering import LoweredProgram, lower
+from photomask.chip.hardware.memory_map import MEMORIES, Memory, Place, depths, words_to_hex
+from photomask.chip.hardware.rtl_design import (
+    DESIGN_FILE,
+    DesignParameters,
+    RtlDesign,
+    RtlEdge,
+    RtlStep,
+)
+from photomask.chip.hardware.rtl_readme import render_makefile, render_readme
+from photomask.chip.program import IntegerProgram
+from photomask.documents import aligned, written_whole
+
+RTL_FOLDER = "rtl"
+PROGRAM_FOLDER = "program"
+INPUTS_FOLDER = "inputs"
+GOLDEN_FOLDER = "golden"
+PASSES_FILE = "passes.txt"
+README_FILE = "README.md"
+MAKE_FILE = "Makefile"
+COCOTB_FILE = "test_design.py"
+PARAMETER_BITS = 40
+"""Bits of a lane of a parameter word, unless the accumulators are wider."""
+
+
+def export_rtl(
+    program: IntegerProgram,
+    folder: str | Path,
+    inputs: Inputs,
+    *,
+    accelerator: Accelerator = PRESETS["reference"],
+    samples: int | None = None,
+) -> RtlDesign:
+    """Writes the reference design with a program and its golden vectors as a folder.
+
+    The folder appears whole or not at all, and replaces an earlier export. Its README says how to
+    run it and how to put another array in. The same program and inputs give the same bytes.
+
+    Args:
+        program: what the design shall compute.
+        folder: where to.
+        inputs: int64 codes, batch first; a mapping by input name where there are several.
+        accelerator: rows, columns and widths of the design.
+        samples: how many samples of `inputs` become golden vectors; None takes all.
+
+    Returns:
+        What `design.json` holds.
+
+    Raises:
+        TargetError: steps that do not run on the design, all of them at once.
+        DataError: the inputs do not fit the program.
+        ExportError: the folder holds something else, or the disk refused a file.
+    """
+    batch = single_samples(program, inputs, samples)
+    lowered = lower(program, accelerator)
+    design = describe(lowered, len(batch))
+    with written_whole(Path(folder), is_rtl_export) as staging:
+        write_sources(staging / RTL_FOLDER)
+        _write_program(lowered, design, staging / PROGRAM_FOLDER)
+        _write_inputs(lowered, batch, staging / INPUTS_FOLDER)
+        _write_golden(lowered, batch, staging / GOLDEN_FOLDER)
+        _write_text(staging / PASSES_FILE, render_passes(lowered))
+        _write_text(staging / README_FILE, render_readme(design))
+        _write_text(staging / MAKE_FILE, render_makefile(design, source_names()))
+        _write_text(staging / COCOTB_FILE, _packaged("cocotb_test.py"))
+        _write_text(staging / DESIGN_FILE, design.render())
+    return design
+
+
+def is_rtl_export(folder: Path) -> bool:
+    """Tells whether a folder looks like an RTL export, whole or not."""
+    return (folder / DESIGN_FILE).is_file() and (folder / PROGRAM_FOLDER).is_dir()
+
+
+def source_names() -> list[str]:
+    """Returns the names of the RTL's files, the package first."""
+    rtl = resources.files("photomask.chip.hardware") / "rtl"
+    names = sorted(entry.name for entry in rtl.iterdir() if entry.name.endswith(".sv"))
+    return sorted(names, key=lambda name: not name.endswith("_package.sv"))
+
+
+def write_sources(folder: Path) -> None:
+    """Copies the RTL into a new folder."""
+    folder.mkdir(parents=True)
+    for name in source_names():
+        _write_text(folder / name, _packaged(name))
+
+
+def _packaged(name: str) -> str:
+    return (resources.files("photomask.chip.hardware") / "rtl" / name).read_text(encoding="utf-8")
+
+
+def describe(lowered: LoweredProgram, samples: int) -> RtlDesign:
+    """Returns what `design.json` says of a lowered program."""
+    program, machine = lowered.program, lowered.accelerator
+    passes = {number: lowered.passes_of(number) for number in range(len(program.steps))}
+    return RtlDesign(
+        photomask_version=photomask.__version__,
+        program_sha256=program.content_hash(),
+        accelerator=machine,
+        parameters=design_parameters(lowered),
+        samples=samples,
+        inputs=tuple(
+            RtlEdge(edge=name, shape=program.edges[name].shape, place=lowered.places[name])
+            for name in program.inputs
+        ),
+        outputs=program.outputs,
+        steps=tuple(
+            RtlStep(
+                number=number,
+                name=step.name,
+                operator=step.operator.kind,
+                source=step.source,
+                edge=step.output,
+                shape=program.edges[step.output].shape,
+                place=lowered.places[step.output],
+                passes=len(passes[number]),
+                cycles=sum(pass_cycles(p, machine.rows, machine.columns) for p in passes[number]),
+            )
+            for number, step in enumerate(program.steps)
+        ),
+    )
+
+
+def design_parameters(lowered: LoweredProgram) -> DesignParameters:
+    """Returns the parameters of the smallest design that runs a program; depths are powers of 2."""
+    machine, images = lowered.accelerator, lowered.images
+    depth = {memory: _power_of_two(words) for memory, words in depths(lowered.places).items()}
+    multipliers = [
+        int(tensor.max())
+        for step in lowered.program.steps
+        for role, tensor in lowered.program.parameters(step).items()
+        if role == "multiplier"
+    ]
+    widest = max([lowered.program.target.multiplier_bits, *(m.bit_length() for m in multipliers)])
+    return DesignParameters(
+        rows=machine.rows,
+        columns=machine.columns,
+        lanes=lowered.lanes,
+        weight_bits=machine.weight_bits,
+        activation_bits=machine.activation_bits,
+        accumulator_bits=machine.accumulator_bits,
+        multiplier_bits=min(widest, MULTIPLIER_BITS),
+        activation_depth=depth["activations"],
+        accumulator_depth=depth["accumulators"],
+        weight_depth=_power_of_two(len(images.weights)),
+        parameter_depth=_power_of_two(len(images.parameters)),
+        table_depth=_power_of_two(len(images.tables)),
+        descriptor_depth=_power_of_two(len(lowered.descriptors) + 1),
+        steps=_power_of_two(len(lowered.program.steps)),
+    )
+
+
+def _power_of_two(words: int) -> int:
+    return 1 << max(4, (words - 1).bit_length())
+
+
+def _write_program(lowered: LoweredProgram, design: RtlDesign, folder: Path) -> None:
+    machine, images = lowered.accelerator, lowered.images
+    parameter_bits = max(PARAMETER_BITS, machine.accumulator_bits)
+    folder.mkdir()
+    _write_text(folder / "descriptors.hex", render_table(lowered.descriptors))
+    _write_lines(folder / "weights.hex", words_to_hex(images.weights, machine.weight_bits))
+    _write_lines(folder / "parameters.hex", words_to_hex(images.parameters, parameter_bits))
+    tables = words_to_hex(images.tables[:, None], machine.accumulator_bits)
+    _write_lines(folder / "tables.hex", tables)
+    _write_lines(
+        folder / "dumps.hex",
+        [
+            f"{MEMORIES.index(step.place.memory):08x}{step.place.address:08x}"
+            f"{step.place.words if step.passes else 0:08x}"
+            for step in design.steps
+        ],
+    )
+
+
+def _write_inputs(
+    lowered: LoweredProgram, samples: list[dict[str, np.ndarray]], folder: Path
+) -> None:
+    """Writes what both memories hold before the first step: the inputs and the constants."""
+    program = lowered.program
+    constants = {
+        step.output: program.parameters(step)["value"]
+        for step in program.steps
+        if step.operator.kind == "constant"
+    }
+    for number, inputs in enumerate(samples):
+        (folder / str(number)).mkdir(parents=True)
+        initial = [(lowered.places[name], codes) for name, codes in (inputs | constants).items()]
+        for memory in MEMORIES:
+            _write_lines(folder / str(number) / f"{memory}.hex", _image(initial, memory))
+
+
+def _image(initial: Sequence[tuple[Place, np.ndarray]], memory: Memory) -> list[str]:
+    """Returns the text of a memory's first state, one stretch an edge."""
+    lines = [f"// first state of the {memory} memory"]
+    for place, codes in sorted(initial, key=lambda pair: pair[0].address):
+        if place.memory == memory:
+            lines.append(f"@{place.address:x}")
+            lines += words_to_hex(place.words_of(codes), place.lane_bits)
+    if len(lines) == 1:
+        lines += ["@0", "0"]
+    return lines
+
+
+def _write_golden(
+    lowered: LoweredProgram, samples: list[dict[str, np.ndarray]], folder: Path
+) -> None:
+    """Writes the words of every step's output, lanes without a channel as 0."""
+    makers = {step.output: number for number, step in enumerate(lowered.program.steps)}
+    for sample in range(len(samples)):
+        (folder / str(sample)).mkdir(parents=True)
+    for sample, edge, codes in golden_edges(lowered.program, samples):
+        if edge in makers:
+            place = lowered.places[edge]
+            words = words_to_hex(place.words_of(codes), place.lane_bits)
+            _write_lines(folder / str(sample) / f"step_{makers[edge]}.hex", words)
+
+
+def render_passes(lowered: LoweredProgram) -> str:
+    """Returns a table of all passes for people: which tile of which step, and its cycles."""
+    machine = lowered.accelerator
+    rows = [("pass", "step", "operator", "tile", "positions", "cycles")]
+    for number, one in enumerate(lowered.descriptors):
+        step = lowered.program.steps[one.step]
+        rows.append(
+            (
+                str(number),
+                step.name,
+                step.operator.kind,
+                tile_name(lowered, number),
+                str(one.outputs),
+                str(pass_cycles(one, machine.rows, machine.columns)),
+            )
+        )
+    return "\n".join(aligned(rows)) + "\n"
+
+
+def tile_name(lowered: LoweredProgram, number: int) -> str:
+    """Says which part of its step a pass computes."""
+    one = lowered.descriptors[number]
+    step = lowered.program.steps[one.step]
+    target = lowered.places[step.output]
+    block = (one.output_address - target.address) // target.positions * target.lanes
+    outputs = f"output channels {block + one.first_lane} to {block + one.last_lane}"
+    if one.operation is not Operation.MATRIX:
+        return outputs
+    source = lowered.places[step.inputs[0]]
+    first = (one.input_address - source.address) // source.positions * source.lanes
+    first += -one.rotation % target.lanes
+    last = first + lowered.accelerator.rows - 1
+    begins = ", begins with biases" if not one.start_from_memory else ""
+    return (
+        f"{outputs}, input channels {first} to {last}, input row {one.origin_row}, "
+        f"column {one.origin_column}{begins}"
+    )
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    _write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

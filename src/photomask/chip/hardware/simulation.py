@@ -1,0 +1,203 @@
+"""Simulation of an RTL export: every tile through the array, every golden edge compared."""
+
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from photomask.chip.hardware.memory_map import words_from_hex
+from photomask.chip.hardware.rtl_design import RtlDesign, RtlStep
+from photomask.chip.hardware.rtl_export import (
+    COCOTB_FILE,
+    GOLDEN_FOLDER,
+    INPUTS_FOLDER,
+    PROGRAM_FOLDER,
+    RTL_FOLDER,
+)
+from photomask.chip.hardware.simulation_report import (
+    LayerSimulation,
+    Mismatch,
+    SimulationReport,
+)
+from photomask.chip.hardware.simulator import Simulator, build, execute, verilator_command
+from photomask.documents import read_text
+from photomask.errors import DocumentError, EngineError, MissingDependencyError
+
+PATIENCE = 4
+"""Times the formula's cycles after which a simulation is given up."""
+WRONG_INTEGERS = 2
+"""What the cocotb test exits with when it found some."""
+
+
+def simulate(
+    folder: str | Path,
+    *,
+    engine: Literal["verilator", "cocotb"] = "verilator",
+    simulator: Simulator | None = None,
+) -> SimulationReport:
+    """Runs an RTL export and compares every step's output with the oracle's.
+
+    Args:
+        folder: what `export_rtl` wrote; its `rtl` folder may hold another array.
+        engine: "cocotb" runs the export's own cocotb test on Verilator, which takes longer.
+        simulator: a Verilator design built before that holds the program; None builds the
+            folder's.
+
+    Raises:
+        MissingDependencyError: the package `verilator` or `cocotb` is not installed.
+        EngineError: a tool is missing, the build failed, or the design never finished.
+        DocumentError: a file of the export is missing or altered.
+    """
+    folder = Path(folder).resolve()
+    design = RtlDesign.load(folder)
+    with tempfile.TemporaryDirectory(prefix="photomask-rtl-") as name:
+        work = Path(name)
+        if engine == "cocotb":
+            _run_cocotb(folder, work)
+        else:
+            _run_verilator(folder, design, work, simulator)
+        outputs = [work / str(sample) for sample in range(design.samples)]
+        return compare_outputs(folder, design, outputs, engine)
+
+
+def _run_verilator(
+    folder: Path, design: RtlDesign, work: Path, simulator: Simulator | None
+) -> None:
+    """Builds the design if there is none yet, and runs every sample."""
+    if simulator is None:
+        simulator = build(sources_in(folder / RTL_FOLDER), design.parameters, work / "build")
+    elif not simulator.parameters.hold(design.parameters):
+        raise EngineError(
+            f"the simulator was built with {simulator.parameters}, the program needs "
+            f"{design.parameters}; build it again"
+        )
+    limit = PATIENCE * sum(step.cycles for step in design.steps) + 1000
+    for sample in range(design.samples):
+        output = work / str(sample)
+        output.mkdir()
+        inputs = folder / INPUTS_FOLDER / str(sample)
+        simulator.run(folder / PROGRAM_FOLDER, inputs, output, limit)
+
+
+def _run_cocotb(folder: Path, work: Path) -> None:
+    """Runs the cocotb test of an export; a wrong integer is for the comparison to report."""
+    if importlib.util.find_spec("cocotb") is None:
+        raise MissingDependencyError("cocotb", "rtl", "simulating the RTL with cocotb")
+    verilator_command()
+    command = [sys.executable, str(folder / COCOTB_FILE), str(work)]
+    execute(command, "the cocotb test", {}, accepted=(0, WRONG_INTEGERS))
+
+
+def sources_in(folder: Path) -> list[Path]:
+    """Returns the SystemVerilog files of a folder, packages first.
+
+    Raises:
+        DocumentError: there are none.
+    """
+    sources = sorted(folder.glob("*.sv"), key=lambda p: (not p.stem.endswith("_package"), p.name))
+    if not sources:
+        raise DocumentError(f"{folder} holds no SystemVerilog files; export again")
+    return sources
+
+
+def compare_outputs(
+    folder: Path, design: RtlDesign, outputs: list[Path], engine: str
+) -> SimulationReport:
+    """Compares what the RTL wrote with an export's golden vectors.
+
+    Args:
+        folder: the export.
+        design: its `design.json`.
+        outputs: for each sample the folder that the testbench wrote to.
+        engine: who ran it.
+
+    Raises:
+        EngineError: the design never finished.
+        DocumentError: a file is missing or holds no words.
+    """
+    cycles = _read_cycles(outputs[0])
+    layers, first = [], None
+    for step in design.steps:
+        wrong = integers = 0
+        for sample, output in enumerate(outputs if step.passes else []):
+            name = f"step_{step.number}.hex"
+            expected = _read_edge(folder / GOLDEN_FOLDER / str(sample) / name, step)
+            got = _read_edge(output / name, step)
+            different = np.argwhere(expected != got)
+            if len(different) and first is None:
+                first = _mismatch(sample, step, tuple(different[0].tolist()), expected, got)
+            wrong, integers = wrong + len(different), integers + expected.size
+        layers.append(
+            LayerSimulation(
+                step=step.name,
+                operator=step.operator,
+                passes=step.passes,
+                integers=integers,
+                mismatches=wrong,
+                rtl_cycles=cycles.get(step.number, 0),
+                model_cycles=step.cycles,
+            )
+        )
+    return SimulationReport(
+        simulator=engine,
+        accelerator=design.accelerator.name,
+        program_sha256=design.program_sha256,
+        samples=design.samples,
+        layers=tuple(layers),
+        first_mismatch=first,
+        integers=sum(layer.integers for layer in layers),
+        mismatches=sum(layer.mismatches for layer in layers),
+        rtl_cycles=sum(layer.rtl_cycles for layer in layers),
+        model_cycles=sum(layer.model_cycles for layer in layers),
+    )
+
+
+def _read_cycles(output: Path) -> dict[int, int]:
+    """Returns the cycles of each step by its number."""
+    lines = [line.split() for line in read_text(output / "cycles.txt").splitlines()]
+    if not lines or lines[-1][0] != "total":
+        last = " ".join(lines[-1]) if lines else "no line"
+        raise EngineError(
+            f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
+            "raises sum_valid, or raises it too seldom, does this"
+        )
+    return {int(number): int(count) for number, count in lines[:-1]}
+
+
+def _read_edge(path: Path, step: RtlStep) -> np.ndarray:
+    """Returns the integers of a step's output."""
+    place = step.place
+    lines = [
+        line for line in read_text(path).split("\n") if line and not line.startswith(("//", "@"))
+    ]
+    if len(lines) != place.words:
+        raise DocumentError(f"{path} holds {len(lines)} words, expected {place.words}")
+    try:
+        words = words_from_hex(lines, place.lanes, place.lane_bits, place.signed)
+    except ValueError as error:
+        raise DocumentError(f"{path} holds something else than hexadecimal words") from error
+    return place.values_of(words, step.shape)
+
+
+def _mismatch(
+    sample: int, step: RtlStep, at: tuple[int, ...], expected: np.ndarray, got: np.ndarray
+) -> Mismatch:
+    place = step.place
+    element = np.array(int(np.ravel_multi_index(at, step.shape)))
+    word, lane = (int(number) for number in place.locate(element))
+    block = (word - place.address) // place.positions * place.lanes
+    return Mismatch(
+        sample=sample,
+        step=step.name,
+        source=step.source,
+        tile=f"channels {block} to {min(block + place.lanes, place.channels) - 1}",
+        coordinate=at,
+        memory=place.memory,
+        address=word,
+        lane=lane,
+        expected=int(expected[at]),
+        got=int(got[at]),
+    )

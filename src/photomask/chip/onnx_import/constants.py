@@ -1,0 +1,73 @@
+"""Constants of an ONNX file, and arithmetic on shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from photomask.chip.onnx_import.call import Call
+from photomask.chip.onnx_import.values import CannotImport, Floats, Integers, Real, Value
+
+MOST_SHAPE_NUMBERS = 1 << 12
+"""In what is computed from shapes."""
+
+
+def shape_of(call: Call) -> Value:
+    """The shape of one sample as a constant; where the batch is 1, any batch will do."""
+    value = call.value(0)
+    shape = call.builder.shape(value) if isinstance(value, Real) else None
+    if shape is None:
+        raise CannotImport("its input is no activation")
+    start, end = call.integer("start", 0), call.integer("end", len(shape))
+    return Integers(np.array(shape[start:end], dtype=np.int64), "INT64")
+
+
+def cast(call: Call) -> Value:
+    """Another type for numbers that describe shapes."""
+    value = call.value(0)
+    if not isinstance(value, Integers) or call.integer("to", 0) not in (6, 7):
+        raise CannotImport("it casts what is no constant integer, or not to int32 or int64")
+    return Integers(value.array.astype(np.int64), "INT64")
+
+
+def constant(call: Call) -> Value:
+    """A constant that a node holds."""
+    tensor = call.attribute("value", "TENSOR", None)
+    if tensor is not None:
+        return value_of(*call.reader.read(tensor))
+    if any(attribute.name == "value_float" for attribute in call.node.attribute):
+        return Floats(np.array(call.attribute("value_float", "FLOAT", 0.0), dtype=np.float32))
+    numbers = call.integers("value_ints", None)
+    if numbers is None and any(a.name == "value_int" for a in call.node.attribute):
+        return Integers(np.array(call.integer("value_int", 0)), "INT64")
+    if numbers is None:
+        raise CannotImport("it holds neither a tensor, a number nor a list of integers")
+    return Integers(np.array(numbers, dtype=np.int64), "INT64")
+
+
+def join_constants(call: Call) -> Value:
+    """Joins numbers that describe shapes."""
+    arrays = [value.array for value in call.values if isinstance(value, Integers)]
+    if sum(array.size for array in arrays) > MOST_SHAPE_NUMBERS:
+        raise CannotImport("it joins too many numbers")
+    return Integers(np.concatenate(arrays, axis=call.integer("axis", 0)), "INT64")
+
+
+def value_of(array: np.ndarray, kind: str) -> Value:
+    """Returns a constant tensor of the file as a value."""
+    if kind in ("FLOAT", "FLOAT16", "DOUBLE"):
+        return Floats(array)
+    return Integers(array, kind)
+
+
+def apply_to_constant(
+    call: Call, function: Callable[[np.ndarray, Any], np.ndarray], argument: Any
+) -> Value:
+    """Applies a NumPy function to a constant; it makes no more elements than there were."""
+    value = call.value(0)
+    assert isinstance(value, Floats | Integers)  # noqa: S101 - asked for constants only
+    try:
+        array = function(value.array, argument)
+    except (ValueError, IndexError, TypeError) as error:
+        raise CannotImport(f"it cannot apply to its constant: {error}") from error
+    return Floats(array) if isinstance(value, Floats) else Integers(array, value.kind)

@@ -1,0 +1,289 @@
+"""One walk over the nodes of an ONNX file, then the conversion that every model goes through."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from photomask.chip.conversion.builder import Conversion, Scale
+from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Input
+from photomask.chip.onnx_import import constants, layers, moving, pointwise
+from photomask.chip.onnx_import.call import Call
+from photomask.chip.onnx_import.graph import GraphBuilder, Rescale, check_shape
+from photomask.chip.onnx_import.quantization import FORMATS, dequantize_linear, quantize_linear
+from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe, read_model
+from photomask.chip.onnx_import.tensors import TensorReader, shortened
+from photomask.chip.onnx_import.values import CannotImport, Codes, Dequantized, Real, Unknown, Value
+from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.program import IntegerProgram
+from photomask.chip.quantizers import PerChannel, Quantizer
+from photomask.chip.recipe import Recipe
+from photomask.chip.target import Target
+from photomask.documents import describe_validation
+from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
+    "Add": layers.add,
+    "AveragePool": layers.average_pool,
+    "Cast": constants.cast,
+    "Clip": pointwise.clip,
+    "Concat": layers.concatenate,
+    "Constant": constants.constant,
+    "Conv": layers.convolution,
+    "DequantizeLinear": dequantize_linear,
+    "Div": layers.divide,
+    "Dropout": moving.identity,
+    "Flatten": moving.flatten,
+    "Gather": moving.gather,
+    "Gelu": pointwise.gelu,
+    "Gemm": layers.gemm,
+    "GlobalAveragePool": layers.global_average_pool,
+    "GlobalMaxPool": moving.global_max_pool,
+    "Identity": moving.identity,
+    "MatMul": layers.matmul,
+    "MaxPool": moving.max_pool,
+    "Mul": layers.multiply,
+    "PRelu": pointwise.prelu,
+    "Pad": moving.pad,
+    "QuantizeLinear": quantize_linear,
+    "ReduceMean": layers.reduce_mean,
+    "ReduceSum": layers.reduce_sum,
+    "Relu": pointwise.relu,
+    "Reshape": moving.reshape,
+    "Shape": constants.shape_of,
+    "Slice": moving.slice_axes,
+    "Split": moving.split,
+    "Squeeze": moving.squeeze,
+    "Sub": layers.subtract,
+    "Transpose": moving.transpose,
+    "Unsqueeze": moving.unsqueeze,
+    **dict.fromkeys(pointwise.FUNCTIONS, pointwise.function),
+}
+"""By operator of ONNX's own domain."""
+_MICROSOFT = {"DequantizeLinear", "QuantizeLinear", "Gelu"}
+"""What ONNX Runtime writes in its own domain, with the same meaning."""
+_MOST_PROBLEMS = 20
+
+
+def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) -> IntegerProgram:
+    """Turns an ONNX model that another tool has quantized into an integer program.
+
+    Weights, zero points, scales and biases are the file's. Only rescaling becomes integer: each
+    ratio of scales is the nearest multiplier and shift of the target, so that codes differ from
+    those of ONNX Runtime, which rescales in floating point, by 1 at most on each edge.
+
+    Args:
+        source: a file, or a model in memory (without external data).
+        target: the numeric contract of the program.
+
+    Returns:
+        A program whose inputs are the codes of the file's inputs (`quantize_input` makes them),
+        and whose outputs are the codes of its outputs.
+
+    Raises:
+        DocumentError: the file is damaged, contradicts itself or is larger than is read.
+        UnsupportedOperatorError: operators outside the supported set, or values that are not
+            quantized; all of them.
+        TargetError: the target cannot hold what the program needs.
+        MissingDependencyError: the package onnx is not installed.
+    """
+    file = read_model(source)
+    walk = _Walk(file)
+    walk.run()
+    prepared = _prepared(walk.builder, walk.outputs())
+    conversion = Conversion(prepared, target)
+    with torch.no_grad(), np.errstate(over="raise", invalid="raise", divide="raise"):
+        for node in prepared.graph.nodes:
+            _convert(conversion, node)
+        return IntegerProgram(
+            target=target,
+            inputs=prepared.graph.inputs,
+            outputs=prepared.graph.outputs,
+            edges=list(conversion.edges.values()),
+            steps=conversion.steps,
+            tensors=conversion.tensors,
+            formats=conversion.formats,
+            provenance={
+                "imported_from": file.name,
+                "producer": shortened(f"{file.model.producer_name} {file.model.producer_version}"),
+            },
+        )
+
+
+def _convert(conversion: Conversion, node: Node) -> None:
+    try:
+        if isinstance(node.operation, Rescale):
+            x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+            ratio = np.full(1, x.scale / y.scale)
+            conversion.requantize(node, node.inputs[0], ratio, y, offset=-x.zero_point)
+        else:
+            CONVERTERS[type(node.operation)](conversion, node)
+    except ValidationError as error:
+        raise TargetError(f"{node.source}: {describe_validation(error)}") from error
+    except (ArithmeticError, ValueError, IndexError, TypeError, RuntimeError) as error:
+        raise TargetError(f"{node.source} has no integer form: {error}") from error
+
+
+class _Walk:
+    """Imports node after node."""
+
+    def __init__(self, file: ModelFile):
+        graph = file.model.graph
+        readers = Counter(name for node in graph.node for name in node.input)
+        # Whoever gets an output reads it too, and must not see it merged into another node.
+        readers.update([value.name for value in graph.output] * 2)
+        quantizing = {
+            name
+            for node in graph.node
+            if node.op_type == "QuantizeLinear"
+            for name in node.input[:1]
+        }
+        self.file = file
+        self.builder = GraphBuilder(file.name, readers, quantizing)
+        self.reader = TensorReader(file.name, file.folder)
+        self.values: dict[str, Value] = {}
+        self.problems: list[str] = []
+
+    def run(self) -> None:
+        """Imports constants, inputs and nodes.
+
+        Raises:
+            UnsupportedOperatorError: what cannot be imported, all of it.
+        """
+        graph = self.file.model.graph
+        for tensor in graph.initializer:
+            self.values[tensor.name] = constants.value_of(*self.reader.read(tensor))
+        for value in graph.input:
+            if value.name not in self.values:
+                self.values[value.name] = self._input(value)
+        for node in graph.node:
+            self._import(node)
+        if self.problems:
+            shown = self.problems[:_MOST_PROBLEMS]
+            more = len(self.problems) - len(shown)
+            raise UnsupportedOperatorError(
+                f"{self.file.name} cannot become an integer program:\n  "
+                + "\n  ".join(shown + [f"… and {more} more"] * bool(more))
+            )
+
+    def _input(self, value: Any) -> Value:
+        """Adds an input; a file may take codes instead of real numbers."""
+        from onnx import TensorProto
+
+        tensor = value.type.tensor_type
+        where = f"{self.file.name}: input {shortened(value.name)!r}"
+        kinds = TensorProto.DataType
+        kind = kinds.Name(tensor.elem_type) if tensor.elem_type in kinds.values() else "unknown"
+        dims = tensor.shape.dim
+        fixed = all(d.WhichOneof("value") == "dim_value" for d in dims[1:])
+        if not tensor.HasField("shape") or not dims or not fixed:
+            raise DocumentError(f"{where}: all axes but the batch must have a fixed size")
+        shape = (1, *(d.dim_value for d in dims[1:]))
+        try:
+            check_shape(shape)
+            found = self.builder.emit(value.name, value.name, Input(), shape=shape)
+        except CannotImport as error:
+            raise DocumentError(f"{where}: {error}") from error
+        if kind == "FLOAT":
+            return found
+        if kind not in FORMATS:
+            raise DocumentError(f"{where} is of type {kind}, neither FLOAT nor codes")
+        self.builder.input_formats[found.node] = FORMATS[kind]
+        return Codes(found.node)
+
+    def _import(self, node: Any) -> None:
+        values = tuple(self.values[name] if name else None for name in node.input)
+        call = Call(node, values, self.builder, self.reader, self.file.opset)
+        results: Value | list[Value] = Unknown()
+        if not any(isinstance(value, Unknown) for value in values):
+            try:
+                results = self._importer(node)(call)
+            except CannotImport as error:
+                self.problems.append(f"{describe(node)}: {error}")
+        elif self._is_foreign(node):
+            self.problems.append(f"{describe(node)}: it is outside the supported set")
+        if not isinstance(results, list):
+            results = [results]
+        for position, name in enumerate(node.output):
+            if name:
+                self.values[name] = results[position] if position < len(results) else Unknown()
+
+    def _is_foreign(self, node: Any) -> bool:
+        if node.domain in OWN_DOMAINS:
+            return node.op_type not in IMPORTERS
+        return node.domain != "com.microsoft" or node.op_type not in _MICROSOFT
+
+    def _importer(self, node: Any) -> Callable[[Call], Value | list[Value]]:
+        if self._is_foreign(node):
+            raise CannotImport("it is outside the supported set")
+        if not any(node.output):
+            raise CannotImport("it has no output")
+        return IMPORTERS[node.op_type]
+
+    def outputs(self) -> list[str]:
+        """Returns the nodes whose codes are the file's outputs.
+
+        Raises:
+            UnsupportedOperatorError: an output is not quantized.
+        """
+        found = []
+        for value in self.file.model.graph.output:
+            result = self.values[value.name]
+            if not isinstance(result, Codes) and not (isinstance(result, Real) and result.exact):
+                raise UnsupportedOperatorError(
+                    f"{self.file.name}: output {shortened(value.name)!r} is not quantized: it must "
+                    "come from a QuantizeLinear, or a DequantizeLinear behind one"
+                )
+            found.append(result.node)
+        return list(dict.fromkeys(found))
+
+
+def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
+    """Returns the graph with quantizers that have the file's scales."""
+    graph = builder.finish(outputs)
+    for name in graph.inputs:
+        if builder.scale(name) is None:
+            raise UnsupportedOperatorError(
+                f"{builder.file}: input {name!r} is not quantized: no QuantizeLinear reads it"
+            )
+    recipe = Recipe(
+        name="of the imported file",
+        weight=Quantizer(8, symmetric=False, granularity=PerChannel()),
+        activation=Quantizer(8, symmetric=False),
+    )
+    prepared = PreparedModel(graph, recipe)
+    for site in sites(graph):
+        scale = builder.scale(site.name)
+        assert scale is not None  # noqa: S101 - what is not quantized was refused
+        _set(prepared.activation_quantizer(site.name), scale)
+        if site.has_weight:
+            _set_weight(prepared.weight_quantizer(site.name), builder.weights[site.name])
+    return prepared
+
+
+def _set(quantizer: Quantizer, scale: Scale) -> None:
+    real = torch.tensor(scale.scale, dtype=torch.float32)
+    quantizer.set_parameters(scale.format, real, torch.tensor(scale.zero_point))
+
+
+def _set_weight(quantizer: Quantizer, weight: Dequantized) -> None:
+    """Sets scales per output channel; zero points that only shift the codes are left out."""
+    channels = len(weight.codes)
+    scale = torch.from_numpy(np.broadcast_to(weight.scale, channels).copy())
+    centred = weight.centred()
+    signed = IntFormat(bits=weight.format.bits, signed=True)
+    if signed.low <= centred.min() and centred.max() <= signed.high:
+        quantizer.set_parameters(signed, scale, torch.zeros(channels, dtype=torch.int64))
+    else:
+        zero_point = torch.from_numpy(np.broadcast_to(weight.zero_point, channels).copy())
+        quantizer.set_parameters(weight.format, scale, zero_point)

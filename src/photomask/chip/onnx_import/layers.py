@@ -1,0 +1,294 @@
+"""Operators that compute: products, sums, averages."""
+
+import math
+
+import numpy as np
+import torch
+
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import (
+    Add,
+    AveragePool,
+    Concatenate,
+    Convolution,
+    Linear,
+    Matmul,
+    Mean,
+    Multiply,
+    Pad,
+)
+from photomask.chip.onnx_import.call import Call
+from photomask.chip.onnx_import.constants import join_constants
+from photomask.chip.onnx_import.pointwise import affine
+from photomask.chip.onnx_import.values import (
+    CannotImport,
+    Dequantized,
+    Floats,
+    Integers,
+    Real,
+    Value,
+)
+
+MOST_UNEVEN_WINDOWS = 1 << 20
+
+
+def convolution(call: Call) -> Value:
+    """Convolution with constant weights [O, I/groups, *kernel]."""
+    weight = _weight(call, 1)
+    spatial = weight.codes.ndim - 2
+    if spatial not in (1, 2) or call.rank != spatial + 2:
+        raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
+    kernel = call.integers("kernel_shape", None) or weight.codes.shape[2:]
+    if tuple(kernel) != weight.codes.shape[2:]:
+        raise CannotImport(f"kernel_shape {list(kernel)} of a weight {weight.codes.shape}")
+    stride = windows_attribute(call, "strides", spatial)
+    dilation = windows_attribute(call, "dilations", spatial)
+    operation = Convolution(
+        stride=stride,
+        padding=margins(call, kernel, stride, dilation),
+        dilation=dilation,
+        groups=call.integer("group", 1),
+    )
+    if min(*stride, *dilation, operation.groups) < 1:
+        raise CannotImport("strides, dilations and groups must be at least 1")
+    return _weighted(call, operation, weight, call.value(2))
+
+
+def gemm(call: Call) -> Value:
+    """`x @ w + b` with constant weights."""
+    if call.number("alpha", 1.0) != 1 or call.number("beta", 1.0) != 1:
+        raise CannotImport("alpha or beta is not 1")
+    if call.integer("transA", 0):
+        raise CannotImport("transA is 1: the batch must be the first axis")
+    weight = _weight(call, 1)
+    if weight.codes.ndim != 2 or call.rank != 2:
+        raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
+    if not call.integer("transB", 0):
+        weight = weight.transposed((1, 0))
+    return _weighted(call, Linear(), weight, call.value(2))
+
+
+def matmul(call: Call) -> Value:
+    """Product with constant weights [I, O], or of two activations."""
+    weight = call.value(1)
+    if isinstance(weight, Dequantized) and weight.codes.ndim == 2:
+        return _weighted(call, Linear(), weight.transposed((1, 0)), None)
+    rank = call.rank
+    return call.emit(Matmul(), [call.operand(0, rank), call.operand(1, rank)])
+
+
+def _weight(call: Call, position: int) -> Dequantized:
+    value = call.value(position)
+    if not isinstance(value, Dequantized):
+        raise CannotImport(f"its weight {call.name(position)!r} is not quantized and constant")
+    return value
+
+
+def _weighted(
+    call: Call, operation: Convolution | Linear, weight: Dequantized, bias: Value | None
+) -> Real:
+    """Emits a layer whose weights have their output channels first."""
+    x = call.quantized()
+    if weight.axis not in (None, 0):
+        raise CannotImport("its weight has a scale for each input channel")
+    if weight.format.bits > 16:
+        raise CannotImport(f"weights of {weight.format.bits} bits")
+    if not weight.codes.size:
+        raise CannotImport("its weight is empty")
+    channels = len(weight.codes)
+    real = np.zeros(channels) if bias is None else _bias(call, bias, x, weight, channels)
+    constants = {"weight": np.ascontiguousarray(weight.real()), "bias": real}
+    found = call.emit(operation, [x], constants)
+    call.builder.weights[found.node] = weight
+    if bias is not None:
+        call.builder.biased.add(found.node)
+    return found
+
+
+def _bias(call: Call, bias: Value, x: str, weight: Dequantized, channels: int) -> np.ndarray:
+    """Returns real biases that divide by `input scale * weight scale` to the file's integers."""
+    if isinstance(bias, Floats):
+        real = bias.array.astype(np.float64)
+    elif isinstance(bias, Dequantized):
+        real = bias.real()
+        meaning = call.builder.scale(x)
+        assert meaning is not None  # noqa: S101 - x is quantized
+        unit = weight.scale.astype(np.float64) * meaning.scale
+        # The file's scale is that product, rounded to float32.
+        close = np.abs(bias.scale.astype(np.float64) / unit - 1) < 2**-20
+        if np.all(close):
+            real = bias.centred() * unit
+    else:
+        raise CannotImport("its bias is not constant")
+    if not np.all(np.isfinite(real)):
+        raise CannotImport("its bias is not finite")
+    if real.size not in (1, channels) or (real.ndim and real.shape[-1] != real.size):
+        raise CannotImport(f"a bias of shape {real.shape} for {channels} channels")
+    return np.array(np.broadcast_to(real.reshape(-1), (channels,)))
+
+
+def add(call: Call) -> Value:
+    """Sum of activations, of an activation and a constant, or the bias of a layer."""
+    return _sum(call, (1, 1))
+
+
+def subtract(call: Call) -> Value:
+    """Difference."""
+    return _sum(call, (1, -1))
+
+
+def _sum(call: Call, signs: tuple[int, int]) -> Value:
+    for position, other in ((0, 1), (1, 0)):
+        node, constant = call.pending(position), call.value(other)
+        if node is not None and isinstance(node.operation, Linear) and signs == (1, 1):
+            return _added_bias(call, node, constant)
+        if isinstance(constant, Floats) and constant.array.size == 1:
+            number = float(constant.array.reshape(()))
+            return affine(call, position, signs[position], number * signs[other])
+    rank = _joint_rank(call)
+    return call.emit(Add(signs=signs), [call.operand(0, rank), call.operand(1, rank)])
+
+
+def _joint_rank(call: Call) -> int:
+    """Axes of the result of two operands that broadcast."""
+    ranks = [len(call.builder.shape(v)) for v in call.values if isinstance(v, Real)]
+    return max(ranks, default=0)
+
+
+def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
+    """Gives a matrix product the constant that is added to it."""
+    if not isinstance(bias, Floats | Dequantized) or node.clamp or node.name in call.builder.biased:
+        raise CannotImport("it adds to a product that is not quantized yet")
+    weight = call.builder.weights[node.name]
+    real = _bias(call, bias, node.inputs[0], weight, len(weight.codes))
+    call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
+    found = call.builder.replace(node.name, call.output)
+    call.builder.biased.add(found.node)
+    return found
+
+
+def multiply(call: Call) -> Value:
+    """Product of activations, or with a constant."""
+    for position, other in ((0, 1), (1, 0)):
+        constant = call.value(other)
+        if isinstance(constant, Floats) and constant.array.size == 1:
+            return affine(call, position, float(constant.array.reshape(())), 0.0)
+    rank = _joint_rank(call)
+    return call.emit(Multiply(), [call.operand(0, rank), call.operand(1, rank)])
+
+
+def divide(call: Call) -> Value:
+    """Quotient by one constant number."""
+    number = call.constant_number(1)
+    if not number or not math.isfinite(1 / number):
+        raise CannotImport("it divides by what is not one constant number")
+    return affine(call, 0, 1 / number, 0.0)
+
+
+def concatenate(call: Call) -> Value:
+    """Joins activations; inputs of one scale may go on without a QuantizeLinear."""
+    if call.values and all(isinstance(value, Integers) for value in call.values):
+        return join_constants(call)
+    rank = call.rank
+    names = [call.operand(position, rank) for position in range(len(call.values))]
+    axis = call.axis(call.integer("axis", 1), rank)
+    if axis == 0:
+        raise CannotImport("it joins along the batch")
+    found = call.emit(Concatenate(axis=axis), names)
+    scales = [call.builder.scale(name) for name in names]
+    if (
+        scales[0] is not None
+        and all(scale == scales[0] for scale in scales)
+        and not call.builder.is_quantized_next(call.output)
+    ):
+        call.builder.set_scale(found.node, scales[0])
+        return Real(found.node, exact=True)
+    return found
+
+
+def average_pool(call: Call) -> Value:
+    """Average over windows."""
+    kernel = call.integers("kernel_shape", None)
+    if kernel is None or len(kernel) not in (1, 2) or call.rank != len(kernel) + 2:
+        raise CannotImport(f"windows of shape {kernel} on {call.rank} axes")
+    stride = windows_attribute(call, "strides", len(kernel))
+    if any(d != 1 for d in windows_attribute(call, "dilations", len(kernel))):
+        raise CannotImport("its windows are dilated")
+    ceil_mode, counted = call.integer("ceil_mode", 0), call.integer("count_include_pad", 0)
+    padding = margins(call, kernel, stride, (1,) * len(kernel))
+    x = call.quantized()
+    if any(before != after for before, after in padding):
+        if not counted or ceil_mode:
+            raise CannotImport("padding that differs before and after, and is not counted")
+        tensor = f"{call.output}_padded"
+        x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
+        padding = ((0, 0),) * len(kernel)
+    before = tuple(margin for margin, _ in padding)
+    operation = AveragePool(kernel, stride, before, bool(ceil_mode), bool(counted), None)
+    found = call.emit(operation, [x])
+    windows = math.prod(call.builder.shape(found)[2:])
+    if (any(before) or ceil_mode) and windows > MOST_UNEVEN_WINDOWS:
+        raise CannotImport(f"{windows} windows that may differ; at most {MOST_UNEVEN_WINDOWS}")
+    return found
+
+
+def global_average_pool(call: Call) -> Value:
+    """Mean over all axes behind the channels."""
+    axes = tuple(range(2, call.rank))
+    if not axes:
+        raise CannotImport("there is no axis behind the channels")
+    return call.emit(Mean(axes=axes, keep_axes=True), [call.quantized()])
+
+
+def reduce_mean(call: Call) -> Value:
+    """Mean over axes."""
+    return _reduce(call, divide=True)
+
+
+def reduce_sum(call: Call) -> Value:
+    """Sum over axes."""
+    return _reduce(call, divide=False)
+
+
+def _reduce(call: Call, divide: bool) -> Value:
+    rank = call.rank
+    axes = call.shape_numbers(1, "axes")
+    if not axes:
+        raise CannotImport("its axes are not named")
+    found = tuple(sorted({call.axis(axis, rank) for axis in axes}))
+    if 0 in found:
+        raise CannotImport("it averages over the batch")
+    keep = bool(call.integer("keepdims", 1))
+    return call.emit(Mean(axes=found, keep_axes=keep, divide=divide), [call.quantized()])
+
+
+def windows_attribute(call: Call, name: str, count: int) -> tuple[int, ...]:
+    """Returns an attribute with one number for each spatial axis."""
+    found = call.integers(name, None) or (1,) * count
+    if len(found) != count or min(found) < 1:
+        raise CannotImport(f"{name} {list(found)[:8]} for {count} axes")
+    return found
+
+
+def margins(
+    call: Call, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Returns the padding before and after each spatial axis."""
+    mode, count = call.word("auto_pad", "NOTSET"), len(kernel)
+    if mode in ("NOTSET", ""):
+        pads = call.integers("pads", None) or (0,) * (2 * count)
+        if len(pads) != 2 * count or min(pads) < 0:
+            raise CannotImport(f"pads {list(pads)[:8]} for {count} axes")
+        return tuple(zip(pads[:count], pads[count:], strict=True))
+    if mode == "VALID":
+        return ((0, 0),) * count
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        raise CannotImport(f"auto_pad {mode!r}")
+    found = []
+    for size, k, s, d in zip(
+        call.builder.shape(call.real())[2:], kernel, stride, dilation, strict=True
+    ):
+        total = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+        small, large = total // 2, total - total // 2
+        found.append((small, large) if mode == "SAME_UPPER" else (large, small))
+    return tuple(found)

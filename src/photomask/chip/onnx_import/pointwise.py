@@ -1,0 +1,168 @@
+"""Functions of one number: clamps, and what becomes a table."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
+from photomask.chip.onnx_import.call import Call
+from photomask.chip.onnx_import.graph import Rescale
+from photomask.chip.onnx_import.values import CannotImport, Value
+
+
+def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
+    return (alpha * x + beta).clamp(0, 1)
+
+
+def _hard_swish(x: Tensor) -> Tensor:
+    return x * _hard_sigmoid(x, 1 / 6, 0.5)
+
+
+def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
+    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+
+
+def _elu(x: Tensor, alpha: float) -> Tensor:
+    return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+
+
+def _celu(x: Tensor, alpha: float) -> Tensor:
+    return x.clamp(min=0) + (alpha * torch.expm1(x / alpha)).clamp(max=0)
+
+
+def _swish(x: Tensor, alpha: float) -> Tensor:
+    return x * torch.sigmoid(alpha * x)
+
+
+def _thresholded(x: Tensor, alpha: float) -> Tensor:
+    return torch.where(x > alpha, x, torch.zeros_like(x))
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Tensor], dict[str, float]]] = {
+    "Abs": (torch.abs, {}),
+    "Celu": (_celu, {"alpha": 1.0}),
+    "Elu": (_elu, {"alpha": 1.0}),
+    "Erf": (torch.erf, {}),
+    "Exp": (torch.exp, {}),
+    "HardSigmoid": (_hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
+    "HardSwish": (_hard_swish, {}),
+    "LeakyRelu": (lambda x, alpha: torch.where(x < 0, alpha * x, x), {"alpha": 0.01}),
+    "Log": (torch.log, {}),
+    "Mish": (F.mish, {}),
+    "Neg": (torch.neg, {}),
+    "Reciprocal": (torch.reciprocal, {}),
+    "Selu": (_selu, {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}),
+    "Sigmoid": (torch.sigmoid, {}),
+    "Sign": (torch.sign, {}),
+    "Softplus": (lambda x: torch.logaddexp(x, torch.zeros_like(x)), {}),
+    "Softsign": (F.softsign, {}),
+    "Sqrt": (torch.sqrt, {}),
+    "Swish": (_swish, {"alpha": 1.0}),
+    "Tanh": (torch.tanh, {}),
+    "ThresholdedRelu": (_thresholded, {"alpha": 1.0}),
+}
+"""By ONNX operator: the function in float64, and its real attributes with their defaults."""
+
+
+def function(call: Call) -> Value:
+    """A named function of one number, as a table."""
+    apply, defaults = FUNCTIONS[call.node.op_type]
+    attributes = {name: call.number(name, default) for name, default in defaults.items()}
+    return _tabulated(call, 0, call.node.op_type.lower(), partial(apply, **attributes))
+
+
+def gelu(call: Call) -> Value:
+    """GELU, exact or by a hyperbolic tangent."""
+    approximate = call.word("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        raise CannotImport(f"approximate {approximate!r}")
+    return _tabulated(call, 0, "gelu", partial(F.gelu, approximate=approximate))
+
+
+def prelu(call: Call) -> Value:
+    """A leaky ReLU with one constant slope."""
+    slope = call.constant_number(1)
+    if slope is None or not math.isfinite(slope):
+        raise CannotImport("its slope is not one constant number")
+    return _tabulated(call, 0, "prelu", lambda x: torch.where(x < 0, slope * x, x))
+
+
+def affine(call: Call, position: int, factor: float, added: float) -> Value:
+    """`x * factor + added` with constant numbers, as a table."""
+    if not math.isfinite(factor) or not math.isfinite(added):
+        raise CannotImport("its constant is not finite")
+    return _tabulated(call, position, "affine", lambda x: x * factor + added)
+
+
+def _tabulated(call: Call, position: int, name: str, apply: Callable[[Tensor], Tensor]) -> Value:
+    """A function of quantized values, or of the function before it."""
+    new, before = PointwiseFunction(name, partial(_as_float32, apply)), call.pending(position)
+    if before is not None and isinstance(before.operation, Pointwise):
+        operation = replace(before.operation, functions=(*before.operation.functions, new))
+        return call.builder.replace(before.name, call.output, operation=operation)
+    return call.emit(Pointwise((new,)), [call.quantized(position)])
+
+
+def _as_float32(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Takes and gives the float32 numbers that the file's own operator takes and gives."""
+    return apply(x.float().double()).float().double()
+
+
+def relu(call: Call) -> Value:
+    """`max(x, 0)`."""
+    return _clamped(call, Clamp(0.0, math.inf))
+
+
+def clip(call: Call) -> Value:
+    """`max(low, min(high, x))`, of reals or of codes."""
+    low = _bound(call, 1, "min", -math.inf)
+    high = _bound(call, 2, "max", math.inf)
+    if low > high or math.isnan(low) or math.isnan(high):
+        raise CannotImport(f"bounds {low} and {high}")
+    return _clamped(call, Clamp(low, high))
+
+
+def _bound(call: Call, position: int, name: str, missing: float) -> float:
+    if call.value(position) is None:
+        return float(call.attribute(name, "FLOAT", missing))
+    number = call.constant_number(position)
+    if number is None:
+        raise CannotImport("a bound is not one constant number")
+    return number
+
+
+def _clamped(call: Call, clamp: Clamp) -> Value:
+    """A clamp becomes the saturation of the rescaling before it, wherever there is one."""
+    node = call.pending()
+    if node is None:
+        return _clamped_codes(call, clamp)
+    if isinstance(node.operation, Pointwise):
+        return _tabulated(call, 0, "clamp", clamp.apply)
+    if not (node.operation.takes_clamp or isinstance(node.operation, Rescale)):
+        return call.move(clamp)
+    if node.clamp is not None:
+        ends = [max(clamp.low, min(clamp.high, x)) for x in (node.clamp.low, node.clamp.high)]
+        clamp = Clamp(*ends)
+    return call.builder.replace(node.name, call.output, clamp=clamp)
+
+
+def _clamped_codes(call: Call, clamp: Clamp) -> Value:
+    """Clamps quantized values: as part of the rescaling that follows, or exactly, as codes."""
+    name = call.quantized()
+    if call.builder.is_quantized_next(call.output):
+        return call.emit(Rescale(), [name], clamp=clamp)
+    scale = call.builder.scale(name)
+    assert scale is not None  # noqa: S101 - it is quantized
+    for bound in (clamp.low, clamp.high):
+        code = bound / scale.scale + scale.zero_point
+        inside = scale.format.low < code < scale.format.high
+        if inside and code != round(code):
+            raise CannotImport(
+                f"it clamps to {bound}, which is no code, and no QuantizeLinear follows"
+            )
+    return call.move(clamp)

@@ -1,0 +1,99 @@
+"""What the tensors of an ONNX graph are while it is being imported."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from photomask.chip.formats import IntFormat
+
+
+class CannotImport(Exception):
+    """A node that has no integer form; the message says why."""
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real numbers that a node of the float graph computes.
+
+    Attributes:
+        node: its name.
+        exact: True behind a DequantizeLinear, and where such values were only moved: the numbers
+            are those that the node's codes stand for. False: they are not rounded yet.
+    """
+
+    node: str
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The integers of a quantized node: what lies between QuantizeLinear and DequantizeLinear."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Constant real numbers."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Constant integers: codes, or numbers that describe shapes.
+
+    Attributes:
+        array: values, as the file has them.
+        kind: name of the element type.
+    """
+
+    array: np.ndarray
+    kind: str
+
+
+@dataclass(frozen=True)
+class Dequantized:
+    """Constant `(codes - zero_point) * scale`.
+
+    Attributes:
+        codes: int64.
+        scale: float32, [] or [channels].
+        zero_point: int64, the shape of `scale`.
+        axis: of the channels; None for one scale.
+        format: of the codes.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None
+    format: IntFormat
+
+    def transposed(self, order: tuple[int, ...]) -> "Dequantized":
+        """Returns the constant with its axes in another order."""
+        axis = None if self.axis is None else order.index(self.axis)
+        return Dequantized(
+            self.codes.transpose(order), self.scale, self.zero_point, axis, self.format
+        )
+
+    def centred(self) -> np.ndarray:
+        """Returns `codes - zero_point`."""
+        return self.codes - self._aligned(self.zero_point)
+
+    def real(self) -> np.ndarray:
+        """Returns the real numbers, float64."""
+        return self.centred() * self._aligned(self.scale.astype(np.float64))
+
+    def _aligned(self, parameter: np.ndarray) -> np.ndarray:
+        if self.axis is None:
+            return parameter
+        return parameter.reshape([-1 if a == self.axis else 1 for a in range(self.codes.ndim)])
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What a node computes that could not be imported; whoever reads it is not imported either."""
+
+
+Value = Real | Codes | Floats | Integers | Dequantized | Unknown

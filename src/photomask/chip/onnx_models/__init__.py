@@ -1,0 +1,6 @@
+"""Integer programs as ONNX models."""
+
+from photomask.chip.onnx_models.graph_builder import save_onnx
+from photomask.chip.onnx_models.integer import integer_model
+
+__all__ = ["integer_model", "save_onnx"]

@@ -1,0 +1,258 @@
+"""What every writer of ONNX models shares: names, nodes, tensors, dimensions, metadata, files."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.documents import write_file
+from photomask.errors import ExportError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import onnx
+
+IR_VERSION = 10
+"""Read by onnx from 1.17 and onnxruntime from 1.20 on; the packages' own newest is not."""
+LARGEST_MODEL = (1 << 31) - 1
+"""Bytes; protobuf reads no larger message."""
+BATCH = "batch"
+"""Name of the first dimension of what grows with the batch."""
+
+
+def onnx_package() -> ModuleType:
+    """Returns the package `onnx`.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        importlib.import_module("onnx.helper")
+        importlib.import_module("onnx.numpy_helper")
+        return importlib.import_module("onnx")
+    except ImportError as error:
+        raise MissingDependencyError("onnx", "onnx", "writing an ONNX model") from error
+
+
+class GraphBuilder:
+    """Collects the parts of one model; names are the program's own.
+
+    Values are called as the edges and tensors of the program, nodes as its steps. What has no name
+    there is called `<step>/<what it is>`; a name that is taken gets a number.
+
+    Attributes:
+        program: what the model computes.
+        onnx: the package.
+        nodes: in the order of computation.
+    """
+
+    def __init__(self, program: IntegerProgram):
+        """Starts an empty graph.
+
+        Raises:
+            MissingDependencyError: the package onnx is not installed.
+        """
+        self.onnx = onnx_package()
+        self.program = program
+        self.nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[bytes, onnx.TensorProto] = {}
+        self._functions: dict[str, onnx.FunctionProto] = {}
+        self._value_infos: dict[str, onnx.ValueInfoProto] = {}
+        self._value_names = set(program.edges)
+        self._node_names = {step.name for step in program.steps}
+        self._growing = growing_edges(program)
+
+    def value_name(self, step: Step, label: str) -> str:
+        """Returns a new name `<step>/<label>` for a value inside a step."""
+        return _free(f"{step.name}/{label}", self._value_names)
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        step: Step,
+        label: str = "",
+        *,
+        output: str = "",
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
+        """Adds a node with one output.
+
+        Args:
+            operator: the ONNX operator or the name of a function.
+            inputs: names of values; "" leaves out an optional one.
+            step: the step that the node computes or helps to compute; its source goes into the
+                node's doc string.
+            label: what the node does inside the step; "" for the node that has the step's name.
+            output: name of the value; `<step>/<label>` if empty.
+            domain: of the operator.
+            attributes: of the node.
+
+        Returns:
+            The output's name.
+        """
+        output = output or self.value_name(step, label)
+        name = _free(f"{step.name}/{label}", self._node_names) if label else step.name
+        node = self.onnx.helper.make_node(
+            operator, list(inputs), [output], name=name, domain=domain, **attributes
+        )
+        node.doc_string = f"node {step.node}, {step.source}"
+        self.nodes.append(node)
+        return output
+
+    def tensor(self, name: str, values: np.ndarray, element_type: int, note: str = "") -> str:
+        """Adds an initializer, or finds the equal one of the same name.
+
+        Args:
+            name: what to call it, a tensor of the program or `<step>/<what it is>`.
+            values: its values.
+            element_type: an `onnx.TensorProto` data type.
+            note: goes into its doc string.
+
+        Returns:
+            The name; with a number where another tensor has taken it.
+        """
+        kinds = self.onnx.TensorProto
+        if element_type in (kinds.INT4, kinds.UINT4):
+            flat = values.ravel().tolist()
+            made = self.onnx.helper.make_tensor(name, element_type, values.shape, flat)
+        else:
+            dtype = self.onnx.helper.tensor_dtype_to_np_dtype(element_type)
+            made = self.onnx.numpy_helper.from_array(np.asarray(values, dtype, order="C"), name)
+        made.doc_string = note
+        key = made.SerializeToString(deterministic=True)
+        if key not in self._initializers:
+            made.name = _free(name, self._value_names)
+            self._initializers[key] = made
+        return self._initializers[key].name
+
+    def function(self, function: "onnx.FunctionProto") -> None:
+        """Adds a function of the model, once by its name."""
+        self._functions.setdefault(function.name, function)
+
+    def describe(self, name: str, element_type: int, edge: Edge, note: str = "") -> None:
+        """States type and shape of the value that carries an edge.
+
+        Args:
+            name: the value.
+            element_type: an `onnx.TensorProto` data type.
+            edge: shape and, for the doc string, format and interpretation.
+            note: goes before the rest of the doc string.
+        """
+        info = self.onnx.helper.make_tensor_value_info(name, element_type, self.dimensions(edge))
+        info.doc_string = note or described(edge)
+        self._value_infos[name] = info
+
+    def dimensions(self, edge: Edge) -> list[int | str]:
+        """Returns an edge's shape, the first dimension by name where it grows with the batch."""
+        rows, *rest = edge.shape
+        if not self._growing[edge.name]:
+            return [rows, *rest]
+        return [BATCH if rows == 1 else f"{rows}*{BATCH}", *rest]
+
+    def grows(self, edge: str) -> bool:
+        """Tells whether an edge has one set of rows for every sample of a batch."""
+        return self._growing[edge]
+
+    def model(
+        self,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        opsets: dict[str, int],
+        doc_string: str,
+        ir_version: int = IR_VERSION,
+    ) -> "onnx.ModelProto":
+        """Returns the model.
+
+        Args:
+            inputs: values that were described, in order.
+            outputs: values that were described, in order.
+            opsets: version by domain; "" is ai.onnx.
+            doc_string: what the model is.
+            ir_version: of the file format.
+        """
+        helper, infos = self.onnx.helper, self._value_infos
+        graph = helper.make_graph(
+            self.nodes,
+            "integer_program",
+            [infos[name] for name in inputs],
+            [infos[name] for name in outputs],
+            initializer=list(self._initializers.values()),
+            value_info=[infos[name] for name in infos if name not in {*inputs, *outputs}],
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="photomask",
+            functions=list(self._functions.values()),
+            opset_imports=[helper.make_opsetid(*opset) for opset in opsets.items()],
+            ir_version=ir_version,
+        )
+        model.doc_string = doc_string
+        helper.set_model_props(model, metadata(self.program))
+        return model
+
+
+def growing_edges(program: IntegerProgram) -> dict[str, bool]:
+    """Tells of each edge whether it grows with the batch; constants and their functions do not."""
+    growing = dict.fromkeys(program.inputs, True)
+    for step in program.steps:
+        growing[step.output] = any(growing[name] for name in step.inputs)
+    return growing
+
+
+def described(edge: Edge) -> str:
+    """Returns format, interval and interpretation of an edge in one line."""
+    scale = f"{edge.scale[0]:.9g}" if len(edge.scale) == 1 else f"{len(edge.scale)} by channel"
+    return (
+        f"{edge.role}, {edge.format}, {edge.low} to {edge.high}; "
+        f"scale {scale}, zero point {edge.zero_point}"
+    )
+
+
+def metadata(program: IntegerProgram) -> dict[str, str]:
+    """Returns what a model says about its program: hash, target and the meaning of every edge."""
+    edges = {
+        name: {
+            "format": str(edge.format),
+            "interval": [edge.low, edge.high],
+            "scale": list(edge.scale),
+            "zero_point": edge.zero_point,
+            "channel_axis": edge.channel_axis,
+        }
+        for name, edge in program.edges.items()
+    }
+    return {
+        "photomask.content_sha256": program.content_hash(),
+        "photomask.target": json.dumps(program.target.model_dump(mode="json")),
+        "photomask.edges": json.dumps(edges),
+    }
+
+
+def save_onnx(model: "onnx.ModelProto", path: str | Path) -> None:
+    """Writes a model as a file that appears whole or not at all.
+
+    Raises:
+        ExportError: the model is larger than protobuf reads, or the disk refused the file.
+    """
+    size = model.ByteSize()
+    if size > LARGEST_MODEL:
+        raise ExportError(
+            f"cannot write {path}: the model has {size} bytes, an ONNX file holds at most "
+            f"{LARGEST_MODEL}; use fewer bits or export the program's memory images"
+        )
+    write_file(Path(path), model.SerializeToString(deterministic=True))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Returns `name`, or `name_2` and so on where it is taken, and takes it."""
+    candidate, copy = name, 1
+    while candidate in taken:
+        copy += 1
+        candidate = f"{name}_{copy}"
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,162 @@
+"""What has no integer form is named, all of it at once, and never guessed."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tests.chip.onnx_import.qdq_models import QdqModel, imported
+
+from photomask.chip.onnx_import import import_qdq
+from photomask.chip.target import PRESETS
+from photomask.errors import TargetError, UnsupportedOperatorError
+
+
+def image(make: QdqModel) -> str:
+    return make.input((1, 4, 7, 8))
+
+
+def refused(make: QdqModel | onnx.ModelProto) -> str:
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        imported(make)
+    return str(caught.value)
+
+
+def test_all_unsupported_operators_are_named_at_once():
+    make = QdqModel()
+    x = make.output(make.node("Softmax", [image(make)]))
+    y = make.output(make.node("LRN", [make.input((1, 4, 7, 8))], size=3))
+    make.output(make.node("Einsum", [x, y], equation="abcd,abcd->abcd"))
+    make.nodes[-1].domain = ""
+    message = refused(make)
+    for kind in ("Softmax", "LRN", "Einsum"):
+        assert f"({kind})" in message
+
+
+def test_operators_of_other_domains_are_not_those_of_onnx():
+    make = QdqModel()
+    make.output(make.node("Relu", [image(make)], domain="mine"))
+    assert "(mine.Relu)" in refused(make)
+
+
+def test_transposed_convolution_is_refused():
+    make = QdqModel()
+    make.output(make.node("ConvTranspose", [image(make), make.weight((4, 6, 3, 3))]))
+    assert "ConvTranspose" in refused(make)
+
+
+def test_a_computation_between_quantizations_is_refused():
+    make = QdqModel()
+    product = make.node("Conv", [image(make), make.weight((6, 4, 3, 3))])
+    make.output(make.node("Sigmoid", [product]))
+    assert "before a QuantizeLinear" in refused(make)
+
+
+def test_real_weights_are_refused():
+    make = QdqModel()
+    weight = make.constant(make.random.normal(size=(6, 4, 3, 3)), np.float32)
+    make.output(make.node("Conv", [image(make), weight]))
+    assert "not quantized and constant" in refused(make)
+
+
+def test_values_that_two_quantizations_read_differently_are_refused():
+    make = QdqModel()
+    product = make.node("Conv", [image(make), make.weight((6, 4, 3, 3))])
+    make.output(product)
+    scale = [make.constant(0.3, np.float32), make.constant(0, kind="int8")]
+    codes = make.node("QuantizeLinear", [product, *scale])
+    real = make.node("DequantizeLinear", [codes, *scale])
+    make.outputs.append(helper.make_tensor_value_info(real, TensorProto.FLOAT, None))
+    assert "another scale" in refused(make)
+
+
+def test_a_product_that_is_read_before_it_is_quantized_is_refused():
+    make = QdqModel()
+    product = make.node("Conv", [image(make), make.weight((6, 4, 3, 3))])
+    make.output(product)
+    make.output(make.node("Relu", [product]))
+    assert "before a QuantizeLinear" in refused(make)
+
+
+@pytest.mark.parametrize("end", ["output", "input"])
+def test_ends_that_are_not_quantized_are_refused(end: str):
+    make = QdqModel()
+    x = image(make)
+    if end == "output":
+        y = make.node("Conv", [x, make.weight((6, 4, 3, 3))])
+        make.outputs.append(helper.make_tensor_value_info(y, TensorProto.FLOAT, None))
+    else:
+        make.output(make.node("Relu", [x]))
+        make.inputs.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ("b", 3)))
+    message = refused(make)
+    assert end in message
+    assert "not quantized" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes"),
+    [
+        ("Reshape", [[1, 4, 56, 1], [2, 112]], {}),
+        ("Transpose", [], {"perm": [1, 0, 2, 3]}),
+        ("Concat", [], {"axis": 0}),
+        ("Flatten", [], {"axis": 2}),
+        ("ReduceMean", [[0]], {}),
+        ("Squeeze", [[0]], {}),
+        ("Gather", [[0]], {"axis": 0}),
+        ("Slice", [[0], [1], [0], [2]], {}),
+        ("Pad", [[1, 0, 0, 0, 0, 0, 0, 0]], {}),
+        ("Split", [], {"axis": 0, "num_outputs": 1}),
+    ],
+)
+def test_what_would_mix_samples_is_refused(
+    kind: str, constants: list[list[int]], attributes: dict[str, object]
+):
+    make = QdqModel()
+    x = image(make)
+    if kind == "Reshape":
+        constants = constants[1:]
+    if kind == "Slice":
+        constants = [[1], [5], [0]]
+    inputs = [make.constant(values, np.int64) for values in constants]
+    make.output(make.node(kind, [x, x, *inputs][kind != "Concat" :], **attributes))
+    assert f"({kind})" in refused(make)
+
+
+def test_the_sources_of_an_imported_program_name_the_files_nodes():
+    make = QdqModel()
+    make.output(make.node("Conv", [image(make), make.weight((6, 4, 3, 3))], name="features/0"))
+    program = imported(make)
+    assert [step.output for step in program.steps] == ["features_0.accumulator", "features_0"]
+    assert {step.source for step in program.steps} == {"model:.features.0.Conv"}
+    assert program.provenance["imported_from"] == "model"
+
+
+def test_names_that_differ_only_in_punctuation_stay_apart():
+    make = QdqModel()
+    x = image(make)
+    for name in ("a.b", "a/b", "keys", "values", "0"):
+        x = make.quantized(make.node("Conv", [x, make.weight((4, 4, 1, 1))], name=name), 0.1)
+    make.output(make.node("Relu", [x]))
+    program = imported(make)
+    assert len(program.steps) == 11
+    assert {"a_b", "a_b_2", "tensor_keys", "tensor_values", "tensor_0"} <= set(program.edges)
+
+
+def test_what_the_target_lacks_is_refused():
+    make = QdqModel()
+    make.output(make.node("Conv", [image(make), make.weight((6, 4, 3, 3))]))
+    with pytest.raises(TargetError, match="zero point"):
+        import_qdq(make.build(), PRESETS["deeploy"])
+
+
+def test_codes_may_be_the_models_inputs_and_outputs():
+    make = QdqModel()
+    make.inputs.append(helper.make_tensor_value_info("x", TensorProto.UINT8, ("n", 4, 7, 8)))
+    scale = [make.constant(0.1, np.float32), make.constant(9, kind="uint8")]
+    x = make.node("DequantizeLinear", ["x", *scale])
+    y = make.node("Conv", [x, make.weight((6, 4, 3, 3))])
+    codes = make.node("QuantizeLinear", [y, *scale], name="codes")
+    make.outputs.append(helper.make_tensor_value_info(codes, TensorProto.UINT8, None))
+    program = imported(make)
+    assert str(program.edges["x"].format) == "uint8"
+    assert program.edges["x"].zero_point == 9
+    assert program.outputs == ("conv" + y.removeprefix("conv"),)
