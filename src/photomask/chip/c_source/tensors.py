@@ -8,7 +8,7 @@ from photomask.chip.formats import Interval
 from photomask.chip.program import Edge, IntegerProgram
 
 SPATIAL_KINDS = frozenset({"convolution", "max_pool", "average_pool"})
-MIXING_KINDS = frozenset({"linear", "matmul", "permute", "reshape"})
+MIXING_KINDS = frozenset({"embedding", "linear", "matmul", "normalize", "permute", "reshape"})
 """Operators behind which the axes mean something else."""
 
 

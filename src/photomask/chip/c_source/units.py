@@ -7,7 +7,7 @@ from photomask.chip.c_source.c_text import identifiers
 from photomask.chip.c_source.emitters import ABSORBING
 from photomask.chip.program import IntegerProgram, Step
 
-OWN_PREFIXES = ("step_", "floor_shift", "round_", "products_", "holds_", "mem")
+OWN_PREFIXES = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,11 @@ from photomask.chip.onnx_models.integer_functions import clamp, requantize, shif
 from photomask.chip.onnx_models.integer_graph import IntegerGraph
 from photomask.chip.onnx_models.integer_pooling import average_pool, max_pool
 from photomask.chip.onnx_models.integer_products import convolution, linear, matmul
+from photomask.chip.onnx_models.integer_transformers import (
+    emit_embedding,
+    emit_normalize,
+    emit_softmax,
+)
 from photomask.chip.operators import (
     Add,
     AveragePool,
@@ -17,12 +22,14 @@ from photomask.chip.operators import (
     Concatenate,
     Constant,
     Convolution,
+    Embedding,
     Gather,
     Linear,
     Lookup,
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Operator,
     Pad,
     Parameters,
@@ -30,6 +37,7 @@ from photomask.chip.operators import (
     Requantize,
     Reshape,
     Slice,
+    Softmax,
     Sum,
 )
 from photomask.chip.program import Step
@@ -240,17 +248,20 @@ EMITTERS: dict[type[Operator], Callable[[IntegerGraph, Step], None]] = {
     Concatenate: _concatenate,
     Constant: _constant,
     Convolution: convolution,
+    Embedding: emit_embedding,
     Gather: _gather,
     Linear: linear,
     Lookup: _lookup,
     Matmul: matmul,
     MaxPool: max_pool,
     Multiply: _multiply,
+    Normalize: emit_normalize,
     Pad: _pad,
     Permute: _permute,
     Requantize: _requantize,
     Reshape: _reshape,
     Slice: _slice,
+    Softmax: emit_softmax,
     Sum: _sum,
 }
 """By operator; one for every operator there is."""

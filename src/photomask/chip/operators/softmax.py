@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
+from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import (
     Operator,
@@ -77,6 +77,10 @@ class Softmax(Operator):
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """From 0 to 1."""
+        require(
+            inputs[0].high - inputs[0].low < 1 << 31,
+            f"scores from {inputs[0].low} to {inputs[0].high}: differences exceed 31 bits",
+        )
         return Interval(0, 1 << self.fraction_bits)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
@@ -97,8 +101,6 @@ class Softmax(Operator):
     ) -> TorchFunction:
         """In float64: the quotient is below 2**52, so that rounding it crosses no integer."""
         output, dtype = carrier(self.output_interval(inputs, parameters)), torch.float64
-        if inputs[0].high - inputs[0].low > FLOAT64_EXACT:
-            return self.wrap_oracle(inputs, parameters, device)
         table = torch.from_numpy(parameters["table"]).to(device, dtype)
         constant = parameters.get("mask")
         hidden = None if constant is None else torch.from_numpy(constant == 0).to(device)

@@ -14,6 +14,7 @@ from photomask.chip.c_source.emitters.products import linear
 from photomask.chip.c_source.emitters.reducing import average_pool, matmul, max_pool, sum_
 from photomask.chip.c_source.emitters.requantize import requantize, with_rescale
 from photomask.chip.c_source.emitters.site import Emitter, Site, Store
+from photomask.chip.c_source.emitters.transformers import embedding, normalize, softmax
 
 EMITTERS: dict[str, Emitter] = {
     "add": add,
@@ -21,22 +22,37 @@ EMITTERS: dict[str, Emitter] = {
     "clamp": clamp,
     "concatenate": concatenate,
     "convolution": convolution,
+    "embedding": embedding,
     "gather": gather,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,
     "max_pool": max_pool,
     "multiply": multiply,
+    "normalize": normalize,
     "pad": pad,
     "permute": permute,
     "requantize": requantize,
     "reshape": reshape,
     "slice": slice_,
+    "softmax": softmax,
     "sum": sum_,
 }
 """By the operator's kind. A `constant` has no function: its edge is an array."""
 
-ABSORBING = frozenset({"add", "average_pool", "convolution", "linear", "matmul", "multiply", "sum"})
+ABSORBING = frozenset(
+    {
+        "add",
+        "average_pool",
+        "convolution",
+        "linear",
+        "matmul",
+        "multiply",
+        "normalize",
+        "softmax",
+        "sum",
+    }
+)
 """Operators that requantize each sum at once where nothing else reads the sums."""
 
 __all__ = ["ABSORBING", "EMITTERS", "Emitter", "Site", "Store", "with_rescale"]

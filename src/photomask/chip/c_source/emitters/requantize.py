@@ -58,7 +58,7 @@ def rescale_function(site: Site, parameter: str) -> Rescale:
     width = product[3:5]
     factor = m if m.isdigit() else f"({product}){m}" if product == "int64_t" else m
     first = f"({product}){centred}" if not operator.offset and parameter != product else centred
-    rounded = f"{_rounding_kernel(site, operator.rounding, width)}({first} * {factor}, {s})"
+    rounded = f"{rounding_kernel(site, operator.rounding, width)}({first} * {factor}, {s})"
     if scaled != product:
         rounded = f"({scaled}){rounded}"
     zero_point = plus(rounded, operator.zero_point, literal(operator.zero_point, scaled))
@@ -121,7 +121,7 @@ def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _rounding_kernel(site: Site, rounding: Rounding, width: str) -> str:
+def rounding_kernel(site: Site, rounding: Rounding, width: str) -> str:
     """Adds the shift and the rounding of `width` bits to the shared functions; returns its name."""
     shift_name = f"floor_shift_{width}"
     top = f"(UINT{width}_C(1) << {int(width) - 1})"
