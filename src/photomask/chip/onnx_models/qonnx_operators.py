@@ -110,13 +110,20 @@ def _add(graph: QonnxGraph, step: Step) -> None:
         coefficient * graph.edge(name).zero_point
         for coefficient, name in zip(operator.coefficients, step.inputs, strict=True)
     )
-    total = ""
+    terms = []
     for at, (coefficient, name) in enumerate(zip(operator.coefficients, step.inputs, strict=True)):
         factor = coefficient * unit / graph.scale(name)
-        sign = "Sub" if total and factor < 0 else "Add"
-        term = graph.scaled(step, name, np.array(factor if sign == "Add" else -factor), f"term{at}")
-        total = graph.node(sign, [total, term], step, f"sum{at}") if total else term
-    graph.finish(step, unit, "Add", [total, graph.real(step, "constant", constant * unit)])
+        terms.append((graph.scaled(step, name, np.array(abs(factor)), f"term{at}"), factor < 0))
+    terms.sort(key=lambda term: term[1])
+    if constant or len(terms) == 1:
+        terms.append((graph.real(step, "constant", constant * unit), False))
+    total, negative = terms[0]
+    if negative:
+        total = graph.node("Neg", [total], step, "negative")
+    for at, (term, subtracted) in enumerate(terms[1:-1], start=1):
+        total = graph.node("Sub" if subtracted else "Add", [total, term], step, f"sum{at}")
+    last, subtracted = terms[-1]
+    graph.finish(step, unit, "Sub" if subtracted else "Add", [total, last])
 
 
 def _requantize(graph: QonnxGraph, step: Step) -> None:
@@ -131,6 +138,10 @@ def _requantize(graph: QonnxGraph, step: Step) -> None:
     if low > y.format.low + y.format.signed or high < y.format.high:
         value = _clipped(graph, step, value, low, high)
     mode = ROUNDING_MODES.get(operator.rounding)
+    multiplier = parameters["multiplier"]
+    if mode is None and np.any(multiplier & (multiplier - 1)):
+        # The middle of two codes is met by shifts alone, but for chance.
+        mode = ROUNDING_MODES[Rounding.HALF_EVEN]
     if mode is None and not y.format.signed and not operator.zero_point:
         mode = ROUNDING_MODES[Rounding.HALF_AWAY]
     if mode is None:
