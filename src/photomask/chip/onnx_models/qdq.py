@@ -40,9 +40,8 @@ def qdq_model(program: IntegerProgram) -> "onnx.ModelProto":
     for step in program.steps:
         emit(graph, step)
     for edge in program.edges.values():
-        graph.describe(edge.name, floats, edge)
-    for name in program.outputs:
-        graph.describe(graph.real(name), floats, program.edges[name])
+        for value in (edge.name, graph.real(edge.name)):
+            graph.describe(value, floats, edge)
     return graph.model(
         program.inputs,
         tuple(dict.fromkeys(map(graph.real, program.outputs))),

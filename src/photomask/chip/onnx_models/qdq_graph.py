@@ -99,6 +99,7 @@ class QdqGraph(GraphBuilder):
     def dequantize(self, codes: str, edge: Edge, kind: int, step: Step) -> None:
         """Turns codes of an edge into its real value."""
         self._codes[edge.name] = codes
+        self.describe(codes, kind, edge)
         output = edge.name
         if edge.name in self.program.inputs:
             output = self._reals[edge.name] = self.value_name(step, "quantized")
