@@ -1,5 +1,7 @@
 """Random valid integer programs over every operator, and random codes for their inputs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 from tests.chip.growth import MOST_STEPS, Growth
@@ -49,3 +51,34 @@ def random_codes(program: IntegerProgram, batch: int, seed: int = 0) -> dict[str
 def random_programs() -> st.SearchStrategy[IntegerProgram]:
     """A Hypothesis strategy of programs."""
     return st.integers(0, (1 << 32) - 1).map(random_program)
+
+
+def merged(programs: Sequence[IntegerProgram]) -> IntegerProgram:
+    """Puts programs side by side in one: engines that compile need to compile once."""
+    edges, steps, tensors, formats = [], [], {}, {}
+    for index, program in enumerate(programs):
+        mark = f"{index}/"
+        edges += [e.model_copy(update={"name": mark + e.name}) for e in program.edges.values()]
+        steps += [
+            step.model_copy(
+                update={
+                    "name": mark + step.name,
+                    "inputs": tuple(mark + name for name in step.inputs),
+                    "output": mark + step.output,
+                    "tensors": {role: mark + name for role, name in step.tensors.items()},
+                }
+            )
+            for step in program.steps
+        ]
+        tensors |= {mark + name: value for name, value in program.tensors.items()}
+        formats |= {mark + name: value for name, value in program.formats.items()}
+    return IntegerProgram(
+        target=programs[0].target,
+        inputs=[f"{i}/{name}" for i, program in enumerate(programs) for name in program.inputs],
+        outputs=[f"{i}/{name}" for i, program in enumerate(programs) for name in program.outputs],
+        edges=edges,
+        steps=steps,
+        tensors=tensors,
+        formats=formats,
+        provenance={"made_by": "a test"},
+    )

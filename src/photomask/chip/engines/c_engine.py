@@ -72,8 +72,8 @@ class CEngine:
                     found[name].append(sample[name])
                 else:
                     found[name].append(outputs.get(name, whole.edge(index, name)))
-        for name, parts in found.items():
-            yield name, self._joined(name, parts)
+        for name in (*self.program.inputs, *(step.output for step in self.program.steps)):
+            yield name, self._joined(name, found[name])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the output edges as int64 codes.

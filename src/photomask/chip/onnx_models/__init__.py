@@ -2,5 +2,7 @@
 
 from photomask.chip.onnx_models.graph_builder import save_onnx
 from photomask.chip.onnx_models.integer import integer_model
+from photomask.chip.onnx_models.qdq import qdq_model
+from photomask.chip.onnx_models.qonnx import qonnx_model
 
-__all__ = ["integer_model", "save_onnx"]
+__all__ = ["integer_model", "qdq_model", "qonnx_model", "save_onnx"]

@@ -53,7 +53,7 @@ def clamp(site: Site) -> list[str]:
 
     def body(at: dict[str, str]) -> list[str]:
         clamped = f"v < {low} ? {low} : v > {high} ? {high} : v"
-        return [f"const {acc} v = x[{at['x']}];", site.store.line(clamped, acc, at)]
+        return [f"const {acc} v = {read('x', at['x'], x, acc)};", site.store.line(clamped, acc, at)]
 
     return scoped(nest(y.in_order(y.shape), operands, body))
 

@@ -61,9 +61,10 @@ def gather(site: Site) -> list[str]:
     """Reads through a table of indices."""
     operator: Gather = site.operator
     x, y = site.inputs[0], site.store.y
-    index = site.constant("index", site.parameters["index"], "indices")
-    loop = y.order.index(operator.axis)
-    through = {loop: index + "[{}]"}
+    through = {}
+    if x.shape[operator.axis] > 1:
+        index = site.constant("index", site.parameters["index"], "indices")
+        through = {y.order.index(operator.axis): index + "[{}]"}
     operands = {**_target(site), "x": Operand(y.in_order(x.strides), 0, through)}
     return nest(
         y.in_order(y.shape), operands, lambda at: [_line(at["y"], "x", at["x"], x, site.store.y)]
