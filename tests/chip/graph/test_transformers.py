@@ -190,3 +190,24 @@ def test_tokens_choose_rows():
     graph = captured(Model(), torch.randint(0, 11, (2, 5)))
     assert isinstance(graph.nodes[0].operation, Tokens)
     assert kinds(graph) == ["tokens", "embedding", "constant", "add"]
+
+
+@pytest.mark.parametrize("compute", [lambda ids: ids.float() * 0.5, lambda ids: ids + 1.0])
+def test_computing_with_tokens_is_refused(compute):
+    with pytest.raises(UnsupportedOperatorError, match="can only choose rows"):
+        capture(Function(compute), torch.randint(0, 11, (2, 5)))
+
+
+def test_tokens_may_be_cut_and_reordered():
+    table = nn.Embedding(11, 8)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = table
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.table(ids.reshape(len(ids), 3, 4)[:, :2].transpose(1, 2))
+
+    graph = captured(Model(), torch.randint(0, 11, (2, 12)))
+    assert kinds(graph) == ["tokens", "reshape", "slice", "permute", "embedding"]

@@ -48,11 +48,15 @@ class Conversion:
     steps: list[Step] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     formats: dict[str, IntFormat] = field(default_factory=dict)
+    rows: set[str] = field(default_factory=set)
+    """Inputs that hold numbers of rows, and so have no quantizer."""
 
     def scale_of(self, edge: str) -> Scale:
         """Returns the meaning of a float node's output codes, checked against the target."""
-        quantizer = self.prepared.activation_quantizer(edge)
         owner = self.prepared.scale_owner(edge)
+        if owner in self.rows:
+            return Scale(1.0, 0, self.edges[owner].format)
+        quantizer = self.prepared.activation_quantizer(edge)
         format, zero_point = quantizer.format, int(quantizer.zero_point)
         target, graph = self.target, self.prepared.graph
         is_output = any(self.prepared.scale_owner(name) == owner for name in graph.outputs)

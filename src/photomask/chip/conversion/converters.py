@@ -71,6 +71,7 @@ def _tokens(conversion: Conversion, node: Node) -> None:
             f"input {node.name!r} is integer, but chooses no rows of a table; what else is done "
             "with it has no integer form"
         )
+    conversion.rows.add(node.name)
     format = IntFormat.holding(Interval(0, min(tables) - 1))
     conversion.edges[node.name] = Edge(
         name=node.name,

@@ -138,18 +138,3 @@ def _normalized(call: Call, *, centred: bool, epsilon: Any) -> EdgeName:
         for tensor, default in zip(given, (1.0, 0.0), strict=True)
     )
     return call.emit(Normalize(centred, float(epsilon)), [edge], {"gain": gain, "bias": bias})
-
-
-@attends("roll")
-def _roll(call: Call) -> Value:
-    """Positions around an axis: the shifted windows of Swin."""
-    edge, shape = call.edge("self"), call.shape("self")
-    shifts: Any = call["shifts"]
-    dims: Any = call["dims"]
-    for shift, dim in zip(shifts, dims, strict=True):
-        axis = dim % len(shape)
-        if axis == 0:
-            raise CannotLower("it moves along the batch axis")
-        index = tuple((i - shift) % shape[axis] for i in range(shape[axis]))
-        edge = call.emit(Gather(axis, index), [edge])
-    return edge

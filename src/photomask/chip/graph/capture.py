@@ -20,10 +20,22 @@ from torch.utils._pytree import tree_leaves
 
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
 from photomask.chip.graph.in_place import reads_as_functional
-from photomask.chip.graph.operations import Constant, Input, Operation, Tokens
+from photomask.chip.graph.operations import (
+    Constant,
+    Gather,
+    Input,
+    Operation,
+    Permute,
+    Reshape,
+    Slice,
+    Tokens,
+)
+from photomask.chip.graph.transformer_operations import Embedding
 from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
+ON_ROWS = (Embedding, Gather, Permute, Reshape, Slice)
+"""What may be done with an integer input."""
 EQUALITY_TOLERANCE = 1e-3
 """Float32 sums in another order differ by about 1e-6; a wrong operator by far more."""
 
@@ -118,7 +130,8 @@ class Builder:
     constants: dict[str, Tensor] = field(default_factory=dict)
     values: dict[TracedNode, Value] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    leaf_calls: dict[str, int] = field(default_factory=dict)
+    rows: set[str] = field(default_factory=set)
+    """Edges that hold numbers of rows."""
 
     def sample_shape(self, traced: TracedNode) -> tuple[int, ...]:
         """Returns a traced node's shape for one sample; axis 0 must be a multiple of the batch."""
@@ -142,6 +155,8 @@ class Builder:
         constants: dict[str, Tensor],
     ) -> EdgeName:
         """Adds a node; its shape is found by computing it on inputs of one sample."""
+        if any(name in self.rows for name in inputs) and not isinstance(operation, ON_ROWS):
+            raise CannotLower("it computes with an integer input, which can only choose rows")
         name = self._unique(self._path(traced, operation))
         keys = {role: f"{name}.{role}" for role in constants}
         self.constants |= {
@@ -158,6 +173,9 @@ class Builder:
         if operation.takes_clamp and len(shape) == 1:
             raise CannotLower("a sample's result is a single number; keep an axis for it")
         self.shapes[name] = shape
+        chosen = any(name in self.rows for name in inputs) and not isinstance(operation, Embedding)
+        if chosen or isinstance(operation, Tokens):
+            self.rows.add(name)
         self.nodes.append(Node(name, operation, tuple(inputs), keys, shape, source_of(traced)))
         return EdgeName(name)
 

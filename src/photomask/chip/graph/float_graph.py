@@ -105,6 +105,7 @@ def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 def _difference(x: Tensor, y: Tensor) -> float:
     if x.shape != y.shape:
         return math.inf
-    largest = y.abs().max().clamp(min=torch.finfo(y.dtype).tiny)
+    x, y = x.double(), y.double()
+    largest = y.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     difference = float((x - y).abs().max() / largest)
     return math.inf if math.isnan(difference) else difference
