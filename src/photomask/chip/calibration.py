@@ -1,6 +1,6 @@
 """Data is measured once; every scale and zero point follows from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,13 +33,10 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
         DataError: no data, wrong shape or dtype, NaN or infinity in the data or behind it.
         QuantizerError: a quantizer cannot fit what it observed.
     """
-    batches = data.split(BATCH) if isinstance(data, Tensor) else data
     count = 0
     with torch.no_grad():
-        for batch in batches:
-            inputs = [batch] if isinstance(batch, Tensor) else list(batch)
-            _check_batch(prepared.graph, inputs, count)
-            prepared.observe([_laid_out(x) for x in inputs])
+        for inputs in batches_of(prepared.graph, data):
+            prepared.observe(inputs)
             count += len(inputs[0])
         if not count:
             raise DataError("calibration needs at least one sample, got none")
@@ -55,6 +52,27 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
         for node in prepared.graph.nodes:
             if "weight" in node.constants:
                 _make_room_for_biases(prepared, node)
+
+
+def batches_of(
+    graph: FloatGraph, data: Tensor | Iterable[Tensor | Sequence[Tensor]]
+) -> Iterator[list[Tensor]]:
+    """Yields batches of data, one tensor for each input, checked.
+
+    Args:
+        graph: whose inputs they are.
+        data: samples at axis 0, or batches (tensors, or one tensor per input).
+
+    Raises:
+        DataError: wrong shape or dtype, NaN or infinity.
+    """
+    batches = data.split(BATCH) if isinstance(data, Tensor) else data
+    count = 0
+    for batch in batches:
+        inputs = [batch] if isinstance(batch, Tensor) else list(batch)
+        _check_batch(graph, inputs, count)
+        yield [_laid_out(x) for x in inputs]
+        count += len(inputs[0])
 
 
 def _laid_out(x: Tensor) -> Tensor:
