@@ -188,3 +188,36 @@ def test_the_prepared_model_computes_what_the_program_will():
         fake = prepared(x)[0].double()
     noise, signal = (fake - real).square().sum(), outputs_of(model, [x])[0].double().square().sum()
     assert 10 * torch.log10(signal / noise) > 40
+
+
+class Padded(nn.Module):
+    """A model of the library that takes tokens and which of them are no padding."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.model(ids, attention_mask=mask, return_dict=False)[0]
+
+
+@pytest.mark.parametrize("name", ["BERT", "Llama"])
+def test_padding_is_a_second_input_that_nothing_looks_at(name: str):
+    ids, mask = inputs_for(name), torch.ones(4, 12, dtype=torch.int64)
+    mask[1, 7:], mask[2, 3:] = 0, 0
+    model = Padded(MODELS[name][0]()).eval()
+    prepared = prepare(model, load_recipe("w8a8-residual16"), [ids[:1], mask[:1]])
+    calibrate(prepared, [[ids, mask]])
+    program = convert(prepared, load_target("asic"))
+    assert signal_to_noise(model, [ids, mask], program) > 25
+    changed = torch.where(mask == 1, ids, (ids + 1) % WORDS)
+    engine, output = NumpyEngine(program), program.outputs[0]
+    first, second = (
+        engine.run({"ids": tokens.numpy(), "mask": mask.numpy()})[output]
+        for tokens in (ids, changed)
+    )
+    kept = mask.numpy() == 1
+    assert np.array_equal(first[kept], second[kept])
+    codes = {"ids": ids.numpy(), "mask": mask.numpy()}
+    for other in (CEngine(program, compiler="cc -O1"), OnnxEngine(program)):
+        assert np.array_equal(other.run(codes)[output], first)

@@ -251,11 +251,11 @@ def constant(op, inputs, parameters, shape):
 def softmax(op, inputs, parameters, shape):
     """From fractions: the reciprocal is the largest integer below the quotient."""
     table, x = parameters["table"].tolist(), inputs[0]
-    mask = inputs[1] if len(inputs) > 1 else parameters.get("mask")
+    masks = [*inputs[1:], *(value for role, value in parameters.items() if role == "mask")]
 
     def exponents(row):
         places = [(*row, i) for i in range(shape[-1])]
-        seen = [mask is None or at_broadcast(mask, place) != 0 for place in places]
+        seen = [all(at_broadcast(mask, place) for mask in masks) for place in places]
         codes = [int(x[place]) for place in places]
         peak = max((c for c, s in zip(codes, seen, strict=True) if s), default=0)
         return [

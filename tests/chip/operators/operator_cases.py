@@ -312,10 +312,11 @@ def softmax(source: Source) -> Case:
     )
     case = Case(operator, [source.codes(x, shape)], [x], {"table": table})
     mask = source.rng.integers(0, 2, tuple(source.pick(1, size) for size in shape[1:]))
-    kind = source.integer(0, 2)
-    if kind == 1:
+    kind = source.integer(0, 3)
+    if kind & 1:
         case.parameters["mask"] = mask
-    elif kind == 2:
+    if kind & 2:
+        mask = source.rng.integers(0, 2, mask.shape)
         case.inputs.append(np.broadcast_to(mask, (shape[0], *mask.shape)).copy())
         case.intervals.append(Interval(0, 1))
     return case

@@ -57,28 +57,28 @@ def _input(conversion: Conversion, node: Node) -> None:
     )
 
 
-def _tokens(conversion: Conversion, node: Node) -> None:
-    """The numbers of the rows of the shortest table that they choose from."""
-    graph = conversion.prepared.graph
-    tables = [
-        conversion.prepared.constants_of(reader)["table"].shape[0]
-        for reader in graph.nodes
-        if isinstance(reader.operation, transformer_operations.Embedding)
-        and conversion.prepared.scale_owner(reader.inputs[0]) == node.name
-    ]
-    if not tables:
+def _integer_input(conversion: Conversion, node: Node) -> None:
+    """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
+    prepared, counts = conversion.prepared, []
+    for reader in prepared.graph.nodes:
+        chosen = [name for name in reader.inputs if prepared.scale_owner(name) == node.name]
+        if isinstance(reader.operation, transformer_operations.Embedding) and chosen:
+            counts.append(len(prepared.constants_of(reader)["table"]))
+        elif isinstance(reader.operation, transformer_operations.Softmax) and chosen:
+            counts.append(2)
+    if not counts:
         raise TargetError(
-            f"input {node.name!r} is integer, but chooses no rows of a table; what else is done "
-            "with it has no integer form"
+            f"input {node.name!r} is integer, but chooses no rows of a table and hides nothing; "
+            "what else is done with it has no integer form"
         )
     conversion.rows.add(node.name)
-    format = IntFormat.holding(Interval(0, min(tables) - 1))
+    interval = Interval(0, min(counts) - 1)
     conversion.edges[node.name] = Edge(
         name=node.name,
         shape=node.shape,
-        format=format,
-        low=0,
-        high=min(tables) - 1,
+        format=IntFormat.holding(interval),
+        low=interval.low,
+        high=interval.high,
         scale=(1.0,),
         zero_point=0,
         role="input",
@@ -359,7 +359,7 @@ def _moved(conversion: Conversion, node: Node) -> None:
 
 CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Input: _input,
-    float_operations.Tokens: _tokens,
+    float_operations.Tokens: _integer_input,
     float_operations.Constant: _constant,
     float_operations.Convolution: _weighted,
     float_operations.Linear: _weighted,

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from photomask.chip.graph.capture import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.capture import (
+    Call,
+    CannotLower,
+    EdgeName,
+    Lowering,
+    Value,
+    Visible,
+)
 from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
 from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
 
@@ -57,11 +64,43 @@ def _attention(call: Call) -> Value:
     scale = float(given) if given is not None else 1 / math.sqrt(shape[-1])
     scores = call.emit(Matmul(scale), [query, call.emit(Permute(order), [key])])
     plain = call.builder.shapes[scores][1:]
-    scores, constants = _masked(call, scores)
-    weights = call.emit(Softmax(), [scores], constants)
+    given = call["attn_mask"]
+    if isinstance(given, (EdgeName, Visible)):
+        weights = _seen(call, scores, given)
+    else:
+        scores, constants = _masked(call, scores)
+        weights = call.emit(Softmax(), [scores], constants)
     if call.builder.shapes[weights][1:] != plain:
         weights = call.emit(Reshape(plain), [weights])
     return call.emit(Matmul(), [weights, value])
+
+
+def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
+    """Returns the softmax of what an integer input lets be seen."""
+    edge = given.edge if isinstance(given, Visible) else given
+    if edge not in call.builder.rows:
+        raise CannotLower("its mask depends on the input, and is no integer input")
+    constants = {}
+    if isinstance(given, Visible):
+        shape, mask = call.builder.shapes[scores], given.constant
+        constants["mask"] = mask.reshape(mask.shape[mask.ndim - len(shape) + 1 :]).float()
+    return call.emit(Softmax(), [scores, edge], constants)
+
+
+@attends("__and_", "bitwise_and", "logical_and")  # the first is `__and__` without its last _
+def _and(call: Call) -> Value:
+    """What two masks let be seen, one of them known now."""
+    first, second = call["self"], call["other"]
+    known, edge = (first, second) if isinstance(first, Tensor) else (second, first)
+    if not isinstance(known, Tensor) or not isinstance(edge, (EdgeName, Visible)):
+        raise CannotLower("one of the masks must be known now")
+    if isinstance(edge, EdgeName) and edge not in call.builder.rows:
+        raise CannotLower("it computes with activations bit by bit")
+    if known.ndim and len(known) == call.builder.batch and bool((known == known[:1]).all()):
+        known = known[:1]
+    if isinstance(edge, Visible):
+        return Visible(edge.edge, edge.constant & known)
+    return edge if bool(known.all()) else Visible(edge, known)
 
 
 def _masked(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:

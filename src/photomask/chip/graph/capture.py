@@ -30,7 +30,7 @@ from photomask.chip.graph.operations import (
     Slice,
     Tokens,
 )
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.transformer_operations import Embedding, Softmax
 from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
@@ -59,7 +59,20 @@ class BatchBehind:
     axis: int
 
 
-Value = EdgeName | BatchBehind | Tensor | tuple["Value", ...]
+@dataclass(frozen=True)
+class Visible:
+    """What a softmax may look at: an edge that is not 0 there, and a constant besides.
+
+    Attributes:
+        edge: an integer input.
+        constant: boolean, broadcasts with it.
+    """
+
+    edge: EdgeName
+    constant: Tensor
+
+
+Value = EdgeName | BatchBehind | Visible | Tensor | tuple["Value", ...]
 """What a traced node stands for: an edge's name, a tensor known now, or several of them."""
 
 
@@ -131,7 +144,7 @@ class Builder:
     values: dict[TracedNode, Value] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
-    """Edges that hold numbers of rows."""
+    """Edges that hold integers: numbers of rows, or what may be seen."""
 
     def sample_shape(self, traced: TracedNode) -> tuple[int, ...]:
         """Returns a traced node's shape for one sample; axis 0 must be a multiple of the batch."""
@@ -155,8 +168,11 @@ class Builder:
         constants: dict[str, Tensor],
     ) -> EdgeName:
         """Adds a node; its shape is found by computing it on inputs of one sample."""
-        if any(name in self.rows for name in inputs) and not isinstance(operation, ON_ROWS):
-            raise CannotLower("it computes with an integer input, which can only choose rows")
+        values = inputs[:1] if isinstance(operation, Softmax) else inputs
+        if any(name in self.rows for name in values) and not isinstance(operation, ON_ROWS):
+            raise CannotLower(
+                "it computes with an integer input, which can only choose rows or hide elements"
+            )
         name = self._unique(self._path(traced, operation))
         keys = {role: f"{name}.{role}" for role in constants}
         self.constants |= {
@@ -173,8 +189,8 @@ class Builder:
         if operation.takes_clamp and len(shape) == 1:
             raise CannotLower("a sample's result is a single number; keep an axis for it")
         self.shapes[name] = shape
-        chosen = any(name in self.rows for name in inputs) and not isinstance(operation, Embedding)
-        if chosen or isinstance(operation, Tokens):
+        moves = isinstance(operation, (Gather, Permute, Reshape, Slice))
+        if isinstance(operation, Tokens) or (moves and inputs[0] in self.rows):
             self.rows.add(name)
         self.nodes.append(Node(name, operation, tuple(inputs), keys, shape, source_of(traced)))
         return EdgeName(name)

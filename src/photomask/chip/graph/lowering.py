@@ -22,6 +22,7 @@ from photomask.chip.graph.capture import (
     EdgeName,
     Lowering,
     Value,
+    Visible,
 )
 from photomask.chip.graph.operations import (
     Add,
@@ -97,7 +98,7 @@ def _resolve(builder: Builder, value: object) -> object:
 def _reaches_input(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_reaches_input, value))
-    return isinstance(value, (EdgeName, BatchBehind))
+    return isinstance(value, (EdgeName, BatchBehind, Visible))
 
 
 def _evaluate(target: Any, arguments: dict[str, object]) -> Value:

@@ -45,7 +45,7 @@ class Input(Operation):
 
 @dataclass(frozen=True)
 class Tokens(Input):
-    """An integer input: numbers of rows of a table. It is code already, and has no scale."""
+    """An integer input: numbers of rows of a table, or a mask. It is code, and has no scale."""
 
     decides_scale: ClassVar[bool] = False
 

@@ -13,6 +13,7 @@ from photomask.chip.graph.capture import (
     EdgeName,
     Lowering,
     Value,
+    Visible,
 )
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
 from photomask.chip.graph.reducing import as_index, positions
@@ -48,7 +49,11 @@ def rearranges(*names: str) -> Any:
 )
 def _identity(call: Call) -> Value:
     value = call.traced.meta["val"]
-    if isinstance(value, Tensor) and not value.is_floating_point():
+    given = call["self"] if "self" in call.arguments else call["input"]
+    if isinstance(given, Visible) or given in call.builder.rows:
+        if value.is_floating_point():
+            raise CannotLower("it computes with an integer input")
+    elif isinstance(value, Tensor) and not value.is_floating_point():
         raise CannotLower(f"it converts to {value.dtype}")
     if call.get("train") and "dropout" in str(call.traced.target):
         raise CannotLower("it drops elements at random")
@@ -178,6 +183,9 @@ def _stack(call: Call) -> Value:
 
 @rearranges("expand", "expand_as", "broadcast_to")
 def _expand(call: Call) -> Value:
+    if call.traced.meta["val"].dtype is torch.bool:  # a mask, which broadcasts by itself
+        mask: Any = call["self"]
+        return mask
     edge, shape = call.edge("self"), call.result_shape
     old = call.builder.shapes[edge]
     if len(old) != len(shape) or old[0] != shape[0]:
@@ -274,14 +282,33 @@ def _permuted_elements(call: Call) -> Value:
 
 @rearranges("index")
 def _index(call: Call) -> Value:
-    """One list of positions along one axis; `x[:, [2, 0, 1]]`."""
+    """One list of positions along one axis; `x[:, [2, 0, 1]]`.
+
+    Every sample may be named too, as in `x[samples[:, None], places]`.
+    """
     indices: Any = call["indices"]
     given = [axis for axis, index in enumerate(indices) if index is not None]
+    if given == [0, 1] and _names_every_sample(call, indices):
+        gathered = call.emit(Gather(1, as_index(indices[1])), [call.edge("self")])
+        return call.emit(Reshape(call.result_shape[1:]), [gathered])
     index = indices[given[0]]
     if len(given) != 1 or given[0] == 0 or not isinstance(index, Tensor) or index.ndim != 1:
         raise CannotLower("only one list of positions along one axis has an integer form")
     places = torch.arange(call.shape("self")[given[0]])[index]
     return call.emit(Gather(given[0], as_index(places)), [call.edge("self")])
+
+
+def _names_every_sample(call: Call, indices: Any) -> bool:
+    """Tells whether `x[samples, places]` is `x[:, places]`."""
+    samples, places = indices[:2]
+    if not (isinstance(samples, Tensor) and isinstance(places, Tensor)):
+        return False
+    batch = call.builder.batch
+    return samples.numel() == len(samples) == batch and (
+        samples.ndim == places.ndim
+        and places.shape[0] == 1
+        and bool((samples.reshape(-1) == torch.arange(batch)).all())
+    )
 
 
 @rearranges("copy")

@@ -14,13 +14,13 @@ from photomask.chip.graph.operations import Constants, Operation
 
 @dataclass(frozen=True)
 class Softmax(Operation):
-    """Over the last axis. Elements whose constant `mask`, if there is one, is 0 take no part."""
+    """Over the last axis. Where a second input, or the constant `mask`, is 0, no part is taken."""
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One softmax."""
         x = inputs[0]
-        if "mask" in constants:
-            x = x.masked_fill(constants["mask"] == 0, -math.inf)
+        for mask in (*inputs[1:], *constants.values()):
+            x = x.masked_fill(mask == 0, -math.inf)
         return torch.softmax(x, dim=-1)
 
 

@@ -141,15 +141,16 @@ def emit_softmax(graph: IntegerGraph, step: Step) -> None:
         "half": 1 << (shift - 1),
         "shift": shift,
     }
-    masked = "mask" in parameters or len(step.inputs) == 2
+    masks = [graph.node("Cast", [x], step, "mask", to=kinds.BOOL) for x in step.inputs[1:]]
     if "mask" in parameters:
-        inputs.append(graph.tensor(step.tensors["mask"], parameters["mask"] != 0, kinds.BOOL))
-    elif masked:
-        inputs.append(graph.node("Cast", [step.inputs[1]], step, "mask", to=kinds.BOOL))
-    if masked:
+        masks.append(graph.tensor(step.tensors["mask"], parameters["mask"] != 0, kinds.BOOL))
+    if len(masks) == 2:
+        masks = [graph.node("And", masks, step, "visible")]
+    if masks:
+        inputs += masks
         attributes["low"] = edge.low
     graph.function(shift_right())
-    graph.finish(step, kinds.INT64, softmax(masked), inputs, **attributes)
+    graph.finish(step, kinds.INT64, softmax(bool(masks)), inputs, **attributes)
 
 
 def emit_normalize(graph: IntegerGraph, step: Step) -> None:

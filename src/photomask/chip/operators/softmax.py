@@ -27,7 +27,7 @@ class Softmax(Operator):
     `fraction_bits`. The division is one a row.
 
     Elements with `mask` 0 take no part, neither in the peak nor in the sum, and give 0; so does a
-    row without any other. The mask is a constant, or a second input (0 or not 0).
+    row without any other. The mask is a constant, a second input (0 or not 0), or both.
 
     With exponents rounded to the nearest, the result is within `1/2 + 2**(f - reciprocal_bits) *
     table[0]` units of the softmax of the table's entries.
@@ -52,10 +52,7 @@ class Softmax(Operator):
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
         table, sample = parameters["table"], shapes[0][1:]
-        require(
-            len(shapes) == 1 or (len(shapes) == 2 and "mask" not in parameters),
-            f"{len(shapes)} inputs; it takes the scores, and a mask where none is constant",
-        )
+        require(len(shapes) <= 2, f"{len(shapes)} inputs; it takes the scores and a mask")
         masks = [shape[1:] for shape in shapes[1:]]
         masks += [parameters["mask"].shape] if "mask" in parameters else []
         for mask in masks:
@@ -86,8 +83,9 @@ class Softmax(Operator):
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """One row after the other, in int64."""
         x, table = inputs[0], parameters["table"]
-        mask = inputs[1] if len(inputs) == 2 else parameters.get("mask", np.ones(1, np.int64))
-        seen = np.broadcast_to(mask != 0, x.shape)
+        seen = np.broadcast_to(parameters.get("mask", np.int64(1)) != 0, x.shape)
+        if len(inputs) == 2:
+            seen = seen & (inputs[1] != 0)
         peak = np.where(seen, x, x.min()).max(axis=-1, keepdims=True)
         distance = np.clip(peak - x, 0, len(table) - 1)
         exponent = np.where(seen, table[distance], 0)
@@ -108,7 +106,9 @@ class Softmax(Operator):
         whole, unit, half = 2.0**self.reciprocal_bits, 2.0**-shift, 2.0 ** (shift - 1)
 
         def run(x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-            x, away = x.to(dtype), hidden if mask is None else mask == 0
+            x, away = x.to(dtype), hidden
+            if mask is not None:
+                away = mask == 0 if hidden is None else hidden | (mask == 0)
             peak = x if away is None else x.masked_fill(away, float(inputs[0].low))
             distance = peak.amax(dim=-1, keepdim=True) - x
             exponent = table[distance.clamp_(0, len(table) - 1).to(torch.int64)]

@@ -21,14 +21,16 @@ def softmax(site: Site) -> list[str]:
     values, x = site.parameters["table"], site.inputs[0]
     table = site.constant("table", values, "table", "int32_t" if values[0] < 1 << 31 else ACC)
     shift = operator.reciprocal_bits - operator.fraction_bits
-    extra, seen = {}, ""
+    extra, conditions = {}, []
     if "mask" in site.parameters:
         mask = site.parameters["mask"]
         name = site.constant("mask", (mask != 0).astype(np.int64), "mask", "uint8_t")
         padded = (1,) * (len(x.shape) - mask.ndim) + mask.shape
-        extra, seen = {"mask": _row_major(padded)}, f"{name}[{{mask}}] != 0"
-    elif len(site.inputs) == 2:
-        seen = "b[{b}] != 0"
+        extra = {"mask": _row_major(padded)}
+        conditions.append(f"{name}[{{mask}}] != 0")
+    if len(site.inputs) == 2:
+        conditions.append("b[{b}] != 0")
+    seen = " && ".join(conditions)
 
     def body(at: dict[str, str]) -> list[str]:
         element = read(site.input_names[0], at[site.input_names[0]], x, ACC)
