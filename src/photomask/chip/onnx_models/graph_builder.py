@@ -207,10 +207,10 @@ def growing_edges(program: IntegerProgram) -> dict[str, bool]:
 
 def described(edge: Edge) -> str:
     """Returns format, interval and interpretation of an edge in one line."""
-    scale = f"{edge.scale[0]:.9g}" if len(edge.scale) == 1 else f"{len(edge.scale)} by channel"
+    scale = f"scale {edge.scale[0]:.9g}" if len(edge.scale) == 1 else "a scale for each channel"
     return (
         f"{edge.role}, {edge.format}, {edge.low} to {edge.high}; "
-        f"scale {scale}, zero point {edge.zero_point}"
+        f"{scale}, zero point {edge.zero_point}"
     )
 
 
