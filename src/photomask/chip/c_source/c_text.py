@@ -117,6 +117,20 @@ def identifiers(names: Sequence[str]) -> list[str]:
     return result
 
 
+def affine(*terms: tuple[str, int], constant: int = 0) -> str:
+    """Returns `sum(name * factor) + constant` without factors of 1 and terms of 0.
+
+    Args:
+        terms: names, or expressions in parentheses, and their factors.
+        constant: added.
+    """
+    parts = [name if factor == 1 else f"{name} * {factor}" for name, factor in terms if factor]
+    text = " + ".join(parts)
+    if not text:
+        return str(constant)
+    return text if constant == 0 else f"{text} {'-' if constant < 0 else '+'} {abs(constant)}"
+
+
 def indent(lines: Sequence[str], by: int = 1) -> list[str]:
     """Returns the lines, four spaces a level further in."""
     return [f"{'    ' * by}{line}" if line else line for line in lines]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from photomask.chip.c_source.c_text import arithmetic_type, c_type, indent, literal
+from photomask.chip.c_source.c_text import affine, arithmetic_type, c_type, indent, literal
 from photomask.chip.c_source.emitters.products import products_call
 from photomask.chip.c_source.emitters.site import Site, read
 from photomask.chip.c_source.loops import Operand, nest, total
@@ -46,6 +46,16 @@ class Plane:
             out_height,
             out_width,
         )
+
+    def row(self) -> str:
+        """Returns the input's row of output `row` at row `i` of the kernel."""
+        terms = [("row", self.stride[0]), ("i", self.dilation[0] if self.kernel[0] > 1 else 0)]
+        return affine(*terms, constant=-self.before[0])
+
+    def column(self) -> str:
+        """Returns the input's column of output `column` at column `j` of the kernel."""
+        terms = [("column", self.stride[1]), ("j", self.dilation[1] if self.kernel[1] > 1 else 0)]
+        return affine(*terms, constant=-self.before[1])
 
     def outside(self) -> str:
         """Returns the condition under which row `h` or column `w` is padding; "" if none is."""
@@ -198,13 +208,13 @@ def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
             "}",
         ]
     inner = [
-        f"const int w = column * {plane.stride[1]} - {plane.before[1]} + j * {plane.dilation[1]};",
+        f"const int w = {plane.column()};",
         *([] if w_stride or "w " in outside else ["(void)w;"]),
         *copy,
         f"columns += {channels};",
     ]
     body = [f"for (int j = 0; j < {kernel[1]}; j++) {{", *indent(inner), "}"]
-    row = f"const int h = row * {plane.stride[0]} - {plane.before[0]} + i * {plane.dilation[0]};"
+    row = f"const int h = {plane.row()};"
     together = w_stride == channels and c_stride == (1 if channels > 1 else 0)
     if together and kernel[1] > 1 and plane.dilation[1] == 1:
         body = [*_whole_row(x, plane, operand, channels), *body]
@@ -226,7 +236,7 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
     """Returns what copies a row of the kernel at once where none of it is padding."""
     count, first = plane.kernel[1] * channels, plane.before[1]
     h_stride, w_stride = _spatial(x)
-    start = f"column * {plane.stride[1]} - {first}"
+    start = affine(("column", plane.stride[1]), constant=-first)
     tests = []
     outside = plane.outside()
     for test in outside.split(" || ") if outside else []:
@@ -286,8 +296,8 @@ def _depthwise(site: Site, plane: Plane, weight: np.ndarray) -> list[str]:
             add = [*add[:-1], "} else {", *indent(other), "}"]
     ctype = site.constants.arrays[f"{site.name}_weight"][0]
     tap = [
-        f"const int h = row * {plane.stride[0]} - {plane.before[0]} + i * {plane.dilation[0]};",
-        f"const int w = column * {plane.stride[1]} - {plane.before[1]} + j * {plane.dilation[1]};",
+        f"const int h = {plane.row()};",
+        f"const int w = {plane.column()};",
         f"const {ctype} *restrict taps = {w} + (i * {plane.kernel[1]} + j) * {outputs};",
         *([] if h_stride or "h " in outside else ["(void)h;"]),
         *([] if w_stride or "w " in outside else ["(void)w;"]),
