@@ -231,6 +231,19 @@ def test_codes_have_the_types_of_their_widths(network: nn.Module, images: list[T
     assert {types[f"{name}/zero_point"] for name in narrow} == {kinds.UINT4}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "target", "clamps"),
+    [("w8a8", "asic", set()), ("w8a8-po2", "max78000", {"Relu"})],
+)
+def test_a_clamp_stands_only_where_codes_do_not_saturate(
+    images: list[Tensor], recipe: str, target: str, clamps: set[str]
+):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    program = converted(model, images, load_recipe(recipe), load_target(target))
+    assert clamps == {"Relu", "Clip"} & set(kinds_of(qdq_model(program)))
+
+
 def test_the_runtime_fuses_every_convolution_and_addition(
     network: nn.Module, images: list[Tensor], tmp_path: Path
 ):
