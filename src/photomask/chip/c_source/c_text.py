@@ -100,18 +100,28 @@ def string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def identifiers(names: Sequence[str]) -> list[str]:
-    """Returns a C identifier for each name; equal and similar names get different ones."""
+def stem(name: str) -> str:
+    """Returns the letters, digits and inner `_` of a name, as C allows them."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME].strip("_") or "unnamed"
+    taken = plain[0].isdigit() or plain in KEYWORDS or re.fullmatch(r"u?int\d+_t", plain)
+    return f"n_{plain}" if taken else plain
+
+
+def identifiers(names: Sequence[str], ends: tuple[str, ...] = ()) -> list[str]:
+    """Returns a C identifier for each name; equal and similar names get different ones.
+
+    Args:
+        names: any text.
+        ends: what no identifier may end with, because what is derived from others does.
+    """
     taken: set[str] = set()
     result = []
     for name in names:
-        stem = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME] or "unnamed"
-        if stem[0].isdigit() or stem in KEYWORDS or re.fullmatch(r"u?int\d+_t", stem):
-            stem = f"n_{stem}"
-        candidate, copy = stem, 1
-        while candidate in taken:
+        plain, copy = stem(name), 1
+        candidate = plain
+        while candidate in taken or candidate.endswith(ends):
             copy += 1
-            candidate = f"{stem}_{copy}"
+            candidate = f"{plain}_{copy}"
         taken.add(candidate)
         result.append(candidate)
     return result
