@@ -165,7 +165,6 @@ class GraphBuilder:
         outputs: Sequence[str],
         opsets: dict[str, int],
         doc_string: str,
-        ir_version: int = IR_VERSION,
     ) -> "onnx.ModelProto":
         """Returns the model.
 
@@ -174,7 +173,6 @@ class GraphBuilder:
             outputs: values that were described, in order.
             opsets: version by domain; "" is ai.onnx.
             doc_string: what the model is.
-            ir_version: of the file format.
         """
         helper, infos = self.onnx.helper, self._value_infos
         graph = helper.make_graph(
@@ -190,7 +188,7 @@ class GraphBuilder:
             producer_name="photomask",
             functions=list(self._functions.values()),
             opset_imports=[helper.make_opsetid(*opset) for opset in opsets.items()],
-            ir_version=ir_version,
+            ir_version=IR_VERSION,
         )
         model.doc_string = doc_string
         helper.set_model_props(model, metadata(self.program))
