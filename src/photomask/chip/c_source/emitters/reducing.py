@@ -1,5 +1,7 @@
 """Sums and extremes over windows and axes, and products of two activations."""
 
+from collections.abc import Callable
+
 from photomask.chip.c_source.c_text import affine, arithmetic_type, indent, literal
 from photomask.chip.c_source.emitters.site import Site, broadcast, read
 from photomask.chip.c_source.loops import Operand, nest, scoped, total
@@ -145,7 +147,11 @@ def _bounds(
 
 
 def _windows(
-    site: Site, acc: str, start: str, bounds: list[str], steps: tuple[int, ...], step
+    site: Site,
+    result: tuple[str, str, str],
+    bounds: list[str],
+    steps: tuple[int, ...],
+    step: Callable[[str], list[str]],
 ) -> list[str]:
     """Returns loops over positions and channels around loops over a window.
 
