@@ -139,23 +139,30 @@ def sites(graph: FloatGraph) -> list[Site]:
     """Returns the places where a recipe may put quantizers, in the order of computation."""
     owners = scale_owners(graph)
     outputs = {owners[name] for name in graph.outputs}
-    added = {
-        owners[name]
-        for node in graph.nodes
-        if isinstance(node.operation, (Add, Normalize))
-        for name in node.inputs
-    }
+    residual = _residual(graph, owners)
     return [
         Site(
             name=node.name,
             operator=node.operation.kind,
             has_weight="weight" in node.constants,
             is_output=node.name in outputs,
-            is_residual=isinstance(node.operation, Add) and node.name in added,
+            is_residual=node.name in residual,
         )
         for node in graph.nodes
         if node.operation.decides_scale
     ]
+
+
+def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
+    """Returns the sums that another sum or a norm reads, and what they add up."""
+    read = {
+        owners[name]
+        for node in graph.nodes
+        if isinstance(node.operation, (Add, Normalize))
+        for name in node.inputs
+    }
+    sums = [node for node in graph.nodes if isinstance(node.operation, Add) and node.name in read]
+    return {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
 
 
 def scale_owners(graph: FloatGraph) -> dict[str, str]:

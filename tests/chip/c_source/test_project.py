@@ -92,3 +92,26 @@ def test_names_that_mean_something_to_c_do_no_harm(tmp_path: Path):
     for path, content in generate_c(program).files.items():
         (tmp_path / path).write_bytes(content)
     subprocess.run(["make", "-s", "CFLAGS=-O0"], cwd=tmp_path, check=True)
+
+
+@needs_compiler
+def test_names_that_are_made_from_others_stay_apart():
+    """A step may be called like another step's helper, constant or working memory."""
+    make = ProgramBuilder()
+    x = make.input("x", (1, 2, 4, 4))
+    outputs = [make.requantize("a", make.convolution("conv", x, 3), INT8)]
+    for name in ("conv_columns", "conv_weight", "a_of", ".step_conv", "step_conv columns"):
+        outputs.append(make.step(name, Clamp(low=-9, high=9), [x], format=INT8))
+    outputs.append(make.requantize("conv_columns_2", outputs[-1], INT8, shift=9))
+    program, codes = make.build(*outputs), make.codes(2)
+    found = CEngine(program, compiler="cc -O0 -Wall -Wextra -Werror -Wconversion").run(codes)
+    for name, expected in NumpyEngine(program).run(codes).items():
+        assert np.array_equal(found[name], expected)
+
+
+def test_an_edge_that_c_cannot_index_is_refused():
+    make = ProgramBuilder()
+    x = make.input("x", (1, 1 << 16, 1 << 15))
+    program = make.build(make.step("y", Clamp(low=0, high=9), [x], format=INT8))
+    with pytest.raises(UsageError, match=r"'x' .* has more elements than C's int counts"):
+        generate_c(program)

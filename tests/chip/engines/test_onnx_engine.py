@@ -12,6 +12,7 @@ from tests.chip.programs import ProgramBuilder, small_builder, small_program
 from tests.chip.random_programs import random_codes, random_programs
 
 from photomask.chip.engines import NumpyEngine, OnnxEngine, onnx_engine
+from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Add
 from photomask.chip.program import IntegerProgram
 from photomask.chip.target import PRESETS
@@ -53,6 +54,18 @@ def test_a_converted_network_is_exact(small_program: IntegerProgram, small_image
 def test_outputs_may_be_inputs_or_read_by_later_steps():
     make, output = small_builder()
     assert_exact(make.build("layer1.conv:requantize", output, "x"), make.codes(2))
+
+
+def test_names_may_be_those_inside_functions_or_of_other_values():
+    make = ProgramBuilder()
+    x = make.input("product", (1, 3, 6, 6))
+    y = make.convolution("y", x, 4)
+    half = make.requantize("half", y, IntFormat(bits=8, signed=True))
+    taken = make.convolution("y/products", half, 4)
+    low = make.requantize("half/x_zero_point", taken, IntFormat(bits=4, signed=False))
+    z = make.step("batch", Add(coefficients=(3, -1), bias=5), [low, half], output="y/products_2")
+    made = make.requantize("sign_bit ü", z, IntFormat(bits=8, signed=False), shift=16)
+    assert_exact(make.build(made, z, taken), make.codes(3))
 
 
 def test_one_engine_takes_batches_of_any_size():

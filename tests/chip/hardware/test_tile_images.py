@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.chip.hardware.test_tiling import machine, program_of
+from tests.chip.hardware.tiling_cases import machine, program_of
 from tests.chip.operators.operator_cases import Source, convolution, linear
 from tests.chip.programs import small_program
 

@@ -5,83 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chip.operators.operator_cases import Source, convolution, linear, matmul
+from tests.chip.hardware.tiling_cases import axes, machine, machines, packings, products
 from tests.chip.programs import ProgramBuilder, small_program
 
-from photomask.chip.exporters import Packing
 from photomask.chip.formats import IntFormat
-from photomask.chip.hardware.accelerator import PRESETS, Accelerator, Dataflow
-from photomask.chip.hardware.products import Product, SpatialAxis, packed_bytes, product_of
+from photomask.chip.hardware.accelerator import PRESETS, Accelerator
+from photomask.chip.hardware.products import Product, SpatialAxis, packed_bytes
 from photomask.chip.hardware.tile_search import Choice, search, tile_sizes
 from photomask.chip.hardware.tiling import Tile, Tiling, tile
-from photomask.chip.operators import Convolution, Linear, Matmul
-from photomask.chip.operators.weights import effective_weight
-from photomask.chip.program import IntegerProgram
+from photomask.chip.operators import Linear
 from photomask.errors import TargetError
-
-DATAFLOWS: tuple[Dataflow, ...] = ("weight_stationary", "output_stationary", "input_stationary")
-
-
-def machine(
-    rows: int = 4,
-    columns: int = 4,
-    weights: int = 64,
-    activations: int = 64,
-    sums: int = 64,
-    dataflow: Dataflow = "weight_stationary",
-) -> Accelerator:
-    return PRESETS["reference"].model_copy(
-        update={
-            "rows": rows,
-            "columns": columns,
-            "weight_buffer_bytes": weights,
-            "activation_buffer_bytes": activations,
-            "accumulator_buffer_bytes": sums,
-            "dataflow": dataflow,
-            "weight_bits": 64,
-            "activation_bits": 64,
-            "accumulator_bits": 64,
-        }
-    )
-
-
-machines = st.builds(
-    machine,
-    rows=st.integers(1, 6),
-    columns=st.integers(1, 6),
-    weights=st.integers(16, 400),
-    activations=st.integers(16, 400),
-    sums=st.integers(16, 800),
-    dataflow=st.sampled_from(DATAFLOWS),
-)
-
-
-@st.composite
-def axes(draw: st.DrawFn) -> SpatialAxis:
-    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
-    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 2))
-    output = draw(st.integers(1, 5))
-    reach = (output - 1) * stride + (kernel - 1) * dilation + 1
-    size = max(1, reach - padding + draw(st.integers(-1, 2)))
-    return SpatialAxis(size, output, kernel, stride, dilation, padding)
-
-
-packings = st.builds(
-    Packing,
-    format=st.builds(IntFormat, bits=st.integers(2, 9), signed=st.just(True)),
-    word_bits=st.sampled_from([8, 24, 32]),
-    first_lane=st.just("least_significant"),
-)
-products = st.builds(
-    Product,
-    groups=st.integers(1, 3),
-    channels_out=st.integers(1, 7),
-    channels_in=st.integers(1, 7),
-    rows=axes(),
-    columns=axes(),
-    weight=packings,
-    activation=packings,
-)
 
 
 def read_positions(axis: SpatialAxis, outputs: range, taps: range) -> set[int]:
@@ -292,81 +225,6 @@ def test_no_legal_tiling_reads_less(product: Product, accelerator: Accelerator):
     assert chosen.weight_bytes + chosen.activation_bytes == least
 
 
-def program_of(case) -> IntegerProgram:
-    """A program of one step."""
-    make = ProgramBuilder()
-    names = []
-    for position, (value, interval) in enumerate(zip(case.inputs, case.intervals, strict=True)):
-        format = IntFormat.holding(interval)
-        shape = (1, *value.shape[1:])
-        names.append(make.input(f"x{position}", shape, bits=format.bits, signed=format.signed))
-    formats = {
-        role: IntFormat(bits=max(2, int(np.abs(tensor).max()).bit_length() + 1), signed=True)
-        for role, tensor in case.parameters.items()
-    }
-    edges = [make.edges[name].interval for name in names]
-    sums = IntFormat.holding(case.operator.output_interval(edges, case.parameters))
-    make.step("step", case.operator, names, case.parameters, formats, format=sums)
-    return make.build("step")
-
-
-def run_tiles(case, product: Product, tiling: Tiling) -> np.ndarray:
-    """Computes a convolution, linear layer or matrix product of one sample tile by tile."""
-    operator, x = case.operator, case.inputs[0][:1]
-    fill = 0
-    if isinstance(operator, Matmul):
-        (za, zb), b = operator.zero_points, case.inputs[1][:1]
-        shape = np.broadcast_shapes(x.shape[:-2], b.shape[:-2])
-        x = np.broadcast_to(x - za, (*shape, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
-        w = np.broadcast_to(b - zb, (*shape, *b.shape[-2:])).reshape(-1, *b.shape[-2:])
-        x, w = x.transpose(0, 2, 1)[:, :, None], w.transpose(0, 2, 1)[..., None, None]
-    elif isinstance(operator, Linear):
-        w = effective_weight(case.parameters)[None, :, :, None, None]
-        x = x.reshape(-1, x.shape[-1]).T[None, :, None]
-    else:
-        w, fill = effective_weight(case.parameters), operator.padding_value
-        w = w.reshape(product.groups, -1, *w.shape[1:])
-        if len(operator.stride) == 1:
-            w, x = w[..., None, :], x[..., None, :]
-        x = x.reshape(product.groups, -1, *x.shape[2:])
-    rows, columns = product.rows, product.columns
-    total = np.zeros(
-        (product.groups, product.channels_out, rows.output, columns.output), dtype=np.int64
-    )
-    for part in tiling.tiles():
-        for o, i in itertools.product(part.channels_out, part.channels_in):
-            for p, q in itertools.product(part.rows, part.columns):
-                for k, m in itertools.product(part.kernel_rows, part.kernel_columns):
-                    r = p * rows.stride + k * rows.dilation - rows.padding
-                    c = q * columns.stride + m * columns.dilation - columns.padding
-                    inside = 0 <= r < rows.input and 0 <= c < columns.input
-                    value = x[part.group, i, r, c] if inside else fill
-                    total[part.group, o, p, q] += w[part.group, o, i, k, m] * value
-    return total
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("make", [convolution, linear, matmul])
-def test_sums_of_the_tiles_are_the_oracle_s(make, seed: int):
-    case = make(Source(seed))
-    program = program_of(case)
-    step = program.steps[0]
-    accelerator = machine(3, 3, 40 + seed, 50 + seed, 70 + seed)
-    product = product_of(program, step, accelerator)
-    assert product is not None
-    macs = program.multiply_accumulates()[step.name]
-    assert product.multiply_accumulates == macs
-    total = run_tiles(case, product, tile(program, accelerator)["step"])
-    one = [value[:1] for value in case.inputs]
-    expected = case.operator.run_numpy(one, program.parameters(step))
-    bias = case.parameters.get("bias", np.zeros(1, dtype=np.int64))
-    if isinstance(case.operator, Convolution):
-        found = total.reshape(expected.shape) + bias.reshape(-1, *(1,) * (expected.ndim - 2))
-    else:
-        found = np.moveaxis(total[:, :, 0], 1, 2).reshape(expected.shape) + bias
-    assert np.array_equal(found, expected)
-
-
 def test_tile_sizes_are_equal_parts_and_powers_of_two():
     assert tile_sizes(7, 1) == [7, 4, 3, 2, 1]
     assert tile_sizes(40, 16) == [40, 32, 16, 8, 4, 2, 1]
@@ -415,3 +273,13 @@ def test_the_same_program_gets_the_same_tiles_and_they_survive_their_json():
     assert first == again
     for tiling in first.values():
         assert Tiling.parse(tiling.render(), "tiling") == tiling
+
+
+def test_a_step_larger_than_the_model_counts_is_refused():
+    make = ProgramBuilder()
+    x = make.input("x", (1, 1 << 21, 1))
+    tensors = {"weight": np.ones((1, 1), dtype=np.int64), "bias": np.zeros(1, dtype=np.int64)}
+    formats = {role: IntFormat(bits=8, signed=True) for role in tensors}
+    program = make.build(make.step("linear", Linear(), [x], tensors, formats))
+    with pytest.raises(TargetError, match=r"'linear'.* 2,097,152 output positions along an axis"):
+        tile(program, PRESETS["reference"])

@@ -100,21 +100,45 @@ def string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def identifiers(names: Sequence[str]) -> list[str]:
-    """Returns a C identifier for each name; equal and similar names get different ones."""
+def stem(name: str) -> str:
+    """Returns the letters, digits and inner `_` of a name, as C allows them."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME].strip("_") or "unnamed"
+    taken = plain[0].isdigit() or plain in KEYWORDS or re.fullmatch(r"u?int\d+_t", plain)
+    return f"n_{plain}" if taken else plain
+
+
+def identifiers(names: Sequence[str], ends: tuple[str, ...] = ()) -> list[str]:
+    """Returns a C identifier for each name; equal and similar names get different ones.
+
+    Args:
+        names: any text.
+        ends: what no identifier may end with, because what is derived from others does.
+    """
     taken: set[str] = set()
     result = []
     for name in names:
-        stem = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME] or "unnamed"
-        if stem[0].isdigit() or stem in KEYWORDS or re.fullmatch(r"u?int\d+_t", stem):
-            stem = f"n_{stem}"
-        candidate, copy = stem, 1
-        while candidate in taken:
+        plain, copy = stem(name), 1
+        candidate = plain
+        while candidate in taken or candidate.endswith(ends):
             copy += 1
-            candidate = f"{stem}_{copy}"
+            candidate = f"{plain}_{copy}"
         taken.add(candidate)
         result.append(candidate)
     return result
+
+
+def affine(*terms: tuple[str, int], constant: int = 0) -> str:
+    """Returns `sum(name * factor) + constant` without factors of 1 and terms of 0.
+
+    Args:
+        terms: names, or expressions in parentheses, and their factors.
+        constant: added.
+    """
+    parts = [name if factor == 1 else f"{name} * {factor}" for name, factor in terms if factor]
+    text = " + ".join(parts)
+    if not text:
+        return str(constant)
+    return text if constant == 0 else f"{text} {'-' if constant < 0 else '+'} {abs(constant)}"
 
 
 def indent(lines: Sequence[str], by: int = 1) -> list[str]:

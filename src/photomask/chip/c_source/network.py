@@ -11,7 +11,9 @@ from photomask.chip.c_source.c_text import (
     size_of,
 )
 from photomask.chip.c_source.constants import Constants
-from photomask.chip.c_source.emitters import EMITTERS, Site, Store, with_rescale
+from photomask.chip.c_source.emitters import EMITTERS
+from photomask.chip.c_source.emitters.requantize import with_rescale
+from photomask.chip.c_source.emitters.site import Site, Store
 from photomask.chip.c_source.loader import loader
 from photomask.chip.c_source.memory_plan import Buffer, MemoryPlan, plan_memory
 from photomask.chip.c_source.tensors import Tensor, tensors_of
@@ -146,9 +148,16 @@ class Network:
         ]
         for moment, function in enumerate(self.functions):
             for name, (ctype, count) in function.site.scratch.items():
-                scratch = f"{function.site.name} {name}"
+                scratch = self.scratch_name(function.site, name)
                 buffers.append(Buffer(scratch, size_of(ctype) * count, moment, moment))
         return buffers
+
+    def scratch_name(self, site: Site, parameter: str) -> str:
+        """Returns what working memory is called in the plan; no edge is called so."""
+        name = f"{site.name} {parameter}"
+        while name in self.program.edges:
+            name += "'"
+        return name
 
 
 def _shape(tensor: Tensor) -> str:
@@ -254,7 +263,7 @@ def _run(network: Network) -> list[str]:
         arguments = [_pointer(network, name) for name in function.unit.step.inputs]
         arguments.append(_pointer(network, function.unit.output))
         arguments += [
-            f"(void *)(arena + {offsets[f'{function.site.name} {name}']})"
+            f"(void *)(arena + {offsets[network.scratch_name(function.site, name)]})"
             for name in function.site.scratch
         ]
         lines.append(f"{function.site.name}({', '.join(arguments)});")

@@ -1,5 +1,6 @@
 """From a program to the files of a C project."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,12 @@ from photomask.chip.program import IntegerProgram
 from photomask.errors import UsageError
 
 CONSTANTS_FILE = "constants.bin"
+"""Holds the constants of a project whose weights are binary."""
 TEMPLATES = Path(__file__).parent / "templates"
 Weights = Literal["arrays", "binary"]
+"""Where constants are: in the source, or in a file of their own."""
+MOST_ELEMENTS = (1 << 31) - 1
+"""Of an edge: indices are of type `int`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def generate_c(
         keep_edges: whether every edge keeps memory of its own, which `<name>_edge` gives.
 
     Raises:
-        UsageError: the name is no C identifier, or `weights` is neither.
+        UsageError: the name is no C identifier, `weights` is neither, or an edge is too large.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in KEYWORDS or name == "load":
         raise UsageError(
@@ -70,6 +75,12 @@ def generate_c(
         )
     if weights not in ("arrays", "binary"):
         raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
+    for edge in program.edges.values():
+        if math.prod(edge.shape) > MOST_ELEMENTS:
+            raise UsageError(
+                f"edge {edge.name!r} of shape {list(edge.shape)} has more elements than C's int "
+                f"counts, {MOST_ELEMENTS}; such a program runs in TorchEngine alone"
+            )
     network = Network(program, name, weights == "binary", keep_edges)
     source = render(network)
     files = {

@@ -3,11 +3,17 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from photomask.chip.c_source.c_text import identifiers
+from photomask.chip.c_source.c_text import identifiers, stem
 from photomask.chip.c_source.emitters import ABSORBING
 from photomask.chip.program import IntegerProgram, Step
 
-OWN_PREFIXES = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
+OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
+"""What names of our own begin with, which an edge's may not."""
+OWN_ENDS = (
+    "_of", "_columns", "_weight", "_bias", "_multiplier", "_shift", "_table", "_index", "_value",
+    "_mask", "_gain", "_factor",
+)  # fmt: skip
+"""What names end with that are made from a step's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def names_of(program: IntegerProgram, name: str) -> Names:
     """Returns an identifier for every step (it starts with `step_`) and every edge."""
     steps = [f"step_{step.name}" for step in program.steps]
     edges = [_edge_stem(edge, name) for edge in program.edges]
-    found = identifiers([*steps, *edges])
+    found = identifiers([*steps, *edges], OWN_ENDS)
     count = len(steps)
     return Names(
         dict(zip((step.output for step in program.steps), found[:count], strict=True)),
@@ -71,5 +77,6 @@ def names_of(program: IntegerProgram, name: str) -> Names:
 
 
 def _edge_stem(edge: str, name: str) -> str:
-    own = edge.startswith((*OWN_PREFIXES, "_", name)) or edge.upper() == edge
-    return f"edge_{edge}" if own else edge
+    plain = stem(edge)
+    own = plain.startswith((*OWN_STARTS, name)) or plain.upper() == plain
+    return f"edge_{plain}" if own else plain

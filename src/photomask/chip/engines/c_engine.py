@@ -28,7 +28,8 @@ class CEngine:
     """Runs a program as C does.
 
     The sources are those of `export_c`, compiled to a library in a temporary folder that lives as
-    long as the engine. `edges` compiles them a second time, with memory for every edge.
+    long as the engine. `edges` compiles them a second time, with memory for every edge. Memory is
+    static, so that one thread at a time may run an engine.
     """
 
     def __init__(self, program: IntegerProgram, *, compiler: str = "cc"):

@@ -88,7 +88,8 @@ def _packed(
     )
 
 
-def _readme(program: IntegerProgram, source: CSource, samples: int) -> str:
+def _table(program: IntegerProgram, source: CSource) -> str:
+    """Returns what the files of samples hold, as rows of Markdown."""
     names = (*source.inputs, *source.outputs)
     head = ("file", "tensor", "C type", "axes in memory", "elements", "bytes", "values")
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
@@ -110,7 +111,11 @@ def _readme(program: IntegerProgram, source: CSource, samples: int) -> str:
                 f"{edge.low} to {edge.high} ({edge.format})",
             )
         )
-    table = "\n".join(f"| {line} |" for line in (" | ".join(row) for row in rows))
+    return "\n".join(f"| {line} |" for line in (" | ".join(row) for row in rows))
+
+
+def _readme(program: IntegerProgram, source: CSource, samples: int) -> str:
+    table = _table(program, source)
     external = CONSTANTS_FILE in source.files
     constants = (
         f"- `{CONSTANTS_FILE}`: all constants. Give its bytes to `{NAME}_load` once, before the "

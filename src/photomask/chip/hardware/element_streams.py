@@ -86,9 +86,7 @@ def stream_between(
 def runs_of(stream: ElementStream, lanes: int) -> Iterator[Run]:
     """Yields runs that together move every element once."""
     rotation = (stream.target_lane - stream.source_lane) % lanes
-    order = np.lexsort(
-        (stream.target_lane, stream.source_word, rotation, stream.parameter, stream.target_word)
-    )
+    order = np.argsort(stream.target_word * lanes + stream.target_lane, kind="stable")
     stream, rotation = stream.chosen(order), rotation[order]
     keys = np.stack([stream.target_word, stream.parameter, rotation, stream.source_word])
     new_group = np.ones(rotation.size, dtype=bool)

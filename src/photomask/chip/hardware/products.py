@@ -12,6 +12,10 @@ from photomask.chip.operators import Convolution, Linear, Matmul
 from photomask.chip.program import IntegerProgram, Step
 from photomask.errors import TargetError
 
+LARGEST_AXIS = 1 << 20
+MOST_PRODUCTS = 1 << 48
+"""Of one step; beyond, the model's 64-bit counts would not be safe."""
+
 
 @dataclass(frozen=True)
 class SpatialAxis:
@@ -31,12 +35,12 @@ class SpatialAxis:
         Padding is not among them: it is a constant that the hardware inserts.
         """
         positions = (
-            np.array(outputs)[:, None] * self.stride
-            + np.array(taps)[None, :] * self.dilation
+            np.arange(outputs.start, outputs.stop)[:, None] * self.stride
+            + np.arange(taps.start, taps.stop)[None, :] * self.dilation
             - self.padding
         )
         inside = positions[(positions >= 0) & (positions < self.input)]
-        return len(np.unique(inside))
+        return inside.size if len(taps) == 1 else len(np.unique(inside))
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
     """Returns what a step asks of the array; None if it multiplies no matrices.
 
     Raises:
-        TargetError: an operand or the accumulator is wider than the accelerator's.
+        TargetError: an operand or the accumulator is wider than the accelerator's, or the step is
+            larger than the model counts.
     """
     operator, target = step.operator, program.target
     if not isinstance(operator, Convolution | Linear | Matmul):
@@ -113,7 +118,15 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
     _check_width(step, "activation_bits", "activations", edges[0].format.bits, accelerator)
     _check_width(step, "weight_bits", "weights", weight.format.bits, accelerator)
     _check_width(step, "accumulator_bits", "accumulators", output.interval.bits, accelerator)
-    return Product(*sizes, *axes, weight, activation)
+    product = Product(*sizes, *axes, weight, activation)
+    longest = max(product.rows.output, product.columns.output)
+    if longest > LARGEST_AXIS or product.multiply_accumulates > MOST_PRODUCTS:
+        raise TargetError(
+            f"step {step.name!r} ({step.source}) has {product.multiply_accumulates:,} "
+            f"multiply-accumulates and {longest:,} output positions along an axis; the model "
+            f"counts up to {MOST_PRODUCTS:,} and {LARGEST_AXIS:,}"
+        )
+    return product
 
 
 def _spatial_axes(

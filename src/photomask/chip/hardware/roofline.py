@@ -18,8 +18,8 @@ LABELLED = 48
 """With more layers than this, only some are named along an axis."""
 NAMED_POINTS = 8
 """Points of the roofline that are named: those that take the most cycles."""
-SMALLEST_GAP = 0.13
-"""Between two names beside points, in parts of a decade."""
+SMALLEST_GAP = 0.05
+"""Between two names beside points, in parts of the picture's height."""
 
 
 def hardware_figures(report: HardwareReport) -> dict[str, Callable[[], str]]:
@@ -81,9 +81,9 @@ def draw_roofline(report: HardwareReport) -> str:
             linewidths=0,
             zorder=3,
         )
-        _name_points(axes, steps, intensity, speed, cycles)
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
+        _name_points(axes, steps, intensity, speed, cycles)
         _plain_decades(axes)
         axes.set_xlabel("multiply-accumulates for each byte of external memory")
         axes.set_title(
@@ -106,7 +106,9 @@ def _name_points(
         alike.setdefault((intensity[place], speed[place]), []).append(place)
     slowest = sorted(alike.values(), key=lambda places: -cycles[places].sum())[:NAMED_POINTS]
     by_height = sorted(slowest, key=lambda places: (-speed[places[0]], -intensity[places[0]]))
-    heights = _spread(np.log10([speed[places[0]] for places in by_height]), SMALLEST_GAP)
+    bottom, top = np.log10(axes.get_ylim())
+    exact = np.log10([speed[places[0]] for places in by_height])
+    heights = _spread(exact, SMALLEST_GAP * float(top - bottom))
     for places, height in zip(by_height, heights, strict=True):
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         axes.annotate(

@@ -118,7 +118,8 @@ def compare_outputs(
         EngineError: the design never finished.
         DocumentError: a file is missing or holds no words.
     """
-    cycles = _read_cycles(outputs[0])
+    counts = [_read_cycles(output, design) for output in outputs]
+    cycles = counts[0]
     layers, first = [], None
     for step in design.steps:
         wrong = integers = 0
@@ -155,8 +156,8 @@ def compare_outputs(
     )
 
 
-def _read_cycles(output: Path) -> dict[int, int]:
-    """Returns the cycles of each step by its number."""
+def _read_cycles(output: Path, design: RtlDesign) -> dict[int, int]:
+    """Returns the cycles of each step by its number; refuses a run that is not complete."""
     lines = [line.split() for line in read_text(output / "cycles.txt").splitlines()]
     if not lines or lines[-1][0] != "total":
         last = " ".join(lines[-1]) if lines else "no line"
@@ -164,7 +165,11 @@ def _read_cycles(output: Path) -> dict[int, int]:
             f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
             "raises sum_valid, or raises it too seldom, does this"
         )
-    return {int(number): int(count) for number, count in lines[:-1]}
+    cycles = {int(number): int(count) for number, count in lines[:-1]}
+    missing = [step.name for step in design.steps if step.passes and step.number not in cycles]
+    if missing:
+        raise EngineError(f"the design ended without completing step {missing[0]!r}")
+    return cycles
 
 
 def _read_edge(path: Path, step: RtlStep) -> np.ndarray:

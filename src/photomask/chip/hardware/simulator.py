@@ -26,6 +26,8 @@ class Simulator:
 
     binary: Path
     parameters: DesignParameters
+    arguments: tuple[str, ...] = ()
+    """More plus arguments, for a testbench of your own."""
 
     def run(self, program: Path, inputs: Path, outputs: Path, limit: int) -> None:
         """Runs one program on one sample.
@@ -39,8 +41,9 @@ class Simulator:
         Raises:
             EngineError: the simulation failed.
         """
-        arguments = [f"+program={program}", f"+inputs={inputs}", f"+outputs={outputs}"]
-        execute([str(self.binary), *arguments, f"+limit={limit}"], "the simulation", {})
+        folders = [f"+program={program}", f"+inputs={inputs}", f"+outputs={outputs}"]
+        command = [str(self.binary), *folders, f"+limit={limit}", *self.arguments]
+        execute(command, "the simulation", {})
 
 
 def build(
@@ -63,8 +66,8 @@ def build(
         EngineError: perl, make or a C++ compiler is missing, or the build failed.
     """
     command, environment = verilator_command()
-    speed = "OPT_FAST=-O2" if optimize else "OPT_FAST=-O0"
-    flags = [*COMPILER_FLAGS[:-1], f"{COMPILER_FLAGS[-1]} {speed} OPT_SLOW=-O0 OPT_GLOBAL=-O1"]
+    speed = "OPT_FAST=-O2 OPT_GLOBAL=-O1" if optimize else "OPT_FAST=-O0 OPT_GLOBAL=-O0"
+    flags = [*COMPILER_FLAGS[:-1], f"{COMPILER_FLAGS[-1]} {speed} OPT_SLOW=-O0"]
     execute(
         [
             *command,

@@ -61,32 +61,25 @@ def touched(axis: SpatialAxis, size: int, whole_kernel: bool) -> tuple[int, int]
 
     Summed over taps where the kernel is not whole.
     """
-    groups = [range(axis.kernel)] if whole_kernel else [range(k, k + 1) for k in range(axis.kernel)]
-    total = largest = 0
-    for taps in groups:
-        counts = _touched_by_tiles(axis, size, taps)
-        total, largest = total + sum(counts), max(largest, *counts)
-    return total, largest
+    parts = [range(axis.kernel)] if whole_kernel else [range(k, k + 1) for k in range(axis.kernel)]
+    found = [_touched_by_tiles(axis, size, taps) for taps in parts]
+    return sum(total for total, _ in found), max(largest for _, largest in found)
 
 
-def _touched_by_tiles(axis: SpatialAxis, size: int, taps: range) -> list[int]:
-    """Returns the elements each tile reads; tiles away from padding are all alike."""
-    reach = taps[-1] * axis.dilation - axis.padding
-    alike, counts = None, []
-    for start in range(0, axis.output, size):
-        outputs = range(start, min(start + size, axis.output))
-        inside = (
-            len(outputs) == size
-            and start * axis.stride + taps[0] * axis.dilation >= axis.padding
-            and outputs[-1] * axis.stride + reach < axis.input
-        )
-        if not inside:
-            counts.append(axis.touched(outputs, taps))
-            continue
-        if alike is None:
-            alike = axis.touched(outputs, taps)
-        counts.append(alike)
-    return counts
+def _touched_by_tiles(axis: SpatialAxis, size: int, taps: range) -> tuple[int, int]:
+    """Returns the elements all tiles read, and the largest; tiles away from padding are alike."""
+    count = -(-axis.output // size)
+    start = taps[0] * axis.dilation - axis.padding
+    stop = taps[-1] * axis.dilation - axis.padding
+    first = min(count, max(0, -(start // (axis.stride * size))))
+    last = ((axis.input - 1 - stop) // axis.stride - size + 1) // size + 1
+    last = max(first, min(axis.output // size, last))
+    counts = [
+        axis.touched(range(n * size, min((n + 1) * size, axis.output)), taps)
+        for n in (*range(first), *range(last, count))
+    ]
+    alike = axis.touched(range(first * size, (first + 1) * size), taps) if first < last else 0
+    return sum(counts) + (last - first) * alike, max(alike, *counts, 0)
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,6 @@ class GraphBuilder:
         outputs: Sequence[str],
         opsets: dict[str, int],
         doc_string: str,
-        ir_version: int = IR_VERSION,
     ) -> "onnx.ModelProto":
         """Returns the model.
 
@@ -174,7 +173,6 @@ class GraphBuilder:
             outputs: values that were described, in order.
             opsets: version by domain; "" is ai.onnx.
             doc_string: what the model is.
-            ir_version: of the file format.
         """
         helper, infos = self.onnx.helper, self._value_infos
         graph = helper.make_graph(
@@ -190,7 +188,7 @@ class GraphBuilder:
             producer_name="photomask",
             functions=list(self._functions.values()),
             opset_imports=[helper.make_opsetid(*opset) for opset in opsets.items()],
-            ir_version=ir_version,
+            ir_version=IR_VERSION,
         )
         model.doc_string = doc_string
         helper.set_model_props(model, metadata(self.program))
@@ -207,10 +205,10 @@ def growing_edges(program: IntegerProgram) -> dict[str, bool]:
 
 def described(edge: Edge) -> str:
     """Returns format, interval and interpretation of an edge in one line."""
-    scale = f"{edge.scale[0]:.9g}" if len(edge.scale) == 1 else f"{len(edge.scale)} by channel"
+    scale = f"scale {edge.scale[0]:.9g}" if len(edge.scale) == 1 else "a scale for each channel"
     return (
         f"{edge.role}, {edge.format}, {edge.low} to {edge.high}; "
-        f"scale {scale}, zero point {edge.zero_point}"
+        f"{scale}, zero point {edge.zero_point}"
     )
 
 

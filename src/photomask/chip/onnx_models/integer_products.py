@@ -24,6 +24,9 @@ from photomask.chip.program import Step
 LARGEST_SUM = (1 << 31) - 1
 """What ConvInteger and MatMulInteger can add up."""
 
+OPERANDS = {"ConvInteger": ("x", "w"), "MatMulInteger": ("a", "b")}
+"""What ONNX calls the factors."""
+
 
 @dataclass(frozen=True)
 class Limb:
@@ -188,7 +191,7 @@ def _product(
     kind = graph.onnx.TensorProto.UINT8
     zero_points = [
         graph.scalar(part.zero_point, kind, step, f"{label}_zero_point")
-        for part, label in ((a, "first"), (b, "second"))
+        for part, label in zip((a, b), OPERANDS[operator], strict=True)
     ]
     inputs = [a.value, b.value, *zero_points]
     return graph.node(operator, inputs, step, "products", **attributes)

@@ -87,7 +87,6 @@ def _add(graph: QdqGraph, step: Step) -> None:
         terms.append((graph.scaled(graph.real(x.name), factor, step), coefficient < 0))
     if offset:
         terms.append((graph.floats(offset * unit, step, "offset"), False))
-    terms.sort(key=lambda term: term[1])
     total, negative = terms[0]
     if len(terms) == 1 or negative:
         total = graph.node("Neg" if negative else "Identity", [total], step, "first")

@@ -17,7 +17,8 @@ class Site:
         operator: `convolution`, `linear`, `add`, `multiply`, ...
         has_weight: True if it has a weight of its own.
         is_output: True if its output is an output of the graph.
-        is_residual: True if it is a sum that another sum or a norm reads: what layers add to.
+        is_residual: True if it is a sum that another sum or a norm reads, or what such a sum adds
+            up: the stream that layers add to.
     """
 
     name: str

@@ -44,7 +44,6 @@ PRESETS: dict[str, RecipeDocument] = {
         # layers add to it.
         RecipeDocument(
             name="w8a8-residual16",
-            activation=_ACTIVATION_8,
             rules=(RuleDocument(match="residual", activation=ActivationDocument(bits=16)),),
         ),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),

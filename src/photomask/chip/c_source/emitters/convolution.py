@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from photomask.chip.c_source.c_text import arithmetic_type, c_type, indent, literal
+from photomask.chip.c_source.c_text import affine, arithmetic_type, c_type, indent, literal
 from photomask.chip.c_source.emitters.products import products_call
 from photomask.chip.c_source.emitters.site import Site, read
 from photomask.chip.c_source.loops import Operand, nest, total
@@ -46,6 +46,16 @@ class Plane:
             out_height,
             out_width,
         )
+
+    def row(self) -> str:
+        """Returns the input's row of output `row` at row `i` of the kernel."""
+        terms = [("row", self.stride[0]), ("i", self.dilation[0] if self.kernel[0] > 1 else 0)]
+        return affine(*terms, constant=-self.before[0])
+
+    def column(self) -> str:
+        """Returns the input's column of output `column` at column `j` of the kernel."""
+        terms = [("column", self.stride[1]), ("j", self.dilation[1] if self.kernel[1] > 1 else 0)]
+        return affine(*terms, constant=-self.before[1])
 
     def outside(self) -> str:
         """Returns the condition under which row `h` or column `w` is padding; "" if none is."""
@@ -181,11 +191,7 @@ def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
     h_stride, w_stride = _spatial(x)
     kernel, outside = plane.kernel, plane.outside()
     c_stride = x.strides[1]
-    at = total(
-        *([f"h * {h_stride}"] if h_stride else []),
-        *([f"w * {w_stride}"] if w_stride else []),
-        *(["c" if c_stride == 1 else f"c * {c_stride}"] if c_stride else []),
-    )
+    at = affine(("h", h_stride), ("w", w_stride), ("c", c_stride))
     every = f"for (int c = 0; c < {channels}; c++) {{"
     copy = [every, f"    columns[c] = {read('x', at, x, operand)};", "}"]
     if outside:
@@ -198,13 +204,13 @@ def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
             "}",
         ]
     inner = [
-        f"const int w = column * {plane.stride[1]} - {plane.before[1]} + j * {plane.dilation[1]};",
+        f"const int w = {plane.column()};",
         *([] if w_stride or "w " in outside else ["(void)w;"]),
         *copy,
         f"columns += {channels};",
     ]
     body = [f"for (int j = 0; j < {kernel[1]}; j++) {{", *indent(inner), "}"]
-    row = f"const int h = row * {plane.stride[0]} - {plane.before[0]} + i * {plane.dilation[0]};"
+    row = f"const int h = {plane.row()};"
     together = w_stride == channels and c_stride == (1 if channels > 1 else 0)
     if together and kernel[1] > 1 and plane.dilation[1] == 1:
         body = [*_whole_row(x, plane, operand, channels), *body]
@@ -226,7 +232,7 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
     """Returns what copies a row of the kernel at once where none of it is padding."""
     count, first = plane.kernel[1] * channels, plane.before[1]
     h_stride, w_stride = _spatial(x)
-    start = f"column * {plane.stride[1]} - {first}"
+    start = affine(("column", plane.stride[1]), constant=-first)
     tests = []
     outside = plane.outside()
     for test in outside.split(" || ") if outside else []:
@@ -237,7 +243,7 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
             tests.append("left >= 0")
         else:
             tests.append(f"left + {plane.kernel[1]} <= {size}")
-    at = total(*([f"h * {h_stride}"] if h_stride else []), f"left * {w_stride}", "c")
+    at = affine(("h", h_stride), ("left", w_stride), ("c", 1))
     copy = [
         f"for (int c = 0; c < {count}; c++) {{",
         f"    columns[c] = {read('x', at, x, operand)};",
@@ -257,75 +263,63 @@ def _depthwise(site: Site, plane: Plane, weight: np.ndarray) -> list[str]:
     """Adds tap after tap to the sums of all channels."""
     x, y = site.inputs[0], site.store.y
     outputs, low, high = weight.shape[0], int(weight.min()), int(weight.max())
-    padded = _padded(site)
-    acc = arithmetic_type(site.output.interval, padded, low, high)
-    taps = weight.reshape(outputs, -1).T
-    w = site.constant(
-        "weight", taps, "weights [tap, channel]", c_type(Interval(min(low, -1), high))
-    )
+    acc = arithmetic_type(site.output.interval, _padded(site), low, high)
+    kind = c_type(Interval(min(low, -1), high))
+    w = site.constant("weight", weight.reshape(outputs, -1).T, "weights [tap, channel]", kind)
     b = site.constant("bias", site.parameters["bias"], "biases", acc)
     site.scratch["sums"] = (acc, outputs)
-    multiple = outputs // site.operator.groups
-    channel = "c" if multiple == 1 else f"c / {multiple}"
+    tap = [
+        f"const {kind} *restrict taps = {w} + (i * {plane.kernel[1]} + j) * {outputs};",
+        *_tap(site, plane, acc, outputs),
+    ]
+    offsets, operands = {}, {"sums": Operand((1,))}
+    for name, operand in site.store.operands().items():
+        by_axis = dict(zip(y.order, operand.strides, strict=True))
+        offsets[name] = _place(by_axis, plane, "row", "column", outputs, None)
+        operands[name] = Operand((by_axis[1],))
+
+    def store(at: dict[str, str]) -> list[str]:
+        places = {name: total(offsets[name], at[name]) for name in offsets}
+        return [site.store.line(f"sums[{at['sums']}]", acc, places)]
+
+    lines = [
+        f"for (int row = 0; row < {plane.out_height}; row++) {{",
+        f"    for (int column = 0; column < {plane.out_width}; column++) {{",
+        f"        for (int c = 0; c < {outputs}; c++) {{",
+        f"            sums[c] = {b}[c];",
+        "        }",
+        f"        for (int i = 0; i < {plane.kernel[0]}; i++) {{",
+        f"            for (int j = 0; j < {plane.kernel[1]}; j++) {{",
+        *indent(tap, 4),
+        "            }",
+        "        }",
+        *indent(nest([outputs], operands, store, "c"), 2),
+        "    }",
+        "}",
+    ]
+    return _over_rows(x, lines)
+
+
+def _tap(site: Site, plane: Plane, acc: str, outputs: int) -> list[str]:
+    """Returns what adds one position of the kernel to the sums."""
+    x, outside = site.inputs[0], plane.outside()
     h_stride, w_stride = _spatial(x)
-    c_stride = x.strides[1]
-    at = total(
-        *([f"n * {x.strides[0]}"] if x.shape[0] > 1 else []),
-        *([f"h * {h_stride}"] if h_stride else []),
-        *([f"w * {w_stride}"] if w_stride else []),
-        *([channel if c_stride == 1 else f"({channel}) * {c_stride}"] if c_stride else []),
-    )
+    multiple = outputs // site.operator.groups
+    channel = "c" if multiple == 1 else f"(c / {multiple})"
+    batch = x.strides[0] if x.shape[0] > 1 else 0
+    at = affine(("n", batch), ("h", h_stride), ("w", w_stride), (channel, x.strides[1]))
     every = f"for (int c = 0; c < {outputs}; c++) {{"
-    product = f"{read('x', at, x, acc)} * taps[c]"
-    add = [every, f"    sums[c] += {product};", "}"]
-    if outside := plane.outside():
+    add = [every, f"    sums[c] += {read('x', at, x, acc)} * taps[c];", "}"]
+    if outside:
         padding = site.operator.padding_value
         other = [every, f"    sums[c] += {literal(padding, acc)} * taps[c];", "}"]
         add = [f"if (!({outside})) {{", *indent(add), "}"]
         if padding:
             add = [*add[:-1], "} else {", *indent(other), "}"]
-    ctype = site.constants.arrays[f"{site.name}_weight"][0]
-    tap = [
-        f"const int h = row * {plane.stride[0]} - {plane.before[0]} + i * {plane.dilation[0]};",
-        f"const int w = column * {plane.stride[1]} - {plane.before[1]} + j * {plane.dilation[1]};",
-        f"const {ctype} *restrict taps = {w} + (i * {plane.kernel[1]} + j) * {outputs};",
+    return [
+        f"const int h = {plane.row()};",
+        f"const int w = {plane.column()};",
         *([] if h_stride or "h " in outside else ["(void)h;"]),
         *([] if w_stride or "w " in outside else ["(void)w;"]),
         *add,
     ]
-    work = [
-        every,
-        f"    sums[c] = {b}[c];",
-        "}",
-        f"for (int i = 0; i < {plane.kernel[0]}; i++) {{",
-        f"    for (int j = 0; j < {plane.kernel[1]}; j++) {{",
-        *indent(tap, 2),
-        "    }",
-        "}",
-    ]
-    offsets = {}
-    operands = {"sums": Operand((1,))}
-    for name, operand in site.store.operands().items():
-        by_axis = dict(zip(y.order, operand.strides, strict=True))
-        offsets[name] = _place(by_axis, plane, "row", "column", outputs, None)
-        operands[name] = Operand((by_axis[1],))
-    work += nest(
-        [outputs],
-        operands,
-        lambda at: [
-            site.store.line(
-                f"sums[{at['sums']}]",
-                acc,
-                {name: total(offsets[name], at[name]) for name in offsets},
-            )
-        ],
-        "c",
-    )
-    lines = [
-        f"for (int row = 0; row < {plane.out_height}; row++) {{",
-        f"    for (int column = 0; column < {plane.out_width}; column++) {{",
-        *indent(work, 2),
-        "    }",
-        "}",
-    ]
-    return _over_rows(x, lines)

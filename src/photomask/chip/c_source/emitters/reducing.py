@@ -1,6 +1,8 @@
 """Sums and extremes over windows and axes, and products of two activations."""
 
-from photomask.chip.c_source.c_text import arithmetic_type, indent, literal
+from collections.abc import Callable
+
+from photomask.chip.c_source.c_text import affine, arithmetic_type, indent, literal
 from photomask.chip.c_source.emitters.site import Site, broadcast, read
 from photomask.chip.c_source.loops import Operand, nest, scoped, total
 from photomask.chip.operators import AveragePool, Matmul, MaxPool, Sum
@@ -87,21 +89,17 @@ def average_pool(site: Site) -> list[str]:
     for axis, size in enumerate(x.shape[2:]):
         name, count = NAMES[axis], operator.output_size[axis]
         if operator.adaptive:
-            low, high = (
-                f"{name} * {size} / {count}",
-                f"(({name} + 1) * {size} + {count - 1}) / {count}",
-            )
-            bounds += _bounds(name, low, high, 0, size, cut=False)
-            continue
-        first = _scaled(name, operator.stride[axis], -operator.padding[axis])
-        last = _scaled(name, operator.stride[axis], operator.kernel[axis] - operator.padding[axis])
-        bounds += _bounds(name, first, last, 0, size)
+            last = f"(({name} + 1) * {size} + {count - 1}) / {count}"
+            bounds.append(f"const int {name}_first = {name} * {size} / {count};")
+            bounds.append(f"const int {name}_last = {last};")
+        else:
+            bounds += _bounds(operator, axis, size, operator.kernel[axis], 1)
     zero = operator.zero_point
 
     def step(element: str) -> list[str]:
         return [f"sum += {element}{f' - {literal(zero, acc)}' if zero else ''};"]
 
-    return _windows(site, acc, "0", bounds, (1,) * len(x.shape[2:]), step)
+    return _windows(site, (acc, "sum", "0"), bounds, (1,) * len(x.shape[2:]), step)
 
 
 def max_pool(site: Site) -> list[str]:
@@ -111,57 +109,60 @@ def max_pool(site: Site) -> list[str]:
     acc = arithmetic_type(x.interval)
     bounds = []
     for axis, size in enumerate(x.shape[2:]):
-        name, dilation = NAMES[axis], operator.dilation[axis]
-        before, span = operator.padding[axis], (operator.kernel[axis] - 1) * dilation + 1
-        first = _scaled(name, operator.stride[axis], -before)
-        last = _scaled(name, operator.stride[axis], span - before)
-        # The first element inside keeps its distance from the others.
-        bounds += _bounds(name, first, last, before if dilation > 1 else 0, size, dilation)
-    lowest = literal(x.interval.low, acc)
+        dilation = operator.dilation[axis]
+        span = (operator.kernel[axis] - 1) * dilation + 1
+        bounds += _bounds(operator, axis, size, span, dilation)
 
     def step(element: str) -> list[str]:
-        return [f"if ({element} > sum) {{", f"    sum = {element};", "}"]
+        return [f"if ({element} > largest) {{", f"    largest = {element};", "}"]
 
-    return _windows(site, acc, lowest, bounds, operator.dilation, step)
-
-
-def _scaled(name: str, stride: int, offset: int) -> str:
-    text = name if stride == 1 else f"{name} * {stride}"
-    if offset:
-        text += f" {'+' if offset > 0 else '-'} {abs(offset)}"
-    return text
+    lowest = literal(x.interval.low, acc)
+    return _windows(site, (acc, "largest", lowest), bounds, operator.dilation, step)
 
 
 def _bounds(
-    name: str, first: str, last: str, before: int, size: int, dilation: int = 1, cut: bool = True
+    operator: AveragePool | MaxPool, axis: int, size: int, span: int, dilation: int
 ) -> list[str]:
-    """Returns declarations of a window's first element and one past its last.
+    """Returns declarations of a window's first element and one past its last, in the input.
 
     Args:
-        name: of the output's loop.
-        first: the first element, padding included.
-        last: one past the last.
-        before: the most that a window starts before the input where elements are not adjacent.
+        operator: the pooling.
+        axis: spatial axis.
         size: of the input.
-        dilation: between elements.
-        cut: whether the window may reach outside.
+        span: elements from the first of a window to its last, both included.
+        dilation: from one element of a window to the next.
     """
-    if not cut:
-        return [f"const int {name}_first = {first};", f"const int {name}_last = {last};"]
-    begin = "0"
-    if dilation > 1 and before:
-        # -first rounded up to a multiple of the distance, added to first.
-        begin = f"({first}) + (-({first}) + {dilation - 1}) / {dilation} * {dilation}"
-    return [
-        f"const int {name}_first = {first} < 0 ? {begin} : {first};",
-        f"const int {name}_last = {last} > {size} ? {size} : {last};",
-    ]
+    name, stride, before = NAMES[axis], operator.stride[axis], operator.padding[axis]
+    begin = affine((name, stride), constant=-before)
+    end = affine((name, stride), constant=span - before)
+    first, last = begin, end
+    if before:
+        # The first element inside keeps its distance from the others.
+        inside = f"{begin} + ({before + dilation - 1} - {affine((name, stride))})"
+        inside = f"{inside} / {dilation} * {dilation}" if dilation > 1 else "0"
+        first = f"{begin} < 0 ? {inside} : {begin}"
+    if (operator.output_size[axis] - 1) * stride + span - before > size:
+        last = f"{end} > {size} ? {size} : {end}"
+    return [f"const int {name}_first = {first};", f"const int {name}_last = {last};"]
 
 
 def _windows(
-    site: Site, acc: str, start: str, bounds: list[str], steps: tuple[int, ...], step
+    site: Site,
+    result: tuple[str, str, str],
+    bounds: list[str],
+    steps: tuple[int, ...],
+    step: Callable[[str], list[str]],
 ) -> list[str]:
-    """Returns loops over rows and samples, positions and channels around loops over a window."""
+    """Returns loops over positions and channels around loops over a window.
+
+    Args:
+        site: the pooling.
+        result: C type, name and first value of what a window gives.
+        bounds: declarations of each window's first and last element, by the names of the loops.
+        steps: from one element of a window to the next, by spatial axis.
+        step: from an element to what it does to the result.
+    """
+    acc, variable, start = result
     x, y = site.inputs[0], site.store.y
     spatial = len(x.shape) - 2
     terms = {}
@@ -182,12 +183,12 @@ def _windows(
         head = f"for (int {name}_at = {name}_first; {name}_at < {name}_last; {advance}) {{"
         lines = [head, *indent(lines), "}"]
     at = {operand: total(*parts) for operand, parts in terms.items()}
-    lines = [f"{acc} sum = {start};", *lines, site.store.line("sum", acc, at)]
-    for name in reversed(list(sizes)):
+    lines = [f"{acc} {variable} = {start};", *lines, site.store.line(variable, acc, at)]
+    for name in reversed([name for name in sizes if sizes[name] > 1 or name in NAMES]):
         own_bounds = [line for line in bounds if line.startswith(f"const int {name}_")]
         head = f"for (int {name} = 0; {name} < {sizes[name]}; {name}++) {{"
         lines = [head, *indent([*own_bounds, *lines]), "}"]
-    return lines
+    return scoped(lines)
 
 
 def _term(name: str, stride: int) -> str:

@@ -47,18 +47,22 @@ def rescale_function(site: Site, parameter: str) -> Rescale:
     """
     operator: Requantize = site.operator
     x = site.inputs[0]
-    multiplier, shift = site.parameters["multiplier"], site.parameters["shift"]
+    multiplier, shift = _with_one_shift(
+        operator, x.interval, site.parameters["multiplier"], site.parameters["shift"]
+    )
     product, scaled = _arithmetic(operator, x.interval, multiplier, shift)
     indexed = multiplier.size > 1 and not (_is_one(multiplier) and _is_one(shift))
-    m = _factor(site, "multiplier", multiplier)
-    s = _factor(site, "shift", shift)
+    scaling = "multipliers"
+    if multiplier is not site.parameters["multiplier"]:
+        scaling = f"multipliers, times powers of two so that all shift by {int(shift.max())},"
+    m = _factor(site, "multiplier", multiplier, scaling)
+    s = _factor(site, "shift", shift, "shifts")
     centred = plus("x", operator.offset, literal(operator.offset, product))
     if operator.offset and parameter != product:
         centred = f"(({product})x + {literal(operator.offset, product)})"
     width = product[3:5]
-    factor = m if m.isdigit() else f"({product}){m}" if product == "int64_t" else m
     first = f"({product}){centred}" if not operator.offset and parameter != product else centred
-    rounded = f"{rounding_kernel(site, operator.rounding, width)}({first} * {factor}, {s})"
+    rounded = f"{rounding_kernel(site, operator.rounding, width)}({first} * {m}, {s})"
     if scaled != product:
         rounded = f"({scaled}){rounded}"
     zero_point = plus(rounded, operator.zero_point, literal(operator.zero_point, scaled))
@@ -83,6 +87,26 @@ def with_rescale(site: Site, parameter: str) -> Store:
     return Store(site.store.y, rescale_function(site, parameter))
 
 
+def _with_one_shift(
+    operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives all channels the largest shift, and multipliers as many powers of two larger.
+
+    The quotient and its remainder's share of the divisor stay the same, and so does every rounding
+    but `DOUBLE`, which depends on the shift itself. Compilers vectorise shifts by a constant.
+    Returns what it got where products would become too large.
+    """
+    largest = int(shift.max())
+    too_far = largest - int(shift.min()) > 30 or int(multiplier.max()) >= 1 << 31
+    if operator.rounding is Rounding.DOUBLE or too_far:
+        return multiplier, shift
+    scaled = multiplier << (largest - shift)
+    product = x.shifted(operator.offset).magnitude * int(scaled.max()) + (1 << largest)
+    if int(scaled.max()) >= 1 << 31 or product >= 1 << 62:
+        return multiplier, shift
+    return (multiplier, shift) if _is_one(shift) else (scaled, np.full_like(shift, largest))
+
+
 def _arithmetic(
     operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
 ) -> tuple[str, str]:
@@ -103,12 +127,12 @@ def _is_one(values: np.ndarray) -> bool:
     return bool((values == values.flat[0]).all())
 
 
-def _factor(site: Site, role: str, values: np.ndarray) -> str:
+def _factor(site: Site, role: str, values: np.ndarray, note: str) -> str:
     """Returns multiplier or shift as a number where all are one, else as an array's element."""
     if _is_one(values):
         return str(int(values.flat[0]))
     ctype = "int32_t" if role == "multiplier" and values.max() < 1 << 31 else None
-    return f"{site.constant(role, values, role + 's', ctype)}[c]"
+    return f"{site.constant(role, values, note, ctype)}[c]"
 
 
 def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:

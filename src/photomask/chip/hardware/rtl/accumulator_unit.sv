@@ -2,7 +2,8 @@
 //
 //   accumulators[output word k] = (start_from_memory ? what is there : biases) + sums of vector k
 //
-// COLUMNS sums go to every group of COLUMNS lanes; the descriptor's lanes say which group is written.
+// COLUMNS sums go to every group of COLUMNS lanes; the descriptor's lanes say which group is
+// written.
 //
 // Timing: `start` before the first sum; two cycles from a sum to its write; one vector a cycle.
 

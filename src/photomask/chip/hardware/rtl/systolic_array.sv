@@ -4,11 +4,11 @@
 //   - `weight_valid` high for ROWS cycles brings the weights of one tile, those of the last row
 //     first; `weights` holds one weight for each column. No activation enters meanwhile, and none
 //     is inside.
-//   - Each cycle of `activation_valid` brings one activation for each row. There is no back pressure.
+//   - Each cycle of `activation_valid` brings one activation for each row; no back pressure.
 //   - For each vector of activations one vector of sums leaves with `sum_valid`, in the same order,
 //     after any number of cycles.
-// Column 0 and row 0 lie in the least significant bits. Weights are signed. Activations are signed and
-// one bit wider than activation memory, so that unsigned ones fit. Sums are exact modulo
+// Column 0 and row 0 lie in the least significant bits. Weights are signed. Activations are signed
+// and one bit wider than activation memory, so that unsigned ones fit. Sums are exact modulo
 // 2**ACCUMULATOR_BITS; the program is proven never to leave that range.
 //
 // Depthwise and grouped convolutions need nothing else: their tiles are zero off the (block)

@@ -6,8 +6,8 @@
 //   +outputs=FOLDER   an existing folder; gets step_N.hex, the words of step N's output, for each
 //                     step that computes something, and cycles.txt, a line "N cycles" a step
 //   +limit=CYCLES     give up after so many cycles
-// Line N of dumps.hex says where step N's output lies: memory (0 activations, 1 accumulators), first
-// word, number of words, eight digits each. Without words nothing is dumped.
+// Line N of dumps.hex says where step N's output lies: memory (0 activations, 1 accumulators),
+// first word, number of words, eight digits each. Without words nothing is dumped.
 //
 // Under cocotb the top level is the same; the test waits for `finished`.
 

@@ -1,6 +1,7 @@
 // Everything that is not a product with weights: LANES lanes, in each one after the other
 //   elementwise unit -> requantize unit -> lookup unit.
-// What a pass does not need is set to do nothing: coefficient 1, multiplier 1 and shift 0, no lookup.
+// What a pass does not need is set to do nothing: coefficient 1, multiplier 1 and shift 0, no
+// lookup.
 //
 // Timing: six cycles from the last tap to the write; one tap a cycle.
 

@@ -1,0 +1,69 @@
+"""Do whole networks compute the oracle's integers in RTL, how many cycles do they take, how long?
+
+Each network is calibrated and converted (W8A8, target `asic`), exported with the reference design
+(16 × 16) and run in Verilator on one image. Every integer of every step is compared. Build and run
+are timed with what the machine has to offer; the cycles are counted by the RTL.
+
+    python benchmarks/rtl_simulation.py [NETWORK ...]
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from networks import images_for
+from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
+from photomask.chip.hardware import export_rtl, simulate
+from photomask.chip.hardware.rtl_design import RtlDesign
+from photomask.chip.hardware.simulation import sources_in
+from photomask.chip.hardware.simulator import build
+from photomask.zoo import load
+from rows import Results, Subject
+
+NETWORKS = ("resnet20", "mobilenet_v1", "mobilenet_v2")
+CALIBRATION_IMAGES = 64
+CALIBRATION_BATCH = 32
+
+
+def converted(network: str) -> IntegerProgram:
+    """Returns the network's program."""
+    images = images_for(network, CALIBRATION_IMAGES)
+    prepared = prepare(load(network), load_recipe("w8a8"), images[:1])
+    calibrate(prepared, images.split(CALIBRATION_BATCH))
+    return convert(prepared, load_target("asic"))
+
+
+def measure(network: str, results: Results, folder: Path) -> None:
+    """Simulates one image and appends what was found."""
+    program, picture = converted(network), images_for(network, 1, seed=1)
+    started = time.perf_counter()
+    design: RtlDesign = export_rtl(program, folder / "rtl", program.quantize_input(picture))
+    exported = time.perf_counter()
+    simulator = build(sources_in(folder / "rtl" / "rtl"), design.parameters, folder / "build")
+    built = time.perf_counter()
+    report = simulate(folder / "rtl", simulator=simulator)
+    finished = time.perf_counter()
+    subject = Subject("rtl_simulation", "verilator", network, package="verilator")
+    results.number(subject, "integers compared", report.integers, "integers")
+    results.number(subject, "mismatches", report.mismatches, "integers")
+    results.number(subject, "RTL cycles", report.rtl_cycles, "cycles")
+    results.number(subject, "formula's cycles", report.model_cycles, "cycles")
+    results.number(subject, "tiles and passes", sum(x.passes for x in report.layers), "passes")
+    results.number(subject, "export", exported - started, "s")
+    results.number(subject, "build", built - exported, "s")
+    results.number(subject, "run and compare", finished - built, "s")
+    results.number(subject, "whole", finished - started, "s")
+    assert report.passed, str(report.first_mismatch)
+
+
+def main() -> None:
+    """Measures the networks named, or all."""
+    results = Results("rtl_simulation")
+    for network in sys.argv[1:] or NETWORKS:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(network, results, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

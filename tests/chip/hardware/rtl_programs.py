@@ -1,0 +1,260 @@
+"""Designs, programs and one build of the RTL that the tests of the reference design share."""
+
+import fcntl
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tests.chip.programs import ProgramBuilder
+
+from photomask.chip.formats import IntFormat
+from photomask.chip.hardware.accelerator import Accelerator
+from photomask.chip.hardware.rtl_design import DesignParameters
+from photomask.chip.hardware.rtl_export import write_sources
+from photomask.chip.hardware.simulation import sources_in
+from photomask.chip.hardware.simulator import Simulator, build
+from photomask.chip.operators import (
+    Add,
+    AveragePool,
+    Clamp,
+    Concatenate,
+    Constant,
+    Convolution,
+    Gather,
+    Linear,
+    Lookup,
+    MaxPool,
+    Multiply,
+    Pad,
+    Permute,
+    Requantize,
+    Reshape,
+    Slice,
+    Sum,
+)
+from photomask.chip.program import IntegerProgram
+from photomask.chip.target import Rounding
+
+INT8, UINT8 = IntFormat(bits=8, signed=True), IntFormat(bits=8, signed=False)
+
+
+def machine(rows: int, columns: int, *, weight_bits=8, activation_bits=8, accumulator_bits=32):
+    return Accelerator(
+        name=f"test {rows}x{columns}",
+        rows=rows,
+        columns=columns,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        accumulator_bits=accumulator_bits,
+        dataflow="weight_stationary",
+        weight_buffer_bytes=1024,
+        activation_buffer_bytes=1024,
+        accumulator_buffer_bytes=1024,
+        memory_bytes_per_cycle=8.0,
+        clock_mhz=100.0,
+    )
+
+
+WIDE = machine(4, 8, weight_bits=20, activation_bits=16, accumulator_bits=48)
+"""Holds whatever a random program holds."""
+NARROW = machine(4, 4)
+"""Activations of more than 8 bits lie in its accumulators."""
+
+
+def parameters(accelerator: Accelerator) -> DesignParameters:
+    """Room for any program of the tests."""
+    return DesignParameters(
+        rows=accelerator.rows,
+        columns=accelerator.columns,
+        lanes=int(np.lcm(accelerator.rows, accelerator.columns)),
+        weight_bits=accelerator.weight_bits,
+        activation_bits=accelerator.activation_bits,
+        accumulator_bits=accelerator.accumulator_bits,
+        multiplier_bits=31,
+        activation_depth=1 << 14,
+        accumulator_depth=1 << 14,
+        weight_depth=1 << 14,
+        parameter_depth=1 << 12,
+        table_depth=1 << 18,
+        descriptor_depth=1 << 13,
+        steps=64,
+    )
+
+
+def built(folder: Path, accelerator: Accelerator, sources: Sequence[Path] = ()) -> Simulator:
+    """The design as `accelerator`, built once a folder, also where several processes test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = parameters(accelerator)
+    record = folder / "built.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.is_file():
+            if not sources:
+                write_sources(folder / "rtl")
+                sources = sources_in(folder / "rtl")
+            build(sources, whole, folder / "build", optimize=False)
+            record.write_text(json.dumps(whole.model_dump()))
+    return Simulator(folder / "build" / "Vtestbench", whole)
+
+
+class EveryOperator(ProgramBuilder):
+    """A program with every operator that the design runs, every rounding and odd sizes."""
+
+    def quarters(self, x: str) -> list[str]:
+        """A fourth of what an input holds, half of the results ties or nearly, in each rounding."""
+        return [
+            self.rescale(
+                f"quarter_{rounding}", x, INT8, 4, 0, rounding=rounding, offset=-128, low=-31
+            )
+            for rounding in Rounding
+        ]
+
+    def rescale(
+        self, name: str, x: str, format: IntFormat, shift, multiplier_bits=16, **fields
+    ) -> str:
+        operator = Requantize(
+            **{
+                "rounding": Rounding.HALF_UP,
+                "offset": 0,
+                "zero_point": 0,
+                "low": format.low,
+                "high": format.high,
+            }
+            | fields
+        )
+        shift = np.asarray(shift)
+        shift = shift.reshape(-1, *(1,) * (len(self.edges[x].shape) - 2))
+        multiplier = np.full(shift.shape, 4)
+        if multiplier_bits:
+            low = 1 << (multiplier_bits - 1)
+            multiplier = self.random.integers(low, 2 * low, shift.shape)
+        return self.step(
+            name,
+            operator,
+            [x],
+            {"multiplier": multiplier, "shift": shift},
+            {
+                "multiplier": IntFormat(bits=31, signed=False),
+                "shift": IntFormat(bits=6, signed=False),
+            },
+            format=format,
+        )
+
+    def weights(self, *shape: int) -> tuple[dict[str, np.ndarray], dict[str, IntFormat]]:
+        return (
+            {
+                "weight": self.random.integers(-128, 128, shape),
+                "bias": self.random.integers(-9999, 9999, shape[0]),
+            },
+            {"weight": INT8, "bias": IntFormat(bits=32, signed=True)},
+        )
+
+    def front(self) -> str:
+        """Convolutions of every kind, with padding other than zero."""
+        x = self.input("x", (1, 6, 7, 6), signed=False)
+        tensors, formats = self.weights(10, 6, 3, 3)
+        conv = Convolution(
+            stride=(1, 1),
+            padding=((1, 1), (1, 1)),
+            dilation=(1, 1),
+            groups=1,
+            padding_value=200,
+        )
+        a = self.step("convolution", conv, [x], tensors, formats)
+        shifts = 26 + np.arange(10) % 3
+        b = self.rescale("half_up", a, INT8, shifts, zero_point=-9)
+        tensors, formats = self.weights(10, 1, 3, 2)
+        depthwise = Convolution(
+            stride=(2, 1),
+            padding=((1, 0), (0, 2)),
+            dilation=(1, 2),
+            groups=10,
+            padding_value=-9,
+        )
+        c = self.step("depthwise", depthwise, [b], tensors, formats)
+        d = self.rescale("half_even", c, UINT8, 24, rounding=Rounding.HALF_EVEN, zero_point=99)
+        tensors, formats = self.weights(6, 5, 2, 2)
+        grouped = Convolution(
+            stride=(1, 2), padding=((0, 1), (1, 0)), dilation=(1, 1), groups=2, padding_value=99
+        )
+        e = self.step("grouped", grouped, [d], tensors, formats)
+        return self.rescale("half_away", e, INT8, 25, rounding=Rounding.HALF_AWAY)
+
+    def middle(self, f: str) -> str:
+        """Sums, products and pooling."""
+        size = self.edges[f].shape[2:]
+        g = self.step("add", Add(coefficients=(77, -1234, 5), bias=-31), [f, f, f])
+        h = self.rescale(
+            "double",
+            g,
+            INT8,
+            32 + np.arange(6) % 2,
+            25,
+            rounding=Rounding.DOUBLE,
+            low=-100,
+            high=90,
+        )
+        pool = AveragePool(
+            kernel=(3, 2),
+            stride=(2, 1),
+            padding=(1, 1),
+            output_size=(2, size[1]),
+            zero_point=-7,
+            adaptive=False,
+        )
+        i = self.step("average", pool, [h])
+        j = self.rescale("truncate", i, INT8, 18, rounding=Rounding.TRUNCATE)
+        k = self.step(
+            "maximum",
+            MaxPool(
+                kernel=(2, 2), stride=(1, 1), padding=(1, 0), output_size=(2, 2), dilation=(2, 1)
+            ),
+            [j],
+            format=INT8,
+        )
+        tall = self.step("tall", Slice(axis=2, start=0, stop=1, step=1), [k], format=INT8)
+        m = self.step("product", Multiply(zero_points=(-3, 11)), [k, tall])
+        n = self.rescale("product:requantize", m, UINT8, 21, zero_point=77)
+        adaptive = AveragePool(
+            kernel=(2, 2),
+            stride=(1, 1),
+            padding=(0, 0),
+            output_size=(2, 1),
+            zero_point=3,
+            adaptive=True,
+        )
+        o = self.step("adaptive", adaptive, [n])
+        self.rescale("adaptive:requantize", o, INT8, 18)
+        return n
+
+    def back(self, n: str) -> str:
+        """Moves, tables, and a classifier whose logits are wider than activations."""
+        table = self.random.integers(-128, 128, 256)
+        o = self.step(
+            "lookup", Lookup(first=0), [n], {"table": table}, {"table": INT8}, format=INT8
+        )
+        p = self.step("clamp", Clamp(low=-60, high=77), [o], format=INT8)
+        value = self.random.integers(-128, 128, (1, 3, 2, 2))
+        q = self.step("constant", Constant(), [], {"value": value}, {"value": INT8}, format=INT8)
+        r = self.step("concatenate", Concatenate(axis=1), [p, q, o], format=INT8)
+        amounts = ((0, 0), (1, -2), (0, 1), (2, 0))
+        s = self.step("pad", Pad(amounts=amounts, value=-5), [r], format=INT8)
+        t = self.step("permute", Permute(order=(0, 2, 3, 1)), [s], format=INT8)
+        u = self.step("slice", Slice(axis=3, start=1, stop=14, step=2), [t], format=INT8)
+        index = {"index": np.array([2, 0, 0, 1])}
+        v = self.step("gather", Gather(axis=2), [u], index, {"index": UINT8}, format=INT8)
+        w = self.step("sum", Sum(axes=(3,), keep_axes=False, zero_point=4, terms=7), [v])
+        x = self.rescale("sum:requantize", w, INT8, 18)
+        features = int(np.prod(self.edges[x].shape))
+        y = self.step("reshape", Reshape(shape=(features,)), [x], format=INT8)
+        z = self.step("linear", Linear(), [y], *self.weights(9, features))
+        return self.rescale("logits", z, IntFormat(bits=16, signed=False), 16, zero_point=30_000)
+
+
+def every_operator() -> tuple[IntegerProgram, np.ndarray]:
+    """A program with every operator that the design runs, and codes of two samples."""
+    make = EveryOperator(seed=3)
+    logits = make.back(make.middle(make.front()))
+    program = make.build(logits, "adaptive:requantize", *make.quarters("x"))
+    return program, make.codes(2)["x"]
