@@ -14,6 +14,7 @@ from tests.chip.hardware.rtl_programs import (
     every_operator,
     machine,
     parameters,
+    shared_folder,
 )
 from tests.chip.programs import ProgramBuilder, small_program
 from tests.chip.random_programs import random_codes, random_program
@@ -81,8 +82,7 @@ endmodule
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Accelerator], Simulator]:
     """Builds a design once for all tests, also where several processes share them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
+    shared = shared_folder(tmp_path_factory)
 
     def build_design(accelerator: Accelerator) -> Simulator:
         return built(shared / f"rtl-{accelerator.name.replace(' ', '-')}", accelerator)
