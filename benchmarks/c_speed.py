@@ -81,7 +81,11 @@ def measure(results: Results, network: str, repetitions: int, gate_images: int) 
         runs[C] = compiled(source, program, images[:1], Path(folder))
         results.number(subject, "compilation", time.perf_counter() - start, "s", note=COMPILER)
         for name, options in PEERS.items():
-            score = peers.onnxruntime_static(model, calibration, **options)
+            if missing := peers.PEERS["ONNX Runtime MinMax"].missing:
+                results.skipped(Subject(WHAT, name, network, "onnxruntime"), missing)
+                continue
+            with peers.quiet():
+                score = peers.onnxruntime_static(model, calibration, **options)
             runs[name] = lambda score=score: score(images[:1])
         seconds = alternate(runs, repetitions)
     note = f"one image at a time, one thread, {COMPILER}"
@@ -90,7 +94,7 @@ def measure(results: Results, network: str, repetitions: int, gate_images: int) 
         milliseconds = [1e3 * duration for duration in times]
         who = Subject(WHAT, name, network, package)
         results.samples(who, "time per image", milliseconds, "ms", note=note)
-    for name in PEERS:
+    for name in [name for name in PEERS if name in runs]:
         usual = statistics.median(seconds[name])
         ratios = [duration / usual for duration in seconds[C]]
         results.samples(subject, f"time over {name}", ratios, "ratio", note=note)

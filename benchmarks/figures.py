@@ -190,6 +190,56 @@ def generality(rows: Sequence[Row]) -> Table:
     return table
 
 
+def random_programs(rows: Sequence[Row]) -> Table:
+    """Integers compared with the oracle's, of programs drawn at random."""
+    programs = rows[0]["note"].partition(",")[0]
+    table: Table = [(programs, "integers compared", "mismatches")]
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = [row for row in rows if row["implementation"] == name]
+        integers = f"{int(_value(own, 'integers', 0, unit=False)):,}"
+        table.append((name, integers, _value(own, "mismatches", 0, unit=False)))
+    return table
+
+
+def c_speed(rows: Sequence[Row]) -> Table:
+    """Time of an image in compiled C and in ONNX Runtime, and what C got wrong."""
+    timed = [row for row in rows if row["metric"] in ("time per image", "mismatches")]
+    table = grid(
+        [row for row in timed if row["metric"] == "time per image"],
+        "milliseconds an image, one thread",
+        lambda cell: _value(cell, "time per image", 2, unit=False),
+    )
+    wrong = (
+        _value([row for row in timed if row["network"] == network], "mismatches", 0, unit=False)
+        for network in table[0][1:]
+    )
+    return [*table, ("integers that differ from the oracle's", *wrong)]
+
+
+def rtl_simulation(rows: Sequence[Row]) -> Table:
+    """Whole inferences through the reference design."""
+    metrics = {
+        "integers compared": 0,
+        "mismatches": 0,
+        "RTL cycles": 0,
+        "formula's cycles": 0,
+        "build": 1,
+        "run and compare": 1,
+    }
+    heads = [f"{name}, s" if digits else name for name, digits in metrics.items()]
+    table: Table = [("one image", *heads)]
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        cells = (_value(own, name, digits, unit=False) for name, digits in metrics.items())
+        table.append(
+            (
+                network,
+                *(f"{float(cell):,.{d}f}" for cell, d in zip(cells, metrics.values(), strict=True)),
+            )
+        )
+    return table
+
+
 def prefill_lengths(rows: Sequence[Row], shape: str) -> Table:
     """Time of one layer by the length of the prompt; plans also beside the best dense kernel."""
     found = [each for each in read_points(rows) if each.shape == shape]
@@ -304,6 +354,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
     ("Every integer is the oracle's", "exactness", exactness),
+    ("Random programs, every engine", "random_programs", random_programs),
+    ("C beside ONNX Runtime", "c_speed", c_speed),
+    ("The reference design in simulation", "rtl_simulation", rtl_simulation),
     ("Time of the flow", "flow_time", flow_time),
     ("Speed of the engines", "engine_speed", engine_speed),
     ("Networks without a line of code about them", "generality", generality),

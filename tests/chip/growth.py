@@ -116,6 +116,10 @@ class Growth(ProgramBuilder):
         if source.integer(0, 4) == 0:
             low, high = 0, 62
         shift = source.rng.integers(low, high, factors, endpoint=True)
+        if source.integer(0, 3) == 0:  # few odd bits: many results are ties
+            power = source.integer(0, bits - 3)
+            multiplier = source.rng.choice([1, 3, 5, 7], factors) << power
+            shift = power + source.rng.integers(0, 6, factors, endpoint=True)
         if not self.target.per_channel_shift:
             shift = np.full(factors, shift.flat[0])
         zero_point = source.pick(0, 0, source.inside(format.interval))

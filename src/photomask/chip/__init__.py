@@ -9,8 +9,8 @@ export(program, "out/export", program.quantize_input(test_images), samples=1)
 
 from photomask.chip.calibration import calibrate
 from photomask.chip.conversion import convert
-from photomask.chip.engines import NumpyEngine, TorchEngine
-from photomask.chip.exporters import check_export, check_outputs, export
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.exporters import check_export, check_outputs, export, export_c
 from photomask.chip.preparation import PreparedModel, prepare
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
@@ -19,8 +19,10 @@ from photomask.chip.target import Target, load_target
 from photomask.chip.verification import Report, Thresholds, verify, write_html
 
 __all__ = [
+    "CEngine",
     "IntegerProgram",
     "NumpyEngine",
+    "OnnxEngine",
     "PreparedModel",
     "Quantizer",
     "Recipe",
@@ -35,6 +37,7 @@ __all__ = [
     "check_quantizer",
     "convert",
     "export",
+    "export_c",
     "load_recipe",
     "load_target",
     "prepare",

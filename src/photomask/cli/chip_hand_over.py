@@ -45,7 +45,7 @@ def export(
     Example: photomask chip export out/resnet20 --format c
     """
     from photomask.chip import IntegerProgram
-    from photomask.chip.exporters import export_c, golden_inputs
+    from photomask.chip.exporters import export_c, export_deeploy, golden_inputs
 
     program, path = IntegerProgram.load(folder), place or folder / PLACES[format]
     if format == "c":
@@ -56,9 +56,7 @@ def export(
         machine = load_accelerator(accelerator)
         export_rtl(program, path, golden_inputs(folder), accelerator=machine)
     elif format == "deeploy":
-        from photomask.chip.onnx_models import save_deeploy
-
-        save_deeploy(program, path, golden_inputs(folder))
+        export_deeploy(program, path, golden_inputs(folder))
     else:
         from photomask.chip import onnx_models
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.chip.programs import ProgramBuilder
 
 from photomask.chip.formats import IntFormat
@@ -80,6 +81,12 @@ def parameters(accelerator: Accelerator) -> DesignParameters:
         descriptor_depth=1 << 13,
         steps=64,
     )
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one test run have in common."""
+    base = factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
 
 
 def built(folder: Path, accelerator: Accelerator, sources: Sequence[Path] = ()) -> Simulator:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.chip.hardware.rtl_programs import NARROW, built, every_operator
+from tests.chip.hardware.rtl_programs import NARROW, built, every_operator, shared_folder
 
 from photomask.chip.hardware.rtl_export import export_rtl, write_sources
 from photomask.chip.hardware.simulation import simulate, sources_in
@@ -213,7 +213,8 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulator]:
     program, codes = every_operator()
     export_rtl(program, folder / "export", codes, accelerator=NARROW, samples=1)
     plant(folder / "rtl")
-    return folder / "export", built(folder / "built", NARROW, sources_in(folder / "rtl"))
+    build = shared_folder(tmp_path_factory) / "rtl-mutants"
+    return folder / "export", built(build, NARROW, sources_in(folder / "rtl"))
 
 
 def test_the_design_with_no_mutant_chosen_is_right(design):

@@ -1,5 +1,6 @@
 """The RTL is lint-clean, documented, and knows the same numbers as the Python beside it."""
 
+import csv
 import re
 import subprocess
 from importlib import resources
@@ -64,3 +65,19 @@ def test_the_page_names_the_ports_of_the_array():
     names = re.findall(r"(?:input|output)\s+logic\s+(?:\[[^]]*\])?\s*(\w+)", ports)
     assert len(names) == 8
     assert all(f"`{name}`" in page for name in names)
+
+
+def test_the_page_states_what_the_benchmark_found():
+    page = (ROOT / "docs" / "rtl.md").read_text(encoding="utf-8")
+    with (ROOT / "benchmarks" / "results" / "rtl_simulation.csv").open(encoding="utf-8") as file:
+        newest = {(row["network"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+    metrics = (
+        "integers compared",
+        "mismatches",
+        "RTL cycles",
+        "formula's cycles",
+        "tiles and passes",
+    )
+    for network in sorted({network for network, _ in newest}):
+        cells = " | ".join(f"{int(float(newest[network, metric])):,}" for metric in metrics)
+        assert f"| {cells} |" in page, network

@@ -1,7 +1,5 @@
 """What the RTL computes in Verilator is what the oracle computes, on every edge."""
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from tests.chip.hardware.rtl_programs import (
     every_operator,
     machine,
     parameters,
+    shared_folder,
 )
 from tests.chip.programs import ProgramBuilder, small_program
 from tests.chip.random_programs import random_codes, random_program
@@ -83,8 +82,7 @@ endmodule
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Accelerator], Simulator]:
     """Builds a design once for all tests, also where several processes share them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
+    shared = shared_folder(tmp_path_factory)
 
     def build_design(accelerator: Accelerator) -> Simulator:
         return built(shared / f"rtl-{accelerator.name.replace(' ', '-')}", accelerator)
@@ -310,5 +308,16 @@ def test_an_export_is_the_same_bytes_again_and_replaces_only_itself(tmp_path):
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(ExportError, match="not an earlier output"):
         export_rtl(program, tmp_path / "other", codes)
-    assert json.loads((first / "design.json").read_text())["kind"] == "photomask rtl export"
-    shutil.rmtree(first)
+
+
+def test_the_table_of_passes_names_every_tile(tmp_path):
+    program, codes = small_program(batch=1)
+    design = export_rtl(program, tmp_path / "rtl", codes, accelerator=NARROW)
+    lines = (tmp_path / "rtl" / "passes.txt").read_text().splitlines()[1:]
+    assert len(lines) == sum(step.passes for step in design.steps)
+    assert sum(int(line.split()[-1]) for line in lines) == sum(s.cycles for s in design.steps)
+    assert "output channels 0 to 3, input channels 0 to 3, input row -1, column -1" in lines[0]
+    # 36 features in 9 blocks of 4; the classifier's 5 outputs need two blocks of columns.
+    tiles = [line for line in lines if "linear" in line]
+    assert len(tiles) == 18
+    assert "output channels 4 to 7, input channels 32 to 35" in tiles[-1]

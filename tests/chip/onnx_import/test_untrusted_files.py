@@ -3,7 +3,6 @@
 import contextlib
 import os
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,45 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 from tests.chip.onnx_import.qdq_models import QdqModel
+from tests.chip.onnx_import.untrusted import (
+    MOST_SECONDS,
+    TARGET,
+    initializer,
+    refuse,
+    small_model,
+)
 
 from photomask.chip.onnx_import import import_qdq
 from photomask.chip.program import IntegerProgram
-from photomask.chip.target import PRESETS
-from photomask.errors import DocumentError, PhotomaskError
-
-TARGET = PRESETS["asic"]
-MOST_SECONDS = 1.0
-MOST_BYTES = 200 << 20
-
-
-def small_model() -> onnx.ModelProto:
-    make = QdqModel()
-    x = make.input((1, 4, 7, 8))
-    make.output(make.node("Conv", [x, make.weight((6, 4, 3, 3))]))
-    return make.build()
-
-
-def refuse(source: onnx.ModelProto | Path, error: type[PhotomaskError] = DocumentError) -> str:
-    """Imports what must be refused, within a second and 200 MB; returns the message."""
-    start = time.perf_counter()
-    with pytest.raises(error) as caught:
-        import_qdq(source, TARGET)
-    assert time.perf_counter() - start < MOST_SECONDS
-    tracemalloc.start()
-    try:
-        with pytest.raises(error):
-            import_qdq(source, TARGET)
-        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
-    finally:
-        tracemalloc.stop()
-    return str(caught.value)
-
-
-def initializer(model: onnx.ModelProto, node: str, position: int) -> onnx.TensorProto:
-    """Returns the constant that the first node of a kind reads at a position."""
-    named = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = [n for n in model.graph.node if n.op_type == node and n.input[position] in named]
-    return named[nodes[-1].input[position]]
+from photomask.errors import PhotomaskError
 
 
 def huge_claim(model: onnx.ModelProto) -> None:
@@ -267,71 +238,6 @@ def test_constants_that_double_again_and_again_are_refused():
         numbers = make.node("Concat", [numbers, numbers], axis=0)
     make.output(make.node("Reshape", [x, numbers]))
     assert "too many numbers" in refuse(make.build(), PhotomaskError)
-
-
-def external(tmp_path: Path, **entries: str) -> Path:
-    """Writes a model in a folder of its own whose weight lies outside the file."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    model = small_model()
-    tensor = initializer(model, "DequantizeLinear", 0)
-    weight = onnx.numpy_helper.to_array(tensor).tobytes()
-    (folder / "weights.bin").write_bytes(b"12345" + weight)
-    (tmp_path / "outside.bin").write_bytes(b"12345" + weight)
-    tensor.ClearField("int32_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def test_external_data_is_read_from_the_models_own_folder(tmp_path: Path):
-    path = external(tmp_path, location="weights.bin", offset="5", length="216")
-    program = import_qdq(path, TARGET)
-    plain = import_qdq(small_model(), TARGET)
-    assert program.content_hash() != ""
-    for name, tensor in plain.tensors.items():
-        np.testing.assert_array_equal(program.tensors[name], tensor)
-
-
-OUTSIDE = {
-    "above": {"location": "../outside.bin"},
-    "above, on the way": {"location": "model/../../outside.bin"},
-    "passwords": {"location": "../../../../../../../../etc/passwd"},
-    "absolute": {"location": "/etc/passwd"},
-    "of another system": {"location": "..\\outside.bin"},
-    "of a drive": {"location": "C:\\outside.bin"},
-    "nowhere": {"location": "missing.bin"},
-    "no name": {"location": ""},
-    "no location": {},
-    "a zero byte": {"location": "weights.bin\0"},
-    "the folder": {"location": "."},
-    "a link": {"location": "link.bin"},
-    "a linked folder": {"location": "linked/outside.bin"},
-    "behind the end": {"location": "weights.bin", "offset": "6"},
-    "far behind the end": {"location": "weights.bin", "offset": "9" * 17},
-    "a huge offset": {"location": "weights.bin", "offset": "9" * 5000},
-    "before the start": {"location": "weights.bin", "offset": "-5"},
-    "no number": {"location": "weights.bin", "offset": "five"},
-    "another length": {"location": "weights.bin", "length": "215"},
-    "a pipe": {"location": "pipe"},
-}
-
-
-@pytest.mark.parametrize("case", OUTSIDE)
-def test_external_data_outside_the_folder_is_never_read(case: str, tmp_path: Path):
-    path = external(tmp_path, **OUTSIDE[case])
-    (path.parent / "link.bin").symlink_to(tmp_path / "outside.bin")
-    (path.parent / "linked").symlink_to(tmp_path)
-    os.mkfifo(path.parent / "pipe")
-    assert "external data" in refuse(path)
-
-
-def test_external_data_needs_a_file_beside_it(tmp_path: Path):
-    path = external(tmp_path, location="weights.bin", offset="5")
-    assert "by its path" in refuse(onnx.load(path, load_external_data=False))
 
 
 def test_what_is_no_plain_file_is_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from photomask.chip.exporters.c_project import export_c
 from photomask.chip.exporters.check_report import CheckReport, EdgeResult, Mismatch
+from photomask.chip.exporters.deeploy_folder import export_deeploy
 from photomask.chip.exporters.export_check import check_export
 from photomask.chip.exporters.folder import export
 from photomask.chip.exporters.golden_inputs import golden_inputs
@@ -21,6 +22,7 @@ __all__ = [
     "check_outputs",
     "export",
     "export_c",
+    "export_deeploy",
     "golden_inputs",
     "pack",
     "unpack",

@@ -255,8 +255,9 @@ def tile_name(lowered: LoweredProgram, number: int) -> str:
     one = lowered.descriptors[number]
     step = lowered.program.steps[one.step]
     target = lowered.places[step.output]
-    block = (one.output_address - target.address) // target.positions * target.lanes
-    outputs = f"output channels {block + one.first_lane} to {block + one.last_lane}"
+    words = [one.output_address, one.output_address + (one.outputs - 1) * one.output_step]
+    first, last = ((word - target.address) // target.positions * target.lanes for word in words)
+    outputs = f"output channels {first + one.first_lane} to {last + one.last_lane}"
     if one.operation is not Operation.MATRIX:
         return outputs
     source = lowered.places[step.inputs[0]]

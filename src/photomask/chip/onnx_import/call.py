@@ -45,6 +45,8 @@ class Call:
 
     def name(self, position: int) -> str:
         """Returns the name of an input."""
+        if position >= len(self.node.input):
+            raise CannotImport(f"its input {position} is missing")
         return self.node.input[position]
 
     @property

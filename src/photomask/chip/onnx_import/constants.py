@@ -50,7 +50,10 @@ def join_constants(call: Call) -> Value:
     arrays = [value.array for value in call.values if isinstance(value, Integers)]
     if sum(array.size for array in arrays) > MOST_SHAPE_NUMBERS:
         raise CannotImport("it joins too many numbers")
-    return Integers(np.concatenate(arrays, axis=call.integer("axis", 0)), "INT64")
+    try:
+        return Integers(np.concatenate(arrays, axis=call.integer("axis", 0)), "INT64")
+    except ValueError as error:
+        raise CannotImport(f"its constants do not join: {error}") from error
 
 
 def value_of(array: np.ndarray, kind: str) -> Value:

@@ -13,7 +13,8 @@ import torch
 from photomask.chip.conversion.builder import Scale
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Clamp, Constant, Input, Operation, Pointwise
+from photomask.chip.graph.operations import Clamp, Constant, Operation
+from photomask.chip.onnx_import.shapes import output_shape
 from photomask.chip.onnx_import.values import CannotImport, Dequantized, Real, Value
 
 MOST_ELEMENTS = 1 << 28
@@ -82,7 +83,8 @@ class GraphBuilder:
         name = self._unique(tensor)
         held = {role: torch.from_numpy(array) for role, array in (constants or {}).items()}
         if shape is None:
-            shape = self._shape_of(operation, inputs, held)
+            shapes = [self.nodes[name].shape for name in inputs]
+            shape = output_shape(operation, shapes, held)
         check_shape(shape)
         roles = {role: f"{name}.{role}" for role in held}
         self.constants |= {roles[role]: held[role] for role in held}
@@ -91,22 +93,6 @@ class GraphBuilder:
         )
         self._owners[name] = self._owners[inputs[0]] if operation.keeps_scale else name
         return Real(name)
-
-    def _shape_of(
-        self, operation: Operation, inputs: Sequence[str], constants: dict[str, torch.Tensor]
-    ) -> tuple[int, ...]:
-        if isinstance(operation, Pointwise | Clamp | Rescale):
-            return self.nodes[inputs[0]].shape
-
-        def shaped(shape: Sequence[int]) -> torch.Tensor:
-            return torch.empty(tuple(shape), dtype=torch.float64, device="meta")
-
-        operands = [shaped(self.nodes[name].shape) for name in inputs]
-        held = {role: shaped(tensor.shape) for role, tensor in constants.items()}
-        try:
-            return tuple(operation.compute(operands, held).shape)
-        except (RuntimeError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise CannotImport(f"it cannot run on such shapes: {_first_line(error)}") from error
 
     def _unique(self, tensor: str) -> str:
         """Returns a name that any module, file system or language can hold."""
@@ -219,12 +205,3 @@ def check_shape(shape: Sequence[int]) -> None:
             f"its shape is {tuple(shape)}; axes of 1 to {MOST_EXTENT} elements are read, "
             f"{MOST_ELEMENTS} elements in all"
         )
-
-
-def inputs_of(graph: FloatGraph) -> tuple[str, ...]:
-    """Returns the names of the graph's inputs."""
-    return tuple(node.name for node in graph.nodes if isinstance(node.operation, Input))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -210,6 +210,8 @@ class _Walk:
                 results = self._importer(node)(call)
             except CannotImport as error:
                 self.problems.append(f"{describe(node)}: {error}")
+            except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+                self.problems.append(f"{describe(node)}: it contradicts itself: {error}")
         elif self._is_foreign(node):
             self.problems.append(f"{describe(node)}: it is outside the supported set")
         if not isinstance(results, list):

@@ -29,7 +29,8 @@ from photomask.chip.onnx_import.values import (
     Value,
 )
 
-MOST_UNEVEN_WINDOWS = 1 << 20
+MOST_UNEVEN_WINDOWS = 1 << 18
+"""Windows of one pooling that may hold different numbers of elements."""
 
 
 def convolution(call: Call) -> Value:

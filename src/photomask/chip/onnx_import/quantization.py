@@ -127,7 +127,8 @@ def _quantize_constant(call: Call, value: Floats, kind: str) -> Integers:
     spread = [-1 if a == axis else 1 for a in range(value.array.ndim)]
     if not np.all(np.isfinite(value.array)):
         raise CannotImport("its constant input is not finite")
-    ratio = value.array.astype(np.float32) / (scale if axis is None else scale.reshape(spread))
+    with np.errstate(over="ignore"):  # what overflows saturates
+        ratio = value.array.astype(np.float32) / (scale if axis is None else scale.reshape(spread))
     offset = zero_point if axis is None else zero_point.reshape(spread)
     codes = np.clip(np.rint(ratio).astype(np.float64) + offset, format.low, format.high)
     return Integers(codes.astype(np.int64), kind)

@@ -4,7 +4,7 @@ import numpy as np
 
 from photomask.chip.c_source.c_text import arithmetic_type, literal
 from photomask.chip.c_source.emitters.site import Rescale, Site, Store, plus
-from photomask.chip.c_source.loops import nest
+from photomask.chip.c_source.loops import Operand, nest
 from photomask.chip.c_source.tensors import Tensor
 from photomask.chip.formats import Interval
 from photomask.chip.operators import Requantize
@@ -33,7 +33,7 @@ def requantize(site: Site) -> list[str]:
     """A requantization that no step before it has taken."""
     x, y = site.inputs[0], site.store.y
     operands = site.store.operands()
-    operands["x"] = type(operands["y"])(y.in_order(x.strides))
+    operands["x"] = Operand(y.in_order(x.strides))
     sizes = y.in_order(y.shape)
     return nest(sizes, operands, lambda at: [site.store.line(f"x[{at['x']}]", x.ctype, at)])
 
@@ -119,8 +119,9 @@ def _arithmetic(
         product = centred.magnitude * m + (1 << s) + nudge
         largest = max(largest, product)
         results.append((product >> s) + 1 + abs(operator.zero_point))
-    wide = arithmetic_type(x, centred, operator.offset, largest, int(multiplier.max()))
-    return wide, arithmetic_type(*results) if wide == "int64_t" else wide
+    scaled = arithmetic_type(*results)
+    products = (x, centred, operator.offset, largest, int(multiplier.max()))
+    return arithmetic_type(*products, *results), scaled
 
 
 def _is_one(values: np.ndarray) -> bool:

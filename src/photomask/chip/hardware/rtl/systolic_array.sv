@@ -50,6 +50,8 @@ module systolic_array #(
   sum_t aligned[COLUMNS][COLUMNS];  // aligned[c][d]: the sum of column c, d + 1 cycles old
   logic [LATENCY-1:0] valid;
 
+  // Delays beyond what is read here are removed in synthesis. The remainders keep indices legal
+  // where the other choice is taken.
   always_comb begin
     for (int r = 0; r < ROWS; r++) begin
       entering[r][0] = r == 0 ? activations[0+:ACTIVATION_BITS+1] : skewed[r][(r+ROWS-1)%ROWS];

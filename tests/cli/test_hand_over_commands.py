@@ -1,0 +1,162 @@
+"""The commands that hand a program over: every engine, every format, simulation, import."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.chip.programs import small_program
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from photomask.chip import (
+    IntegerProgram,
+    NumpyEngine,
+    calibrate,
+    convert,
+    hardware,
+    load_recipe,
+    load_target,
+    prepare,
+)
+from photomask.chip.exporters import export, golden_inputs
+from photomask.chip.hardware import SimulationReport, simulate
+from photomask.chip.onnx_models import qdq_model, save_onnx
+from photomask.chip.target import PRESETS
+from photomask.cli import app
+from photomask.errors import DocumentError
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["chip", *map(str, arguments)])
+
+
+def last_line(result: Result) -> str:
+    return result.output.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program, codes = small_program()
+    folder = tmp_path_factory.mktemp("hand_over") / "export"
+    export(program, folder, codes)
+    return folder
+
+
+@pytest.fixture
+def exported(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "export"))
+
+
+def test_golden_inputs_are_read_back(exported: Path):
+    program, codes = small_program()
+    found = golden_inputs(exported)
+    assert list(found) == list(program.inputs)
+    np.testing.assert_array_equal(found[program.inputs[0]], codes)
+
+
+def test_a_truncated_golden_input_is_refused(exported: Path):
+    file = exported / "golden" / "1" / "x.hex"
+    file.write_text("\n".join(file.read_text().splitlines()[:-2]), encoding="ascii")
+    with pytest.raises(DocumentError, match=r"golden/1/x\.hex"):
+        golden_inputs(exported)
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy", "c", "onnx"])
+def test_every_engine_gives_the_same_integers(exported: Path, tmp_path: Path, engine: str):
+    program, codes = small_program()
+    np.save(tmp_path / "x.npy", codes)
+    done = call(
+        "run", exported, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy",
+        "--engine", engine,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    expected = NumpyEngine(program).run({program.inputs[0]: codes})[program.outputs[0]]
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
+
+
+def test_the_c_project_checks_itself(exported: Path):
+    done = call("export", exported, "--format", "c", "--weights", "binary")
+    assert done.exit_code == 0, done.output
+    made = subprocess.run(["make", "check"], cwd=exported / "c", capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip().endswith("0 mismatches")
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("onnx", "network.onnx"), ("qonnx", "network.qonnx.onnx")]
+)
+def test_onnx_files_pass_the_checker(exported: Path, format: str, name: str):
+    onnx = pytest.importorskip("onnx")
+    done = call("export", exported, "--format", format)
+    assert done.exit_code == 0, done.output
+    model = onnx.load(exported / name)
+    if format == "onnx":
+        onnx.checker.check_model(model)
+    assert {node.name for node in model.graph.node} >= {"layer1.conv"}
+
+
+def test_a_format_that_cannot_hold_the_program_writes_nothing(exported: Path):
+    done = call("export", exported, "--format", "deeploy")
+    assert done.exit_code == 2
+    assert "Deeploy" in done.output
+    assert not (exported / "deeploy").exists()
+
+
+def test_estimate_prints_a_table_and_writes_a_document(exported: Path, tmp_path: Path):
+    done = call("estimate", exported, "--accelerator", "edge", "--json", tmp_path / "e.json")
+    assert done.exit_code == 0, done.output
+    assert "layer1.conv" in done.output
+    assert json.loads((tmp_path / "e.json").read_text())["steps"]
+    assert call("estimate", exported, "--accelerator", "nothing").exit_code == 2
+
+
+def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+):
+    reports: list[SimulationReport] = []
+
+    def kept(folder: Path, **options: str) -> SimulationReport:
+        reports.append(simulate(folder, engine="verilator"))
+        return reports[-1]
+
+    monkeypatch.setattr(hardware, "simulate", kept)
+    done = call("simulate", exported)
+    assert done.exit_code == 0, done.output
+    found = json.loads(last_line(done))
+    assert found["mismatches"] == 0
+    assert found["rtl_cycles"] == found["model_cycles"] > 0
+    wrong = reports[0].model_copy(update={"mismatches": 1})
+    monkeypatch.setattr(hardware, "simulate", lambda folder, engine: wrong)
+    again = call("simulate", exported)
+    assert again.exit_code == 1
+    assert json.loads(last_line(again))["mismatches"] == 1
+
+
+def test_an_rtl_folder_of_another_program_is_refused(exported: Path, tmp_path: Path):
+    assert call("export", exported, "--format", "rtl").exit_code == 0
+    other, codes = small_program(PRESETS["onnxruntime"])
+    export(other, tmp_path / "other", codes)
+    shutil.copytree(exported / "rtl", tmp_path / "other" / "rtl")
+    done = call("simulate", tmp_path / "other")
+    assert done.exit_code == 2
+    assert "another program" in done.output
+
+
+@pytest.mark.parametrize("data", [None, "x.npy"])
+def test_a_model_of_another_tool_becomes_an_export(tmp_path: Path, data: str | None):
+    pytest.importorskip("onnx")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    images = torch.randn(8, 1, 8, 8)
+    prepared = prepare(model, load_recipe("w8a8"), images[:1])
+    calibrate(prepared, images)
+    save_onnx(qdq_model(convert(prepared, load_target("asic"))), tmp_path / "model.onnx")
+    np.save(tmp_path / "x.npy", images.numpy())
+    more = () if data is None else ("--data", tmp_path / data)
+    done = call("import", tmp_path / "model.onnx", "--output", tmp_path / "out", *more)
+    assert done.exit_code == 0, done.output
+    assert IntegerProgram.load(tmp_path / "out").edges["input"].shape == (1, 1, 8, 8)
+    assert len(golden_inputs(tmp_path / "out")["input"]) == 1
