@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from photomask.chip.graph.capture import (
+from photomask.chip.graph.builder import (
     Call,
     CannotLower,
     EdgeName,

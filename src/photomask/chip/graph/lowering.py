@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Node as TracedNode
 
 from photomask.chip.graph.attending import ATTENDING
-from photomask.chip.graph.capture import (
+from photomask.chip.graph.builder import (
     BatchBehind,
     Builder,
     Call,

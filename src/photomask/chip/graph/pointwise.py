@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photomask.chip.graph.capture import Call, CannotLower, EdgeName
+from photomask.chip.graph.builder import Call, CannotLower, EdgeName
 from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
 
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {

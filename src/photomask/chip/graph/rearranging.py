@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photomask.chip.graph.capture import (
+from photomask.chip.graph.builder import (
     BatchBehind,
     Call,
     CannotLower,
