@@ -13,16 +13,19 @@ from photomask.chip.operators import (
     Clamp,
     Concatenate,
     Convolution,
+    Embedding,
     Gather,
     Linear,
     Lookup,
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Pad,
     Permute,
     Reshape,
     Slice,
+    Softmax,
     Sum,
 )
 from photomask.chip.program import Edge
@@ -199,6 +202,58 @@ def lookup(grow: Growth) -> None:
     grow.append(Lookup(first=x.format.low), [x], {"table": table}, format)
 
 
+def embedding(grow: Growth) -> None:
+    source, x = grow.source, grow.pick_edge(1, 2, 3, widest=6)
+    if x.format.signed:
+        raise IllegalError("rows are not negative")
+    format = grow.activation_format()
+    table = source.codes(format.interval, (1 << x.format.bits, source.integer(1, 5)))
+    grow.append(Embedding(), [x], {"table": table}, format)
+
+
+def grows(grow: Growth, edge: str) -> bool:
+    """Whether an edge has rows for every sample."""
+    maker = next((step for step in grow.steps if step.output == edge), None)
+    return maker is None or any(grows(grow, name) for name in maker.inputs)
+
+
+def softmax(grow: Growth) -> None:
+    """Masked by a constant, by another edge, by both, or not."""
+    source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
+    table = np.sort(source.codes(Interval(0, 1 << 15), (source.integer(1, 60),)))[::-1]
+    operator = Softmax(fraction_bits=source.integer(1, 15), reciprocal_bits=40)
+    tensors = {"table": np.maximum(table, [1] + [0] * (len(table) - 1))}
+    if source.chance():
+        shape = tuple(source.pick(1, size) for size in x.shape[1:])
+        tensors["mask"] = source.rng.integers(0, 2, shape)
+    masks = [
+        edge
+        for edge in grow.edges.values()
+        if edge.shape == x.shape and grows(grow, edge.name) <= grows(grow, x.name)
+    ]
+    inputs = [x, source.pick(*masks)] if source.chance() else [x]
+    grow.finish(grow.append(operator, inputs, tensors))
+
+
+def normalize(grow: Growth) -> None:
+    source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
+    terms = x.shape[-1]
+    operator = Normalize(
+        terms=terms,
+        centred=source.chance(),
+        zero_point=source.pick(0, source.inside(x.interval)),
+        epsilon=source.pick(1, source.integer(1, 1 << 20)),
+        fraction_bits=source.integer(1, 14),
+    )
+    tensors = {
+        "gain": source.codes(source.interval(2, 8), (terms,)),
+        "bias": source.codes(source.interval(8, 16), (terms,)),
+    }
+    if source.chance():
+        tensors["channel_shift"] = source.rng.integers(0, 3, terms)
+    grow.finish(grow.append(operator, [x], tensors))
+
+
 def concatenate(grow: Growth) -> None:
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     axis = source.integer(1, len(x.shape) - 1)
@@ -264,16 +319,19 @@ GROWTHS: dict[str, Callable[[Growth], None]] = {
     "concatenate": concatenate,
     "constant": constant,
     "convolution": convolution,
+    "embedding": embedding,
     "gather": gather,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,
     "max_pool": max_pool,
     "multiply": multiply,
+    "normalize": normalize,
     "pad": pad,
     "permute": permute,
     "requantize": requantize,
     "reshape": reshape,
     "slice": slice_,
+    "softmax": softmax,
     "sum": sum_,
 }

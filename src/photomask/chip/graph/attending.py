@@ -87,7 +87,7 @@ def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
     return call.emit(Softmax(), [scores, edge], constants)
 
 
-@attends("__and_", "bitwise_and", "logical_and")  # the first is `__and__` without its last _
+@attends("__and__", "bitwise_and", "logical_and")
 def _and(call: Call) -> Value:
     """What two masks let be seen, one of them known now."""
     first, second = call["self"], call["other"]

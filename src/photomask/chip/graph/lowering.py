@@ -80,7 +80,8 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
     if not _reaches_input(list(arguments.values())):
         return _evaluate(target, arguments)
     call = Call(builder, traced, arguments)
-    name = target._schema.name.removeprefix("aten::").removesuffix("_")
+    name = target._schema.name.removeprefix("aten::")
+    name = name if name.endswith("__") else name.removesuffix("_")
     lowering = LOWERINGS.get(f"{name}.{target._overloadname}") or LOWERINGS.get(name)
     if lowering is not None:
         return lowering(call)

@@ -17,8 +17,10 @@ from photomask.chip.operators import (
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Requantize,
     Reshape,
+    Softmax,
     Sum,
 )
 from photomask.chip.program import IntegerProgram, Step
@@ -114,6 +116,8 @@ def _operations(program: IntegerProgram, step: Step) -> int:
         return outputs * len(step.inputs)
     if isinstance(operator, Sum):
         return outputs * operator.terms
+    if isinstance(operator, Softmax | Normalize):
+        return 3 * outputs  # one visit for the peak or the sum, one for the total, one to divide
     if isinstance(operator, MaxPool):
         return outputs * math.prod(operator.kernel)
     if isinstance(operator, AveragePool):
@@ -134,6 +138,8 @@ def _operation_pj(step: Step, accelerator: Accelerator) -> float:
         return energy.add_32_pj
     if isinstance(step.operator, Requantize):
         return energy.requantize_pj
-    if isinstance(step.operator, Lookup):
+    if isinstance(step.operator, Normalize):
+        return energy.requantize_pj
+    if isinstance(step.operator, Lookup | Softmax):
         return energy.lookup_pj
     return 0.0

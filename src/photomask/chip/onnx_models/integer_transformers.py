@@ -19,16 +19,15 @@ ROOT_STEPS = 6
 
 
 @cache
-def softmax(masked: bool) -> "onnx.FunctionProto":
-    """Returns `Softmax` or `MaskedSoftmax` of integers, with attributes last, reciprocal, shift.
-
-    The input `mask` is boolean.
-    """
+def softmax(masks: int) -> "onnx.FunctionProto":
+    """Returns the softmax of integers with 0, 1 or 2 masks, which hide where they are 0."""
     body = _Body()
-    x = "x"
-    if masked:
+    x, names = "x", [f"mask_{number}" for number in range(masks)]
+    if masks:
+        visible = [body.cast(f"visible_{name}", name, body.kinds.BOOL) for name in names]
+        mask = visible[0] if masks == 1 else body.add("visible", "And", visible)
         body.cast("lowest", body.number("low", "@low"), body.kinds.INT32)
-        x = body.add("visible", "Where", ["mask", "x", "lowest"])
+        x = body.add("seen", "Where", [mask, "x", "lowest"])
     body.add("last_axis", "Constant", [], value_ints=[-1])
     body.add("peak", "ReduceMax", [x, "last_axis"])
     body.add("below", "Sub", ["peak", "x"])
@@ -37,8 +36,8 @@ def softmax(masked: bool) -> "onnx.FunctionProto":
     body.cast("last_int32", body.number("last", "@last"), body.kinds.INT32)
     body.add("distance", "Clip", ["below", "zero_int32", "last_int32"])
     exponent = body.add("exponent", "Gather", ["table", "distance"], axis=0)
-    if masked:
-        exponent = body.add("taken", "Where", ["mask", "exponent", "zero"])
+    if masks:
+        exponent = body.add("taken", "Where", [mask, "exponent", "zero"])
     body.add("total", "ReduceSum", [exponent, "last_axis"])
     body.add("is_some", "Greater", ["total", "zero"])
     body.add("divisor", "Where", ["is_some", "total", body.number("one", 1)])
@@ -47,9 +46,9 @@ def softmax(masked: bool) -> "onnx.FunctionProto":
     body.add("raised", "Add", ["product", body.number("half", "@half")])
     body.add("y", "ShiftRight", ["raised", body.number("amount", "@shift")], DOMAIN)
     return body.function(
-        "MaskedSoftmax" if masked else "Softmax",
-        ["x", "table", *(["mask"] if masked else [])],
-        ["last", "whole", "half", "shift", *(["low"] if masked else [])],
+        ("Softmax", "MaskedSoftmax", "TwiceMaskedSoftmax")[masks],
+        ["x", "table", *names],
+        ["last", "whole", "half", "shift", *(["low"] if masks else [])],
         "round(e * (whole // sum(e)) / 2**shift) with e = table[min(max(x) - x, last)].",
     )
 
@@ -141,16 +140,13 @@ def emit_softmax(graph: IntegerGraph, step: Step) -> None:
         "half": 1 << (shift - 1),
         "shift": shift,
     }
-    masks = [graph.node("Cast", [x], step, "mask", to=kinds.BOOL) for x in step.inputs[1:]]
+    masks = list(step.inputs[1:])
     if "mask" in parameters:
-        masks.append(graph.tensor(step.tensors["mask"], parameters["mask"] != 0, kinds.BOOL))
-    if len(masks) == 2:
-        masks = [graph.node("And", masks, step, "visible")]
+        masks.append(graph.tensor(step.tensors["mask"], parameters["mask"] != 0, kinds.UINT8))
     if masks:
-        inputs += masks
         attributes["low"] = edge.low
     graph.function(shift_right())
-    graph.finish(step, kinds.INT64, softmax(bool(masks)), inputs, **attributes)
+    graph.finish(step, kinds.INT64, softmax(len(masks)), [*inputs, *masks], **attributes)
 
 
 def emit_normalize(graph: IntegerGraph, step: Step) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from photomask.chip.onnx_models.qdq_graph import SAME, QdqGraph
 from photomask.chip.onnx_models.qdq_pooling import average_pool, max_pool, sum_
+from photomask.chip.onnx_models.qdq_transformers import embedding, normalize, softmax
 from photomask.chip.onnx_models.qdq_weights import convolution, linear
 from photomask.chip.operators import (
     Add,
@@ -15,18 +16,21 @@ from photomask.chip.operators import (
     Concatenate,
     Constant,
     Convolution,
+    Embedding,
     Gather,
     Linear,
     Lookup,
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Operator,
     Pad,
     Permute,
     Requantize,
     Reshape,
     Slice,
+    Softmax,
     Sum,
 )
 from photomask.chip.program import Edge, Step
@@ -204,17 +208,20 @@ EMITTERS: dict[type[Operator], Callable[[QdqGraph, Step], None]] = {
     Concatenate: _concatenate,
     Constant: _constant,
     Convolution: convolution,
+    Embedding: embedding,
     Gather: _gather,
     Linear: linear,
     Lookup: _lookup,
     Matmul: _product,
     MaxPool: max_pool,
     Multiply: _product,
+    Normalize: normalize,
     Pad: _pad,
     Permute: _permute,
     Requantize: _requantize,
     Reshape: _reshape,
     Slice: _slice,
+    Softmax: softmax,
     Sum: sum_,
 }
 """By operator; one for every operator there is."""

@@ -40,7 +40,13 @@ def emit(graph: QonnxGraph, step: Step) -> None:
     Raises:
         ExportError: the operator has no form in QONNX.
     """
-    EMITTERS[type(step.operator)](graph, step)
+    emitter = EMITTERS.get(type(step.operator))
+    if emitter is None:
+        raise ExportError(
+            f"step {step.name!r} ({step.source}): {step.operator.kind} steps have no form in "
+            "QONNX; integer_model expresses every program"
+        )
+    emitter(graph, step)
 
 
 def _convolution(graph: QonnxGraph, step: Step) -> None:

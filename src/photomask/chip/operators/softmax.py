@@ -53,6 +53,10 @@ class Softmax(Operator):
         """Unchanged."""
         table, sample = parameters["table"], shapes[0][1:]
         require(len(shapes) <= 2, f"{len(shapes)} inputs; it takes the scores and a mask")
+        for shape in shapes[1:]:
+            require(
+                shape[0] in (1, shapes[0][0]), f"a mask of {shape[0]} samples for {shapes[0][0]}"
+            )
         masks = [shape[1:] for shape in shapes[1:]]
         masks += [parameters["mask"].shape] if "mask" in parameters else []
         for mask in masks:
