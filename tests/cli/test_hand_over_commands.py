@@ -81,7 +81,12 @@ def test_every_engine_gives_the_same_integers(exported: Path, tmp_path: Path, en
 def test_the_c_project_checks_itself(exported: Path):
     done = call("export", exported, "--format", "c", "--weights", "binary")
     assert done.exit_code == 0, done.output
-    made = subprocess.run(["make", "check"], cwd=exported / "c", capture_output=True, text=True)
+    made = subprocess.run(
+        ["make", "--no-print-directory", "check"],
+        cwd=exported / "c",
+        capture_output=True,
+        text=True,
+    )
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip().endswith("0 mismatches")
 

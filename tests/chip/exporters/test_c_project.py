@@ -34,7 +34,7 @@ def pristine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A compiled project of the small program with three samples."""
     folder = tmp_path_factory.mktemp("c") / "project"
     export_c(small_program()[0], folder, CODES, weights=request.param)
-    done = run(folder, "make", "check", "CFLAGS=-O1")
+    done = run(folder, "make", "--no-print-directory", "check", "CFLAGS=-O1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("3 samples, 15 integers compared, 0 mismatches\n")
     return folder
@@ -109,7 +109,7 @@ def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
     altered = re.sub(r"(step_classifier_weight\[180\] = \{\n    )-2,", r"\g<1>90,", text)
     assert altered != text
     path.write_text(altered)
-    done = run(tmp_path / "project", "make", "check", "CFLAGS=-O0")
+    done = run(tmp_path / "project", "make", "--no-print-directory", "check", "CFLAGS=-O0")
     assert done.returncode != 0
     assert "first mismatch: sample 0, output logits[0, 0]: expected" in done.stdout
 
@@ -129,7 +129,7 @@ def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
 def test_constants_that_are_not_the_programs_are_refused(tmp_path: Path, change, problem: str):
     folder = tmp_path / "project"
     export_c(small_program()[0], folder, CODES, weights="binary")
-    run(folder, "make", "CFLAGS=-O0")
+    run(folder, "make", "--no-print-directory", "CFLAGS=-O0")
     path = folder / "constants.bin"
     path.write_bytes(change(path.read_bytes()))
     done = check(folder)
@@ -145,7 +145,7 @@ def test_inputs_outside_the_edge_are_refused(tmp_path: Path):
     make.step("y", Clamp(low=0, high=9), [x], format=IntFormat(bits=4, signed=True))
     export_c(make.build("y"), tmp_path / "project", make.codes(2))
     (tmp_path / "project" / "inputs.bin").write_bytes(bytes([0, 1, 2, 3, 0, 8, 2, 3]))
-    done = run(tmp_path / "project", "make", "check", "CFLAGS=-O0")
+    done = run(tmp_path / "project", "make", "--no-print-directory", "check", "CFLAGS=-O0")
     assert "inputs.bin: sample 1: input x holds integers that the program does not" in done.stderr
 
 
@@ -153,7 +153,7 @@ def test_inputs_outside_the_edge_are_refused(tmp_path: Path):
 def test_all_operators_are_clean_under_the_sanitizers(tmp_path: Path):
     program, codes = program_of_cases(sorted(GENERATORS), range(100, 104))
     export_c(program, tmp_path / "cases", {name: x[:6] for name, x in codes.items()})
-    done = run(tmp_path / "cases", "make", "sanitize")
+    done = run(tmp_path / "cases", "make", "--no-print-directory", "sanitize")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(", 0 mismatches\n")
 
@@ -162,7 +162,7 @@ def test_all_operators_are_clean_under_the_sanitizers(tmp_path: Path):
 def test_random_programs_are_clean_under_the_sanitizers(tmp_path: Path):
     program = merged([random_program(seed) for seed in range(100, 108)])
     export_c(program, tmp_path / "programs", random_codes(program, 4), weights="binary")
-    done = run(tmp_path / "programs", "make", "sanitize")
+    done = run(tmp_path / "programs", "make", "--no-print-directory", "sanitize")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(", 0 mismatches\n")
 
