@@ -30,7 +30,7 @@ REQUANTIZE: dict[Rounding, str] = {
 _DEFINITION = "clamp(round(x * multiplier / 2**shift) + zero_point, low, high)"
 
 
-class _Body:
+class FunctionBody:
     """Collects the nodes of one function; a value is called what it holds."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def shift_right() -> "onnx.FunctionProto":
     `value + 2**63` unsigned; what is left of `2**63` after the shift is taken away again. Unsigned
     and signed 64-bit sums wrap, so the result is right although `2**63` itself fits no int64.
     """
-    body = _Body()
+    body = FunctionBody()
     unsigned = body.kinds.UINT64
     body.number("sign_bit", 1 << 63, unsigned)
     body.cast("bits", "value", unsigned)
@@ -100,7 +100,7 @@ def shift_right() -> "onnx.FunctionProto":
     )
 
 
-def _half(body: _Body) -> str:
+def _half(body: FunctionBody) -> str:
     """Adds `half = 2**shift / 2`, 0 for a shift of 0."""
     body.number("one", 1, body.kinds.UINT64)
     body.cast("amount", "shift", body.kinds.UINT64)
@@ -109,16 +109,16 @@ def _half(body: _Body) -> str:
     return body.cast("half", "half_bits", body.kinds.INT64)
 
 
-def _half_up(body: _Body) -> None:
+def _half_up(body: FunctionBody) -> None:
     body.add("raised", "Add", ["product", _half(body)])
     body.add("scaled", "ShiftRight", ["raised", "shift"], DOMAIN)
 
 
-def _truncate(body: _Body) -> None:
+def _truncate(body: FunctionBody) -> None:
     body.add("scaled", "ShiftRight", ["product", "shift"], DOMAIN)
 
 
-def _half_even(body: _Body) -> None:
+def _half_even(body: FunctionBody) -> None:
     """Adds `half - 1`, and 1 more to what would become odd; nothing for a shift of 0."""
     body.number("unit", 1)
     body.add("quotient", "ShiftRight", ["product", "shift"], DOMAIN)
@@ -132,7 +132,7 @@ def _half_even(body: _Body) -> None:
     body.add("scaled", "ShiftRight", ["raised", "shift"], DOMAIN)
 
 
-def _half_away(body: _Body) -> None:
+def _half_away(body: FunctionBody) -> None:
     body.add("is_negative", "Less", ["product", body.number("zero", 0)])
     body.add("minus_product", "Neg", ["product"])
     body.add("magnitude", "Where", ["is_negative", "minus_product", "product"])
@@ -144,7 +144,7 @@ def _half_away(body: _Body) -> None:
     body.add("scaled", "Where", ["is_negative", "minus_scaled", "scaled_magnitude"])
 
 
-def _double(body: _Body) -> None:
+def _double(body: FunctionBody) -> None:
     """Shifts above 31 add `2**30` away from zero first."""
     body.number("zero", 0)
     body.number("first_bits", 31)
@@ -159,7 +159,7 @@ def _double(body: _Body) -> None:
     body.add("scaled", "ShiftRight", ["raised", "shift"], DOMAIN)
 
 
-_ROUNDINGS: dict[Rounding, Callable[[_Body], None]] = {
+_ROUNDINGS: dict[Rounding, Callable[[FunctionBody], None]] = {
     Rounding.HALF_UP: _half_up,
     Rounding.HALF_EVEN: _half_even,
     Rounding.HALF_AWAY: _half_away,
@@ -169,7 +169,7 @@ _ROUNDINGS: dict[Rounding, Callable[[_Body], None]] = {
 """What turns `product` and `shift` into `scaled`."""
 
 
-def _saturate(body: _Body, value: str, *, wide: bool) -> str:
+def _saturate(body: FunctionBody, value: str, *, wide: bool) -> str:
     """Adds `clamp(value, low, high)`: in int32 where that holds the value, else by comparisons."""
     ends = [body.number("low", "@low"), body.number("high", "@high")]
     if wide:
@@ -189,7 +189,7 @@ def requantize(rounding: Rounding, wide: bool) -> "onnx.FunctionProto":
         rounding: how.
         wide: whether a rescaled value, before it is clamped, may need more than 32 bits.
     """
-    body = _Body()
+    body = FunctionBody()
     body.cast("accumulator", "x", body.kinds.INT64)
     body.add("product", "Mul", ["accumulator", "multiplier"])
     _ROUNDINGS[rounding](body)
@@ -206,7 +206,7 @@ def requantize(rounding: Rounding, wide: bool) -> "onnx.FunctionProto":
 @cache
 def clamp() -> "onnx.FunctionProto":
     """Returns `Clamp`: `x` between `low` and `high`, for int64."""
-    body = _Body()
+    body = FunctionBody()
     body.cast("y", _saturate(body, "x", wide=True), body.kinds.INT64)
     return body.function("Clamp", ["x"], ["low", "high"], "clamp(x, low, high) in int64.")
 
@@ -214,7 +214,7 @@ def clamp() -> "onnx.FunctionProto":
 @cache
 def larger() -> "onnx.FunctionProto":
     """Returns `Larger`: the maximum of two int64."""
-    body = _Body()
+    body = FunctionBody()
     body.add("is_less", "Less", ["a", "b"])
     body.add("y", "Where", ["is_less", "b", "a"])
     return body.function("Larger", ["a", "b"], [], "max(a, b) in int64.")
@@ -223,7 +223,7 @@ def larger() -> "onnx.FunctionProto":
 @cache
 def flip_sign() -> "onnx.FunctionProto":
     """Returns `FlipSign`: `x + 128` as uint8 of an int8."""
-    body = _Body()
+    body = FunctionBody()
     body.cast("bits", "x", body.kinds.UINT8)
     body.number("sign_bit", 128, body.kinds.UINT8)
     body.add("y", "BitwiseXor", ["bits", "sign_bit"])
@@ -233,7 +233,7 @@ def flip_sign() -> "onnx.FunctionProto":
 @cache
 def limb() -> "onnx.FunctionProto":
     """Returns `Limb`: some bits of `x + offset`, which must not be negative, as uint8."""
-    body = _Body()
+    body = FunctionBody()
     unsigned = body.kinds.UINT64
     body.cast("wide", "x", body.kinds.INT64)
     body.add("moved", "Add", ["wide", body.number("offset", "@offset")])
@@ -254,7 +254,7 @@ def limb() -> "onnx.FunctionProto":
 @cache
 def add_limb() -> "onnx.FunctionProto":
     """Returns `AddLimb`: `total + part * weight` in int64."""
-    body = _Body()
+    body = FunctionBody()
     body.cast("wide", "part", body.kinds.INT64)
     body.add("product", "Mul", ["wide", body.number("weight", "@weight")])
     body.add("y", "Add", ["total", "product"])
@@ -270,7 +270,7 @@ def window_sum() -> "onnx.FunctionProto":
     Differences of running sums, which wrap where they are too long, so that windows may have any
     place and length.
     """
-    body = _Body()
+    body = FunctionBody()
     body.number("zero", 0)
     body.number("along", "@axis")
     body.add("axis_list", "Unsqueeze", ["along", "zero"])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from photomask.chip.onnx_models.integer_functions import DOMAIN, _Body, shift_right
+from photomask.chip.onnx_models.integer_functions import DOMAIN, FunctionBody, shift_right
 from photomask.chip.onnx_models.integer_graph import IntegerGraph
 from photomask.chip.operators import Embedding, Normalize, Softmax
 from photomask.chip.operators.normalize import INVERSE_BITS, SQUARE_BITS
@@ -21,8 +21,8 @@ ROOT_STEPS = 6
 @cache
 def softmax(masks: int) -> "onnx.FunctionProto":
     """Returns the softmax of integers with 0, 1 or 2 masks, which hide where they are 0."""
-    body = _Body()
-    x, names = "x", [f"mask_{number}" for number in range(masks)]
+    body = FunctionBody()
+    x, mask, names = "x", "", [f"mask_{number}" for number in range(masks)]
     if masks:
         visible = [body.cast(f"visible_{name}", name, body.kinds.BOOL) for name in names]
         mask = visible[0] if masks == 1 else body.add("visible", "And", visible)
@@ -56,7 +56,7 @@ def softmax(masks: int) -> "onnx.FunctionProto":
 @cache
 def inverse_root() -> "onnx.FunctionProto":
     """Returns `InverseRoot`: `2**47 // isqrt(v')` and the power of four that makes `v'` of `v`."""
-    body = _Body()
+    body = FunctionBody()
     unsigned = body.kinds.UINT64
     thresholds = [1 << (2 * bits) for bits in range(1, 31)]
     body.add("powers_of_four", "Constant", [], value_ints=thresholds)
@@ -97,7 +97,7 @@ def inverse_root() -> "onnx.FunctionProto":
 @cache
 def normalize(centred: bool) -> "onnx.FunctionProto":
     """Returns `LayerNorm` or `RootMeanSquareNorm` of integers, without gain and bias."""
-    body = _Body()
+    body = FunctionBody()
     distance = "x"
     if centred:
         body.add("sum", "MatMul", ["x", "ones"])
@@ -160,7 +160,7 @@ def emit_normalize(graph: IntegerGraph, step: Step) -> None:
         factor = graph.tensor(f"{step.name}/channel_factors", factors, kind)
         x = graph.node("Mul", [x, factor], step, "channels")
     ones = graph.tensor(f"{step.name}/ones", np.ones((operator.terms, 1), np.int64), kind)
-    attributes = {
+    attributes: dict[str, int] = {
         "epsilon": operator.epsilon,
         "shift": INVERSE_BITS - operator.fraction_bits,
     }
@@ -168,7 +168,8 @@ def emit_normalize(graph: IntegerGraph, step: Step) -> None:
         attributes["terms"] = operator.terms
     graph.function(shift_right())
     graph.function(inverse_root())
-    normal = graph.call(normalize(operator.centred), [x, ones], step, "normal", **attributes)
+    function = normalize(operator.centred)
+    normal = graph.call(function, [x, ones], step, "normal", output="", **attributes)
     gain, bias = (graph.tensor(step.tensors[r], parameters[r], kind) for r in ("gain", "bias"))
     scaled = graph.node("Mul", [normal, gain], step, "scaled")
     graph.finish(step, kind, "Add", [scaled, bias])

@@ -73,7 +73,7 @@ class Normalize(Operator):
         """No element exceeds the root of the sum of all squares."""
         self._check_squares(inputs[0], parameters)
         gain, bias = parameters["gain"].astype(object), parameters["bias"].astype(object)
-        reach = abs(gain) << self.fraction_bits
+        reach = abs(gain) * (1 << self.fraction_bits)
         low, high = (np.minimum(bias, 0) - reach).min(), (np.maximum(bias, 0) + reach).max()
         return Interval(int(low), int(high))
 
