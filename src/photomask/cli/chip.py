@@ -123,6 +123,10 @@ def verify(
     json: Annotated[
         Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
     ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Show in the HTML what the program costs on it."),
+    ] = None,
 ) -> None:
     """Compare an export with the float model that it was made from.
 
@@ -134,6 +138,8 @@ def verify(
     from photomask.chip import IntegerProgram, Thresholds, write_html
     from photomask.chip import verify as verify_program
     from photomask.chip.exporters import check_export
+    from photomask.chip.hardware import estimate as estimate_program
+    from photomask.chip.hardware import load_accelerator
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
     from photomask.documents import read_text, write_file
@@ -163,7 +169,8 @@ def verify(
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:
-        write_html(report, html)
+        machine = load_accelerator(accelerator) if accelerator else None
+        write_html(report, html, hardware=estimate_program(program, machine) if machine else None)
     raise typer.Exit(0 if report.passed and files.passed else 1)
 
 

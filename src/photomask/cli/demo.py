@@ -53,6 +53,7 @@ def chip(
         write_html,
     )
     from photomask.chip.exporters import export
+    from photomask.chip.hardware import estimate, load_accelerator
     from photomask.cli.presentation import show_report
     from photomask.report import check_drawing
     from photomask.zoo import calibration_set, load, test_set
@@ -78,7 +79,8 @@ def chip(
     )
     golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])
     export(program, output_folder, golden, formats=["hex"], samples=GOLDEN_SAMPLES)
-    write_html(report, output_folder / "report.html")
+    hardware = estimate(program, load_accelerator("reference"))
+    write_html(report, output_folder / "report.html", hardware=hardware)
     show_report(report)
     seconds = time.perf_counter() - started
     summary = _summary(report) | {"output": str(output_folder), "seconds": round(seconds, 1)}
