@@ -1,12 +1,15 @@
 """`photomask chip`: from a float model to an integer program, and the proof."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from photomask.cli.chip_hand_over import estimate, export, import_model, simulate
 from photomask.cli.console import messages, show_progress
+
+if TYPE_CHECKING:
+    from photomask.chip import IntegerProgram, Report
 
 app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
@@ -135,11 +138,9 @@ def verify(
 
     Example: photomask chip verify out/resnet20 resnet20 --data fashion-mnist --html report.html
     """
-    from photomask.chip import IntegerProgram, Thresholds, write_html
+    from photomask.chip import IntegerProgram, Thresholds
     from photomask.chip import verify as verify_program
     from photomask.chip.exporters import check_export
-    from photomask.chip.hardware import estimate as estimate_program
-    from photomask.chip.hardware import load_accelerator
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
     from photomask.documents import read_text, write_file
@@ -169,9 +170,20 @@ def verify(
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:
-        machine = load_accelerator(accelerator) if accelerator else None
-        write_html(report, html, hardware=estimate_program(program, machine) if machine else None)
+        _write_page(html, report, program, accelerator)
     raise typer.Exit(0 if report.passed and files.passed else 1)
+
+
+def _write_page(
+    path: Path, report: "Report", program: "IntegerProgram", accelerator: str | None
+) -> None:
+    """Writes the report as a page, with what the program costs where an accelerator is named."""
+    from photomask.chip import write_html
+    from photomask.chip.hardware import estimate as estimate_program
+    from photomask.chip.hardware import load_accelerator
+
+    machine = load_accelerator(accelerator) if accelerator else None
+    write_html(report, path, hardware=estimate_program(program, machine) if machine else None)
 
 
 @app.command()
