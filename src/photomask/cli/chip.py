@@ -9,7 +9,7 @@ from photomask.cli.chip_hand_over import estimate, export, import_model, simulat
 from photomask.cli.console import messages, show_progress
 
 if TYPE_CHECKING:
-    from photomask.chip import IntegerProgram, Report
+    from photomask.chip import IntegerProgram, Report, Thresholds
 
 app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
@@ -138,21 +138,18 @@ def verify(
 
     Example: photomask chip verify out/resnet20 resnet20 --data fashion-mnist --html report.html
     """
-    from photomask.chip import IntegerProgram, Thresholds
+    from photomask.chip import IntegerProgram
     from photomask.chip import verify as verify_program
     from photomask.chip.exporters import check_export
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
-    from photomask.documents import read_text, write_file
+    from photomask.documents import write_file
     from photomask.report import check_drawing
     from photomask.zoo import load_model
 
     if html is not None:
         check_drawing()
 
-    limits = (
-        Thresholds.parse(read_text(thresholds), str(thresholds)) if thresholds else Thresholds()
-    )
     program, network = IntegerProgram.load(folder), load_model(model)
     images, classes = load_test_data(data, labels, samples)
     report = verify_program(
@@ -160,7 +157,7 @@ def verify(
         network,
         images,
         classes,
-        thresholds=limits,
+        thresholds=_thresholds_of(thresholds),
         oracle_samples=oracle_samples,
         progress=show_progress,
     )
@@ -172,6 +169,14 @@ def verify(
     if html is not None:
         _write_page(html, report, program, accelerator)
     raise typer.Exit(0 if report.passed and files.passed else 1)
+
+
+def _thresholds_of(path: Path | None) -> "Thresholds":
+    """Reads when a program passes; without a file, the usual."""
+    from photomask.chip import Thresholds
+    from photomask.documents import read_text
+
+    return Thresholds.parse(read_text(path), str(path)) if path else Thresholds()
 
 
 def _write_page(
