@@ -8,7 +8,7 @@ import numpy as np
 from photomask.chip.exporters.check_report import EdgeResult, Mismatch
 from photomask.chip.exporters.element_order import axis_names
 from photomask.chip.exporters.manifest import GoldenImage, ImageRecord, Manifest
-from photomask.chip.exporters.memory_image import Encoding, Image, decode
+from photomask.chip.exporters.memory_image import Encoding, Image, decode, entries_of
 from photomask.errors import DocumentError
 
 
@@ -33,6 +33,27 @@ def decode_file(
     return decode(
         data, record.shape, record.order, manifest.packing(record), encoding or record.encoding
     )
+
+
+def decode_whole(path: Path, manifest: Manifest, record: ImageRecord) -> np.ndarray:
+    """Reads a file of integers that must be complete.
+
+    Args:
+        path: where it is.
+        manifest: of the export that describes it.
+        record: its own.
+
+    Returns:
+        Its integers in memory order.
+
+    Raises:
+        DocumentError: the file cannot be read, is not what its extension says, or lacks entries.
+    """
+    image = decode_file(path, manifest, record)
+    expected = entries_of(record.encoding, manifest.packing(record), record.elements)
+    if image.entries != expected or image.unknown is not None:
+        raise DocumentError(f"{image.entries} entries of {expected}, or unknown digits")
+    return image.values
 
 
 @dataclass

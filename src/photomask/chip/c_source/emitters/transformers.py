@@ -8,7 +8,7 @@ from photomask.chip.c_source.c_text import indent, literal
 from photomask.chip.c_source.emitters.requantize import rounding_kernel
 from photomask.chip.c_source.emitters.site import Site, broadcast, read
 from photomask.chip.c_source.loops import Operand, nest, scoped, total
-from photomask.chip.operators import Embedding, Normalize, Softmax
+from photomask.chip.operators import Normalize, Softmax
 from photomask.chip.operators.normalize import INVERSE_BITS, SQUARE_BITS
 from photomask.chip.target import Rounding
 
@@ -103,8 +103,6 @@ def normalize(site: Site) -> list[str]:
 
 def embedding(site: Site) -> list[str]:
     """A copy of a row of the table for each element."""
-    operator: Embedding = site.operator
-    del operator
     values, (x,), y = site.parameters["table"], site.inputs, site.store.y
     table = site.constant("table", values, "table", y.ctype)
     width = values.shape[1]
