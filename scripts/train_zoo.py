@@ -4,14 +4,14 @@
     python scripts/train_zoo.py resnet20 --data out/idx --output src/photomask/zoo/weights
 
 All images stay on the device; every epoch shuffles and augments them there at once (random crop,
-flip, random erasing). SGD with Nesterov momentum follows a cosine after a linear warm-up, with
-label smoothing. What is written is the exponential moving average of the weights after the last
-step of the schedule, with batch-norm statistics measured afresh: the test set is looked at once,
-when training is over, and chooses no checkpoint.
+flip, random erasing). SGD with Nesterov momentum (the transformer: AdamW) follows a cosine after a
+linear warm-up, with label smoothing. What is written is the exponential moving average of the
+weights after the last step of the schedule, with batch-norm statistics measured afresh: the test
+set is looked at once, when training is over, and chooses no checkpoint.
 
 The networks are float, but meant to be quantized. So weight decay leaves out batch norms, biases
-and depthwise filters (decaying them kills channels), and ResNet-20 trains under weight noise as
-large as the rounding errors of 4-bit weights.
+and depthwise filters (decaying them kills channels), and ResNet-20 and the transformer train under
+weight noise as large as the rounding errors of 4-bit weights.
 
 A GPU trains in bfloat16 with `torch.compile`; a CPU in float32. `--budget-seconds` shortens the
 schedule, once the warm-up has been timed, so that training ends in time; the card then states the
@@ -33,11 +33,22 @@ from torch import Tensor, nn
 
 from photomask.zoo import fashion_mnist, models
 
-BUILDERS = {"resnet20": models.resnet20, "mobilenet_v1": models.mobilenet_v1}
+BUILDERS = {
+    "resnet20": models.resnet20,
+    "mobilenet_v1": models.mobilenet_v1,
+    "vision_transformer": models.vision_transformer,
+}
 TITLES = {
     "resnet20": "ResNet-20, width 16, 1x1-convolution shortcuts (option B), 1x28x28 input",
     "mobilenet_v1": "MobileNetV1, width multiplier 0.5, ReLU, strides for 1x28x28 input",
+    "vision_transformer": "ViT, patches of 4, width 128, 7 blocks, 4 heads, 1x28x28 input",
 }
+
+
+_TRIAL = """ (One earlier trial had been scored on
+them before weight decay, weight noise and MobileNetV1's strides were settled.)"""
+TRIALS = {"resnet20": _TRIAL, "mobilenet_v1": _TRIAL}
+"""What the cards of networks that were scored more than once say."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,9 @@ class Schedule:
         batch: images a step; the remainder of an epoch is left out.
         learning_rate: at the end of the warm-up.
         warmup_epochs: of linear growth from zero.
-        momentum: Nesterov momentum.
-        weight_decay: on dense convolutions and the classifier.
+        optimizer: "sgd", with Nesterov momentum, or "adamw".
+        momentum: Nesterov momentum of SGD.
+        weight_decay: on dense convolutions and linear layers.
         noise_bits: width of the per-channel weights whose rounding errors the training noise
             resembles; 0 for no noise (pseudo-quantization noise, arXiv:2104.09987).
         label_smoothing: probability spread over all classes.
@@ -64,6 +76,7 @@ class Schedule:
     batch: int = 256
     learning_rate: float = 0.2
     warmup_epochs: int = 5
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     noise_bits: int = 0
@@ -122,7 +135,18 @@ def _inside(positions: Tensor, length: Tensor) -> Tensor:
     return (positions >= start) & (positions < start + length)
 
 
-SCHEDULES = {"resnet20": Schedule(noise_bits=4), "mobilenet_v1": Schedule(epochs=200)}
+SCHEDULES = {
+    "resnet20": Schedule(noise_bits=4),
+    "mobilenet_v1": Schedule(epochs=200),
+    "vision_transformer": Schedule(
+        optimizer="adamw",
+        learning_rate=1e-3,
+        warmup_epochs=10,
+        weight_decay=0.05,
+        noise_bits=4,
+        erasing_probability=0.25,
+    ),
+}
 
 
 def add_noise(weight: Tensor, bits: int) -> Tensor:
@@ -140,10 +164,31 @@ def add_noise(weight: Tensor, bits: int) -> Tensor:
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Separates the weights that decay from those that do not."""
     decayed, free = [], []
-    for parameter in model.parameters():
-        dense = parameter.ndim > 1 and parameter.shape[1] > 1
+    for name, parameter in model.named_parameters():
+        dense = _is_matrix(name, parameter) and parameter.shape[1] > 1
         (decayed if dense else free).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """Tells the weights of convolutions and linear layers from biases, norms and positions."""
+    return name.endswith("weight") and parameter.ndim > 1
+
+
+def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    groups = _parameter_groups(model, schedule.weight_decay)
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+    return torch.optim.SGD(
+        groups,
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        nesterov=True,
+        fused=True,
+    )
 
 
 def _floating(model: nn.Module) -> list[Tensor]:
@@ -162,13 +207,7 @@ class Trainer:
         self.currents = _floating(self.model)
         self.averages = _floating(self.average)
         self.step = 0
-        self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.model, schedule.weight_decay),
-            lr=schedule.learning_rate,
-            momentum=schedule.momentum,
-            nesterov=True,
-            fused=True,
-        )
+        self.optimizer = _optimizer(self.model, schedule)
         self.loss = self._loss
         if device.type == "cuda":
             self.loss = torch.compile(self._loss, mode="reduce-overhead")
@@ -177,7 +216,9 @@ class Trainer:
         weights = dict(self.model.named_parameters())
         if self.schedule.noise_bits:
             weights = {
-                name: add_noise(weight, self.schedule.noise_bits) if weight.ndim > 1 else weight
+                name: add_noise(weight, self.schedule.noise_bits)
+                if _is_matrix(name, weight)
+                else weight
                 for name, weight in weights.items()
             }
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
@@ -284,10 +325,9 @@ def model_card(name: str, schedule: Schedule, accuracy: float, file: Path, secon
 Trained on the 60,000 training images of Fashion-MNIST, normalised as
 `(pixel / 255 - {fashion_mnist.MEAN:.4f}) / {fashion_mnist.STANDARD_DEVIATION:.4f}`, with random
 crops, flips and erasing. The weights are the exponential moving average after the last step of a
-fixed schedule: the test images chose no checkpoint. (One earlier trial of each network had been
-scored on them before weight decay, weight noise and MobileNetV1's strides were settled.)
+fixed schedule: the test images chose no checkpoint.{TRIALS.get(name, "")}
 
-Weight decay covers the dense convolutions and the classifier. With `noise_bits`, training adds
+Weight decay covers the dense convolutions and the linear layers. With `noise_bits`, training adds
 noise as large as the rounding errors of weights of that many bits, so that the network bears their
 quantization.
 

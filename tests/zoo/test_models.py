@@ -11,6 +11,7 @@ from photomask.zoo import models
         (models.resnet20, (1, 28, 28), 10, 272_186),
         (models.mobilenet_v1, (1, 28, 28), 10, 823_434),
         (models.mobilenet_v2, (3, 64, 64), 1000, 3_504_872),
+        (models.vision_transformer, (1, 28, 28), 10, 937_610),
     ],
 )
 def test_logits_and_parameters_count(build, shape, classes, parameters):

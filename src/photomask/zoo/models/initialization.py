@@ -4,7 +4,9 @@ from torch import nn
 
 
 def initialize(model: nn.Module) -> None:
-    """Draws fresh weights in place: He-normal convolutions, unit batch norms, small classifiers.
+    """Draws fresh weights in place: He-normal convolutions, unit norms, small linear layers.
+
+    Linear layers are classifiers; those inside a transformer are drawn by its own file.
 
     Args:
         model: the network to initialize; draws from torch's global generator.
@@ -16,7 +18,7 @@ def initialize(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
