@@ -296,3 +296,17 @@ def test_a_prepared_model_prints_its_quantizers_as_a_table():
         ["0", "convolution", "int8", "uint8"],
         ["3", "linear", "int8", "uint16"],
     ]
+
+
+def test_training_changes_what_is_observed_and_leaves_the_float_graph_alone():
+    x = inputs_of((3, 8, 8))
+    prepared = prepare(randomize(Mixed()), load_recipe(MINMAX), [v[:1] for v in x])
+    before = {name: value.clone() for name, value in prepared.graph.constants.items()}
+    with torch.no_grad():
+        for parameter in prepared.weights.parameters():
+            parameter.mul_(2)
+    calibrate(prepared, [x])
+    assert all(torch.equal(prepared.graph.constants[name], before[name]) for name in before)
+    node = next(node for node in prepared.graph.nodes if "weight" in node.constants)
+    observed = prepared.weight_quantizer(node.name).observer.high
+    assert torch.equal(observed, 2 * before[node.constants["weight"]].flatten(1).amax(1))

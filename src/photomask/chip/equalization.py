@@ -197,7 +197,7 @@ def _ranges(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, T
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         for inputs in batches_of(prepared.graph, data):
-            for node, value in prepared.graph.run(inputs):
+            for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name in names:
                     largest = value.abs().flatten(0, -2).amax(dim=0)
                     found[node.name] = torch.maximum(found.get(node.name, largest), largest)

@@ -22,9 +22,9 @@ class PreparedModel(nn.Module):
     program will compute, up to the rounding of its rescaling multipliers.
 
     Attributes:
-        graph: the simplified float graph.
+        graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
-        weights: every constant tensor of the graph, as parameters.
+        weights: a copy of every constant tensor of the graph, as parameters.
     """
 
     def __init__(self, graph: FloatGraph, recipe: Recipe):
@@ -32,7 +32,7 @@ class PreparedModel(nn.Module):
         self.graph = graph
         self.recipe = recipe
         self.weights = nn.ParameterDict(
-            {_key(name): nn.Parameter(tensor) for name, tensor in graph.constants.items()}
+            {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
         )
         resolved = recipe.resolve(sites(graph))
         self.weight_quantizers = nn.ModuleDict(
@@ -71,8 +71,8 @@ class PreparedModel(nn.Module):
         return quantizer
 
     def observe(self, inputs: Sequence[Tensor]) -> None:
-        """Computes in float and shows every edge to its quantizer."""
-        for node, value in self.graph.run(inputs):
+        """Computes in float, with the weights of now, and shows every edge to its quantizer."""
+        for node, value in self.graph.run(inputs, self.constants_of):
             if node.operation.decides_scale or _makes_values(node):
                 try:
                     self.activation_quantizer(node.name).observe(value)

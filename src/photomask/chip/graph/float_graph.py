@@ -1,7 +1,7 @@
 """The float graph: a captured model as a list of nodes, in the order of computation."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -59,14 +59,24 @@ class FloatGraph:
         """Returns a node's constant tensors by role."""
         return {role: self.constants[name] for role, name in node.constants.items()}
 
-    def run(self, inputs: Sequence[Tensor]) -> Iterator[tuple[Node, Tensor]]:
-        """Computes in float; yields every node with its output."""
+    def run(
+        self,
+        inputs: Sequence[Tensor],
+        constants_of: Callable[[Node], Mapping[str, Tensor]] | None = None,
+    ) -> Iterator[tuple[Node, Tensor]]:
+        """Computes in float; yields every node with its output.
+
+        Args:
+            inputs: one tensor for each input, batch first.
+            constants_of: gives a node's constant tensors by role; the graph's own if None.
+        """
+        constants_of = constants_of or self.constants_of
         values = dict(zip(self.inputs, inputs, strict=True))
         remaining = {name: len(readers) for name, readers in self.users().items()}
         for node in self.nodes:
             if not isinstance(node.operation, Input):
                 operands = [values[name] for name in node.inputs]
-                values[node.name] = compute(node, operands, self.constants_of(node))
+                values[node.name] = compute(node, operands, constants_of(node))
             yield node, values[node.name]
             for name in node.inputs:
                 remaining[name] -= 1
