@@ -25,7 +25,7 @@ TIMM_MODELS = (
 
 def images_for(network: str, count: int, *, seed: int = 0) -> Tensor:
     """Returns images for a network of the zoo; seed 0 is for calibration, others are for tests."""
-    if zoo.entry(network).data == "ImageNet-1k":
+    if zoo.entry(network).data in ("ImageNet-1k", "photographs"):
         return zoo.photograph_crops(count, seed=seed)
     if seed:
         return zoo.test_set()[0][:count]

