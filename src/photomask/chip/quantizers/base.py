@@ -9,7 +9,7 @@ from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.observers import Grid, MinMax, Observer
 from photomask.chip.observers.grid import round_up_to_power_of_two
 from photomask.chip.quantizers.granularity import Granularity, PerGroup, PerTensor
-from photomask.chip.quantizers.straight_through import pass_gradient, round_half_even
+from photomask.chip.quantizers.straight_through import pass_gradient, pass_gradient_inside
 from photomask.errors import DataError, QuantizerError, RecipeError
 
 _SMALLEST_CHANNEL = 2.0**-16
@@ -45,6 +45,11 @@ class Quantizer(nn.Module):
             exactly.
         group_multiplier: per group only, `[O, G]` int64, at least 1.
         soft_training: True if the value in training mode may differ from the codes' value.
+        weights_only: True if rescaling cannot compute the codes, because it returns every code of
+            the format: only weights, whose codes are stored, may have such a quantizer.
+        waived_laws: laws of `check_quantizer` that a quantizer for weights alone does not keep.
+        batched: True if axis 0 of what it gets is the batch; a recipe says so to those of
+            activations.
 
     Raises:
         RecipeError: a combination that no integer arithmetic can carry out.
@@ -53,6 +58,8 @@ class Quantizer(nn.Module):
     """
 
     soft_training = False
+    weights_only = False
+    waived_laws: frozenset[str] = frozenset()
     scale: Tensor
     zero_point: Tensor
     channel_scale: Tensor | None
@@ -93,16 +100,24 @@ class Quantizer(nn.Module):
         self.observer = observer if observer is not None else MinMax()
         self.power_of_two = power_of_two
         self.narrow = narrow
+        self.batched = False
         self._format: IntFormat | None = None
         grouped = isinstance(self.granularity, PerGroup)
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
+        self.register_scale()
         self.register_buffer("channel_scale", torch.ones(()) if grouped else None)
         self.register_buffer(
             "group_multiplier", torch.ones((), dtype=torch.int64) if grouped else None
         )
         # The format travels in state_dict as numbers, [bits, signed]: no pickled extra state.
         self.register_buffer("format_state", torch.zeros(2, dtype=torch.int64))
+
+    def register_scale(self) -> None:
+        """Registers the buffers `scale` and `zero_point`.
+
+        A subclass that learns them registers parameters here, and has properties of these names.
+        """
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
 
     @property
     def is_fitted(self) -> bool:
@@ -149,7 +164,7 @@ class Quantizer(nn.Module):
         """
         grid = self._grid(self._decide_format())
         low, high = self.observer.range(grid)
-        scale = _floor_small_channels(grid.scale(low, high), low, high)
+        scale = floor_small_channels(grid.scale(low, high), low, high)
         if isinstance(self.granularity, PerGroup):
             self._fit_groups(grid.format, scale.reshape(*self._channels, -1), self.granularity)
             return
@@ -165,13 +180,13 @@ class Quantizer(nn.Module):
             scale: positive, of the granularity's shape.
             zero_point: int64 codes, same shape.
         """
+        self._format = format
+        self.format_state = torch.tensor([format.bits, format.signed], device=scale.device)
         if isinstance(self.scale, nn.Parameter):
             self.scale.data = scale.detach().float()
         else:
             self.scale = scale.detach().float()
         self.zero_point = zero_point.detach().to(torch.int64)
-        self.format_state = torch.tensor([format.bits, format.signed], device=scale.device)
-        self._format = format
 
     def quantize(self, x: Tensor) -> Tensor:
         """Returns integer codes as a float tensor: `clamp(round(x / scale) + zero_point)`.
@@ -186,11 +201,14 @@ class Quantizer(nn.Module):
             QuantizerError: before `fit`.
         """
         codes = self.codes
-        ratio = _at_least_float32(x) / self.scale_for(x)
-        shifted = round_half_even(ratio)
-        if not self.symmetric:
-            shifted = shifted + self.zero_point_for(x)
-        return shifted.clamp(codes.low, codes.high)
+        ratio = at_least_float32(x) / self.scale_for(x)
+        rounded, low, high = ratio.detach().round(), codes.low, codes.high
+        if self.symmetric:
+            return pass_gradient_inside(ratio, rounded.clamp(low, high), low, high)
+        zero = self.zero_point_for(x)
+        return pass_gradient_inside(
+            ratio, (rounded + zero).clamp(low, high), low - zero, high - zero
+        )
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Returns the values that codes stand for: `(codes - zero_point) * scale`."""
@@ -201,7 +219,7 @@ class Quantizer(nn.Module):
 
         The gradient to `x` is that of the identity inside the representable range and 0 outside.
         Learnable parameters that `quantize` and `dequantize` use get their own gradient; with
-        `scale` a parameter it is that of LSQ (Esser et al. 2020, arXiv:1902.08153).
+        `scale` a parameter it is that of LSQ (Esser et al. 2020, equation 3, arXiv:1902.08153).
         """
         value = self.dequantize(self.quantize(x.detach()))
         if not torch.is_grad_enabled():
@@ -264,9 +282,9 @@ class Quantizer(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Takes over shapes too: before `fit` the buffers have none worth keeping."""
-        for name in ("scale", "zero_point", "channel_scale", "group_multiplier"):
-            saved, own = state_dict.get(prefix + name), getattr(self, name)
+        """Takes over shapes too: before `fit` the tensors have none worth keeping."""
+        for name, own in (*self._parameters.items(), *self._buffers.items()):
+            saved = state_dict.get(prefix + name)
             if saved is None or own is None or saved.shape == own.shape:
                 continue
             if isinstance(own, nn.Parameter):
@@ -278,7 +296,7 @@ class Quantizer(nn.Module):
         self._format = IntFormat(bits=bits, signed=bool(signed)) if bits else None
 
 
-def _floor_small_channels(scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def floor_small_channels(scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Raises the scales of (nearly) empty channels to 2**-16 of the largest scale.
 
     A bias is added in units of `weight scale * input scale`. A dead channel, whose weights are all
@@ -299,5 +317,6 @@ def _shorten(values: Tensor, significant_bits: int) -> Tensor:
     return torch.ldexp((mantissa * unit).ceil() / unit, exponent)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Returns half-precision values as float32, others as they are."""
     return x if x.dtype == torch.float64 else x.float()

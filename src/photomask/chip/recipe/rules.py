@@ -136,6 +136,7 @@ class Recipe:
                 weight=copy.deepcopy(weight) if site.has_weight else None,
                 activation=copy.deepcopy(activation),
             )
+            resolved[site.name].activation.batched = True
         return resolved
 
     def __str__(self) -> str:
@@ -180,6 +181,11 @@ def _check_templates(owner: str, weight: Quantizer | None, activation: Quantizer
         raise RecipeError(
             f"{owner}: activations must be quantized per tensor, found "
             f"{activation.granularity}: the scales of a sum's terms cannot be factored out of it"
+        )
+    if activation is not None and activation.weights_only:
+        raise RecipeError(
+            f"{owner}: {type(activation).__name__} is for weights alone: activations are computed "
+            "by rescaling, which returns every code of the format"
         )
     if weight is not None and weight.granularity not in (PerTensor(), PerChannel()):
         if isinstance(weight.granularity, PerGroup):
