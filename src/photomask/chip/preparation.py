@@ -85,17 +85,25 @@ class PreparedModel(nn.Module):
         values: dict[str, Tensor] = dict(zip(self.graph.inputs, inputs, strict=True))
         for node in self.graph.nodes:
             if not isinstance(node.operation, Input):
-                constants = self.constants_of(node)
-                if _key(node.name) in self.weight_quantizers:
-                    quantizer = self.weight_quantizer(node.name)
-                    constants["weight"] = quantizer(constants["weight"])
                 operands = [values[name] for name in node.inputs]
-                values[node.name] = compute(node, operands, constants)
-            if node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad)):
-                values[node.name] = self.activation_quantizer(node.name)(values[node.name])
+                values[node.name] = compute(node, operands, self.quantized_constants_of(node))
+            values[node.name] = self.settle(node, values[node.name])
             if node.name in self.graph.outputs:
                 found[node.name] = values[node.name]
         return tuple(found[name] for name in self.graph.outputs)
+
+    def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
+        """Returns a node's constant tensors by role; of the weight, what its codes stand for."""
+        constants = self.constants_of(node)
+        if _key(node.name) in self.weight_quantizers:
+            constants["weight"] = self.weight_quantizer(node.name)(constants["weight"])
+        return constants
+
+    def settle(self, node: Node, value: Tensor) -> Tensor:
+        """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
+        if node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad)):
+            return self.activation_quantizer(node.name)(value)
+        return value
 
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
