@@ -316,3 +316,31 @@ def test_progress_sees_every_batch(
         "multiplier widths": 7,
         "float and integer outputs": 1,
     }
+
+
+class Words(nn.Module):
+    """Vectors of words, mixed, with one hidden by a mask: two inputs of integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer = nn.Embedding(7, 8), nn.Linear(8, 8)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        x = self.words(tokens)
+        seen = mask[:, None, :].to(torch.bool)
+        return nn.functional.scaled_dot_product_attention(x, self.layer(x), x, seen)
+
+
+def test_integer_inputs_go_to_model_and_program_as_they_are():
+    model, tokens = Words().eval(), torch.randint(0, 7, (5, 4))
+    mask = torch.ones_like(tokens)
+    mask[1:, 3] = 0
+    prepared = prepare(model, load_recipe("w8a8"), [tokens[:1], mask[:1]])
+    calibrate(prepared, [[tokens, mask]])
+    program = convert(prepared, load_target("asic"))
+    found = verify(program, model, [tokens, mask], multiplier_widths=(16,))
+    assert found.engine.mismatches == 0
+    assert found.outputs[0].sqnr_db > 25
+    assert found.layers[0].sqnr_db == 200  # tokens are their own codes
+    with pytest.raises(DataError, match="'tokens' holds 0 to 7, the program takes 0 to 6"):
+        verify(program, model, [torch.arange(8).reshape(2, 4), mask[:2]])

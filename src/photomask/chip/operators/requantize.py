@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pydantic import model_validator
 
-from photomask.chip.arithmetic import FLOAT32_EXACT, FLOAT64_EXACT, carrier, round_shift
+from photomask.chip.arithmetic import FLOAT32_EXACT, FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import (
     Int64,
@@ -67,19 +67,13 @@ class Requantize(Operator):
         )
         largest = x.magnitude * int(multiplier.max()) + (1 << int(shift.max()) >> 1) + (1 << 30)
         require(
-            max(largest, x.magnitude) + abs(self.zero_point) < 1 << 63,
+            max(largest, x.magnitude, inputs[0].magnitude) + abs(self.zero_point) < 1 << 63,
             "product and rounding exceed 63 bits",
         )
-        pairs = np.stack([multiplier.ravel(), shift.ravel()], axis=1)
-        ends = [
-            self._clamp(round_shift(end * int(m), int(s), self.rounding) + self.zero_point)
-            for m, s in np.unique(pairs, axis=0)
-            for end in (x.low, x.high)
-        ]
-        return Interval(min(ends), max(ends))
-
-    def _clamp(self, value: int) -> int:
-        return max(self.low, min(self.high, value))
+        ends = np.array([[inputs[0].low], [inputs[0].high]], np.int64)
+        flat = {role: parameters[role].reshape(1, -1) for role in ("multiplier", "shift")}
+        values = self.run_numpy([ends], flat)
+        return Interval(int(values.min()), int(values.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
         """int64 shifts; the product fits because the target bounds both factors."""

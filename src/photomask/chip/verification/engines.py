@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from photomask.chip.engines import NumpyEngine, TorchEngine
@@ -75,6 +74,6 @@ def _describe(
 def quantized(program: IntegerProgram, inputs: list[Tensor]) -> dict[str, Tensor]:
     """Returns the program's integer inputs for real ones, by name."""
     return {
-        name: program.quantize_input(x.to(torch.float32), name)
+        name: program.quantize_input(x, name)
         for name, x in zip(program.inputs, inputs, strict=True)
     }

@@ -35,16 +35,16 @@ class _Tally:
 
     def add(self, program: IntegerProgram, name: str, found: Tensor, expected: Tensor) -> None:
         """Counts a batch of one activation."""
-        different = found != expected
-        changed = int(different.count_nonzero())
+        wide = torch.int64 if found.dtype in (torch.int32, torch.int64) else torch.int32
+        difference = found.to(wide).sub_(expected)
+        changed = int(difference.count_nonzero())
         self.activations += found.numel()
         self.activations_changed += changed
         if name in program.outputs:
             self.outputs += found.numel()
             self.outputs_changed += changed
         elif changed:
-            difference = found[different].to(torch.int64) - expected[different].to(torch.int64)
-            self.largest = max(self.largest, int(difference.abs().max()))
+            self.largest = max(self.largest, *(abs(int(end)) for end in difference.aminmax()))
 
 
 @dataclass

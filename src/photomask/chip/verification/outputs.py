@@ -31,7 +31,7 @@ class Reference:
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Returns the model's output tensors, in order, on the CPU."""
         with torch.no_grad():
-            outputs = self.model(*(x.to(self.device, torch.float32) for x in inputs))
+            outputs = self.model(*(x.to(self.device) for x in inputs))
         leaves = tree_leaves(outputs)
         return [leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import photomask
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture, simplify
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import Edge, IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
@@ -60,7 +60,8 @@ def verify(
     Args:
         program: as converted, or loaded from a file.
         model: the original float model; not changed.
-        inputs: float, samples at axis 0; one tensor per input of the model.
+        inputs: float, samples at axis 0; one tensor per input of the model. Integers where an input
+            takes numbers of rows, such as tokens.
         labels: the right classes, int64 [samples], of the first output; or one entry per output.
         thresholds: when the program passes.
         graph: the model's simplified float graph where there is one (`prepared.graph`); else the
@@ -211,25 +212,41 @@ def _totals(program: IntegerProgram, layers: Sequence[LayerReport]) -> TotalsRep
 
 
 def _checked_inputs(program: IntegerProgram, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Returns the inputs as float32, one tensor per input; `quantize_input` checks their values."""
+    """Returns floats as float32 and integers as int64, one tensor per input."""
     tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if len(tensors) != len(program.inputs):
         raise DataError(f"the program takes {list(program.inputs)}, got {len(tensors)} tensor(s)")
-    for name, x in zip(program.inputs, tensors, strict=True):
-        expected = program.edges[name].shape[1:]
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise DataError(f"input {name!r} must be a float tensor, got {found}")
-        if tuple(x.shape[1:]) != expected or x.ndim != len(expected) + 1 or not len(x):
-            raise DataError(
-                f"input {name!r} has shape {list(x.shape)}, the program takes "
-                f"[samples, {', '.join(map(str, expected))}]"
-            )
+    checked = [
+        _checked_input(program.edges[name], x)
+        for name, x in zip(program.inputs, tensors, strict=True)
+    ]
+    if len({len(x) for x in checked}) > 1:
+        raise DataError(f"the inputs hold {[len(x) for x in checked]} samples")
+    return checked
+
+
+def _checked_input(edge: Edge, x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise DataError(f"input {edge.name!r} must be a tensor, got {type(x).__name__}")
+    expected = edge.shape[1:]
+    if tuple(x.shape[1:]) != expected or x.ndim != len(expected) + 1 or not len(x):
+        raise DataError(
+            f"input {edge.name!r} has shape {list(x.shape)}, the program takes "
+            f"[samples, {', '.join(map(str, expected))}]"
+        )
+    if x.is_floating_point():
         if not bool(torch.isfinite(x).all()):
-            raise DataError(f"input {name!r} holds NaN or infinity")
-    if len({len(x) for x in tensors}) > 1:
-        raise DataError(f"the inputs hold {[len(x) for x in tensors]} samples")
-    return [x.to(torch.float32) for x in tensors]
+            raise DataError(f"input {edge.name!r} holds NaN or infinity")
+        return x.to(torch.float32)
+    if (edge.scale, edge.zero_point) != ((1.0,), 0):
+        raise DataError(f"input {edge.name!r} must be a float tensor, got {x.dtype}")
+    low, high = int(x.min()), int(x.max())
+    if low < edge.low or high > edge.high:
+        raise DataError(
+            f"input {edge.name!r} holds {low} to {high}, the program takes {edge.low} to "
+            f"{edge.high}"
+        )
+    return x.to(torch.int64)
 
 
 def _checked_labels(
