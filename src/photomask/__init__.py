@@ -18,6 +18,7 @@ from photomask.errors import (
     QuantizerError,
     RecipeError,
     TargetError,
+    TrainingError,
     UnsupportedOperatorError,
     UsageError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "QuantizerError",
     "RecipeError",
     "TargetError",
+    "TrainingError",
     "UnsupportedOperatorError",
     "UsageError",
     "__version__",

@@ -11,6 +11,7 @@ what to do::
     │   └── UnsupportedOperatorError   operators outside the set, all of them at once
     ├── RecipeError                a rule that matches nothing, an impossible request
     ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
+    ├── TrainingError              a loss that is not finite, or a checkpoint of another run
     ├── TargetError                the target cannot hold what the program needs
     ├── LayoutError                which token belongs to which image cannot be told
     ├── PlanError                  a plan of another model, or a request no plan can meet
@@ -64,6 +65,10 @@ class RecipeError(PhotomaskError):
 
 class QuantizerError(PhotomaskError):
     """A quantizer breaks its contract or was never calibrated."""
+
+
+class TrainingError(PhotomaskError):
+    """A loss or gradient is not finite, or weights or a checkpoint are of another run."""
 
 
 class TargetError(PhotomaskError):

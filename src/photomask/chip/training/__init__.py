@@ -1,0 +1,31 @@
+"""Quantization-aware training: weights and scales of a prepared model learn to be integers."""
+
+from photomask.chip.training.averaging import WeightAverage
+from photomask.chip.training.callbacks import Callback
+from photomask.chip.training.checkpoint import load_weights, save_weights
+from photomask.chip.training.data import BatchData, TensorData
+from photomask.chip.training.loop import check_quantizers, train
+from photomask.chip.training.losses import distillation_loss
+from photomask.chip.training.optimization import parameter_groups
+from photomask.chip.training.report import EpochRecord, TrainingReport
+from photomask.chip.training.settings import TrainingSettings, WidthStage
+from photomask.chip.training.widths import refit, set_least_bits
+
+__all__ = [
+    "BatchData",
+    "Callback",
+    "EpochRecord",
+    "TensorData",
+    "TrainingReport",
+    "TrainingSettings",
+    "WeightAverage",
+    "WidthStage",
+    "check_quantizers",
+    "distillation_loss",
+    "load_weights",
+    "parameter_groups",
+    "refit",
+    "save_weights",
+    "set_least_bits",
+    "train",
+]

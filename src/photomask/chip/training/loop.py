@@ -1,0 +1,340 @@
+"""The training loop: a prepared model, data and a schedule."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.calibration import fit_biases
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import check_quantizer
+from photomask.chip.training.averaging import WeightAverage
+from photomask.chip.training.callbacks import Callback
+from photomask.chip.training.checkpoint import (
+    CheckpointDocument,
+    frozen_parameters,
+    is_weights,
+    load_checkpoint,
+    save_checkpoint,
+)
+from photomask.chip.training.data import (
+    BatchData,
+    TensorData,
+    as_training_data,
+    seed_of,
+)
+from photomask.chip.training.health import Health
+from photomask.chip.training.losses import Loss, cross_entropy, mixed_loss
+from photomask.chip.training.optimization import (
+    ScaleFloor,
+    make_optimizer,
+    quantizer_parameters,
+)
+from photomask.chip.training.processes import Processes, find_processes, seeded
+from photomask.chip.training.report import EpochRecord, TrainingReport
+from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.teacher import float_model
+from photomask.chip.training.widths import least_bits, refit, set_least_bits, used_quantizers
+from photomask.errors import DataError, QuantizerError, TrainingError, UsageError
+
+Progress = Callable[[Sequence[int], str], Iterable[int]]
+"""Shows how far an epoch has come: steps and a label → the steps."""
+
+
+def train(
+    prepared: PreparedModel,
+    data: Any,
+    settings: TrainingSettings,
+    *,
+    loss: Loss | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    teacher: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    compiled: bool = False,
+    device: torch.device | str | None = None,
+    accelerator: Any | None = None,
+    progress: Progress | None = None,
+) -> TrainingReport:
+    """Trains a prepared model's weights, biases and whatever its quantizers learn.
+
+    The same call trains on a CPU, on a GPU, and in all processes that `accelerate launch` started.
+
+    Args:
+        prepared: calibrated; changed in place, and back on its device and in evaluation mode at the
+            end. `convert` then makes the program as after calibration alone.
+        data: `(inputs, labels)`, which stay on the device; or batches of that, with a length, such
+            as a `DataLoader`.
+        settings: the schedule.
+        loss: of outputs and labels; cross-entropy of the first output if None.
+        augment: changes a batch of inputs on its device, where `data` are tensors.
+        teacher: whose first output is distilled, on its own; the float model that was prepared if
+            None.
+        callbacks: called at the ends of epochs and steps.
+        checkpoint: a folder that holds model, optimizer and average after every epoch.
+        resume: go on from `checkpoint`, to the same result as without the interruption.
+        compiled: run the model through `torch.compile`.
+        device: where to train; a GPU if there is one.
+        accelerator: the user's own `accelerate.Accelerator`.
+        progress: shows the steps of an epoch.
+
+    Returns:
+        Losses and times of the epochs.
+
+    Raises:
+        QuantizerError: not calibrated, or a quantizer breaks its contract; names the law.
+        DataError: no data, or labels without a use or a use without labels.
+        TrainingError: a loss or gradient is not finite, with the step and where it began; or
+            `checkpoint` is of another run, with what differs.
+        UsageError: `checkpoint` holds a training already, and `resume` is False.
+        MissingDependencyError: several processes were launched without accelerate.
+    """
+    run = _Run(
+        prepared,
+        as_training_data(data, augment),
+        settings,
+        mixed_loss(
+            loss or cross_entropy(settings.label_smoothing),
+            settings.distillation,
+            settings.temperature,
+        ),
+        teacher,
+        callbacks,
+        find_processes(accelerator, device),
+        compiled,
+    )
+    before = next(prepared.parameters()).device
+    try:
+        run.start(checkpoint, resume)
+        for epoch in range(len(run.records), settings.epochs):
+            run.epoch(epoch, progress)
+            run.save(checkpoint)
+        run.finish()
+    finally:
+        prepared.to(before).eval()
+    return run.report()
+
+
+class _Run:
+    """One training: the model and all that changes beside it."""
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        data: TensorData | BatchData,
+        settings: TrainingSettings,
+        loss: Callable[..., Tensor],
+        teacher: nn.Module | None,
+        callbacks: Sequence[Callback],
+        processes: Processes,
+        compiled: bool,
+    ):
+        self.prepared = prepared
+        self.data = data
+        self.settings = settings
+        self.loss = loss
+        self.callbacks = callbacks
+        self.processes = processes
+        self.records: list[EpochRecord] = []
+        self.steps = data.steps_per_epoch(settings.batch_size)
+        self.teacher = None
+        if settings.distillation > 0:
+            self.teacher = float_model(prepared, teacher, processes.device)
+        check_quantizers(prepared)
+        prepared.to(processes.device)
+        processes.broadcast(prepared)
+        self.forward: Callable[..., tuple[Tensor, ...]] = prepared
+        if compiled:
+            self.forward = torch.compile(prepared)  # pyright: ignore[reportAssignmentType]
+        self.optimizer = make_optimizer(prepared, settings)
+        self.average = WeightAverage(prepared, settings.average_decay)
+        self.floor = ScaleFloor(prepared)
+        self.health = Health(prepared, processes.device)
+
+    def start(self, checkpoint: Path | None, resume: bool) -> None:
+        """Takes up what a checkpoint holds, where that was asked for."""
+        if not resume:
+            if checkpoint is not None and is_weights(checkpoint):
+                raise UsageError(
+                    f"{checkpoint} holds a training already: resume it, or choose another folder"
+                )
+            return
+        if checkpoint is None or not is_weights(checkpoint):
+            raise UsageError(f"no checkpoint to resume from: {checkpoint}")
+        found = load_checkpoint(
+            checkpoint, self.prepared, self._document(), self.optimizer, self.average.tensors
+        )
+        self.records = list(found.epochs)
+        self.average.steps = found.averaged_steps
+        self.floor = ScaleFloor(self.prepared)
+        for callback, state in zip(self.callbacks, found.callbacks, strict=True):
+            callback.restore(state)
+
+    def epoch(self, epoch: int, progress: Progress | None) -> None:
+        """Trains one epoch; what follows from its number is decided before its first step."""
+        started = time.perf_counter()
+        device = self.processes.device
+        with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
+            self._change_widths(epoch)
+            if self.settings.is_last_share(epoch, self.settings.frozen_scale_share):
+                for parameter in quantizer_parameters(self.prepared):
+                    parameter.requires_grad_(False)
+            for callback in self.callbacks:
+                callback.on_epoch_start(self.prepared, epoch)
+            self.prepared.train()
+            good = {name: value.clone() for name, value in self.prepared.state_dict().items()}
+            rate = self.settings.learning_rate * self._factor(epoch * self.steps)
+            try:
+                loss = self._steps(epoch, progress)
+            except TrainingError:
+                self.prepared.load_state_dict(good)
+                raise
+        self.records.append(
+            EpochRecord(
+                epoch=epoch,
+                loss=loss,
+                learning_rate=rate,
+                least_bits=least_bits(self.prepared),
+                seconds=time.perf_counter() - started,
+            )
+        )
+        for callback in self.callbacks:
+            callback.on_epoch_end(self.prepared, epoch, loss)
+
+    def _steps(self, epoch: int, progress: Progress | None) -> float:
+        """Runs the steps of an epoch; returns their mean loss."""
+        total = torch.zeros((), device=self.processes.device)
+        numbers: Sequence[int] = range(epoch * self.steps, (epoch + 1) * self.steps)
+        label = f"epoch {epoch + 1} of {self.settings.epochs}"
+        shown = progress(numbers, label) if progress is not None else numbers
+        batches = self.data.batches(self.settings, self.processes, epoch)
+        for step, (inputs, labels) in zip(shown, batches, strict=False):
+            total += self._step(step, inputs, labels)
+        self._demand_health(None)
+        self.processes.average([total])
+        return float(total) / self.steps
+
+    def _step(self, step: int, inputs: list[Tensor], labels: Tensor | None) -> Tensor:
+        """Runs one step; returns its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self._factor(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        kind = self.processes.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.bfloat16):
+            taught = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher(*inputs)
+            outputs = self.forward(*inputs)
+        if labels is None and self.settings.distillation < 1:
+            raise DataError("there are no labels; without them, set distillation to 1")
+        loss = self.loss(outputs, labels, taught)
+        loss.backward()
+        self.processes.average([p.grad for p in self.prepared.parameters() if p.grad is not None])
+        self.health.record(step, loss)
+        if self.health.is_due:
+            self._demand_health(inputs)
+        self.optimizer.step()
+        self.floor.apply()
+        if self.settings.average_decay:
+            self.average.update()
+        for callback in self.callbacks:
+            callback.on_step_end(self.prepared, step)
+        return loss.detach()
+
+    def _demand_health(self, inputs: list[Tensor] | None) -> None:
+        """Stops where a step was not finite."""
+        problem = self.health.problem()
+        if problem is None:
+            return
+        if inputs is not None and "loss" in problem and self.processes.device.type == "cpu":
+            problem += f"; {self.health.first_bad_edge(inputs)}"
+        raise TrainingError(
+            f"training diverged: {problem}. The model is what it was when the epoch began, and so "
+            "is the checkpoint; a lower learning rate, or more bits first, may help"
+        )
+
+    def _change_widths(self, epoch: int) -> None:
+        """Gives quantizers the widths of an epoch, and fits them where that changes any."""
+        if not self.settings.widths:
+            return
+        if not set_least_bits(self.prepared, self.settings.least_bits(epoch)):
+            return
+        refit(
+            self.prepared, self.data.first(self.settings.calibration_samples, self.processes.device)
+        )
+        self.processes.broadcast(self.prepared)
+        self.optimizer.state.clear()
+        self.average.restart()
+        self.floor = ScaleFloor(self.prepared)
+
+    def _factor(self, step: int) -> float:
+        return self.settings.learning_rate_factor(step, self.steps)
+
+    def _document(self) -> CheckpointDocument:
+        return CheckpointDocument(
+            settings=self.settings,
+            data=self.data.description,
+            processes=self.processes.count,
+            epochs=tuple(self.records),
+            averaged_steps=self.average.steps,
+            frozen=frozen_parameters(self.prepared),
+            callbacks=tuple(callback.state() for callback in self.callbacks),
+        )
+
+    def save(self, checkpoint: Path | None) -> None:
+        """Writes where the training stands."""
+        if checkpoint is not None and self.processes.index == 0:
+            average = self.average.tensors if self.settings.average_decay else {}
+            save_checkpoint(checkpoint, self.prepared, self._document(), self.optimizer, average)
+        self.processes.wait()
+
+    def finish(self) -> None:
+        """Leaves a model that can be converted: the average's weights, biases that fit."""
+        if self.settings.average_decay:
+            self.average.copy_to_model()
+        self.prepared.eval()
+        with torch.no_grad():
+            fit_biases(self.prepared)
+        check_quantizers(self.prepared)
+
+    def report(self) -> TrainingReport:
+        """Returns what was done."""
+        return TrainingReport(
+            recipe=str(self.prepared.recipe),
+            data=self.data.description,
+            device=str(self.processes.device),
+            processes=self.processes.count,
+            parameters=sum(parameter.numel() for parameter in self.prepared.parameters()),
+            settings=self.settings,
+            epochs=tuple(self.records),
+        )
+
+
+def check_quantizers(prepared: PreparedModel) -> None:
+    """Proves on examples that every kind of quantizer in a model keeps the contract.
+
+    Quantizers of one class and one configuration are tested once.
+
+    Raises:
+        QuantizerError: not calibrated, or a law is broken; names quantizer and law.
+    """
+    seen: set[str] = set()
+    for place, quantizer in used_quantizers(prepared).items():
+        if not quantizer.is_fitted:
+            raise QuantizerError(
+                f"the quantizer of the {place} was never calibrated: calibrate(prepared, data) "
+                "comes first"
+            )
+        kind = f"{type(quantizer)} {quantizer.extra_repr()}"
+        if kind in seen and bool((quantizer.scale > 0).all()):
+            continue
+        seen.add(kind)
+        try:
+            check_quantizer(quantizer)
+        except QuantizerError as error:
+            raise QuantizerError(f"quantizer of the {place}: {error}") from error

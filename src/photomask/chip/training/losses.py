@@ -1,0 +1,61 @@
+"""Losses: labels, the float model's outputs, or a mixture of both."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[tuple[Tensor, ...], Tensor], Tensor]
+"""Outputs of the model and labels → one number, a mean over the samples."""
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Returns the mean Kullback-Leibler divergence of the student from the teacher.
+
+        temperature**2 * mean over samples of sum_c p[c] * log(p[c] / q[c])
+
+    with `p` and `q` the softmax of teacher and student logits, divided by the temperature. The
+    square keeps the size of the gradients.
+
+    Args:
+        logits: of the student, [batch, ..., classes].
+        teacher_logits: same shape; receives no gradient.
+        temperature: above 1 for softer targets.
+
+    Source: Hinton, Vinyals, Dean 2015, section 2, arXiv:1503.02531.
+    """
+    student = F.log_softmax(logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+    divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
+    return divergence * temperature**2 / (logits.numel() / logits.shape[-1])
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """Returns the usual loss of classifiers: of the first output, labels are classes (int64)."""
+
+    def loss(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        logits = outputs[0].float()
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def mixed_loss(loss: Loss, distillation: float, temperature: float) -> Callable[..., Tensor]:
+    """Returns `(1 - distillation) * loss + distillation * distillation_loss`.
+
+    The result takes the model's outputs, the labels and the teacher's outputs; what has no share is
+    not read.
+    """
+
+    def mixture(
+        outputs: tuple[Tensor, ...], labels: Tensor | None, teacher: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        total = torch.zeros((), device=outputs[0].device)
+        if labels is not None and distillation < 1:
+            total = total + (1 - distillation) * loss(outputs, labels)
+        if teacher is not None:
+            total = total + distillation * distillation_loss(outputs[0], teacher[0], temperature)
+        return total
+
+    return mixture

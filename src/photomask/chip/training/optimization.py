@@ -1,0 +1,91 @@
+"""Optimizers: which parameters decay, and which have a learning rate of their own."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import Quantizer
+from photomask.chip.training.settings import TrainingSettings
+
+SMALLEST_SCALE = 2.0**-10
+"""A learned scale stays above this part of what it was fitted to: steps never turn it negative."""
+
+
+def quantizer_parameters(prepared: PreparedModel) -> list[nn.Parameter]:
+    """Returns what the quantizers of a prepared model learn."""
+    return [
+        *prepared.weight_quantizers.parameters(),
+        *prepared.activation_quantizers.parameters(),
+    ]
+
+
+def parameter_groups(
+    prepared: PreparedModel,
+    *,
+    learning_rate: float,
+    quantizer_learning_rate: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """Sorts parameters into groups for any optimizer of `torch.optim`.
+
+    Args:
+        prepared: a prepared model.
+        learning_rate: of weights and biases.
+        quantizer_learning_rate: of what quantizers learn, such as scales.
+        weight_decay: of dense weights. Depthwise filters have none (it kills channels), nor have
+            biases, norms and quantizers.
+
+    Returns:
+        The groups `weights`, `biases` and `quantizers`, those that are not empty; each has its
+        `name`, and its learning rate as `initial_lr` for schedules.
+    """
+    learned = quantizer_parameters(prepared)
+    own = {id(parameter) for parameter in learned}
+    others = [parameter for parameter in prepared.parameters() if id(parameter) not in own]
+    groups = {
+        "weights": ([p for p in others if _is_dense(p)], learning_rate, weight_decay),
+        "biases": ([p for p in others if not _is_dense(p)], learning_rate, 0.0),
+        "quantizers": (learned, quantizer_learning_rate, 0.0),
+    }
+    return [
+        {"name": name, "params": params, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for name, (params, rate, decay) in groups.items()
+        if params
+    ]
+
+
+def _is_dense(parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and parameter.shape[1] > 1
+
+
+def make_optimizer(prepared: PreparedModel, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Returns the optimizer that settings ask for, of a model that is where it will be trained."""
+    groups = parameter_groups(
+        prepared,
+        learning_rate=settings.learning_rate,
+        quantizer_learning_rate=settings.quantizer_learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    momentum = settings.momentum
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
+
+
+class ScaleFloor:
+    """Keeps learned scales positive."""
+
+    def __init__(self, prepared: PreparedModel):
+        quantizers = [module for module in prepared.modules() if isinstance(module, Quantizer)]
+        self._scales: list[Tensor] = [
+            q.scale for q in quantizers if isinstance(q.scale, nn.Parameter)
+        ]
+        self._floors = [scale.detach() * SMALLEST_SCALE for scale in self._scales]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Raises what a step made too small."""
+        for scale, floor in zip(self._scales, self._floors, strict=True):
+            scale.clamp_(min=floor)

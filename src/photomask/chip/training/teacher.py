@@ -1,0 +1,32 @@
+"""The teacher of distillation: a float model whose outputs are the goal."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.preparation import PreparedModel
+
+
+def float_model(
+    prepared: PreparedModel, teacher: nn.Module | None, device: torch.device
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Returns a float model on a device, as a function that gives a tuple of outputs.
+
+    Args:
+        prepared: its float graph, as it was captured, teaches where there is no other teacher.
+        teacher: any model of the same inputs whose first output is of the same shape.
+        device: where it computes.
+    """
+    if teacher is None:
+        graph = prepared.graph
+        constants = {name: tensor.to(device) for name, tensor in graph.constants.items()}
+        return replace(graph, constants=constants)
+    moved = teacher.to(device).eval()
+
+    def outputs(*inputs: Tensor) -> tuple[Tensor, ...]:
+        result = moved(*inputs)
+        return (result,) if isinstance(result, Tensor) else tuple(result)
+
+    return outputs
