@@ -60,7 +60,7 @@ def fit_biases(prepared: PreparedModel) -> None:
     with torch.no_grad():
         for node in prepared.graph.nodes:
             if "weight" in node.constants:
-                _make_room_for_biases(prepared, node)
+                make_room_for_biases(prepared, node)
 
 
 def batches_of(
@@ -127,12 +127,17 @@ def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
     return scales[0] * scales[1] * factor
 
 
-def _make_room_for_biases(prepared: PreparedModel, node: Node) -> None:
+def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 1.0) -> None:
     """Raises the weight scales of channels whose bias outweighs their weights by far.
 
     A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
     would need more than `BIAS_BITS` (a dead channel, a batch norm without variance), the sum of
     products is far smaller than the bias, and coarser weights lose nothing.
+
+    Args:
+        prepared: changed in place.
+        node: with a weight.
+        headroom: by which factor the input's scale may still shrink.
     """
     quantizer = prepared.weight_quantizer(node.name)
     bias = prepared.constants_of(node)["bias"].abs().double()
@@ -140,7 +145,7 @@ def _make_room_for_biases(prepared: PreparedModel, node: Node) -> None:
     scale = quantizer.scale.double() if quantizer.channel_scale is None else quantizer.channel_scale
     if scale.ndim == 0:
         bias = bias.max()
-    excess = bias / (scale * input_scale) / 2.0 ** (BIAS_BITS - 1)
+    excess = bias * headroom / (scale * input_scale) / 2.0 ** (BIAS_BITS - 1)
     if bool((excess <= 1).all()):
         return
     factor = torch.exp2(excess.clamp(min=1).log2().ceil()).float()

@@ -47,6 +47,11 @@ class PreparedModel(nn.Module):
         """Returns a node's constant tensors by role, as parameters."""
         return {role: self.weights[_key(name)] for role, name in node.constants.items()}
 
+    def set_constant(self, node: str, role: str, value: Tensor) -> None:
+        """Gives a node another constant tensor; the float graph keeps its own."""
+        name = self.graph.by_name[node].constants[role]
+        self.weights[_key(name)] = nn.Parameter(value.detach().clone())
+
     def scale_owner(self, edge: str) -> str:
         """Returns the node whose quantizer gives an edge its scale."""
         return self._owner[edge]
@@ -101,9 +106,12 @@ class PreparedModel(nn.Module):
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
         """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
-        if node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad)):
-            return self.activation_quantizer(node.name)(value)
-        return value
+        return self.activation_quantizer(node.name)(value) if self.is_quantized(node) else value
+
+    @staticmethod
+    def is_quantized(node: Node) -> bool:
+        """Tells whether a node's output is quantized, and not just moved or selected."""
+        return node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad))
 
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
