@@ -15,6 +15,7 @@ from photomask.chip.operators import (
     Convolution,
     Embedding,
     Gather,
+    Interpolate,
     Linear,
     Lookup,
     Matmul,
@@ -202,6 +203,15 @@ def lookup(grow: Growth) -> None:
     grow.append(Lookup(first=x.format.low), [x], {"table": table}, format)
 
 
+def interpolate(grow: Growth) -> None:
+    source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
+    bits = source.integer(max(1, x.format.bits - 6), 15)
+    cells = (x.format.high - x.format.low >> bits) + 1
+    table = source.codes(source.interval(2, 8, 12), (cells + 1,))
+    operator = Interpolate(first=x.format.low, step_bits=bits)
+    grow.finish(grow.append(operator, [x], {"table": table}))
+
+
 def embedding(grow: Growth) -> None:
     source, x = grow.source, grow.pick_edge(1, 2, 3, widest=6)
     if x.format.signed:
@@ -321,6 +331,7 @@ GROWTHS: dict[str, Callable[[Growth], None]] = {
     "convolution": convolution,
     "embedding": embedding,
     "gather": gather,
+    "interpolate": interpolate,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,

@@ -85,6 +85,9 @@ class Step(Document):
     """File and line of the model's code."""
     relative_error: float = 0.0
     """Bound on the relative error of a requantization's multipliers."""
+    worst_error: float | None = None
+    """Of a table's result: how far it is at most from the real function of the input's codes, in
+    units of the result's last place; None where the step ends no table."""
 
 
 class TensorRecord(Document):

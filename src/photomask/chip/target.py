@@ -62,6 +62,11 @@ class Target(Document):
     activation_bits: tuple[int, ...] = tuple(range(2, 17))
     unsigned_activations: bool = True
     zero_points: ZeroPoints = ZeroPoints.ACTIVATIONS
+    table_entries: int = Field(default=1 << 16, ge=2, le=1 << 16)
+    """Most entries of a function's table, without the one at its far end that interpolation adds.
+
+    A function of more codes is interpolated between entries a power of two of codes apart.
+    """
     memory_word_bits: int = Field(default=32, ge=8, le=1024)
     first_lane: Literal["least_significant", "most_significant"] = "least_significant"
     """Where in a memory word the first element lies."""

@@ -116,10 +116,10 @@ def test_every_operator_is_exact(accelerator, build_once, tmp_path):
     assert report.integers == len(codes) * sum(sizes)
 
 
-@pytest.mark.parametrize("first", range(0, 180, 30))
+@pytest.mark.parametrize("first", range(0, 192, 32))
 def test_random_programs_are_exact(first: int, build_once, tmp_path):
     simulator, ran = build_once(WIDE), 0
-    for seed in range(first, first + 30):
+    for seed in range(first, first + 32):
         program = random_program(seed)
         if support_report(program, WIDE).runs:
             run(program, random_codes(program, 1, seed), tmp_path / "rtl", WIDE, simulator)

@@ -184,6 +184,19 @@ def lookup(op, inputs, parameters, shape):
     return filled(shape, lambda p: table[int(inputs[0][p]) - op.first])
 
 
+def interpolate(op, inputs, parameters, shape):
+    """The line through the two entries around an element, on fractions."""
+    table, step = parameters["table"].tolist(), 1 << op.step_bits
+
+    def element(position):
+        place = Fraction(int(inputs[0][position]) - op.first, step)
+        start = math.floor(place)
+        share = place - start
+        return int(((1 - share) * table[start] + share * table[start + 1]) * step)
+
+    return filled(shape, element)
+
+
 def concatenate(op, inputs, parameters, shape):
     def element(position):
         at = position[op.axis]
@@ -312,6 +325,7 @@ BRUTE_FORCE = {
     "convolution": convolution,
     "embedding": embedding,
     "gather": gather,
+    "interpolate": interpolate,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,

@@ -15,6 +15,7 @@ from photomask.chip.operators import (
     Convolution,
     Embedding,
     Gather,
+    Interpolate,
     Linear,
     Lookup,
     Matmul,
@@ -246,6 +247,16 @@ def lookup(source: Source) -> Case:
     return Case(Lookup(first=first), [source.codes(x, shape)], [x], {"table": table})
 
 
+def interpolate(source: Source) -> Case:
+    x, step_bits = source.interval(2, 4, 8, 12), source.integer(1, 6)
+    first = x.low - source.integer(0, 5)
+    cells = (x.high - first >> step_bits) + 1 + source.integer(0, 2)
+    table = source.codes(source.interval(), (cells + 1,))
+    shape = source.shape(source.integer(2, 4))
+    operator = Interpolate(first=first, step_bits=step_bits)
+    return Case(operator, [source.codes(x, shape)], [x], {"table": table})
+
+
 def concatenate(source: Source) -> Case:
     shape = source.shape(source.integer(2, 4))
     axis, count = source.integer(1, len(shape) - 1), source.integer(1, 3)
@@ -361,6 +372,7 @@ GENERATORS: dict[str, Callable[[Source], Case]] = {
     "convolution": convolution,
     "embedding": embedding,
     "gather": gather,
+    "interpolate": interpolate,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,

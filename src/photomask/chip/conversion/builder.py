@@ -97,6 +97,7 @@ class Conversion:
         tensors: dict[str, str],
         meaning: Scale | np.ndarray,
         relative_error: float = 0.0,
+        worst_error: float | None = None,
     ) -> str:
         """Adds a step and its output edge; the name of both is `name`.
 
@@ -109,6 +110,7 @@ class Conversion:
             meaning: of an activation, its scale; of an accumulator, the real value of one unit,
                 [1] or [channels].
             relative_error: of a requantization's multipliers.
+            worst_error: of a table, in units of the result's last place.
 
         Raises:
             TargetError: an accumulator would need more bits than the target has.
@@ -152,6 +154,7 @@ class Conversion:
                 node=node.name,
                 source=portable(node.source),
                 relative_error=relative_error,
+                worst_error=worst_error,
             )
         )
         return name

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
 from photomask.chip.conversion.pooling import convert_average_pool
+from photomask.chip.conversion.tables import convert_pointwise
 from photomask.chip.conversion.transformers import (
     convert_embedding,
     convert_normalize,
@@ -25,7 +25,6 @@ from photomask.chip.operators import (
     Convolution,
     Gather,
     Linear,
-    Lookup,
     Matmul,
     MaxPool,
     Multiply,
@@ -281,33 +280,6 @@ def _concatenate(conversion: Conversion, node: Node) -> None:
     conversion.add_step(node, node.name, Concatenate(axis=operation.axis), inputs, {}, y)
 
 
-def _pointwise(conversion: Conversion, node: Node) -> None:
-    """A table of `quantize(f(dequantize(code)))` for every input code, computed in float64."""
-    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    codes = torch.arange(x.format.low, x.format.high + 1, dtype=torch.float64)
-    values = node.operation.compute([(codes - x.zero_point) * x.scale], {})
-    quantizer = conversion.prepared.activation_quantizer(node.name)
-    table = integer_codes(quantizer, _finite(values), f"table of {node.name!r}")
-    tensors = {"table": conversion.add_tensor(f"{node.name}.table", table, y.format)}
-    operator = Lookup(first=x.format.low)
-    conversion.add_step(node, node.name, operator, node.inputs, tensors, y)
-
-
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    """Replaces what a function gives outside its domain by the nearest entry inside it.
-
-    The square root of a negative code, for one: calibration data never reached it, or it would
-    have been refused.
-    """
-    finite = torch.isfinite(values)
-    if bool(finite.all()):
-        return values
-    inside = finite.nonzero().reshape(-1)
-    positions = torch.arange(len(values))
-    nearest = inside[(positions[:, None] - inside[None, :]).abs().argmin(dim=1)]
-    return values[nearest]
-
-
 def _mean(conversion: Conversion, node: Node) -> None:
     operation = node.operation
     assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
@@ -367,7 +339,7 @@ CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Multiply: _multiply,
     float_operations.Add: _add,
     float_operations.Concatenate: _concatenate,
-    float_operations.Pointwise: _pointwise,
+    float_operations.Pointwise: convert_pointwise,
     float_operations.AveragePool: convert_average_pool,
     float_operations.AdaptiveAveragePool: convert_average_pool,
     float_operations.Mean: _mean,

@@ -26,7 +26,14 @@ def convert_softmax(conversion: Conversion, node: Node) -> None:
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     codes = x.format.high - x.format.low + 1
     needed = math.ceil((EXPONENT_BITS + 1) * math.log(2) / x.scale) + 1
-    distance = np.arange(min(codes, needed), dtype=np.float64)
+    entries = min(codes, needed)
+    if entries > conversion.target.table_entries:
+        raise TargetError(
+            f"{node.name!r} ({node.source}): the exponents of its scores need a table of {entries} "
+            f"entries; target {conversion.target.name!r} has room for "
+            f"{conversion.target.table_entries}. Give the scores fewer bits"
+        )
+    distance = np.arange(entries, dtype=np.float64)
     table = np.rint(np.ldexp(np.exp(-distance * x.scale), EXPONENT_BITS)).astype(np.int64)
     if len(table) < codes:
         table[-1] = 0
@@ -39,9 +46,24 @@ def convert_softmax(conversion: Conversion, node: Node) -> None:
     operator = Softmax(fraction_bits=EXPONENT_BITS, reciprocal_bits=RECIPROCAL_BITS)
     unit = ONE * 2.0**-EXPONENT_BITS
     accumulator = conversion.add_step(
-        node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
+        node,
+        f"{node.name}.accumulator",
+        operator,
+        node.inputs,
+        tensors,
+        unit,
+        worst_error=_worst_share(node.shape[-1]),
     )
     conversion.requantize(node, accumulator, unit / y.scale, y)
+
+
+def _worst_share(terms: int) -> float:
+    """Returns how far a share of a row is from that of the scores' codes, in units of the result.
+
+    The peak's exponent is exact and every other within 1/2 unit, so the row's sum, which is one at
+    least, is within half a unit for each of the others; then the operator's own rounding.
+    """
+    return 0.5 * terms + 0.5 + 2.0 ** (2 * EXPONENT_BITS - RECIPROCAL_BITS)
 
 
 def convert_normalize(conversion: Conversion, node: Node) -> None:

@@ -24,6 +24,7 @@ from photomask.chip.operators import (
     Convolution,
     Embedding,
     Gather,
+    Interpolate,
     Linear,
     Lookup,
     Matmul,
@@ -171,6 +172,22 @@ def _lookup(graph: IntegerGraph, step: Step) -> None:
     )
 
 
+def _interpolate(graph: IntegerGraph, step: Step) -> None:
+    """Neither Div nor Mod of numbers that are not negative rounds but down."""
+    operator, kind = step.operator, graph.onnx.TensorProto.INT64
+    assert isinstance(operator, Interpolate)  # noqa: S101 - by EMITTERS
+    table = graph.program.parameters(step)["table"]
+    position = graph.centred(step.inputs[0], operator.first, kind, step)
+    unit = graph.scalar(1 << operator.step_bits, kind, step, "unit")
+    index = graph.node("Div", [position, unit], step, "index")
+    rest = graph.node("Mod", [position, unit], step, "rest")
+    starts = graph.tensor(f"{step.name}/starts", table[:-1] << operator.step_bits, kind)
+    slopes = graph.tensor(f"{step.name}/slopes", np.diff(table), kind)
+    start = graph.node("Gather", [starts, index], step, "start", axis=0)
+    slope = graph.node("Gather", [slopes, index], step, "slope", axis=0)
+    graph.finish(step, kind, "Add", [start, graph.node("Mul", [slope, rest], step, "rise")])
+
+
 def _concatenate(graph: IntegerGraph, step: Step) -> None:
     operator = step.operator
     assert isinstance(operator, Concatenate)  # noqa: S101 - by EMITTERS
@@ -250,6 +267,7 @@ EMITTERS: dict[type[Operator], Callable[[IntegerGraph, Step], None]] = {
     Convolution: convolution,
     Embedding: emit_embedding,
     Gather: _gather,
+    Interpolate: _interpolate,
     Linear: linear,
     Lookup: _lookup,
     Matmul: matmul,

@@ -18,6 +18,7 @@ from photomask.chip.operators import (
     Convolution,
     Embedding,
     Gather,
+    Interpolate,
     Linear,
     Lookup,
     Matmul,
@@ -131,6 +132,19 @@ def _lookup(graph: QdqGraph, step: Step) -> None:
     graph.dequantize(value, y, stored, step)
 
 
+def _interpolate(graph: QdqGraph, step: Step) -> None:
+    """A table of real numbers with an entry for each code: every point of the lines."""
+    operator, kinds = step.operator, graph.onnx.TensorProto
+    assert isinstance(operator, Interpolate)  # noqa: S101 - by EMITTERS
+    (x,), y = _edges(graph, step), graph.program.edges[step.output]
+    parameters = graph.program.parameters(step)
+    points = operator.run_numpy([np.arange(x.low, x.high + 1)], parameters) * y.scale[0]
+    index = graph.node("Cast", [graph.codes(x.name, step)], step, "index", to=kinds.INT32)
+    first = graph.tensor(f"{step.name}/first", np.array(x.low), kinds.INT32)
+    position = graph.node("Sub", [index, first], step, "position")
+    graph.finish(step, "Gather", [graph.floats(points, step, "points"), position], axis=0)
+
+
 def _constant(graph: QdqGraph, step: Step) -> None:
     y, value = graph.program.edges[step.output], graph.program.parameters(step)["value"]
     kind = graph.code_type(y, step)
@@ -210,6 +224,7 @@ EMITTERS: dict[type[Operator], Callable[[QdqGraph, Step], None]] = {
     Convolution: convolution,
     Embedding: embedding,
     Gather: _gather,
+    Interpolate: _interpolate,
     Linear: linear,
     Lookup: _lookup,
     Matmul: _product,

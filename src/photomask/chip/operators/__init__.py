@@ -10,6 +10,7 @@ from photomask.chip.operators.clamp import Clamp
 from photomask.chip.operators.concatenate import Concatenate
 from photomask.chip.operators.convolution import Convolution
 from photomask.chip.operators.embedding import Embedding
+from photomask.chip.operators.interpolate import Interpolate
 from photomask.chip.operators.linear import Linear
 from photomask.chip.operators.lookup import Lookup
 from photomask.chip.operators.matmul import Matmul
@@ -30,6 +31,7 @@ AnyOperator = Annotated[
     | Convolution
     | Embedding
     | Gather
+    | Interpolate
     | Linear
     | Lookup
     | Matmul
@@ -57,6 +59,7 @@ __all__ = [
     "Convolution",
     "Embedding",
     "Gather",
+    "Interpolate",
     "Linear",
     "Lookup",
     "Matmul",

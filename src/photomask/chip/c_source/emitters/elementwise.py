@@ -4,7 +4,7 @@ from photomask.chip.c_source.c_text import arithmetic_type, c_type, literal
 from photomask.chip.c_source.emitters.site import Site, broadcast, plus, read
 from photomask.chip.c_source.loops import Operand, nest, scoped
 from photomask.chip.formats import Interval
-from photomask.chip.operators import Add, Clamp, Lookup, Multiply
+from photomask.chip.operators import Add, Clamp, Interpolate, Lookup, Multiply
 
 
 def add(site: Site) -> list[str]:
@@ -71,6 +71,32 @@ def lookup(site: Site) -> list[str]:
         return f"{table}[{plus(elements[0], -operator.first, literal(-operator.first, acc))}]"
 
     return _each(site, acc, value, table_type)
+
+
+def interpolate(site: Site) -> list[str]:
+    """Two neighbouring entries and the line between them."""
+    operator: Interpolate = site.operator
+    values, x, y = site.parameters["table"], site.inputs[0], site.store.y
+    places = x.interval.shifted(-operator.first)
+    index = arithmetic_type(x.interval, operator.first, places)
+    acc = arithmetic_type(site.output.interval)
+    table_type = c_type(Interval(int(values.min()), int(values.max())))
+    table = site.constant("table", values, "table", table_type)
+    unit = 1 << operator.step_bits
+    operands = {**site.store.operands(), "x": Operand(y.in_order(x.strides))}
+
+    def body(at: dict[str, str]) -> list[str]:
+        element = read("x", at["x"], x, index)
+        position = plus(element, -operator.first, literal(-operator.first, index))
+        line = f"start * {literal(unit, acc)} + (end - start) * ({acc})(position & {unit - 1})"
+        return [
+            f"const {index} position = {position};",
+            f"const {acc} start = {table}[position >> {operator.step_bits}];",
+            f"const {acc} end = {table}[(position >> {operator.step_bits}) + 1];",
+            site.store.line(line, acc, at),
+        ]
+
+    return scoped(nest(y.in_order(y.shape), operands, body))
 
 
 def _each(site: Site, acc: str, value, result: str | None = None) -> list[str]:

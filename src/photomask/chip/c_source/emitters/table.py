@@ -1,7 +1,13 @@
 """Which emitter writes which operator."""
 
 from photomask.chip.c_source.emitters.convolution import convolution
-from photomask.chip.c_source.emitters.elementwise import add, clamp, lookup, multiply
+from photomask.chip.c_source.emitters.elementwise import (
+    add,
+    clamp,
+    interpolate,
+    lookup,
+    multiply,
+)
 from photomask.chip.c_source.emitters.moving import (
     concatenate,
     gather,
@@ -24,6 +30,7 @@ EMITTERS: dict[str, Emitter] = {
     "convolution": convolution,
     "embedding": embedding,
     "gather": gather,
+    "interpolate": interpolate,
     "linear": linear,
     "lookup": lookup,
     "matmul": matmul,
@@ -45,6 +52,7 @@ ABSORBING = frozenset(
         "add",
         "average_pool",
         "convolution",
+        "interpolate",
         "linear",
         "matmul",
         "multiply",

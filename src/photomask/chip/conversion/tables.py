@@ -1,0 +1,121 @@
+"""How functions of one number become tables: an entry for each code, or lines between entries."""
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import FixedPoint
+from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.operators import Interpolate, Lookup
+from photomask.errors import TargetError
+
+GUARD_BITS = 8
+"""An interpolated table's entries have as many bits below the result's last place, if they fit."""
+
+
+def convert_pointwise(conversion: Conversion, node: Node) -> None:
+    """A table of a function, with as many entries as the target's tables have room for."""
+    x, target = conversion.scale_of(node.inputs[0]), conversion.target
+    codes = x.format.high - x.format.low + 1
+    if codes <= target.table_entries:
+        _whole_table(conversion, node)
+        return
+    step_bits = 1
+    while codes >> step_bits > target.table_entries:
+        step_bits += 1
+    _interpolated_table(conversion, node, step_bits)
+
+
+def _whole_table(conversion: Conversion, node: Node) -> None:
+    """A table of `quantize(f(dequantize(code)))` for every input code, computed in float64."""
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    codes = torch.arange(x.format.low, x.format.high + 1, dtype=torch.float64)
+    values = _function(node, codes, x)
+    quantizer = conversion.prepared.activation_quantizer(node.name)
+    table = integer_codes(quantizer, _finite(values), f"table of {node.name!r}")
+    tensors = {"table": conversion.add_tensor(f"{node.name}.table", table, y.format)}
+    error = _worst_error(values, table, y)
+    operator = Lookup(first=x.format.low)
+    conversion.add_step(node, node.name, operator, node.inputs, tensors, y, worst_error=error)
+
+
+def _interpolated_table(conversion: Conversion, node: Node, step_bits: int) -> None:
+    """Entries of the function with bits below the last place, and the rescaling of the lines.
+
+    Entries may leave the result's format by its own width, so that lines saturate where the
+    function does.
+    """
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    spare = conversion.target.accumulator_bits - 3 - y.format.bits - step_bits
+    guard = min(GUARD_BITS, spare, conversion.target.shift_max - step_bits)
+    guard = max(guard, conversion.target.shift_min - step_bits)
+    if not 0 <= guard <= spare:
+        raise TargetError(
+            f"{node.name!r} ({node.source}): lines between table entries 2**{step_bits} codes "
+            f"apart need {step_bits + 3 + y.format.bits} bits or more; target "
+            f"{conversion.target.name!r} accumulates in {conversion.target.accumulator_bits}. Use "
+            "fewer activation bits there, or more table_entries"
+        )
+    places = torch.arange(
+        x.format.low, x.format.high + 2, 1 << step_bits, dtype=torch.float64
+    )  # one beyond the last code
+    reach = y.format.high - y.format.low + 1
+    values = _finite(_function(node, places, x)).numpy() / y.scale
+    values = values.clip(y.format.low - y.zero_point - reach, y.format.high - y.zero_point + reach)
+    format = IntFormat(bits=y.format.bits + 2 + guard, signed=True)
+    entries = np.rint(np.ldexp(values, guard)).clip(format.low, format.high)
+    tensors = {"table": conversion.add_tensor(f"{node.name}.table", entries, format)}
+    shift = step_bits + guard
+    accumulator = conversion.add_step(
+        node,
+        f"{node.name}.accumulator",
+        Interpolate(first=x.format.low, step_bits=step_bits),
+        node.inputs,
+        tensors,
+        ONE * y.scale * 2.0**-shift,
+    )
+    only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), 0.0)
+    conversion.requantize(node, accumulator, ONE, y, shift=only_shift)
+    error = _error_of_lines(conversion, node, x, y)
+    conversion.steps[-1] = conversion.steps[-1].model_copy(update={"worst_error": error})
+
+
+def _error_of_lines(conversion: Conversion, node: Node, x: Scale, y: Scale) -> float:
+    """Runs the two steps that were added last on every code of the input."""
+    codes = np.arange(x.format.low, x.format.high + 1)
+    found = codes
+    for step in conversion.steps[-2:]:
+        parameters = {role: conversion.tensors[name] for role, name in step.tensors.items()}
+        found = step.operator.run_numpy([found[None]], parameters)[0]
+    return _worst_error(_function(node, torch.from_numpy(codes).double(), x), found, y)
+
+
+def _function(node: Node, codes: torch.Tensor, x: Scale) -> torch.Tensor:
+    return node.operation.compute([(codes - x.zero_point) * x.scale], {})
+
+
+def _worst_error(values: torch.Tensor, codes: np.ndarray, y: Scale) -> float:
+    """Returns the largest distance of codes from real values, in units of the code's last place.
+
+    What the format cannot hold counts as its end, and what is no number counts for nothing.
+    """
+    wanted = (values.numpy() / y.scale + y.zero_point).clip(y.format.low, y.format.high)
+    distance = np.abs(codes - wanted)[np.isfinite(wanted)]
+    return float(distance.max()) if distance.size else 0.0
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """Replaces what a function gives outside its domain by the nearest entry inside it.
+
+    The square root of a negative code, for one: calibration data never reached it, or it would
+    have been refused.
+    """
+    finite = torch.isfinite(values)
+    if bool(finite.all()):
+        return values
+    inside = finite.nonzero().reshape(-1)
+    positions = torch.arange(len(values))
+    after = torch.searchsorted(inside, positions).clamp(max=len(inside) - 1)
+    above, below = inside[after], inside[(after - 1).clamp(min=0)]
+    return values[torch.where((positions - below).abs() <= (above - positions).abs(), below, above)]
