@@ -1,0 +1,136 @@
+"""Values of a graph's edges for all samples, float and quantized, block by block."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph import Node
+from photomask.chip.graph.float_graph import compute
+from photomask.chip.graph.operations import Tokens
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.reconstruction.blocks import Block
+from photomask.report import NoiseMeter
+
+PASS = 64
+"""Samples at a time where nothing is learned."""
+
+Constants = Mapping[str, Tensor]
+
+
+def run_nodes(
+    nodes: Sequence[Node],
+    values: dict[str, Tensor],
+    constants_of: Callable[[Node], Constants],
+    settle: Callable[[Node, Tensor], Tensor],
+) -> None:
+    """Computes nodes one after the other; every output goes through `settle` and into `values`."""
+    for node in nodes:
+        operands = [values[name] for name in node.inputs]
+        values[node.name] = settle(node, compute(node, operands, constants_of(node)))
+
+
+@dataclass
+class EdgeValues:
+    """Values of the edges that blocks still read, for all samples.
+
+    Attributes:
+        prepared: the model they are of; its weights are on `device`.
+        device: where blocks compute.
+        storage: where the values lie.
+        float_values: as the float model computes them.
+        quantized_values: as the quantized model computes them.
+    """
+
+    prepared: PreparedModel
+    device: torch.device
+    storage: torch.device
+    float_values: dict[str, Tensor] = field(default_factory=dict)
+    quantized_values: dict[str, Tensor] = field(default_factory=dict)
+
+    def enter(self, inputs: Sequence[Tensor]) -> None:
+        """Takes the model's inputs, one tensor with all samples each."""
+        graph = self.prepared.graph
+        for name, x in zip(graph.inputs, inputs, strict=True):
+            x = x.contiguous(memory_format=_layout(x.to(self.device)[:1]))
+            self.float_values[name] = x.to(self.storage)
+            if isinstance(graph.by_name[name].operation, Tokens):
+                self.quantized_values[name] = self.float_values[name]
+                continue
+            quantizer = self.prepared.activation_quantizer(name)
+            parts = [quantizer(part.to(self.device)).to(self.storage) for part in x.split(PASS)]
+            self.quantized_values[name] = torch.cat(parts)
+
+    def add_float(self, block: Block) -> None:
+        """Computes a block's exits in float."""
+        graph = self.prepared.graph
+        constants = {
+            node.name: {role: t.to(self.device) for role, t in graph.constants_of(node).items()}
+            for node in block.nodes
+        }
+        for rows, values in self._batches(block, self.float_values):
+            run_nodes(block.nodes, values, lambda n: constants[n.name], lambda _, value: value)
+            self._store(self.float_values, block, rows, values)
+
+    def add_quantized(self, block: Block) -> dict[str, NoiseMeter]:
+        """Computes a block's exits with what its quantizers are now; returns the noise of each."""
+        return self._quantized(block, store=True)
+
+    def measure(self, block: Block) -> dict[str, NoiseMeter]:
+        """Returns the noise that a block's exits have with what its quantizers are now."""
+        return self._quantized(block, store=False)
+
+    def noise(self, edges: Sequence[str]) -> NoiseMeter:
+        """Compares quantized edges with the float ones."""
+        meter = NoiseMeter()
+        for edge in edges:
+            meter.add(self.float_values[edge], self.quantized_values[edge])
+        return meter
+
+    def forget(self, kept: set[str]) -> None:
+        """Drops the edges that nothing reads any more."""
+        for values in (self.float_values, self.quantized_values):
+            for name in [name for name in values if name not in kept]:
+                del values[name]
+
+    def rows_of(self, values: Mapping[str, Tensor], edge: str, rows: Tensor) -> Tensor:
+        """Returns some samples of an edge, on `device`."""
+        return values[edge][rows].to(self.device, non_blocking=True)
+
+    def _quantized(self, block: Block, *, store: bool) -> dict[str, NoiseMeter]:
+        prepared, meters = self.prepared, {edge: NoiseMeter() for edge in block.exits}
+        constants = {node.name: prepared.quantized_constants_of(node) for node in block.nodes}
+        for rows, values in self._batches(block, self.quantized_values):
+            run_nodes(block.nodes, values, lambda n: constants[n.name], prepared.settle)
+            for edge, meter in meters.items():
+                meter.add(self.float_values[edge][rows].to(self.device), values[edge])
+            if store:
+                self._store(self.quantized_values, block, rows, values)
+        return meters
+
+    def _batches(
+        self, block: Block, source: Mapping[str, Tensor]
+    ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        samples = len(next(iter(source.values())))
+        for start in range(0, samples, PASS):
+            rows = slice(start, min(start + PASS, samples))
+            yield rows, {edge: source[edge][rows].to(self.device) for edge in block.entries}
+
+    def _store(
+        self, target: dict[str, Tensor], block: Block, rows: slice, values: Mapping[str, Tensor]
+    ) -> None:
+        samples = len(next(iter(self.float_values.values())))
+        for edge in block.exits:
+            value = values[edge]
+            if rows.start == 0:
+                target[edge] = torch.empty(
+                    (samples, *value.shape[1:]), device=self.storage, memory_format=_layout(value)
+                )
+            target[edge][rows] = value
+
+
+def _layout(value: Tensor) -> torch.memory_format:
+    """Returns how a CPU's convolutions read images fastest; elsewhere channels come first."""
+    images = value.ndim == 4 and value.device.type == "cpu"
+    return torch.channels_last if images else torch.contiguous_format

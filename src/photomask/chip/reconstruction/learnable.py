@@ -1,0 +1,80 @@
+"""Which roundings and scales can be learned, and which recipes cannot be reconstructed."""
+
+import copy
+from collections import Counter
+
+import torch
+
+from photomask.chip.graph.operations import Constant
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import AdaRound, Quantizer
+from photomask.chip.reconstruction.blocks import Block, has_weight
+from photomask.errors import QuantizerError
+
+LEARNED_BITS = 8
+"""Activations that are wider keep the scale that covers their range."""
+
+
+def is_uniform(quantizer: Quantizer, shape: torch.Size) -> bool:
+    """Tells whether a quantizer rounds to the nearest of all its codes, on any scale it is given.
+
+    Args:
+        quantizer: fitted; not changed.
+        shape: of what it quantizes.
+    """
+    own, codes = copy.deepcopy(quantizer).eval(), quantizer.codes
+    outside = codes.high - codes.low + 1
+    generator = torch.Generator().manual_seed(0)
+    shape = shape or torch.Size([4096])
+    probes = torch.rand(shape, generator=generator).to(own.scale.device) * 3 * outside - outside
+    with torch.no_grad():
+        own.set_parameters(own.format, own.scale.detach() * 1.25, own.zero_point)
+        plain = copy.deepcopy(own)
+        x = (probes + codes.low - own.zero_point_for(probes)) * own.scale_for(probes)
+        return torch.equal(own.quantize(x), Quantizer.quantize(plain, x))
+
+
+def learnable_layers(prepared: PreparedModel) -> frozenset[str]:
+    """Returns the nodes whose rounding can be learned: all but those that share a weight.
+
+    Raises:
+        QuantizerError: a quantizer was not fitted, or its codes are not uniform; all are named.
+    """
+    layers = [node for node in prepared.graph.nodes if has_weight(node)]
+    refused = []
+    for node in prepared.graph.nodes:
+        if node.operation.decides_scale and not prepared.activation_quantizer(node.name).is_fitted:
+            raise QuantizerError(f"output of {node.name!r} was never calibrated: call calibrate()")
+    for node in layers:
+        quantizer = prepared.weight_quantizer(node.name)
+        if not quantizer.is_fitted:
+            raise QuantizerError(f"weight of {node.name!r} was never calibrated: call calibrate()")
+        plain = isinstance(quantizer, AdaRound) and not quantizer.shift.ndim
+        weight = prepared.constants_of(node)["weight"]
+        if not plain and not is_uniform(quantizer, weight.shape):
+            refused.append(f"{node.name} ({type(quantizer).__name__})")
+    if refused:
+        raise QuantizerError(
+            "reconstruction learns to round up or down between neighbouring codes; these weights' "
+            f"quantizers are not uniform: {', '.join(refused)}. Give them a Quantizer or AdaRound"
+        )
+    readers = Counter(name for node in prepared.graph.nodes for name in node.constants.values())
+    return frozenset(node.name for node in layers if readers[node.constants["weight"]] == 1)
+
+
+def learned_scales(prepared: PreparedModel, block: Block) -> list[str]:
+    """Returns the owners of scales that a block may learn: no edge outside shares them."""
+    own = {node.name for node in block.nodes if not isinstance(node.operation, Constant)}
+    sharing: dict[str, set[str]] = {}
+    for node in prepared.graph.nodes:
+        if node.operation.decides_scale:
+            sharing.setdefault(prepared.scale_owner(node.name), set()).add(node.name)
+    found = []
+    for owner, names in sharing.items():
+        if owner not in own or not names <= own:
+            continue
+        quantizer = prepared.activation_quantizer(owner)
+        narrow = quantizer.bits <= LEARNED_BITS and not quantizer.power_of_two
+        if narrow and is_uniform(quantizer, quantizer.scale.shape):
+            found.append(owner)
+    return found

@@ -1,0 +1,196 @@
+"""A block while it learns: soft roundings, scales and biases in place of its quantizers'."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.graph import Node
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import AdaRound, Quantizer
+from photomask.chip.quantizers.qdrop import drop_quantization
+from photomask.chip.reconstruction.blocks import Block
+from photomask.chip.reconstruction.documents import ReconstructionSettings
+from photomask.chip.reconstruction.edges import run_nodes
+from photomask.chip.reconstruction.learnable import is_uniform, learned_scales
+from photomask.errors import QuantizerError
+
+LARGEST_FACTOR = 2.0
+"""By which a scale may grow or shrink; biases have room for half of the scale."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a block learned, as the prepared model holds it.
+
+    Attributes:
+        weights: values that codes stand for, by node.
+        biases: by node.
+        scales: of activations, by the node that owns them.
+        changed: how many codes differ from the nearest.
+    """
+
+    weights: dict[str, Tensor]
+    biases: dict[str, Tensor]
+    scales: dict[str, Tensor]
+    changed: int = 0
+
+
+class BlockLearner:
+    """A block in training: soft roundings, scales and biases as parameters.
+
+    Args:
+        prepared: whose weights and quantizers it starts from; not changed.
+        block: what learns.
+        settings: which of them learn, and how activations are dropped.
+        layers: nodes whose rounding may be learned.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedModel,
+        block: Block,
+        settings: ReconstructionSettings,
+        layers: frozenset[str],
+    ):
+        self.prepared = prepared
+        self.block = block
+        self.keep_probability = settings.keep_probability
+        self.layers = [node for node in block.layers if node.name in layers]
+        self.roundings: dict[str, AdaRound] = {}
+        self.constants: dict[str, dict[str, Tensor]] = {}
+        self.biases: dict[str, nn.Parameter] = {}
+        for node in block.nodes:
+            self.constants[node.name] = {
+                role: tensor.detach() for role, tensor in prepared.constants_of(node).items()
+            }
+            if node in self.layers:
+                weight = self.constants[node.name]["weight"]
+                quantizer = prepared.weight_quantizer(node.name)
+                self.roundings[node.name] = AdaRound.adopt(quantizer, weight).train()
+                if settings.bias_rate:
+                    self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
+            elif "weight" in node.constants:
+                with torch.no_grad():
+                    self.constants[node.name] = prepared.quantized_constants_of(node)
+        self.owners = learned_scales(prepared, block) if settings.scale_rate else []
+        device = next(prepared.parameters()).device
+        self.start = torch.stack(
+            [prepared.activation_quantizer(owner).scale.detach() for owner in self.owners]
+            or [torch.ones((), device=device)]
+        )
+        self.logarithms = nn.Parameter(torch.zeros_like(self.start))
+        self.sites = {node.name: _Site(prepared, node, self.owners) for node in block.nodes}
+        self.units = {name: self._unit(name) for name in self.biases}
+
+    def run(self, values: dict[str, Tensor], chance: "Chance") -> list[Tensor]:
+        """Computes the block from its entries in `values`, and adds its nodes there.
+
+        Returns:
+            By layer, the part of a step by which each weight was rounded up.
+        """
+        scales = self._scales().unbind()
+        parts: list[Tensor] = []
+
+        def constants_of(node: Node) -> Mapping[str, Tensor]:
+            constants = self.constants[node.name]
+            if node.name not in self.roundings:
+                return constants
+            weight, part = self.roundings[node.name].soften(constants["weight"])
+            parts.append(part)
+            return constants | {"weight": weight, "bias": self._bias(node.name)}
+
+        def settle(node: Node, value: Tensor) -> Tensor:
+            return self.sites[node.name].settle(value, scales, chance)
+
+        run_nodes(self.block.nodes, values, constants_of, settle)
+        return parts
+
+    def learned(self) -> Learned:
+        """Returns hard codes' values, biases and scales."""
+        weights, changed = {}, 0
+        with torch.no_grad():
+            for name, rounding in self.roundings.items():
+                weight = self.constants[name]["weight"]
+                codes = rounding.quantize(weight)
+                plain = self.prepared.weight_quantizer(name)
+                weights[name] = plain.dequantize(codes)
+                if not torch.equal(plain.quantize(weights[name]), codes):
+                    raise QuantizerError(
+                        f"weight of {name!r}: {type(plain).__name__} does not return the codes "
+                        "that were learned for it; check_quantizer tells which law it breaks"
+                    )
+                changed += int((codes != plain.quantize(weight)).sum())
+            biases = {name: self._bias(name).detach().clone() for name in self.biases}
+            scales = dict(zip(self.owners, self._scales().unbind(), strict=False))
+        return Learned(weights, biases, {k: v.clone() for k, v in scales.items()}, changed)
+
+    def _scales(self) -> Tensor:
+        limit = math.log(LARGEST_FACTOR)
+        return self.start * self.logarithms.clamp(-limit, limit).exp()
+
+    def _bias(self, name: str) -> Tensor:
+        bias = self.constants[name]["bias"]
+        return bias + self.biases[name] * self.units[name] if name in self.biases else bias
+
+    def _unit(self, name: str) -> Tensor:
+        """Returns in which unit a bias learns: the typical size of what is added to it."""
+        weight = self.constants[name]["weight"]
+        return weight.flatten(1).norm(dim=1).mean()
+
+
+class Chance:
+    """Which activations are quantized in a step, at random.
+
+    A pool of random decisions is drawn once; every use takes a stretch of it that begins somewhere
+    else, which costs next to nothing.
+    """
+
+    def __init__(self, probability: float, size: int, device: torch.device, seed: int):
+        self.probability = probability
+        self._starts = torch.Generator().manual_seed(seed)
+        self._size = 4 * size
+        if probability < 1:
+            generator = torch.Generator(device).manual_seed(seed)
+            pool = torch.rand(self._size, generator=generator, device=device)
+            self._pool = pool < probability
+
+    def keep(self, x: Tensor) -> Tensor | None:
+        """Returns which elements of `x` are quantized; None for all."""
+        if self.probability == 1:
+            return None
+        start = int(torch.randint(self._size - x.numel(), (), generator=self._starts))
+        stretch = self._pool[start : start + x.numel()]
+        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            n, c, h, w = x.shape
+            return stretch.view(n, h, w, c).permute(0, 3, 1, 2)
+        return stretch.view(x.shape)
+
+
+class _Site:
+    """How a node's output is quantized while its block learns."""
+
+    def __init__(self, prepared: PreparedModel, node: Node, owners: list[str]):
+        self.quantizer: Quantizer | None = None
+        self.index: int | None = None
+        if not prepared.is_quantized(node):
+            return
+        self.quantizer = prepared.activation_quantizer(node.name)
+        self.scale = self.quantizer.scale.detach()
+        self.uniform = is_uniform(self.quantizer, self.scale.shape)
+        owner = prepared.scale_owner(node.name)
+        self.index = owners.index(owner) if owner in owners else None
+        codes, zero_point = self.quantizer.codes, int(self.quantizer.zero_point)
+        self.low, self.high = codes.low - zero_point, codes.high - zero_point
+
+    def settle(self, value: Tensor, scales: tuple[Tensor, ...], chance: Chance) -> Tensor:
+        if self.quantizer is None:
+            return value
+        kept = chance.keep(value)
+        if not self.uniform:
+            quantized = self.quantizer(value)
+            return quantized if kept is None else torch.where(kept, quantized, value)
+        scale = self.scale if self.index is None else scales[self.index]
+        return drop_quantization(value, scale, kept, low=self.low, high=self.high)

@@ -1,0 +1,145 @@
+"""How one block learns: roundings, scales and biases that bring its outputs to the float ones."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from photomask.chip.quantizers.adaround import rounding_regularizer
+from photomask.chip.reconstruction.blocks import Block
+from photomask.chip.reconstruction.documents import ReconstructionSettings
+from photomask.chip.reconstruction.edges import EdgeValues
+from photomask.chip.reconstruction.learner import BlockLearner, Chance
+from photomask.errors import QuantizerError
+from photomask.report import NoiseMeter, Progress
+
+CHECKED_EVERY = 100
+"""Steps between looks at the loss, each of which waits for the device."""
+
+
+class DivergedError(QuantizerError):
+    """The loss of a block is not finite."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss is not finite at step {step}")
+        self.step = step
+
+
+def optimize(
+    learner: BlockLearner,
+    edges: EdgeValues,
+    before: Mapping[str, NoiseMeter],
+    settings: ReconstructionSettings,
+    seed: int,
+    label: str,
+    progress: Progress,
+) -> None:
+    """Trains a block's roundings, scales and biases against its float exits.
+
+        loss = mean over exits of mse / mse_before + regularization * undecided(beta)
+
+    `mse_before` is the error with weights rounded to nearest, so that no rate depends on the size
+    of values. `beta` falls in a straight line after the warm-up.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    samples = len(next(iter(edges.float_values.values())))
+    rows = batch_order(samples, settings.batch_size, settings.iterations, seed).to(edges.storage)
+    scale_of_error = {
+        edge: meter.noise / edges.float_values[edge].numel() for edge, meter in before.items()
+    }
+    exits = [edge for edge, error in scale_of_error.items() if error > 0]
+    if not exits:
+        return
+    largest = largest_edge(learner.block, edges) * rows.shape[1]
+    chance = Chance(settings.keep_probability, largest, edges.device, seed)
+    optimizer = make_optimizer(learner, settings)
+    losses = torch.zeros(settings.iterations, device=edges.device)
+    checked = 0
+    for step in progress(range(settings.iterations), label):
+        set_rates(optimizer, settings, step)
+        values = entries_of(learner.block, edges, rows[step], chance)
+        parts = learner.run(values, chance)
+        loss = torch.zeros((), device=edges.device)
+        for edge in exits:
+            target = edges.rows_of(edges.float_values, edge, rows[step])
+            error = (values[edge] - target).square().mean()
+            loss = loss + error / (scale_of_error[edge] * len(exits))
+        beta = beta_at(settings, step)
+        if beta is not None and parts:
+            loss = loss + settings.regularization * undecided(parts, beta)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses[step] = loss.detach()
+        if (step + 1) % CHECKED_EVERY == 0 or step + 1 == settings.iterations:
+            bad = (~losses[checked : step + 1].isfinite()).nonzero()
+            if len(bad):
+                raise DivergedError(checked + int(bad[0]))
+            checked = step + 1
+
+
+def undecided(parts: Sequence[Tensor], beta: float) -> Tensor:
+    """Returns the regulariser, a weight: 1 where no rounding is decided, 0 where all are hard."""
+    total = torch.stack([rounding_regularizer(part, beta) for part in parts]).sum()
+    return total / sum(part.numel() for part in parts)
+
+
+def beta_at(settings: ReconstructionSettings, step: int) -> float | None:
+    """Returns the sharpness of the regulariser at a step; None during the warm-up."""
+    start = math.ceil(settings.warm_up * settings.iterations)
+    if step < start:
+        return None
+    way = (step - start) / max(1, settings.iterations - start)
+    return settings.beta_start + (settings.beta_end - settings.beta_start) * way
+
+
+def batch_order(samples: int, batch: int, iterations: int, seed: int) -> Tensor:
+    """Returns the samples of every step, [iterations, batch]: shuffled, all before any again."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = min(batch, samples)
+    rounds = -(-iterations * batch // samples)
+    order = [torch.randperm(samples, generator=generator) for _ in range(rounds)]
+    return torch.cat(order)[: iterations * batch].reshape(iterations, batch)
+
+
+def make_optimizer(
+    learner: BlockLearner, settings: ReconstructionSettings
+) -> torch.optim.Optimizer:
+    """Returns Adam with a rate for roundings, one for scales and one for biases."""
+    shifts = [rounding.shift for rounding in learner.roundings.values()]
+    groups = [
+        {"params": shifts, "lr": settings.rounding_rate, "peak": settings.rounding_rate},
+        {"params": [learner.logarithms], "lr": 0.0, "peak": settings.scale_rate},
+        {"params": list(learner.biases.values()), "lr": 0.0, "peak": settings.bias_rate},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]])
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, settings: ReconstructionSettings, step: int
+) -> None:
+    """Lets the rates of scales and biases fall along half a cosine; roundings keep theirs."""
+    falling = 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
+    for group in optimizer.param_groups[1:]:
+        group["lr"] = group["peak"] * falling
+
+
+def entries_of(block: Block, edges: EdgeValues, rows: Tensor, chance: Chance) -> dict[str, Tensor]:
+    """Returns the block's entries: quantized, and float where they are dropped."""
+    values = {}
+    for edge in block.entries:
+        values[edge] = edges.rows_of(edges.quantized_values, edge, rows)
+        kept = chance.keep(values[edge])
+        if kept is not None and values[edge].is_floating_point():
+            plain = edges.rows_of(edges.float_values, edge, rows)
+            values[edge] = torch.where(kept, values[edge], plain)
+    return values
+
+
+def largest_edge(block: Block, edges: EdgeValues) -> int:
+    """Returns the most elements that an edge of the block has for one sample."""
+    inside = [math.prod(node.shape) for node in block.nodes]
+    return max([*inside, *(edges.float_values[edge][0].numel() for edge in block.entries)])

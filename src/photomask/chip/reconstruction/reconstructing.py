@@ -1,0 +1,228 @@
+"""`reconstruct`: roundings, scales and biases learned from a few hundred samples."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from photomask.chip.calibration import batches_of, make_room_for_biases
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.reconstruction.blocks import Block, find_blocks
+from photomask.chip.reconstruction.checkpoints import Checkpoints, describe_run
+from photomask.chip.reconstruction.documents import (
+    BlockReport,
+    ReconstructionReport,
+    ReconstructionSettings,
+)
+from photomask.chip.reconstruction.edges import EdgeValues
+from photomask.chip.reconstruction.learnable import learnable_layers
+from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
+from photomask.chip.reconstruction.optimization import DivergedError, optimize
+from photomask.errors import DataError, QuantizerError
+from photomask.report import NoiseMeter, Progress, without_progress
+
+DEFAULT_SETTINGS = ReconstructionSettings()
+SEEDS_APART = 1_000_003
+"""Between the seeds of two blocks, so that no two runs of small seeds share one."""
+
+
+def reconstruct(
+    prepared: PreparedModel,
+    data: Tensor | Iterable[Tensor | Sequence[Tensor]],
+    *,
+    settings: ReconstructionSettings = DEFAULT_SETTINGS,
+    checkpoint: Path | None = None,
+    device: str | torch.device | None = None,
+    storage: str | torch.device | None = None,
+    progress: Progress = without_progress,
+) -> ReconstructionReport:
+    """Learns how weights are rounded, block by block, so that outputs come close to the float ones.
+
+    Each block is trained with Adam against the outputs that the float model has for float inputs;
+    its inputs come from the blocks before, quantized as they now are and mixed with float ones
+    (QDrop). Roundings start as the float weights and are pulled to up or down; afterwards weights
+    are what their hard codes stand for, so that `convert` finds exactly those codes. Scales of
+    activations and biases learn along. Every figure in the report is of hard codes. A block that
+    came out no better is left as it was.
+
+    Args:
+        prepared: calibrated; changed in place, block by block.
+        data: as for `calibrate`; a few hundred samples, which stay in memory with the values of a
+            few edges.
+        settings: how it is done.
+        checkpoint: a folder for blocks that are done. With the same model, data and settings, a
+            run that was interrupted goes on behind the last of them, and ends with the same result.
+        device: where to compute; the model's own by default, where it comes back to in any case.
+        storage: where the edges' values lie; `device` by default. "cpu" spares a GPU's memory.
+        progress: shows how far it has come; one walk over the steps of each block.
+
+    Returns:
+        Signal over noise of every block and of the outputs, before and after.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+        QuantizerError: not calibrated; a weight's quantizer is not uniform; a block diverged, which
+            names block and step and leaves the blocks before reconstructed and it as it was.
+        UsageError: the checkpoint is of another run.
+
+    Source: Nagel et al. 2020 (AdaRound), arXiv:2004.10568; Li et al. 2021 (BRECQ),
+    arXiv:2102.05426; Wei et al. 2022 (QDrop), arXiv:2203.05740.
+    """
+    layers = learnable_layers(prepared)
+    inputs = _whole(prepared, data)
+    blocks = find_blocks(prepared.graph, settings.granularity)
+    saved = None
+    if checkpoint is not None:
+        run = describe_run(prepared, inputs, settings, [block.name for block in blocks])
+        saved = Checkpoints(checkpoint, run)
+    reports = []
+    with torch.no_grad():
+        for node in prepared.graph.nodes:
+            if node.name in layers:
+                make_room_for_biases(prepared, node, LARGEST_FACTOR)
+    with _placed(prepared, device) as place, _repeatable(), torch.no_grad():
+        before = _noise_of_outputs(prepared, inputs, place)
+        edges = EdgeValues(prepared, place, torch.device(storage or place))
+        edges.enter(inputs)
+        for index, block in enumerate(blocks):
+            edges.add_float(block)
+            done = saved.load(index) if saved is not None else None
+            if done is None:
+                label = f"{block.name} ({index + 1} of {len(blocks)})"
+                seed = settings.seed * SEEDS_APART + index
+                done = _learn(prepared, block, edges, layers, settings, seed, label, progress)
+                if saved is not None:
+                    saved.save(index, *done)
+            apply(prepared, done[0])
+            edges.add_quantized(block)
+            reports.append(done[1])
+            edges.forget(_still_read(prepared, blocks[index + 1 :]))
+        after = edges.noise(prepared.graph.outputs)
+    return ReconstructionReport(
+        recipe=prepared.recipe.name,
+        samples=len(inputs[0]),
+        settings=settings,
+        blocks=tuple(reports),
+        sqnr_before_db=before.sqnr_db,
+        sqnr_after_db=after.sqnr_db,
+    )
+
+
+def apply(prepared: PreparedModel, learned: Learned) -> None:
+    """Puts what a block learned into a prepared model: plain weights, biases and scales."""
+    device = next(prepared.parameters()).device
+    for role, tensors in (("weight", learned.weights), ("bias", learned.biases)):
+        for node, tensor in tensors.items():
+            prepared.set_constant(node, role, tensor.to(device))
+    for owner, scale in learned.scales.items():
+        quantizer = prepared.activation_quantizer(owner)
+        quantizer.set_parameters(quantizer.format, scale.to(device), quantizer.zero_point)
+
+
+def _learn(
+    prepared: PreparedModel,
+    block: Block,
+    edges: EdgeValues,
+    layers: frozenset[str],
+    settings: ReconstructionSettings,
+    seed: int,
+    label: str,
+    progress: Progress,
+) -> tuple[Learned, BlockReport]:
+    """Trains a block, and returns what it learned, or what it was if that is no better."""
+    before = edges.measure(block)
+    learner = BlockLearner(prepared, block, settings, layers)
+    start = _state(prepared, learner)
+    try:
+        with torch.enable_grad():
+            optimize(learner, edges, before, settings, seed, label, progress)
+    except DivergedError as error:
+        raise QuantizerError(
+            f"reconstruction of block {block.name!r} diverged: {error}. The blocks before it are "
+            "reconstructed, it and those behind it are as they were; lower rounding_rate, "
+            "scale_rate or bias_rate"
+        ) from error
+    learned = learner.learned()
+    apply(prepared, learned)
+    after = edges.measure(block)
+    apply(prepared, start)
+    kept = _total(after).sqnr_db > _total(before).sqnr_db
+    weights = sum(weight.numel() for weight in learned.weights.values())
+    report = BlockReport(
+        name=block.name,
+        layers=len(learner.layers),
+        weights=weights,
+        scales=len(learner.owners),
+        changed=learned.changed / max(1, weights) if kept else 0.0,
+        sqnr_before_db=_total(before).sqnr_db,
+        sqnr_after_db=_total(after if kept else before).sqnr_db,
+        kept=kept,
+    )
+    return (learned if kept else start), report
+
+
+def _state(prepared: PreparedModel, learner: BlockLearner) -> Learned:
+    """Returns what a block has before it learns, with weights as they are."""
+    constants = {node.name: prepared.constants_of(node) for node in learner.layers}
+    return Learned(
+        {name: tensors["weight"].detach() for name, tensors in constants.items()},
+        {name: tensors["bias"].detach() for name, tensors in constants.items()},
+        {owner: prepared.activation_quantizer(owner).scale for owner in learner.owners},
+    )
+
+
+def _total(meters: dict[str, NoiseMeter]) -> NoiseMeter:
+    return NoiseMeter(
+        sum(meter.signal for meter in meters.values()),
+        sum(meter.noise for meter in meters.values()),
+    )
+
+
+def _still_read(prepared: PreparedModel, blocks: Sequence[Block]) -> set[str]:
+    return {edge for block in blocks for edge in block.entries} | set(prepared.graph.outputs)
+
+
+def _whole(
+    prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence[Tensor]]
+) -> list[Tensor]:
+    """Returns one checked tensor with all samples for each input."""
+    batches = list(batches_of(prepared.graph, data))
+    if not batches:
+        raise DataError("reconstruction needs at least one sample, got none")
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def _noise_of_outputs(
+    prepared: PreparedModel, inputs: Sequence[Tensor], device: torch.device
+) -> NoiseMeter:
+    """Compares the outputs with the float model's, all blocks as they are."""
+    edges = EdgeValues(prepared, device, torch.device("cpu"))
+    edges.enter(inputs)
+    (block,) = find_blocks(prepared.graph, "network")
+    edges.add_float(block)
+    edges.add_quantized(block)
+    return edges.noise(prepared.graph.outputs)
+
+
+@contextmanager
+def _placed(prepared: PreparedModel, device: str | torch.device | None) -> Iterator[torch.device]:
+    """Moves a model to where it is reconstructed, and back; evaluation mode meanwhile."""
+    home = next(prepared.parameters()).device
+    training = prepared.training
+    place = torch.device(device) if device is not None else home
+    prepared.to(place).eval()
+    try:
+        yield place
+    finally:
+        prepared.to(home).train(training)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Lets cuDNN compute in float32, with algorithms that give the same result every time."""
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
