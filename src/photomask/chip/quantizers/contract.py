@@ -283,7 +283,8 @@ def _test_gradient(quantizer: Quantizer, x: Tensor) -> None:
 def _test_round_trip(quantizer: Quantizer, x: Tensor) -> None:
     codes = quantizer.quantize(x.clone()).detach()
     other = copy.deepcopy(quantizer)
-    other.observe(3 * x)
+    unsigned = quantizer.symmetric and quantizer.signed is False
+    other.observe(3 * x.abs() if unsigned else 3 * x)
     other.fit()
     other.load_state_dict(quantizer.state_dict())
     if other.format != quantizer.format:

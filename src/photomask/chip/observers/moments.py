@@ -1,0 +1,69 @@
+"""Observers of moments: the range follows from means over all values, whatever their order."""
+
+import torch
+from torch import Tensor
+
+from photomask.chip.observers.base import Observer
+from photomask.chip.observers.grid import Grid
+
+
+class Moments(Observer):
+    """Base of observers that need means of the values alone.
+
+    Sums are kept in float64, so the order and the batching of the values hardly matter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        """Values of a row so far."""
+        self.sums: Tensor | None = None
+        """Sums of `x`, `|x|` and `x**2` of each row, `[3, R]` float64."""
+
+    def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
+        """Adds the sums of a batch."""
+        parts = (rows, rows.abs(), rows.square())
+        sums = torch.stack([part.sum(dim=1, dtype=torch.float64) for part in parts])
+        self.sums = sums if self.sums is None else self.sums + sums.to(self.sums.device)
+        self.count += rows.shape[1]
+
+    def moments(self) -> Tensor:
+        """Returns the means of `x`, `|x|` and `x**2` of each row, `[3, R]` float64."""
+        assert self.sums is not None  # noqa: S101 - `range` refuses an empty observer
+        return self.sums / self.count
+
+
+class MeanMagnitude(Moments):
+    """The range in which a step is `2 E|x| / sqrt(Q_P)`, where LSQ starts to learn.
+
+    `Q_P` is the largest code; on an affine grid the number of codes less one. Never wider than
+    what was seen: from 4 bits on the formula asks for more than a normal distribution has.
+
+    Source: Esser et al. 2020, section 2.1, arXiv:1902.08153.
+    """
+
+    def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the range of each row."""
+        magnitude = self.moments()[1].to(low)
+        codes = grid.codes
+        if grid.symmetric:
+            reach = 2 * magnitude * codes.high**0.5
+            return torch.maximum(low, -reach), torch.minimum(high, reach)
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        wanted = 2 * magnitude * (codes.high - codes.low) ** 0.5
+        shrink = (wanted / (high - low).clamp(min=torch.finfo(low.dtype).tiny)).clamp(max=1)
+        return low * shrink, high * shrink
+
+
+class ThreeSigma(Moments):
+    """Three standard deviations to both sides of the mean: `[mu - 3 sigma, mu + 3 sigma]`.
+
+    Source: Bhalgat et al. 2020 (LSQ+), section 3.2, arXiv:2004.09576; Jain et al. 2019 (TQT),
+    section 4.2, arXiv:1903.08066.
+    """
+
+    def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the range of each row."""
+        mean, _, square = self.moments()
+        sigma = (square - mean.square()).clamp(min=0).sqrt()
+        return (mean - 3 * sigma).to(low), (mean + 3 * sigma).to(low)

@@ -1,0 +1,58 @@
+"""The base of quantizers that learn where to clip."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.quantizers.base import Quantizer
+from photomask.chip.quantizers.lsq import SMALLEST_SHARE, refuse_unlearnable
+from photomask.chip.quantizers.straight_through import at_least
+from photomask.errors import RecipeError
+
+
+class LearnedClip(Quantizer):
+    """Base of quantizers whose largest value is learned: `scale = clip / largest_code`.
+
+    The clip is kept above 2**-10 of the fitted one, so that the scale stays positive.
+
+    Attributes:
+        clip: parameter, the largest value; the shape of `scale`.
+
+    Raises:
+        RecipeError: affine codes, per group, or power-of-two scales.
+    """
+
+    clip: nn.Parameter
+    smallest_clip: Tensor
+
+    def __init__(self, bits: int = 8, **options: Any):
+        name = type(self).__name__
+        refuse_unlearnable(name, options.get("granularity"), options.get("power_of_two", False))
+        if not options.get("symmetric", True):
+            raise RecipeError(
+                f"{name} learns one limit, so its codes are symmetric (zero point 0); for "
+                "activations below and above 0 of different size use LSQPlus"
+            )
+        super().__init__(bits, **options)
+
+    def register_scale(self) -> None:
+        """Registers the clip as a parameter, and its lower limit."""
+        self.clip = nn.Parameter(torch.ones(()))
+        self.register_buffer("smallest_clip", torch.zeros(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def largest_code(self) -> int:
+        """The code of the clip."""
+        return self.codes.high if self.is_fitted else 1
+
+    @property
+    def scale(self) -> Tensor:
+        """`clip / largest_code`, positive."""
+        return at_least(self.clip, self.smallest_clip) / self.largest_code
+
+    @scale.setter
+    def scale(self, value: Tensor) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.clip.data = value.detach() * self.largest_code
+        self.smallest_clip = self.clip.detach() * SMALLEST_SHARE

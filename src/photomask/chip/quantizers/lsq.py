@@ -1,0 +1,106 @@
+"""LSQ: the step size is learned."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.observers.moments import MeanMagnitude
+from photomask.chip.quantizers.base import Quantizer
+from photomask.chip.quantizers.granularity import PerGroup
+from photomask.chip.quantizers.straight_through import at_least, scale_gradient
+from photomask.errors import RecipeError
+
+SMALLEST_SHARE = 2.0**-10
+"""A learned scale never falls below this share of the scale that was fitted."""
+
+
+def refuse_unlearnable(name: str, granularity: Any, power_of_two: bool) -> None:
+    """Raises where a scale that may become any number cannot be used.
+
+    Raises:
+        RecipeError: scales of groups, which are products with integers, or powers of two.
+    """
+    if isinstance(granularity, PerGroup):
+        raise RecipeError(
+            f"{name} learns a scale per tensor or per channel; the scales of groups are integer "
+            "multiples of their channel's, which a learned scale would not stay"
+        )
+    if power_of_two:
+        raise RecipeError(f"{name} learns any scale, not a power of two; use TQT")
+
+
+class LSQ(Quantizer):
+    """Learned step size quantization.
+
+        code = clamp(round(x / s) + z),   value = (code - z) * s
+        d value / d s = round(x / s) - x / s  inside the range;  Q_N below;  Q_P above
+        d value / d x = 1  inside the range;  0 outside
+
+    with `Q_N = code_low - z` and `Q_P = code_high - z`; values at the limits count as outside. The
+    gradient of `s`, and only its gradient, is multiplied by `1 / sqrt(N * code_high)`, where `N` is
+    the number of values that share the scale, in one sample.
+
+    The zero point stays as it was fitted (0 if symmetric). The first step is `2 E|x| / sqrt(Q_P)`,
+    or what another observer says.
+
+    A step that learning throws below 2**-10 of the fitted one counts as that: the scale stays
+    positive, and the gradient can still raise the step again.
+
+    Args:
+        bits: 2 to 16.
+        options: as for `Quantizer`; `observer` is `MeanMagnitude()` if left out.
+
+    Attributes:
+        step: parameter, `s` before it is kept positive; the shape of `scale`.
+
+    Raises:
+        RecipeError: per group, or power-of-two scales.
+
+    Source: Esser et al. 2020, equations 1 to 5 and section 2.2, arXiv:1902.08153.
+    """
+
+    step: nn.Parameter
+    smallest_step: Tensor
+
+    def __init__(self, bits: int = 8, **options: Any):
+        refuse_unlearnable(
+            type(self).__name__, options.get("granularity"), options.get("power_of_two", False)
+        )
+        super().__init__(bits, **options)
+        if options.get("observer") is None:
+            self.observer = MeanMagnitude()
+
+    def register_scale(self) -> None:
+        """Registers the step as a parameter, and its lower limit."""
+        self.step = nn.Parameter(torch.ones(()))
+        self.register_buffer("smallest_step", torch.zeros(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def scale(self) -> Tensor:
+        """The step, kept positive."""
+        return at_least(self.step, self.smallest_step)
+
+    @scale.setter
+    def scale(self, value: Tensor) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.step.data = value.detach().clone()
+        self.smallest_step = value.detach() * SMALLEST_SHARE
+
+    def gradient_factor(self, x: Tensor) -> float:
+        """Returns `1 / sqrt(N * code_high)` for an input of this shape."""
+        sharing = x.numel() / self.step.numel()
+        if self.batched:
+            sharing /= max(1, x.shape[0])
+        return max(1.0, sharing * self.codes.high) ** -0.5
+
+    def scale_for(self, x: Tensor) -> Tensor:
+        """Returns the scale as it broadcasts against `x`; its gradient is scaled."""
+        scale = self.scale
+        if torch.is_grad_enabled():
+            scale = scale_gradient(scale, self.gradient_factor(x))
+        return self.granularity.align(scale, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns `dequantize(quantize(x))`; the gradient is what follows from the two."""
+        return self.dequantize(self.quantize(x))
