@@ -13,7 +13,9 @@ Shipped in the package:
 Read from other packages, where they are installed:
 
 - `mobilenet_v2` with torchvision's ImageNet weights; when it is missing, the
-  error names the command that installs them.
+  error names the command that installs them. So it does for the next two.
+- `vit_small_saliency`, a ViT-S/14 that shows where people look (extras `attention` and `onnx`).
+- a sentence encoder, all-MiniLM-L6-v2 (extra `attention`), and rated snippets of film reviews.
 - crops of photographs (extra `zoo`).
 
 `load_model` and `load_images` also take what a user brings: `path/to/file.py:function`.
@@ -27,6 +29,7 @@ from photomask.zoo.picture_questions import (
     held_out_prompts,
     load_vision_language,
 )
+from photomask.zoo.sentences import load_sentence_encoder, review_snippets, sentence_embeddings
 from photomask.zoo.sources import load_images, load_model
 
 __all__ = [
@@ -38,9 +41,12 @@ __all__ = [
     "load",
     "load_images",
     "load_model",
+    "load_sentence_encoder",
     "load_vision_language",
     "names",
     "photograph_crops",
+    "review_snippets",
+    "sentence_embeddings",
     "test_set",
     "training_set",
 ]
