@@ -14,7 +14,7 @@ from photomask.chip.exporters import check_export, check_outputs, export, export
 from photomask.chip.preparation import PreparedModel, prepare
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
-from photomask.chip.recipe import Recipe, Rule, load_recipe
+from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe
 from photomask.chip.target import Target, load_target
 from photomask.chip.verification import Report, Thresholds, verify, write_html
 
@@ -41,6 +41,7 @@ __all__ = [
     "load_recipe",
     "load_target",
     "prepare",
+    "save_recipe",
     "verify",
     "write_html",
 ]

@@ -1,0 +1,179 @@
+"""The widths that were chosen, as a saved document, and the curve of all budgets."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from photomask.chip.mixed_precision.costs import Costs, problem_of
+from photomask.chip.mixed_precision.selection import Problem, solve
+from photomask.chip.mixed_precision.sensitivity import Sensitivities
+from photomask.chip.mixed_precision.widths import recipe_with_widths
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.recipe import Recipe
+from photomask.documents import Document, aligned, read_text, write_file
+from photomask.errors import DocumentError, RecipeError, UsageError
+
+UNITS = {
+    "weight_bits": "bits of weights",
+    "bit_operations": "bit operations",
+    "cycles": "cycles",
+}
+"""How a unit of cost is written."""
+
+
+class ParetoPoint(Document):
+    """The least error that a budget buys."""
+
+    budget: int
+    cost: int
+    """Of the choice; at most the budget."""
+    error: float
+    bits: tuple[int, ...]
+    """Of each tensor, in the order of the sensitivities."""
+
+
+class Allocation(Document):
+    """A width for each tensor, and everything that it was chosen from."""
+
+    schema_version: Literal[1] = 1
+    recipe_name: str
+    """The recipe whose rules the widths extend."""
+    sensitivities: Sensitivities
+    costs: Costs
+    budget: int
+    cost: int
+    error: float
+    """Sum of the sensitivities: what the outputs lose if errors add up."""
+    bits: tuple[int, ...]
+    """Of each tensor, in the order of the sensitivities."""
+    content_sha256: str = ""
+
+    def recipe(self, prepared: PreparedModel, name: str | None = None) -> Recipe:
+        """Returns the model's recipe with a rule for each tensor.
+
+        Args:
+            prepared: the model that was measured, or one prepared in the same way.
+            name: of the new recipe; the old one's with `-mixed` if None.
+
+        Raises:
+            RecipeError: the model lacks a site, or the site has no weight.
+        """
+        tensors = self.sensitivities.tensors
+        widths = [
+            (tensor.site, tensor.role, bits)
+            for tensor, bits in zip(tensors, self.bits, strict=True)
+        ]
+        return recipe_with_widths(prepared, widths, name or f"{self.recipe_name}-mixed")
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 of everything but itself."""
+        body = self.model_dump(mode="json", exclude={"content_sha256"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the allocation as JSON.
+
+        Raises:
+            ExportError: the disk refused it.
+        """
+        write_file(Path(path), self.render().encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads an allocation and checks that it is the one that was saved.
+
+        Raises:
+            DocumentError: the file is missing, altered, or of another schema.
+        """
+        found = cls.parse(read_text(Path(path)), str(path))
+        if found.fingerprint() != found.content_sha256:
+            raise DocumentError(f"{path}: the content hash does not match; the file was altered")
+        return found
+
+    def __str__(self) -> str:
+        unit = UNITS[self.costs.unit]
+        rows = [("tensor", "of", "bits", "error", "share")]
+        for tensor, bits in zip(self.sensitivities.tensors, self.bits, strict=True):
+            error = tensor.errors[tensor.bits.index(bits)]
+            share = f"{100 * error / self.error:.1f} %" if self.error else ""
+            rows.append((tensor.site, tensor.role, str(bits), f"{error:.3g}", share))
+        title = (
+            f"widths by {self.sensitivities.measure.value} on {self.sensitivities.samples} samples:"
+            f" {self.cost:,} of {self.budget:,} {unit}, error {self.error:.4g}"
+        )
+        return "\n".join([title, *aligned(rows)])
+
+
+def allocate(
+    prepared: PreparedModel, sensitivities: Sensitivities, costs: Costs, budget: int
+) -> Allocation:
+    """Chooses the widths of least error whose cost is within a budget.
+
+    The sum of the errors is minimised exactly, as an integer program. That errors add up is an
+    assumption, which holds while they are small.
+
+    Args:
+        prepared: the model that was measured.
+        sensitivities: errors of all widths.
+        costs: of the same widths.
+        budget: in the unit of the costs.
+
+    Raises:
+        RecipeError: no choice is that cheap; the message names the least and the largest budget
+            that make sense.
+        MissingDependencyError: SciPy is not installed.
+
+    Source: the formulation of HAWQ-V3, Yao et al. 2021, section 3.4, arXiv:2011.10680.
+    """
+    problem = problem_of(sensitivities, costs)
+    try:
+        choice = solve(problem, budget)
+    except RecipeError as error:
+        raise RecipeError(f"{error} ({UNITS[costs.unit]})") from None
+    found = Allocation(
+        recipe_name=prepared.recipe.name,
+        sensitivities=sensitivities,
+        costs=costs,
+        budget=budget,
+        cost=problem.cost(choice),
+        error=problem.error(choice),
+        bits=_bits(sensitivities, choice),
+    )
+    return found.model_copy(update={"content_sha256": found.fingerprint()})
+
+
+def pareto(
+    sensitivities: Sensitivities, costs: Costs, *, points: int = 24
+) -> tuple[ParetoPoint, ...]:
+    """Returns the least error of evenly spaced budgets, from the least to the largest useful one.
+
+    Args:
+        sensitivities: errors of all widths.
+        costs: of the same widths.
+        points: how many budgets, at least 2; each is solved exactly.
+
+    Raises:
+        UsageError: fewer than two points.
+        MissingDependencyError: SciPy is not installed.
+    """
+    if points < 2:
+        raise UsageError(f"a curve needs at least 2 points, found {points}")
+    problem = problem_of(sensitivities, costs)
+    low, high = problem.cost(problem.cheapest()), problem.cost(problem.best())
+    budgets = [low + (high - low) * step // (points - 1) for step in range(points)]
+    return tuple(_point(problem, sensitivities, budget) for budget in budgets)
+
+
+def _point(problem: Problem, sensitivities: Sensitivities, budget: int) -> ParetoPoint:
+    choice = solve(problem, budget)
+    return ParetoPoint(
+        budget=budget,
+        cost=problem.cost(choice),
+        error=problem.error(choice),
+        bits=_bits(sensitivities, choice),
+    )
+
+
+def _bits(sensitivities: Sensitivities, choice: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(tensor.bits[k] for tensor, k in zip(sensitivities.tensors, choice, strict=True))

@@ -1,0 +1,259 @@
+"""What each width of each tensor costs: bits of weights, bit operations, or cycles."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from photomask.chip.calibration import calibrate
+from photomask.chip.conversion import convert
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Convolution, Linear, Matmul
+from photomask.chip.hardware import Accelerator, estimate
+from photomask.chip.mixed_precision.selection import Pair, Place, Problem
+from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
+from photomask.chip.mixed_precision.widths import recipe_with_widths
+from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.recipe import SiteQuantizers
+from photomask.chip.target import Target
+from photomask.documents import Document
+from photomask.errors import DocumentError, TargetError, UsageError
+
+Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
+Unit = Literal["weight_bits", "bit_operations", "cycles"]
+
+
+class PairCosts(Document):
+    """What the widths of two tensors cost together."""
+
+    first: int
+    second: int
+    costs: tuple[tuple[int, ...], ...]
+    """`[widths of the first][widths of the second]`."""
+
+
+class Costs(Document):
+    """The costs of all widths of the tensors of some `Sensitivities`, in their order."""
+
+    unit: Unit
+    fixed: int
+    """What does not depend on any width that is open."""
+    tensors: tuple[tuple[int, ...], ...]
+    pairs: tuple[PairCosts, ...] = ()
+
+
+def problem_of(sensitivities: Sensitivities, costs: Costs) -> Problem:
+    """Returns the choice that sensitivities and costs make up.
+
+    Raises:
+        DocumentError: the costs are of other tensors or widths.
+    """
+    sizes = [len(tensor.bits) for tensor in sensitivities.tensors]
+    if [len(own) for own in costs.tensors] != sizes or any(
+        [len(row) for row in pair.costs] != [sizes[pair.second]] * sizes[pair.first]
+        for pair in costs.pairs
+    ):
+        raise DocumentError("the costs are of other tensors or widths than the sensitivities")
+    return Problem(
+        tuple(
+            Place(tensor.errors, own)
+            for tensor, own in zip(sensitivities.tensors, costs.tensors, strict=True)
+        ),
+        tuple(Pair(pair.first, pair.second, pair.costs) for pair in costs.pairs),
+        costs.fixed,
+    )
+
+
+def uniform_cost(sensitivities: Sensitivities, costs: Costs, bits: int) -> int:
+    """Returns what it costs to give every tensor the same width: a budget to start from.
+
+    Raises:
+        UsageError: a tensor has no such width among its candidates.
+    """
+    for tensor in sensitivities.tensors:
+        if bits not in tensor.bits:
+            raise UsageError(
+                f"{bits} bits are no candidate for the {tensor.role} of {tensor.site!r}; there are "
+                f"{', '.join(map(str, tensor.bits))}"
+            )
+    choice = [tensor.bits.index(bits) for tensor in sensitivities.tensors]
+    return problem_of(sensitivities, costs).cost(choice)
+
+
+def weight_bit_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> Costs:
+    """Counts the bits of all weights; activations cost nothing.
+
+    Args:
+        prepared: whose tensors they are.
+        sensitivities: which widths are open.
+    """
+    found = _Widths(prepared, sensitivities)
+    own = [[0] * len(tensor.bits) for tensor in sensitivities.tensors]
+    fixed = 0
+    for node in prepared.graph.nodes:
+        if "weight" in node.constants:
+            count = prepared.constants_of(node)["weight"].numel()
+            place, widths = found.weight(node)
+            if place is None:
+                fixed += count * widths[0]
+            else:
+                own[place] = [count * bits for bits in widths]
+    return _costs("weight_bits", fixed, own)
+
+
+def bit_operation_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> Costs:
+    """Counts products times the widths of both factors, for one sample.
+
+    `multiply-accumulates * weight bits * activation bits`, and for a product of two activations
+    their widths: the area or time of multipliers that are as wide as needed.
+
+    Args:
+        prepared: whose tensors they are.
+        sensitivities: which widths are open.
+
+    Source: van Baalen et al. 2020, section 2.3, arXiv:2005.07093.
+    """
+    found = _Widths(prepared, sensitivities)
+    own = [[0] * len(tensor.bits) for tensor in sensitivities.tensors]
+    fixed, pairs = 0, []
+    for node in prepared.graph.nodes:
+        count = multiply_accumulates(prepared, node)
+        if not count:
+            continue
+        (first, a), (second, b) = found.factors(node)
+        if first is None and second is None:
+            fixed += count * a[0] * b[0]
+        elif first is None or second is None:
+            place, open_bits, other = (first, a, b[0]) if second is None else (second, b, a[0])
+            for option, bits in enumerate(open_bits):
+                own[int(place or 0)][option] += count * bits * other
+        elif first == second:
+            for option, bits in enumerate(a):
+                own[first][option] += count * bits * bits
+        else:
+            table = tuple(tuple(count * x * y for y in b) for x in a)
+            pairs.append(PairCosts(first=first, second=second, costs=table))
+    return _costs("bit_operations", fixed, own, pairs)
+
+
+def cycle_costs(
+    prepared: PreparedModel,
+    sensitivities: Sensitivities,
+    data: Data,
+    target: Target,
+    accelerator: Accelerator,
+) -> Costs:
+    """Estimates the cycles of every width, for one sample, from integer programs of each.
+
+    An array of fixed multipliers does one product a cycle whatever its width. Widths matter only
+    where a layer waits for its weights to arrive from memory.
+
+    Args:
+        prepared: whose tensors they are.
+        sensitivities: which widths are open; weights only.
+        data: to calibrate the programs on; a few samples are enough, since no cycle depends on it.
+        target: what the programs are converted for.
+        accelerator: what they are estimated on.
+
+    Raises:
+        TargetError: no layer's cycles depend on its width; or a width does not run there.
+        UsageError: widths of activations are open, whose cycles are not those of one layer.
+    """
+    if any(tensor.role == "activation" for tensor in sensitivities.tensors):
+        raise UsageError(
+            "cycles can be a budget for widths of weights alone: those of activations change the "
+            "traffic of every layer that reads or writes them"
+        )
+    candidates = sensitivities.tensors[0].bits
+    batches = [data] if isinstance(data, Tensor) else list(data)
+    by_width = [
+        _cycles(prepared, sensitivities, bits, batches, target, accelerator) for bits in candidates
+    ]
+    names = [tensor.site for tensor in sensitivities.tensors]
+    own = [[cycles.pop(name, 0) for cycles in by_width] for name in names]
+    if any(cycles != by_width[0] for cycles in by_width):
+        raise TargetError("cycles of other steps depend on the widths of weights; no sum of layers")
+    if all(len(set(costs)) == 1 for costs in own):
+        raise TargetError(
+            f"on accelerator {accelerator.name!r} no layer takes fewer cycles with narrower "
+            f"weights ({', '.join(map(str, candidates))} bits): its array does one product a cycle "
+            "whatever the width, and no layer waits for weights from memory. Choose a budget in "
+            "bits of weights or in bit operations, or an accelerator with slower memory"
+        )
+    return _costs("cycles", sum(by_width[0].values()), own)
+
+
+def multiply_accumulates(prepared: PreparedModel, node: Node) -> int:
+    """Returns the products of a node for one sample, those with padding included."""
+    positions = math.prod(node.shape)
+    if isinstance(node.operation, Matmul):
+        return positions * prepared.graph.by_name[node.inputs[0]].shape[-1]
+    if isinstance(node.operation, (Convolution, Linear)):
+        return positions * math.prod(prepared.constants_of(node)["weight"].shape[1:])
+    return 0
+
+
+class _Widths:
+    """The widths that a tensor may have: those that are open, or the one of its recipe."""
+
+    def __init__(self, prepared: PreparedModel, sensitivities: Sensitivities):
+        self.prepared = prepared
+        self.templates: dict[str, SiteQuantizers] = prepared.recipe.resolve(sites(prepared.graph))
+        self.places = {
+            (tensor.site, tensor.role): position
+            for position, tensor in enumerate(sensitivities.tensors)
+        }
+        self.tensors = sensitivities.tensors
+
+    def weight(self, node: Node) -> tuple[int | None, tuple[int, ...]]:
+        """Returns the place among the sensitivities, or None, and the widths."""
+        place = self.places.get((node.name, "weight"))
+        template = self.templates[node.name].weight
+        if place is not None:
+            return place, self.tensors[place].bits
+        assert template is not None  # noqa: S101 - the node has a weight
+        return None, (template.bits,)
+
+    def activation(self, edge: str) -> tuple[int | None, tuple[int, ...]]:
+        """Returns the same for the activations of an edge."""
+        owner = self.prepared.scale_owner(edge)
+        place = self.places.get((owner, "activation"))
+        if place is not None:
+            return place, self.tensors[place].bits
+        return None, (self.templates[owner].activation.bits,)
+
+    def factors(self, node: Node) -> list[tuple[int | None, tuple[int, ...]]]:
+        """Returns the same for both factors of a node's products."""
+        if isinstance(node.operation, Matmul):
+            return [self.activation(name) for name in node.inputs]
+        return [self.weight(node), self.activation(node.inputs[0])]
+
+
+def _costs(
+    unit: Unit, fixed: int, own: Sequence[Sequence[int]], pairs: Sequence[PairCosts] = ()
+) -> Costs:
+    return Costs(unit=unit, fixed=fixed, tensors=tuple(map(tuple, own)), pairs=tuple(pairs))
+
+
+def _cycles(
+    prepared: PreparedModel,
+    sensitivities: Sensitivities,
+    bits: int,
+    batches: Sequence[Tensor | Sequence[Tensor]],
+    target: Target,
+    accelerator: Accelerator,
+) -> dict[str, int]:
+    """Returns the cycles by float node if all open weights have a width."""
+    recipe = recipe_with_widths(
+        prepared, [(tensor.site, tensor.role, bits) for tensor in sensitivities.tensors]
+    )
+    trial = PreparedModel(current_graph(prepared), recipe)
+    calibrate(trial, batches)
+    program = convert(trial, target)
+    node_of = {step.name: step.node for step in program.steps}
+    found: dict[str, int] = {}
+    for step in estimate(program, accelerator).steps:
+        node = node_of[step.step]
+        found[node] = found.get(node, 0) + step.costs.cycles.total
+    return found

@@ -1,0 +1,89 @@
+"""The picture of the curve of budgets."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from photomask.chip.mixed_precision.allocation import UNITS, ParetoPoint
+from photomask.chip.mixed_precision.costs import Costs, problem_of
+from photomask.chip.mixed_precision.sensitivity import Sensitivities
+from photomask.documents import write_file
+from photomask.errors import MissingDependencyError, UsageError
+
+INK, ACCENT, OTHER = "#222222", "#1f6feb", "#b35900"
+
+
+def save_pareto_curve(
+    sensitivities: Sensitivities,
+    costs: Costs,
+    points: Sequence[ParetoPoint],
+    path: str | Path,
+) -> None:
+    """Draws least error against cost, with one width for all tensors beside it.
+
+    Args:
+        sensitivities: errors of all widths.
+        costs: of the same widths.
+        points: from `pareto`.
+        path: `.svg`, `.png` or `.pdf`.
+
+    Raises:
+        UsageError: another kind of file.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"a picture is written as .svg, .png or .pdf; found {path.name!r}")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("matplotlib", "report", "the picture of a search") from None
+    with matplotlib.rc_context({"svg.hashsalt": "pareto", "font.size": 9.0}):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(
+            [point.cost for point in points],
+            [point.error for point in points],
+            "o-",
+            color=ACCENT,
+            markersize=3.5,
+            linewidth=1.0,
+            label="a width for each tensor",
+        )
+        uniform = _uniform(sensitivities, costs)
+        axes.plot(
+            [cost for _, cost, _ in uniform],
+            [error for *_, error in uniform],
+            "s",
+            color=OTHER,
+            markersize=4.5,
+            label="one width for all",
+        )
+        for bits, cost, error in uniform:
+            axes.annotate(
+                f"{bits} bits", (cost, error), (5, 4), textcoords="offset points", color=INK
+            )
+        axes.set_yscale("log")
+        axes.set_xlabel(UNITS[costs.unit])
+        axes.set_ylabel(f"sum of errors, {sensitivities.measure.value}")
+        axes.grid(visible=True, linewidth=0.4, color="#dddddd")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(buffer, format=path.suffix[1:], metadata=metadata, dpi=150)
+    write_file(path, buffer.getvalue())
+
+
+def _uniform(sensitivities: Sensitivities, costs: Costs) -> list[tuple[int, int, float]]:
+    """Returns bits, cost and error of each width that all tensors may have."""
+    problem = problem_of(sensitivities, costs)
+    shared = set(sensitivities.tensors[0].bits)
+    for tensor in sensitivities.tensors:
+        shared &= set(tensor.bits)
+    found = []
+    for bits in sorted(shared):
+        choice = [tensor.bits.index(bits) for tensor in sensitivities.tensors]
+        found.append((bits, problem.cost(choice), problem.error(choice)))
+    return found

@@ -1,0 +1,181 @@
+"""The choice itself: one option a place, least error within a budget, solved exactly."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from photomask.errors import EngineError, MissingDependencyError, RecipeError
+
+_LARGEST = 2.0**20
+"""What the largest error is scaled to; the solver's absolute gap, 1e-6, is then 1e-12 of it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A decision: one of several options.
+
+    Attributes:
+        errors: of each option, at least 0.
+        costs: of each option.
+    """
+
+    errors: tuple[float, ...]
+    costs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two places cost together.
+
+    Attributes:
+        first: position of a place.
+        second: position of another place.
+        costs: `[options of first][options of second]`.
+    """
+
+    first: int
+    second: int
+    costs: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Minimise the sum of errors; the sum of costs must not exceed a budget.
+
+    Attributes:
+        places: the decisions.
+        pairs: costs that two decisions have together.
+        fixed: what no decision changes.
+    """
+
+    places: tuple[Place, ...]
+    pairs: tuple[Pair, ...] = ()
+    fixed: int = 0
+
+    def error(self, choice: Sequence[int]) -> float:
+        """Returns the sum of the errors of the chosen options."""
+        return sum(place.errors[k] for place, k in zip(self.places, choice, strict=True))
+
+    def cost(self, choice: Sequence[int]) -> int:
+        """Returns the sum of the costs of the chosen options, fixed costs included."""
+        own = sum(place.costs[k] for place, k in zip(self.places, choice, strict=True))
+        shared = sum(pair.costs[choice[pair.first]][choice[pair.second]] for pair in self.pairs)
+        return self.fixed + own + shared
+
+    def best(self) -> tuple[int, ...]:
+        """Returns the choice of least error, whatever it costs; among equals the first options."""
+        return tuple(int(np.argmin(place.errors)) for place in self.places)
+
+    def cheapest(self) -> tuple[int, ...]:
+        """Returns a choice of least cost."""
+        if self.pairs:
+            return _minimize(self, self._costs(), None)
+        return tuple(int(np.argmin(place.costs)) for place in self.places)
+
+    def _costs(self) -> np.ndarray:
+        """Returns the costs of all options, then those of all pairs of options."""
+        own = [cost for place in self.places for cost in place.costs]
+        shared = [cost for pair in self.pairs for row in pair.costs for cost in row]
+        return np.array(own + shared, dtype=np.float64)
+
+    def _errors(self) -> np.ndarray:
+        own = [error for place in self.places for error in place.errors]
+        padding = sum(len(row) for pair in self.pairs for row in pair.costs)
+        return np.array(own + [0.0] * padding)
+
+
+def solve(problem: Problem, budget: int) -> tuple[int, ...]:
+    """Returns the choice of least error whose cost is within a budget.
+
+    Args:
+        problem: what is to be decided.
+        budget: in units of its costs.
+
+    Raises:
+        RecipeError: no choice is that cheap; the message names the least and the largest budget
+            that make sense.
+        MissingDependencyError: SciPy is not installed.
+    """
+    best = problem.best()
+    if problem.cost(best) <= budget:
+        return best
+    cheapest = problem.cheapest()
+    if problem.cost(cheapest) > budget:
+        raise RecipeError(
+            f"a budget of {budget:,} cannot be met: the least that any choice costs is "
+            f"{problem.cost(cheapest):,}, and above {problem.cost(best):,} nothing improves"
+        )
+    choice = _minimize(problem, problem._errors(), budget)
+    if problem.cost(choice) > budget:
+        raise EngineError(
+            f"the solver returned a choice that costs {problem.cost(choice):,}, over its budget of "
+            f"{budget:,}: the costs differ too much in size for its tolerances"
+        )
+    # Rounding inside the solver must not lose to a choice that is at hand.
+    return min((choice, cheapest), key=problem.error)
+
+
+def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tuple[int, ...]:
+    """Solves the integer program.
+
+    A variable for each option, 0 or 1, that add up to 1 at each place. A variable for each pair of
+    options of two places, whose rows add up to the variables of the first and whose columns to
+    those of the second, is their product: the cost stays linear.
+    """
+    try:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+    except ImportError:
+        raise MissingDependencyError("scipy", "search", "the search for widths") from None
+    matrix, total = _equalities(problem)
+    constraints: list[Any] = [LinearConstraint(matrix, total, total)]  # type: ignore[arg-type]
+    if budget is not None:
+        costs = problem._costs()
+        divisor = float(np.gcd.reduce(costs.astype(np.int64))) or 1.0
+        limit = (budget - problem.fixed) // int(divisor)
+        constraints.append(LinearConstraint(costs[None] / divisor, -np.inf, limit))
+    decisions = sum(len(place.errors) for place in problem.places)
+    integrality = np.zeros(len(objective))
+    integrality[:decisions] = 1
+    largest = np.abs(objective).max() or 1.0
+    found = milp(
+        objective / largest * _LARGEST,
+        integrality=integrality,
+        bounds=Bounds(0, 1),
+        constraints=constraints,
+        options={"mip_rel_gap": 0.0},
+    )
+    if found.x is None:
+        raise EngineError(f"the integer program could not be solved: {found.message}")
+    choice, start = [], 0
+    for place in problem.places:
+        choice.append(int(np.argmax(found.x[start : start + len(place.errors)])))
+        start += len(place.errors)
+    return tuple(choice)
+
+
+def _equalities(problem: Problem) -> tuple[Any, np.ndarray]:
+    """Returns matrix and right-hand side of what holds for every choice."""
+    from scipy.sparse import csr_array
+
+    sizes = [len(place.errors) for place in problem.places]
+    first = list(itertools.accumulate(sizes, initial=0))
+    entries: list[tuple[int, int, float]] = []
+    total: list[float] = []
+    for position, size in enumerate(sizes):
+        entries += [(len(total), first[position] + k, 1.0) for k in range(size)]
+        total.append(1.0)
+    column = first[-1]
+    for pair in problem.pairs:
+        rows, columns = len(pair.costs), len(pair.costs[0])
+        products = np.arange(rows * columns).reshape(rows, columns) + column
+        for place, lines in ((pair.first, products), (pair.second, products.T)):
+            for k, line in enumerate(lines):
+                entries += [(len(total), int(variable), 1.0) for variable in line]
+                entries.append((len(total), first[place] + k, -1.0))
+                total.append(0.0)
+        column += rows * columns
+    at, variables, values = zip(*entries, strict=True)
+    return csr_array((values, (at, variables)), shape=(len(total), column)), np.array(total)

@@ -1,0 +1,298 @@
+"""What each width of each tensor costs the network's outputs, measured on calibration data."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from photomask.chip.calibration import batches_of
+from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.graph.float_graph import compute
+from photomask.chip.graph.operations import Input
+from photomask.chip.mixed_precision.hessian import hessian_traces
+from photomask.chip.mixed_precision.widths import open_sites, with_bits
+from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.quantizers import Quantizer
+from photomask.documents import Document
+from photomask.errors import DataError, RecipeError, UsageError
+
+Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
+Role = Literal["weight", "activation"]
+
+
+class Measure(StrEnum):
+    """What counts as an error."""
+
+    OUTPUT_KL = "output_kl"
+    """Mean over samples of `KL(softmax(y) || softmax(y_q))` in nats, along the last axis; `y` are
+    the float outputs, `y_q` those with only this tensor quantized."""
+    OUTPUT_MSE = "output_mse"
+    """`sum (y - y_q)**2 / sum y**2`: noise over signal of the outputs."""
+    HESSIAN = "hessian"
+    """`trace(H) / n * sum (w - w_q)**2 / 2`: the second-order estimate of the KL divergence, where
+    `H` is its Hessian with respect to the layer's `n` weights. Weights only.
+
+    Source: HAWQ-V2, Dong et al. 2020, section 3.1, arXiv:1911.03852. There, `H` is the Hessian of
+    the training loss; that of the divergence from the float model needs no labels."""
+
+
+class Sensitivity(Document):
+    """The error of each width of one tensor."""
+
+    site: str
+    role: Role
+    bits: tuple[int, ...] = Field(min_length=1)
+    errors: tuple[float, ...]
+
+
+class Sensitivities(Document):
+    """The errors of all tensors whose width is open."""
+
+    schema_version: Literal[1] = 1
+    measure: Measure
+    samples: int
+    tensors: tuple[Sensitivity, ...]
+
+
+def measure_sensitivity(
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    weight_bits: Sequence[int] = (2, 3, 4, 6, 8),
+    activation_bits: Sequence[int] = (),
+    measure: Measure | str = Measure.OUTPUT_KL,
+) -> Sensitivities:
+    """Quantizes one tensor at a time to each width and measures what that does to the outputs.
+
+    Everything else stays in float. How a width finds its range is what the model's recipe says for
+    that tensor; MSE observers (recipe `w4a8`) suit few bits. Tensors that the recipe keeps, the
+    model's inputs and its outputs are not open.
+
+    Args:
+        prepared: not changed.
+        data: as for `calibrate`.
+        weight_bits: candidate widths of weights, 2 to 16; empty to leave weights as they are.
+        activation_bits: candidate widths of activations, likewise.
+        measure: what counts as an error.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+        RecipeError: a width that a quantizer cannot have.
+        UsageError: nothing to measure, or a measure that does not apply.
+    """
+    measure = Measure(measure)
+    weights, activations = _widths(weight_bits), _widths(activation_bits)
+    if measure is Measure.HESSIAN and activations:
+        raise UsageError("the Hessian measure is about weights; measure activations by an output")
+    graph = current_graph(prepared)
+    if measure is not Measure.OUTPUT_MSE:
+        _check_outputs(graph, measure)
+    batches = list(batches_of(prepared.graph, data))
+    if not batches:
+        raise DataError("measuring sensitivities needs at least one sample, got none")
+    with torch.no_grad():
+        trials = _weight_trials(prepared, weights) if weights else []
+        if activations:
+            trials += _activation_trials(prepared, graph, activations, batches)
+        if not trials:
+            raise UsageError("no tensor's width is open: the recipe keeps all, or no widths given")
+    if measure is Measure.HESSIAN:
+        errors = _second_order(graph, trials, batches)
+    else:
+        errors = _replay(graph, trials, batches, measure)
+    return Sensitivities(
+        measure=measure,
+        samples=sum(len(inputs[0]) for inputs in batches),
+        tensors=tuple(
+            Sensitivity(site=trial.node.name, role=trial.role, bits=trial.bits, errors=found)
+            for trial, found in zip(trials, errors, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A tensor and a quantizer for each width; weights are quantized already."""
+
+    node: Node
+    role: Role
+    bits: tuple[int, ...]
+    quantizers: tuple[Quantizer, ...]
+    weights: tuple[Tensor, ...] = ()
+
+
+def _widths(bits: Sequence[int]) -> tuple[int, ...]:
+    if len(set(bits)) != len(bits):
+        raise UsageError(f"candidate widths must differ, found {list(bits)}")
+    return tuple(sorted(bits))
+
+
+def current_graph(prepared: PreparedModel) -> FloatGraph:
+    """Returns the float graph with the prepared model's weights as they are now."""
+    graph = prepared.graph
+    constants = {
+        name: prepared.constants_of(node)[role].detach()
+        for node in graph.nodes
+        for role, name in node.constants.items()
+    }
+    return FloatGraph(graph.nodes, graph.outputs, constants)
+
+
+def _check_outputs(graph: FloatGraph, measure: Measure) -> None:
+    for name in graph.outputs:
+        if (shape := graph.by_name[name].shape)[-1] < 2:
+            raise UsageError(
+                f"the measure {measure.value!r} compares probabilities along the last axis; output "
+                f"{name!r} has shape {list(shape)}. Use the measure 'output_mse'"
+            )
+
+
+def _fitted(template: Quantizer, bits: int, where: str) -> Quantizer:
+    """Returns a quantizer of another width, fitted to what the template observed."""
+    quantizer = with_bits(template, bits)
+    quantizer.fit()
+    if quantizer.format.bits != bits:
+        raise RecipeError(
+            f"{where}: {type(quantizer).__name__} has {quantizer.format.bits} bits when asked for "
+            f"{bits}; its width cannot be searched, so put it into the recipe's `keep`"
+        )
+    return quantizer
+
+
+def _weight_trials(prepared: PreparedModel, widths: tuple[int, ...]) -> list[_Trial]:
+    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(sites(prepared.graph))
+    trials = []
+    for site in open_sites(prepared):
+        template = templates[site.name].weight
+        if template is None:
+            continue
+        weight = prepared.constants_of(nodes[site.name])["weight"].detach()
+        template.observe(weight)
+        found = tuple(_fitted(template, bits, f"weight of {site.name!r}") for bits in widths)
+        quantized = tuple(quantizer.eval()(weight) for quantizer in found)
+        trials.append(_Trial(nodes[site.name], "weight", widths, found, quantized))
+    return trials
+
+
+def _activation_trials(
+    prepared: PreparedModel,
+    graph: FloatGraph,
+    widths: tuple[int, ...],
+    batches: list[list[Tensor]],
+) -> list[_Trial]:
+    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(sites(prepared.graph))
+    names = [
+        site.name
+        for site in open_sites(prepared)
+        if not site.is_output and not isinstance(nodes[site.name].operation, Input)
+    ]
+    for inputs in batches:
+        for node, value in graph.run(inputs):
+            if node.name in names:
+                templates[node.name].activation.observe(value)
+    return [
+        _Trial(
+            nodes[name],
+            "activation",
+            widths,
+            tuple(
+                _fitted(templates[name].activation, bits, f"output of {name!r}").eval()
+                for bits in widths
+            ),
+        )
+        for name in names
+    ]
+
+
+def _second_order(
+    graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]]
+) -> list[tuple[float, ...]]:
+    """Returns `trace / n * sum (w - w_q)**2 / 2` of every width of every trial."""
+    traces = hessian_traces(graph, [trial.node for trial in trials], batches)
+    found = []
+    for trial in trials:
+        weight = graph.constants_of(trial.node)["weight"]
+        mean = max(0.0, traces[trial.node.name]) / weight.numel()
+        found.append(
+            tuple(
+                mean * float((weight - changed).double().square().sum()) / 2
+                for changed in trial.weights
+            )
+        )
+    return found
+
+
+def _replay(
+    graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]], measure: Measure
+) -> list[tuple[float, ...]]:
+    """Returns the outputs' error of every width of every trial.
+
+    Only what depends on the quantized tensor is computed again.
+    """
+    behind = {trial.node.name: _behind(graph, trial.node) for trial in trials}
+    sums = [[[0.0] * len(graph.outputs) for _ in trial.bits] for trial in trials]
+    scale = [0.0] * len(graph.outputs)
+    with torch.no_grad():
+        for inputs in batches:
+            values = {node.name: value for node, value in graph.run(inputs)}
+            for position, name in enumerate(graph.outputs):
+                scale[position] += _weight_of(values[name], measure)
+            for trial, found in zip(trials, sums, strict=True):
+                for option, per_output in enumerate(found):
+                    changed = _changed(graph, trial, option, values, behind[trial.node.name])
+                    for position, name in enumerate(graph.outputs):
+                        if name in changed:
+                            per_output[position] += _error(values[name], changed[name], measure)
+    return [
+        tuple(
+            sum(part / whole for part, whole in zip(option, scale, strict=True) if whole)
+            for option in found
+        )
+        for found in sums
+    ]
+
+
+def _behind(graph: FloatGraph, start: Node) -> list[Node]:
+    """Returns the nodes that depend on a node's output, in the order of computation."""
+    reached, found = {start.name}, []
+    for node in graph.nodes:
+        if any(name in reached for name in node.inputs):
+            reached.add(node.name)
+            found.append(node)
+    return found
+
+
+def _changed(
+    graph: FloatGraph, trial: _Trial, option: int, values: dict[str, Tensor], behind: list[Node]
+) -> dict[str, Tensor]:
+    """Returns every edge that differs once a trial's tensor has one of its widths."""
+    node = trial.node
+    if trial.role == "weight":
+        constants = {**graph.constants_of(node), "weight": trial.weights[option]}
+        result = compute(node, [values[name] for name in node.inputs], constants)
+    else:
+        result = trial.quantizers[option](values[node.name])
+    found = {node.name: result}
+    for after in behind:
+        operands = [found.get(name, values[name]) for name in after.inputs]
+        found[after.name] = compute(after, operands, graph.constants_of(after))
+    return found
+
+
+def _weight_of(y: Tensor, measure: Measure) -> float:
+    """Returns what the errors of a batch are divided by, summed over batches."""
+    if measure is Measure.OUTPUT_MSE:
+        return float(y.double().square().sum())
+    return float(y.numel() // y.shape[-1])
+
+
+def _error(y: Tensor, changed: Tensor, measure: Measure) -> float:
+    y, changed = y.double(), changed.double()
+    if measure is Measure.OUTPUT_MSE:
+        return float((y - changed).square().sum())
+    expected, found = y.log_softmax(dim=-1), changed.log_softmax(dim=-1)
+    return max(0.0, float((expected.exp() * (expected - found)).sum()))

@@ -1,0 +1,58 @@
+"""Widths as rules of a recipe."""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.quantizers import Quantizer
+from photomask.chip.recipe import Recipe, Rule, Site
+from photomask.chip.recipe.matching import matching
+from photomask.errors import RecipeError
+
+
+def open_sites(prepared: PreparedModel) -> list[Site]:
+    """Returns the sites that the recipe does not keep, in the order of computation."""
+    everything = sites(prepared.graph)
+    kept = {name for pattern in prepared.recipe.keep for name in matching(pattern, everything)}
+    return [site for site in everything if site.name not in kept]
+
+
+def with_bits(template: Quantizer, bits: int) -> Quantizer:
+    """Returns a copy of a quantizer that is not fitted yet, with another width.
+
+    Raises:
+        RecipeError: bits outside 2..16.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
+        raise RecipeError(f"bits must be an integer from 2 to 16, found {bits!r}")
+    quantizer = copy.deepcopy(template)
+    quantizer.bits = bits
+    return quantizer
+
+
+def recipe_with_widths(
+    prepared: PreparedModel, widths: Sequence[tuple[str, str, int]], name: str | None = None
+) -> Recipe:
+    """Returns the model's recipe with a rule for each tensor that gets a width.
+
+    Args:
+        prepared: whose recipe and sites they are.
+        widths: site, `"weight"` or `"activation"`, and bits.
+        name: of the new recipe; the old one's if None.
+    """
+    templates = prepared.recipe.resolve(sites(prepared.graph))
+    given: dict[str, dict[str, Quantizer]] = {}
+    for site, role, bits in widths:
+        template = getattr(templates[site], role)
+        given.setdefault(site, {})[role] = with_bits(template, bits)
+    rules = tuple(Rule(_exactly(site), **quantizers) for site, quantizers in given.items())
+    recipe = prepared.recipe
+    return replace(recipe, name=name or recipe.name, rules=(*recipe.rules, *rules))
+
+
+def _exactly(site: str) -> str:
+    """Returns a pattern for one site, even where its name is a word of the language."""
+    taken = site in ("first", "last", "residual") or site.startswith(("re:", "operator:"))
+    return f"re:{re.escape(site)}" if taken else site

@@ -1,0 +1,117 @@
+"""Recipes to files: the way back from quantizers to their description."""
+
+from pathlib import Path
+from typing import Literal
+
+from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
+from photomask.chip.quantizers import PerGroup, PerTensor, Quantizer
+from photomask.chip.recipe.documents import (
+    ActivationDocument,
+    GroupDocument,
+    MovingAverageDocument,
+    PercentileDocument,
+    RecipeDocument,
+    RuleDocument,
+    WeightDocument,
+)
+from photomask.chip.recipe.rules import Recipe
+from photomask.documents import write_file
+from photomask.errors import RecipeError
+
+ObserverDocument = Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Writes a recipe as JSON, for `load_recipe` and `--recipe`.
+
+    Args:
+        recipe: of plain quantizers and observers; classes of your own live in Python alone.
+        path: the file.
+
+    Raises:
+        RecipeError: a quantizer or an observer that JSON cannot describe.
+        ExportError: the disk refused the file.
+    """
+    write_file(Path(path), recipe_document(recipe).render().encode())
+
+
+def recipe_document(recipe: Recipe) -> RecipeDocument:
+    """Returns a recipe as a document.
+
+    Raises:
+        RecipeError: a quantizer or an observer that JSON cannot describe.
+    """
+    return RecipeDocument(
+        name=recipe.name,
+        weight=_weight(recipe.weight),
+        activation=_activation(recipe.activation),
+        rules=tuple(
+            RuleDocument(
+                match=rule.match,
+                weight=None if rule.weight is None else _weight(rule.weight),
+                activation=None if rule.activation is None else _activation(rule.activation),
+            )
+            for rule in recipe.rules
+        ),
+        keep=recipe.keep,
+        output_bits=recipe.output_bits,
+    )
+
+
+def _weight(template: Quantizer) -> WeightDocument:
+    _check_plain(template)
+    granularity = template.granularity
+    if isinstance(granularity, PerGroup):
+        described = GroupDocument(
+            per_group=granularity.size, multiplier_bits=granularity.multiplier_bits
+        )
+    else:
+        described = "per_tensor" if isinstance(granularity, PerTensor) else "per_channel"
+    return WeightDocument(
+        bits=template.bits,
+        signed=None if template.narrow else template.signed,
+        observer=_observer(template.observer),
+        power_of_two=template.power_of_two,
+        symmetric=template.symmetric,
+        narrow=template.narrow,
+        granularity=described,
+    )
+
+
+def _activation(template: Quantizer) -> ActivationDocument:
+    _check_plain(template)
+    if template.narrow:
+        raise RecipeError("a recipe in JSON has no narrow codes for activations")
+    return ActivationDocument(
+        bits=template.bits,
+        signed=template.signed,
+        observer=_observer(template.observer),
+        power_of_two=template.power_of_two,
+        symmetric=template.symmetric,
+    )
+
+
+def _check_plain(template: Quantizer) -> None:
+    if type(template) is not Quantizer:
+        raise RecipeError(
+            f"a recipe with {type(template).__name__} cannot be written as JSON, which describes "
+            "plain quantizers; keep it in Python"
+        )
+
+
+def _observer(observer: Observer) -> ObserverDocument:
+    known = type(observer) in (KL, MSE, MinMax, MovingAverage, Percentile)
+    match observer if known else None:
+        case Percentile(percent=percent):
+            return PercentileDocument(percentile=percent)
+        case MovingAverage(momentum=momentum):
+            return MovingAverageDocument(moving_average=momentum)
+        case MinMax():
+            return "min_max"
+        case MSE():
+            return "mse"
+        case KL():
+            return "kl"
+    raise RecipeError(
+        f"a recipe with the observer {type(observer).__name__} cannot be written as JSON"
+    )
