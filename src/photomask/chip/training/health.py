@@ -52,10 +52,8 @@ class Health:
                 return f"in step {step} the loss is {float(sizes[0])}"
             bad = [name for name, fine in zip(names, finite[1:], strict=True) if not fine]
             if bad:
-                # Gradients flow backward, so the last of the layers is where it began.
-                layers = [name for name in bad if name.startswith("weights.")] or bad
                 more = f", nor those of {len(bad) - 1} more" if len(bad) > 1 else ""
-                return f"in step {step} the gradient of {_readable(layers[-1])} is not finite{more}"
+                return f"in step {step} the gradient of {self._last(bad)!r} is not finite{more}"
         return None
 
     @torch.no_grad()
@@ -72,7 +70,9 @@ class Health:
                 return f"the first edge that is not finite is the {what} {node.name!r}{source}"
         return "all edges are finite: look at the loss, its labels and its teacher"
 
-
-def _readable(parameter: str) -> str:
-    """Returns a parameter's name as the graph writes it: `body.0.weight`."""
-    return repr(parameter.removeprefix("weights.").replace("/", "."))
+    def _last(self, parameters: list[str]) -> str:
+        """Returns the one that is computed with last: gradients flow backward from there."""
+        readable = [name.removeprefix("weights.").replace("/", ".") for name in parameters]
+        nodes = self._prepared.graph.nodes
+        ordered = [name for node in nodes for name in node.constants.values()]
+        return max(readable, key=lambda name: ordered.index(name) if name in ordered else -1)

@@ -144,7 +144,6 @@ class _Run:
         self.teacher = None
         if settings.distillation > 0:
             self.teacher = float_model(prepared, teacher, processes.device)
-        check_quantizers(prepared)
         prepared.to(processes.device)
         processes.broadcast(prepared)
         self.forward: Callable[..., tuple[Tensor, ...]] = prepared
@@ -162,6 +161,7 @@ class _Run:
                 raise UsageError(
                     f"{checkpoint} holds a training already: resume it, or choose another folder"
                 )
+            check_quantizers(self.prepared)
             return
         if checkpoint is None or not is_weights(checkpoint):
             raise UsageError(f"no checkpoint to resume from: {checkpoint}")
@@ -298,9 +298,10 @@ class _Run:
         if self.settings.average_decay:
             self.average.copy_to_model()
         self.prepared.eval()
-        with torch.no_grad():
-            fit_biases(self.prepared)
-        check_quantizers(self.prepared)
+        fit_biases(self.prepared)
+        for place, quantizer in used_quantizers(self.prepared).items():
+            if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
+                raise QuantizerError(f"the {place} learned a scale that is not above 0")
 
     def report(self) -> TrainingReport:
         """Returns what was done."""
@@ -331,7 +332,7 @@ def check_quantizers(prepared: PreparedModel) -> None:
                 "comes first"
             )
         kind = f"{type(quantizer)} {quantizer.extra_repr()}"
-        if kind in seen and bool((quantizer.scale > 0).all()):
+        if kind in seen:
             continue
         seen.add(kind)
         try:
