@@ -177,15 +177,15 @@ def _check_templates(owner: str, weight: Quantizer | None, activation: Quantizer
     for role, template in (("weight", weight), ("activation", activation)):
         if template is not None and not isinstance(template, Quantizer):
             raise RecipeError(f"{owner}: {role} must be a Quantizer object, found {template!r}")
-    if activation is not None and not isinstance(activation.granularity, PerTensor):
-        raise RecipeError(
-            f"{owner}: activations must be quantized per tensor, found "
-            f"{activation.granularity}: the scales of a sum's terms cannot be factored out of it"
-        )
     if activation is not None and activation.weights_only:
         raise RecipeError(
             f"{owner}: {type(activation).__name__} is for weights alone: activations are computed "
             "by rescaling, which returns every code of the format"
+        )
+    if activation is not None and not isinstance(activation.granularity, PerTensor):
+        raise RecipeError(
+            f"{owner}: activations must be quantized per tensor, found "
+            f"{activation.granularity}: the scales of a sum's terms cannot be factored out of it"
         )
     if weight is not None and weight.granularity not in (PerTensor(), PerChannel()):
         if isinstance(weight.granularity, PerGroup):
