@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from photomask.cli.chip_hand_over import estimate, export, import_model, simulate
+from photomask.cli.chip_search import search
 from photomask.cli.console import messages, show_progress
 
 if TYPE_CHECKING:
@@ -226,4 +227,5 @@ def show(folder: Export) -> None:
 app.command()(export)
 app.command()(estimate)
 app.command()(simulate)
+app.command()(search)
 app.command("import")(import_model)

@@ -1,0 +1,128 @@
+"""`photomask chip search`: a width for each tensor, within a budget."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from photomask.cli.console import messages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from photomask.chip import PreparedModel
+    from photomask.chip.mixed_precision import Costs, Sensitivities
+
+DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+Unit = Literal["weight-bits", "bit-operations", "cycles"]
+ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
+
+
+def search(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+    ],
+    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where allocation and recipe go.")
+    ],
+    as_uniform: Annotated[
+        int | None,
+        typer.Option(metavar="BITS", help="The budget is what this width costs everywhere."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="N", help="The budget, in units of --cost.")
+    ] = None,
+    cost: Annotated[Unit, typer.Option(help="What the budget counts.")] = "weight-bits",
+    recipe: Annotated[str, typer.Option(help="What is widened and narrowed.")] = "w4a8",
+    widths: Annotated[str, typer.Option(help="Of weights, with commas.")] = "2,3,4,6,8",
+    activation_widths: Annotated[
+        str, typer.Option(help="Of activations; by default they stay as they are.")
+    ] = "",
+    measure: Annotated[
+        Literal["output_kl", "output_mse", "hessian"], typer.Option(help="What counts as an error.")
+    ] = "output_kl",
+    calibration_samples: Annotated[
+        int, typer.Option(min=1, help="How many samples to measure on.")
+    ] = 64,
+    target: Annotated[str, typer.Option(help="For cycles: a preset, or a JSON file.")] = "asic",
+    accelerator: Annotated[
+        str, typer.Option(metavar="NAME", help="For cycles: a preset, or a JSON file.")
+    ] = "reference",
+    picture: Annotated[
+        Path | None, typer.Option(metavar="CURVE.svg", help="Draw the curve of all budgets.")
+    ] = None,
+) -> None:
+    """Choose how many bits each layer gets, by what they cost the network's outputs.
+
+    The folder holds the allocation with everything that was measured, and the recipe for convert.
+
+    Example: photomask chip search resnet20 --calibration fashion-mnist --as-uniform 4 --output out
+    """
+    from photomask.chip import load_recipe, prepare, save_recipe
+    from photomask.chip.mixed_precision import (
+        allocate,
+        measure_sensitivity,
+        pareto,
+        save_pareto_curve,
+        uniform_cost,
+    )
+    from photomask.cli.sources import load_inputs
+    from photomask.documents import written_whole
+    from photomask.errors import UsageError
+    from photomask.report import check_drawing
+    from photomask.zoo import load_model
+
+    if (budget is None) == (as_uniform is None):
+        raise UsageError("give a budget: either --as-uniform BITS or --budget N")
+    if picture is not None:
+        check_drawing()
+    bits = _widths(widths, "--widths")
+    images = load_inputs(calibration, calibration_samples)
+    prepared = prepare(load_model(model), load_recipe(recipe), images[:1])
+    found = measure_sensitivity(
+        prepared,
+        images,
+        weight_bits=bits,
+        activation_bits=_widths(activation_widths, "--activation-widths"),
+        measure=measure,
+    )
+    costs = _costs(cost, prepared, found, images, target, accelerator)
+    limit = budget if as_uniform is None else uniform_cost(found, costs, as_uniform)
+    allocation = allocate(prepared, found, costs, int(limit or 0))
+    with written_whole(output_folder, lambda old: (old / ALLOCATION_FILE).is_file()) as staging:
+        allocation.save(staging / ALLOCATION_FILE)
+        save_recipe(allocation.recipe(prepared), staging / RECIPE_FILE)
+    if picture is not None:
+        save_pareto_curve(found, costs, pareto(found, costs), picture)
+    typer.echo(str(allocation))
+    messages().print(f"written to {output_folder}")
+
+
+def _widths(text: str, option: str) -> tuple[int, ...]:
+    from photomask.errors import UsageError
+
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers with commas, found {text!r}") from None
+
+
+def _costs(
+    unit: Unit,
+    prepared: "PreparedModel",
+    found: "Sensitivities",
+    images: "Tensor",
+    target: str,
+    accelerator: str,
+) -> "Costs":
+    from photomask.chip import load_target
+    from photomask.chip.hardware import load_accelerator
+    from photomask.chip.mixed_precision import bit_operation_costs, cycle_costs, weight_bit_costs
+
+    if unit == "weight-bits":
+        return weight_bit_costs(prepared, found)
+    if unit == "bit-operations":
+        return bit_operation_costs(prepared, found)
+    machine = load_accelerator(accelerator)
+    return cycle_costs(prepared, found, images[:8], load_target(target), machine)
