@@ -1,13 +1,12 @@
 """Which roundings and scales can be learned, and which recipes cannot be reconstructed."""
 
 import copy
-from collections import Counter
 
 import torch
 
 from photomask.chip.graph.operations import Constant
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import AdaRound, Quantizer
+from photomask.chip.quantizers import Quantizer
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.errors import QuantizerError
 
@@ -34,32 +33,28 @@ def is_uniform(quantizer: Quantizer, shape: torch.Size) -> bool:
         return torch.equal(own.quantize(x), Quantizer.quantize(plain, x))
 
 
-def learnable_layers(prepared: PreparedModel) -> frozenset[str]:
-    """Returns the nodes whose rounding can be learned: all but those that share a weight.
+def check_reconstructible(prepared: PreparedModel) -> None:
+    """Raises unless every quantizer is fitted and every weight's codes are uniform.
 
     Raises:
-        QuantizerError: a quantizer was not fitted, or its codes are not uniform; all are named.
+        QuantizerError: the first that was not fitted; all whose codes are not uniform.
     """
-    layers = [node for node in prepared.graph.nodes if has_weight(node)]
     refused = []
     for node in prepared.graph.nodes:
         if node.operation.decides_scale and not prepared.activation_quantizer(node.name).is_fitted:
             raise QuantizerError(f"output of {node.name!r} was never calibrated: call calibrate()")
-    for node in layers:
+        if not has_weight(node):
+            continue
         quantizer = prepared.weight_quantizer(node.name)
         if not quantizer.is_fitted:
             raise QuantizerError(f"weight of {node.name!r} was never calibrated: call calibrate()")
-        plain = isinstance(quantizer, AdaRound) and not quantizer.shift.ndim
-        weight = prepared.constants_of(node)["weight"]
-        if not plain and not is_uniform(quantizer, weight.shape):
+        if not is_uniform(quantizer, prepared.constants_of(node)["weight"].shape):
             refused.append(f"{node.name} ({type(quantizer).__name__})")
     if refused:
         raise QuantizerError(
-            "reconstruction learns to round up or down between neighbouring codes; these weights' "
-            f"quantizers are not uniform: {', '.join(refused)}. Give them a Quantizer or AdaRound"
+            "reconstruction learns to round up or down between neighbouring codes; the codes of "
+            f"these weights are not uniform: {', '.join(refused)}. Give them a Quantizer"
         )
-    readers = Counter(name for node in prepared.graph.nodes for name in node.constants.values())
-    return frozenset(node.name for node in layers if readers[node.constants["weight"]] == 1)
 
 
 def learned_scales(prepared: PreparedModel, block: Block) -> list[str]:

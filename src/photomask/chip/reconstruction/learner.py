@@ -11,7 +11,7 @@ from photomask.chip.graph import Node
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import AdaRound, Quantizer
 from photomask.chip.quantizers.qdrop import drop_quantization
-from photomask.chip.reconstruction.blocks import Block
+from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.chip.reconstruction.documents import ReconstructionSettings
 from photomask.chip.reconstruction.edges import run_nodes
 from photomask.chip.reconstruction.learnable import is_uniform, learned_scales
@@ -45,7 +45,6 @@ class BlockLearner:
         prepared: whose weights and quantizers it starts from; not changed.
         block: what learns.
         settings: which of them learn, and how activations are dropped.
-        layers: nodes whose rounding may be learned.
     """
 
     def __init__(
@@ -53,12 +52,10 @@ class BlockLearner:
         prepared: PreparedModel,
         block: Block,
         settings: ReconstructionSettings,
-        layers: frozenset[str],
     ):
         self.prepared = prepared
         self.block = block
         self.keep_probability = settings.keep_probability
-        self.layers = [node for node in block.layers if node.name in layers]
         self.roundings: dict[str, AdaRound] = {}
         self.constants: dict[str, dict[str, Tensor]] = {}
         self.biases: dict[str, nn.Parameter] = {}
@@ -66,15 +63,12 @@ class BlockLearner:
             self.constants[node.name] = {
                 role: tensor.detach() for role, tensor in prepared.constants_of(node).items()
             }
-            if node in self.layers:
+            if has_weight(node):
                 weight = self.constants[node.name]["weight"]
                 quantizer = prepared.weight_quantizer(node.name)
                 self.roundings[node.name] = AdaRound.adopt(quantizer, weight).train()
                 if settings.bias_rate:
                     self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
-            elif "weight" in node.constants:
-                with torch.no_grad():
-                    self.constants[node.name] = prepared.quantized_constants_of(node)
         self.owners = learned_scales(prepared, block) if settings.scale_rate else []
         device = next(prepared.parameters()).device
         self.start = torch.stack(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of, make_room_for_biases
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.reconstruction.blocks import Block, find_blocks
+from photomask.chip.reconstruction.blocks import Block, find_blocks, has_weight
 from photomask.chip.reconstruction.checkpoints import Checkpoints, describe_run
 from photomask.chip.reconstruction.documents import (
     BlockReport,
@@ -17,7 +17,7 @@ from photomask.chip.reconstruction.documents import (
     ReconstructionSettings,
 )
 from photomask.chip.reconstruction.edges import EdgeValues
-from photomask.chip.reconstruction.learnable import learnable_layers
+from photomask.chip.reconstruction.learnable import check_reconstructible
 from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
 from photomask.chip.reconstruction.optimization import DivergedError, optimize
 from photomask.errors import DataError, QuantizerError
@@ -70,7 +70,7 @@ def reconstruct(
     Source: Nagel et al. 2020 (AdaRound), arXiv:2004.10568; Li et al. 2021 (BRECQ),
     arXiv:2102.05426; Wei et al. 2022 (QDrop), arXiv:2203.05740.
     """
-    layers = learnable_layers(prepared)
+    check_reconstructible(prepared)
     inputs = _whole(prepared, data)
     blocks = find_blocks(prepared.graph, settings.granularity)
     saved = None
@@ -80,7 +80,7 @@ def reconstruct(
     reports = []
     with torch.no_grad():
         for node in prepared.graph.nodes:
-            if node.name in layers:
+            if has_weight(node):
                 make_room_for_biases(prepared, node, LARGEST_FACTOR)
     with _placed(prepared, device) as place, _repeatable(), torch.no_grad():
         before = _noise_of_outputs(prepared, inputs, place)
@@ -92,7 +92,7 @@ def reconstruct(
             if done is None:
                 label = f"{block.name} ({index + 1} of {len(blocks)})"
                 seed = settings.seed * SEEDS_APART + index
-                done = _learn(prepared, block, edges, layers, settings, seed, label, progress)
+                done = _learn(prepared, block, edges, settings, seed, label, progress)
                 if saved is not None:
                     saved.save(index, *done)
             apply(prepared, done[0])
@@ -125,7 +125,6 @@ def _learn(
     prepared: PreparedModel,
     block: Block,
     edges: EdgeValues,
-    layers: frozenset[str],
     settings: ReconstructionSettings,
     seed: int,
     label: str,
@@ -133,7 +132,7 @@ def _learn(
 ) -> tuple[Learned, BlockReport]:
     """Trains a block, and returns what it learned, or what it was if that is no better."""
     before = edges.measure(block)
-    learner = BlockLearner(prepared, block, settings, layers)
+    learner = BlockLearner(prepared, block, settings)
     start = _state(prepared, learner)
     try:
         with torch.enable_grad():
@@ -152,7 +151,7 @@ def _learn(
     weights = sum(weight.numel() for weight in learned.weights.values())
     report = BlockReport(
         name=block.name,
-        layers=len(learner.layers),
+        layers=len(block.layers),
         weights=weights,
         scales=len(learner.owners),
         changed=learned.changed / max(1, weights) if kept else 0.0,
@@ -165,7 +164,7 @@ def _learn(
 
 def _state(prepared: PreparedModel, learner: BlockLearner) -> Learned:
     """Returns what a block has before it learns, with weights as they are."""
-    constants = {node.name: prepared.constants_of(node) for node in learner.layers}
+    constants = {node.name: prepared.constants_of(node) for node in learner.block.layers}
     return Learned(
         {name: tensors["weight"].detach() for name, tensors in constants.items()},
         {name: tensors["bias"].detach() for name, tensors in constants.items()},
