@@ -310,3 +310,33 @@ def test_training_changes_what_is_observed_and_leaves_the_float_graph_alone():
     node = next(node for node in prepared.graph.nodes if "weight" in node.constants)
     observed = prepared.weight_quantizer(node.name).observer.high
     assert torch.equal(observed, 2 * before[node.constants["weight"]].flatten(1).amax(1))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.first = nn.Conv2d(6, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.first(x))
+        return self.head((x + self.second(x)).mean((2, 3)))
+
+
+def test_layers_read_a_wide_stream_through_narrow_copies():
+    x = inputs_of((3, 8, 8))
+    prepared = prepared_with(Residual(), x, "w4a4")
+    nodes = prepared.graph.by_name
+    read = {name: nodes[name].inputs[0] for name in ("stem", "first", "second", "head")}
+    bits = {name: prepared.activation_quantizer(edge).bits for name, edge in read.items()}
+    assert read["first"] == "stem.copy"
+    assert read["second"] == "add.copy"
+    assert bits == {"stem": 8, "first": 4, "second": 4, "head": 8}
+    assert [prepared.activation_quantizer(name).bits for name in nodes["add"].inputs] == [8, 8]
+    program = convert(prepared, WIDE)
+    assert_engines_agree(program, x)
+    narrow = program.edges["stem.copy"]
+    assert (narrow.format.bits, narrow.shape) == (4, program.edges["stem"].shape)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Add, Clamp, Input, Pad
+from photomask.chip.graph.operations import Add, Clamp, Constant, Copy, Input, Matmul, Pad
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
@@ -163,6 +164,7 @@ def sites(graph: FloatGraph) -> list[Site]:
             has_weight="weight" in node.constants,
             is_output=node.name in outputs,
             is_residual=node.name in residual,
+            reads=tuple(dict.fromkeys(owners[name] for name in node.inputs)),
         )
         for node in graph.nodes
         if node.operation.decides_scale
@@ -170,14 +172,24 @@ def sites(graph: FloatGraph) -> list[Site]:
 
 
 def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
-    """Returns the sums that another sum or a norm reads, and what they add up."""
+    """Returns the sums of two edges or more, and what they add up.
+
+    What adds a constant alone counts where another sum or a norm reads it: positions of tokens do,
+    the bias of an attention does not.
+    """
+    constants = {node.name for node in graph.nodes if isinstance(node.operation, Constant)}
     read = {
         owners[name]
         for node in graph.nodes
         if isinstance(node.operation, (Add, Normalize))
         for name in node.inputs
     }
-    sums = [node for node in graph.nodes if isinstance(node.operation, Add) and node.name in read]
+    sums = [
+        node
+        for node in graph.nodes
+        if isinstance(node.operation, Add)
+        and (node.name in read or not constants & {owners[name] for name in node.inputs})
+    ]
     return {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
 
 
@@ -205,4 +217,38 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor | Sequence[Tensor]
         UnsupportedOperatorError: operators without an integer form, all of them.
         RecipeError: a rule matches nothing.
     """
-    return PreparedModel(simplify(capture(model, example)), recipe)
+    graph = simplify(capture(model, example))
+    return PreparedModel(_copy_wide_operands(graph, recipe), recipe)
+
+
+def _copy_wide_operands(graph: FloatGraph, recipe: Recipe) -> FloatGraph:
+    """Lets layers and products read a wide residual stream in the recipe's own width.
+
+    Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
+    """
+    places = sites(graph)
+    resolved, owners = recipe.resolve(places), scale_owners(graph)
+    wide = {
+        site.name
+        for site in places
+        if site.is_residual and resolved[site.name].activation.bits > recipe.activation.bits
+    }
+    copies: dict[str, Node] = {}
+    nodes = []
+    for node in graph.nodes:
+        if "weight" in node.constants or isinstance(node.operation, Matmul):
+            for name in node.inputs:
+                if owners[name] in wide and name not in copies:
+                    copies[name] = replace(
+                        graph.by_name[name],
+                        name=f"{name}.copy",
+                        operation=Copy(),
+                        inputs=(name,),
+                        constants={},
+                        clamp=None,
+                    )
+                    nodes.append(copies[name])
+            inputs = tuple(copies[name].name if name in copies else name for name in node.inputs)
+            node = replace(node, inputs=inputs)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))

@@ -12,12 +12,12 @@ from photomask.errors import DocumentError, PhotomaskError, RecipeError
 
 SITES = [
     Site("input", "input", False, False),
-    Site("conv1", "convolution", True, False),
-    Site("layer1.0.conv1", "convolution", True, False),
-    Site("layer1.0.conv2", "convolution", True, False),
-    Site("layer1.0.add", "add", False, False, is_residual=True),
-    Site("layer2.0.conv1", "convolution", True, False),
-    Site("fc", "linear", True, True),
+    Site("conv1", "convolution", True, False, reads=("input",)),
+    Site("layer1.0.conv1", "convolution", True, False, reads=("conv1",)),
+    Site("layer1.0.conv2", "convolution", True, False, reads=("layer1.0.conv1",)),
+    Site("layer1.0.add", "add", False, False, True, reads=("layer1.0.conv2", "conv1")),
+    Site("layer2.0.conv1", "convolution", True, False, reads=("layer1.0.add",)),
+    Site("fc", "linear", True, True, reads=("layer2.0.conv1",)),
 ]
 WEIGHT_4 = Quantizer(4, granularity=PerChannel(), narrow=True)
 ACTIVATION_4 = Quantizer(4, symmetric=False)
@@ -83,18 +83,20 @@ def test_kept_sites_stay_at_eight_bits_whatever_the_rules_say():
         rules=(Rule("re:.*", weight=WEIGHT_4, activation=ACTIVATION_4),),
         keep=("first", "last"),
     )
-    assert bits(recipe)["conv1"] == (8, 8)
-    assert bits(recipe)["fc"] == (8, 16)
+    assert bits(recipe)["input"] == (None, 8)
+    assert bits(recipe)["conv1"] == (8, 4)
     assert bits(recipe)["layer1.0.conv1"] == (4, 4)
-    kept = recipe.resolve(SITES)["conv1"]
+    assert bits(recipe)["layer2.0.conv1"] == (4, 8)  # the classifier reads it
+    assert bits(recipe)["fc"] == (8, 16)
+    kept, read = recipe.resolve(SITES)["conv1"], recipe.resolve(SITES)["input"]
     assert kept.weight is not None
     # Still for the same hardware: shifts only, no groups needed at 8 bits.
     assert kept.weight.granularity == PerChannel()
     assert kept.weight.power_of_two
     assert kept.weight.narrow
-    assert kept.activation.power_of_two
+    assert read.activation.power_of_two
     wide = Recipe(activation=Quantizer(12, symmetric=False), keep=("first",))
-    assert bits(wide)["conv1"] == (8, 12)
+    assert bits(wide)["input"] == (None, 12)
 
 
 def test_a_rule_may_set_the_width_of_an_output():

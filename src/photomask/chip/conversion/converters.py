@@ -93,6 +93,11 @@ def _constant(conversion: Conversion, node: Node) -> None:
     conversion.add_step(node, node.name, Constant(), [], tensors, scale)
 
 
+def _copy(conversion: Conversion, node: Node) -> None:
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    conversion.requantize(node, node.inputs[0], ONE * x.scale / y.scale, y, offset=-x.zero_point)
+
+
 def _weighted(conversion: Conversion, node: Node) -> None:
     """Convolution and linear: integer weights, one bias per channel, one rescaling per channel.
 
@@ -333,6 +338,7 @@ CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     float_operations.Input: _input,
     float_operations.Tokens: _integer_input,
     float_operations.Constant: _constant,
+    float_operations.Copy: _copy,
     float_operations.Convolution: _weighted,
     float_operations.Linear: _weighted,
     float_operations.Matmul: _matmul,

@@ -60,6 +60,15 @@ class Constant(Operation):
 
 
 @dataclass(frozen=True)
+class Copy(Operation):
+    """Its input again, in a format of its own: what layers read of a wider stream."""
+
+    def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
+        """The input."""
+        return inputs[0]
+
+
+@dataclass(frozen=True)
 class Convolution(Operation):
     """Over one or two axes; constants `weight` [O, I/groups, *kernel] and `bias` [O]."""
 

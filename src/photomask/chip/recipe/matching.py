@@ -17,8 +17,9 @@ class Site:
         operator: `convolution`, `linear`, `add`, `multiply`, ...
         has_weight: True if it has a weight of its own.
         is_output: True if its output is an output of the graph.
-        is_residual: True if it is a sum that another sum or a norm reads, or what such a sum adds
-            up: the stream that layers add to.
+        is_residual: True if it is a sum of edges, or what such a sum adds up: the stream that
+            layers add to.
+        reads: the sites whose outputs it reads.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Site:
     has_weight: bool
     is_output: bool
     is_residual: bool = False
+    reads: tuple[str, ...] = ()
 
 
 def check_pattern(pattern: str) -> None:
@@ -63,7 +65,7 @@ def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
     if pattern in ("first", "last"):
         return ": no site has a weight"
     if pattern == "residual":
-        return ": no sum is read by another sum or a norm"
+        return ": nothing here adds two edges"
     if pattern.startswith("operator:"):
         return f"; operators here: {', '.join(sorted({site.operator for site in sites}))}"
     wanted = pattern.removeprefix("re:").replace("\\", "")

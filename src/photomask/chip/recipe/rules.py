@@ -75,7 +75,8 @@ class Recipe:
         rules: exceptions; where several match, the later wins.
         keep: patterns of sites that stay at 8 bits or more, uniform and per channel or per tensor,
             whatever `weight`, `activation` and `rules` say: the usual care for first and last
-            layers.
+            layers. Of a layer with weights these are the weights and what it reads; of any other
+            site, its output.
         output_bits: bits of the graph's outputs where no rule says otherwise. Classifier logits
             that are close to each other must not fall together.
 
@@ -111,6 +112,9 @@ class Recipe:
         """
         matches = [matching(rule.match, sites) for rule in self.rules]
         kept = {name for pattern in self.keep for name in matching(pattern, sites)}
+        layers = {site.name for site in sites if site.has_weight}
+        kept_outputs = {name for site in sites if site.name in kept & layers for name in site.reads}
+        kept_outputs |= kept - layers
         for rule, names in zip(self.rules, matches, strict=True):
             weighted = any(site.has_weight for site in sites if site.name in names)
             if rule.activation is None and not weighted:
@@ -127,11 +131,13 @@ class Recipe:
                 if site.name in names:
                     weight = weight if rule.weight is None else rule.weight
                     activation = activation if rule.activation is None else rule.activation
-            if site.name in kept:
-                least = max(_KEPT_BITS, self.output_bits) if site.is_output else _KEPT_BITS
+            if site.name in kept and site.has_weight:
                 weight = _uniform(self.weight, max(_KEPT_BITS, self.weight.bits))
+            if site.name in kept_outputs or (site.name in kept and site.is_output):
+                least = max(_KEPT_BITS, self.output_bits) if site.is_output else _KEPT_BITS
+                bits = max(least, self.activation.bits)
                 observer = MinMax() if site.is_output else None
-                activation = _uniform(self.activation, max(least, self.activation.bits), observer)
+                activation = _uniform(self.activation, max(bits, activation.bits), observer)
             resolved[site.name] = SiteQuantizers(
                 weight=copy.deepcopy(weight) if site.has_weight else None,
                 activation=copy.deepcopy(activation),
