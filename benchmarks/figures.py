@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import transformer_table
 from prefill.points import MAIN_IMAGE, OURS, Point, read_points
 from rows import FOLDER, SKIPPED, read
 
@@ -27,6 +28,8 @@ PICTURES = {
     FIRST_TOKEN: "docs/images/time-to-first-token.png",
 }
 """Pictures, from the folder of the README on, and the titles they stand under."""
+BESIDE = {transformer_table.WHAT: (transformer_table.SIMULATED,)}
+"""Rows of other scripts that a table also shows."""
 
 Row = dict[str, str]
 Table = list[tuple[str, ...]]
@@ -63,7 +66,8 @@ def render(folder: Path) -> str:
     sections = []
     for title, name, build in SECTIONS:
         rows = [row for row in read(name, folder) if row["metric"] != SKIPPED]
-        if rows and (table := build(rows)):
+        beside = [row for other in BESIDE.get(name, ()) for row in read(other, folder)]
+        if rows and (table := build([*rows, *beside])):
             origin = f"`benchmarks/{name}.py`, {origin_of(rows)}"
             picture = PICTURES.get(title)
             drawn = f"![{title}]({picture})\n\n" if picture and (ROOT / picture).is_file() else ""
@@ -353,6 +357,7 @@ def calibration_cost(rows: Sequence[Row]) -> Table:
 SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
+    ("Transformers in integers", transformer_table.WHAT, transformer_table.build),
     ("Every integer is the oracle's", "exactness", exactness),
     ("Random programs, every engine", "random_programs", random_programs),
     ("C beside ONNX Runtime", "c_speed", c_speed),
