@@ -155,7 +155,9 @@ def test_it_comes_back_in_the_mode_it_was_in(fresh, small_images):
 
 
 def test_a_recipe_may_ask_for_adaround(small_network, small_images):
-    recipe = Recipe(rules=(Rule("body.0", weight=AdaRound(2, granularity=PerChannel())),))
+    recipe = Recipe(
+        rules=(Rule("body.0", weight=AdaRound(3, granularity=PerChannel(), observer=MSE())),)
+    )
     prepared = prepared_of(small_network, small_images, recipe)
     assert reconstruct(prepared, small_images, settings=QUICK).blocks[1].kept
     weight = prepared.weights["body/0/weight"].detach()
