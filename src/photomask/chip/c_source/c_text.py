@@ -46,6 +46,8 @@ KEYWORDS = frozenset(
         "while",
         "main",
         "arena",
+        "arena_start",
+        "start",
         "constants",
     ]
 )
