@@ -1,19 +1,29 @@
 """From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Add, Clamp, Constant, Copy, Input, Matmul, Pad
+from photomask.chip.graph.operations import (
+    Add,
+    Clamp,
+    Concatenate,
+    Constant,
+    Copy,
+    Input,
+    Matmul,
+    Pad,
+    Tokens,
+)
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Site
 from photomask.documents import aligned
-from photomask.errors import DataError
+from photomask.errors import DataError, UsageError
 
 
 class PreparedModel(nn.Module):
@@ -25,24 +35,32 @@ class PreparedModel(nn.Module):
     Attributes:
         graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
+        states: the inputs that carry an output of the run before, and which output it is.
         weights: a copy of every constant tensor of the graph, as parameters.
     """
 
-    def __init__(self, graph: FloatGraph, recipe: Recipe):
+    def __init__(self, graph: FloatGraph, recipe: Recipe, states: Mapping[str, int] | None = None):
         super().__init__()
         self.graph = graph
         self.recipe = recipe
+        self.states = dict(states or {})
         self.weights = nn.ParameterDict(
             {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
         )
-        resolved = recipe.resolve(sites(graph))
+        self._owner = scale_owners(graph, self.states)
+        # A state holds nothing that the output it carries has not shown.
+        self._measured = {
+            node.name
+            for node in graph.nodes
+            if node.operation.decides_scale and self._owner[node.name] == node.name
+        }
+        resolved = recipe.resolve(sites(graph, self.states))
         self.weight_quantizers = nn.ModuleDict(
             {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
         )
         self.activation_quantizers = nn.ModuleDict(
             {_key(name): pair.activation for name, pair in resolved.items()}
         )
-        self._owner = scale_owners(graph)
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role, as parameters."""
@@ -117,7 +135,7 @@ class PreparedModel(nn.Module):
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
         rows = [("node", "operation", "weights", "output", "step of the output")]
-        for site in sites(self.graph):
+        for site in sites(self.graph, self.states):
             quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
             step = f"{float(quantizer.scale):.4g}" if quantizer.is_fitted else "not calibrated"
             rows.append(
@@ -152,10 +170,18 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def sites(graph: FloatGraph) -> list[Site]:
-    """Returns the places where a recipe may put quantizers, in the order of computation."""
-    owners = scale_owners(graph)
-    outputs = {owners[name] for name in graph.outputs}
+def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Site]:
+    """Returns the places where a recipe may put quantizers, in the order of computation.
+
+    Args:
+        graph: the simplified float graph.
+        states: the inputs that carry an output of the run before, and which output it is.
+    """
+    states = states or {}
+    owners = scale_owners(graph, states)
+    carried = set(states.values())
+    results = [name for at, name in enumerate(graph.outputs) if at not in carried]
+    outputs = {owners[name] for name in results}
     residual = _residual(graph, owners)
     return [
         Site(
@@ -193,41 +219,68 @@ def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
     return {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
 
 
-def scale_owners(graph: FloatGraph) -> dict[str, str]:
+def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> dict[str, str]:
     """Returns for each edge the node that decides its scale: itself, or where its values are from.
 
-    Operations that only move or select values keep the scale of their input.
+    Operations that only move or select values keep the scale of their input. A state has the scale
+    of the output that it carries on, and so has what joins the two.
     """
     owners: dict[str, str] = {}
     for node in graph.nodes:
         owners[node.name] = owners[node.inputs[0]] if node.operation.keeps_scale else node.name
+    states = states or {}
+    for name, output in states.items():
+        _hand_over(owners, name, owners[graph.outputs[output]])
+    carried = {owners[name] for name in states}
+    for node in graph.nodes:
+        if isinstance(node.operation, Concatenate):
+            joined = {owners[name] for name in node.inputs}
+            if len(joined) == 1 and joined <= carried:
+                _hand_over(owners, node.name, joined.pop())
     return owners
 
 
-def prepare(model: nn.Module, recipe: Recipe, example: Tensor | Sequence[Tensor]) -> PreparedModel:
+def _hand_over(owners: dict[str, str], name: str, owner: str) -> None:
+    """Gives all edges with the scale of a node that of another."""
+    for edge, current in owners.items():
+        if current == name:
+            owners[edge] = owner
+
+
+def prepare(
+    model: nn.Module,
+    recipe: Recipe,
+    example: Tensor | Sequence[Tensor],
+    *,
+    states: Mapping[str, int] | None = None,
+) -> PreparedModel:
     """Captures a model and puts a quantizer wherever the recipe says.
 
     Args:
         model: any module that `torch.export` captures; never changed.
         recipe: which quantizer each tensor gets.
         example: float inputs, batch first; a sample is enough.
+        states: inputs that carry an output of the run before, such as a cache: by the input's name,
+            which output it is. Both get one scale, so that codes are handed on as they are.
 
     Raises:
         CaptureError: the model cannot be captured.
         UnsupportedOperatorError: operators without an integer form, all of them.
         RecipeError: a rule matches nothing.
+        UsageError: a state is no real input, or its output does not exist.
     """
     graph = simplify(capture(model, example))
-    return PreparedModel(_copy_wide_operands(graph, recipe), recipe)
+    check_states(graph, states or {})
+    return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)
 
 
-def _copy_wide_operands(graph: FloatGraph, recipe: Recipe) -> FloatGraph:
+def copy_wide_operands(graph: FloatGraph, recipe: Recipe, states: Mapping[str, int]) -> FloatGraph:
     """Lets layers and products read a wide residual stream in the recipe's own width.
 
     Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
     """
-    places = sites(graph)
-    resolved, owners = recipe.resolve(places), scale_owners(graph)
+    places = sites(graph, states)
+    resolved, owners = recipe.resolve(places), scale_owners(graph, states)
     wide = {
         site.name
         for site in places
@@ -252,3 +305,19 @@ def _copy_wide_operands(graph: FloatGraph, recipe: Recipe) -> FloatGraph:
             node = replace(node, inputs=inputs)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))
+
+
+def check_states(graph: FloatGraph, states: Mapping[str, int]) -> None:
+    """Refuses states that are no real inputs, or whose outputs do not exist.
+
+    Raises:
+        UsageError: says which, and what there is.
+    """
+    real = [name for name in graph.inputs if not isinstance(graph.by_name[name].operation, Tokens)]
+    for name, output in states.items():
+        if name not in real:
+            raise UsageError(f"no state {name!r}; the model's real inputs are {', '.join(real)}")
+        if not 0 <= output < len(graph.outputs):
+            raise UsageError(
+                f"state {name!r} carries output {output}; the model has {len(graph.outputs)}"
+            )

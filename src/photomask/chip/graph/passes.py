@@ -28,6 +28,7 @@ from photomask.chip.graph.operations import (
     PointwiseFunction,
     Reshape,
 )
+from photomask.chip.graph.table_passes import tabulate_positions
 from photomask.chip.graph.transformer_operations import Normalize
 
 Constants = Mapping[str, Tensor]
@@ -40,7 +41,7 @@ it changes; None where the pass does not apply."""
 
 def simplify(graph: FloatGraph) -> FloatGraph:
     """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number."""
-    graph = join_readers(graph, join_pointwise)
+    graph = join_readers(tabulate_positions(graph), join_pointwise)
     graph = find_root_mean_square_norms(graph)
     graph = join_readers(join_functions_of_one_edge(graph), join_pointwise)
     graph = join_readers(graph, merge_affines)

@@ -1,0 +1,7 @@
+"""Language models on the integer path: chunks of tokens, and a cache of integer keys and values."""
+
+from photomask.chip.decoding.cached_model import CachedModel
+from photomask.chip.decoding.decoder import Decoder
+from photomask.chip.decoding.other_shapes import prepare_like
+
+__all__ = ["CachedModel", "Decoder", "prepare_like"]

@@ -1,0 +1,61 @@
+"""One calibrated model for inputs of several shapes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+
+from torch import Tensor, nn
+
+from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.preparation import PreparedModel, check_states, copy_wide_operands
+from photomask.errors import CaptureError
+
+
+def prepare_like(
+    prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
+) -> PreparedModel:
+    """Captures a model again for inputs of other shapes, with the same weights and quantizers.
+
+    What both compute of the same values is the same, integer by integer. Weights and quantizers are
+    shared, not copied: calibrating one calibrates the other.
+
+    Args:
+        prepared: the same model, with inputs of its shapes.
+        model: as it was given to `prepare`; never changed.
+        example: inputs of the new shapes; the batch stays at axis 0.
+
+    Raises:
+        CaptureError: the model cannot be captured, or computes something else with these shapes.
+        UnsupportedOperatorError: operators without an integer form, all of them.
+    """
+    graph = simplify(capture(model, example))
+    check_states(graph, prepared.states)
+    graph = copy_wide_operands(graph, prepared.recipe, prepared.states)
+    mine, theirs = (_structure(g) for g in (graph, prepared.graph))
+    for found, expected in zip_longest(mine, theirs):
+        if found != expected:
+            raise CaptureError(
+                f"with inputs of these shapes the model computes {found or 'nothing'} where it "
+                f"computed {expected or 'nothing'}; only models whose operations and weights do "
+                "not depend on the inputs' shapes can share their quantizers"
+            )
+    graph = replace(graph, constants=prepared.graph.constants)
+    other = PreparedModel(graph, prepared.recipe, prepared.states)
+    other.weights = prepared.weights
+    other.weight_quantizers = prepared.weight_quantizers
+    other.activation_quantizers = prepared.activation_quantizers
+    for name in {other.scale_owner(node.name) for node in graph.nodes}:
+        if graph.by_name[name].operation.decides_scale:
+            other.share_scale(name, prepared.scale_owner(name))
+    return other
+
+
+def _structure(graph: FloatGraph) -> list[str]:
+    """Describes what quantizers belong to, with its constants, in the order of computation."""
+    found = []
+    for node in graph.nodes:
+        if node.operation.decides_scale:
+            sizes = {role: list(x.shape) for role, x in graph.constants_of(node).items()}
+            names = ", ".join(node.constants.values()) or "no constants"
+            found.append(f"{node.name!r} ({node.operation.kind}; {names}; {sizes})")
+    return found
