@@ -14,7 +14,13 @@ from photomask.chip.graph.lowering import LOWERINGS
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
 from photomask.chip.operators import AnyOperator
 from photomask.chip.recipe import PRESETS as RECIPES
-from photomask.chip.recipe.documents import PercentileDocument, RecipeDocument, UniformDocument
+from photomask.chip.recipe.documents import (
+    ActivationDocument,
+    PercentileDocument,
+    RecipeDocument,
+    UniformDocument,
+    WeightDocument,
+)
 from photomask.chip.target import PRESETS as TARGETS
 from photomask.chip.target import Target
 
@@ -174,7 +180,10 @@ def described_activation(recipe: RecipeDocument) -> str:
 def common(document: UniformDocument) -> list[str]:
     """Returns what weights and activations have in common."""
     observer = document.observer
-    if isinstance(observer, PercentileDocument):
+    if isinstance(document, WeightDocument | ActivationDocument) and observer is None:
+        shown = {"uniform": "min-max", "lsq_plus": "LSQ+"}.get(document.algorithm)
+        shown = shown or document.algorithm.upper()
+    elif isinstance(observer, PercentileDocument):
         shown = f"{observer.percentile} %"
     else:
         shown = {"min_max": "min-max", "mse": "MSE", "kl": "KL"}[str(observer)]

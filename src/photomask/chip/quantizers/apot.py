@@ -10,6 +10,7 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.observers.moments import ThreeSigma
 from photomask.chip.quantizers.base import at_least_float32
 from photomask.chip.quantizers.rcf import RCF
+from photomask.chip.quantizers.refitting import narrow_options
 from photomask.chip.quantizers.straight_through import pass_gradient_inside
 from photomask.errors import RecipeError
 
@@ -68,7 +69,7 @@ class APoT(RCF):
     weights_only = True
 
     def __init__(self, bits: int = 4, **options: Any):
-        super().__init__(bits, **{**options, "narrow": True})
+        super().__init__(bits, **narrow_options("APoT", options))
         if bits > 8:
             raise RecipeError(f"APoT has levels of 2 to 8 bits, found {bits}")
         if options.get("observer") is None:

@@ -10,7 +10,7 @@ from photomask.chip.observers.grid import Grid
 from photomask.chip.observers.moments import Moments
 from photomask.chip.quantizers.base import at_least_float32
 from photomask.chip.quantizers.granularity import PerChannel
-from photomask.chip.quantizers.refitting import Refitting
+from photomask.chip.quantizers.refitting import Refitting, narrow_options
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.errors import RecipeError
 
@@ -50,7 +50,8 @@ class Binary(Refitting):
 
     def __init__(self, bits: int = 2, **options: Any):
         refuse_other_levels("Binary", bits, options)
-        super().__init__(bits, **{"granularity": PerChannel(), **options, "narrow": True})
+        options = {"granularity": PerChannel(), **options}
+        super().__init__(bits, **narrow_options("Binary", options))
         self.observer = MeanSize()
 
     def _decide_format(self) -> IntFormat:

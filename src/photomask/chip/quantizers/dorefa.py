@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.quantizers.base import Quantizer, at_least_float32
-from photomask.chip.quantizers.refitting import Refitting
+from photomask.chip.quantizers.refitting import Refitting, narrow_options
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.errors import RecipeError
 
@@ -43,7 +43,7 @@ class DoReFa(Refitting):
     def __init__(self, bits: int = 4, **options: Any):
         if options.get("observer") is not None:
             raise RecipeError("DoReFa scales by the largest weight; leave out the observer")
-        super().__init__(bits, **{**options, "narrow": True})
+        super().__init__(bits, **narrow_options("DoReFa", options))
 
     def quantize(self, x: Tensor) -> Tensor:
         """Returns `round(n * tanh(x) / tanh(m))`, inside the codes."""

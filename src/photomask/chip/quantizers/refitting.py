@@ -1,9 +1,23 @@
 """The base of quantizers of weights that follow their weight while it is trained."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from photomask.chip.quantizers.base import Quantizer
+from photomask.errors import RecipeError
+
+
+def narrow_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options of a quantizer whose codes are always narrow.
+
+    Raises:
+        RecipeError: codes that are not were asked for.
+    """
+    if options.get("narrow") is False:
+        raise RecipeError(f"the codes of {name} are balanced around 0: narrow cannot be False")
+    return {**options, "narrow": True}
 
 
 class Refitting(Quantizer):

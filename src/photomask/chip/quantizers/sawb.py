@@ -7,7 +7,7 @@ from torch import Tensor
 
 from photomask.chip.observers.grid import Grid
 from photomask.chip.observers.moments import Moments
-from photomask.chip.quantizers.refitting import Refitting
+from photomask.chip.quantizers.refitting import Refitting, narrow_options
 from photomask.errors import RecipeError
 
 COEFFICIENTS = {
@@ -62,7 +62,7 @@ class SAWB(Refitting):
     def __init__(self, bits: int = 4, **options: Any):
         if options.get("observer") is not None:
             raise RecipeError("SAWB chooses the range itself; leave out the observer")
-        super().__init__(bits, **{**options, "narrow": True})
+        super().__init__(bits, **narrow_options("SAWB", options))
         if bits not in COEFFICIENTS:
             raise RecipeError(f"SAWB has coefficients for 2 to 8 bits, found {bits}")
         self.observer = StatisticsAware()

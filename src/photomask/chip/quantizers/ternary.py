@@ -11,7 +11,7 @@ from photomask.chip.observers.moments import Moments
 from photomask.chip.quantizers.base import at_least_float32
 from photomask.chip.quantizers.binary import refuse_other_levels
 from photomask.chip.quantizers.granularity import PerChannel
-from photomask.chip.quantizers.refitting import Refitting
+from photomask.chip.quantizers.refitting import Refitting, narrow_options
 from photomask.chip.quantizers.straight_through import stand_in
 
 THRESHOLD_SHARE = 0.7
@@ -70,7 +70,9 @@ class Ternary(Refitting):
 
     def __init__(self, bits: int = 2, **options: Any):
         refuse_other_levels("Ternary", bits, options)
-        super().__init__(bits, **{"granularity": PerChannel(), **options, "narrow": True})
+        super().__init__(
+            bits, **{"granularity": PerChannel(), **narrow_options("Ternary", options)}
+        )
         self.observer = LargeMean()
 
     def register_scale(self) -> None:

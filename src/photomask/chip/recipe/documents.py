@@ -1,13 +1,56 @@
 """Recipes as data: strict JSON documents."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
-from photomask.chip.quantizers import Granularity, PerChannel, PerGroup, PerTensor, Quantizer
+from photomask.chip.quantizers import (
+    LSQ,
+    PACT,
+    RCF,
+    SAWB,
+    TQT,
+    APoT,
+    Binary,
+    DoReFa,
+    DoReFaActivation,
+    Granularity,
+    LSQPlus,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    Quantizer,
+    Ternary,
+)
 from photomask.chip.recipe.rules import Recipe, Rule
 from photomask.documents import Document
+
+WEIGHT_ALGORITHMS: dict[str, type[Quantizer]] = {
+    "uniform": Quantizer,
+    "lsq": LSQ,
+    "lsq_plus": LSQPlus,
+    "sawb": SAWB,
+    "dorefa": DoReFa,
+    "rcf": RCF,
+    "apot": APoT,
+    "tqt": TQT,
+    "binary": Binary,
+    "ternary": Ternary,
+}
+"""The `algorithm` of weights."""
+ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
+    "uniform": Quantizer,
+    "lsq": LSQ,
+    "lsq_plus": LSQPlus,
+    "pact": PACT,
+    "dorefa": DoReFaActivation,
+    "rcf": RCF,
+    "tqt": TQT,
+}
+"""The `algorithm` of activations."""
+_WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
+_OF_TWO_BITS = (Binary, Ternary)
 
 
 class PercentileDocument(Document):
@@ -38,12 +81,13 @@ class UniformDocument(Document):
 
     bits: int = Field(default=8, ge=2, le=16)
     signed: bool | None = None
-    observer: Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument = (
-        "min_max"
-    )
+    observer: (
+        Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument | None
+    ) = None
+    """None: where the algorithm starts, for uniform quantizers min-max."""
     power_of_two: bool = False
 
-    def build_observer(self) -> Observer:
+    def build_observer(self) -> Observer | None:
         """Returns the observer."""
         match self.observer:
             case PercentileDocument(percentile=percent):
@@ -54,13 +98,35 @@ class UniformDocument(Document):
                 return MSE()
             case "kl":
                 return KL()
-            case _:
+            case "min_max":
                 return MinMax()
+            case None:
+                return None
+
+    def options(self) -> dict[str, Any]:
+        """Returns what every quantizer takes."""
+        return {
+            "signed": self.signed,
+            "observer": self.build_observer(),
+            "power_of_two": self.power_of_two,
+        }
 
 
 class WeightDocument(UniformDocument):
     """A quantizer of weights: symmetric, narrow and per channel unless it says otherwise."""
 
+    algorithm: Literal[
+        "uniform",
+        "lsq",
+        "lsq_plus",
+        "sawb",
+        "dorefa",
+        "rcf",
+        "apot",
+        "tqt",
+        "binary",
+        "ternary",
+    ] = "uniform"
     symmetric: bool = True
     narrow: bool | None = None
     """None: narrow if symmetric."""
@@ -75,31 +141,32 @@ class WeightDocument(UniformDocument):
         granularity = PerTensor() if self.granularity == "per_tensor" else PerChannel()
         if isinstance(self.granularity, GroupDocument):
             granularity = self.granularity.build()
-        return Quantizer(
-            self.bits,
+        make = WEIGHT_ALGORITHMS[self.algorithm]
+        unsaid = make in _OF_TWO_BITS and "bits" not in self.model_fields_set
+        return make(
+            2 if unsaid else self.bits,
             symmetric=self.symmetric,
-            signed=self.signed,
             granularity=granularity,
-            observer=self.build_observer(),
-            power_of_two=self.power_of_two,
             narrow=self.symmetric if self.narrow is None else self.narrow,
+            **self.options(),
         )
 
 
 class ActivationDocument(UniformDocument):
-    """A quantizer of activations: affine unless it says otherwise, always per tensor."""
+    """A quantizer of activations: per tensor, affine unless it or its algorithm says otherwise."""
 
+    algorithm: Literal["uniform", "lsq", "lsq_plus", "pact", "dorefa", "rcf", "tqt"] = "uniform"
     symmetric: bool = False
 
     def build(self) -> Quantizer:
-        """Returns the quantizer."""
-        return Quantizer(
-            self.bits,
-            symmetric=self.symmetric,
-            signed=self.signed,
-            observer=self.build_observer(),
-            power_of_two=self.power_of_two,
-        )
+        """Returns the quantizer.
+
+        Raises:
+            RecipeError: a combination that the algorithm has no place for.
+        """
+        make = ACTIVATION_ALGORITHMS[self.algorithm]
+        unsaid = make in _WITHOUT_ZERO_POINT and "symmetric" not in self.model_fields_set
+        return make(self.bits, symmetric=self.symmetric or unsaid, **self.options())
 
 
 class RuleDocument(Document):

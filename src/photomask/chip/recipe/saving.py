@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
+from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Percentile
 from photomask.chip.quantizers import PerGroup, PerTensor, Quantizer
 from photomask.chip.recipe.documents import (
+    ACTIVATION_ALGORITHMS,
+    WEIGHT_ALGORITHMS,
     ActivationDocument,
     GroupDocument,
     MovingAverageDocument,
@@ -59,7 +61,7 @@ def recipe_document(recipe: Recipe) -> RecipeDocument:
 
 
 def _weight(template: Quantizer) -> WeightDocument:
-    _check_plain(template)
+    algorithm = _algorithm(template, WEIGHT_ALGORITHMS)
     granularity = template.granularity
     if isinstance(granularity, PerGroup):
         described = GroupDocument(
@@ -68,9 +70,10 @@ def _weight(template: Quantizer) -> WeightDocument:
     else:
         described = "per_tensor" if isinstance(granularity, PerTensor) else "per_channel"
     return WeightDocument(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType] - a key of the table
         bits=template.bits,
         signed=None if template.narrow else template.signed,
-        observer=_observer(template.observer),
+        observer=_observer(template),
         power_of_two=template.power_of_two,
         symmetric=template.symmetric,
         narrow=template.narrow,
@@ -79,27 +82,35 @@ def _weight(template: Quantizer) -> WeightDocument:
 
 
 def _activation(template: Quantizer) -> ActivationDocument:
-    _check_plain(template)
+    algorithm = _algorithm(template, ACTIVATION_ALGORITHMS)
     if template.narrow:
         raise RecipeError("a recipe in JSON has no narrow codes for activations")
     return ActivationDocument(
+        algorithm=algorithm,  # pyright: ignore[reportArgumentType] - a key of the table
         bits=template.bits,
         signed=template.signed,
-        observer=_observer(template.observer),
+        observer=_observer(template),
         power_of_two=template.power_of_two,
         symmetric=template.symmetric,
     )
 
 
-def _check_plain(template: Quantizer) -> None:
+def _algorithm(template: Quantizer, algorithms: dict[str, type[Quantizer]]) -> str:
+    for name, algorithm in algorithms.items():
+        if type(template) is algorithm:
+            return name
+    raise RecipeError(
+        f"a recipe with {type(template).__name__} cannot be written as JSON, which knows "
+        f"{', '.join(algorithms)}; keep it in Python"
+    )
+
+
+def _observer(template: Quantizer) -> ObserverDocument | None:
+    observer = template.observer
     if type(template) is not Quantizer:
-        raise RecipeError(
-            f"a recipe with {type(template).__name__} cannot be written as JSON, which describes "
-            "plain quantizers; keep it in Python"
-        )
-
-
-def _observer(observer: Observer) -> ObserverDocument:
+        usual = type(template)(template.bits, symmetric=template.symmetric).observer
+        if type(observer) is type(usual) and str(observer) == str(usual):
+            return None
     known = type(observer) in (KL, MSE, MinMax, MovingAverage, Percentile)
     match observer if known else None:
         case Percentile(percent=percent):

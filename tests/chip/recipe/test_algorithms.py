@@ -1,0 +1,112 @@
+"""Quantizers of the field, asked for in JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from photomask.chip import Recipe, load_recipe
+from photomask.chip.observers import MSE, MeanMagnitude
+from photomask.chip.quantizers import LSQ, TQT, Binary, PerChannel, PerGroup, Quantizer
+from photomask.chip.recipe import save_recipe
+from photomask.chip.recipe.documents import (
+    ACTIVATION_ALGORITHMS,
+    WEIGHT_ALGORITHMS,
+    ActivationDocument,
+    RecipeDocument,
+    WeightDocument,
+)
+from photomask.errors import DocumentError, RecipeError
+
+
+def parsed(**fields: Any) -> Recipe:
+    text = json.dumps({"name": "x", **fields})
+    return RecipeDocument.parse(text, "x.json").build()
+
+
+@pytest.mark.parametrize("name", WEIGHT_ALGORITHMS)
+def test_weights_by_algorithm(name: str, tmp_path: Path):
+    recipe = parsed(weight={"algorithm": name, "bits": 2})
+    assert type(recipe.weight) is WEIGHT_ALGORITHMS[name]
+    assert recipe.weight.bits == 2
+    assert recipe.weight.granularity == PerChannel()
+    assert recipe.weight.narrow
+    assert_saved_alike(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("name", ACTIVATION_ALGORITHMS)
+def test_activations_by_algorithm(name: str, tmp_path: Path):
+    recipe = parsed(activation={"algorithm": name, "bits": 4})
+    assert type(recipe.activation) is ACTIVATION_ALGORITHMS[name]
+    assert recipe.activation.symmetric == (name in ("pact", "dorefa", "rcf", "tqt"))
+    assert_saved_alike(recipe, tmp_path)
+
+
+def assert_saved_alike(recipe: Recipe, folder: Path) -> None:
+    """What is saved and read again fits the same scales."""
+    save_recipe(recipe, folder / "saved.json")
+    x = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    again = load_recipe(folder / "saved.json")
+    pairs = ((recipe.weight, again.weight), (recipe.activation, again.activation))
+    for mine, its in pairs:
+        assert type(mine) is type(its)
+        assert repr(mine) == repr(its)
+        for quantizer in (mine, its):
+            quantizer.observe(x)
+            quantizer.fit()
+        assert torch.equal(mine(x), its(x))
+
+
+def test_the_literals_are_the_tables():
+    for document, table in (
+        (WeightDocument, WEIGHT_ALGORITHMS),
+        (ActivationDocument, ACTIVATION_ALGORITHMS),
+    ):
+        assert document.model_fields["algorithm"].annotation.__args__ == tuple(table)
+
+
+def test_options_reach_the_algorithm():
+    weight = {"algorithm": "lsq", "bits": 3, "observer": "mse", "granularity": "per_tensor"}
+    recipe = parsed(weight=weight, activation={"algorithm": "lsq", "signed": True})
+    assert isinstance(recipe.weight.observer, MSE)
+    assert isinstance(recipe.activation, LSQ)
+    assert isinstance(recipe.activation.observer, MeanMagnitude)
+    assert recipe.activation.signed
+    assert isinstance(parsed(weight={"algorithm": "binary"}).weight, Binary)
+    assert isinstance(parsed(weight={"algorithm": "tqt"}).weight, TQT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "match"),
+    [
+        ({"weight": {"algorithm": "lsqplus"}}, DocumentError, "algorithm"),
+        ({"weight": {"algorithm": "pact"}}, DocumentError, "algorithm"),
+        ({"activation": {"algorithm": "sawb"}}, DocumentError, "algorithm"),
+        ({"activation": {"algorithm": "pact", "symmetric": False}}, RecipeError, "LSQPlus"),
+        ({"weight": {"algorithm": "ternary", "bits": 4}}, RecipeError, "codes of 2 bits"),
+        ({"weight": {"algorithm": "sawb", "observer": "mse"}}, RecipeError, "leave out"),
+        ({"weight": {"algorithm": "sawb", "narrow": False}}, RecipeError, "balanced"),
+        (
+            {"weight": {"algorithm": "lsq", "granularity": {"per_group": 4}}},
+            RecipeError,
+            "per tensor or per channel",
+        ),
+        ({"weight": {"algorithm": "lsq", "power_of_two": True}}, RecipeError, "use TQT"),
+    ],
+)
+def test_what_an_algorithm_has_no_place_for_is_refused(fields, error, match):
+    with pytest.raises(error, match=match):
+        parsed(**fields)
+
+
+def test_a_class_of_ones_own_stays_in_python(tmp_path: Path):
+    class Own(LSQ):
+        pass
+
+    with pytest.raises(RecipeError, match="Own cannot be written as JSON"):
+        save_recipe(Recipe(weight=Own(4)), tmp_path / "own.json")
+    odd = Quantizer(4, observer=MeanMagnitude(), granularity=PerGroup(4))
+    with pytest.raises(RecipeError, match="observer MeanMagnitude"):
+        save_recipe(Recipe(weight=odd), tmp_path / "own.json")
