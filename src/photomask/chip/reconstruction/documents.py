@@ -34,13 +34,13 @@ class ReconstructionSettings(Document):
     """
 
     granularity: Granularity = "block"
-    iterations: int = Field(default=2000, ge=1)
+    iterations: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    rounding_rate: float = Field(default=1e-2, gt=0)
+    rounding_rate: float = Field(default=0.03, gt=0)
     scale_rate: float = Field(default=1e-3, ge=0)
     bias_rate: float = Field(default=1e-3, ge=0)
     keep_probability: float = Field(default=0.5, gt=0, le=1)
-    regularization: float = Field(default=1.0, gt=0)
+    regularization: float = Field(default=10.0, gt=0)
     warm_up: float = Field(default=0.2, ge=0, lt=1)
     beta_start: float = Field(default=20.0, ge=1)
     beta_end: float = Field(default=2.0, ge=1)

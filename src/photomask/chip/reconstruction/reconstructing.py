@@ -20,7 +20,7 @@ from photomask.chip.reconstruction.edges import EdgeValues
 from photomask.chip.reconstruction.learnable import check_reconstructible
 from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
 from photomask.chip.reconstruction.optimization import DivergedError, optimize
-from photomask.errors import DataError, QuantizerError
+from photomask.errors import DataError, QuantizerError, UsageError
 from photomask.report import NoiseMeter, Progress, without_progress
 
 DEFAULT_SETTINGS = ReconstructionSettings()
@@ -65,7 +65,7 @@ def reconstruct(
         DataError: no data, or it does not fit the model.
         QuantizerError: not calibrated; a weight's quantizer is not uniform; a block diverged, which
             names block and step and leaves the blocks before reconstructed and it as it was.
-        UsageError: the checkpoint is of another run.
+        UsageError: the checkpoint is of another run; there is no such device.
 
     Source: Nagel et al. 2020 (AdaRound), arXiv:2004.10568; Li et al. 2021 (BRECQ),
     arXiv:2102.05426; Wei et al. 2022 (QDrop), arXiv:2203.05740.
@@ -84,7 +84,7 @@ def reconstruct(
                 make_room_for_biases(prepared, node, LARGEST_FACTOR)
     with _placed(prepared, device) as place, _repeatable(), torch.no_grad():
         before = _noise_of_outputs(prepared, inputs, place)
-        edges = EdgeValues(prepared, place, torch.device(storage or place))
+        edges = EdgeValues(prepared, place, place if storage is None else _existing(storage))
         edges.enter(inputs)
         for index, block in enumerate(blocks):
             edges.add_float(block)
@@ -210,12 +210,27 @@ def _placed(prepared: PreparedModel, device: str | torch.device | None) -> Itera
     """Moves a model to where it is reconstructed, and back; evaluation mode meanwhile."""
     home = next(prepared.parameters()).device
     training = prepared.training
-    place = torch.device(device) if device is not None else home
+    place = home if device is None else _existing(device)
     prepared.to(place).eval()
     try:
         yield place
     finally:
         prepared.to(home).train(training)
+
+
+def _existing(device: str | torch.device) -> torch.device:
+    """Returns a device that tensors can be on.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch has no CUDA
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"no device {str(device)!r} to compute on: {reason}") from error
+    return place
 
 
 @contextmanager

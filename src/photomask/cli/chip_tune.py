@@ -1,0 +1,72 @@
+"""`photomask chip tune`: roundings, scales and biases learned from a few hundred samples."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from photomask.cli.console import messages, show_progress
+
+DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+
+
+def tune(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+    ],
+    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
+    ],
+    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w4a8",
+    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
+    calibration_samples: Annotated[
+        int | None, typer.Option(min=1, help="How many samples to learn from. Default: all.")
+    ] = None,
+    granularity: Annotated[
+        Literal["layer", "block", "network"], typer.Option(help="What learns at a time.")
+    ] = "block",
+    iterations: Annotated[int, typer.Option(min=1, help="Steps for each of them.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep blocks that are done here, and go on behind them."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")] = "cpu",
+    json: Annotated[
+        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+) -> None:
+    """Convert a model as `convert` does, after its blocks have learned how weights are rounded.
+
+    Every figure that is shown is of the codes that are exported.
+
+    Example: photomask chip tune resnet20 --calibration fashion-mnist --recipe w4a4 --output out/r
+    """
+    from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+    from photomask.chip.exporters import export
+    from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
+    from photomask.cli.sources import load_inputs
+    from photomask.documents import write_file
+    from photomask.zoo import load_model
+
+    asked, hardware = load_recipe(recipe), load_target(target)
+    settings = ReconstructionSettings(granularity=granularity, iterations=iterations, seed=seed)
+    network, images = load_model(model), load_inputs(calibration, calibration_samples)
+    prepared = prepare(network, asked, images[:1])
+    calibrate(prepared, images)
+    report = reconstruct(
+        prepared,
+        images,
+        settings=settings,
+        checkpoint=checkpoint,
+        device=device,
+        progress=show_progress,
+    )
+    program = convert(prepared, hardware)
+    export(program, output_folder, program.quantize_input(images[:samples]), samples=samples)
+    if json is not None:
+        write_file(json, report.render().encode())
+    typer.echo(str(report))
+    messages().print(f"written to {output_folder}")
