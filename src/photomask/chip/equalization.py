@@ -18,7 +18,7 @@ from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.preparation import PreparedModel
-from photomask.errors import DataError
+from photomask.errors import DataError, UsageError
 
 Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 SMALLEST = 1e-5
@@ -58,6 +58,7 @@ def smooth(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int
 
     Source: SmoothQuant, Xiao et al. 2023, equation 4, arXiv:2211.10438.
     """
+    _demand_folded(prepared)
     places = [place for place in _places(prepared) if isinstance(place.maker.operation, Normalize)]
     ranges = _ranges(prepared, data, {place.maker.name for place in places})
     with torch.no_grad():
@@ -84,6 +85,7 @@ def equalize(prepared: PreparedModel) -> int:
 
     Source: Nagel et al. 2019, section 4.1, arXiv:1906.04721.
     """
+    _demand_folded(prepared)
     places = [
         place
         for place in _places(prepared)
@@ -113,6 +115,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
 
     Source: Nagel et al. 2019, section 4.2, arXiv:1906.04721.
     """
+    _demand_folded(prepared)
     layers = {
         node.name: node
         for node in prepared.graph.nodes
@@ -136,6 +139,14 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
         for name, node in layers.items():
             prepared.constants_of(node)["bias"].add_(shifts[name] / count)
     return len(layers)
+
+
+def _demand_folded(prepared: PreparedModel) -> None:
+    if prepared.batch_norms:
+        raise UsageError(
+            f"{len(prepared.batch_norms)} layers have a batch norm beside their weights, which "
+            "would undo the change: call fold_batch_norms(prepared) first"
+        )
 
 
 def _weight_error(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> Tensor:

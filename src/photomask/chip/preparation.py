@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,6 +38,8 @@ class PreparedModel(nn.Module):
         recipe: what was asked for.
         states: the inputs that carry an output of the run before, and which output it is.
         weights: a copy of every constant tensor of the graph, as parameters.
+        batch_norms: what training keeps of batch norms, by layer (`photomask.chip.training`); else
+            empty, every one being part of the weights.
     """
 
     def __init__(self, graph: FloatGraph, recipe: Recipe, states: Mapping[str, int] | None = None):
@@ -54,6 +57,7 @@ class PreparedModel(nn.Module):
             for node in graph.nodes
             if node.operation.decides_scale and self._owner[node.name] == node.name
         }
+        self.batch_norms = nn.ModuleDict()
         resolved = recipe.resolve(sites(graph, self.states))
         self.weight_quantizers = nn.ModuleDict(
             {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
@@ -63,11 +67,25 @@ class PreparedModel(nn.Module):
         )
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
-        """Returns a node's constant tensors by role, as parameters."""
-        return {role: self.weights[_key(name)] for role, name in node.constants.items()}
+        """Returns a node's constant tensors by role: parameters, or what they fold into."""
+        constants = {role: self.weights[_key(name)] for role, name in node.constants.items()}
+        norm = self._batch_norm(node)
+        return constants if norm is None else norm.fold(constants)
+
+    def _batch_norm(self, node: Node) -> Any:
+        norms, key = self.batch_norms, _key(node.name)
+        return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
-        """Gives a node another constant tensor; the float graph keeps its own."""
+        """Gives a node another constant tensor; the float graph keeps its own.
+
+        Raises:
+            UsageError: a batch norm is kept beside it.
+        """
+        if _key(node) in self.batch_norms:
+            raise UsageError(
+                f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
+            )
         name = self.graph.by_name[node].constants[role]
         self.weights[_key(name)] = nn.Parameter(value.detach().clone())
 
@@ -110,11 +128,18 @@ class PreparedModel(nn.Module):
         for node in self.graph.nodes:
             if not isinstance(node.operation, Input):
                 operands = [values[name] for name in node.inputs]
-                values[node.name] = compute(node, operands, self.quantized_constants_of(node))
+                values[node.name] = self.compute(node, operands)
             values[node.name] = self.settle(node, values[node.name])
             if node.name in self.graph.outputs:
                 found[node.name] = values[node.name]
         return tuple(found[name] for name in self.graph.outputs)
+
+    def compute(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+        """Computes one node with quantized weights; its result is not yet quantized."""
+        constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
+        if norm is not None and norm.is_live:
+            return norm(node, inputs, constants)
+        return compute(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role; of the weight, what its codes stand for."""
@@ -137,7 +162,11 @@ class PreparedModel(nn.Module):
         rows = [("node", "operation", "weights", "output", "step of the output")]
         for site in sites(self.graph, self.states):
             quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
-            step = f"{float(quantizer.scale):.4g}" if quantizer.is_fitted else "not calibrated"
+            step = (
+                f"{float(quantizer.scale.detach()):.4g}"
+                if quantizer.is_fitted
+                else "not calibrated"
+            )
             rows.append(
                 (
                     site.name,

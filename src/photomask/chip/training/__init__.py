@@ -1,6 +1,12 @@
 """Quantization-aware training: weights and scales of a prepared model learn to be integers."""
 
 from photomask.chip.training.averaging import WeightAverage
+from photomask.chip.training.batch_norm import (
+    LiveBatchNorm,
+    fold_batch_norms,
+    freeze_batch_norms,
+    keep_batch_norms,
+)
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import load_weights, save_weights
 from photomask.chip.training.data import BatchData, TensorData
@@ -15,6 +21,7 @@ __all__ = [
     "BatchData",
     "Callback",
     "EpochRecord",
+    "LiveBatchNorm",
     "TensorData",
     "TrainingReport",
     "TrainingSettings",
@@ -22,6 +29,9 @@ __all__ = [
     "WidthStage",
     "check_quantizers",
     "distillation_loss",
+    "fold_batch_norms",
+    "freeze_batch_norms",
+    "keep_batch_norms",
     "load_weights",
     "parameter_groups",
     "refit",

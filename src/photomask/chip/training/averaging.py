@@ -8,8 +8,8 @@ from photomask.chip.preparation import PreparedModel
 
 def averaged_tensors(prepared: PreparedModel) -> dict[str, Tensor]:
     """Returns by name what training changes: parameters, and statistics of batch norms."""
-    tensors: dict[str, Tensor] = dict(prepared.named_parameters())
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    statistics = prepared.batch_norms.named_buffers("batch_norms")
+    return {**dict(prepared.named_parameters()), **dict(statistics)}
 
 
 class WeightAverage:

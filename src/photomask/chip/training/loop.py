@@ -12,6 +12,7 @@ from photomask.chip.calibration import fit_biases
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.training.averaging import WeightAverage
+from photomask.chip.training.batch_norm import fold_batch_norms, freeze_batch_norms
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import (
     CheckpointDocument,
@@ -183,6 +184,8 @@ class _Run:
             if self.settings.is_last_share(epoch, self.settings.frozen_scale_share):
                 for parameter in quantizer_parameters(self.prepared):
                     parameter.requires_grad_(False)
+            share = self.settings.frozen_batch_norm_share
+            freeze_batch_norms(self.prepared, self.settings.is_last_share(epoch, share))
             for callback in self.callbacks:
                 callback.on_epoch_start(self.prepared, epoch)
             self.prepared.train()
@@ -215,7 +218,7 @@ class _Run:
         for step, (inputs, labels) in zip(shown, batches, strict=False):
             total += self._step(step, inputs, labels)
         self._demand_health(None)
-        self.processes.average([total])
+        self.processes.average([total, *self.prepared.batch_norms.buffers()])
         return float(total) / self.steps
 
     def _step(self, step: int, inputs: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -297,7 +300,7 @@ class _Run:
         """Leaves a model that can be converted: the average's weights, biases that fit."""
         if self.settings.average_decay:
             self.average.copy_to_model()
-        self.prepared.eval()
+        fold_batch_norms(self.prepared)
         fit_biases(self.prepared)
         for place, quantizer in used_quantizers(self.prepared).items():
             if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):

@@ -1,0 +1,210 @@
+"""Batch norms that stay alive while a model is trained.
+
+`prepare` folds a batch norm into the layer before it, so a program has none. At few bits a layer's
+outputs move with every step, and training goes better if they are normalised by the batch. Here the
+weight that is quantized is still the folded one, `W * f` with `f = gain / sqrt(variance + epsilon)`
+of the running statistics; in training the result is divided by `f` and normalised by the
+statistics of the batch, which the running ones follow:
+
+    training     y = batch_norm(conv(x, quantize(W * f) / f), statistics of the batch)
+    evaluation   y = conv(x, quantize(W * f)) + (shift - f * mean)
+
+The second is what `convert` reads, so folding for good changes no bit. Jacob et al. 2018 (section
+3.2, arXiv:1712.05877) take the batch's statistics from a second, float convolution, and
+Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) corrects by them; here they are those of the
+quantized convolution itself, which costs no second one, and whose shift by rounding they take in.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from photomask.chip.graph import FloatGraph, Node, capture
+from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
+from photomask.chip.preparation import PreparedModel
+from photomask.errors import UsageError
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+SMALLEST_FACTOR = 1e-6
+"""Factors closer to 0 count as this: a dead channel can come back to life."""
+AGREEMENT = 1e-4
+"""Of a folded weight and the prepared one, in shares of the largest."""
+
+
+class LiveBatchNorm(nn.Module):
+    """A batch norm behind a layer whose weight is quantized folded.
+
+    Args:
+        norm: with running statistics.
+        bias: of the layer, [channels]; becomes part of the mean.
+
+    Attributes:
+        gain: parameter, [channels].
+        shift: parameter, [channels].
+        mean: running mean of the layer's output without its bias, [channels].
+        variance: running variance, [channels].
+        frozen: True to normalise by the running statistics in training as well.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, norm: nn.Module, bias: Tensor):
+        super().__init__()
+        state = {name: value.detach().cpu().float() for name, value in norm.state_dict().items()}
+        channels = len(bias)
+        self.gain = nn.Parameter(state.get("weight", torch.ones(channels)).clone())
+        self.shift = nn.Parameter(state.get("bias", torch.zeros(channels)).clone())
+        self.register_buffer("mean", state["running_mean"] - bias)
+        self.register_buffer("variance", state["running_var"].clone())
+        self.epsilon = float(norm.eps)  # pyright: ignore[reportArgumentType]
+        momentum = norm.momentum
+        self.momentum = float(momentum) if isinstance(momentum, (int, float)) else 0.1
+        self.frozen = False
+
+    @property
+    def is_live(self) -> bool:
+        """True where the batch's statistics count."""
+        return self.training and not self.frozen
+
+    def factor(self) -> Tensor:
+        """Returns what a channel's weights are multiplied by, [channels]."""
+        gain = self.gain.detach() if self.is_live else self.gain
+        factor = gain * torch.rsqrt(self.variance + self.epsilon)
+        return torch.where(factor.abs() < SMALLEST_FACTOR, SMALLEST_FACTOR, factor)
+
+    def fold(self, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the constants of the layer that does what layer and norm do in evaluation."""
+        factor, weight = self.factor(), constants["weight"]
+        return {
+            **constants,
+            "weight": weight * factor.reshape(-1, *(1,) * (weight.ndim - 1)),
+            "bias": self.shift - factor * self.mean,
+        }
+
+    def forward(self, node: Node, inputs: Sequence[Tensor], constants: dict[str, Tensor]) -> Tensor:
+        """Computes a node in training.
+
+        Args:
+            node: the layer.
+            inputs: of the layer.
+            constants: folded, the weight quantized.
+        """
+        weight = constants["weight"]
+        factor = self.factor().reshape(-1, *(1,) * (weight.ndim - 1))
+        plain = {"weight": weight / factor, "bias": torch.zeros_like(constants["bias"])}
+        normed = F.batch_norm(
+            node.operation.compute(inputs, plain),
+            self.mean,
+            self.variance,
+            self.gain,
+            self.shift,
+            training=True,
+            momentum=self.momentum,
+            eps=self.epsilon,
+        )
+        return normed if node.clamp is None else node.clamp.compute([normed], {})
+
+
+def keep_batch_norms(
+    prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
+) -> tuple[str, ...]:
+    """Takes the batch norms out of the layers that `prepare` folded them into, for training.
+
+    What the prepared model computes in evaluation mode stays the same. Norms that do not stand
+    right behind a convolution or a linear layer, or whose layer was changed since, stay folded.
+
+    Args:
+        prepared: changed in place; calibrated or not.
+        model: as it was given to `prepare`.
+        example: as it was given to `prepare`.
+
+    Returns:
+        The names of the layers whose norm is kept.
+
+    Raises:
+        UsageError: there is none.
+    """
+    raw = capture(model, example)
+    modules = dict(model.named_modules())
+    nodes, own = raw.by_name, prepared.graph.by_name
+    kept: list[str] = []
+    for node in raw.nodes:
+        norm = modules.get(node.name)
+        if not isinstance(node.operation, ChannelAffine) or not isinstance(norm, BATCH_NORMS):
+            continue
+        layer = nodes[node.inputs[0]]
+        if layer.name in own and _stands_behind(raw, layer) and norm.running_mean is not None:
+            constants = raw.constants_of(layer)
+            live = LiveBatchNorm(norm, constants["bias"]).eval()
+            if _agrees(prepared, own[layer.name], live.fold(constants)):
+                _keep(prepared, own[layer.name], live, constants["weight"])
+                kept.append(layer.name)
+    if not kept:
+        raise UsageError(
+            "no batch norm stands right behind a convolution or linear layer as it was prepared"
+        )
+    return tuple(kept)
+
+
+def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Tensor) -> None:
+    """Gives a layer its weight without the norm, which is kept beside it."""
+    old = prepared.constants_of(layer)["bias"]
+    prepared.set_constant(layer.name, "weight", weight.to(old.device))
+    prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
+    prepared.batch_norms[_key(layer.name)] = norm.to(old.device)
+
+
+def _key(layer: str) -> str:
+    """Module names must not hold dots."""
+    return layer.replace(".", "/")
+
+
+def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
+    """Tells whether the norm alone reads a layer whose channels are at axis 1."""
+    last = len(layer.shape) - 1
+    right = isinstance(layer.operation, Convolution)
+    right = right or (isinstance(layer.operation, Linear) and last == 1)
+    return right and len(graph.users()[layer.name]) == 1
+
+
+def _agrees(prepared: PreparedModel, layer: Node, folded: Mapping[str, Tensor]) -> bool:
+    """Tells whether layer and norm, folded, are what was prepared."""
+    constants = prepared.constants_of(layer)
+    if not {"weight", "bias"} <= constants.keys():
+        return False
+    for role in ("weight", "bias"):
+        expected, found = constants[role].detach().cpu(), folded[role].detach()
+        if expected.shape != found.shape:
+            return False
+        largest = max(1e-3, float(expected.abs().max()))
+        if float((expected - found).abs().max()) > AGREEMENT * largest:
+            return False
+    return True
+
+
+def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
+    """Lets training use the running statistics from now on, or no longer."""
+    for norm in prepared.batch_norms.values():
+        if isinstance(norm, LiveBatchNorm):
+            norm.frozen = frozen
+
+
+def fold_batch_norms(prepared: PreparedModel) -> None:
+    """Folds what `keep_batch_norms` kept into weights and biases for good.
+
+    Evaluation computes the same before and after, bit for bit.
+
+    Args:
+        prepared: changed in place.
+    """
+    prepared.eval()
+    with torch.no_grad():
+        for node in prepared.graph.nodes:
+            constants = prepared.constants_of(node)
+            if _key(node.name) in prepared.batch_norms:
+                del prepared.batch_norms[_key(node.name)]
+                for role in ("weight", "bias"):
+                    prepared.set_constant(node.name, role, constants[role])

@@ -1,0 +1,172 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.chip.training.learning import (
+    SHORT,
+    LearnedScale,
+    Tiny,
+    assert_equal_states,
+    prepared_model,
+    recipe,
+    task,
+    tiny_model,
+)
+from torch import Tensor, nn
+
+from photomask.chip import PreparedModel, Recipe, calibrate, convert, load_target, prepare
+from photomask.chip.equalization import equalize
+from photomask.chip.quantizers import PerChannel
+from photomask.chip.training import (
+    TrainingSettings,
+    fold_batch_norms,
+    freeze_batch_norms,
+    keep_batch_norms,
+    train,
+)
+from photomask.errors import UsageError
+
+FINE = Recipe(
+    "fine",
+    weight=LearnedScale(16, granularity=PerChannel(), narrow=True),
+    activation=LearnedScale(16, symmetric=False),
+)
+
+
+def with_norms(bits: int = 4) -> PreparedModel:
+    prepared = prepared_model(bits)
+    assert keep_batch_norms(prepared, tiny_model(), task()[0][:1]) == ("stem.0", "body.0")
+    return prepared
+
+
+def outputs(prepared: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return prepared(x)[0]
+
+
+def test_evaluation_is_the_same_with_norms_kept_and_folded_again():
+    images, _ = task()
+    folded, live = prepared_model().eval(), with_norms().eval()
+    assert torch.allclose(outputs(folded, images), outputs(live, images), atol=1e-4)
+    kept = outputs(live, images)
+    fold_batch_norms(live)
+    assert not live.batch_norms
+    assert torch.equal(outputs(live, images), kept)
+    assert live.state_dict().keys() == folded.state_dict().keys()
+
+
+def test_training_normalises_as_the_model_itself_does():
+    """With 16 bits everywhere, outputs, gradients and running statistics are the model's own."""
+    images, labels = task()
+    model = tiny_model()
+    prepared = prepare(model, FINE, images[:1])
+    calibrate(prepared, 4 * images)  # the batch's statistics reach further than the running ones
+    keep_batch_norms(prepared, model, images[:1])
+    model.train()
+    prepared.train()
+    expected, found = model(images), prepared(images)[0]
+    assert torch.allclose(found, expected, atol=2e-3)
+    F.cross_entropy(expected, labels).backward()
+    F.cross_entropy(found, labels).backward()
+    for layer, norm in (("stem.0", model.stem[1]), ("body.0", model.body[1])):  # type: ignore[index]
+        key = layer.replace(".", "/")
+        live = prepared.batch_norms[key]
+        assert torch.allclose(live.variance, norm.running_var, rtol=2e-3)
+        bias = getattr(model.get_submodule(layer), "bias", None)
+        offset = 0 if bias is None else bias.detach()
+        assert torch.allclose(live.mean, norm.running_mean - offset, atol=2e-3)
+        weight = prepared.weights[f"{key}/weight"].grad
+        own = model.get_submodule(layer).weight.grad
+        assert weight is not None
+        assert torch.allclose(weight, own, atol=0.02 * float(own.abs().max()))
+        assert torch.allclose(live.gain.grad, norm.weight.grad, atol=2e-3)
+        assert torch.allclose(live.shift.grad, norm.bias.grad, atol=2e-3)
+
+
+def test_frozen_norms_are_those_of_evaluation_and_still_learn():
+    images, labels = task()
+    prepared = with_norms()
+    freeze_batch_norms(prepared)
+    before = prepared.batch_norms["stem/0"].mean.clone()
+    found = prepared.train()(images)[0]
+    assert torch.equal(prepared.batch_norms["stem/0"].mean, before)
+    assert torch.equal(found, outputs(prepared.eval(), images))
+    F.cross_entropy(found, labels).backward()
+    for parameter in prepared.batch_norms.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any())
+
+
+def test_training_ends_with_a_model_whose_program_is_that_of_its_evaluation():
+    prepared = with_norms()
+    settings = TrainingSettings.model_validate(
+        SHORT.model_dump() | {"epochs": 4, "frozen_batch_norm_share": 0.5, "average_decay": 0.5}
+    )
+    report = train(prepared, task(), settings)
+    assert report.epochs[-1].loss < report.epochs[0].loss
+    assert not prepared.batch_norms
+    unfolded = with_norms()
+    fold_batch_norms(unfolded)
+    program = convert(prepared, load_target("asic"))
+    assert (
+        program.provenance["recipe"] == convert(unfolded, load_target("asic")).provenance["recipe"]
+    )
+
+
+def test_a_program_is_the_same_before_and_after_folding():
+    prepared = with_norms()
+    with torch.no_grad():
+        for norm in prepared.batch_norms.values():
+            norm.gain.mul_(1.3)  # type: ignore[operator]
+            norm.shift.add_(0.1)  # type: ignore[operator]
+            norm.variance.mul_(0.8)  # type: ignore[operator]
+    folded = copy.deepcopy(prepared)
+    fold_batch_norms(folded)
+    one, other = (convert(p.eval(), load_target("asic")) for p in (prepared, folded))
+    assert one.tensors.keys() == other.tensors.keys()
+    assert all((one.tensors[name] == other.tensors[name]).all() for name in one.tensors)
+
+
+def test_a_resumed_training_with_norms_ends_with_the_same_bits(tmp_path):
+    from tests.chip.training.test_checkpoint import Kill, KilledError
+
+    settings = SHORT.model_copy(update={"epochs": 3, "average_decay": 0.9})
+    whole, first, second = (with_norms() for _ in range(3))
+    train(whole, task(), settings, callbacks=[Kill(None)])
+    with pytest.raises(KilledError):
+        train(first, task(), settings, callbacks=[Kill(2)], checkpoint=tmp_path / "run")
+    train(
+        second, task(), settings, callbacks=[Kill(None)], checkpoint=tmp_path / "run", resume=True
+    )
+    assert_equal_states(whole, second)
+
+
+def test_a_dead_channel_does_no_harm():
+    model = tiny_model()
+    with torch.no_grad():
+        model.stem[1].weight[1] = 0.0  # type: ignore[index]
+        model.stem[1].running_var[2] = 1e-12  # type: ignore[index]
+    images, _ = task()
+    prepared = prepare(model, recipe(), images[:1])
+    calibrate(prepared, images)
+    keep_batch_norms(prepared, model, images[:1])
+    train(prepared, task(), SHORT)
+    assert bool(torch.isfinite(outputs(prepared, images)).all())
+    convert(prepared, load_target("asic"))
+
+
+def test_what_would_be_lost_is_refused():
+    prepared = with_norms()
+    with pytest.raises(UsageError, match="fold_batch_norms"):
+        equalize(prepared)
+    with pytest.raises(UsageError, match="fold_batch_norms"):
+        prepared.set_constant("stem.0", "weight", torch.zeros(4, 1, 3, 3))
+    images, _ = task()
+    changed = prepared_model()
+    equalized = {name: value * 1.5 for name, value in changed.weights.items()}
+    with torch.no_grad():
+        for name, value in equalized.items():
+            changed.weights[name].copy_(value)
+    with pytest.raises(UsageError, match="no batch norm"):
+        keep_batch_norms(changed, Tiny().eval(), images[:1])
