@@ -1,6 +1,7 @@
 """Calibrated graphs: shared scales, refusals, and the fake path against the integers."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,16 @@ from tests.chip.conversion.flow import (
 )
 from torch import Tensor, nn
 
-from photomask.chip import PreparedModel, Recipe, calibrate, convert, load_recipe, prepare
+from photomask.chip import (
+    PreparedModel,
+    Quantizer,
+    Recipe,
+    Rule,
+    calibrate,
+    convert,
+    load_recipe,
+    prepare,
+)
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError, QuantizerError
 
@@ -249,8 +259,6 @@ def test_the_fake_path_gives_the_integers():
 
 def _values(prepared: PreparedModel, x: list[Tensor]) -> list[Tensor]:
     """Every edge of the fake path, by making every node an output."""
-    from dataclasses import replace
-
     names = tuple(node.name for node in prepared.graph.nodes)
     everything = copy.deepcopy(prepared)
     everything.graph = replace(prepared.graph, outputs=names)
@@ -338,5 +346,9 @@ def test_layers_read_a_wide_stream_through_narrow_copies():
     assert [prepared.activation_quantizer(name).bits for name in nodes["add"].inputs] == [8, 8]
     program = convert(prepared, WIDE)
     assert_engines_agree(program, x)
+    six = Rule("operator:copy", activation=Quantizer(6, symmetric=False))
+    recipe = load_recipe("w4a4")
+    asked = prepare(Residual(), replace(recipe, rules=(*recipe.rules, six)), [x[0][:1]])
+    assert asked.activation_quantizer("stem.copy").bits == 6
     narrow = program.edges["stem.copy"]
     assert (narrow.format.bits, narrow.shape) == (4, program.edges["stem"].shape)

@@ -308,19 +308,23 @@ def copy_wide_operands(graph: FloatGraph, recipe: Recipe, states: Mapping[str, i
 
     Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
     """
-    places = sites(graph, states)
-    resolved, owners = recipe.resolve(places), scale_owners(graph, states)
-    wide = {
-        site.name
-        for site in places
-        if site.is_residual and resolved[site.name].activation.bits > recipe.activation.bits
-    }
+    stream = {site.name for site in sites(graph, states) if site.is_residual}
+    # With all copies there, rules may name them.
+    resolved = recipe.resolve(sites(_with_copies(graph, stream, states), states))
+    bits = recipe.activation.bits
+    wide = {name for name in stream if resolved[name].activation.bits > bits}
+    return _with_copies(graph, wide, states)
+
+
+def _with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) -> FloatGraph:
+    """Lets layers and products read copies of the edges that have the scale of `stream`."""
+    owners = scale_owners(graph, states)
     copies: dict[str, Node] = {}
     nodes = []
     for node in graph.nodes:
         if "weight" in node.constants or isinstance(node.operation, Matmul):
             for name in node.inputs:
-                if owners[name] in wide and name not in copies:
+                if owners[name] in stream and name not in copies:
                     copies[name] = replace(
                         graph.by_name[name],
                         name=f"{name}.copy",
