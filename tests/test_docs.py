@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from photomask.attention import FAMILIES, Pattern
+from photomask.chip import Quantizer, quantizers
 from photomask.chip.graph.lowering import LOWERINGS
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
 from photomask.chip.operators import AnyOperator
@@ -29,6 +30,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 ATTENTION_PAGE = ROOT / "docs" / "attention.md"
 OPERATORS_PAGE = ROOT / "docs" / "supported-operators.md"
 TARGETS_PAGE = ROOT / "docs" / "targets.md"
+QUANTIZERS_PAGE = ROOT / "docs" / "quantizers.md"
 RECIPES_PAGE = ROOT / "docs" / "recipes-and-quantizers.md"
 
 
@@ -188,6 +190,12 @@ def common(document: UniformDocument) -> list[str]:
     else:
         shown = {"min_max": "min-max", "mse": "MSE", "kl": "KL"}[str(observer)]
     return ["power-of-two scale"] * document.power_of_two + [shown]
+
+
+def test_the_table_of_quantizers_names_every_quantizer():
+    exported = [getattr(quantizers, name) for name in quantizers.__all__]
+    classes = {x.__name__ for x in exported if isinstance(x, type) and issubclass(x, Quantizer)}
+    assert {quoted(row[0])[0] for row in rows_of(QUANTIZERS_PAGE, "Which one")} == classes
 
 
 def test_the_table_of_families_names_every_family():

@@ -27,6 +27,7 @@ from photomask.chip.quantizers import (
     used_codes,
 )
 from photomask.chip.target import Rounding, Target
+from photomask.errors import QuantizerError
 
 CHANNELS = {"granularity": PerChannel()}
 WEIGHTS = {
@@ -160,3 +161,29 @@ def test_trained_activations_become_the_integers_of_the_program(
     weight = Quantizer(4, granularity=PerChannel(), narrow=True)
     recipe = Recipe(weight=weight, activation=ACTIVATIONS[name])
     assert_integers_are_what_was_trained(trained(graph, recipe, images), images)
+
+
+class Even(Quantizer):
+    """Uses every second code."""
+
+    def quantize(self, x: Tensor) -> Tensor:
+        return (super().quantize(x) / 2).round() * 2
+
+
+class DeadZone(Quantizer):
+    """Uses every code, but rounds in its own way."""
+
+    def quantize(self, x: Tensor) -> Tensor:
+        return super().quantize(x).masked_fill(x.abs() < 0.75 * self.scale_for(x), 0)
+
+
+@pytest.mark.parametrize("activation", [Even(4), DeadZone(4), Quantizer(4, narrow=True)])
+def test_activations_that_rescaling_cannot_compute_do_not_convert(
+    activation: Quantizer, graph: FloatGraph, images: Tensor
+):
+    prepared = PreparedModel(graph, Recipe(activation=activation))
+    calibrate(prepared, images)
+    with pytest.raises(
+        QuantizerError, match=r"output of .* nearest code of int4"
+    ):
+        convert(prepared, EVEN)

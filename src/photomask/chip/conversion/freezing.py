@@ -6,6 +6,7 @@ from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
+from photomask.chip.quantizers.levels import demand_nearest_codes
 from photomask.chip.target import Target
 
 
@@ -21,6 +22,10 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         TargetError: the target cannot hold what the program needs.
     """
     conversion = Conversion(prepared, target)
+    for node in prepared.graph.nodes:
+        quantizer = prepared.activation_quantizer(node.name)
+        if prepared.scale_owner(node.name) == node.name and quantizer.is_fitted:
+            demand_nearest_codes(quantizer, f"output of {node.name!r} ({node.source})")
     with torch.no_grad():
         for node in prepared.graph.nodes:
             CONVERTERS[type(node.operation)](conversion, node)

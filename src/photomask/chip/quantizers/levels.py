@@ -4,6 +4,7 @@ import torch
 
 from photomask.chip.quantizers.base import Quantizer
 from photomask.chip.quantizers.granularity import PerChannel, PerGroup
+from photomask.errors import QuantizerError
 
 _PER_CODE = 8  # probes in every step of the grid
 _PER_OCTAVE = 64  # probes between a value and its half, for steps that are finer near 0
@@ -42,3 +43,30 @@ def used_codes(quantizer: Quantizer) -> tuple[int, ...]:
         zero_point, scale = quantizer.zero_point_for(position), quantizer.scale_for(position)
         found = quantizer.quantize((position - zero_point) * scale)
     return tuple(found.unique().long().tolist())
+
+
+def demand_nearest_codes(quantizer: Quantizer, where: str) -> None:
+    """Refuses a quantizer per tensor whose codes rescaling would not compute.
+
+    Rescaling returns `clamp(round(x / scale) + zero_point)` over the whole format, so an activation
+    must be quantized like that: other levels or roundings are for weights, whose codes are stored.
+
+    Raises:
+        QuantizerError: with the first value that gets another code.
+    """
+    format, zero_point = quantizer.format, int(quantizer.zero_point)
+    scale = quantizer.scale.detach()
+    nearest = torch.arange(format.low - 2, format.high + 3, device=scale.device)
+    # No ties, and far enough from them for float32.
+    position = (nearest[:, None] + torch.tensor([-0.4, 0, 0.4], device=scale.device)).flatten()
+    with torch.no_grad():
+        found = quantizer.quantize((position - zero_point) * scale)
+    expected = position.round().clamp(format.low, format.high)
+    wrong = (found != expected).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise QuantizerError(
+            f"{where}: {type(quantizer).__name__} gives {position[first] - zero_point:.4g} steps "
+            f"the code {found[first]:g}, but rescaling rounds to the nearest code of {format}, "
+            f"{expected[first]:g}; quantizers of other levels or roundings are for weights alone"
+        )

@@ -42,6 +42,25 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(RuleDocument(match="residual", activation=_ACTIVATION_8),),
             keep=("first", "last"),
         ),
+        # To be trained: scales, and offsets of activations, learn with the weights.
+        RecipeDocument(
+            name="w4a4-lsq",
+            weight=WeightDocument(bits=4, algorithm="lsq"),
+            activation=ActivationDocument(bits=4, algorithm="lsq_plus"),
+            keep=("first", "last"),
+        ),
+        RecipeDocument(
+            name="w2a2-lsq",
+            weight=WeightDocument(bits=2, algorithm="lsq"),
+            activation=ActivationDocument(bits=2, algorithm="lsq_plus"),
+            keep=("first", "last"),
+        ),
+        RecipeDocument(
+            name="w4a4-sawb-pact",
+            weight=WeightDocument(bits=4, algorithm="sawb"),
+            activation=ActivationDocument(bits=4, algorithm="pact", symmetric=True),
+            keep=("first", "last"),
+        ),
         # Transformers: few channels of the residual stream are far larger than all others, and all
         # layers add to it.
         RecipeDocument(
