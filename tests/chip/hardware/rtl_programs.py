@@ -22,16 +22,21 @@ from photomask.chip.operators import (
     Concatenate,
     Constant,
     Convolution,
+    Embedding,
     Gather,
+    Interpolate,
     Linear,
     Lookup,
+    Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Pad,
     Permute,
     Requantize,
     Reshape,
     Slice,
+    Softmax,
     Sum,
 )
 from photomask.chip.program import IntegerProgram
@@ -79,7 +84,7 @@ def parameters(accelerator: Accelerator) -> DesignParameters:
         parameter_depth=1 << 12,
         table_depth=1 << 18,
         descriptor_depth=1 << 13,
-        steps=64,
+        steps=128,
     )
 
 
@@ -258,10 +263,86 @@ class EveryOperator(ProgramBuilder):
         z = self.step("linear", Linear(), [y], *self.weights(9, features))
         return self.rescale("logits", z, IntFormat(bits=16, signed=False), 16, zero_point=30_000)
 
+    def normalized(self, name: str, x: str, centred: bool, largest_shift: int) -> str:
+        terms = self.edges[x].shape[-1]
+        operator = Normalize(
+            terms=terms, centred=centred, zero_point=-7, epsilon=77_777, fraction_bits=9
+        )
+        tensors = {
+            "gain": self.random.integers(-900, 900, terms),
+            "bias": self.random.integers(-9999, 9999, terms),
+        }
+        if largest_shift:
+            tensors["channel_shift"] = self.random.integers(0, largest_shift + 1, terms)
+        wide = IntFormat(bits=32, signed=True)
+        normal = self.step(name, operator, [x], tensors, dict.fromkeys(tensors, wide))
+        return self.rescale(f"{name}:requantize", normal, UINT8, 28, zero_point=99)
 
-def every_operator() -> tuple[IntegerProgram, np.ndarray]:
+    def softmax(
+        self, name: str, inputs: list[str], mask: np.ndarray | None = None, fraction_bits=20
+    ) -> str:
+        """With so few bits in the reciprocal that every one of them shows."""
+        table = np.round(4096 * np.exp(-np.arange(20) / 5)).astype(np.int64)
+        tensors = {"table": table} | ({} if mask is None else {"mask": mask})
+        formats = {
+            "table": IntFormat(bits=16, signed=False),
+            "mask": IntFormat(bits=1, signed=False),
+        }
+        operator = Softmax(fraction_bits=fraction_bits, reciprocal_bits=24)
+        weights = self.step(name, operator, inputs, tensors, formats)
+        return self.rescale(f"{name}:requantize", weights, UINT8, fraction_bits + 8)
+
+    def matmul(self, name: str, a: str, b: str, zero_points: tuple[int, int], shift: int) -> str:
+        terms = self.edges[a].shape[-1]
+        product = self.step(name, Matmul(zero_points=zero_points, terms=terms), [a, b])
+        return self.rescale(f"{name}:requantize", product, UINT8, shift, zero_point=120)
+
+    def attention(self) -> list[str]:
+        """Tokens, attention of two heads with three kinds of masks, norms, and sums over rows."""
+        tokens = self.input("tokens", (1, 7), bits=4, signed=False)
+        table = {"table": self.random.integers(-128, 128, (16, 6))}
+        a = self.step("embedding", Embedding(), [tokens], table, {"table": INT8}, format=INT8)
+        b = self.normalized("layer_norm", a, centred=True, largest_shift=0)
+        c = self.step("rows", Linear(), [b], *self.weights(10, 6))
+        d = self.rescale("rows:requantize", c, UINT8, 24, zero_point=131)
+        e = self.step("heads", Reshape(shape=(7, 2, 5)), [d], format=UINT8)
+        f = self.step("by_head", Permute(order=(0, 2, 1, 3)), [e], format=UINT8)
+        g = self.step("turned", Permute(order=(0, 1, 3, 2)), [f], format=UINT8)
+        h = self.matmul("scores", f, g, (131, 131), 23)
+        seen = np.tril(np.ones((7, 7), np.int64))
+        seen[2] = 0
+        plain = self.softmax("plain", [h], fraction_bits=15)
+        causal = self.softmax("causal", [h], seen)
+        both = self.softmax("both", [h, self.input("mask", (1, 1, 1, 7), bits=2)], seen)
+        i = self.matmul("values", plain, f, (0, 131), 24)
+        j = self.matmul(
+            "signed", causal, self.rescale("wide", f, INT8, 15, offset=-128), (9, -3), 24
+        )
+        k = self.step("joined", Add(coefficients=(3, -5), bias=7), [i, j])
+        m = self.rescale("joined:requantize", k, INT8, 19)
+        n = self.step("windows", Reshape(shape=(7, 5)), [m], format=INT8)
+        o = self.normalized("rms_norm", n, centred=False, largest_shift=0)
+        # Squares of more than 48 bits, and fewer above.
+        wide = self.rescale("windows:wide", n, IntFormat(bits=16, signed=True), 8)
+        shifted = self.normalized("shifted", wide, centred=True, largest_shift=10)
+        p = self.step("last", Sum(axes=(2,), keep_axes=True, zero_point=3, terms=5), [o])
+        q = self.step("both_axes", Sum(axes=(1, 2), keep_axes=False, zero_point=0, terms=35), [o])
+        r = self.step(
+            "map",
+            MaxPool(kernel=(2,), stride=(2,), padding=(0,), output_size=(2,), dilation=(1,)),
+            [o],
+            format=UINT8,
+        )
+        entries = {"table": self.random.integers(-9999, 9999, 33)}
+        curve = Interpolate(first=0, step_bits=3)
+        s = self.step("curve", curve, [r], entries, {"table": IntFormat(bits=16, signed=True)})
+        return [both, shifted, p, q, s]
+
+
+def every_operator() -> tuple[IntegerProgram, dict[str, np.ndarray]]:
     """A program with every operator that the design runs, and codes of two samples."""
     make = EveryOperator(seed=3)
     logits = make.back(make.middle(make.front()))
-    program = make.build(logits, "adaptive:requantize", *make.quarters("x"))
-    return program, make.codes(2)["x"]
+    others = [*make.quarters("x"), *make.attention()]
+    program = make.build(logits, "adaptive:requantize", *others)
+    return program, make.codes(2)

@@ -165,6 +165,118 @@ MUTANTS = (
     ),
     Mutant("passes overlap", "sequencer", "(pending == 0)", "1'b1"),
     Mutant("one weight row too few", "sequencer", "ROWS - 1", "ROWS - 2"),
+    Mutant(
+        "weights of a tile overwritten",
+        "sequencer",
+        "descriptor.keep_weights ? START : LOAD",
+        "LOAD",
+    ),
+    Mutant(
+        "zero point of the first factor",
+        "reference_design",
+        "activation_t'(descriptor.offset)",
+        "activation_t'(0)",
+    ),
+    Mutant(
+        "centre of the second factor",
+        "reference_design",
+        "accumulator_t'(descriptor.offset)",
+        "accumulator_t'(0)",
+    ),
+    Mutant("row's entry off by one", "lookup_unit", "(row_address)", "(row_address + 1)"),
+    Mutant(
+        "divides too little",
+        "reciprocal_unit",
+        "remainder >= (DIVISOR_BITS + 1)'(divisor)",
+        "remainder > (DIVISOR_BITS + 1)'(divisor)",
+    ),
+    Mutant("root too small", "square_root_unit", "trial >= candidate", "trial > candidate"),
+    Mutant("smallest for largest", "softmax_unit", "value > peak", "value < peak"),
+    Mutant(
+        "hidden ones may be largest", "softmax_unit", "value >= lane_t'(descriptor.low)", "1'b1"
+    ),
+    Mutant("hidden ones count", "softmax_unit", "seen_before[1]", "1'b1"),
+    Mutant(
+        "distance beyond the table",
+        "softmax_unit",
+        "distance > last_entry ? last_entry : distance",
+        "distance",
+    ),
+    Mutant(
+        "softmax rounds down",
+        "softmax_unit",
+        "(product + (product_t'(1) << (shift - 6'd1))) >> shift",
+        "product >> shift",
+    ),
+    Mutant("zero point in a norm", "normalize_unit", "wide_t'(descriptor.offset)", "64'sd0"),
+    Mutant(
+        "mean not subtracted",
+        "normalize_unit",
+        "element * descriptor.coefficient - sum",
+        "element * descriptor.coefficient",
+    ),
+    Mutant(
+        "elements not scaled",
+        "normalize_unit",
+        "element * descriptor.coefficient - sum",
+        "element - sum",
+    ),
+    Mutant("no epsilon", "normalize_unit", "descriptor.start", "64'd0"),
+    Mutant("squares not counted to the end", "normalize_unit", "7'(place + 1)", "7'(place)"),
+    Mutant(
+        "large squares not shifted", "normalize_unit", "squares >> (-half_shift_now * 2)", "squares"
+    ),
+    Mutant(
+        "small squares not shifted", "normalize_unit", "squares << (half_shift_now * 2)", "squares"
+    ),
+    Mutant(
+        "norm rounds down",
+        "normalize_unit",
+        "(product + (wide_t'(1) <<< (shift - 6'd1))) >>> shift",
+        "product >>> shift",
+    ),
+    Mutant("gain of the next element", "normalize_unit", "gains[2]", "gains[1]"),
+    Mutant("bias of the next element", "normalize_unit", "biases[2]", "biases[1]"),
+    Mutant(
+        "every norm is centred",
+        "row_unit",
+        "is_softmax || descriptor.centred ? 2'd0 : 2'd1",
+        "2'd0",
+    ),
+    Mutant(
+        "no norm is centred",
+        "row_unit",
+        "is_softmax || descriptor.centred ? 2'd0 : 2'd1",
+        "is_softmax ? 2'd0 : 2'd1",
+    ),
+    Mutant(
+        "a row's last element left out",
+        "row_unit",
+        "descriptor.kernel_width - 1",
+        "descriptor.kernel_width - 2",
+    ),
+    Mutant(
+        "last row left out",
+        "row_unit",
+        "descriptor.output_width - 1",
+        "descriptor.output_width - 2",
+    ),
+    Mutant(
+        "words of a row beside each other",
+        "row_unit",
+        "ADDRESS_BITS'(descriptor.input_width)",
+        "ADDRESS_BITS'(1)",
+    ),
+    Mutant("gains for biases", "row_unit", "32'd1", "32'd0"),
+    Mutant("first gains for all", "row_unit", "2 * word", "0"),
+    Mutant("every lane written", "row_unit", "LANES'(1) << lanes[LATENCY-1]", "{LANES{1'b1}}"),
+    Mutant("a walk ends early", "row_unit", "settled == 3'(LATENCY - 1)", "1'b1"),
+    Mutant(
+        "reciprocal too short",
+        "row_unit",
+        "is_softmax ? descriptor.reciprocal_bits : ROOT_EXPONENT",
+        "ROOT_EXPONENT",
+    ),
 )
 
 

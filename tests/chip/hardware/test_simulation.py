@@ -28,7 +28,7 @@ from photomask.chip.hardware.rtl_export import export_rtl
 from photomask.chip.hardware.simulation import simulate, sources_in
 from photomask.chip.hardware.simulation_report import SimulationReport
 from photomask.chip.hardware.simulator import Simulator, build, verilator_command
-from photomask.chip.operators import Clamp, Linear, Matmul, Permute, Requantize, Sum
+from photomask.chip.operators import Clamp, Linear, Matmul, Requantize, Sum
 from photomask.chip.program import IntegerProgram
 from photomask.chip.target import Rounding
 from photomask.errors import (
@@ -113,18 +113,18 @@ def test_every_operator_is_exact(accelerator, build_once, tmp_path):
     assert {layer.operator for layer in report.layers} == {*PASSES, "constant"}
     computed = [step.output for step in program.steps if step.operator.kind != "constant"]
     sizes = [int(np.prod(program.edges[name].shape)) for name in computed]
-    assert report.integers == len(codes) * sum(sizes)
+    assert report.integers == len(codes["x"]) * sum(sizes)
 
 
-@pytest.mark.parametrize("first", range(0, 192, 32))
+@pytest.mark.parametrize("first", range(0, 120, 30))
 def test_random_programs_are_exact(first: int, build_once, tmp_path):
     simulator, ran = build_once(WIDE), 0
-    for seed in range(first, first + 32):
+    for seed in range(first, first + 30):
         program = random_program(seed)
         if support_report(program, WIDE).runs:
             run(program, random_codes(program, 1, seed), tmp_path / "rtl", WIDE, simulator)
             ran += 1
-    assert ran >= 5
+    assert ran >= 25
 
 
 @pytest.mark.parametrize("rounding", Rounding)
@@ -249,21 +249,25 @@ def test_rtl_that_does_not_compile_says_where(tmp_path):
 def test_every_step_that_cannot_run_is_named_with_its_reason():
     make = ProgramBuilder()
     x = make.input("x", (1, 3, 4, 5))
-    turned = make.step("turned", Permute(order=(0, 1, 3, 2)), [x], format=INT8)
-    make.step("product", Matmul(zero_points=(0, 0), terms=5), [x, turned])
-    make.step("channels", Sum(axes=(1,), keep_axes=False, zero_point=0, terms=3), [x])
+    wide = make.input("wide", (1, 3, 5, 4), bits=16)
+    make.step("product", Matmul(zero_points=(0, 0), terms=5), [x, wide])
+    make.step("first", Matmul(zero_points=(0, 0), terms=4), [wide, x])
+    every_other = Sum(axes=(2, 4), keep_axes=True, zero_point=0, terms=8)
+    make.step("sum", every_other, [make.input("y", (1, 3, 4, 3, 2))])
     make.step("linear", Linear(), [x], *linear_tensors(make, 4, 5))
     make.step("clamp", Clamp(low=0, high=9), [x], format=INT8)
-    program = make.build("product", "channels", "linear", "clamp")
+    program = make.build("product", "first", "sum", "linear", "clamp")
     report = support_report(program, PRESETS["reference"])
-    assert [step.reason is None for step in report.steps] == [True, False, False, False, True]
+    assert [step.reason is None for step in report.steps] == [False, False, False, True, True]
     assert not report.runs
-    assert "no unit for the operator 'matmul'" in str(report)
+    assert "alternates between summed and kept axes" in str(report)
     with pytest.raises(TargetError) as raised:
         lower(program, PRESETS["reference"])
     message = str(raised.value)
     assert "3 of 5 steps do not run" in message
-    assert all(name in message for name in ("'product'", "'channels'", "'linear'", "model.py:1"))
+    assert "its second factor reaches from -32768 to 32767" in message
+    assert "its first factor less the zero point reaches from -32768" in message
+    assert all(name in message for name in ("'product'", "'first'", "'sum'", "model.py:1"))
 
 
 def linear_tensors(make: ProgramBuilder, outputs: int, inputs: int):

@@ -17,6 +17,9 @@ class Operation(IntEnum):
     STOP = 0
     MATRIX = 1
     VECTOR = 2
+    TILE = 3
+    SOFTMAX = 4
+    NORMALIZE = 5
 
 
 class Combine(IntEnum):
@@ -35,7 +38,10 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("operation", 4),
     ("combine", 4),
     ("rounding", 4),
-    ("reserved", 14),
+    ("reciprocal_bits", 6),
+    ("fraction_bits", 6),
+    ("keep_weights", 1),
+    ("centred", 1),
     ("last_of_step", 1),
     ("input_in_accumulators", 1),
     ("output_in_accumulators", 1),
@@ -82,6 +88,10 @@ class Descriptor:
     operation: Operation
     combine: Combine = Combine.ADD
     rounding: int = 0
+    reciprocal_bits: int = 0
+    fraction_bits: int = 0
+    keep_weights: int = 0
+    centred: int = 0
     last_of_step: int = 0
     input_in_accumulators: int = 0
     output_in_accumulators: int = 0
@@ -124,7 +134,7 @@ class Descriptor:
             TargetError: names the field.
         """
         for name, bits in FIELDS:
-            value = getattr(self, name, 0)
+            value = getattr(self, name)
             low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if bits >= 32 else (0, 1 << bits)
             if not low <= value < high:
                 raise TargetError(
@@ -146,7 +156,7 @@ class Descriptor:
         """Returns the descriptor as one word of `DESCRIPTOR_BITS`."""
         word = 0
         for name, bits in FIELDS:
-            word = word << bits | getattr(self, name, 0) & ((1 << bits) - 1)
+            word = word << bits | getattr(self, name) & ((1 << bits) - 1)
         return word
 
     @classmethod
@@ -158,7 +168,6 @@ class Descriptor:
             negative = bits >= 32 and value >> (bits - 1)
             values[name] = value - (1 << bits) if negative else value
             word >>= bits
-        del values["reserved"]
         kinds = {
             "operation": Operation(values["operation"]),
             "combine": Combine(values["combine"]),
@@ -178,5 +187,5 @@ def render_table(descriptors: Sequence[Descriptor]) -> str:
     return "\n".join([f"// {comment}", *lines]) + "\n"
 
 
-if {field.name for field in fields(Descriptor)} != {name for name, _ in FIELDS} - {"reserved"}:
+if [field.name for field in fields(Descriptor)] != [name for name, _ in FIELDS]:
     raise AssertionError("Descriptor and FIELDS differ")

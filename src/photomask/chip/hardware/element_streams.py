@@ -85,6 +85,8 @@ def stream_between(
 
 def runs_of(stream: ElementStream, lanes: int) -> Iterator[Run]:
     """Yields runs that together move every element once."""
+    if not len(stream.target_word):
+        return
     rotation = (stream.target_lane - stream.source_lane) % lanes
     order = np.argsort(stream.target_word * lanes + stream.target_lane, kind="stable")
     stream, rotation = stream.chosen(order), rotation[order]

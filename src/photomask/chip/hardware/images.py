@@ -16,16 +16,19 @@ class ImageBuilder:
         weights: int64 [tiles * rows, columns].
         parameters: int64 [words, lanes]; biases, or multiplier << 6 | shift.
         tables: int64 [entries].
+        multiplier_bits: of the widest multiplier.
     """
 
     def __init__(self, lanes: int):
         self.lanes = lanes
         self._weights: list[np.ndarray] = []
         self._weight_words = 0
+        self._known_tiles: dict[bytes, int] = {}
         self._parameters: list[np.ndarray] = []
         self._known: dict[bytes, int] = {}
         self._tables: list[np.ndarray] = []
         self._table_entries = 0
+        self.multiplier_bits = 1
         self.scale_word(np.ones(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64))
 
     def tile(self, weights: np.ndarray) -> int:
@@ -35,6 +38,13 @@ class ImageBuilder:
         self._weight_words += len(weights)
         return address
 
+    def shared_tile(self, weights: np.ndarray) -> int:
+        """Adds a tile unless the same one was added so before."""
+        key = weights.tobytes()
+        if key not in self._known_tiles:
+            self._known_tiles[key] = self.tile(weights)
+        return self._known_tiles[key]
+
     def bias_word(self, biases: np.ndarray, first_lane: int) -> int:
         """Adds biases from `first_lane` on."""
         word = np.zeros(self.lanes, dtype=np.int64)
@@ -43,9 +53,27 @@ class ImageBuilder:
 
     def scale_word(self, multiplier: np.ndarray, shift: np.ndarray) -> int:
         """Adds one multiplier and one shift for each lane from lane 0 on."""
+        self.multiplier_bits = max(self.multiplier_bits, int(multiplier.max()).bit_length())
         word = np.zeros(self.lanes, dtype=np.int64)
         word[: len(multiplier)] = multiplier << SHIFT_BITS | shift
         return self._parameter(word)
+
+    def channel_words(self, *values: np.ndarray) -> int:
+        """Adds one word of each kind of value for each block of channels, blocks in order.
+
+        Args:
+            *values: int64 [channels] each.
+
+        Returns:
+            The address of the first block's first word.
+        """
+        blocks = -(-len(values[0]) // self.lanes)
+        padded = np.zeros((len(values), blocks * self.lanes), dtype=np.int64)
+        padded[:, : len(values[0])] = values
+        address = len(self._parameters)
+        words = padded.reshape(len(values), blocks, self.lanes).transpose(1, 0, 2)
+        self._parameters += list(words.reshape(-1, self.lanes))
+        return address
 
     def table(self, entries: np.ndarray) -> int:
         """Adds a table and returns the address of its first entry."""

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from photomask.chip.formats import Interval
 from photomask.chip.hardware.accelerator import Accelerator
+from photomask.chip.hardware.activation_products import matmul_passes
 from photomask.chip.hardware.descriptors import Descriptor
 from photomask.chip.hardware.images import ImageBuilder
 from photomask.chip.hardware.matrix_passes import convolution_passes, linear_passes
-from photomask.chip.hardware.memory_map import Place, place_edges
+from photomask.chip.hardware.memory_map import MemoryMap, place_edges
+from photomask.chip.hardware.moves import move_passes
 from photomask.chip.hardware.pass_context import PassContext
+from photomask.chip.hardware.row_passes import embedding_passes, normalize_passes, softmax_passes
 from photomask.chip.hardware.vector_passes import (
     add_passes,
     clamp_passes,
+    interpolate_passes,
     lookup_passes,
-    move_passes,
     multiply_passes,
     pool_passes,
     requantize_passes,
@@ -36,16 +39,21 @@ PASSES: Mapping[str, Passes] = {
     "clamp": clamp_passes,
     "concatenate": move_passes,
     "convolution": convolution_passes,
+    "embedding": embedding_passes,
     "gather": move_passes,
+    "interpolate": interpolate_passes,
     "linear": linear_passes,
     "lookup": lookup_passes,
+    "matmul": matmul_passes,
     "max_pool": pool_passes,
     "multiply": multiply_passes,
+    "normalize": normalize_passes,
     "pad": move_passes,
     "permute": move_passes,
     "requantize": requantize_passes,
     "reshape": move_passes,
     "slice": move_passes,
+    "softmax": softmax_passes,
     "sum": sum_passes,
 }
 """How each operator becomes passes. A constant needs none: it lies in a memory from the start."""
@@ -88,7 +96,7 @@ class LoweredProgram:
         program: the program.
         accelerator: rows, columns and widths of the design.
         lanes: channels in a word of its memories.
-        places: where every edge lies.
+        memory: where every edge and every copy lies.
         descriptors: the passes in their order, without the final stop.
         images: weights, parameters and tables.
     """
@@ -96,7 +104,7 @@ class LoweredProgram:
     program: IntegerProgram
     accelerator: Accelerator
     lanes: int
-    places: dict[str, Place]
+    memory: MemoryMap
     descriptors: tuple[Descriptor, ...]
     images: ImageBuilder = field(repr=False)
 
@@ -144,12 +152,14 @@ def _lower_steps(
 ) -> tuple[LoweredProgram, list[StepSupport]]:
     lanes = math.lcm(accelerator.rows, accelerator.columns)
     _check_accelerator(accelerator, lanes)
-    places = place_edges(program, lanes, accelerator.activation_bits, accelerator.accumulator_bits)
+    memory = place_edges(program, lanes, accelerator.activation_bits, accelerator.accumulator_bits)
     images = ImageBuilder(lanes)
     descriptors: list[Descriptor] = []
     support: list[StepSupport] = []
     for number, step in enumerate(program.steps):
-        context = PassContext(program, accelerator, lanes, places, images, step)
+        context = PassContext(
+            program, accelerator, lanes, memory.edges, memory.copies, images, step
+        )
         passes, reason = [], None
         try:
             passes = _passes_of(context)
@@ -168,7 +178,7 @@ def _lower_steps(
         descriptors += numbered[:-1]
         descriptors += [replace(one, last_of_step=1) for one in numbered[-1:]]
     return (
-        LoweredProgram(program, accelerator, lanes, places, tuple(descriptors), images),
+        LoweredProgram(program, accelerator, lanes, memory, tuple(descriptors), images),
         support,
     )
 
@@ -187,11 +197,6 @@ def _passes_of(context: PassContext) -> list[Descriptor]:
 
 def _check_edge(context: PassContext, name: str) -> None:
     edge, bits = context.program.edges[name], context.accelerator.accumulator_bits
-    if edge.shape[0] != 1:
-        raise TargetError(
-            f"the edge {name!r} has shape {edge.shape}; the first axis of what the design holds is "
-            "one sample"
-        )
     widest = Interval(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
     if not edge.interval.within(widest):
         raise TargetError(

@@ -1,7 +1,8 @@
-"""Products with weights as passes of the array: one for each tile of weights.
+"""Products as passes of the array: one for each tile of weights.
 
 A tile is ROWS input channels by COLUMNS output channels at one position of the kernel. Its pass
-streams, for every output position, the input word that this kernel position reads.
+streams, for every output position, the input word that this kernel position reads. The tiles of a
+product of two activations come from the second one, in passes of their own.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import itertools
 import numpy as np
 
 from photomask.chip.hardware.descriptors import Descriptor, Operation
+from photomask.chip.hardware.moves import operand
 from photomask.chip.hardware.pass_context import PassContext
 from photomask.chip.operators import Convolution, Linear
 from photomask.chip.operators.weights import effective_weight
@@ -16,7 +18,7 @@ from photomask.errors import TargetError
 
 
 def convolution_passes(context: PassContext) -> list[Descriptor]:
-    """One pass for each block of outputs, block of inputs in its groups, and kernel position.
+    """One pass for each block of outputs, block of inputs in its groups, kernel position and map.
 
     The first pass of a block of outputs begins with the biases, the others with the sums so far.
     Tiles hold zeros where an output's group does not reach, so depthwise is a diagonal tile.
@@ -24,7 +26,7 @@ def convolution_passes(context: PassContext) -> list[Descriptor]:
     operator = context.step.operator
     if not isinstance(operator, Convolution):
         raise TypeError(operator)
-    source, target = context.input_places[0], context.output_place
+    (source, passes), target = operand(context, 0), context.output_place
     weight = effective_weight(context.parameters)
     _check_operands(context, weight, operator.padding_value)
     spatial_in, spatial_out = context.inputs[0].shape[2:], context.output.shape[2:]
@@ -32,19 +34,21 @@ def convolution_passes(context: PassContext) -> list[Descriptor]:
     stride, dilation = _two(operator.stride), _two(operator.dilation)
     padding = _two(tuple(before for before, _ in operator.padding), fill=0)
     kernel = weight.reshape(*weight.shape[:2], *_two(weight.shape[2:]))
-    passes = []
     for first_output, first_input, position, tile, start in _tiles(
         context, kernel, operator.groups
     ):
-        passes.append(
+        weights = context.images.tile(tile)
+        biases = _biases(context, first_output) if start else 0
+        passes += [
             context.descriptor(
                 Operation.MATRIX,
                 source,
+                target,
                 start_from_memory=int(not start),
                 first_lane=first_output % context.lanes,
                 last_lane=first_output % context.lanes + context.accelerator.columns - 1,
                 rotation=-first_input % context.lanes,
-                input_address=source.block_address(first_input),
+                input_address=source.block_address(first_input) + number * source.inner,
                 input_height=height,
                 input_width=width,
                 output_height=out_height,
@@ -54,37 +58,35 @@ def convolution_passes(context: PassContext) -> list[Descriptor]:
                 stride_row=stride[0],
                 stride_column=stride[1],
                 padding_value=operator.padding_value,
-                output_address=target.block_address(first_output),
-                weight_address=context.images.tile(tile),
-                parameter_address=_biases(context, first_output) if start else 0,
+                output_address=target.block_address(first_output) + number * target.inner,
+                weight_address=weights,
+                parameter_address=biases,
             )
-        )
+            for number in range(context.inputs[0].shape[0])
+        ]
     return passes
 
 
 def linear_passes(context: PassContext) -> list[Descriptor]:
-    """A linear layer is a 1×1 convolution of a map with one position."""
-    operator, edge = context.step.operator, context.inputs[0]
+    """A linear layer is a 1×1 convolution of a map that is one row."""
+    operator = context.step.operator
     if not isinstance(operator, Linear):
         raise TypeError(operator)
-    if len(edge.shape) != 2:
-        raise TargetError(
-            f"linear over the last of {len(edge.shape)} axes: the design's channels are axis 1; it "
-            "runs linear layers on inputs of shape [batch, channels]"
-        )
-    source, target = context.input_places[0], context.output_place
+    (source, passes), target = operand(context, 0), context.output_place
     weight = effective_weight(context.parameters)
     _check_operands(context, weight, 0)
-    return [
+    return passes + [
         context.descriptor(
             Operation.MATRIX,
             source,
+            target,
             start_from_memory=int(not start),
             first_lane=first_output % context.lanes,
             last_lane=first_output % context.lanes + context.accelerator.columns - 1,
             rotation=-first_input % context.lanes,
             input_address=source.block_address(first_input),
-            input_width=1,
+            input_width=source.positions,
+            output_width=source.positions,
             output_address=target.block_address(first_output),
             weight_address=context.images.tile(tile),
             parameter_address=_biases(context, first_output) if start else 0,

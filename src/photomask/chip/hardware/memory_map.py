@@ -1,35 +1,51 @@
 """Where the edges of a program lie in the reference design's two memories."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from photomask.chip.formats import IntFormat
-from photomask.chip.program import Edge, IntegerProgram
+from photomask.chip.hardware.layouts import channel_axes, copies
+from photomask.chip.program import IntegerProgram
 from photomask.documents import Document
 
 Memory = Literal["activations", "accumulators"]
 MEMORIES: tuple[Memory, Memory] = ("activations", "accumulators")
 """A memory's number in `dumps.hex` is its position."""
-ACCUMULATING = frozenset({"convolution", "linear", "add", "multiply", "average_pool", "sum"})
+ACCUMULATING = frozenset(
+    {
+        "add",
+        "average_pool",
+        "convolution",
+        "linear",
+        "matmul",
+        "multiply",
+        "normalize",
+        "softmax",
+        "sum",
+    }
+)
 """Operators whose output is a sum or a product, whatever its width."""
 
 
 class Place(Document):
     """The words of one edge.
 
-    A word has `lanes` lanes, one a channel; an edge [1, C, *positions] is blocks of `lanes`
-    channels, each the block's positions in row-major order. Channel `c` at position `p` lies in
-    lane `c % lanes` of word `address + c // lanes * positions + p`.
+    A word has `lanes` lanes, one a channel. One axis of an edge counts its channels; the positions
+    are all other axes in row-major order. Channel `c` at position `p` lies in lane `c % lanes` of
+    word `address + c // lanes * positions + p`.
     """
 
     memory: Memory
     address: int
     channels: int
     positions: int
+    inner: int
+    """Positions along the axes behind the channels: all of a map [1, C, H, W], 1 of rows
+    [1, T, C]."""
     lanes: int
     lane_bits: int
     signed: bool
@@ -51,7 +67,8 @@ class Place(Document):
     def words_of(self, values: np.ndarray) -> np.ndarray:
         """Returns int64 [words, lanes] of an edge's integers; lanes without a channel are 0."""
         padded = np.zeros((self.blocks * self.lanes, self.positions), dtype=np.int64)
-        padded[: self.channels] = values.reshape(self.channels, self.positions)
+        parts = values.reshape(-1, self.channels, self.inner).transpose(1, 0, 2)
+        padded[: self.channels] = parts.reshape(self.channels, self.positions)
         blocks = padded.reshape(self.blocks, self.lanes, self.positions)
         return blocks.transpose(0, 2, 1).reshape(self.words, self.lanes)
 
@@ -59,22 +76,43 @@ class Place(Document):
         """Returns the integers of an edge of `shape` from int64 [words, lanes]."""
         blocks = words.reshape(self.blocks, self.positions, self.lanes).transpose(0, 2, 1)
         flat = blocks.reshape(self.blocks * self.lanes, self.positions)
-        return flat[: self.channels].reshape(*shape)
+        parts = flat[: self.channels].reshape(self.channels, -1, self.inner)
+        return parts.transpose(1, 0, 2).reshape(*shape)
 
     def locate(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns word and lane of elements that are numbered in row-major order."""
-        channel, position = np.divmod(elements, self.positions)
+        row, after = np.divmod(elements, self.inner)
+        before, channel = np.divmod(row, self.channels)
+        position = before * self.inner + after
         block, lane = np.divmod(channel, self.lanes)
         return self.address + block * self.positions + position, lane
 
 
 @dataclass(frozen=True)
-class _Life:
-    """When an edge's words are taken, as step numbers, both ends included."""
+class MemoryMap:
+    """Where everything lies.
 
-    name: str
-    memory: Memory
-    words: int
+    Attributes:
+        edges: by the edge's name.
+        copies: inputs that a step has otherwise than they lie, by step and number of the input.
+    """
+
+    edges: dict[str, Place]
+    copies: dict[tuple[str, int], Place]
+
+    def depths(self) -> dict[Memory, int]:
+        """Returns how many words of each memory the places reach."""
+        depths: dict[Memory, int] = dict.fromkeys(MEMORIES, 1)
+        for place in (*self.edges.values(), *self.copies.values()):
+            depths[place.memory] = max(depths[place.memory], place.address + place.words)
+        return depths
+
+
+@dataclass(frozen=True)
+class _Life:
+    """When a place's words are taken, as step numbers, both ends included."""
+
+    place: Place
     first: int
     last: int
 
@@ -94,81 +132,73 @@ def memory_of(format: IntFormat, kind: str | None, activation_bits: int) -> Memo
 
 def place_edges(
     program: IntegerProgram, lanes: int, activation_bits: int, accumulator_bits: int
-) -> dict[str, Place]:
+) -> MemoryMap:
     """Gives every edge its words; edges that never live at the same time share them.
 
-    Inputs and constants lie in the memories from the start, outputs stay to the end. Each edge
-    takes the lowest addresses that are free throughout its life.
+    Inputs and constants lie in the memories from the start, outputs stay to the end, copies live
+    while their step runs. Each takes the lowest addresses that are free throughout its life.
     """
-    lives = _lives(program, lanes, activation_bits)
-    addresses: dict[str, int] = {}
-    for number, life in enumerate(lives):
-        taken = sorted(
-            (addresses[other.name], addresses[other.name] + other.words)
-            for other in lives[:number]
-            if other.memory == life.memory and other.first <= life.last and life.first <= other.last
-        )
-        address = 0
-        for begin, end in taken:
-            if address + life.words <= begin:
-                break
-            address = max(address, end)
-        addresses[life.name] = address
-    return {
-        life.name: Place(
-            memory=life.memory,
-            address=addresses[life.name],
-            channels=channels_of(program.edges[life.name]),
-            positions=positions_of(program.edges[life.name]),
-            lanes=lanes,
-            lane_bits=activation_bits if life.memory == "activations" else accumulator_bits,
-            signed=life.memory == "accumulators" or program.edges[life.name].format.signed,
-        )
-        for life in lives
+    axes = channel_axes(program)
+    lane_bits: dict[Memory, int] = {
+        "activations": activation_bits,
+        "accumulators": accumulator_bits,
     }
-
-
-def _lives(program: IntegerProgram, lanes: int, activation_bits: int) -> list[_Life]:
-    makers = {step.output: (number, step.operator) for number, step in enumerate(program.steps)}
+    makers = {step.output: (n, step.operator.kind) for n, step in enumerate(program.steps)}
     last_use = {
         name: number for number, step in enumerate(program.steps) for name in step.inputs
     } | dict.fromkeys(program.outputs, len(program.steps))
-    lives = []
+    lives: list[_Life] = []
     for name, edge in program.edges.items():
-        number, operator = makers.get(name, (-1, None))
-        kind = operator.kind if operator is not None else None
-        blocks = -(-channels_of(edge) // lanes)
-        lives.append(
-            _Life(
-                name=name,
-                memory=memory_of(edge.format, kind, activation_bits),
-                words=blocks * positions_of(edge),
-                first=-1 if kind == "constant" else number,
-                last=last_use.get(name, number),
-            )
-        )
-    return lives
+        number, kind = makers.get(name, (-1, None))
+        memory = memory_of(edge.format, kind, activation_bits)
+        signed = memory == "accumulators" or edge.format.signed
+        place = _place(edge.shape, axes[name], memory, lanes, lane_bits[memory], signed)
+        first = -1 if kind == "constant" else number
+        lives.append(_settled(place, first, last_use.get(name, number), lives))
+    edges = dict(zip(program.edges, (life.place for life in lives), strict=True))
+    numbers = {step.name: number for number, step in enumerate(program.steps)}
+    found: dict[tuple[str, int], Place] = {}
+    for copy in copies(program, axes):
+        number = numbers[copy.step]
+        source = edges[program.steps[number].inputs[copy.number]]
+        memory = "accumulators" if copy.in_accumulators else source.memory
+        signed = copy.in_accumulators or source.signed
+        place = _place(copy.shape, copy.axis, memory, lanes, lane_bits[memory], signed)
+        lives.append(_settled(place, number, number, lives))
+        found[copy.step, copy.number] = lives[-1].place
+    return MemoryMap(edges, found)
 
 
-def channels_of(edge: Edge) -> int:
-    """Returns the size of axis 1."""
-    return edge.shape[1] if len(edge.shape) > 1 else 1
+def _place(
+    shape: tuple[int, ...], axis: int, memory: Memory, lanes: int, lane_bits: int, signed: bool
+) -> Place:
+    """Returns the place of an edge whose channels are `axis`, at address 0."""
+    inner = math.prod(shape[axis + 1 :])
+    return Place(
+        memory=memory,
+        address=0,
+        channels=shape[axis],
+        positions=math.prod(shape[:axis]) * inner,
+        inner=inner,
+        lanes=lanes,
+        lane_bits=lane_bits,
+        signed=signed,
+    )
 
 
-def positions_of(edge: Edge) -> int:
-    """Returns how many elements a channel has."""
-    return math.prod(edge.shape[2:])
-
-
-def depths(places: Mapping[str, Place]) -> dict[Memory, int]:
-    """Returns how many words of each memory the places reach."""
-    return {
-        memory: max(
-            (place.address + place.words for place in places.values() if place.memory == memory),
-            default=1,
-        )
-        for memory in MEMORIES
-    }
+def _settled(place: Place, first: int, last: int, lives: Sequence[_Life]) -> _Life:
+    """Returns a place at the lowest addresses that are free from step `first` to `last`."""
+    taken = sorted(
+        (other.place.address, other.place.address + other.place.words)
+        for other in lives
+        if other.place.memory == place.memory and other.first <= last and first <= other.last
+    )
+    address = 0
+    for begin, end in taken:
+        if address + place.words <= begin:
+            break
+        address = max(address, end)
+    return _Life(place.model_copy(update={"address": address}), first, last)
 
 
 def words_to_hex(words: np.ndarray, lane_bits: int) -> list[str]:

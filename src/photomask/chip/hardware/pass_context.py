@@ -22,6 +22,7 @@ class PassContext:
         accelerator: rows, columns and widths.
         lanes: channels in a word.
         places: where every edge lies.
+        copies: where the copies of a step's inputs lie, by step and number of the input.
         images: takes the step's constants.
         step: the step.
     """
@@ -30,6 +31,7 @@ class PassContext:
     accelerator: Accelerator
     lanes: int
     places: dict[str, Place]
+    copies: dict[tuple[str, int], Place]
     images: ImageBuilder
     step: Step
 
@@ -53,13 +55,19 @@ class PassContext:
         """Where it goes."""
         return self.places[self.step.output]
 
+    def copy_of(self, number: int) -> Place | None:
+        """Where the step has a copy of an input; None if it reads the input where it lies."""
+        return self.copies.get((self.step.name, number))
+
     @property
     def parameters(self) -> Parameters:
         """The step's constant tensors by role."""
         return self.program.parameters(self.step)
 
-    def descriptor(self, operation: Operation, source: Place, **fields: int) -> Descriptor:
-        """Returns a descriptor that reads `source` and writes the step's output.
+    def descriptor(
+        self, operation: Operation, source: Place, target: Place, **fields: int
+    ) -> Descriptor:
+        """Returns a descriptor that reads `source` and writes `target`.
 
         It saturates to what a lane holds, unless the fields say otherwise.
         """
@@ -68,7 +76,7 @@ class PassContext:
         return Descriptor(
             operation,
             input_in_accumulators=int(source.memory == "accumulators"),
-            output_in_accumulators=int(self.output_place.memory == "accumulators"),
+            output_in_accumulators=int(target.memory == "accumulators"),
             input_signed=int(source.signed),
             **fields,  # type: ignore[arg-type]
         )

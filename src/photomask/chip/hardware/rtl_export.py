@@ -10,10 +10,10 @@ import photomask
 from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import pass_cycles
-from photomask.chip.hardware.descriptors import Operation, render_table
+from photomask.chip.hardware.descriptors import Descriptor, Operation, render_table
 from photomask.chip.hardware.images import MULTIPLIER_BITS
 from photomask.chip.hardware.lowering import LoweredProgram, lower
-from photomask.chip.hardware.memory_map import MEMORIES, Memory, Place, depths, words_to_hex
+from photomask.chip.hardware.memory_map import MEMORIES, Memory, Place, words_to_hex
 from photomask.chip.hardware.rtl_design import (
     DESIGN_FILE,
     DesignParameters,
@@ -22,7 +22,7 @@ from photomask.chip.hardware.rtl_design import (
     RtlStep,
 )
 from photomask.chip.hardware.rtl_readme import render_makefile, render_readme
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import aligned, written_whole
 
 RTL_FOLDER = "rtl"
@@ -115,7 +115,7 @@ def describe(lowered: LoweredProgram, samples: int) -> RtlDesign:
         parameters=design_parameters(lowered),
         samples=samples,
         inputs=tuple(
-            RtlEdge(edge=name, shape=program.edges[name].shape, place=lowered.places[name])
+            RtlEdge(edge=name, shape=program.edges[name].shape, place=lowered.memory.edges[name])
             for name in program.inputs
         ),
         outputs=program.outputs,
@@ -127,7 +127,7 @@ def describe(lowered: LoweredProgram, samples: int) -> RtlDesign:
                 source=step.source,
                 edge=step.output,
                 shape=program.edges[step.output].shape,
-                place=lowered.places[step.output],
+                place=lowered.memory.edges[step.output],
                 passes=len(passes[number]),
                 cycles=sum(pass_cycles(p, machine.rows, machine.columns) for p in passes[number]),
             )
@@ -139,14 +139,8 @@ def describe(lowered: LoweredProgram, samples: int) -> RtlDesign:
 def design_parameters(lowered: LoweredProgram) -> DesignParameters:
     """Returns the parameters of the smallest design that runs a program; depths are powers of 2."""
     machine, images = lowered.accelerator, lowered.images
-    depth = {memory: _power_of_two(words) for memory, words in depths(lowered.places).items()}
-    multipliers = [
-        int(tensor.max())
-        for step in lowered.program.steps
-        for role, tensor in lowered.program.parameters(step).items()
-        if role == "multiplier"
-    ]
-    widest = max([lowered.program.target.multiplier_bits, *(m.bit_length() for m in multipliers)])
+    depth = {memory: _power_of_two(words) for memory, words in lowered.memory.depths().items()}
+    widest = max(lowered.program.target.multiplier_bits, images.multiplier_bits)
     return DesignParameters(
         rows=machine.rows,
         columns=machine.columns,
@@ -192,7 +186,7 @@ def _write_inputs(
     lowered: LoweredProgram, samples: list[dict[str, np.ndarray]], folder: Path
 ) -> None:
     """Writes what both memories hold before the first step: the inputs and the constants."""
-    program = lowered.program
+    program, places = lowered.program, lowered.memory.edges
     constants = {
         step.output: program.parameters(step)["value"]
         for step in program.steps
@@ -200,7 +194,7 @@ def _write_inputs(
     }
     for number, inputs in enumerate(samples):
         (folder / str(number)).mkdir(parents=True)
-        initial = [(lowered.places[name], codes) for name, codes in (inputs | constants).items()]
+        initial = [(places[name], codes) for name, codes in (inputs | constants).items()]
         for memory in MEMORIES:
             _write_lines(folder / str(number) / f"{memory}.hex", _image(initial, memory))
 
@@ -226,7 +220,7 @@ def _write_golden(
         (folder / str(sample)).mkdir(parents=True)
     for sample, edge, codes in golden_edges(lowered.program, samples):
         if edge in makers:
-            place = lowered.places[edge]
+            place = lowered.memory.edges[edge]
             words = words_to_hex(place.words_of(codes), place.lane_bits)
             _write_lines(folder / str(sample) / f"step_{makers[edge]}.hex", words)
 
@@ -254,21 +248,51 @@ def tile_name(lowered: LoweredProgram, number: int) -> str:
     """Says which part of its step a pass computes."""
     one = lowered.descriptors[number]
     step = lowered.program.steps[one.step]
-    target = lowered.places[step.output]
-    words = [one.output_address, one.output_address + (one.outputs - 1) * one.output_step]
-    first, last = ((word - target.address) // target.positions * target.lanes for word in words)
+    copies = [place for (name, _), place in lowered.memory.copies.items() if name == step.name]
+    if one.operation in (Operation.SOFTMAX, Operation.NORMALIZE):
+        return f"rows 0 to {one.output_width - 1} of {one.kernel_width} elements"
+    if one.operation is Operation.TILE:
+        source = _place_of(lowered, step, 1)
+        first = _channel(source, one.input_address) + -one.rotation % source.lanes
+        position = (one.input_address - source.address) % source.positions
+        last = first + lowered.accelerator.columns - 1
+        return (
+            f"weights from positions {position} to {position + one.input_width - 1}, channels "
+            f"{first} to {last}"
+        )
+    target = lowered.memory.edges[step.output]
+    if any(_writes(one, copy) for copy in copies) and not _writes(one, target):
+        return "copy of an input"
+    last_word = one.output_address + (one.outputs - 1) * one.output_step
+    first, last = (_channel(target, word) for word in (one.output_address, last_word))
     outputs = f"output channels {first + one.first_lane} to {last + one.last_lane}"
     if one.operation is not Operation.MATRIX:
         return outputs
-    source = lowered.places[step.inputs[0]]
-    first = (one.input_address - source.address) // source.positions * source.lanes
-    first += -one.rotation % target.lanes
+    source = _place_of(lowered, step, 0)
+    first = _channel(source, one.input_address) + -one.rotation % target.lanes
     last = first + lowered.accelerator.rows - 1
     begins = ", begins with biases" if not one.start_from_memory else ""
     return (
         f"{outputs}, input channels {first} to {last}, input row {one.origin_row}, "
         f"column {one.origin_column}{begins}"
     )
+
+
+def _place_of(lowered: LoweredProgram, step: Step, number: int) -> Place:
+    """Returns where a step reads an input."""
+    edge = lowered.memory.edges[step.inputs[number]]
+    return lowered.memory.copies.get((step.name, number), edge)
+
+
+def _channel(place: Place, word: int) -> int:
+    """Returns the channel in lane 0 of a word."""
+    return (word - place.address) // place.positions * place.lanes
+
+
+def _writes(one: Descriptor, place: Place) -> bool:
+    """Tells whether a pass writes to a place."""
+    memory = MEMORIES[one.output_in_accumulators]
+    return memory == place.memory and 0 <= one.output_address - place.address < place.words
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

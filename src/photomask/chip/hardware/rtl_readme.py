@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 
 from photomask.chip.hardware.descriptors import DESCRIPTOR_BITS, FIELDS
+from photomask.chip.hardware.memory_map import Place
 from photomask.chip.hardware.rtl_design import RtlDesign
 
 FIELD_MEANINGS = {
-    "operation": "0 stop, 1 MATRIX (through the array), 2 VECTOR (through the vector unit)",
+    "operation": (
+        "0 stop, 1 MATRIX (through the array), 2 VECTOR (through the vector unit), 3 TILE (weights "
+        "from what was computed), 4 SOFTMAX, 5 NORMALIZE (through the row unit)"
+    ),
     "combine": "VECTOR: 0 add, 1 maximum, 2 multiply",
     "rounding": "VECTOR: 0 half up, 1 half even, 2 half away, 3 truncate, 4 double",
-    "reserved": "0",
+    "reciprocal_bits": "SOFTMAX: the reciprocal of the sum is 2**reciprocal_bits over it",
+    "fraction_bits": "SOFTMAX, NORMALIZE: bits of a result's fraction, before gain and bias",
+    "keep_weights": "MATRIX: load no weights, multiply by those of the last TILE",
+    "centred": "NORMALIZE: subtract the row's sum, which takes a walk more",
     "last_of_step": "the step's output is complete after this pass",
     "input_in_accumulators": "read the accumulator memory, else the activation memory",
     "output_in_accumulators": "write the accumulator memory, else the activation memory",
@@ -22,28 +29,33 @@ FIELD_MEANINGS = {
     "step": "number of the program's step",
     "input_address": "word of input row 0, column 0",
     "input_height": "rows; positions outside read padding_value",
-    "input_width": "columns, and words from one row to the next",
+    "input_width": "columns, and words from one row to the next; rows: from one word to the next",
     "output_height": "results are written row by row",
-    "output_width": "results in a row",
+    "output_width": "results in a row; SOFTMAX, NORMALIZE: rows to compute",
     "origin_row": "input row of output row 0, kernel row 0",
     "origin_column": "likewise",
     "stride_row": "input rows from one output row to the next",
     "stride_column": "likewise",
     "kernel_height": "VECTOR: taps that are combined to one result; 1 for MATRIX",
-    "kernel_width": "likewise",
+    "kernel_width": "likewise; SOFTMAX, NORMALIZE: elements of a row",
     "dilation_row": "input rows from one tap to the next",
     "dilation_column": "likewise",
     "padding_value": "what is read outside the input",
     "output_address": "word of the first result",
     "output_step": "words from one result to the next",
     "weight_address": "MATRIX: first of ROWS weight words, the last row's first",
-    "parameter_address": "MATRIX: word of biases; VECTOR: word of multipliers and shifts",
-    "offset": "VECTOR: added to the input",
-    "coefficient": "VECTOR: multiplied with input + offset",
-    "start": "VECTOR: what each combination begins with",
+    "parameter_address": (
+        "MATRIX: word of biases; VECTOR: word of multipliers and shifts; NORMALIZE: first of one "
+        "word of gains and one of biases for each LANES channels; SOFTMAX: first table entry"
+    ),
+    "offset": "added to the input; a zero point",
+    "coefficient": (
+        "VECTOR: multiplied with input + offset; NORMALIZE: elements of a row if centred, else 1"
+    ),
+    "start": "VECTOR: what each combination begins with; NORMALIZE: added to the sum of squares",
     "zero_point": "VECTOR: added after rounding",
-    "low": "VECTOR: lower end of the saturation",
-    "high": "VECTOR: upper end of the saturation",
+    "low": "VECTOR: lower end of the saturation; SOFTMAX: lower elements are hidden and give 0",
+    "high": "VECTOR: upper end of the saturation; SOFTMAX: the table's last entry",
 }
 """What each field says, for people."""
 
@@ -87,9 +99,19 @@ Passes do not overlap.
     weights, parameters                                     |                  ^
                             MATRIX:  array --> accumulator unit ---------------+
                             VECTOR:  elementwise, requantize, lookup ----------+
+                            SOFTMAX, NORMALIZE:  row unit ---------------------+
+                            TILE:  the array's weights
 
-A MATRIX pass loads ROWS x COLUMNS weights and streams one kernel tap of a map: {matrix_cycles}
-cycles for n output positions. A VECTOR pass takes n * taps + 11 cycles.
+| pass | what | cycles |
+|---|---|---|
+| MATRIX | loads ROWS x COLUMNS weights, streams one kernel tap of a map | {matrix_cycles} |
+| MATRIX, `keep_weights` | streams with the weights that a TILE has loaded | {kept_cycles} |
+| TILE | loads the weights from words that an earlier step wrote | {tile_cycles} |
+| VECTOR | moves, adds, multiplies, rescales, looks up | n * taps + 11 |
+| SOFTMAX | n rows in 3 walks, an element a cycle | 4 + n * (3 * walk + reciprocal_bits + 1) |
+| NORMALIZE | n rows in 3 walks, 2 if not centred | 4 + n * (walks * walk + 73) |
+
+n counts output positions; walk = 2 * ceil(elements / LANES) + elements + 4.
 
 ## Put your array in
 
@@ -119,8 +141,10 @@ program.
 
 A word of both memories has LANES lanes of one channel each, lane 0 in the least significant bits:
 {activation_bits} bits a lane in the activation memory, {accumulator_bits} in the accumulator
-memory, two's complement. Channel c at position p (row-major) lies in lane c % LANES of word
-`address + c / LANES * positions + p`. Edges that never live at the same time share words.
+memory, two's complement. One axis of an edge, in bold, counts its channels; its positions are all
+other axes in row-major order. Channel c at position p lies in lane c % LANES of word
+`address + c / LANES * positions + p`. Edges that never live at the same time share words; words of
+no edge hold copies that a step makes for itself.
 
 {memory_map}
 
@@ -191,6 +215,8 @@ def render_readme(design: RtlDesign) -> str:
             "one sample."
         ),
         matrix_cycles=f"n + {2 * machine.rows + machine.columns + 6}",
+        kept_cycles=f"n + {machine.rows + machine.columns + 6}",
+        tile_cycles=machine.rows + 4,
         parameters=_table(
             ("parameter", "value"),
             [(f"`{name.upper()}`", str(value)) for name, value in parameters.model_dump().items()],
@@ -215,7 +241,7 @@ def _memory_map(design: RtlDesign) -> str:
             (
                 number,
                 f"`{edge}`",
-                " x ".join(map(str, shape[1:])),
+                _marked(shape, place),
                 f"{place.memory}{'' if place.signed else ', unsigned'}",
                 str(place.address),
                 str(place.words),
@@ -223,6 +249,16 @@ def _memory_map(design: RtlDesign) -> str:
             for number, edge, shape, place in rows
         ],
     )
+
+
+def _marked(shape: tuple[int, ...], place: Place) -> str:
+    """Returns a shape, the axis of the channels in bold."""
+    sizes, behind, marked = [], 1, False
+    for size in reversed(shape):
+        here = not marked and behind == place.inner and size == place.channels
+        marked, behind = marked or here, behind * size
+        sizes.append(f"**{size}**" if here else str(size))
+    return " x ".join(reversed(sizes))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,78 +1,34 @@
-"""Everything but products with weights as passes of the vector unit."""
+"""Sums, products, pooling, tables and rescaling as passes of the vector unit."""
 
 import math
 
 import numpy as np
 
 from photomask.chip.hardware.descriptors import ROUNDINGS, Combine, Descriptor, Operation
-from photomask.chip.hardware.element_streams import (
-    OUTSIDE,
-    ElementStream,
-    runs_of,
-    stream_between,
-)
+from photomask.chip.hardware.element_streams import stream_between
+from photomask.chip.hardware.layouts import input_axis
 from photomask.chip.hardware.memory_map import Place
+from photomask.chip.hardware.moves import (
+    IDENTITY,
+    broadcast_passes,
+    operand,
+    rescaling_passes,
+    stream_passes,
+)
 from photomask.chip.hardware.pass_context import PassContext
 from photomask.chip.operators import (
     Add,
     AveragePool,
     Clamp,
-    Concatenate,
+    Interpolate,
     Lookup,
     MaxPool,
     Multiply,
-    Pad,
     Requantize,
     Sum,
 )
+from photomask.chip.target import Rounding
 from photomask.errors import TargetError
-
-IDENTITY = 0
-"""The parameter word with multiplier 1 and shift 0."""
-
-
-def stream_passes(
-    context: PassContext, source: Place, stream: ElementStream, **fields: int
-) -> list[Descriptor]:
-    """Returns the passes that bring a stream of elements to the step's output.
-
-    Args:
-        context: the step.
-        source: the memory that the stream reads.
-        stream: where each element comes from and goes to.
-        **fields: what the vector unit does on the way.
-    """
-    return [
-        context.descriptor(
-            Operation.VECTOR,
-            source,
-            first_lane=run.first_lane,
-            last_lane=run.last_lane,
-            rotation=run.rotation,
-            parameter_address=run.parameter,
-            origin_column=run.source,
-            stride_column=run.source_step,
-            output_width=run.count,
-            output_address=run.target,
-            output_step=run.target_step,
-            **fields,
-        )
-        for run in runs_of(stream, context.lanes)
-    ]
-
-
-def _broadcast(context: PassContext, number: int, **fields: int) -> list[Descriptor]:
-    """Returns the passes that bring one input, broadcast to the output's shape, to the output."""
-    source = context.input_places[number]
-    elements = np.broadcast_to(_aligned(context, number), context.output.shape)
-    stream = stream_between(source, context.output_place, elements, IDENTITY)
-    return stream_passes(context, source, stream, **fields)
-
-
-def _aligned(context: PassContext, number: int) -> np.ndarray:
-    """Returns an input's element numbers with as many axes as the output."""
-    numbers = context.row_major(number)
-    return numbers.reshape((1,) * (len(context.output.shape) - numbers.ndim) + numbers.shape)
 
 
 def add_passes(context: PassContext) -> list[Descriptor]:
@@ -82,9 +38,10 @@ def add_passes(context: PassContext) -> list[Descriptor]:
         raise TypeError(operator)
     passes: list[Descriptor] = []
     for number, coefficient in enumerate(operator.coefficients):
-        passes += _broadcast(
+        passes += broadcast_passes(
             context,
             number,
+            context.output_place,
             coefficient=coefficient,
             start=operator.bias if number == 0 else 0,
             start_from_memory=int(number > 0),
@@ -99,10 +56,11 @@ def multiply_passes(context: PassContext) -> list[Descriptor]:
         raise TypeError(operator)
     first, second = operator.zero_points
     return [
-        *_broadcast(context, 0, offset=-first),
-        *_broadcast(
+        *broadcast_passes(context, 0, context.output_place, offset=-first),
+        *broadcast_passes(
             context,
             1,
+            context.output_place,
             offset=-second,
             combine=Combine.MULTIPLY,
             start_from_memory=1,
@@ -115,7 +73,9 @@ def clamp_passes(context: PassContext) -> list[Descriptor]:
     operator = context.step.operator
     if not isinstance(operator, Clamp):
         raise TypeError(operator)
-    return _broadcast(context, 0, **_saturation(context, operator.low, operator.high))
+    return broadcast_passes(
+        context, 0, context.output_place, **_saturation(context, operator.low, operator.high)
+    )
 
 
 def lookup_passes(context: PassContext) -> list[Descriptor]:
@@ -127,7 +87,7 @@ def lookup_passes(context: PassContext) -> list[Descriptor]:
     context.require_accumulators(int(table.min()), int(table.max()), "its table")
     offset = context.images.table(table) - operator.first
     context.require_accumulators(edge.low + offset, edge.high + offset, "an address of its table")
-    return _broadcast(context, 0, offset=offset, lookup=1)
+    return broadcast_passes(context, 0, context.output_place, offset=offset, lookup=1)
 
 
 def requantize_passes(context: PassContext) -> list[Descriptor]:
@@ -138,20 +98,11 @@ def requantize_passes(context: PassContext) -> list[Descriptor]:
     context.require_accumulators(
         edge.low + operator.offset, edge.high + operator.offset, "its input with its offset"
     )
-    source, target = context.input_places[0], context.output_place
-    stream = stream_between(source, target, context.row_major(0), IDENTITY)
-    words = _scale_words(context, source)
-    stream = ElementStream(
-        stream.source_word,
-        stream.source_lane,
-        stream.target_word,
-        stream.target_lane,
-        words[stream.source_word - source.address],
-    )
-    return stream_passes(
+    return rescaling_passes(
         context,
-        source,
-        stream,
+        context.output_place,
+        context.parameters["multiplier"],
+        context.parameters["shift"],
         rounding=ROUNDINGS.index(operator.rounding),
         offset=operator.offset,
         zero_point=operator.zero_point,
@@ -159,18 +110,37 @@ def requantize_passes(context: PassContext) -> list[Descriptor]:
     )
 
 
-def _scale_words(context: PassContext, source: Place) -> np.ndarray:
-    """Returns the parameter word of each word of the input."""
-    sample = context.inputs[0].shape[1:]
-    scales = [
-        source.words_of(np.broadcast_to(context.parameters[role], sample))
-        for role in ("multiplier", "shift")
+def interpolate_passes(context: PassContext) -> list[Descriptor]:
+    """The slope of the input's entry, times what is left, plus the entry.
+
+    What is left is the input less the whole steps up to its entry; it and then the entry lie in a
+    copy.
+    """
+    operator, edge, copy = context.step.operator, context.inputs[0], context.copy_of(0)
+    if not isinstance(operator, Interpolate) or copy is None:
+        raise TypeError(operator)
+    target, table, size = context.output_place, context.parameters["table"], 1 << operator.step_bits
+    context.require_accumulators(edge.low - operator.first, edge.high - operator.first, "its input")
+    tables = [np.diff(table), table[:-1] * size]
+    for entries in tables:
+        context.require_accumulators(int(entries.min()), int(entries.max()), "its table")
+    slopes, starts = (context.images.table(entries) for entries in tables)
+    context.require_accumulators(0, starts + len(table), "an address of its table")
+    index = {"offset": -operator.first, "rounding": ROUNDINGS.index(Rounding.TRUNCATE)}
+    one, shift = np.ones(1, np.int64), np.array([operator.step_bits])
+    numbers = np.arange(math.prod(edge.shape))
+    own = stream_between(copy, copy, numbers, IDENTITY)
+    across = stream_between(copy, target, numbers, IDENTITY)
+    product = {"combine": Combine.MULTIPLY, "start_from_memory": 1}
+    return [
+        *rescaling_passes(context, copy, one, shift, **index),
+        *stream_passes(context, copy, copy, own, coefficient=-size),
+        *broadcast_passes(context, 0, copy, offset=-operator.first, start_from_memory=1),
+        *rescaling_passes(context, target, one, shift, **index, zero_point=slopes, lookup=1),
+        *stream_passes(context, copy, target, across, **product),
+        *rescaling_passes(context, copy, one, shift, **index, zero_point=starts, lookup=1),
+        *stream_passes(context, copy, target, across, start_from_memory=1),
     ]
-    distinct, inverse = np.unique(np.concatenate(scales, axis=1), axis=0, return_inverse=True)
-    addresses = [
-        context.images.scale_word(row[: context.lanes], row[context.lanes :]) for row in distinct
-    ]
-    return np.array(addresses, dtype=np.int64)[inverse.reshape(-1)]
 
 
 def _saturation(context: PassContext, low: int, high: int) -> dict[str, int]:
@@ -185,6 +155,7 @@ def pool_passes(context: PassContext) -> list[Descriptor]:
     if not isinstance(operator, MaxPool | AveragePool):
         raise TypeError(operator)
     edge = context.inputs[0]
+    source, passes = operand(context, 0)
     if len(edge.shape) != len(operator.kernel) + 2:
         raise TargetError(f"pooling over {len(operator.kernel)} axes of shape {edge.shape}")
     if isinstance(operator, MaxPool):
@@ -194,12 +165,12 @@ def pool_passes(context: PassContext) -> list[Descriptor]:
         fields = {"offset": -operator.zero_point, "padding_value": operator.zero_point}
         dilation = (1, 1)
         if operator.adaptive:
-            return _adaptive_passes(context, operator, fields)
+            return passes + _adaptive_passes(context, source, operator, fields)
     kernel, stride = _two(operator.kernel), _two(operator.stride)
-    padding, size = _two(operator.padding, fill=0), _two(operator.output_size)
+    padding, results = _two(operator.padding, fill=0), _two(operator.output_size)
     fields |= {
-        "output_height": size[0],
-        "output_width": size[1],
+        "output_height": results[0],
+        "output_width": results[1],
         "origin_row": -padding[0],
         "origin_column": -padding[1],
         "stride_row": stride[0],
@@ -209,11 +180,12 @@ def pool_passes(context: PassContext) -> list[Descriptor]:
         "dilation_row": dilation[0],
         "dilation_column": dilation[1],
     }
-    return _window_passes(context, fields, 0)
+    size = _two(edge.shape[2:])
+    return passes + _window_passes(context, source, fields, size, maps=edge.shape[0])
 
 
 def _adaptive_passes(
-    context: PassContext, operator: AveragePool, fields: dict[str, int]
+    context: PassContext, source: Place, operator: AveragePool, fields: dict[str, int]
 ) -> list[Descriptor]:
     spatial = context.inputs[0].shape[2:]
     windows = operator.windows(spatial)
@@ -229,85 +201,84 @@ def _adaptive_passes(
             "kernel_height": rows[1] - rows[0],
             "kernel_width": columns[1] - columns[0],
         }
-        passes += _window_passes(context, one, position)
+        passes += _window_passes(
+            context, source, one, _two(spatial), position=position, maps=context.inputs[0].shape[0]
+        )
     return passes
 
 
-def _window_passes(context: PassContext, fields: dict[str, int], position: int) -> list[Descriptor]:
-    """Returns a pass for each block of channels; the first result goes to `position`."""
-    source, target = context.input_places[0], context.output_place
-    height, width = _two(context.inputs[0].shape[2:])
+def _window_passes(
+    context: PassContext,
+    source: Place,
+    fields: dict[str, int],
+    size: tuple[int, int],
+    *,
+    position: int = 0,
+    maps: int = 1,
+) -> list[Descriptor]:
+    """Returns a pass for each block of channels of each map along axis 0, which is mostly one.
+
+    Args:
+        context: the step.
+        source: the input, its channels along the lanes.
+        fields: of every pass.
+        size: rows and columns of the input's positions.
+        position: where the first result goes, in each map.
+        maps: maps of all channels, one behind the other.
+    """
+    target = context.output_place
     return [
         context.descriptor(
             Operation.VECTOR,
             source,
+            target,
             last_lane=context.lanes - 1,
-            input_address=source.block_address(channel),
-            input_height=height,
-            input_width=width,
-            output_address=target.block_address(channel) + position,
+            input_address=source.block_address(channel) + number * source.positions // maps,
+            input_height=size[0],
+            input_width=size[1],
+            output_address=target.block_address(channel)
+            + number * target.positions // maps
+            + position,
             **fields,
         )
         for channel in range(0, source.channels, context.lanes)
+        for number in range(maps)
     ]
 
 
 def sum_passes(context: PassContext) -> list[Descriptor]:
-    """A window that is as long as the summed axes and walks along the others."""
+    """A window that is as long as the summed axes and walks along the others.
+
+    The channels lie along an axis that is not summed; neighbouring axes count as one.
+    """
     operator, edge = context.step.operator, context.inputs[0]
     if not isinstance(operator, Sum):
         raise TypeError(operator)
-    if len(edge.shape) not in (3, 4) or 1 in operator.axes:
+    channels = input_axis(context.step, 0, edge.shape)
+    walked: list[tuple[int, bool]] = []
+    for axis, size in enumerate(edge.shape):
+        if axis == channels or size == 1:
+            continue
+        summed = axis in operator.axes
+        if walked and walked[-1][1] == summed:
+            walked[-1] = (walked[-1][0] * size, summed)
+        else:
+            walked.append((size, summed))
+    if len(walked) > 2:
         raise TargetError(
-            f"a sum over axes {operator.axes} of shape {edge.shape}; the design sums over the one "
-            "or two axes behind the channels"
+            f"a sum over axes {operator.axes} of shape {edge.shape} alternates between summed and "
+            "kept axes more than the design's walk over rows and columns can"
         )
-    axes = _two(tuple(range(2, len(edge.shape))), fill=-1)
-    sizes = _two(edge.shape[2:])
-    whole = [axis in operator.axes for axis in axes]
+    rows, columns = [(1, False)] * (2 - len(walked)) + walked
     fields = {
         "offset": -operator.zero_point,
-        "kernel_height": sizes[0] if whole[0] else 1,
-        "kernel_width": sizes[1] if whole[1] else 1,
-        "output_height": 1 if whole[0] else sizes[0],
-        "output_width": 1 if whole[1] else sizes[1],
+        "kernel_height": rows[0] if rows[1] else 1,
+        "kernel_width": columns[0] if columns[1] else 1,
+        "output_height": 1 if rows[1] else rows[0],
+        "output_width": 1 if columns[1] else columns[0],
     }
-    return _window_passes(context, fields, 0)
-
-
-def move_passes(context: PassContext) -> list[Descriptor]:
-    """Whatever moves, selects, repeats, joins or pads: the operator itself says what goes where.
-
-    It runs on the numbers of its inputs' elements instead of their codes.
-    """
-    operator = context.step.operator
-    if isinstance(operator, Concatenate):
-        return _concatenation(context, operator)
-    fields: dict[str, int] = {}
-    if isinstance(operator, Pad):
-        fields = {"padding_value": operator.value}
-        context.require_accumulators(operator.value, operator.value, "its padding")
-        operator = operator.model_copy(update={"value": OUTSIDE})
-    elements = operator.run_numpy([context.row_major(0)], context.parameters)
-    source = context.input_places[0]
-    stream = stream_between(source, context.output_place, elements, IDENTITY)
-    return stream_passes(context, source, stream, **fields)
-
-
-def _concatenation(context: PassContext, operator: Concatenate) -> list[Descriptor]:
-    """Returns the passes of one input after the other."""
-    target = context.output_place
-    elements = [context.row_major(number) for number in range(len(context.inputs))]
-    owners = operator.run_numpy(
-        [np.full(numbers.shape, number) for number, numbers in enumerate(elements)], {}
-    ).reshape(-1)
-    joined = operator.run_numpy(elements, {}).reshape(-1)
-    passes: list[Descriptor] = []
-    for number, source in enumerate(context.input_places):
-        stream = stream_between(source, target, joined, IDENTITY)
-        own = stream.chosen(np.flatnonzero(owners == number))
-        passes += stream_passes(context, source, own)
-    return passes
+    source, passes = operand(context, 0)
+    return passes + _window_passes(context, source, fields, (rows[0], columns[0]))
 
 
 def _two(sizes: tuple[int, ...], fill: int = 1) -> tuple[int, int]:

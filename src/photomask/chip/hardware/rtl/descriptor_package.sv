@@ -8,9 +8,12 @@
 package descriptor_package;
 
   typedef enum logic [3:0] {
-    STOP   = 4'd0,  // the program has ended
-    MATRIX = 4'd1,  // load one tile of weights, stream one map through the array
-    VECTOR = 4'd2   // stream one map through the vector unit
+    STOP      = 4'd0,  // the program has ended
+    MATRIX    = 4'd1,  // load one tile of weights, stream one map through the array
+    VECTOR    = 4'd2,  // stream one map through the vector unit
+    TILE      = 4'd3,  // load one tile of weights from what an earlier step computed
+    SOFTMAX   = 4'd4,  // turn rows into their softmax
+    NORMALIZE = 4'd5   // divide rows by their own size
   } operation_t;
 
   typedef enum logic [3:0] {
@@ -31,7 +34,10 @@ package descriptor_package;
     operation_t         operation;
     combine_t           combine;
     rounding_t          rounding;
-    logic [13:0]        reserved;
+    logic [5:0]         reciprocal_bits;         // SOFTMAX: bits of one over the sum
+    logic [5:0]         fraction_bits;           // of the results of SOFTMAX and NORMALIZE
+    logic               keep_weights;            // MATRIX: multiply by what TILE has loaded
+    logic               centred;                 // NORMALIZE: subtract the row's sum
     logic               last_of_step;            // the step's output is complete after this pass
     logic               input_in_accumulators;   // read the accumulator memory
     logic               output_in_accumulators;  // write the accumulator memory
@@ -44,28 +50,28 @@ package descriptor_package;
     logic [31:0]        step;                    // number of the program's step
     logic [31:0]        input_address;           // word of row 0, column 0
     logic signed [31:0] input_height;            // rows and columns outside read padding_value
-    logic signed [31:0] input_width;
+    logic signed [31:0] input_width;             // rows: words from a row's word to its next
     logic [31:0]        output_height;
-    logic [31:0]        output_width;
+    logic [31:0]        output_width;            // SOFTMAX, NORMALIZE: rows
     logic signed [31:0] origin_row;              // input row of output row 0, kernel row 0
     logic signed [31:0] origin_column;
     logic signed [31:0] stride_row;
     logic signed [31:0] stride_column;
     logic [31:0]        kernel_height;           // VECTOR: taps reduced to one result
-    logic [31:0]        kernel_width;
+    logic [31:0]        kernel_width;            // SOFTMAX, NORMALIZE: elements of a row
     logic signed [31:0] dilation_row;
     logic signed [31:0] dilation_column;
     logic signed [63:0] padding_value;
     logic [31:0]        output_address;          // word of the first result
     logic [31:0]        output_step;             // words from one result to the next
     logic [31:0]        weight_address;          // MATRIX: first of ROWS weight words
-    logic [31:0]        parameter_address;       // MATRIX: biases; VECTOR: multipliers and shifts
-    logic signed [63:0] offset;                  // VECTOR: added to the input first
-    logic signed [63:0] coefficient;             // VECTOR: then multiplied
-    logic signed [63:0] start;                   // VECTOR: each reduction begins here
+    logic [31:0]        parameter_address;       // biases, multipliers, gains, or a table
+    logic signed [63:0] offset;                  // added to the input first
+    logic signed [63:0] coefficient;             // VECTOR, NORMALIZE: then multiplied
+    logic signed [63:0] start;                   // VECTOR, NORMALIZE: each reduction begins here
     logic signed [63:0] zero_point;              // VECTOR: added after rounding
-    logic signed [63:0] low;                     // VECTOR: saturation
-    logic signed [63:0] high;
+    logic signed [63:0] low;                     // VECTOR: saturation; SOFTMAX: less is hidden
+    logic signed [63:0] high;                    // VECTOR: saturation; SOFTMAX: last table entry
   } descriptor_t;
 
 endpackage

@@ -1,5 +1,5 @@
 // Tables of functions of one number. With `enable`, every lane's value is the address of a table
-// entry, which takes its place; without, values pass.
+// entry, which takes its place; without, values pass. The row unit has a port of its own.
 //
 // All tables of a program lie one behind the other in one memory with a read port for each lane; a
 // device without such memories holds a copy a lane. All entries are 0 at first.
@@ -14,7 +14,11 @@ module lookup_unit #(
     input  logic                              clock,
     input  logic                              enable,
     input  logic [LANES*ACCUMULATOR_BITS-1:0] values,
-    output logic [LANES*ACCUMULATOR_BITS-1:0] results
+    output logic [LANES*ACCUMULATOR_BITS-1:0] results,
+    /* verilator lint_off UNUSEDSIGNAL */  // an address is wider than most tables need
+    input  logic [                      31:0] row_address,
+    /* verilator lint_on UNUSEDSIGNAL */
+    output logic [      ACCUMULATOR_BITS-1:0] row_entry
 );
 
   localparam int INDEX_BITS = DEPTH > 1 ? $clog2(DEPTH) : 1;
@@ -29,6 +33,7 @@ module lookup_unit #(
           enable ? entries[INDEX_BITS'(values[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS])]
                  : values[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
     end
+    row_entry <= entries[INDEX_BITS'(row_address)];
   end
 
 endmodule

@@ -1,11 +1,13 @@
-// The reference design: a sequencer, an address generator, two memories, the array and the vector
-// unit.
+// The reference design: a sequencer, an address generator, two memories, the array, the vector unit
+// and the row unit.
 //
 //   descriptors --> sequencer --> address generator --> activation or accumulator memory
 //   weights, parameters                                    |                    ^
 //                                                          v                    |
 //                          MATRIX:  systolic_array --> accumulator unit --------+
 //                          VECTOR:  vector_unit --------------------------------+
+//                          SOFTMAX, NORMALIZE:  row_unit -----------------------+
+//                          TILE:  the array's weights
 //
 // A word of both memories has LANES lanes, one a channel. LANES must be a multiple of ROWS and of
 // COLUMNS. Constants lie in `descriptors`, `weights`, `parameters` and `vector.tables`, which
@@ -52,10 +54,13 @@ module reference_design
   descriptor_t descriptor;
   logic [31:0] descriptor_address, weight_address;
   logic weight_read, stream_start, stream_finished, result_issued, result_written;
-  logic is_matrix;
+  logic is_matrix, is_tile, is_row, map_finished, row_finished;
 
   assign step = descriptor.step;
   assign is_matrix = descriptor.operation == MATRIX;
+  assign is_tile = descriptor.operation == TILE;
+  assign is_row = descriptor.operation == SOFTMAX || descriptor.operation == NORMALIZE;
+  assign stream_finished = is_row ? row_finished : map_finished;
 
   constant_memory #(
       .WORD_BITS($bits(descriptor_t)),
@@ -86,6 +91,7 @@ module reference_design
 
   logic [COLUMNS*WEIGHT_BITS-1:0] weight_word;
   logic [LANES*PARAMETER_BITS-1:0] parameter_word;
+  logic [31:0] row_parameter_address;
 
   constant_memory #(
       .WORD_BITS(COLUMNS * WEIGHT_BITS),
@@ -101,27 +107,28 @@ module reference_design
       .DEPTH(PARAMETER_DEPTH)
   ) parameters (
       .clock,
-      .read_address(descriptor.parameter_address),
+      .read_address(is_row ? row_parameter_address : descriptor.parameter_address),
       .read_word(parameter_word)
   );
 
   // ---- Reading: one word of the input a cycle ----
 
   logic stream_valid, in_map, first_tap, last_tap;
-  logic [ADDRESS_BITS-1:0] stream_address, stream_output_address;
+  logic [ADDRESS_BITS-1:0] stream_address, stream_output_address, row_address, read_address;
   logic read_valid, read_in_map, read_first_tap, read_last_tap;
   logic [ADDRESS_BITS-1:0] read_output_address;
   logic [LANES*ACTIVATION_BITS-1:0] activation_word;
   logic [LANES*ACCUMULATOR_BITS-1:0] accumulator_word, previous_word;
   logic [LANES*ACCUMULATOR_BITS-1:0] operands, aligned;
   logic [ROWS*(ACTIVATION_BITS+1)-1:0] array_activations;
+  logic [COLUMNS*WEIGHT_BITS-1:0] computed_weights;
 
   address_generator #(
       .ADDRESS_BITS(ADDRESS_BITS)
   ) addresses (
       .clock,
       .reset,
-      .start(stream_start),
+      .start(stream_start && !is_row),
       .descriptor,
       .valid(stream_valid),
       .input_address(stream_address),
@@ -129,14 +136,15 @@ module reference_design
       .first_tap,
       .last_tap,
       .output_address(stream_output_address),
-      .finished(stream_finished)
+      .finished(map_finished)
   );
 
-  assign result_issued = stream_valid && last_tap;
+  assign result_issued = stream_valid && last_tap && !is_tile;
+  assign read_address = is_row ? row_address : stream_address;
 
   always_ff @(posedge clock) begin
     read_valid <= stream_valid && !reset;
-    read_in_map <= in_map;
+    read_in_map <= in_map || is_row;
     read_first_tap <= first_tap;
     read_last_tap <= last_tap;
     read_output_address <= stream_output_address;
@@ -164,11 +172,16 @@ module reference_design
     end
     for (int row = 0; row < ROWS; row++) begin
       array_activations[row*(ACTIVATION_BITS+1)+:ACTIVATION_BITS+1] =
-          aligned[row*ACCUMULATOR_BITS+:ACTIVATION_BITS+1];
+          aligned[row*ACCUMULATOR_BITS+:ACTIVATION_BITS+1] + activation_t'(descriptor.offset);
+    end
+    for (int column = 0; column < COLUMNS; column++) begin
+      computed_weights[column*WEIGHT_BITS+:WEIGHT_BITS] = WEIGHT_BITS'(
+          $signed(aligned[column*ACCUMULATOR_BITS+:ACCUMULATOR_BITS])
+          + accumulator_t'(descriptor.offset));
     end
   end
 
-  // ---- MATRIX ----
+  // ---- MATRIX and TILE ----
 
   logic weight_valid, sum_valid, sums_write_valid;
   logic [COLUMNS*ACCUMULATOR_BITS-1:0] sums;
@@ -186,8 +199,8 @@ module reference_design
   ) array (
       .clock,
       .reset,
-      .weight_valid,
-      .weights(weight_word),
+      .weight_valid(weight_valid || (read_valid && is_tile)),
+      .weights(is_tile ? computed_weights : weight_word),
       .activation_valid(read_valid && is_matrix),
       .activations(array_activations),
       .sum_valid,
@@ -218,6 +231,8 @@ module reference_design
   // ---- VECTOR ----
 
   logic vector_write_valid;
+  logic [31:0] table_address;
+  logic [ACCUMULATOR_BITS-1:0] table_entry;
   logic [ADDRESS_BITS-1:0] vector_write_address;
   logic [LANES*ACCUMULATOR_BITS-1:0] vector_write_word;
 
@@ -233,7 +248,7 @@ module reference_design
       .reset,
       .descriptor,
       .parameters(parameter_word),
-      .valid(read_valid && !is_matrix),
+      .valid(read_valid && !is_matrix && !is_tile),
       .first_tap(read_first_tap),
       .last_tap(read_last_tap),
       .address(read_output_address),
@@ -241,23 +256,63 @@ module reference_design
       .previous(previous_word),
       .write_valid(vector_write_valid),
       .write_address(vector_write_address),
-      .write_word(vector_write_word)
+      .write_word(vector_write_word),
+      .row_address(table_address),
+      .row_entry(table_entry)
+  );
+
+  // ---- SOFTMAX and NORMALIZE ----
+
+  logic row_write_valid;
+  logic [ADDRESS_BITS-1:0] row_write_address;
+  logic [LANES-1:0] row_write_lanes;
+  logic [LANES*ACCUMULATOR_BITS-1:0] row_write_word;
+
+  row_unit #(
+      .LANES(LANES),
+      .ACCUMULATOR_BITS(ACCUMULATOR_BITS),
+      .PARAMETER_BITS(PARAMETER_BITS),
+      .ADDRESS_BITS(ADDRESS_BITS)
+  ) rows (
+      .clock,
+      .reset,
+      .start(stream_start && is_row),
+      .descriptor,
+      .parameters(parameter_word),
+      .read_address(row_address),
+      .values(aligned),
+      .parameter_address(row_parameter_address),
+      .table_address,
+      .table_entry,
+      .write_valid(row_write_valid),
+      .write_address(row_write_address),
+      .write_lanes(row_write_lanes),
+      .write_word(row_write_word),
+      .finished(row_finished)
   );
 
   // ---- Writing: one word of the output a cycle ----
 
+  logic memory_write_valid;
   logic [LANES-1:0] write_lanes;
   logic [ADDRESS_BITS-1:0] write_address;
   logic [LANES*ACCUMULATOR_BITS-1:0] write_word;
   logic [LANES*ACTIVATION_BITS-1:0] narrow_word;
 
   assign result_written = sums_write_valid || vector_write_valid;
-  assign write_address = is_matrix ? sums_write_address : vector_write_address;
-  assign write_word = is_matrix ? sums_write_word : vector_write_word;
+  assign memory_write_valid = result_written || row_write_valid;
 
   always_comb begin
+    if (is_row) begin
+      write_address = row_write_address;
+      write_word = row_write_word;
+    end else begin
+      write_address = is_matrix ? sums_write_address : vector_write_address;
+      write_word = is_matrix ? sums_write_word : vector_write_word;
+    end
     for (int lane = 0; lane < LANES; lane++) begin
-      write_lanes[lane] = lane >= 32'(descriptor.first_lane) && lane <= 32'(descriptor.last_lane);
+      write_lanes[lane] = is_row ? row_write_lanes[lane]
+          : lane >= 32'(descriptor.first_lane) && lane <= 32'(descriptor.last_lane);
       narrow_word[lane*ACTIVATION_BITS+:ACTIVATION_BITS] =
           write_word[lane*ACCUMULATOR_BITS+:ACTIVATION_BITS];
     end
@@ -270,13 +325,13 @@ module reference_design
       .ADDRESS_BITS(ADDRESS_BITS)
   ) activation_memory (
       .clock,
-      .first_read_address(stream_address),
+      .first_read_address(read_address),
       .first_read_word(activation_word),
       .second_read_address('0),
       /* verilator lint_off PINCONNECTEMPTY */  // only accumulators are read twice a cycle
       .second_read_word(),
       /* verilator lint_on PINCONNECTEMPTY */
-      .write_valid(result_written && !descriptor.output_in_accumulators),
+      .write_valid(memory_write_valid && !descriptor.output_in_accumulators),
       .write_address,
       .write_lanes,
       .write_word(narrow_word)
@@ -289,11 +344,11 @@ module reference_design
       .ADDRESS_BITS(ADDRESS_BITS)
   ) accumulator_memory (
       .clock,
-      .first_read_address(stream_address),
+      .first_read_address(read_address),
       .first_read_word(accumulator_word),
       .second_read_address(is_matrix ? sums_read_address : stream_output_address),
       .second_read_word(previous_word),
-      .write_valid(result_written && descriptor.output_in_accumulators),
+      .write_valid(memory_write_valid && descriptor.output_in_accumulators),
       .write_address,
       .write_lanes,
       .write_word

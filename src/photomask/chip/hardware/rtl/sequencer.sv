@@ -1,11 +1,11 @@
 // Runs the descriptor table from address 0 to the first STOP, one descriptor after the other.
 //
-// A pass: fetch the descriptor; fetch its parameters; for MATRIX load ROWS words of weights; stream
-// the map; wait until every result is written. Nothing of the next pass overlaps, so a pass may
-// read whatever an earlier one wrote.
+// A pass: fetch the descriptor; fetch its parameters; for MATRIX load ROWS words of weights, unless
+// it keeps those of a TILE; stream the map, or let the row unit run; wait until every result is
+// written. Nothing of the next pass overlaps, so a pass may read whatever an earlier one wrote.
 //
-// Timing: 3 cycles, ROWS more for MATRIX, one for each tap, and the latency of the unit that
-// computes.
+// Timing: 3 cycles, ROWS more to load weights, one for each tap (or what the row unit takes), and
+// the latency of the unit that computes.
 
 module sequencer
   import descriptor_package::*;
@@ -60,9 +60,9 @@ module sequencer
         PREPARE: begin
           row <= '0;
           case (descriptor.operation)
-            MATRIX: state <= LOAD;
-            VECTOR: state <= START;
-            default: state <= DONE;
+            STOP: state <= DONE;
+            MATRIX: state <= descriptor.keep_weights ? START : LOAD;
+            default: state <= START;
           endcase
         end
         LOAD: begin

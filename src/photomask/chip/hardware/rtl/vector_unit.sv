@@ -30,7 +30,9 @@ module vector_unit
     input  logic [LANES*ACCUMULATOR_BITS-1:0] previous,  // what the output memory holds
     output logic                              write_valid,
     output logic [          ADDRESS_BITS-1:0] write_address,
-    output logic [LANES*ACCUMULATOR_BITS-1:0] write_word
+    output logic [LANES*ACCUMULATOR_BITS-1:0] write_word,
+    input  logic [                      31:0] row_address,  // the row unit's port to the tables
+    output logic [      ACCUMULATOR_BITS-1:0] row_entry
 );
 
   localparam int LATENCY = 6;
@@ -84,7 +86,9 @@ module vector_unit
       .clock,
       .enable (descriptor.lookup),
       .values (rescaled),
-      .results(write_word)
+      .results(write_word),
+      .row_address,
+      .row_entry
   );
 
   always_ff @(posedge clock) begin
