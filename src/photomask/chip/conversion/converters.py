@@ -58,13 +58,15 @@ def _input(conversion: Conversion, node: Node) -> None:
 
 def _integer_input(conversion: Conversion, node: Node) -> None:
     """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
-    prepared, counts = conversion.prepared, []
+    prepared, counts, hides = conversion.prepared, [], False
     for reader in prepared.graph.nodes:
         chosen = [name for name in reader.inputs if prepared.scale_owner(name) == node.name]
         if isinstance(reader.operation, transformer_operations.Embedding) and chosen:
             counts.append(len(prepared.constants_of(reader)["table"]))
         elif isinstance(reader.operation, transformer_operations.Softmax) and chosen:
-            counts.append(2)
+            hides = True
+    if hides and not counts:
+        counts = [2]
     if not counts:
         raise TargetError(
             f"input {node.name!r} is integer, but chooses no rows of a table and hides nothing; "

@@ -12,16 +12,15 @@ from photomask.chip.graph.builder import (
     CannotLower,
     EdgeName,
     Lowering,
+    Masked,
     Value,
     Visible,
 )
+from photomask.chip.graph.masking import HIDDEN, as_visible
 from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
 from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
 
 ATTENDING: dict[str, Lowering] = {}
-HIDDEN = -64.0
-"""An addend at or below it hides an element from a softmax: `exp(-64)` of the largest is below
-float32's resolution of a sum of up to 2**68 elements."""
 
 
 def attends(*names: str) -> Callable[[Lowering], Lowering]:
@@ -36,10 +35,18 @@ def attends(*names: str) -> Callable[[Lowering], Lowering]:
 
 @attends("softmax.int", "_softmax")
 def _softmax(call: Call) -> Value:
-    shape = call.shape("self")
+    shape = call.result_shape
     axis = int(call["dim"]) % len(shape)  # type: ignore[call-overload]
     if axis == 0:
         raise CannotLower("it runs over the batch axis")
+    given = call["self"]
+    if isinstance(given, Masked):
+        if axis != len(shape) - 1:
+            raise CannotLower("it runs over another axis than the last, and its scores are masked")
+        constants = {} if given.seen is None else {"mask": given.seen.float()}
+        edges = [given.scores] if given.edge is None else [given.scores, given.edge]
+        shares = call.emit(Softmax(), edges, constants)
+        return shares if given.view is None else call.emit(Reshape(given.view[1:]), [shares])
     if axis == len(shape) - 1:
         return call.emit(Softmax(), [call.edge("self")])
     order = tuple(len(shape) - 1 if i == axis else axis if i == len(shape) - 1 else i
@@ -77,14 +84,19 @@ def _attention(call: Call) -> Value:
 
 def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
     """Returns the softmax of what an integer input lets be seen."""
-    edge = given.edge if isinstance(given, Visible) else given
-    if edge not in call.builder.rows:
-        raise CannotLower("its mask depends on the input, and is no integer input")
-    constants = {}
-    if isinstance(given, Visible):
-        shape, mask = call.builder.shapes[scores], given.constant
+    visible = as_visible(call, given)
+    if visible is None:
+        raise CannotLower(
+            "its mask depends on the input, and is no integer input: what an input adds to scores "
+            "is neither 0 nor hidden for certain"
+        )
+    if visible.form == "hidden":
+        raise CannotLower("its mask is true where it hides; attention takes what may be seen")
+    constants, mask = {}, visible.constant
+    if not bool(mask.all()):
+        shape = call.builder.shapes[scores]
         constants["mask"] = mask.reshape(mask.shape[mask.ndim - len(shape) + 1 :]).float()
-    return call.emit(Softmax(), [scores, edge], constants)
+    return call.emit(Softmax(), [scores, visible.edge], constants)
 
 
 @attends("__and__", "bitwise_and", "logical_and")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,10 +41,13 @@ class BatchBehind:
     Attributes:
         edge: the same values, the batch first and the other axes in the model's order.
         axis: where the model has the batch.
+        outer: how many elements the model's axis holds for each sample in front of the batch, such
+            as the places of `places * samples` rows; more than 1 are an axis of the edge.
     """
 
     edge: EdgeName
     axis: int
+    outer: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,34 @@ class Visible:
     Attributes:
         edge: an integer input.
         constant: boolean, broadcasts with it.
+        form: how the model holds it now: true where it sees, true where it hides, the same as
+            numbers 1 and 0, or a number that is added to scores, 0 where it sees.
     """
 
     edge: EdgeName
     constant: Tensor
+    form: Literal["seen", "hidden", "one_seen", "one_hidden", "added"] = "seen"
 
 
-Value = EdgeName | BatchBehind | Visible | Tensor | tuple["Value", ...]
+@dataclass(frozen=True)
+class Masked:
+    """Scores of which a softmax, which must read them next, sees a part.
+
+    Attributes:
+        scores: the scores, all of them.
+        edge: an integer input that is 0 where they are hidden.
+        seen: boolean, of one sample; false where they are hidden.
+        view: the shape of one sample that the shares are brought to, if the model has reshaped
+            the masked scores.
+    """
+
+    scores: EdgeName
+    edge: EdgeName | None = None
+    seen: Tensor | None = None
+    view: tuple[int, ...] | None = None
+
+
+Value = EdgeName | BatchBehind | Visible | Masked | Tensor | tuple["Value", ...]
 """What a traced node stands for: an edge's name, a tensor known now, or several of them."""
 
 
@@ -75,6 +100,8 @@ class Call:
     traced: TracedNode
     arguments: dict[str, object]
     """By the names of the operator's schema, defaults filled in, nodes replaced by values."""
+    moved_shape: tuple[int, ...] | None = None
+    """Of one sample's result with its batch first, where the model has the batch elsewhere."""
 
     def __getitem__(self, name: str) -> object:
         return self.arguments[name]
@@ -106,6 +133,8 @@ class Call:
     @property
     def result_shape(self) -> tuple[int, ...]:
         """The shape of the (first) result, batch of one."""
+        if self.moved_shape is not None:
+            return self.moved_shape
         return self.builder.sample_shape(self.traced)
 
     def emit(
@@ -188,6 +217,12 @@ class Builder:
             return value
         if isinstance(value, BatchBehind):
             raise CannotLower(f"the batch of an operand is at axis {value.axis}, not the first")
+        if isinstance(value, Masked):
+            raise CannotLower("it computes with masked scores, which only a softmax may read")
+        if isinstance(value, Visible):
+            raise CannotLower(
+                "it computes with an integer input, which can only choose rows or hide elements"
+            )
         if not isinstance(value, Tensor):
             raise CannotLower(f"an operand is {value!r}, not a tensor")
         rank = len(call.result_shape)

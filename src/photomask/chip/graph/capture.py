@@ -64,14 +64,15 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
         ) from error
     graph = _lower(exported, batch=2)
     with torch.no_grad():
-        for batch in (examples, [torch.cat([x, x[:1].flip(-1)]) for x in examples]):
+        for batch in (examples, [torch.cat([x, _another(x)]) for x in examples]):
             expected = _flat(frozen(*(x.clone() for x in batch)))
             difference = largest_difference(graph(*batch), expected)
             if not difference <= EQUALITY_TOLERANCE:
                 raise CaptureError(
                     f"the captured graph differs from {type(model).__name__} by "
                     f"{difference:.2g} of the largest output with a batch of {len(batch[0])}; "
-                    "the model may depend on the batch size or on data-dependent control flow"
+                    "the model may depend on the batch size or on data-dependent control flow, or "
+                    "a mask may hide all elements of a softmax's row, which then are 0 here"
                 )
     return graph
 
@@ -123,7 +124,14 @@ def _two_samples(x: Tensor) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise DataError("the example input holds NaN or infinity")
     pair = torch.cat([x[:1], x[1:2] if len(x) > 1 else x[:1]])
+    if x.dtype is torch.bool:
+        return pair
     return pair.to(torch.float32 if x.is_floating_point() else torch.int64)
+
+
+def _another(x: Tensor) -> Tensor:
+    """Returns one more sample: flipped, or, as masks have a side that they hide, the same again."""
+    return x[:1].flip(-1) if x.is_floating_point() else x[-1:]
 
 
 def _flat(outputs: object) -> list[Tensor]:

@@ -7,6 +7,8 @@ tensor that no input reaches is computed at once, so weights may be computed in 
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node as TracedNode
 
 from photomask.chip.graph.attending import ATTENDING
+from photomask.chip.graph.batch_axis import AXIS_BY_AXIS, with_batch_first
 from photomask.chip.graph.builder import (
     BatchBehind,
     Builder,
@@ -21,9 +24,11 @@ from photomask.chip.graph.builder import (
     CannotLower,
     EdgeName,
     Lowering,
+    Masked,
     Value,
     Visible,
 )
+from photomask.chip.graph.masking import MASKING, added_to_scores, computed_mask
 from photomask.chip.graph.operations import (
     Add,
     ChannelAffine,
@@ -35,11 +40,11 @@ from photomask.chip.graph.operations import (
     Multiply,
     Slice,
 )
-from photomask.chip.graph.pointwise import lower_pointwise
+from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS, lower_pointwise
 from photomask.chip.graph.rearranging import REARRANGING
 from photomask.chip.graph.reducing import REDUCING, per_axis
 
-LOWERINGS: dict[str, Lowering] = ATTENDING | REARRANGING | REDUCING
+LOWERINGS: dict[str, Lowering] = ATTENDING | MASKING | REARRANGING | REDUCING
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
@@ -80,12 +85,25 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
     if not _reaches_input(list(arguments.values())):
         return _evaluate(target, arguments)
     call = Call(builder, traced, arguments)
+    mask = arguments.get("self")
+    if isinstance(mask, Visible) and mask.form != "seen" and moves(target):
+        call = Call(builder, traced, {**arguments, "self": mask.edge})
+        edge = REARRANGING[target._schema.name.removeprefix("aten::")](call)
+        return replace(mask, edge=edge)
     name = target._schema.name.removeprefix("aten::")
     name = name if name.endswith("__") else name.removesuffix("_")
     lowering = LOWERINGS.get(f"{name}.{target._overloadname}") or LOWERINGS.get(name)
-    if lowering is not None:
-        return lowering(call)
-    return lower_pointwise(name, call)
+    lowering = lowering or partial(lower_pointwise, name)
+    if name in AXIS_BY_AXIS or name in FUNCTIONS or name in CLAMPS:
+        return with_batch_first(call, lowering)
+    return lowering(call)
+
+
+def moves(target: Any) -> bool:
+    """Tells whether an operator moves the elements of a mask and changes none."""
+    name = target._schema.name.removeprefix("aten::")
+    return name in ("expand", "permute", "reshape", "select", "slice", "squeeze", "transpose",
+                    "unflatten", "unsqueeze", "view", "_unsafe_view")  # fmt: skip
 
 
 def _resolve(builder: Builder, value: object) -> object:
@@ -99,7 +117,7 @@ def _resolve(builder: Builder, value: object) -> object:
 def _reaches_input(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_reaches_input, value))
-    return isinstance(value, (EdgeName, BatchBehind, Visible))
+    return isinstance(value, (EdgeName, BatchBehind, Masked, Visible))
 
 
 def _evaluate(target: Any, arguments: dict[str, object]) -> Value:
@@ -199,6 +217,9 @@ def _add(call: Call) -> Value:
 
 
 def _sum(call: Call, first: object, second: object, sign: int) -> Value:
+    mask = computed_mask("sub", first, second) if sign == -1 else None
+    if mask is not None:
+        return mask
     for known, other, known_sign, other_sign in (
         (second, first, sign, 1),
         (first, second, 1, sign),
@@ -214,6 +235,9 @@ def _sum(call: Call, first: object, second: object, sign: int) -> Value:
             edge = call.builder.as_edge(other, call)
             constants = {"weight": weight, "bias": channels * known_sign}
             return call.emit(ChannelAffine(axis), [edge], constants)
+    masked = added_to_scores(call, first, second) if sign == 1 else None
+    if masked is not None:
+        return masked
     edges = [call.builder.as_edge(value, call) for value in (first, second)]
     return call.emit(Add((1, sign)), edges)
 
@@ -231,6 +255,9 @@ def _multiply(call: Call) -> Value:
             inverse = lower_pointwise("reciprocal", call, second)
             return call.emit(Multiply(), [call.builder.as_edge(first, call), inverse])
         second = 1.0 / second if isinstance(second, Tensor) else 1.0 / float(second)  # type: ignore[arg-type]
+    mask = computed_mask("mul", first, second)
+    if mask is not None:
+        return mask
     for known, other in ((second, first), (first, second)):
         if isinstance(known, (int, float)) or (isinstance(known, Tensor) and known.numel() == 1):
             edge = call.builder.as_edge(other, call)

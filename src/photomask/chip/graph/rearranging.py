@@ -1,20 +1,23 @@
 """Lowerings of operators that move elements and never change one."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photomask.chip.graph.batch_axis import reshape_with_batch
 from photomask.chip.graph.builder import (
     BatchBehind,
     Call,
     CannotLower,
     EdgeName,
     Lowering,
+    Masked,
     Value,
-    Visible,
 )
+from photomask.chip.graph.masking import as_visible
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
 from photomask.chip.graph.reducing import as_index, positions
 
@@ -50,9 +53,13 @@ def rearranges(*names: str) -> Any:
 def _identity(call: Call) -> Value:
     value = call.traced.meta["val"]
     given = call["self"] if "self" in call.arguments else call["input"]
-    if isinstance(given, Visible) or given in call.builder.rows:
-        if value.is_floating_point():
-            raise CannotLower("it computes with an integer input")
+    mask = as_visible(call, given)
+    if mask is not None:
+        if not value.is_floating_point() or mask.form not in ("seen", "hidden"):
+            return given  # type: ignore[return-value]
+        if not bool(mask.constant.all()):
+            raise CannotLower("it computes with a mask that is joined with another")
+        return replace(mask, form="one_seen" if mask.form == "seen" else "one_hidden")
     elif isinstance(value, Tensor) and not value.is_floating_point():
         raise CannotLower(f"it converts to {value.dtype}")
     if call.get("train") and "dropout" in str(call.traced.target):
@@ -76,6 +83,12 @@ def _identity(call: Call) -> Value:
     "_reshape_copy",
 )
 def _reshape(call: Call) -> Value:
+    given = call["self" if "self" in call.arguments else "input"]
+    whole = tuple(call.traced.meta["val"].shape)
+    if isinstance(given, Masked) and whole[-1] == call.builder.shapes[given.scores][-1]:
+        return replace(given, view=call.result_shape)
+    if isinstance(given, BatchBehind) or (isinstance(given, EdgeName) and whole[:1] == (1,)):
+        return reshape_with_batch(call, given, whole)
     edge = call.edge("self" if "self" in call.arguments else "input")
     shape = call.result_shape
     if shape == call.builder.shapes[edge]:
@@ -100,6 +113,8 @@ def _placed(call: Call) -> tuple[EdgeName, tuple[int, ...]]:
     if not isinstance(value, BatchBehind):
         edge = call.edge("self")
         return edge, tuple(range(len(call.builder.shapes[edge])))
+    if value.outer > 1:
+        raise CannotLower("it moves an axis that holds the batch and more")
     axes = list(range(1, len(call.builder.shapes[value.edge])))
     axes.insert(value.axis, 0)
     return value.edge, tuple(axes)

@@ -14,14 +14,19 @@ from photomask.chip.graph.operations import Constants, Operation
 
 @dataclass(frozen=True)
 class Softmax(Operation):
-    """Over the last axis. Where a second input, or the constant `mask`, is 0, no part is taken."""
+    """Over the last axis. Where a second input, or the constant `mask`, is 0, no part is taken.
+
+    A row of which no part is taken is 0.
+    """
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One softmax."""
-        x = inputs[0]
-        for mask in (*inputs[1:], *constants.values()):
-            x = x.masked_fill(mask == 0, -math.inf)
-        return torch.softmax(x, dim=-1)
+        hidden = [mask == 0 for mask in (*inputs[1:], *constants.values())]
+        if not hidden:
+            return torch.softmax(inputs[0], dim=-1)
+        away = hidden[0] if len(hidden) == 1 else hidden[0] | hidden[1]
+        shares = torch.softmax(inputs[0].masked_fill(away, -math.inf), dim=-1)
+        return shares.masked_fill(away, 0.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""Values whose batch a model holds at another axis than the first, as sequences-first models do.
+
+Inside the graph the batch is always first. Here: views that move it about, and operators that treat
+all axes alike but the last.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from photomask.chip.graph.builder import (
+    BatchBehind,
+    Call,
+    CannotLower,
+    EdgeName,
+    Lowering,
+    Value,
+)
+from photomask.chip.graph.operations import Permute, Reshape
+
+SUMS = ("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide")
+LAST_AXIS = ("linear", "layer_norm", "rms_norm", "softmax", "_softmax", "embedding")
+JOINS = ("cat", "concat", "concatenate")
+AXIS_BY_AXIS = (*SUMS, *LAST_AXIS, *JOINS)
+"""Operators for which it does not matter where the batch is, besides functions of one number."""
+
+
+def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[int, ...]) -> Value:
+    """Emits a reshape of all samples together, as the model writes it.
+
+    In the model's order of elements `before` elements of a sample lie in front of the batch. The
+    new axis that reaches beyond them holds the batch, maybe with some of them, and with rows.
+
+    Args:
+        call: the traced call.
+        given: what is reshaped.
+        shape: of the model's result, all samples included.
+    """
+    behind = given if isinstance(given, BatchBehind) else BatchBehind(given, 0)
+    edge, batch = behind.edge, call.builder.batch
+    rows, *others = call.builder.shapes[edge]
+    split = behind.axis + (behind.outer > 1)
+    before = math.prod(others[:split])
+    axis, leading = 0, 1
+    while axis < len(shape) and leading * shape[axis] <= before:
+        leading *= shape[axis]
+        axis += 1
+    outer = before // leading
+    if axis == len(shape) or before % leading or shape[axis] % (outer * batch):
+        raise CannotLower(f"its result of shape {shape} cuts the batch into pieces")
+    new_rows = shape[axis] // (outer * batch)
+    first = (*shape[:axis], *((outer,) if outer > 1 else ()))
+    rest = shape[axis + 1 :]
+    if rows > 1 and split:
+        edge = call.emit(Reshape((rows, *others)), [edge])
+        behind_rows = range(2 + split, 2 + len(others))
+        edge = call.emit(Permute((0, *range(2, 2 + split), 1, *behind_rows)), [edge])
+    if new_rows > 1 and first:
+        edge = call.emit(Reshape((*first, new_rows, *rest)), [edge])
+        count = len(first)
+        behind_rows = range(2 + count, 2 + count + len(rest))
+        edge = call.emit(Permute((0, 1 + count, *range(1, 1 + count), *behind_rows)), [edge])
+    wanted = (new_rows, *first, *rest)
+    if call.builder.shapes[edge] != wanted:
+        edge = call.emit(Reshape(wanted[1:]), [edge])
+    return BatchBehind(edge, axis, outer) if first else edge
+
+
+def with_batch_first(call: Call, lowering: Lowering) -> Value:
+    """Lowers a call whose operands have the batch elsewhere as if it were first.
+
+    Raises:
+        CannotLower: operands have it at different axes, or the operator works along that axis.
+    """
+    found = {(x.axis, x.outer) for x in _behind(list(call.arguments.values()))}
+    if not found:
+        return lowering(call)
+    if len(found) > 1:
+        raise CannotLower("its operands have the batch at different axes")
+    axis, outer = found.pop()
+    name = call.traced.target._schema.name.removeprefix("aten::").removesuffix("_")  # type: ignore[union-attr]
+    rank = call.traced.meta["val"].ndim
+    arguments = {
+        key: _moved(value, rank, axis, outer, name in (*SUMS, *JOINS))
+        for key, value in call.arguments.items()
+    }
+    if name in (*LAST_AXIS, *JOINS) and "dim" in arguments:
+        dim = int(arguments["dim"]) % rank  # type: ignore[call-overload]
+        if dim == axis:
+            raise CannotLower("it works along the axis of the batch")
+        arguments["dim"] = dim + (dim < axis or outer > 1)
+    if name in LAST_AXIS and axis == rank - 1:
+        raise CannotLower("its last axis holds the batch")
+    edges = [x.edge for x in _behind(list(call.arguments.values()))]
+    shape = call.builder.shapes[edges[0]]
+    result = lowering(Call(call.builder, call.traced, arguments, shape))
+    if not isinstance(result, EdgeName):
+        raise CannotLower("it has several results, and its batch is not first")
+    return BatchBehind(result, axis, outer)
+
+
+def _behind(values: object) -> Iterator[BatchBehind]:
+    if isinstance(values, BatchBehind):
+        yield values
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _behind(value)
+
+
+def _moved(value: Any, rank: int, axis: int, outer: int, broadcasts: bool) -> Any:
+    """Returns an argument as it is where the batch is first; constants that broadcast move too."""
+    if isinstance(value, BatchBehind):
+        return value.edge
+    if isinstance(value, list):
+        return [_moved(item, rank, axis, outer, broadcasts) for item in value]
+    if isinstance(value, EdgeName):
+        raise CannotLower(f"the batch of one operand is first, of another at axis {axis}")
+    if not broadcasts or not isinstance(value, Tensor) or value.ndim <= rank - 1 - axis:
+        return value
+    padded = value.reshape((1,) * (rank - value.ndim) + tuple(value.shape))
+    if outer == 1:
+        return padded.movedim(axis, 0)
+    if padded.shape[axis] != 1:
+        raise CannotLower("an operand's axis holds the batch and more")
+    return padded[None]

@@ -1,0 +1,203 @@
+"""Lowerings of masks as models write them: what integer inputs and constants hide from a softmax.
+
+A mask may be said in three ways: what is seen (true), what is hidden (true), and what is added to
+the scores (0, or a number so low that nothing is left). All become what a softmax may look at.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph.builder import (
+    Call,
+    CannotLower,
+    EdgeName,
+    Lowering,
+    Masked,
+    Value,
+    Visible,
+)
+from photomask.chip.graph.operations import Add, Constant
+
+MASKING: dict[str, Lowering] = {}
+HIDDEN = -64.0
+"""An addend at or below it hides an element from a softmax: `exp(-64)` of the largest is below
+float32's resolution of a sum of up to 2**68 elements."""
+
+
+def masks(*names: str) -> Callable[[Lowering], Lowering]:
+    """Registers a lowering for ATen operators."""
+
+    def register(function: Lowering) -> Lowering:
+        MASKING.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def as_visible(call: Call, value: object) -> Visible | None:
+    """Returns an integer input as a mask; None for other values."""
+    if isinstance(value, Visible):
+        return value
+    if isinstance(value, EdgeName) and value in call.builder.rows:
+        return Visible(value, torch.ones((), dtype=torch.bool))
+    return None
+
+
+@masks("logical_not", "bitwise_not", "__invert__")
+def _not(call: Call) -> Value:
+    """What is seen becomes what is hidden."""
+    mask = as_visible(call, call["self"])
+    if mask is None or mask.form not in ("seen", "hidden") or not bool(mask.constant.all()):
+        raise CannotLower("it computes with activations bit by bit")
+    return replace(mask, form="seen" if mask.form == "hidden" else "hidden")
+
+
+@masks("eq.Scalar", "ne.Scalar", "gt.Scalar")
+def _compared(call: Call) -> Value:
+    """`mask == 0` hides, `mask != 0` and `mask > 0` show: what a softmax asks of an integer."""
+    mask, other = as_visible(call, call["self"]), call["other"]
+    if mask is None or mask.form != "seen":
+        raise CannotLower("it compares activations; only integer inputs may be compared, with 0")
+    if other != 0:
+        raise CannotLower(
+            f"it compares an integer input with {other}; a softmax hides where it is 0 only: pass "
+            "the mask as an input of its own"
+        )
+    return replace(mask, form="hidden") if "eq" in str(call.traced.target) else mask
+
+
+@masks("masked_fill")
+def _masked_fill(call: Call) -> Value:
+    """A low number where a mask is true, in scores or in the zeros that are added to scores."""
+    given: Any = call["value"]
+    mask, value = call["mask"], float(given)
+    if value > HIDDEN:
+        raise CannotLower(f"it fills in {value}, which hides nothing from a softmax")
+    hidden = as_visible(call, mask)
+    known = call["self"]
+    if isinstance(known, Tensor):
+        if hidden is None or bool(known.any()):
+            raise CannotLower("it fills numbers into a constant where the input says so")
+        return replace(_hiding(hidden), form="added")
+    if isinstance(mask, Tensor):
+        return add_masks(call, known, seen=~mask)
+    if hidden is None:
+        raise CannotLower("its mask depends on the input, and is no integer input")
+    return add_masks(call, known, visible=_hiding(hidden))
+
+
+def _hiding(mask: Visible) -> Visible:
+    if mask.form == "hidden":
+        return mask
+    raise CannotLower(
+        f"it hides where the integer input {mask.edge!r} is not 0; a softmax hides where it is 0: "
+        "pass what may be seen"
+    )
+
+
+@masks("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
+def _where(call: Call) -> Value:
+    """Scores where a mask is true, elsewhere a low number; or the other way round."""
+    condition, first, second = call["condition"], call["self"], call["other"]
+    visible = as_visible(call, condition)
+    for scores, low, seen_first in ((first, second, True), (second, first, False)):
+        if not _is_low(low):
+            continue
+        if isinstance(condition, Tensor):
+            return add_masks(call, scores, seen=condition if seen_first else ~condition)
+        if visible is None or visible.form != ("seen" if seen_first else "hidden"):
+            break
+        if isinstance(scores, (EdgeName, Masked)):
+            return add_masks(call, scores, visible=visible)
+        if not bool(torch.as_tensor(scores).any()):
+            return replace(visible, form="added")
+    raise CannotLower("it chooses between values where the input says so, and hides nothing")
+
+
+def _is_low(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() > 0 and bool((value <= HIDDEN).all())
+    return isinstance(value, (int, float)) and value <= HIDDEN
+
+
+def add_masks(
+    call: Call, scores: object, *, seen: Tensor | None = None, visible: Visible | None = None
+) -> Masked:
+    """Returns scores with one more thing that hides elements of them."""
+    found = scores if isinstance(scores, Masked) else Masked(call.builder.as_edge(scores, call))
+    if found.view is not None:
+        raise CannotLower("it masks scores again that were masked and reshaped")
+    if visible is not None:
+        if found.edge is not None:
+            raise CannotLower("two integer inputs hide elements of the same scores")
+        found = replace(found, edge=visible.edge)
+        seen = None if bool(visible.constant.all()) else visible.constant
+    if seen is not None:
+        shape = call.builder.shapes[found.scores]
+        seen = seen.reshape((1,) * (len(shape) - seen.ndim) + tuple(seen.shape))
+        seen = of_one_sample(call, seen, shape)
+        found = replace(found, seen=seen if found.seen is None else found.seen & seen)
+    return found
+
+
+def of_one_sample(call: Call, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns a mask of one sample, [...] without the axis of the batch.
+
+    Raises:
+        CannotLower: it differs from sample to sample, or between the rows of a sample.
+    """
+    if len(mask) not in (1, call.builder.batch * shape[0]) or not bool((mask == mask[:1]).all()):
+        raise CannotLower("its mask differs from sample to sample")
+    return mask[0]
+
+
+def computed_mask(name: str, first: object, second: object) -> Visible | None:
+    """Returns `1 - mask` and `(1 - mask) * low` as masks; None for other differences and products.
+
+    Args:
+        name: `sub` or `mul`.
+        first: left operand.
+        second: right operand.
+    """
+    if name == "sub" and isinstance(second, Visible) and _is_number(first, 1.0):
+        return replace(second, form="one_hidden") if second.form == "one_seen" else None
+    for mask, low in ((first, second), (second, first)):
+        if name == "mul" and isinstance(mask, Visible) and mask.form == "one_hidden":
+            return replace(mask, form="added") if _is_low(low) else None
+    return None
+
+
+def _is_number(value: object, wanted: float) -> bool:
+    one = isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+    return one and float(value) == wanted  # type: ignore[arg-type]
+
+
+def added_to_scores(call: Call, first: object, second: object) -> Masked | None:
+    """Returns a sum as scores and masks, where one of its terms hides; None for other sums."""
+    for scores, added in ((first, second), (second, first)):
+        if isinstance(added, Visible) and added.form == "added":
+            return add_masks(call, scores, visible=added)
+        is_scores = isinstance(scores, (EdgeName, Masked))
+        if is_scores and isinstance(added, Tensor) and bool((added <= HIDDEN).any()):
+            return _split(call, scores, added)
+    if isinstance(first, Masked) or isinstance(second, Masked):
+        raise CannotLower("it adds to scores after they were masked; add before masking")
+    return None
+
+
+def _split(call: Call, scores: object, added: Tensor) -> Masked:
+    """Splits what is added to each sample's scores into a mask and what is left."""
+    hides = added <= HIDDEN
+    left = added.masked_fill(hides, 0.0)
+    if bool(left.any()):
+        edge = scores.scores if isinstance(scores, Masked) else call.builder.as_edge(scores, call)
+        rank = len(call.builder.shapes[edge])
+        value = left.reshape((1,) * (rank - left.ndim) + tuple(left.shape))
+        value = of_one_sample(call, value, call.builder.shapes[edge])[None]
+        total = call.emit(Add((1, 1)), [edge, call.emit(Constant(), [], {"value": value})])
+        scores = replace(scores, scores=total) if isinstance(scores, Masked) else total
+    return add_masks(call, scores, seen=~hides)
