@@ -58,15 +58,16 @@ def smooth(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int
 
     Source: SmoothQuant, Xiao et al. 2023, equation 4, arXiv:2211.10438.
     """
-    _demand_folded(prepared)
-    places = [place for place in _places(prepared) if isinstance(place.maker.operation, Normalize)]
+    places = [
+        place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
+    ]
     ranges = _ranges(prepared, data, {place.maker.name for place in places})
     with torch.no_grad():
         for place in places:
             x = ranges[place.maker.name].clamp(min=SMALLEST)
             w = torch.stack([_column_ranges(prepared, reader) for reader in place.readers])
             scale = x**strength / w.amax(dim=0).clamp(min=SMALLEST) ** (1 - strength)
-            _rescale(prepared, place, scale)
+            rescale(prepared, place, scale)
     return len(places)
 
 
@@ -88,7 +89,7 @@ def equalize(prepared: PreparedModel) -> int:
     _demand_folded(prepared)
     places = [
         place
-        for place in _places(prepared)
+        for place in rescalable(prepared)
         if len(place.readers) == 1 and not isinstance(place.maker.operation, Normalize)
     ]
     with torch.no_grad():
@@ -96,7 +97,7 @@ def equalize(prepared: PreparedModel) -> int:
             weight = prepared.constants_of(place.maker)["weight"]
             first = weight.abs().flatten(1).amax(dim=1).clamp(min=SMALLEST)
             second = _column_ranges(prepared, place.readers[0]).clamp(min=SMALLEST)
-            _rescale(prepared, place, (first / second).sqrt())
+            rescale(prepared, place, (first / second).sqrt())
     return len(places)
 
 
@@ -160,7 +161,7 @@ def _weight_error(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor])
     return (result.mean(dim=others) if others else result).sum(dim=0)
 
 
-def _places(prepared: PreparedModel) -> list[Channel]:
+def rescalable(prepared: PreparedModel) -> list[Channel]:
     """Returns where a factor per channel can pass from the maker of an edge to all its readers."""
     nodes, users = prepared.graph.by_name, prepared.graph.users()
     found = []
@@ -192,7 +193,7 @@ def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
     return weight.transpose(0, 1).flatten(1).amax(dim=1)
 
 
-def _rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
+def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
     """Divides the maker's channels by `scale`, and multiplies the readers' columns by it."""
     constants = prepared.constants_of(place.maker)
     weight = constants["gain" if isinstance(place.maker.operation, Normalize) else "weight"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from photomask.chip import PreparedModel
-    from photomask.chip.mixed_precision import Costs, Sensitivities
+    from photomask.chip.mixed_precision import Allocation, Costs, Sensitivities
 
 DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
 Unit = Literal["weight-bits", "bit-operations", "cycles"]
@@ -59,16 +59,9 @@ def search(
 
     Example: photomask chip search resnet20 --calibration fashion-mnist --as-uniform 4 --output out
     """
-    from photomask.chip import load_recipe, prepare, save_recipe
-    from photomask.chip.mixed_precision import (
-        allocate,
-        measure_sensitivity,
-        pareto,
-        save_pareto_curve,
-        uniform_cost,
-    )
+    from photomask.chip import load_recipe, prepare
+    from photomask.chip.mixed_precision import allocate, measure_sensitivity, uniform_cost
     from photomask.cli.sources import load_inputs
-    from photomask.documents import written_whole
     from photomask.errors import UsageError
     from photomask.report import check_drawing
     from photomask.zoo import load_model
@@ -90,13 +83,24 @@ def search(
     costs = _costs(cost, prepared, found, images, target, accelerator)
     limit = budget if as_uniform is None else uniform_cost(found, costs, as_uniform)
     allocation = allocate(prepared, found, costs, int(limit or 0))
-    with written_whole(output_folder, lambda old: (old / ALLOCATION_FILE).is_file()) as staging:
+    _write(allocation, prepared, output_folder, picture)
+
+
+def _write(
+    allocation: "Allocation", prepared: "PreparedModel", folder: Path, picture: Path | None
+) -> None:
+    from photomask.chip import save_recipe
+    from photomask.chip.mixed_precision import pareto, save_pareto_curve
+    from photomask.documents import written_whole
+
+    found, costs = allocation.sensitivities, allocation.costs
+    with written_whole(folder, lambda old: (old / ALLOCATION_FILE).is_file()) as staging:
         allocation.save(staging / ALLOCATION_FILE)
         save_recipe(allocation.recipe(prepared), staging / RECIPE_FILE)
     if picture is not None:
         save_pareto_curve(found, costs, pareto(found, costs), picture)
     typer.echo(str(allocation))
-    messages().print(f"written to {output_folder}")
+    messages().print(f"written to {folder}")
 
 
 def _widths(text: str, option: str) -> tuple[int, ...]:

@@ -1,0 +1,151 @@
+"""AWQ: weights that meet large inputs get finer steps, by moving scale into the layer before."""
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from photomask.chip.calibration import batches_of
+from photomask.chip.equalization import SMALLEST, Channel, rescalable, rescale
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Convolution
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
+from photomask.documents import Document, aligned
+from photomask.errors import DataError, UsageError
+
+Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
+
+
+class PlaceScaling(Document):
+    """A norm or layer, and what its readers' rounded weights take from their outputs."""
+
+    maker: str
+    readers: tuple[str, ...]
+    strength: float
+    """The exponent that was found best; 0 leaves everything as it was."""
+    before: float
+    """`sum |(W - Wq) x|**2` over all readers."""
+    after: float
+    """The same with scaled channels; never more."""
+
+
+class SalientReport(Document):
+    """What `scale_salient_channels` did."""
+
+    places: tuple[PlaceScaling, ...]
+
+    def __str__(self) -> str:
+        rows = [("made by", "read by", "strength", "before", "after")]
+        for place in self.places:
+            rows.append(
+                (
+                    place.maker,
+                    ", ".join(place.readers),
+                    f"{place.strength:g}",
+                    f"{place.before:.4g}",
+                    f"{place.after:.4g}",
+                )
+            )
+        return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
+
+
+def scale_salient_channels(
+    prepared: PreparedModel, data: Data, *, steps: int = 20
+) -> SalientReport:
+    """Multiplies the weights of large inputs up, and divides what makes these inputs by the same.
+
+    Channel `j` of the readers' weights is multiplied by `s_j = m_j**a / sqrt(max m**a * min m**a)`,
+    `m_j` being the mean magnitude of input `j`; the norm or layer that makes the channel is divided
+    by it, exactly. The exponent `a` is that of `0, 1/steps, …, 1` with the least squared error of
+    the readers' outputs, their weights rounded to nearest as the recipe says. 0 changes nothing, so
+    the error never grows. Only weights are looked at; the ranges of activations change too, and
+    `calibrate` measures them afterwards.
+
+    Args:
+        prepared: changed in place; not calibrated yet.
+        data: as for `calibrate`.
+        steps: how many exponents above 0 are tried, at least 1.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+        UsageError: no steps.
+
+    Source: AWQ, Lin et al. 2024, equations 4 and 5, arXiv:2306.00978.
+    """
+    if steps < 1:
+        raise UsageError(f"at least one exponent must be tried, found steps={steps}")
+    found = rescalable(prepared)
+    moments, sizes = _statistics(prepared, data, found)
+    reports = []
+    with torch.no_grad():
+        for place in found:
+            own = {reader.name: moments[reader.name] for reader in place.readers}
+            errors, scales = [], []
+            for step in range(steps + 1):
+                scales.append(_scale(sizes[place.maker.name], step / steps))
+                errors.append(_error(prepared, place, own, scales[-1]))
+            best = min(range(steps + 1), key=errors.__getitem__)
+            if best:
+                rescale(prepared, place, scales[best])
+            reports.append(
+                PlaceScaling(
+                    maker=place.maker.name,
+                    readers=tuple(reader.name for reader in place.readers),
+                    strength=best / steps,
+                    before=errors[0],
+                    after=errors[best],
+                )
+            )
+    return SalientReport(places=tuple(reports))
+
+
+def _scale(sizes: Tensor, strength: float) -> Tensor:
+    """Returns the factor of each channel; their extremes lie around 1."""
+    powers = sizes.clamp(min=SMALLEST) ** strength
+    return powers / (powers.max() * powers.min()).sqrt()
+
+
+def _error(
+    prepared: PreparedModel, place: Channel, moments: dict[str, Tensor], scale: Tensor
+) -> float:
+    """Returns the squared error of all readers with weights rounded after scaling."""
+    total = 0.0
+    for reader in place.readers:
+        weight = prepared.constants_of(reader)["weight"].detach()
+        columns = scale.reshape(-1, *(1,) * (weight.ndim - 2))
+        quantizer = copy.deepcopy(prepared.weight_quantizer(reader.name)).eval()
+        quantizer.observe(weight * columns)
+        quantizer.fit()
+        difference = quantizer(weight * columns) / columns - weight
+        total += float(output_error(as_matrices(reader, difference), moments[reader.name]).sum())
+    return total
+
+
+def _statistics(
+    prepared: PreparedModel, data: Data, found: Sequence[Channel]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns second moments of the readers' inputs, and mean magnitudes of the makers' outputs."""
+    readers: dict[str, list[Node]] = {place.maker.name: list(place.readers) for place in found}
+    moments: dict[str, Tensor] = {}
+    sizes: dict[str, Tensor] = {}
+    count = 0
+    with torch.no_grad():
+        for inputs in batches_of(prepared.graph, data):
+            count += len(inputs[0])
+            for node, value in prepared.graph.run(inputs, prepared.constants_of):
+                if node.name not in readers:
+                    continue
+                reader = readers[node.name][0]
+                axis = 1 if isinstance(reader.operation, Convolution) else value.ndim - 1
+                others = [other for other in range(value.ndim) if other != axis]
+                size = value.abs().double().sum(dim=others) / value.numel() * value.shape[axis]
+                sizes[node.name] = sizes.get(node.name, torch.zeros(())) + size * len(inputs[0])
+                for reader in readers[node.name]:
+                    kernel = prepared.constants_of(reader)["weight"].shape[2:]
+                    added = second_moments(reader, value, kernel)
+                    moments[reader.name] = moments.get(reader.name, torch.zeros(())) + added
+    if not count:
+        raise DataError("scaling salient channels needs at least one sample, got none")
+    return moments, {name: (size / count).float() for name, size in sizes.items()}

@@ -1,0 +1,81 @@
+"""Layers as products of matrices, and the second moments of what they multiply."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Convolution, Linear
+from photomask.errors import DataError
+
+SAMPLES = 8
+"""Patches of so many samples are made at a time."""
+
+
+def is_product(node: Node) -> bool:
+    """Tells whether a node multiplies its input by a weight."""
+    return isinstance(node.operation, (Convolution, Linear))
+
+
+def groups_of(node: Node) -> int:
+    """Returns how many matrices a layer multiplies by: the groups of a convolution."""
+    return node.operation.groups if isinstance(node.operation, Convolution) else 1
+
+
+def as_matrices(node: Node, weight: Tensor) -> Tensor:
+    """Returns a tensor of a weight's shape as `[groups, outputs, inputs * taps]`."""
+    groups = groups_of(node)
+    return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def second_moments(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
+    """Returns `sum x x'` over all rows that a layer multiplies, in float64.
+
+    A convolution multiplies patches: for each output position, its inputs under the kernel, the
+    channels of one group.
+
+    Args:
+        node: convolution or linear layer.
+        x: its input.
+        taps: shape of the kernel, empty for a linear layer.
+
+    Returns:
+        `[groups, inputs * taps, inputs * taps]`.
+    """
+    total = torch.zeros(())
+    for part in x.split(SAMPLES):
+        rows = _rows(node, part.detach(), taps).double()
+        total = total + rows.transpose(1, 2) @ rows
+    if not bool(torch.isfinite(total).all()):
+        raise DataError(f"the input of {node.name!r} ({node.source}) holds NaN or infinity")
+    return total
+
+
+def output_error(difference: Tensor, moments: Tensor) -> Tensor:
+    """Returns the squared error of each output, summed over all rows: `d' (sum x x') d`.
+
+    Args:
+        difference: of two weights, `[groups, outputs, inputs * taps]`.
+        moments: from `second_moments`.
+
+    Returns:
+        `[groups, outputs]`.
+    """
+    difference = difference.double()
+    return ((difference @ moments) * difference).sum(dim=-1).clamp(min=0)
+
+
+def _rows(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
+    """Returns what a layer multiplies as `[groups, rows, inputs * taps]`."""
+    operation = node.operation
+    if isinstance(operation, Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    assert isinstance(operation, Convolution)  # noqa: S101 - by is_product
+    x = F.pad(x, [amount for pair in reversed(operation.padding) for amount in pair])
+    stride, dilation, kernel = operation.stride, operation.dilation, tuple(taps)
+    if len(kernel) == 1:
+        x, stride, dilation, kernel = x[:, :, None], (1, *stride), (1, *dilation), (1, *kernel)
+    patches = F.unfold(x, kernel, dilation=dilation, stride=stride)
+    count, _, positions = patches.shape
+    patches = patches.reshape(count, operation.groups, -1, positions)
+    return patches.permute(1, 0, 3, 2).reshape(operation.groups, count * positions, -1)
