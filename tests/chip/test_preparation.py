@@ -29,6 +29,7 @@ from photomask.chip import (
     load_recipe,
     prepare,
 )
+from photomask.chip.preparation import sites
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError, QuantizerError
 
@@ -352,3 +353,29 @@ def test_layers_read_a_wide_stream_through_narrow_copies():
     assert asked.activation_quantizer("stem.copy").bits == 6
     narrow = program.edges["stem.copy"]
     assert (narrow.format.bits, narrow.shape) == (4, program.edges["stem"].shape)
+
+
+class Joined(nn.Module):
+    """A token of its own and the patches are joined, then positions are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, 5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.patches(x)], dim=1)
+        return self.head(self.norm(x + self.positions))
+
+
+def test_what_is_joined_before_the_first_sum_belongs_to_the_stream():
+    prepared = prepare(Joined().eval(), load_recipe("w8a8-residual16"), torch.randn(1, 4, 6))
+    wide = [site.name for site in sites(prepared.graph) if site.is_residual]
+    assert wide == [
+        node.name
+        for node in prepared.graph.nodes
+        if node.name == "patches" or node.operation.kind in ("constant", "concatenate", "add")
+    ]
+    assert prepared.activation_quantizer("patches").bits == 16
+    assert prepared.activation_quantizer("norm").bits == 8

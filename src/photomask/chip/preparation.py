@@ -227,10 +227,10 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
 
 
 def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
-    """Returns the sums of two edges or more, and what they add up.
+    """Returns the sums of two edges or more, and what they add up, joined or not.
 
     What adds a constant alone counts where another sum or a norm reads it: positions of tokens do,
-    the bias of an attention does not.
+    the bias of an attention does not. A class token and the patches are joined before that sum.
     """
     constants = {node.name for node in graph.nodes if isinstance(node.operation, Constant)}
     read = {
@@ -245,7 +245,11 @@ def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
         if isinstance(node.operation, Add)
         and (node.name in read or not constants & {owners[name] for name in node.inputs})
     ]
-    return {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
+    stream = {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
+    for node in reversed(graph.nodes):
+        if isinstance(node.operation, Concatenate) and node.name in stream:
+            stream |= {owners[name] for name in node.inputs}
+    return stream
 
 
 def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> dict[str, str]:

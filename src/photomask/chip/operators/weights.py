@@ -47,9 +47,9 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
     rows = weight.reshape(weight.shape[0], -1)
     if largest(rows) * rows.shape[1] >= 1 << 62:
         rows = rows.astype(object)
+    above = np.maximum(rows, 0).sum(axis=1)
     # Python integers from here on: one number a channel, and no overflow.
-    positive = np.maximum(rows, 0).sum(axis=1).astype(object)
-    negative = np.minimum(rows, 0).sum(axis=1).astype(object)
+    positive, negative = above.astype(object), (rows.sum(axis=1) - above).astype(object)
     low, high = min(x.low, 0), max(x.high, 0)
     lows = positive * low + negative * high + np.minimum(bias, 0)
     highs = positive * high + negative * low + np.maximum(bias, 0)
