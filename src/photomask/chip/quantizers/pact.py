@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.observers import Percentile
+from photomask.chip.quantizers.base import at_least_float32
 from photomask.chip.quantizers.clipping import LearnedClip
 from photomask.chip.quantizers.straight_through import at_least, stand_in
 
@@ -49,5 +50,5 @@ class PACT(LearnedClip):
         # Each value's gradient goes to what limits it: the clip, its lower end, or nothing. With
         # unsigned codes the lower end is 0, and a value of exactly 0 is inside.
         below = x <= lowest if codes.low else x < 0
-        clipped = torch.where(x >= alpha, alpha, torch.where(below, lowest, x))
+        clipped = torch.where(x >= alpha, alpha, torch.where(below, lowest, at_least_float32(x)))
         return stand_in(value, clipped)

@@ -10,6 +10,7 @@ from photomask.chip.training.batch_norm import (
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import load_weights, save_weights
 from photomask.chip.training.data import BatchData, TensorData
+from photomask.chip.training.freezing import ProgressiveFreezing
 from photomask.chip.training.loop import check_quantizers, train
 from photomask.chip.training.losses import distillation_loss
 from photomask.chip.training.optimization import parameter_groups
@@ -22,6 +23,7 @@ __all__ = [
     "Callback",
     "EpochRecord",
     "LiveBatchNorm",
+    "ProgressiveFreezing",
     "TensorData",
     "TrainingReport",
     "TrainingSettings",
