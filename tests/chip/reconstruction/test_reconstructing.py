@@ -317,7 +317,7 @@ def test_weights_whose_codes_are_not_uniform_are_refused_by_name(small_network, 
 def test_activations_that_are_not_uniform_take_part_with_the_scale_they_have(
     small_network, small_images
 ):
-    recipe = Recipe(activation=Even(6, signed=True), weight=Quantizer(4, narrow=True))
+    recipe = Recipe(activation=Even(9, signed=True), weight=W3A8.weight)
     prepared = prepared_of(small_network, small_images, recipe)
     report = reconstruct(prepared, small_images, settings=QUICK)
     assert {block.scales for block in report.blocks} == {0}

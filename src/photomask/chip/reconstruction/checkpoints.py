@@ -120,7 +120,8 @@ class Checkpoints:
             raise DocumentError(
                 f"{path} is damaged ({error}): remove it, and the block is reconstructed again"
             ) from error
-        return Learned(*(tensors[field] for field in FIELDS)), BlockReport.parse(text, str(path))
+        learned = Learned(tensors["weights"], tensors["biases"], tensors["scales"])
+        return learned, BlockReport.parse(text, str(path))
 
     def _path(self, index: int) -> Path:
         return self.folder / f"block-{index:04d}.safetensors"

@@ -31,6 +31,11 @@ def run_nodes(
         values[node.name] = settle(node, compute(node, operands, constants_of(node)))
 
 
+def device_of(prepared: PreparedModel) -> torch.device:
+    """Returns where a model's quantizers are, and its weights if it has any."""
+    return next(iter(prepared.state_dict().values())).device
+
+
 @dataclass
 class EdgeValues:
     """Values of the edges that blocks still read, for all samples.
@@ -53,7 +58,7 @@ class EdgeValues:
         """Takes the model's inputs, one tensor with all samples each."""
         graph = self.prepared.graph
         for name, x in zip(graph.inputs, inputs, strict=True):
-            x = x.contiguous(memory_format=_layout(x.to(self.device)[:1]))
+            x = x.contiguous(memory_format=_layout(x.ndim, self.device))
             self.float_values[name] = x.to(self.storage)
             if isinstance(graph.by_name[name].operation, Tokens):
                 self.quantized_values[name] = self.float_values[name]
@@ -124,13 +129,12 @@ class EdgeValues:
         for edge in block.exits:
             value = values[edge]
             if rows.start == 0:
-                target[edge] = torch.empty(
-                    (samples, *value.shape[1:]), device=self.storage, memory_format=_layout(value)
-                )
+                shape, layout = (samples, *value.shape[1:]), _layout(value.ndim, self.device)
+                target[edge] = torch.empty(shape, device=self.storage, memory_format=layout)
             target[edge][rows] = value
 
 
-def _layout(value: Tensor) -> torch.memory_format:
+def _layout(axes: int, device: torch.device) -> torch.memory_format:
     """Returns how a CPU's convolutions read images fastest; elsewhere channels come first."""
-    images = value.ndim == 4 and value.device.type == "cpu"
+    images = axes == 4 and device.type == "cpu"
     return torch.channels_last if images else torch.contiguous_format

@@ -13,7 +13,7 @@ from photomask.chip.quantizers import AdaRound, Quantizer
 from photomask.chip.quantizers.qdrop import drop_quantization
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.chip.reconstruction.documents import ReconstructionSettings
-from photomask.chip.reconstruction.edges import run_nodes
+from photomask.chip.reconstruction.edges import device_of, run_nodes
 from photomask.chip.reconstruction.learnable import is_uniform, learned_scales
 from photomask.errors import QuantizerError
 
@@ -70,7 +70,7 @@ class BlockLearner:
                 if settings.bias_rate:
                     self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
         self.owners = learned_scales(prepared, block) if settings.scale_rate else []
-        device = next(prepared.parameters()).device
+        device = device_of(prepared)
         self.start = torch.stack(
             [prepared.activation_quantizer(owner).scale.detach() for owner in self.owners]
             or [torch.ones((), device=device)]

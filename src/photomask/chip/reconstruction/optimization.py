@@ -51,7 +51,7 @@ def optimize(
         edge: meter.noise / edges.float_values[edge].numel() for edge, meter in before.items()
     }
     exits = [edge for edge, error in scale_of_error.items() if error > 0]
-    if not exits:
+    if not exits or not (learner.roundings or learner.owners):
         return
     largest = largest_edge(learner.block, edges) * rows.shape[1]
     chance = Chance(settings.keep_probability, largest, edges.device, seed)
@@ -110,12 +110,14 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns Adam with a rate for roundings, one for scales and one for biases."""
     shifts = [rounding.shift for rounding in learner.roundings.values()]
-    groups = [
-        {"params": shifts, "lr": settings.rounding_rate, "peak": settings.rounding_rate},
-        {"params": [learner.logarithms], "lr": 0.0, "peak": settings.scale_rate},
-        {"params": list(learner.biases.values()), "lr": 0.0, "peak": settings.bias_rate},
+    rates = [
+        (shifts, settings.rounding_rate, False),
+        ([learner.logarithms] if learner.owners else [], settings.scale_rate, True),
+        (list(learner.biases.values()), settings.bias_rate, True),
     ]
-    return torch.optim.Adam([group for group in groups if group["params"]])
+    return torch.optim.Adam(
+        [{"params": p, "lr": rate, "peak": rate, "falls": falls} for p, rate, falls in rates if p]
+    )
 
 
 def set_rates(
@@ -123,8 +125,8 @@ def set_rates(
 ) -> None:
     """Lets the rates of scales and biases fall along half a cosine; roundings keep theirs."""
     falling = 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
-    for group in optimizer.param_groups[1:]:
-        group["lr"] = group["peak"] * falling
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * (falling if group["falls"] else 1.0)
 
 
 def entries_of(block: Block, edges: EdgeValues, rows: Tensor, chance: Chance) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from photomask.chip.reconstruction.documents import (
     ReconstructionReport,
     ReconstructionSettings,
 )
-from photomask.chip.reconstruction.edges import EdgeValues
+from photomask.chip.reconstruction.edges import EdgeValues, device_of
 from photomask.chip.reconstruction.learnable import check_reconstructible
 from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
 from photomask.chip.reconstruction.optimization import DivergedError, optimize
@@ -112,7 +112,7 @@ def reconstruct(
 
 def apply(prepared: PreparedModel, learned: Learned) -> None:
     """Puts what a block learned into a prepared model: plain weights, biases and scales."""
-    device = next(prepared.parameters()).device
+    device = device_of(prepared)
     for role, tensors in (("weight", learned.weights), ("bias", learned.biases)):
         for node, tensor in tensors.items():
             prepared.set_constant(node, role, tensor.to(device))
@@ -208,7 +208,7 @@ def _noise_of_outputs(
 @contextmanager
 def _placed(prepared: PreparedModel, device: str | torch.device | None) -> Iterator[torch.device]:
     """Moves a model to where it is reconstructed, and back; evaluation mode meanwhile."""
-    home = next(prepared.parameters()).device
+    home = device_of(prepared)
     training = prepared.training
     place = home if device is None else _existing(device)
     prepared.to(place).eval()
