@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.zoo import fashion_mnist, models
+from photomask.zoo.augmentation import augment
 
 BUILDERS = {
     "resnet20": models.resnet20,
@@ -93,46 +94,6 @@ class Schedule:
             return self.learning_rate * (step + 1) / warmup
         progress = (step - warmup) / max(1, self.epochs * steps_per_epoch - warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def augment(images: Tensor, schedule: Schedule) -> Tensor:
-    """Draws a crop, a flip and an erased rectangle for every image.
-
-    Args:
-        images: normalised, float32 [N, 1, 28, 28].
-        schedule: gives the padding and the probability of erasing.
-
-    Returns:
-        New images of the same shape, on the same device.
-    """
-    count, _, height, width = images.shape
-    device, padding = images.device, schedule.padding_pixels
-    black = -fashion_mnist.MEAN / fashion_mnist.STANDARD_DEVIATION
-    padded = nn.functional.pad(images[:, 0], (padding,) * 4, value=black)
-    rows = torch.arange(height, device=device).expand(count, height)
-    columns = torch.arange(width, device=device).expand(count, width)
-    flipped = torch.rand(count, 1, device=device) < 0.5
-    columns_read = torch.where(flipped, width - 1 - columns, columns)
-    columns_read = columns_read + torch.randint(2 * padding + 1, (count, 1), device=device)
-    rows_read = rows + torch.randint(2 * padding + 1, (count, 1), device=device)
-    which = torch.arange(count, device=device)[:, None, None]
-    cropped = padded[which, rows_read[:, :, None], columns_read[:, None, :]]
-
-    area = torch.empty(count, 1, device=device).uniform_(0.02, 0.4) * height * width
-    aspect = torch.empty(count, 1, device=device).uniform_(math.log(0.3), -math.log(0.3)).exp()
-    erased = _inside(rows, (area * aspect).sqrt())[:, :, None]
-    erased = erased & _inside(columns, (area / aspect).sqrt())[:, None, :]
-    erased &= torch.rand(count, 1, 1, device=device) < schedule.erasing_probability
-    noise = (torch.rand_like(cropped) - fashion_mnist.MEAN) / fashion_mnist.STANDARD_DEVIATION
-    return torch.where(erased, noise, cropped)[:, None]
-
-
-def _inside(positions: Tensor, length: Tensor) -> Tensor:
-    """Marks a randomly placed run of `length` [N, 1] positions in each row of `positions`."""
-    size = positions.shape[1]
-    length = length.round().clamp(1, size - 1)
-    start = (torch.rand_like(length) * (size - length + 1)).floor()
-    return (positions >= start) & (positions < start + length)
 
 
 SCHEDULES = {
@@ -226,13 +187,17 @@ class Trainer:
         smoothing = self.schedule.label_smoothing
         return nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
+    def _augment(self, images: Tensor) -> Tensor:
+        schedule = self.schedule
+        return augment(images, schedule.padding_pixels, schedule.erasing_probability)
+
     def train_epoch(self, images: Tensor, labels: Tensor) -> float:
         """Runs one epoch over resident images; returns the mean loss."""
         self.model.train()
         batch = self.schedule.batch
         steps = len(images) // batch
         order = torch.randperm(len(images), device=self.device)
-        images, labels = augment(images[order], self.schedule), labels[order]
+        images, labels = self._augment(images[order]), labels[order]
         total = torch.zeros((), device=self.device)
         for index in range(steps):
             part = slice(index * batch, (index + 1) * batch)
@@ -264,7 +229,7 @@ class Trainer:
             norm.reset_running_stats()
             norm.momentum = None
         self.average.train()
-        for batch in augment(images, self.schedule).split(self.schedule.batch):
+        for batch in self._augment(images).split(self.schedule.batch):
             self.average(batch)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -7,6 +7,7 @@ import typer
 
 from photomask.cli.chip_hand_over import estimate, export, import_model, simulate
 from photomask.cli.chip_search import search
+from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
 from photomask.cli.console import messages, show_progress
 
@@ -230,4 +231,5 @@ app.command()(estimate)
 app.command()(simulate)
 app.command()(search)
 app.command()(tune)
+app.command()(train)
 app.command("import")(import_model)

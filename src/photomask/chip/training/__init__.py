@@ -14,6 +14,7 @@ from photomask.chip.training.freezing import ProgressiveFreezing
 from photomask.chip.training.loop import check_quantizers, train
 from photomask.chip.training.losses import distillation_loss
 from photomask.chip.training.optimization import parameter_groups
+from photomask.chip.training.processes import is_first_process
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings, WidthStage
 from photomask.chip.training.widths import refit, set_least_bits
@@ -33,6 +34,7 @@ __all__ = [
     "distillation_loss",
     "fold_batch_norms",
     "freeze_batch_norms",
+    "is_first_process",
     "keep_batch_norms",
     "load_weights",
     "parameter_groups",

@@ -18,6 +18,9 @@ class Processes:
     Args:
         device: where it computes; the first GPU, or the CPU, if None.
 
+    Raises:
+        UsageError: there is no such device.
+
     Attributes:
         device: of this process.
         index: of this process, from 0.
@@ -29,7 +32,11 @@ class Processes:
 
     def __init__(self, device: torch.device | str | None = None):
         usual = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device if device is not None else usual)
+        try:
+            self.device = torch.device(device if device is not None else usual)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"cannot train on {device!r}: {str(error).splitlines()[0]}") from error
 
     def part_of(self, batch_size: int) -> int:
         """Returns how many samples of a batch are this process's.
@@ -115,6 +122,11 @@ def find_processes(
 
         accelerator = Accelerator()
     return LaunchedProcesses(accelerator)
+
+
+def is_first_process() -> bool:
+    """Tells whether this is the process that writes files, of all that a launcher started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

@@ -1,0 +1,152 @@
+"""`photomask chip train`: weights and scales learn to be integers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from photomask.cli.console import messages, show_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from photomask.chip.training import TrainingSettings
+
+DATA_HELP = (
+    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy file of floats, or "
+    "path/to/file.py:function."
+)
+
+
+def train(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+    ],
+    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    output_folder: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="Y.npy", help="The right classes; without any, the model teaches."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w4a4-lsq",
+    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="The whole schedule.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples of a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of weights and biases.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random.")] = None,
+    batch_norms: Annotated[
+        bool, typer.Option("--batch-norms", help="Normalise by the batch until the last epochs.")
+    ] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Crops, flips and erasing, as for Fashion-MNIST.")
+    ] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where every epoch is kept.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the trained weights.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:1, …  Default: a GPU.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+) -> None:
+    """Train a model with quantized weights and activations, then convert and export it.
+
+    The first 1,024 samples calibrate. Started by `accelerate launch`, all processes train together.
+
+    Example: photomask chip train resnet20 --data fashion-mnist --epochs 5 --output out/resnet20
+    """
+    from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+    from photomask.chip.exporters import export
+    from photomask.chip.training import (
+        TensorData,
+        is_first_process,
+        keep_batch_norms,
+        save_weights,
+    )
+    from photomask.chip.training import train as train_model
+    from photomask.documents import write_file
+    from photomask.zoo import load_model
+    from photomask.zoo.augmentation import augment as augment_images
+
+    asked, hardware = load_recipe(recipe), load_target(target)
+    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    network, (images, classes) = load_model(model), _training_data(data, labels)
+    schedule = _schedule(
+        settings, {**given, "learning_rate": learning_rate}, labelled=classes is not None
+    )
+    prepared = prepare(network, asked, images[:1])
+    calibrate(prepared, images[: schedule.calibration_samples])
+    if batch_norms:
+        keep_batch_norms(prepared, network, images[:1])
+    report = train_model(
+        prepared,
+        TensorData(images, classes, augment_images if augment else None),
+        schedule,
+        checkpoint=checkpoint,
+        resume=resume,
+        compiled=compiled,
+        device=device,
+        progress=show_progress if is_first_process() else None,
+    )
+    if not is_first_process():
+        return
+    program = convert(prepared, hardware)
+    export(program, output_folder, program.quantize_input(images[:samples]), samples=samples)
+    if weights is not None:
+        save_weights(prepared, weights)
+    if json is not None:
+        write_file(json, report.render().encode())
+    typer.echo(str(report))
+    messages().print(f"written to {output_folder}")
+
+
+def _schedule(
+    path: Path | None, given: dict[str, int | float | None], *, labelled: bool
+) -> "TrainingSettings":
+    """Reads the schedule; what is given on the command line comes first."""
+    from pydantic import ValidationError
+
+    from photomask.chip.training import TrainingSettings
+    from photomask.documents import describe_validation, read_text
+    from photomask.errors import UsageError
+
+    asked = {name: value for name, value in given.items() if value is not None}
+    start = {"epochs": 10} | ({} if labelled else {"distillation": 1.0})
+    if path is not None:
+        start = TrainingSettings.parse(read_text(path), str(path)).model_dump()
+    try:
+        return TrainingSettings.model_validate(start | asked)
+    except ValidationError as error:
+        raise UsageError(f"impossible schedule: {describe_validation(error)}") from error
+
+
+def _training_data(source: str, labels: Path | None) -> "tuple[Tensor, Tensor | None]":
+    """Loads images and, where there are any, their classes."""
+    import torch
+
+    from photomask.cli.sources import load_array, load_inputs
+    from photomask.errors import DataError
+    from photomask.zoo import calibration_set, training_set
+
+    if source in ("fashion-mnist", "fashion_mnist"):
+        images, classes = calibration_set()
+    elif Path(source).is_dir():
+        images, classes = training_set(source)
+    else:
+        images, classes = load_inputs(source, None), None
+    if labels is not None:
+        classes = torch.from_numpy(load_array(labels))
+        if classes.is_floating_point():
+            raise DataError(f"{labels} holds {classes.dtype}, expected classes as integers")
+        classes = classes.long()
+    return images, classes
