@@ -20,6 +20,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
+from photomask.chip.equalization import smooth
 from photomask.chip.observers import MSE
 from photomask.chip.quantizers import AdaRound, PerChannel, Quantizer
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
@@ -112,6 +113,22 @@ def test_a_transformer_is_reconstructed():
     prepared = prepared_of(Transformer(), data, W3A8)
     report = reconstruct(prepared, data, settings=QUICK)
     assert report.sqnr_after_db > report.sqnr_before_db + 1
+
+
+def test_a_smoothed_model_is_reconstructed_towards_its_own_edges():
+    data = torch.randn(16, 6, 4)
+    prepared = prepare(Transformer().eval(), W3A8, data[:1])
+    assert smooth(prepared, data) == 4
+    calibrate(prepared, data)
+    report = reconstruct(prepared, data, settings=QUICK)
+    assert all(block.sqnr_before_db > 0 for block in report.blocks)
+    assert sqnr_of(prepared, data) == pytest.approx(report.sqnr_after_db, abs=1e-3)
+
+
+def test_batch_norms_beside_their_layers_are_refused(fresh, small_images):
+    fresh.batch_norms["stem/0"] = nn.Identity()
+    with pytest.raises(UsageError, match=r"keeps 1 batch norms .* fold_batch_norms"):
+        reconstruct(fresh, small_images)
 
 
 def test_the_float_model_stays_what_it_was(fresh, small_images):

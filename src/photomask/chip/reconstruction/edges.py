@@ -68,12 +68,8 @@ class EdgeValues:
             self.quantized_values[name] = torch.cat(parts)
 
     def add_float(self, block: Block) -> None:
-        """Computes a block's exits in float."""
-        graph = self.prepared.graph
-        constants = {
-            node.name: {role: t.to(self.device) for role, t in graph.constants_of(node).items()}
-            for node in block.nodes
-        }
+        """Computes a block's exits in float, with the weights that it has now."""
+        constants = {node.name: self.prepared.constants_of(node) for node in block.nodes}
         for rows, values in self._batches(block, self.float_values):
             run_nodes(block.nodes, values, lambda n: constants[n.name], lambda _, value: value)
             self._store(self.float_values, block, rows, values)

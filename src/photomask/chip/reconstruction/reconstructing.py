@@ -40,12 +40,12 @@ def reconstruct(
 ) -> ReconstructionReport:
     """Learns how weights are rounded, block by block, so that outputs come close to the float ones.
 
-    Each block is trained with Adam against the outputs that the float model has for float inputs;
-    its inputs come from the blocks before, quantized as they now are and mixed with float ones
-    (QDrop). Roundings start as the float weights and are pulled to up or down; afterwards weights
-    are what their hard codes stand for, so that `convert` finds exactly those codes. Scales of
-    activations and biases learn along. Every figure in the report is of hard codes. A block that
-    came out no better is left as it was.
+    Each block is trained with Adam against the outputs that it has with float inputs and the float
+    weights that the model holds now, smoothed or equalized ones included. Its inputs come from the
+    blocks before, quantized as they now are and mixed with float ones (QDrop). Roundings start as
+    the float weights and are pulled up or down; afterwards weights are what their hard codes stand
+    for, so that `convert` finds exactly those codes. Scales of activations and biases learn along.
+    Every figure in the report is of hard codes. A block that came out no better is left as it was.
 
     Args:
         prepared: calibrated; changed in place, block by block.
@@ -65,7 +65,8 @@ def reconstruct(
         DataError: no data, or it does not fit the model.
         QuantizerError: not calibrated; a weight's quantizer is not uniform; a block diverged, which
             names block and step and leaves the blocks before reconstructed and it as it was.
-        UsageError: the checkpoint is of another run; there is no such device.
+        UsageError: the checkpoint is of another run; no such device; batch norms are kept beside
+            their layers.
 
     Source: Nagel et al. 2020 (AdaRound), arXiv:2004.10568; Li et al. 2021 (BRECQ),
     arXiv:2102.05426; Wei et al. 2022 (QDrop), arXiv:2203.05740.
