@@ -48,16 +48,17 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
                 quantizer.observe(prepared.constants_of(node)["weight"])
                 _fit(quantizer, node, "weight")
         _share_scales(prepared)
-        _coarsen_to_accumulators(prepared)
         fit_biases(prepared)
 
 
 def fit_biases(prepared: PreparedModel) -> None:
     """Makes room in the scales of weights for biases that outweigh them by far.
 
-    Where biases or scales were changed after `calibrate`, as training does, it must be done again.
+    First gives power-of-two outputs that are finer than their accumulator its step. Where biases or
+    scales were changed after `calibrate`, as training does, it must be done again.
     """
     with torch.no_grad():
+        _coarsen_to_accumulators(prepared)
         for node in prepared.graph.nodes:
             if "weight" in node.constants:
                 make_room_for_biases(prepared, node)

@@ -7,7 +7,7 @@ import torch
 from tests.chip.conversion.flow import assert_engines_agree, randomize
 from torch import Tensor, nn
 
-from photomask.chip import PreparedModel, Recipe, calibrate, convert
+from photomask.chip import PreparedModel, Recipe, calibrate, convert, load_target
 from photomask.chip.calibration import fit_biases
 from photomask.chip.graph import FloatGraph, capture, simplify
 from photomask.chip.quantizers import (
@@ -27,7 +27,7 @@ from photomask.chip.quantizers import (
     used_codes,
 )
 from photomask.chip.target import Rounding, Target
-from photomask.errors import QuantizerError
+from photomask.errors import QuantizerError, TargetError
 
 CHANNELS = {"granularity": PerChannel()}
 WEIGHTS = {
@@ -183,7 +183,19 @@ def test_activations_that_rescaling_cannot_compute_do_not_convert(
 ):
     prepared = PreparedModel(graph, Recipe(activation=activation))
     calibrate(prepared, images)
-    with pytest.raises(
-        QuantizerError, match=r"output of .* nearest code of int4"
-    ):
+    with pytest.raises(QuantizerError, match=r"output of .* nearest code of int4"):
         convert(prepared, EVEN)
+
+
+def test_learned_powers_of_two_convert_where_only_shifts_are_possible(
+    graph: FloatGraph, images: Tensor
+):
+    recipe = Recipe(weight=TQT(4, narrow=True), activation=TQT(8, signed=True))
+    prepared = trained(graph, recipe, images)
+    for name in ("stem.0", "body.0"):  # as if training had made the outputs far too fine
+        prepared.activation_quantizer(name).get_parameter("log2_threshold").data.sub_(12)
+    with pytest.raises(TargetError, match="below the target's shift_min"):
+        convert(prepared, load_target("max78000"))
+    fit_biases(prepared)
+    program = convert(prepared, load_target("max78000"))
+    assert_engines_agree(program, [images])
