@@ -17,7 +17,7 @@ from tests.chip.training.learning import (
 from torch import Tensor, nn
 
 from photomask.chip import NumpyEngine, Quantizer, Recipe, convert, load_target, prepare
-from photomask.chip.quantizers import PerChannel
+from photomask.chip.quantizers import LSQ, PerChannel
 from photomask.chip.training import (
     Callback,
     TensorData,
@@ -288,9 +288,12 @@ def test_a_compiled_model_trains_to_the_same_weights(monkeypatch: pytest.MonkeyP
         assert torch.allclose(value, models[1].state_dict()[name], atol=1e-5), name
 
 
-def test_the_forward_of_training_never_waits_for_a_number():
+@pytest.mark.parametrize("kind", [LearnedScale, LSQ])
+def test_the_forward_of_training_never_waits_for_a_number(kind: type[Quantizer]):
     """What a GPU would have to wait for raises on the device without numbers."""
-    prepared, (images, _) = prepared_model(), task()
+    weight = kind(4, granularity=PerChannel(), narrow=True)
+    asked = Recipe("learned", weight=weight, activation=kind(4, symmetric=False))
+    prepared, (images, _) = prepared_with(asked), task()
     prepared.train()
     prepared.to("meta")
     (output,) = prepared(images.to("meta"))
