@@ -148,8 +148,8 @@ class Chance:
         self._size = 4 * size
         if probability < 1:
             generator = torch.Generator(device).manual_seed(seed)
-            pool = torch.rand(self._size, generator=generator, device=device)
-            self._pool = pool < probability
+            pool = torch.empty(self._size, dtype=torch.bool, device=device)
+            self._pool = pool.bernoulli_(probability, generator=generator)
 
     def keep(self, x: Tensor) -> Tensor | None:
         """Returns which elements of `x` are quantized; None for all."""
