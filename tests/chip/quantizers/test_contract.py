@@ -276,3 +276,20 @@ def test_an_exception_of_the_users_code_names_the_law():
 def test_something_else_is_refused():
     with pytest.raises(QuantizerError, match="expected a Quantizer object"):
         check_quantizer(Quantizer)  # pyright: ignore[reportArgumentType]
+
+
+def test_only_quantizers_for_weights_alone_waive_laws_and_not_all_of_them():
+    class Shifted(NoZero):
+        waived_laws = frozenset({"zero"})
+
+    class ForWeights(Shifted):
+        weights_only = True
+
+    class Unlawful(ForWeights):
+        waived_laws = frozenset({"zero", "integers"})
+
+    with pytest.raises(QuantizerError, match="Shifted waives the law of zero: only"):
+        check_quantizer(Shifted())
+    check_quantizer(ForWeights())
+    with pytest.raises(QuantizerError, match="Unlawful waives the law of integers"):
+        check_quantizer(Unlawful())
