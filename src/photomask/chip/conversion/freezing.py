@@ -6,8 +6,10 @@ from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
+from photomask.chip.quantizers import Microscaling
 from photomask.chip.quantizers.levels import demand_nearest_codes
 from photomask.chip.target import Target
+from photomask.errors import TargetError
 
 
 def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
@@ -21,6 +23,7 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         QuantizerError: not calibrated, or a quantizer's codes break its own format.
         TargetError: the target cannot hold what the program needs.
     """
+    _refuse_dynamic_scales(prepared)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:
         quantizer = prepared.activation_quantizer(node.name)
@@ -39,3 +42,25 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         formats=conversion.formats,
         provenance={"recipe": str(prepared.recipe)},
     )
+
+
+def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
+    """Refuses blocks whose scales follow from the data: every scale of a program is static."""
+    found = [
+        f"{what} of {name.replace('/', '.')!r} in {quantizer.element}"
+        for what, quantizers in (
+            ("weight", prepared.weight_quantizers),
+            ("output", prepared.activation_quantizers),
+        )
+        for name, quantizer in quantizers.items()
+        if isinstance(quantizer, Microscaling)
+    ]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise TargetError(
+            f"{', '.join(found[:3])}{more}: the scales of MX blocks follow from the data, and all "
+            "scales of an integer program are static. Such products run on the integer datapath of "
+            "photomask.chip.microscaling.dot. For a program use "
+            "Quantizer(8, granularity=PerGroup(32), power_of_two=True) for weights, and "
+            "Quantizer(8) for activations"
+        )

@@ -10,6 +10,7 @@ from photomask.chip.quantizers.granularity import Granularity, PerChannel, PerGr
 from photomask.chip.quantizers.levels import used_codes
 from photomask.chip.quantizers.lsq import LSQ
 from photomask.chip.quantizers.lsq_plus import LSQPlus
+from photomask.chip.quantizers.microscaling import Microscaling
 from photomask.chip.quantizers.pact import PACT
 from photomask.chip.quantizers.qdrop import QDrop
 from photomask.chip.quantizers.rcf import RCF
@@ -31,6 +32,7 @@ __all__ = [
     "DoReFaActivation",
     "Granularity",
     "LSQPlus",
+    "Microscaling",
     "PerChannel",
     "PerGroup",
     "PerTensor",
