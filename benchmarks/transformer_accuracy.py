@@ -37,9 +37,9 @@ from rows import Results, Subject
 from transformer_table import FLOAT, PATHS, WHAT
 
 RECIPES = {
-    "vision_transformer": ("w8a8", "w8a8-transformer", "w4a8"),
-    "vit_small_saliency": ("w8a8", "w8a8-residual16", "w8a8-transformer"),
-    "all-MiniLM-L6-v2": ("w8a8", "w8a8-residual16", "w8a8-transformer"),
+    "vision_transformer": ("w8a8", "w8a8-encoder", "w4a8"),
+    "vit_small_saliency": ("w8a8-residual16", "w8a8-encoder"),
+    "all-MiniLM-L6-v2": ("w8a8-residual16", "w8a8-bert"),
 }
 COMPILER = "cc -O3 -march=native"
 VERIFIED = 16

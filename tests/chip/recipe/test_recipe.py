@@ -23,6 +23,7 @@ ENCODER_SITES = [
     *SITES[:-1],
     Site("block.softmax", "softmax", False, False),
     Site("block.gelu", "gelu", False, False),
+    Site("block.add.copy", "copy", False, False),
     SITES[-1],
 ]
 WEIGHT_4 = Quantizer(4, granularity=PerChannel(), narrow=True)

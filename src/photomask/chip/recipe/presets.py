@@ -20,6 +20,14 @@ _WEIGHT_4 = WeightDocument(bits=4, observer="mse")
 # 3 dB over its whole range, small networks lose nothing.
 _COMMON = PercentileDocument(percentile=99.99)
 _ACTIVATION_8 = ActivationDocument(observer=_COMMON)
+_ACTIVATION_12 = ActivationDocument(bits=12)
+# Most elements of a softmax over many tokens, and of a GELU, are small beside the largest: 8 bits
+# leave few codes for them. Measured in docs/transformers.md.
+_ENCODER = (
+    RuleDocument(match="residual", activation=ActivationDocument(bits=16)),
+    RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
+    RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
+)
 
 PRESETS: dict[str, RecipeDocument] = {
     recipe.name: recipe
@@ -67,15 +75,11 @@ PRESETS: dict[str, RecipeDocument] = {
             name="w8a8-residual16",
             rules=(RuleDocument(match="residual", activation=ActivationDocument(bits=16)),),
         ),
-        # Most elements of a softmax over many tokens, and of a GELU, are small beside the largest:
-        # 8 bits leave few codes for them. Measured in docs/transformers.md.
+        RecipeDocument(name="w8a8-encoder", rules=_ENCODER),
+        # Where norms come after the sums, layers read the stream itself, outliers and all.
         RecipeDocument(
-            name="w8a8-encoder",
-            rules=(
-                RuleDocument(match="residual", activation=ActivationDocument(bits=16)),
-                RuleDocument(match="operator:softmax", activation=ActivationDocument(bits=12)),
-                RuleDocument(match="operator:gelu", activation=ActivationDocument(bits=12)),
-            ),
+            name="w8a8-bert",
+            rules=(*_ENCODER, RuleDocument(match="operator:copy", activation=_ACTIVATION_12)),
         ),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
         # For hardware without zero points (Deeploy).
