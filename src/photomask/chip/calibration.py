@@ -119,7 +119,7 @@ def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
     """Returns the coarsest step of what a node rescales, where it only shifts."""
     if not ("weight" in node.constants or isinstance(node.operation, RESCALING)):
         return None
-    scales = [prepared.activation_quantizer(name).scale for name in node.inputs]
+    scales = [prepared.activation_quantizer(name).scale.min() for name in node.inputs]
     if "weight" in node.constants:
         return scales[0] * prepared.weight_quantizer(node.name).scale.max()
     if isinstance(node.operation, Concatenate):
@@ -142,7 +142,7 @@ def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 
     """
     quantizer = prepared.weight_quantizer(node.name)
     bias = prepared.constants_of(node)["bias"].abs().double()
-    input_scale = prepared.activation_quantizer(node.inputs[0]).scale.double()
+    input_scale = prepared.activation_quantizer(node.inputs[0]).scale.min().double()
     scale = quantizer.scale.double() if quantizer.channel_scale is None else quantizer.channel_scale
     if scale.ndim == 0:
         bias = bias.max()
@@ -210,7 +210,7 @@ def _share_scales(prepared: PreparedModel) -> None:
 def _alike(prepared: PreparedModel, edge: str, owner: str) -> bool:
     """Tells whether an edge may take an owner's scale: same codes, a range that covers its own."""
     small, large = prepared.activation_quantizer(edge), prepared.activation_quantizer(owner)
-    if type(small) is not type(large) or small.format != large.format:
+    if type(small) is not type(large) or small.format != large.format or small.scale.ndim:
         return False
     (low, high), (owner_low, owner_high) = real_range(small), real_range(large)
     step, owner_step = float(small.scale), float(large.scale)

@@ -163,7 +163,7 @@ class PreparedModel(nn.Module):
         for site in sites(self.graph, self.states):
             quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
             step = (
-                f"{float(quantizer.scale.detach()):.4g}"
+                f"{float(quantizer.scale.detach().min()):.4g}"
                 if quantizer.is_fitted
                 else "not calibrated"
             )

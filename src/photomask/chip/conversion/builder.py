@@ -16,7 +16,7 @@ from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators import Operator, Requantize
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, Step
-from photomask.chip.quantizers import Quantizer
+from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.target import Target, ZeroPoints
 from photomask.errors import QuantizerError, TargetError
 
@@ -31,6 +31,13 @@ class Scale:
     scale: float
     zero_point: int
     format: IntFormat
+    factors: tuple[int, ...] = ()
+    """For each channel of the last axis, the power of two that its scale is of `scale`."""
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Of every channel, or one for all."""
+        return tuple(self.scale * 2.0**factor for factor in self.factors) or (self.scale,)
 
     def code(self, value: float) -> int:
         """Returns the nearest code of a real value, saturated."""
@@ -50,14 +57,20 @@ class Conversion:
     formats: dict[str, IntFormat] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
     """Inputs that hold numbers of rows, and so have no quantizer."""
+    widened: dict[str, Scale] = field(default_factory=dict)
+    """Edges of one scale that hold the values of edges with factors."""
 
     def scale_of(self, edge: str) -> Scale:
         """Returns the meaning of a float node's output codes, checked against the target."""
+        if edge in self.widened:
+            return self.widened[edge]
         owner = self.prepared.scale_owner(edge)
         if owner in self.rows:
             return Scale(1.0, 0, self.edges[owner].format)
         quantizer = self.prepared.activation_quantizer(edge)
-        format, zero_point = quantizer.format, int(quantizer.zero_point)
+        factored = isinstance(quantizer, PowerOfTwoFactors)
+        format = quantizer.format
+        zero_point = 0 if factored else int(quantizer.zero_point)
         target, graph = self.target, self.prepared.graph
         is_output = any(self.prepared.scale_owner(name) == owner for name in graph.outputs)
         where = f"output of {owner!r}"
@@ -76,6 +89,10 @@ class Conversion:
                 f"{where}: zero point {zero_point}, but target {target.name!r} has none; use a "
                 "recipe with symmetric activations ('w8a8-symmetric' or 'w8a8-po2')"
             )
+        if factored:
+            layer = float(quantizer.scale.min())
+            factors = torch.log2(quantizer.scale.double() / layer).round().tolist()
+            return Scale(layer, 0, format, tuple(int(factor) for factor in factors))
         return Scale(float(quantizer.scale), zero_point, format)
 
     def add_tensor(self, name: str, values: np.ndarray, format: IntFormat | None = None) -> str:
@@ -120,7 +137,7 @@ class Conversion:
         interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
         shape = operator.output_shape(shapes, constants)
         if isinstance(meaning, Scale):
-            scale, zero_point, format = (meaning.scale,), meaning.zero_point, meaning.format
+            scale, zero_point, format = meaning.scales, meaning.zero_point, meaning.format
         else:
             needed = IntFormat.holding(interval)
             bits = needed.bits + (not needed.signed)
@@ -141,7 +158,13 @@ class Conversion:
             high=interval.high,
             scale=scale,
             zero_point=zero_point,
-            channel_axis=_channel_axis(node, shape) if len(scale) > 1 else None,
+            channel_axis=(
+                None
+                if len(scale) == 1
+                else len(shape) - 1
+                if isinstance(meaning, Scale)
+                else _channel_axis(node, shape)
+            ),
             role="activation" if isinstance(meaning, Scale) else "accumulator",
         )
         self.steps.append(
@@ -189,7 +212,16 @@ class Conversion:
         target = self.target
         if reciprocal and target.power_of_two_only:
             target = target.model_copy(update={"power_of_two_only": False})
-        fixed = shift or fixed_point(ratio, target, f"{name!r} ({node.source})")
+        where = f"{name!r} ({node.source})"
+        if meaning.factors and shift is None:
+            ratio = np.asarray(ratio) / np.exp2(meaning.factors)
+        fixed = shift or fixed_point(ratio, target, where)
+        if meaning.factors and shift is not None:
+            fixed = with_factors(shift, meaning.factors, target, where)
+        if meaning.factors and node.clamp is not None:
+            bounds = (node.clamp.low, node.clamp.high)
+            if any(np.isfinite(bound) and bound != 0 for bound in bounds):
+                raise TargetError(f"{where}: bounds {bounds} are other codes in every channel")
         low, high = meaning.format.low, meaning.format.high
         if node.clamp is not None and name == node.name:
             low, high = meaning.code(node.clamp.low), meaning.code(node.clamp.high)
@@ -250,3 +282,26 @@ def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.
             f"{codes.max():.0f}, outside its format {format}"
         )
     return codes.astype(np.int64)
+
+
+def with_factors(
+    fixed: FixedPoint, factors: tuple[int, ...], target: Target, where: str
+) -> FixedPoint:
+    """Returns shifts that also divide each channel by `2**factor`, exactly.
+
+    Raises:
+        TargetError: the target has one shift for all channels, and no multiplier in its place.
+    """
+    shift = fixed.shift + np.array(factors)
+    if target.per_channel_shift:
+        multiplier = np.ones_like(shift)
+    elif target.power_of_two_only or max(factors) - min(factors) >= target.multiplier_bits:
+        raise TargetError(
+            f"{where}: its channels have power-of-two factors; target {target.name!r} has one "
+            "shift for all channels"
+        )
+    else:
+        multiplier, shift = 1 << (shift.max() - shift), np.full_like(shift, shift.max())
+    if shift.max() > target.shift_max:
+        raise TargetError(f"{where}: needs a shift of {shift.max()}, above {target.shift_max}")
+    return FixedPoint(multiplier, shift, fixed.relative_error)

@@ -1,12 +1,12 @@
 """How each float operation becomes integer steps."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
+from photomask.chip.conversion.factors import Converter, reading_one_scale
 from photomask.chip.conversion.pooling import convert_average_pool
 from photomask.chip.conversion.tables import convert_pointwise
 from photomask.chip.conversion.transformers import (
@@ -336,7 +336,7 @@ def _moved(conversion: Conversion, node: Node) -> None:
     conversion.add_step(node, node.name, operator, node.inputs, tensors, scale)
 
 
-CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
+CONVERTERS: dict[type, Converter] = {
     float_operations.Input: _input,
     float_operations.Tokens: _integer_input,
     float_operations.Constant: _constant,
@@ -363,3 +363,7 @@ CONVERTERS: dict[type, Callable[[Conversion, Node], None]] = {
     transformer_operations.Embedding: convert_embedding,
 }
 """By operation; one for every operation there is."""
+CONVERTERS = {
+    kind: convert if kind is transformer_operations.Normalize else reading_one_scale(kind, convert)
+    for kind, convert in CONVERTERS.items()
+}

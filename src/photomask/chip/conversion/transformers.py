@@ -105,6 +105,9 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
             IntFormat(bits=conversion.target.bias_bits, signed=True),
         ),
     }
+    if x.factors:
+        shifts = np.array(x.factors)
+        tensors["channel_shift"] = conversion.add_tensor(f"{node.name}.channel_shift", shifts)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )

@@ -54,6 +54,8 @@ def _requantize(graph: QdqGraph, step: Step) -> None:
     """A clamp where the codes do not saturate by themselves, then quantize and dequantize."""
     operator, (x,), y = step.operator, _edges(graph, step), graph.program.edges[step.output]
     assert isinstance(operator, Requantize)  # noqa: S101 - by EMITTERS
+    if len(y.scale) > 1 or (x.role != "accumulator" and len(x.scale) > 1):
+        raise graph.refusal(step, "its channels have scales of their own")
     if operator.offset != -x.zero_point or operator.zero_point != y.zero_point:
         raise graph.refusal(step, "its offsets are not the zero points of its edges")
     parameters = graph.program.parameters(step)

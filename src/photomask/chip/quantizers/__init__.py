@@ -6,6 +6,7 @@ from photomask.chip.quantizers.base import Quantizer
 from photomask.chip.quantizers.binary import Binary
 from photomask.chip.quantizers.contract import check_quantizer
 from photomask.chip.quantizers.dorefa import DoReFa, DoReFaActivation
+from photomask.chip.quantizers.factors import PowerOfTwoFactors
 from photomask.chip.quantizers.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from photomask.chip.quantizers.levels import used_codes
 from photomask.chip.quantizers.lsq import LSQ
@@ -36,6 +37,7 @@ __all__ = [
     "PerChannel",
     "PerGroup",
     "PerTensor",
+    "PowerOfTwoFactors",
     "QDrop",
     "Quantizer",
     "Ternary",

@@ -46,7 +46,7 @@ def used_codes(quantizer: Quantizer) -> tuple[int, ...]:
 
 
 def demand_nearest_codes(quantizer: Quantizer, where: str) -> None:
-    """Refuses a quantizer per tensor whose codes rescaling would not compute.
+    """Refuses a quantizer of activations whose codes rescaling would not compute.
 
     Rescaling returns `clamp(round(x / scale) + zero_point)` over the whole format, so an activation
     must be quantized like that: other levels or roundings are for weights, whose codes are stored.
@@ -54,19 +54,22 @@ def demand_nearest_codes(quantizer: Quantizer, where: str) -> None:
     Raises:
         QuantizerError: with the first value that gets another code.
     """
-    format, zero_point = quantizer.format, int(quantizer.zero_point)
+    format, zero_point = quantizer.format, quantizer.zero_point
     scale = quantizer.scale.detach()
     nearest = torch.arange(format.low - 2, format.high + 3, device=scale.device)
     # No ties, and far enough from them for float32.
     position = (nearest[:, None] + torch.tensor([-0.4, 0, 0.4], device=scale.device)).flatten()
+    if scale.ndim:  # the channels are the last axis
+        position = position[:, None].expand(-1, len(scale))
+    steps = position - zero_point
     with torch.no_grad():
-        found = quantizer.quantize((position - zero_point) * scale)
+        found = quantizer.quantize(steps * scale)
     expected = position.round().clamp(format.low, format.high)
     wrong = (found != expected).nonzero()
     if len(wrong):
-        first = int(wrong[0])
+        first = tuple(wrong[0].tolist())
         raise QuantizerError(
-            f"{where}: {type(quantizer).__name__} gives {position[first] - zero_point:.4g} steps "
+            f"{where}: {type(quantizer).__name__} gives {steps[first]:.4g} steps "
             f"the code {found[first]:g}, but rescaling rounds to the nearest code of {format}, "
             f"{expected[first]:g}; quantizers of other levels or roundings are for weights alone"
         )

@@ -30,6 +30,10 @@ class Site:
     reads: tuple[str, ...] = ()
 
 
+FACTORED = ("add", "embedding", "linear", "matmul", "multiply", "normalize")
+"""Operators whose last axis is their channels', so that a factor for each may be rescaled in."""
+
+
 def check_pattern(pattern: str) -> None:
     """Refuses an empty pattern and an invalid regular expression."""
     if not pattern:
@@ -48,6 +52,8 @@ def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
         names = names[:1] if pattern == "first" else names[-1:]
     elif pattern == "residual":
         names = [site.name for site in sites if site.is_residual]
+    elif pattern == "norm_inputs":
+        names = _norm_inputs(sites)
     elif pattern.startswith("re:"):
         expression = re.compile(pattern[3:])
         names = [site.name for site in sites if expression.fullmatch(site.name)]
@@ -60,12 +66,31 @@ def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
     return set(names)
 
 
+def _norm_inputs(sites: Sequence[Site]) -> list[str]:
+    """Returns what norms read, and what such sums add up but for other norms' results.
+
+    All have their channels on the last axis; outputs of the graph are left out.
+    """
+    read = {name for site in sites if site.operator == "normalize" for name in site.reads}
+    sums = {site.name for site in sites if site.operator == "add" and site.name in read}
+    added = {name for site in sites if site.name in sums for name in site.reads}
+    return [
+        site.name
+        for site in sites
+        if site.operator in FACTORED
+        and not site.is_output
+        and (site.name in read or (site.name in added and site.operator != "normalize"))
+    ]
+
+
 def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
     """Returns the names that the author of a pattern may have meant."""
     if pattern in ("first", "last"):
         return ": no site has a weight"
     if pattern == "residual":
         return ": nothing here adds two edges"
+    if pattern == "norm_inputs":
+        return ": no norm reads a sum, a product or a layer"
     if pattern.startswith("operator:"):
         return f"; operators here: {', '.join(sorted({site.operator for site in sites}))}"
     wanted = pattern.removeprefix("re:").replace("\\", "")

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from photomask.chip.observers import MinMax, Observer
-from photomask.chip.quantizers import PerChannel, PerGroup, PerTensor, Quantizer
+from photomask.chip.quantizers import (
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    PowerOfTwoFactors,
+    Quantizer,
+)
 from photomask.chip.recipe.matching import Site, check_pattern, matching
 from photomask.documents import aligned
 from photomask.errors import RecipeError
@@ -188,7 +194,8 @@ def _check_templates(owner: str, weight: Quantizer | None, activation: Quantizer
             f"{owner}: {type(activation).__name__} is for weights alone: activations are computed "
             "by rescaling, which returns every code of the format"
         )
-    if activation is not None and not isinstance(activation.granularity, PerTensor):
+    factors = isinstance(activation, PowerOfTwoFactors)
+    if activation is not None and not (factors or isinstance(activation.granularity, PerTensor)):
         raise RecipeError(
             f"{owner}: activations must be quantized per tensor, found "
             f"{activation.granularity}: the scales of a sum's terms cannot be factored out of it"

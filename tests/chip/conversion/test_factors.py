@@ -1,0 +1,145 @@
+"""Power-of-two factors of channels: chosen by calibration, exact in norms, widened for the rest."""
+
+import numpy as np
+import pytest
+import torch
+from tests.chip.conversion.flow import codes_of, signal_to_noise
+from torch import Tensor, nn
+
+from photomask.chip import Recipe, Rule, calibrate, convert, load_target, prepare
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine
+from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer, check_quantizer
+from photomask.chip.target import Target
+from photomask.errors import RecipeError, TargetError
+
+CHANNELS = 16
+BASE = Quantizer(8, symmetric=False)
+FACTORS = Recipe(activation=BASE, rules=(Rule("norm_inputs", activation=PowerOfTwoFactors(8)),))
+
+
+class Stream(nn.Module):
+    """Two layers that add to a stream whose channels differ by far, each behind a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(CHANNELS, CHANNELS) for _ in range(3))
+        large = torch.ones(CHANNELS)
+        large[[3, 7]] = torch.tensor([90.0, 25.0])
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.mul_(large[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.layers[0](x)
+        x = x + self.layers[1](self.norms[0](x))
+        x = x + self.layers[2](self.norms[1](x))
+        return self.norms[2](x)
+
+
+def flow(recipe: Recipe, target: Target | None = None):
+    torch.manual_seed(0)
+    model, x = Stream().eval(), torch.randn(64, 5, CHANNELS)
+    prepared = prepare(model, recipe, x[:1])
+    calibrate(prepared, x)
+    return model, x, prepared, convert(prepared, target or load_target("asic"))
+
+
+def typical_channel(model: nn.Module, x: Tensor, program) -> float:
+    """The SQNR in dB of the channel in the middle, small channels not drowned by large ones."""
+    codes = {name: value.numpy() for name, value in codes_of(program, [x]).items()}
+    output = program.edges[program.outputs[0]]
+    found = output.dequantize(torch.from_numpy(NumpyEngine(program).run(codes)[output.name]))
+    with torch.no_grad():
+        wanted = model(x).double()
+    noise, signal = ((v**2).sum(dim=(0, 1)) for v in (found - wanted, wanted))
+    return float((10 * torch.log10(signal / noise)).median())
+
+
+def test_the_quantizer_keeps_its_laws():
+    check_quantizer(PowerOfTwoFactors(8))
+
+
+def test_scales_are_powers_of_two_apart_and_cover_every_channel():
+    quantizer = PowerOfTwoFactors(8)
+    x = torch.randn(1000, 12) * torch.logspace(-3, 2, 12)
+    quantizer.observe(x)
+    quantizer.fit()
+    factors = torch.log2(quantizer.scale.double() / quantizer.scale.min().double())
+    assert torch.equal(factors, factors.round())
+    assert int(factors.max()) == 8
+    assert bool((quantizer.scale * 128 >= x.abs().amax(dim=0) * (1 - 1e-6)).all())
+    assert bool((quantizer.quantize(x).abs().amax(dim=0)[-6:] >= 63).all()), "no bit is wasted"
+
+
+def test_norms_read_the_codes_and_their_factors_exactly():
+    _, x, _prepared, program = flow(FACTORS)
+    for step in program.steps:
+        if step.operator.kind == "normalize":
+            edge = program.edges[step.inputs[0]]
+            assert (edge.format.bits, edge.zero_point, edge.channel_axis) == (8, 0, 2)
+            shifts = program.tensors[step.tensors["channel_shift"]]
+            assert np.array_equal(np.array(edge.scale) / min(edge.scale), 2.0**shifts)
+            assert shifts.max() >= 4
+    wide = [step for step in program.steps if step.name.endswith(".wide")]
+    assert wide, "the next sum reads the stream too"
+    codes = {name: value.numpy() for name, value in codes_of(program, [x]).items()}
+    edges = dict(NumpyEngine(program).edges(codes))
+    for step in wide:
+        given, found = program.edges[step.inputs[0]], program.edges[step.output]
+        real = (edge.dequantize(torch.from_numpy(edges[edge.name])) for edge in (given, found))
+        assert torch.equal(*real)
+
+
+def test_every_engine_agrees():
+    model, x, _, program = flow(FACTORS)
+    assert signal_to_noise(model, [x], program) > 17
+    codes = {name: value.numpy() for name, value in codes_of(program, [x[:3]]).items()}
+    for engine in (CEngine(program, compiler="cc -O1"), OnnxEngine(program)):
+        found = dict(engine.edges(codes))
+        for name, expected in NumpyEngine(program).edges(codes):
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)
+
+
+def test_small_channels_gain_where_a_few_are_large():
+    plain, factored = flow(Recipe(activation=BASE)), flow(FACTORS)
+    assert typical_channel(*factored[:2], factored[3]) > 6 + typical_channel(*plain[:2], plain[3])
+
+
+def test_the_prepared_model_computes_what_the_program_will():
+    _model, x, prepared, program = flow(FACTORS)
+    codes = {name: value.numpy() for name, value in codes_of(program, [x]).items()}
+    output = program.edges[program.outputs[0]]
+    found = output.dequantize(torch.from_numpy(NumpyEngine(program).run(codes)[output.name]))
+    with torch.no_grad():
+        expected = prepared(x)[0].double()
+    assert 10 * torch.log10((expected**2).sum() / ((found - expected) ** 2).sum()) > 35
+
+
+def test_one_shift_for_all_channels_is_made_up_by_multipliers():
+    model, x, _, program = flow(FACTORS, Target(name="shared", per_channel_shift=False))
+    assert signal_to_noise(model, [x], program) > 17
+
+
+def test_other_results_have_no_factors():
+    rule = Rule("operator:convolution", activation=PowerOfTwoFactors(8))
+    x = torch.randn(4, 3, 8, 8)
+    prepared = prepare(nn.Conv2d(3, 4, 3).eval(), Recipe(rules=(rule,)), x)
+    calibrate(prepared, x)
+    with pytest.raises(TargetError, match=r"results of convolution have no power-of-two factors"):
+        convert(prepared, load_target("asic"))
+
+
+def test_hardware_that_only_shifts_right_is_refused():
+    with pytest.raises(TargetError):
+        flow(FACTORS, load_target("max78000"))
+
+
+def test_a_recipe_for_norms_needs_one():
+    with pytest.raises(RecipeError, match="'norm_inputs' matches nothing: no norm reads"):
+        prepare(nn.Linear(4, 4), FACTORS, torch.randn(2, 4))
+
+
+def test_sixteen_bits_leave_no_room_for_factors():
+    with pytest.raises(RecipeError, match="no room for factors"):
+        PowerOfTwoFactors(16)
