@@ -22,7 +22,7 @@ from photomask.chip import (
 )
 from photomask.chip.equalization import smooth
 from photomask.chip.observers import MSE
-from photomask.chip.quantizers import AdaRound, PerChannel, Quantizer
+from photomask.chip.quantizers import AdaRound, PerChannel, PowerOfTwoFactors, Quantizer
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
 from photomask.chip.reconstruction import reconstructing as module
 from photomask.errors import DataError, DocumentError, QuantizerError, UsageError
@@ -113,6 +113,16 @@ def test_a_transformer_is_reconstructed():
     prepared = prepared_of(Transformer(), data, W3A8)
     report = reconstruct(prepared, data, settings=QUICK)
     assert report.sqnr_after_db > report.sqnr_before_db + 1
+
+
+def test_activations_with_a_factor_a_channel_keep_their_scales():
+    data = torch.randn(16, 6, 4)
+    factors = PowerOfTwoFactors(8)
+    recipe = Recipe(weight=W3A8.weight, rules=(Rule("re:.*add.*", activation=factors),))
+    prepared = prepare(Transformer().eval(), recipe, data[:1])
+    calibrate(prepared, data)
+    report = reconstruct(prepared, data, settings=QUICK)
+    assert report.sqnr_after_db > report.sqnr_before_db
 
 
 def test_a_smoothed_model_is_reconstructed_towards_its_own_edges():

@@ -6,7 +6,7 @@ import torch
 
 from photomask.chip.graph.operations import Constant
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import Quantizer
+from photomask.chip.quantizers import PerTensor, Quantizer
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.errors import QuantizerError, UsageError
 
@@ -76,6 +76,7 @@ def learned_scales(prepared: PreparedModel, block: Block) -> list[str]:
             continue
         quantizer = prepared.activation_quantizer(owner)
         narrow = quantizer.bits <= LEARNED_BITS and not quantizer.power_of_two
-        if narrow and is_uniform(quantizer, quantizer.scale.shape):
+        per_tensor = isinstance(quantizer.granularity, PerTensor)
+        if narrow and per_tensor and is_uniform(quantizer, quantizer.scale.shape):
             found.append(owner)
     return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from photomask.chip.graph import Node
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import AdaRound, Quantizer
+from photomask.chip.quantizers import AdaRound, PerTensor, Quantizer
 from photomask.chip.quantizers.qdrop import drop_quantization
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.chip.reconstruction.documents import ReconstructionSettings
@@ -173,7 +173,10 @@ class _Site:
             return
         self.quantizer = prepared.activation_quantizer(node.name)
         self.scale = self.quantizer.scale.detach()
-        self.uniform = is_uniform(self.quantizer, self.scale.shape)
+        per_tensor = isinstance(self.quantizer.granularity, PerTensor)
+        self.uniform = per_tensor and is_uniform(self.quantizer, self.scale.shape)
+        if not self.uniform:
+            return
         owner = prepared.scale_owner(node.name)
         self.index = owners.index(owner) if owner in owners else None
         codes, zero_point = self.quantizer.codes, int(self.quantizer.zero_point)
