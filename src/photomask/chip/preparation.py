@@ -212,6 +212,9 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
     results = [name for at, name in enumerate(graph.outputs) if at not in carried]
     outputs = {owners[name] for name in results}
     residual = _residual(graph, owners)
+    multiplied = {
+        owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs
+    }
     return [
         Site(
             name=node.name,
@@ -219,11 +222,16 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
             has_weight="weight" in node.constants,
             is_output=node.name in outputs,
             is_residual=node.name in residual,
+            is_multiplied=node.name in multiplied,
             reads=tuple(dict.fromkeys(owners[name] for name in node.inputs)),
         )
         for node in graph.nodes
         if node.operation.decides_scale
     ]
+
+
+def _multiplies(node: Node) -> bool:
+    return "weight" in node.constants or isinstance(node.operation, Matmul)
 
 
 def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
@@ -326,7 +334,7 @@ def _with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int])
     copies: dict[str, Node] = {}
     nodes = []
     for node in graph.nodes:
-        if "weight" in node.constants or isinstance(node.operation, Matmul):
+        if _multiplies(node):
             for name in node.inputs:
                 if owners[name] in stream and name not in copies:
                     copies[name] = replace(

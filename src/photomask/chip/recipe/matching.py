@@ -19,6 +19,7 @@ class Site:
         is_output: True if its output is an output of the graph.
         is_residual: True if it is a sum of edges, or what such a sum adds up: the stream that
             layers add to.
+        is_multiplied: True if a layer with weights or a matrix product reads its output.
         reads: the sites whose outputs it reads.
     """
 
@@ -27,6 +28,7 @@ class Site:
     has_weight: bool
     is_output: bool
     is_residual: bool = False
+    is_multiplied: bool = True
     reads: tuple[str, ...] = ()
 
 
@@ -46,12 +48,18 @@ def check_pattern(pattern: str) -> None:
 
 
 def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
-    """Returns the names of the sites that a pattern matches; at least one."""
+    """Returns the names of the sites that a pattern matches.
+
+    At least one, except of "residual" and "unmultiplied": a network without sums has no stream, and
+    recipes serve both kinds.
+    """
     if pattern in ("first", "last"):
         names = [site.name for site in sites if site.has_weight]
         names = names[:1] if pattern == "first" else names[-1:]
     elif pattern == "residual":
-        names = [site.name for site in sites if site.is_residual]
+        return {site.name for site in sites if site.is_residual}
+    elif pattern == "unmultiplied":
+        return {site.name for site in sites if not (site.is_multiplied or site.is_output)}
     elif pattern == "norm_inputs":
         names = _norm_inputs(sites)
     elif pattern.startswith("re:"):
@@ -87,8 +95,6 @@ def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
     """Returns the names that the author of a pattern may have meant."""
     if pattern in ("first", "last"):
         return ": no site has a weight"
-    if pattern == "residual":
-        return ": nothing here adds two edges"
     if pattern == "norm_inputs":
         return ": no norm reads a sum, a product or a layer"
     if pattern.startswith("operator:"):

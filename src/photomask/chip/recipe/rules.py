@@ -73,6 +73,8 @@ class Recipe:
     - `re:<regular expression>` that the whole name must match, `re:layer1\..*`
     - `operator:<operator>`, `operator:add`
     - `first` or `last`: the first or last site that has a weight
+    - `residual`: sums of two edges or more, and what they add up
+    - `unmultiplied`: what no layer and no matrix product reads: sums, norms and functions alone do
 
     Attributes:
         name: shown in tables and stored with what is made from the recipe.
