@@ -212,9 +212,7 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
     results = [name for at, name in enumerate(graph.outputs) if at not in carried]
     outputs = {owners[name] for name in results}
     residual = _residual(graph, owners)
-    multiplied = {
-        owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs
-    }
+    multiplied = {owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs}
     return [
         Site(
             name=node.name,
