@@ -7,6 +7,7 @@ from torch import Tensor
 
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import Concatenate, Matmul, Multiply, Tokens
+from photomask.chip.graph.transformer_operations import Embedding
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.errors import DataError, QuantizerError
@@ -180,10 +181,33 @@ def _check_batch(graph: FloatGraph, inputs: Sequence[Tensor], seen: int) -> None
                 f"calibration data for {node.name!r} has shape {list(x.shape)}, expected "
                 f"[batch, {', '.join(map(str, node.shape[1:]))}]"
             )
+        if tokens:
+            _check_rows(graph, node, x)
         finite = torch.isfinite(x)
         if not bool(finite.all()):
             sample = int((~finite).nonzero()[0, 0]) + seen
             raise DataError(f"calibration sample {sample} of {node.name!r} holds NaN or infinity")
+
+
+def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:
+    """Refuses integers that are no rows of the tables that an input chooses from."""
+    for reader in graph.nodes:
+        if not isinstance(reader.operation, Embedding) or _source(graph, reader) != node.name:
+            continue
+        rows = len(graph.constants_of(reader)["table"])
+        if bool((x < 0).any()) or bool((x >= rows).any()):
+            raise DataError(
+                f"calibration data for {node.name!r} holds {int(x.min())} to {int(x.max())}; the "
+                f"table of {reader.name!r} ({reader.source}) has rows 0 to {rows - 1}"
+            )
+
+
+def _source(graph: FloatGraph, reader: Node) -> str:
+    """Returns the input that a table's rows are chosen by, maybe moved on the way."""
+    nodes, name = graph.by_name, reader.inputs[0]
+    while nodes[name].inputs:
+        name = nodes[name].inputs[0]
+    return name
 
 
 def _share_scales(prepared: PreparedModel) -> None:

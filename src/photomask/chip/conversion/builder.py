@@ -134,8 +134,14 @@ class Conversion:
         """
         shapes = [self.edges[name].shape for name in inputs]
         constants = {role: self.tensors[key] for role, key in tensors.items()}
-        interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
-        shape = operator.output_shape(shapes, constants)
+        try:
+            shape = operator.output_shape(shapes, constants)
+            interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
+        except ValueError as error:
+            raise TargetError(
+                f"{name!r} ({node.source}): {operator.kind} cannot apply: {error}; give its inputs "
+                "fewer bits"
+            ) from error
         if isinstance(meaning, Scale):
             scale, zero_point, format = meaning.scales, meaning.zero_point, meaning.format
         else:

@@ -26,8 +26,10 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
     _refuse_dynamic_scales(prepared)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:
+        if not node.operation.decides_scale or prepared.scale_owner(node.name) != node.name:
+            continue
         quantizer = prepared.activation_quantizer(node.name)
-        if prepared.scale_owner(node.name) == node.name and quantizer.is_fitted:
+        if quantizer.is_fitted:
             demand_nearest_codes(quantizer, f"output of {node.name!r} ({node.source})")
     with torch.no_grad():
         for node in prepared.graph.nodes:
