@@ -8,8 +8,10 @@ import typer
 from photomask.cli.console import messages, show_progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from photomask.chip import PreparedModel
+    from photomask.chip import Recipe as RecipeObject
     from photomask.chip.training import TrainingSettings
 
 DATA_HELP = (
@@ -18,46 +20,62 @@ DATA_HELP = (
 )
 
 
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+]
+Data = Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)]
+OutputFolder = Annotated[
+    Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="Y.npy", help="The right classes; without any, the model teaches."),
+]
+Recipe = Annotated[str, typer.Option(help="A preset, or a JSON file.")]
+Target = Annotated[str, typer.Option(help="A preset, or a JSON file.")]
+Settings = Annotated[Path | None, typer.Option(metavar="FILE.json", help="The whole schedule.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples of a step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Of weights and biases.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is random.")]
+BatchNorms = Annotated[
+    bool, typer.Option("--batch-norms", help="Normalise by the batch until the last epochs.")
+]
+Augment = Annotated[
+    bool, typer.Option("--augment", help="Crops, flips and erasing, as for Fashion-MNIST.")
+]
+Compiled = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
+Checkpoint = Annotated[Path | None, typer.Option(metavar="DIR", help="Where every epoch is kept.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
+Weights = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trained weights.")]
+Json = Annotated[
+    Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda:1, …  Default: a GPU.")]
+Samples = Annotated[int, typer.Option(min=1, help="How many golden vectors.")]
+
+
 def train(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
-    ],
-    data: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
-    output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="Y.npy", help="The right classes; without any, the model teaches."),
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w4a4-lsq",
-    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
-    settings: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="The whole schedule.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples of a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of weights and biases.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random.")] = None,
-    batch_norms: Annotated[
-        bool, typer.Option("--batch-norms", help="Normalise by the batch until the last epochs.")
-    ] = False,
-    augment: Annotated[
-        bool, typer.Option("--augment", help="Crops, flips and erasing, as for Fashion-MNIST.")
-    ] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where every epoch is kept.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trained weights.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:1, …  Default: a GPU.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+    model: Model,
+    data: Data,
+    output_folder: OutputFolder,
+    labels: Labels = None,
+    recipe: Recipe = "w4a4-lsq",
+    target: Target = "asic",
+    settings: Settings = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    batch_norms: BatchNorms = False,
+    augment: Augment = False,
+    compiled: Compiled = False,
+    checkpoint: Checkpoint = None,
+    resume: Resume = False,
+    weights: Weights = None,
+    json: Json = None,
+    device: Device = None,
+    samples: Samples = 1,
 ) -> None:
     """Train a model with quantized weights and activations, then convert and export it.
 
@@ -65,29 +83,19 @@ def train(
 
     Example: photomask chip train resnet20 --data fashion-mnist --epochs 5 --output out/resnet20
     """
-    from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+    from photomask.chip import convert, load_recipe, load_target
     from photomask.chip.exporters import export
-    from photomask.chip.training import (
-        TensorData,
-        is_first_process,
-        keep_batch_norms,
-        save_weights,
-    )
+    from photomask.chip.training import TensorData, is_first_process, save_weights
     from photomask.chip.training import train as train_model
     from photomask.documents import write_file
     from photomask.zoo import load_model
     from photomask.zoo.augmentation import augment as augment_images
 
     asked, hardware = load_recipe(recipe), load_target(target)
-    given = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     network, (images, classes) = load_model(model), _training_data(data, labels)
-    schedule = _schedule(
-        settings, {**given, "learning_rate": learning_rate}, labelled=classes is not None
-    )
-    prepared = prepare(network, asked, images[:1])
-    calibrate(prepared, images[: schedule.calibration_samples])
-    if batch_norms:
-        keep_batch_norms(prepared, network, images[:1])
+    schedule = _schedule(settings, given, labelled=classes is not None)
+    prepared = _prepared(network, asked, images, schedule, batch_norms)
     report = train_model(
         prepared,
         TensorData(images, classes, augment_images if augment else None),
@@ -108,6 +116,24 @@ def train(
         write_file(json, report.render().encode())
     typer.echo(str(report))
     messages().print(f"written to {output_folder}")
+
+
+def _prepared(
+    network: "nn.Module",
+    recipe: "RecipeObject",
+    images: "Tensor",
+    schedule: "TrainingSettings",
+    batch_norms: bool,
+) -> "PreparedModel":
+    """Prepares and calibrates a model; with its batch norms kept, where that was asked for."""
+    from photomask.chip import calibrate, prepare
+    from photomask.chip.training import keep_batch_norms
+
+    prepared = prepare(network, recipe, images[:1])
+    calibrate(prepared, images[: schedule.calibration_samples])
+    if batch_norms:
+        keep_batch_norms(prepared, network, images[:1])
+    return prepared
 
 
 def _schedule(
