@@ -232,7 +232,7 @@ def rtl_simulation(rows: Sequence[Row]) -> Table:
     }
     heads = [f"{name}, s" if digits else name for name, digits in metrics.items()]
     table: Table = [("one image", *heads)]
-    for network in dict.fromkeys(row["network"] for row in rows):
+    for network in dict.fromkeys(row["network"] for row in rows if row["metric"] == "build"):
         own = [row for row in rows if row["network"] == network]
         cells = (_value(own, name, digits, unit=False) for name, digits in metrics.items())
         table.append(

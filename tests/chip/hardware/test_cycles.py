@@ -6,8 +6,9 @@ import pytest
 from tests.chip.hardware.rtl_programs import machine
 from tests.chip.programs import ProgramBuilder
 
-from photomask.chip.hardware.cycles import model_cycles
-from photomask.chip.operators import Add
+from photomask.chip.hardware.cycles import model_cycles, pass_cycles
+from photomask.chip.hardware.descriptors import Descriptor, Operation
+from photomask.chip.operators import Add, Matmul
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,20 @@ def test_an_addition_reads_each_input_once():
     x = make.input("x", (1, 16, 5, 5))
     program = make.build(make.step("a", Add(coefficients=(2, 3), bias=1), [x, x]))
     assert model_cycles(program, machine(8, 8)) == {"a": 2 * (2 * 25 + 11)}
+
+
+@pytest.mark.parametrize("zero_point", [0, 3])
+def test_a_product_of_activations_loads_each_tile_and_corrects_zero_points(zero_point: int):
+    make = ProgramBuilder()
+    a, b = make.input("a", (1, 2, 9, 20)), make.input("b", (1, 2, 20, 11))
+    program = make.build(make.step("p", Matmul(zero_points=(7, zero_point), terms=20), [a, b]))
+    tiles, streams = 2 * 2 * 3, 1 + bool(zero_point)
+    expected = tiles * (8 + 4 + streams * (9 + 8 + 8 + 6) + (streams - 1) * 8)
+    assert model_cycles(program, machine(8, 8)) == {"p": expected}
+
+
+def test_rows_take_their_walks_and_their_division():
+    rows = Descriptor(Operation.SOFTMAX, output_width=10, kernel_width=17, reciprocal_bits=40)
+    assert pass_cycles(rows, 8, 4) == 4 + 10 * (3 * (2 * 3 + 17 + 4) + 41)
+    norm = Descriptor(Operation.NORMALIZE, output_width=10, kernel_width=17)
+    assert pass_cycles(norm, 8, 4) == 4 + 10 * (2 * (2 * 3 + 17 + 4) + 73)

@@ -45,3 +45,15 @@ def test_units_of_the_reference_design_synthesize():
     assert array.gates > 4 * 8 * 9
     assert array.memory_bits == sequencer.memory_bits == 0
     assert bank.memory_bits == 256 * 2 * 8
+
+
+def test_the_row_unit_synthesizes_without_a_memory():
+    sizes = {"LANES": 2, "ROOT_BITS": 4, "DIVISOR_BITS": 8}
+    report = synthesize(rtl_sources(), ["reciprocal_unit", "square_root_unit", "row_unit"], sizes)
+    divider, root, rows = report.units
+    # A quotient, a remainder of a bit more, six bits of position, and whether it runs.
+    assert divider.flip_flops == 8 + 9 + 6 + 1
+    # The radicand, the root, a remainder, what is left, and whether it runs.
+    assert root.flip_flops == 8 + 4 + 4 + 3 + 1
+    assert rows.gates > 10_000
+    assert rows.memory_bits == 0

@@ -22,10 +22,11 @@ module square_root_unit #(
   logic busy, fits;
   logic [STEP_BITS-1:0] left;  // bits of the root still to come
   logic [2*ROOT_BITS-1:0] waiting;
-  logic [ROOT_BITS+1:0] remainder, trial, candidate;
+  logic [ROOT_BITS-1:0] remainder;  // fits until the root is whole
+  logic [ROOT_BITS+1:0] trial, candidate;
 
   assign candidate = {root, 2'b01};
-  assign trial = (ROOT_BITS + 2)'({remainder, waiting[2*ROOT_BITS-1-:2]});
+  assign trial = {remainder, waiting[2*ROOT_BITS-1-:2]};
   assign fits = trial >= candidate;
   assign done = busy && left == 1;
 
@@ -43,7 +44,7 @@ module square_root_unit #(
     end else if (busy) begin
       left <= left - 1;
       waiting <= waiting << 2;
-      remainder <= fits ? trial - candidate : trial;
+      remainder <= ROOT_BITS'(fits ? trial - candidate : trial);
       root <= ROOT_BITS'({root, fits});
     end
   end
