@@ -139,8 +139,8 @@ class Conversion:
             interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
         except ValueError as error:
             raise TargetError(
-                f"{name!r} ({node.source}): {operator.kind} cannot apply: {error}; give its inputs "
-                "fewer bits"
+                f"{name!r} ({node.source}): {type(operator).__name__.lower()} cannot apply: "
+                f"{error}; give its inputs fewer bits"
             ) from error
         if isinstance(meaning, Scale):
             scale, zero_point, format = meaning.scales, meaning.zero_point, meaning.format
