@@ -32,7 +32,7 @@ def used_quantizers(prepared: PreparedModel) -> dict[str, Quantizer]:
 
 def fresh_copy(prepared: PreparedModel) -> PreparedModel:
     """Returns the same graph with the recipe's quantizers as they were before calibration."""
-    return PreparedModel(prepared.graph, prepared.recipe)
+    return PreparedModel(prepared.graph, prepared.recipe, prepared.states)
 
 
 def least_bits(prepared: PreparedModel) -> int:
