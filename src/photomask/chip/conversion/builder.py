@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
-from photomask.chip.formats import IntFormat
+from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
 from photomask.chip.graph.transformer_operations import Normalize
@@ -145,17 +145,8 @@ class Conversion:
         if isinstance(meaning, Scale):
             scale, zero_point, format = meaning.scales, meaning.zero_point, meaning.format
         else:
-            needed = IntFormat.holding(interval)
-            bits = needed.bits + (not needed.signed)
-            if bits > self.target.accumulator_bits:
-                raise TargetError(
-                    f"{name!r} ({node.source}): partial sums reach {interval.low} to "
-                    f"{interval.high} and need {bits} bits; target {self.target.name!r} "
-                    f"accumulates in {self.target.accumulator_bits}. Use fewer weight or "
-                    "activation bits there, or a wider accumulator"
-                )
             scale, zero_point = tuple(float(s) for s in meaning.reshape(-1)), 0
-            format = IntFormat(bits=self.target.accumulator_bits, signed=True)
+            format = self._accumulator_format(interval, f"{name!r} ({node.source})")
         self.edges[name] = Edge(
             name=name,
             shape=shape,
@@ -187,6 +178,18 @@ class Conversion:
             )
         )
         return name
+
+    def _accumulator_format(self, interval: Interval, where: str) -> IntFormat:
+        needed = IntFormat.holding(interval)
+        bits = needed.bits + (not needed.signed)
+        if bits > self.target.accumulator_bits:
+            raise TargetError(
+                f"{where}: partial sums reach {interval.low} to {interval.high} and need {bits} "
+                f"bits; target {self.target.name!r} accumulates in "
+                f"{self.target.accumulator_bits}. Use fewer weight or activation bits there, or a "
+                "wider accumulator"
+            )
+        return IntFormat(bits=self.target.accumulator_bits, signed=True)
 
     def requantize(
         self,

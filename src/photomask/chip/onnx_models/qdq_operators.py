@@ -54,7 +54,8 @@ def _requantize(graph: QdqGraph, step: Step) -> None:
     """A clamp where the codes do not saturate by themselves, then quantize and dequantize."""
     operator, (x,), y = step.operator, _edges(graph, step), graph.program.edges[step.output]
     assert isinstance(operator, Requantize)  # noqa: S101 - by EMITTERS
-    if len(y.scale) > 1 or (x.role != "accumulator" and len(x.scale) > 1):
+    scale, *others = y.scale
+    if others or (x.role != "accumulator" and len(x.scale) > 1):
         raise graph.refusal(step, "its channels have scales of their own")
     if operator.offset != -x.zero_point or operator.zero_point != y.zero_point:
         raise graph.refusal(step, "its offsets are not the zero points of its edges")
@@ -62,7 +63,7 @@ def _requantize(graph: QdqGraph, step: Step) -> None:
     ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
     trailing = 0 if x.channel_axis is None else len(x.shape) - 1 - x.channel_axis
     unit = np.array(x.scale).reshape(-1, *(1,) * trailing)
-    factor = ratio * y.scale[0] / unit * graph.divisors.get(x.name, 1.0)
+    factor = ratio * scale / unit * graph.divisors.get(x.name, 1.0)
     # What is left of 1 is the rounding of the multiplier, which a float scale does not have.
     rounding = 2 * step.relative_error + SAME
     value = graph.real(x.name)
@@ -72,7 +73,7 @@ def _requantize(graph: QdqGraph, step: Step) -> None:
     if operator.low == zero_point > lowest and operator.high == highest:
         value = graph.node("Relu", [value], step, "relu")
     elif operator.low > lowest or operator.high < highest:
-        ends = np.array([operator.low - zero_point, operator.high - zero_point]) * y.scale[0]
+        ends = np.array([operator.low - zero_point, operator.high - zero_point]) * scale
         constants = [
             graph.floats(end, step, label) for end, label in zip(ends, ("low", "high"), strict=True)
         ]
