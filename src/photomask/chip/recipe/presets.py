@@ -22,8 +22,10 @@ _COMMON = PercentileDocument(percentile=99.99)
 _ACTIVATION_8 = ActivationDocument(observer=_COMMON)
 _ACTIVATION_12 = ActivationDocument(bits=12)
 # Most elements of a softmax over many tokens, and of a GELU, are small beside the largest: 8 bits
-# leave few codes for them. Measured in docs/transformers.md.
+# leave few codes for them, nor for what they are functions of, which costs no multiplier. Measured
+# in docs/transformers.md.
 _ENCODER = (
+    RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
     RuleDocument(match="residual", activation=ActivationDocument(bits=16)),
     RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
     RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
