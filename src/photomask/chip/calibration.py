@@ -143,11 +143,10 @@ def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 
     """
     quantizer = prepared.weight_quantizer(node.name)
     bias = prepared.constants_of(node)["bias"].abs().double()
-    input_scale = prepared.activation_quantizer(node.inputs[0]).scale.min().double()
-    scale = quantizer.scale.double() if quantizer.channel_scale is None else quantizer.channel_scale
-    if scale.ndim == 0:
+    unit = prepared.accumulator_unit(node)
+    if unit.ndim == 0:
         bias = bias.max()
-    excess = bias * headroom / (scale * input_scale) / 2.0 ** (BIAS_BITS - 1)
+    excess = bias * headroom / unit / 2.0 ** (BIAS_BITS - 1)
     if bool((excess <= 1).all()):
         return
     factor = torch.exp2(excess.clamp(min=1).log2().ceil()).float()

@@ -142,11 +142,32 @@ class PreparedModel(nn.Module):
         return compute(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
-        """Returns a node's constant tensors by role; of the weight, what its codes stand for."""
-        constants = self.constants_of(node)
+        """Returns a node's constant tensors by role; of the weight, what its codes stand for.
+
+        A bias becomes a multiple of what one unit of the accumulator stands for: with few bits,
+        half such a unit decides about codes.
+        """
+        constants, norm = self.constants_of(node), self._batch_norm(node)
         if _key(node.name) in self.weight_quantizers:
             constants["weight"] = self.weight_quantizer(node.name)(constants["weight"])
+            if (norm is None or not norm.is_live) and self._has_accumulator(node):
+                constants["bias"] = _rounded(constants["bias"], self.accumulator_unit(node))
         return constants
+
+    def _has_accumulator(self, node: Node) -> bool:
+        pair = self.weight_quantizer(node.name), self.activation_quantizer(node.inputs[0])
+        return all(quantizer.has_static_scale for quantizer in pair)
+
+    def accumulator_unit(self, node: Node) -> Tensor:
+        """Returns the real value of one unit of the sums of a node with a weight.
+
+        It is `input scale * weight scale`, float64, [] or [channels].
+        """
+        quantizer = self.weight_quantizer(node.name)
+        scale = quantizer.scale if quantizer.channel_scale is None else quantizer.channel_scale
+        # Scales of several channels reach a layer through a copy that has the smallest.
+        step = self.activation_quantizer(node.inputs[0]).scale.detach().min()
+        return scale.detach().double() * step.double()
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
         """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
@@ -177,6 +198,12 @@ class PreparedModel(nn.Module):
                 )
             )
         return "\n".join([f"model prepared by recipe {self.recipe.name!r}", *aligned(rows)])
+
+
+def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
+    """Returns the nearest multiples of a unit; the gradient is that of the identity."""
+    rounded = (bias.detach().double() / unit).round() * unit
+    return bias + (rounded.to(bias.dtype) - bias.detach())
 
 
 def _width(quantizer: Quantizer) -> str:

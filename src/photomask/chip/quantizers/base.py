@@ -45,6 +45,7 @@ class Quantizer(nn.Module):
             exactly.
         group_multiplier: per group only, `[O, G]` int64, at least 1.
         soft_training: True if the value in training mode may differ from the codes' value.
+        has_static_scale: False if scales follow from each input anew; such codes enter no program.
         weights_only: True if rescaling cannot compute the codes, because it returns every code of
             the format: only weights, whose codes are stored, may have such a quantizer.
         waived_laws: laws of `check_quantizer` that a quantizer for weights alone does not keep.
@@ -58,6 +59,7 @@ class Quantizer(nn.Module):
     """
 
     soft_training = False
+    has_static_scale = True
     weights_only = False
     waived_laws: frozenset[str] = frozenset()
     scale: Tensor
@@ -175,18 +177,23 @@ class Quantizer(nn.Module):
     def set_parameters(self, format: IntFormat, scale: Tensor, zero_point: Tensor) -> None:
         """Sets what `fit` decides; for subclasses that decide otherwise.
 
+        All stays on the quantizer's device, wherever data were observed: dividing by a number that
+        lies on another device rounds differently.
+
         Args:
             format: bits and signedness of the codes.
             scale: positive, of the granularity's shape.
             zero_point: int64 codes, same shape.
         """
         self._format = format
-        self.format_state = torch.tensor([format.bits, format.signed], device=scale.device)
+        device = self.format_state.device
+        scale, zero_point = scale.detach().to(device), zero_point.detach().to(device)
+        self.format_state = torch.tensor([format.bits, format.signed], device=device)
         if isinstance(self.scale, nn.Parameter):
-            self.scale.data = scale.detach().float()
+            self.scale.data = scale.float()
         else:
-            self.scale = scale.detach().float()
-        self.zero_point = zero_point.detach().to(torch.int64)
+            self.scale = scale.float()
+        self.zero_point = zero_point.to(torch.int64)
 
     def quantize(self, x: Tensor) -> Tensor:
         """Returns integer codes as a float tensor: `clamp(round(x / scale) + zero_point)`.
@@ -274,8 +281,9 @@ class Quantizer(nn.Module):
         multiplier = (wanted.double() / channel[:, None]).ceil()
         if self.power_of_two:
             multiplier = round_up_to_power_of_two(multiplier)
-        self.channel_scale = channel.float()
-        self.group_multiplier = multiplier.clamp(1, limit).to(torch.int64)
+        device = self.format_state.device
+        self.channel_scale = channel.float().to(device)
+        self.group_multiplier = multiplier.clamp(1, limit).to(device, torch.int64)
         scale = self.channel_scale[:, None] * self.group_multiplier
         self.set_parameters(format, scale, torch.zeros_like(self.group_multiplier))
 

@@ -29,6 +29,8 @@ class Microscaling(Quantizer):
     Source: OCP MX specification 1.0; Rouhani et al. 2023, arXiv:2310.10537, for training.
     """
 
+    has_static_scale = False
+
     def __init__(self, element: ElementFormat, *, axis: int = 1):
         super().__init__(element.bits)
         self.element = element
