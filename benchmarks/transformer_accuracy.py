@@ -8,6 +8,7 @@ of the torch engine and of C, and the outputs of ONNX Runtime, are compared with
 """
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -130,7 +131,8 @@ class Measurement:
         with Stopwatch(seconds, "verify"):
             report = verify(program, encoder.model, verified, graph=prepared.graph)
         assert report.engine.mismatches == 0, report.engine.first_mismatch
-        note = f"{len(program.steps)} steps, {len(verified[0])} samples verified"
+        load = f"load {os.getloadavg()[0]:.1f}"  # on a busy machine, times say little
+        note = f"{len(program.steps)} steps, {len(verified[0])} samples verified, {load}"
         for stage, duration in {**seconds, "in all": sum(seconds.values())}.items():
             self.results.number(subject, stage, duration, "s", note=note)
         return prepared, program

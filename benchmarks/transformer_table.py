@@ -56,10 +56,12 @@ def build(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         for measure in [name for name in cells["integer"] if not name.startswith(NOISE)]:
             digits = next((n for start, n in DIGITS.items() if measure.startswith(start)), 2)
             values = [_shown(original.get(measure), digits)]
-            values += [_shown(cells[path].get(measure), digits) for path in PATHS]
+            samples = cells["integer"][measure]["note"]
+            values += [_of(cells[path].get(measure), digits, samples) for path in PATHS]
             rtl = values[2] if simulated else "–"
             name = f"{network}, {recipe.removeprefix('photomask ')}"
-            lines.append((name, measure, *values, rtl, *last))
+            what = f"{measure}; {samples}" if samples else measure
+            lines.append((name, what, *values, rtl, *last))
     return [HEAD, *lines] if lines else []
 
 
@@ -79,6 +81,12 @@ def _is_simulated(rows: Sequence[Row], network: str, recipe: str) -> bool:
         and ("," in row["network"] or recipe == "photomask w8a8")
     ]
     return bool(found) and not any(found)
+
+
+def _of(row: Row | None, digits: int, samples: str) -> str:
+    """Returns a number, and how many samples it is of where these are not those of the line."""
+    shown = _shown(row, digits)
+    return shown if row is None or row["note"] == samples else f"{shown} ({row['note']})"
 
 
 def _shown(row: Row | None, digits: int) -> str:

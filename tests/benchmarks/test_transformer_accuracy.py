@@ -73,7 +73,8 @@ def test_every_path_of_an_encoder_is_measured_and_shown(
         assert float(found["", stage]["value"]) > 0
     assert float(found[", integer", "sqnr behind the last norm"]["value"]) > 20
     text = importlib.import_module("figures").render(tmp_path)
-    assert "| small, w8a8-residual16 | top1 | 100.00 % |" in text
+    assert "| small, w8a8-residual16 | top1; 6 samples | 100.00 % |" in text
+    assert " % (5 samples) |" in text  # C takes fewer
 
 
 def test_an_engine_that_differs_is_counted(
