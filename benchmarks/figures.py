@@ -356,6 +356,7 @@ def calibration_cost(rows: Sequence[Row]) -> Table:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
+    ("Few bits: calibrated, reconstructed and trained", "quantizers", accuracy),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
     ("Transformers in integers", transformer_table.WHAT, transformer_table.build),
     ("Every integer is the oracle's", "exactness", exactness),

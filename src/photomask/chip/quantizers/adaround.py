@@ -84,6 +84,7 @@ class AdaRound(Quantizer):
             power_of_two=fitted.power_of_two,
             narrow=fitted.narrow,
         )
+        own.to(fitted.scale.device)
         own.channel_scale, own.group_multiplier = fitted.channel_scale, fitted.group_multiplier
         own.set_parameters(fitted.format, fitted.scale, fitted.zero_point)
         own.learn(weight)

@@ -1,0 +1,147 @@
+"""Peers at any width: the same float network, data, steps and loss as ours.
+
+Layers have weights of the asked width, one scale for each output channel; the first and the last
+layer have 8 bits, as ours do. Peers quantize activations where their flow does it by itself.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peers import BATCH, dataclass_replace, quiet
+
+Trainer = Callable[[nn.Module], None]
+"""Trains a module in place."""
+
+
+def brevitas(
+    model: nn.Module, images: Tensor, weight_bits: int, activation_bits: int, train: Trainer | None
+) -> nn.Module:
+    """Brevitas' graph flow: equalisation, calibration, then bias correction or training."""
+    from brevitas.graph import quantize as flow
+    from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
+    from brevitas.quant.scaled_int import Int8WeightPerChannelFloat
+
+    model = copy.deepcopy(model).eval()
+    graph = flow.preprocess_for_quantize(model, trace_model=True, equalize_iters=20)
+    layers = [m for m in graph.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    kept = {id(layers[0]), id(layers[-1])}
+    maps = dict(flow.COMPUTE_LAYER_MAP)
+    for kind in (nn.Conv2d, nn.Linear):
+        layer, options = maps[kind]
+        maps[kind] = (
+            layer,
+            options
+            | {
+                "weight_quant": Int8WeightPerChannelFloat,
+                "weight_bit_width": lambda module: 8 if id(module) in kept else weight_bits,
+            },
+        )
+    functions = {
+        kind: (layer, options | {"bit_width": activation_bits})
+        for kind, (layer, options) in flow.QUANT_ACT_MAP.items()
+    }
+    identities = {
+        sign: (layer, options | {"bit_width": 8})
+        for sign, (layer, options) in flow.QUANT_IDENTITY_MAP.items()
+    }
+    quantized = flow.quantize(
+        graph,
+        quant_identity_map=identities,
+        compute_layer_map=maps,
+        quant_act_map=functions,
+    ).eval()
+    device = images.device
+    quantized = quantized.to(device)
+    with torch.no_grad(), calibration_mode(quantized):
+        for part in images.split(BATCH):
+            quantized(part)
+    if train is not None:
+        train(quantized)
+        return quantized.eval()
+    with torch.no_grad(), bias_correction_mode(quantized):
+        for part in images.split(BATCH):
+            quantized(part)
+    return quantized.eval()
+
+
+def torchao(
+    model: nn.Module, images: Tensor, weight_bits: int, activation_bits: int, train: Trainer | None
+) -> nn.Module:
+    """PyTorch's PT2E flow with the XNNPACK quantizer, its ranges narrowed to the width."""
+    from torchao.quantization.pt2e import MinMaxObserver, move_exported_model_to_eval
+    from torchao.quantization.pt2e.quantize_pt2e import (
+        convert_pt2e,
+        prepare_pt2e,
+        prepare_qat_pt2e,
+    )
+    from torchao.testing.pt2e._xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+
+    def config(weight: int, activation: int) -> Any:
+        found = get_symmetric_quantization_config(
+            is_per_channel=True,
+            is_qat=train is not None,
+            act_qmin=-(2 ** (activation - 1)),
+            act_qmax=2 ** (activation - 1) - 1,
+            weight_qmin=1 - 2 ** (weight - 1),
+            weight_qmax=2 ** (weight - 1) - 1,
+        )
+        if train is not None:
+            return found
+        observed = {
+            name: dataclass_replace(
+                getattr(found, name),
+                observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12),
+            )
+            for name in ("input_activation", "output_activation")
+        }
+        return dataclass_replace(found, **observed)
+
+    model = copy.deepcopy(model).train(train is not None)
+    names = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    batch = torch.export.Dim("batch", min=2, max=4096)
+    exported = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},)).module()
+    quantizer = XNNPACKQuantizer().set_global(config(weight_bits, activation_bits))
+    for name in (names[0], names[-1]):
+        quantizer.set_module_name(name, config(8, 8))
+    make = prepare_pt2e if train is None else prepare_qat_pt2e
+    prepared = make(exported, quantizer)
+    if train is not None:
+        train(prepared)
+        move_exported_model_to_eval(prepared)
+        return convert_pt2e(prepared)
+    with torch.no_grad():
+        for part in images.split(BATCH):
+            prepared(part)
+    return convert_pt2e(prepared)
+
+
+FLOWS = {"Brevitas": (brevitas, "brevitas"), "torchao PT2E": (torchao, "torchao")}
+"""By name: the flow and its distribution."""
+
+
+def quantized_by(
+    name: str,
+    model: nn.Module,
+    images: Tensor,
+    weight_bits: int,
+    activation_bits: int,
+    train: Trainer | None,
+) -> Callable[[Tensor], Tensor]:
+    """Returns a peer's quantized network as a function of images."""
+    flow, _ = FLOWS[name]
+    with quiet():
+        network = flow(model, images, weight_bits, activation_bits, train)
+
+    def run(batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            found = network(batch)
+        return found if isinstance(found, Tensor) else found.value
+
+    return run

@@ -1,0 +1,346 @@
+"""What accuracy does each way of quantizing keep, and what does it cost, beside its peers?
+
+    python scripts/make_fashion_mnist.py --idx out/idx
+    python benchmarks/quantizers.py --data out/idx --device cuda --jobs 8
+
+Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts from the same float
+network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
+augmented images, against the same mixture of labels and the float network's outputs. Ours are the
+accuracies of integer programs. Only training is repeated, with other seeds; the mean is written.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from itertools import product
+from multiprocessing import get_context
+
+import torch
+from torch import Tensor, nn
+
+from few_bit_peers import FLOWS, Trainer, quantized_by
+from ours import float_network
+from photomask import zoo
+from photomask.chip import (
+    PreparedModel,
+    TorchEngine,
+    calibrate,
+    convert,
+    load_target,
+    prepare,
+)
+from photomask.chip.recipe.documents import RecipeDocument
+from photomask.chip.recipe.presets import PRESETS
+from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
+from photomask.chip.training import (
+    TensorData,
+    TrainingSettings,
+    keep_batch_norms,
+    train,
+)
+from photomask.zoo.augmentation import augment
+from rows import Results, Subject
+
+WHAT = "quantizers"
+WIDTHS = {"W8A8": (8, 8), "W4A8": (4, 8), "W4A4": (4, 4), "W2A2": (2, 2)}
+NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
+CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
+PEER_NETWORKS = ("resnet20", "mobilenet_v1")
+"""Peers' flows do not quantize what a transformer computes between its layers."""
+BATCH = 500
+"""Test images at a time."""
+SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to be quantized in one way."""
+
+    network: str
+    width: str
+    flow: str
+    peer: str | None = None
+    seed: int = 0
+
+    @property
+    def implementation(self) -> str:
+        """Name in the rows."""
+        return f"{self.peer or 'photomask'} {self.width}, {self.flow}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all tasks share."""
+
+    data: str
+    device: str
+    epochs: int
+    iterations: int
+    images: int
+    test_images: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task; percentages."""
+
+    task: Task
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+
+def recipe_for(width: str, flow: str) -> RecipeDocument:
+    """Returns the preset of a width, or the same with quantizers that learn."""
+    weight_bits, activation_bits = WIDTHS[width]
+    if flow == TRAINED:
+        learned = PRESETS["w4a4-lsq"]
+        return learned.model_copy(
+            update={
+                "name": f"{width.lower()}-lsq",
+                "weight": learned.weight.model_copy(update={"bits": weight_bits}),
+                "activation": learned.activation.model_copy(update={"bits": activation_bits}),
+            }
+        )
+    if width != "W2A2":
+        return PRESETS[width.lower()]
+    few = PRESETS["w4a4"]
+    return few.model_copy(
+        update={
+            "name": "w2a2",
+            "weight": few.weight.model_copy(update={"bits": 2}),
+            "activation": few.activation.model_copy(update={"bits": 2}),
+        }
+    )
+
+
+def settings_for(task: Task, options: Options) -> TrainingSettings:
+    """Returns the schedule of a training."""
+    transformer = task.network == "vision_transformer"
+    wide = task.width == "W8A8"
+    return TrainingSettings(
+        epochs=options.epochs,
+        optimizer="adamw" if transformer else "sgd",
+        learning_rate=(1e-4 if wide else 5e-4) if transformer else (0.005 if wide else 0.02),
+        quantizer_learning_rate=1e-4 if transformer else 1e-3,
+        weight_decay=0.01 if transformer else 1e-4,
+        warmup_epochs=1,
+        label_smoothing=SMOOTHING,
+        distillation=SHARE_OF_TEACHER,
+        temperature=TEMPERATURE,
+        average_decay=0.999,
+        seed=task.seed,
+    )
+
+
+def ours(task: Task, model: nn.Module, calibration: Tensor, options: Options) -> PreparedModel:
+    """Returns a model of ours, calibrated, reconstructed or trained."""
+    prepared = prepare(model, recipe_for(task.width, task.flow).build(), calibration[:1])
+    calibrate(prepared, calibration)
+    if task.flow == RECONSTRUCTED:
+        settings = ReconstructionSettings(iterations=options.iterations, seed=task.seed)
+        reconstruct(prepared, calibration, settings=settings, device=options.device)
+    elif task.flow == TRAINED:
+        if task.network != "vision_transformer":
+            keep_batch_norms(prepared, model, calibration[:1])
+        images, labels = zoo.training_set(options.data)
+        data = TensorData(images, labels, augment)
+        train(prepared, data, settings_for(task, options), device=options.device)
+    return prepared
+
+
+def train_peer(task: Task, model: nn.Module, options: Options) -> Trainer:
+    """Returns what trains a peer's module: the same data, loss, optimizer and steps as ours."""
+    settings, device = settings_for(task, options), options.device
+    images, labels = (tensor.to(device) for tensor in zoo.training_set(options.data))
+    teacher = model.to(device).eval()
+
+    def run(network: nn.Module) -> None:
+        torch.manual_seed(task.seed)
+        network.to(device)
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=True,
+            weight_decay=settings.weight_decay,
+        )
+        steps = len(images) // settings.batch_size
+        for step in range(settings.epochs * steps):
+            if step % steps == 0:
+                order = torch.randperm(len(images), device=device)
+            part = order[step % steps * settings.batch_size :][: settings.batch_size]
+            x = augment(images[part])
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * settings.learning_rate_factor(step, steps)
+            found = network(x)
+            loss = _mixed_loss(
+                found if isinstance(found, Tensor) else found.value, teacher, x, labels[part]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def _mixed_loss(found: Tensor, teacher: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        wanted = (teacher(x) / TEMPERATURE).softmax(1)
+    distance = nn.functional.kl_div(
+        (found / TEMPERATURE).log_softmax(1), wanted, reduction="batchmean"
+    )
+    right = nn.functional.cross_entropy(found, labels, label_smoothing=SMOOTHING)
+    return SHARE_OF_TEACHER * TEMPERATURE**2 * distance + (1 - SHARE_OF_TEACHER) * right
+
+
+def measure(task: Task, options: Options) -> Outcome:
+    """Does one task in a process of its own."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    model = zoo.load(task.network)
+    calibration, (images, labels) = zoo.calibration_set(options.images)[0], zoo.test_set()
+    images, labels = images[: options.test_images], labels[: options.test_images]
+    start = time.perf_counter()
+    try:
+        if task.flow == "float":
+            figures = {"top1": _top1(_scores(float_network(model), images), labels)}
+        elif task.peer is None:
+            prepared = ours(task, model, calibration, options)
+            start, seconds = time.perf_counter(), time.perf_counter() - start
+            return Outcome(task, seconds, _figures_of(prepared, images, labels, options.device))
+        else:
+            trainer = train_peer(task, model, options) if task.flow == TRAINED else None
+            device = options.device if trainer else "cpu"
+            run = quantized_by(
+                task.peer, model.to(device), calibration.to(device), *WIDTHS[task.width], trainer
+            )
+            seconds = time.perf_counter() - start
+            figures = {"top1": _top1(_scores(run, images.to(device)).cpu(), labels)}
+            return Outcome(task, seconds, figures)
+    except Exception as error:  # noqa: BLE001 - one way that fails must not end the others
+        return Outcome(task, problem=f"{type(error).__name__}: {error}")
+    return Outcome(task, time.perf_counter() - start, figures)
+
+
+def _figures_of(
+    prepared: PreparedModel, images: Tensor, labels: Tensor, device: str
+) -> dict[str, float]:
+    """Returns the accuracy of the program, and how often the fake-quantized model decides alike."""
+    program = convert(prepared, load_target("asic"))
+    engine, name = TorchEngine(program, device), program.outputs[0]
+    edge, prepared = program.edges[name], prepared.to(device).eval()
+
+    def integer(x: Tensor) -> Tensor:
+        codes = engine.run({program.inputs[0]: program.quantize_input(x)})[name]
+        return edge.dequantize(codes).cpu()
+
+    def fake(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return prepared(x.to(device))[0].cpu()
+
+    found, expected = _scores(integer, images), _scores(fake, images)
+    alike = (found.argmax(1) == expected.argmax(1)).double().mean()
+    return {
+        "top1": _top1(found, labels),
+        "fake_top1": _top1(expected, labels),
+        "same_prediction": 100 * float(alike),
+    }
+
+
+def _scores(run, images: Tensor) -> Tensor:
+    return torch.cat([run(part) for part in images.split(BATCH)])
+
+
+def _top1(scores: Tensor, labels: Tensor) -> float:
+    return 100 * float((scores.argmax(1) == labels).double().mean())
+
+
+def tasks_of(arguments: argparse.Namespace) -> list[Task]:
+    """Returns what is asked for, the longest first."""
+    found = []
+    for network, width, flow in product(arguments.networks, arguments.widths, arguments.flows):
+        seeds = range(arguments.seeds) if flow == TRAINED else range(1)
+        found += [Task(network, width, flow, seed=seed) for seed in seeds]
+        if flow != RECONSTRUCTED and network in PEER_NETWORKS:
+            found += [Task(network, width, flow, peer) for peer in arguments.peers]
+    order = {TRAINED: 0, RECONSTRUCTED: 1, CALIBRATED: 2}
+    found.sort(key=lambda task: order[task.flow])
+    return [*found, *(Task(network, "W32A32", "float") for network in arguments.networks)]
+
+
+def write(results: Results, outcomes: list[Outcome], options: Options) -> None:
+    """Appends the rows of one way of quantizing; several seeds become their mean."""
+    task = outcomes[0].task
+    package = FLOWS[task.peer][1] if task.peer else "photomask"
+    if task.flow == "float":
+        subject = Subject(WHAT, "float", task.network, package="torch")
+    else:
+        subject = Subject(WHAT, task.implementation, task.network, package=package)
+    problems = [outcome.problem for outcome in outcomes if outcome.problem]
+    if problems:
+        results.skipped(subject, problems[0])
+        return
+    note = f"{options.test_images} images"
+    note += f", {options.epochs} epochs" if task.flow == TRAINED else ""
+    note += f", {options.iterations} steps a block" if task.flow == RECONSTRUCTED else ""
+    for metric in outcomes[0].figures:
+        values = [outcome.figures[metric] for outcome in outcomes]
+        each = ", ".join(f"{value:.2f}" for value in values)
+        seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
+        results.number(subject, metric, statistics.fmean(values), "%", note=note + seeds)
+    if task.flow != "float":
+        seconds = statistics.fmean(outcome.seconds for outcome in outcomes)
+        where = f"{options.device}, shared by several such runs"
+        results.number(subject, "time", seconds, "s", note=f"{note}, {where}")
+
+
+def main() -> None:
+    """Spreads the tasks over processes and writes rows as they are done."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="out/idx", help="folder of the idx .gz files")
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--widths", nargs="*", default=tuple(WIDTHS), choices=tuple(WIDTHS))
+    flows = (CALIBRATED, RECONSTRUCTED, TRAINED)
+    parser.add_argument("--flows", nargs="*", default=flows, choices=flows)
+    parser.add_argument("--peers", nargs="*", default=tuple(FLOWS), choices=tuple(FLOWS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--iterations", type=int, default=1000, help="steps of a block")
+    parser.add_argument("--images", type=int, default=512, help="for calibration")
+    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="tasks at a time")
+    arguments = parser.parse_args()
+    options = Options(
+        arguments.data,
+        arguments.device,
+        arguments.epochs,
+        arguments.iterations,
+        arguments.images,
+        arguments.test_images,
+    )
+    results, waiting = Results(WHAT), tasks_of(arguments)
+    done: dict[tuple, list[Outcome]] = {}
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        futures: list[Future] = [pool.submit(measure, task, options) for task in waiting]
+        for future in as_completed(futures):
+            outcome: Outcome = future.result()
+            task = outcome.task
+            key = (task.network, task.implementation)
+            print(
+                f"{task}: {outcome.figures or outcome.problem}, {outcome.seconds:.0f} s", flush=True
+            )
+            done.setdefault(key, []).append(outcome)
+            wanted = sum((t.network, t.implementation) == key for t in waiting)
+            if len(done[key]) == wanted:
+                write(results, done[key], options)
+
+
+if __name__ == "__main__":
+    main()
