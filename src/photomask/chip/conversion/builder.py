@@ -279,6 +279,7 @@ def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.
     Raises:
         QuantizerError: a code is no integer or lies outside the quantizer's format.
     """
+    values = values.to(quantizer.scale.device)
     codes = quantizer.quantize(values).detach().to(torch.float64).cpu().numpy()
     format = quantizer.format
     if codes.shape != tuple(values.shape) or not np.all(codes == np.rint(codes)):

@@ -94,6 +94,7 @@ def train(
         UsageError: `checkpoint` holds a training already, and `resume` is False.
         MissingDependencyError: several processes were launched without accelerate.
     """
+    before = next(prepared.parameters()).device
     run = _Run(
         prepared,
         as_training_data(data, augment),
@@ -108,7 +109,6 @@ def train(
         find_processes(accelerator, device),
         compiled,
     )
-    before = next(prepared.parameters()).device
     try:
         run.start(checkpoint, resume)
         for epoch in range(len(run.records), settings.epochs):
