@@ -126,6 +126,17 @@ def accuracy(rows: Sequence[Row]) -> Table:
     return grid(rows, f"top-1, {images}", lambda cell: _value(cell, "top1", 2))
 
 
+def few_bits(rows: Sequence[Row]) -> Table:
+    """Top-1 by width, then by how a network was quantized; the float network first."""
+
+    def place(row: Row) -> tuple[int, str, str]:
+        name, _, flow = row["implementation"].partition(", ")
+        width = name.rpartition(" ")[2]
+        return -int(width[1:].replace("A", "")) if flow else -99, flow, name
+
+    return accuracy(sorted(rows, key=place))
+
+
 def agreement(rows: Sequence[Row]) -> Table:
     """Agreement with the float network, and signal to noise."""
     names = list(dict.fromkeys(row["implementation"] for row in rows))
@@ -356,7 +367,7 @@ def calibration_cost(rows: Sequence[Row]) -> Table:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
-    ("Few bits: calibrated, reconstructed and trained", "quantizers", accuracy),
+    ("Few bits: calibrated, reconstructed and trained", "quantizers", few_bits),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
     ("Transformers in integers", transformer_table.WHAT, transformer_table.build),
     ("Every integer is the oracle's", "exactness", exactness),
