@@ -131,11 +131,12 @@ def measure_perplexity(
 ) -> None:
     """Measures the float model, the one with quantizers, and the integer program."""
     program = convert(prepared, load_target("asic"))
-    decoder, edge = Decoder(program, engine=TorchEngine), program.edges[program.outputs[0]]
+    engine, edge = TorchEngine(program), program.edges[program.outputs[0]]
 
     def integers(tokens: Tensor) -> Tensor:
-        decoder.reset()
-        return edge.dequantize(torch.from_numpy(decoder.feed(tokens.numpy())))
+        inputs = zip(program.inputs, model.first_chunk(tokens, 1), strict=True)
+        codes = {name: program.quantize_input(x, name) for name, x in inputs}
+        return edge.dequantize(engine.run(codes)[edge.name])
 
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "float": lambda tokens: language.model(tokens).logits,
