@@ -41,6 +41,7 @@ from photomask.chip.training import (
     keep_batch_norms,
     train,
 )
+from photomask.chip.training.losses import cross_entropy, mixed_loss
 from photomask.zoo.augmentation import augment
 from rows import Results, Subject
 
@@ -157,6 +158,7 @@ def train_peer(task: Task, model: nn.Module, options: Options) -> Trainer:
     settings, device = settings_for(task, options), options.device
     images, labels = (tensor.to(device) for tensor in zoo.training_set(options.data))
     teacher = model.to(device).eval()
+    loss = mixed_loss(cross_entropy(SMOOTHING), SHARE_OF_TEACHER, TEMPERATURE)
 
     def run(network: nn.Module) -> None:
         torch.manual_seed(task.seed)
@@ -177,24 +179,15 @@ def train_peer(task: Task, model: nn.Module, options: Options) -> Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * settings.learning_rate_factor(step, steps)
             found = network(x)
-            loss = _mixed_loss(
-                found if isinstance(found, Tensor) else found.value, teacher, x, labels[part]
-            )
+            scores = found if isinstance(found, Tensor) else found.value
+            with torch.no_grad():
+                taught = teacher(x)
+            value = loss((scores,), labels[part], (taught,))
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
 
     return run
-
-
-def _mixed_loss(found: Tensor, teacher: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        wanted = (teacher(x) / TEMPERATURE).softmax(1)
-    distance = nn.functional.kl_div(
-        (found / TEMPERATURE).log_softmax(1), wanted, reduction="batchmean"
-    )
-    right = nn.functional.cross_entropy(found, labels, label_smoothing=SMOOTHING)
-    return SHARE_OF_TEACHER * TEMPERATURE**2 * distance + (1 - SHARE_OF_TEACHER) * right
 
 
 def measure(task: Task, options: Options) -> Outcome:

@@ -155,13 +155,7 @@ class Conversion:
             high=interval.high,
             scale=scale,
             zero_point=zero_point,
-            channel_axis=(
-                None
-                if len(scale) == 1
-                else len(shape) - 1
-                if isinstance(meaning, Scale)
-                else _channel_axis(node, shape)
-            ),
+            channel_axis=None if len(scale) == 1 else _channel_axis(node, shape, meaning),
             role="activation" if isinstance(meaning, Scale) else "accumulator",
         )
         self.steps.append(
@@ -255,10 +249,10 @@ class Conversion:
         return self.add_step(node, name, operator, [edge], tensors, meaning, fixed.relative_error)
 
 
-def _channel_axis(node: Node, shape: tuple[int, ...]) -> int:
-    """Linear layers and norms have their channels last, all others at axis 1."""
+def _channel_axis(node: Node, shape: tuple[int, ...], meaning: Scale | np.ndarray) -> int:
+    """Linear layers, norms and scales with factors have channels last, all others at axis 1."""
     last = isinstance(node.operation, (float_operations.Linear, Normalize))
-    return len(shape) - 1 if last else 1
+    return len(shape) - 1 if last or isinstance(meaning, Scale) else 1
 
 
 def portable(source: str) -> str:
