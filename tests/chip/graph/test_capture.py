@@ -291,3 +291,9 @@ def test_weights_that_are_not_finite_are_named():
         model[0].weight[0, 1] = float("inf")
     with pytest.raises(DataError, match=r"1 of 6 values of the model's '0.weight'"):
         capture(model, torch.zeros(2, 3))
+
+
+def test_names_are_plain_strings_that_a_compiler_takes():
+    graph = capture(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(1, 3))
+    names = [name for node in graph.nodes for name in (node.name, *node.inputs)]
+    assert {type(name) for name in (*names, *graph.outputs)} == {str}

@@ -280,7 +280,7 @@ def test_a_scale_never_turns_negative():
 def test_a_compiled_model_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch):
     compiled = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda model: compiled(model, backend="aot_eager", fullgraph=True)
+        torch, "compile", lambda run: compiled(run, backend="aot_eager", fullgraph=True)
     )
     models = [prepared_model() for _ in range(2)]
     train(models[0], task(), settings(epochs=1))

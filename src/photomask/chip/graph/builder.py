@@ -208,7 +208,8 @@ class Builder:
         moves = isinstance(operation, (Gather, Permute, Reshape, Slice))
         if isinstance(operation, Tokens) or (moves and inputs[0] in self.rows):
             self.rows.add(name)
-        self.nodes.append(Node(name, operation, tuple(inputs), keys, shape, source_of(traced)))
+        edges = tuple(map(str, inputs))  # the compiler of PyTorch 2.11 takes no other strings
+        self.nodes.append(Node(name, operation, edges, keys, shape, source_of(traced)))
         return EdgeName(name)
 
     def as_edge(self, value: object, call: Call) -> EdgeName:

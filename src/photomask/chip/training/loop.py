@@ -29,6 +29,7 @@ from photomask.chip.training.data import (
 )
 from photomask.chip.training.health import Health
 from photomask.chip.training.losses import Loss, cross_entropy, mixed_loss
+from photomask.chip.training.objective import compile_objective, make_objective
 from photomask.chip.training.optimization import (
     ScaleFloor,
     make_optimizer,
@@ -78,7 +79,7 @@ def train(
         callbacks: called at the ends of epochs and steps.
         checkpoint: a folder that holds model, optimizer and average after every epoch.
         resume: go on from `checkpoint`, to the same result as without the interruption.
-        compiled: run the model through `torch.compile`.
+        compiled: run model and loss through `torch.compile`; on a GPU as a CUDA graph as well.
         device: where to train; a GPU if there is one.
         accelerator: the user's own `accelerate.Accelerator`.
         progress: shows the steps of an epoch.
@@ -137,19 +138,20 @@ class _Run:
         self.prepared = prepared
         self.data = data
         self.settings = settings
-        self.loss = loss
         self.callbacks = callbacks
         self.processes = processes
         self.records: list[EpochRecord] = []
         self.steps = data.steps_per_epoch(settings.batch_size)
-        self.teacher = None
+        taught = None
         if settings.distillation > 0:
-            self.teacher = float_model(prepared, teacher, processes.device)
+            taught = float_model(prepared, teacher, processes.device)
         prepared.to(processes.device)
         processes.broadcast(prepared)
-        self.forward: Callable[..., tuple[Tensor, ...]] = prepared
+        self.objective = make_objective(
+            prepared, taught, loss, device=processes.device, bfloat16=settings.bfloat16
+        )
         if compiled:
-            self.forward = torch.compile(prepared)  # pyright: ignore[reportAssignmentType]
+            self.objective = compile_objective(self.objective, processes.device)
         self.optimizer = make_optimizer(prepared, settings)
         self.average = WeightAverage(prepared, settings.average_decay)
         self.floor = ScaleFloor(prepared)
@@ -226,16 +228,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self._factor(step)
         self.optimizer.zero_grad(set_to_none=True)
-        kind = self.processes.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.bfloat16):
-            taught = None
-            if self.teacher is not None:
-                with torch.no_grad():
-                    taught = self.teacher(*inputs)
-            outputs = self.forward(*inputs)
         if labels is None and self.settings.distillation < 1:
             raise DataError("there are no labels; without them, set distillation to 1")
-        loss = self.loss(outputs, labels, taught)
+        loss = self.objective(inputs, labels)
         loss.backward()
         self.processes.average([p.grad for p in self.prepared.parameters() if p.grad is not None])
         self.health.record(step, loss)
