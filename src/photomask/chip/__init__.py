@@ -8,7 +8,7 @@ export(program, "out/export", program.quantize_input(test_images), samples=1)
 """
 
 from photomask.chip.calibration import calibrate
-from photomask.chip.conversion import convert
+from photomask.chip.conversion import align_to_target, convert
 from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
 from photomask.chip.exporters import check_export, check_outputs, export, export_c
 from photomask.chip.preparation import PreparedModel, prepare
@@ -31,6 +31,7 @@ __all__ = [
     "Target",
     "Thresholds",
     "TorchEngine",
+    "align_to_target",
     "calibrate",
     "check_export",
     "check_outputs",

@@ -38,7 +38,7 @@ from photomask.chip.operators import (
 from photomask.chip.operators.weights import effective_weight
 from photomask.chip.program import Edge
 from photomask.chip.quantizers import PerGroup, Quantizer
-from photomask.chip.target import ZeroPoints
+from photomask.chip.target import Target, ZeroPoints
 from photomask.errors import TargetError
 
 
@@ -238,23 +238,16 @@ def _add(conversion: Conversion, node: Node) -> None:
     ratios = np.array([x.scale / y.scale for x in inputs])
     target, where = conversion.target, f"{node.name!r} ({node.source})"
     widest = max(x.format.bits for x in inputs)
-    spare = target.accumulator_bits - 2 - widest - (len(inputs) - 1).bit_length()
-    bits = min(target.multiplier_bits, spare)
-    if bits < 2:
-        raise TargetError(
-            f"{where}: adding {len(inputs)} inputs of {widest} bits leaves {bits} bits of the "
-            f"target's {target.accumulator_bits}-bit accumulator for aligning their scales"
-        )
-    aligned = target.model_copy(update={"multiplier_bits": bits, "per_channel_shift": False})
     if target.power_of_two_only:
         _, exponent = np.frexp(ratios.min())
         shift = max(target.shift_min, 1 - int(exponent))
         coefficients = np.ldexp(ratios, shift)
+        spare = _spare_bits(len(inputs), widest, target, where)
         if np.any(coefficients != np.rint(coefficients)) or coefficients.max() >= 2**spare:
             raise TargetError(f"{where}: the inputs' scales are not powers of two apart")
         coefficients, error = coefficients.astype(np.int64), 0.0
     else:
-        fixed = fixed_point(ratios, aligned, where)
+        fixed = aligned_coefficients(ratios, widest, target, where)
         coefficients, shift, error = fixed.multiplier, int(fixed.shift[0]), fixed.relative_error
     signed = [int(c) * sign for c, sign in zip(coefficients, operation.signs, strict=True)]
     bias = -sum(c * x.zero_point for c, x in zip(signed, inputs, strict=True))
@@ -265,6 +258,34 @@ def _add(conversion: Conversion, node: Node) -> None:
     )
     only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), error)
     conversion.requantize(node, accumulator, ONE, y, shift=only_shift)
+
+
+def aligned_coefficients(ratios: np.ndarray, widest: int, target: Target, where: str) -> FixedPoint:
+    """Returns the coefficients of a sum, which have one shift: the bits an accumulator has left.
+
+    Args:
+        ratios: of the inputs' scales to the output's.
+        widest: bits of the widest input.
+        target: multipliers, accumulator.
+        where: the sum, for errors.
+
+    Raises:
+        TargetError: the accumulator leaves fewer than 2 bits.
+    """
+    bits = min(target.multiplier_bits, _spare_bits(len(ratios), widest, target, where))
+    update = {"multiplier_bits": bits, "per_channel_shift": False}
+    return fixed_point(ratios, target.model_copy(update=update), where)
+
+
+def _spare_bits(count: int, widest: int, target: Target, where: str) -> int:
+    """Returns how many bits the accumulator of a sum leaves for its coefficients."""
+    spare = target.accumulator_bits - 2 - widest - (count - 1).bit_length()
+    if min(target.multiplier_bits, spare) < 2:
+        raise TargetError(
+            f"{where}: adding {count} inputs of {widest} bits leaves {spare} bits of the "
+            f"target's {target.accumulator_bits}-bit accumulator for aligning their scales"
+        )
+    return spare
 
 
 def _concatenate(conversion: Conversion, node: Node) -> None:

@@ -9,6 +9,7 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import transformer_operations as float_operations
 from photomask.chip.operators import Embedding, Normalize, Softmax
+from photomask.chip.target import Target
 from photomask.errors import TargetError
 
 EXPONENT_BITS = 15
@@ -72,7 +73,7 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
     assert isinstance(operation, float_operations.Normalize)  # noqa: S101 - by CONVERTERS
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     terms = node.shape[-1]
-    fraction_bits = min(20, conversion.target.accumulator_bits - GAIN_BITS - 3)
+    fraction_bits = normal_fraction_bits(conversion.target)
     if fraction_bits < 4:
         raise TargetError(
             f"{node.name!r} ({node.source}): a norm needs an accumulator of at least "
@@ -88,13 +89,13 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
     )
     constants = conversion.prepared.constants_of(node)
     gain, bias = (constants[role].detach().double().cpu().numpy() for role in ("gain", "bias"))
-    normal_unit = math.sqrt(terms) * 2.0**-fraction_bits
+    unit_of_normal = normal_unit(terms, conversion.target)
     largest_bias = 2.0 ** (conversion.target.accumulator_bits - 3)
     scale = np.maximum(
-        np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * normal_unit)
+        np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * unit_of_normal)
     )
     scale[scale == 0] = 1.0
-    unit = scale * normal_unit
+    unit = scale * unit_of_normal
     tensors = {
         "gain": conversion.add_tensor(
             f"{node.name}.gain", np.rint(gain / scale), IntFormat(bits=GAIN_BITS, signed=True)
@@ -112,6 +113,16 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )
     conversion.requantize(node, accumulator, unit / y.scale, y)
+
+
+def normal_fraction_bits(target: Target) -> int:
+    """Returns the bits below the point of a normalised value, before its gain."""
+    return min(20, target.accumulator_bits - GAIN_BITS - 3)
+
+
+def normal_unit(terms: int, target: Target) -> float:
+    """Returns what one unit of the integers of a norm over so many terms stands for."""
+    return math.sqrt(terms) * 2.0 ** -normal_fraction_bits(target)
 
 
 def _epsilon(operation: float_operations.Normalize, terms: int, scale: float) -> int:

@@ -1,0 +1,174 @@
+"""Scales that a target's multipliers hold exactly, so that training computes what the chip will."""
+
+import math
+
+import numpy as np
+import torch
+
+from photomask.chip.arithmetic import fixed_point
+from photomask.chip.conversion.converters import aligned_coefficients
+from photomask.chip.conversion.transformers import EXPONENT_BITS, GAIN_BITS, normal_unit
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Add, Copy, Matmul, Mean, Multiply, Tokens
+from photomask.chip.graph.transformer_operations import Normalize, Softmax
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
+from photomask.chip.target import Target
+
+
+def align_to_target(prepared: PreparedModel, target: Target) -> None:
+    """Moves scales a little, until the target's multipliers state every ratio of them exactly.
+
+        scale' = scale * (1 + e),   |e| <= 2**-target.multiplier_bits
+
+    A program rescales by `multiplier / 2**shift`, a prepared model by the real ratio of two scales.
+    At few bits the difference decides about codes now and then, and one code about a prediction.
+    Afterwards both rescale by the same number, so that what was measured or trained before
+    `convert` is what the program computes, but for the rounding of floats.
+
+    A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
+    layers add to it do; of copies, means, products and softmax the output; of a norm the gain. Left
+    as they are: scales of groups, powers of two (exact already), concatenations, windows of unequal
+    size, and what an output owes to another edge whose scale it shares.
+
+    Args:
+        prepared: calibrated; changed in place.
+        target: for which it will be converted.
+
+    Raises:
+        TargetError: a ratio is out of the target's range.
+    """
+    if target.power_of_two_only:
+        return
+    alignment = _Alignment(prepared, target)
+    with torch.no_grad():
+        for node in prepared.graph.nodes:
+            alignment.align_output(node)
+        for node in prepared.graph.nodes:
+            alignment.align_constants(node)
+
+
+class _Alignment:
+    """One walk: activations in the order of computation, then weights and gains."""
+
+    def __init__(self, prepared: PreparedModel, target: Target):
+        self.prepared = prepared
+        self.target = target
+        self.by_name = prepared.graph.by_name
+        self.users = prepared.graph.users()
+
+    def scale(self, edge: str) -> float:
+        """Returns the scale of an edge."""
+        return float(self.prepared.activation_quantizer(edge).scale)
+
+    def realized(self, ratio: float | np.ndarray, node: Node) -> np.ndarray:
+        """Returns the nearest ratios that the target has."""
+        where = f"{node.name!r} ({node.source})"
+        fixed = fixed_point(np.asarray(ratio), self.target, where)
+        return np.ldexp(fixed.multiplier.astype(np.float64), -fixed.shift)
+
+    def align_output(self, node: Node) -> None:
+        """Gives a node without weights an output whose ratio to its inputs is exact."""
+        if not self._is_free(node.name) or not self._reads_one_scale(node):
+            return
+        if isinstance(node.operation, Add):
+            self._align_sum(node)
+            return
+        unit = self._unit(node)
+        if unit is not None:
+            ratio = self.realized(unit / self.scale(node.name), node)
+            self._set_scale(node.name, unit / float(ratio))
+
+    def align_constants(self, node: Node) -> None:
+        """Gives a layer weights, and a norm gains, whose ratio to the output is exact."""
+        if not self._has_one_scale(node.name) or not self._reads_one_scale(node):
+            return
+        if isinstance(node.operation, Normalize):
+            self._align_gain(node, node.operation)
+        elif "weight" in node.constants:
+            self._align_weight(node)
+
+    def _unit(self, node: Node) -> float | None:
+        """Returns what one unit of the integers stands for that become the output."""
+        scales = [self.scale(name) for name in node.inputs if self._is_quantized(name)]
+        match node.operation:
+            case Copy():
+                return scales[0]
+            case Matmul():
+                return scales[0] * scales[1] * node.operation.factor
+            case Multiply():
+                return scales[0] * scales[1]
+            case Mean():
+                shape = self.by_name[node.inputs[0]].shape
+                terms = math.prod(shape[axis] for axis in node.operation.axes)
+                return scales[0] / (terms if node.operation.divide else 1)
+            case Softmax():
+                return 2.0**-EXPONENT_BITS
+        return None
+
+    def _align_sum(self, node: Node) -> None:
+        """Aligns a sum to the first input that cannot move, and the inputs that can to it."""
+        output, inputs = self.scale(node.name), [self.scale(name) for name in node.inputs]
+        widths = [self.prepared.activation_quantizer(n).format.bits for n in node.inputs]
+        ratios = np.array(inputs) / output
+        where = f"{node.name!r} ({node.source})"
+        fixed = aligned_coefficients(ratios, max(widths), self.target, where)
+        realized = np.ldexp(fixed.multiplier.astype(np.float64), -fixed.shift)
+        if not realized.all():
+            return
+        movable = [self._can_move(name) for name in node.inputs]
+        anchor = movable.index(False) if False in movable else 0
+        output = inputs[anchor] / float(realized[anchor])
+        self._set_scale(node.name, output)
+        for at, name in enumerate(node.inputs):
+            if movable[at] and at != anchor:
+                self._set_scale(name, output * float(realized[at]))
+
+    def _can_move(self, edge: str) -> bool:
+        """Tells whether a layer computes an edge for a single reader: its weights will follow."""
+        node = self.by_name[edge]
+        return "weight" in node.constants and self._is_free(edge) and len(self.users[edge]) == 1
+
+    def _align_weight(self, node: Node) -> None:
+        quantizer = self.prepared.weight_quantizer(node.name)
+        if isinstance(quantizer.granularity, PerGroup) or quantizer.power_of_two:
+            return
+        scale = quantizer.scale.detach().double().cpu().numpy()
+        ratio = scale * (self.scale(node.inputs[0]) / self.scale(node.name))
+        realized = self.realized(ratio, node)
+        scale = np.where(realized > 0, scale * realized / ratio, scale)
+        quantizer.set_parameters(
+            quantizer.format, torch.from_numpy(np.asarray(scale)), quantizer.zero_point
+        )
+
+    def _align_gain(self, node: Node, operation: Normalize) -> None:
+        gain = self.prepared.constants_of(node)["gain"].detach()
+        unit = normal_unit(node.shape[-1], self.target) / (2 ** (GAIN_BITS - 1) - 1)
+        ratio = gain.double().abs().cpu().numpy() * unit / self.scale(node.name)
+        if not ratio.all():
+            return
+        factor = torch.from_numpy(self.realized(ratio, node) / ratio).to(gain.device)
+        self.prepared.set_constant(node.name, "gain", (gain.double() * factor).to(gain.dtype))
+
+    def _is_quantized(self, edge: str) -> bool:
+        """Tells numbers from rows of tables and masks."""
+        return not isinstance(self.by_name[self.prepared.scale_owner(edge)].operation, Tokens)
+
+    def _reads_one_scale(self, node: Node) -> bool:
+        return all(map(self._has_one_scale, filter(self._is_quantized, node.inputs)))
+
+    def _has_one_scale(self, edge: str) -> bool:
+        return not isinstance(self.prepared.activation_quantizer(edge), PowerOfTwoFactors)
+
+    def _is_free(self, edge: str) -> bool:
+        """Tells whether a node decides its own scale, which may be any number."""
+        if self.prepared.scale_owner(edge) != edge or not self._is_quantized(edge):
+            return False
+        return self._has_one_scale(edge) and not (
+            self.prepared.activation_quantizer(edge).power_of_two
+        )
+
+    def _set_scale(self, edge: str, scale: float) -> None:
+        quantizer = self.prepared.activation_quantizer(edge)
+        moved = torch.full_like(quantizer.scale.detach(), scale)
+        quantizer.set_parameters(quantizer.format, moved, quantizer.zero_point)
