@@ -1,19 +1,21 @@
 """What accuracy does each way of quantizing keep, and what does it cost, beside its peers?
 
     python scripts/make_fashion_mnist.py --idx out/idx
-    python benchmarks/quantizers.py --data out/idx --device cuda --jobs 8
+    python benchmarks/quantizers.py --data out/idx --device cuda --jobs 4
 
 Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts from the same float
 network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
 augmented images, against the same mixture of labels and the float network's outputs. Ours are the
 accuracies of integer programs. Only training is repeated, with other seeds; the mean is written.
+What the program decides is compared with the fake-quantized model in float64, whose scales are the
+target's (`align_to_target`): what is left is the rounding of ties, of float32 scales and of tables.
 """
 
 import argparse
 import statistics
 import time
 import warnings
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import product
 from multiprocessing import get_context
@@ -27,6 +29,7 @@ from photomask import zoo
 from photomask.chip import (
     PreparedModel,
     TorchEngine,
+    align_to_target,
     calibrate,
     convert,
     load_target,
@@ -51,6 +54,9 @@ NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
 CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
 PEER_NETWORKS = ("resnet20", "mobilenet_v1")
 """Peers' flows do not quantize what a transformer computes between its layers."""
+EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 24, "W2A2": 40}
+TRANSFORMER_EPOCHS = 10
+TARGET = load_target("asic")
 BATCH = 500
 """Test images at a time."""
 SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
@@ -58,13 +64,20 @@ SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
 
 @dataclass(frozen=True)
 class Task:
-    """One network to be quantized in one way."""
+    """One network to be quantized in one way, as often as there are seeds."""
 
     network: str
     width: str
     flow: str
     peer: str | None = None
-    seed: int = 0
+    seeds: int = 1
+
+    @property
+    def epochs(self) -> int:
+        """Of a training, where none are asked for."""
+        epochs = EPOCHS[self.width]
+        transformer = self.network == "vision_transformer"
+        return min(epochs, TRANSFORMER_EPOCHS) if transformer else epochs
 
     @property
     def implementation(self) -> str:
@@ -78,19 +91,24 @@ class Options:
 
     data: str
     device: str
-    epochs: int
+    epochs: int | None
     iterations: int
     images: int
     test_images: int
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether training is compiled, and in bfloat16."""
+        return self.device.startswith("cuda")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task; percentages."""
+    """What came of a task: seconds and percentages, one of each for each seed."""
 
     task: Task
-    seconds: float = 0.0
-    figures: dict[str, float] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -118,50 +136,58 @@ def recipe_for(width: str, flow: str) -> RecipeDocument:
     )
 
 
-def settings_for(task: Task, options: Options) -> TrainingSettings:
-    """Returns the schedule of a training."""
+def settings_for(task: Task, options: Options, seed: int) -> TrainingSettings:
+    """Returns the schedule of a training.
+
+    Scales are not frozen at the end: another graph would be compiled for little.
+    """
     transformer = task.network == "vision_transformer"
     wide = task.width == "W8A8"
     return TrainingSettings(
-        epochs=options.epochs,
+        epochs=options.epochs or task.epochs,
         optimizer="adamw" if transformer else "sgd",
         learning_rate=(1e-4 if wide else 5e-4) if transformer else (0.005 if wide else 0.02),
-        quantizer_learning_rate=1e-4 if transformer else 1e-3,
+        quantizer_learning_rate=(1e-4 if wide else 1e-3) if transformer else 0.01,
         weight_decay=0.01 if transformer else 1e-4,
-        warmup_epochs=1,
+        warmup_epochs=0.5,
         label_smoothing=SMOOTHING,
         distillation=SHARE_OF_TEACHER,
         temperature=TEMPERATURE,
         average_decay=0.999,
-        seed=task.seed,
+        frozen_scale_share=0.0,
+        bfloat16=options.on_gpu,
+        seed=seed,
     )
 
 
-def ours(task: Task, model: nn.Module, calibration: Tensor, options: Options) -> PreparedModel:
+def ours(
+    task: Task, model: nn.Module, calibration: Tensor, options: Options, seed: int
+) -> PreparedModel:
     """Returns a model of ours, calibrated, reconstructed or trained."""
     prepared = prepare(model, recipe_for(task.width, task.flow).build(), calibration[:1])
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
-        settings = ReconstructionSettings(iterations=options.iterations, seed=task.seed)
+        settings = ReconstructionSettings(iterations=options.iterations, seed=seed)
         reconstruct(prepared, calibration, settings=settings, device=options.device)
     elif task.flow == TRAINED:
         if task.network != "vision_transformer":
             keep_batch_norms(prepared, model, calibration[:1])
-        images, labels = zoo.training_set(options.data)
-        data = TensorData(images, labels, augment)
-        train(prepared, data, settings_for(task, options), device=options.device)
+        data = TensorData(*zoo.training_set(options.data), augment)
+        settings = settings_for(task, options, seed)
+        train(prepared, data, settings, device=options.device, compiled=options.on_gpu)
+    align_to_target(prepared, TARGET)
     return prepared
 
 
-def train_peer(task: Task, model: nn.Module, options: Options) -> Trainer:
+def train_peer(task: Task, model: nn.Module, options: Options, seed: int) -> Trainer:
     """Returns what trains a peer's module: the same data, loss, optimizer and steps as ours."""
-    settings, device = settings_for(task, options), options.device
+    settings, device = settings_for(task, options, seed), options.device
     images, labels = (tensor.to(device) for tensor in zoo.training_set(options.data))
     teacher = model.to(device).eval()
     loss = mixed_loss(cross_entropy(SMOOTHING), SHARE_OF_TEACHER, TEMPERATURE)
 
     def run(network: nn.Module) -> None:
-        torch.manual_seed(task.seed)
+        torch.manual_seed(seed)
         network.to(device)
         optimizer = torch.optim.SGD(
             network.parameters(),
@@ -191,43 +217,51 @@ def train_peer(task: Task, model: nn.Module, options: Options) -> Trainer:
 
 
 def measure(task: Task, options: Options) -> Outcome:
-    """Does one task in a process of its own."""
+    """Does one task in a process of its own: what is compiled serves all its seeds."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    model = zoo.load(task.network)
+    outcome = Outcome(task)
+    for seed in range(task.seeds):
+        try:
+            seconds, figures = measure_once(task, options, seed)
+        except Exception as error:  # noqa: BLE001 - one way that fails must not end the others
+            return Outcome(task, problem=f"{type(error).__name__}: {error}")
+        print(f"{task}, seed {seed}: {figures}, {seconds:.0f} s", flush=True)
+        outcome.seconds.append(seconds)
+        for metric, value in figures.items():
+            outcome.figures.setdefault(metric, []).append(value)
+    return outcome
+
+
+def measure_once(task: Task, options: Options, seed: int) -> tuple[float, dict[str, float]]:
+    """Returns how long one way of quantizing took, and its percentages."""
+    model, device = zoo.load(task.network), options.device
     calibration, (images, labels) = zoo.calibration_set(options.images)[0], zoo.test_set()
     images, labels = images[: options.test_images], labels[: options.test_images]
     start = time.perf_counter()
-    try:
-        if task.flow == "float":
-            figures = {"top1": _top1(_scores(float_network(model), images), labels)}
-        elif task.peer is None:
-            prepared = ours(task, model, calibration, options)
-            start, seconds = time.perf_counter(), time.perf_counter() - start
-            return Outcome(task, seconds, _figures_of(prepared, images, labels, options.device))
-        else:
-            trainer = train_peer(task, model, options) if task.flow == TRAINED else None
-            device = options.device if trainer else "cpu"
-            run = quantized_by(
-                task.peer, model.to(device), calibration.to(device), *WIDTHS[task.width], trainer
-            )
-            seconds = time.perf_counter() - start
-            figures = {"top1": _top1(_scores(run, images.to(device)).cpu(), labels)}
-            return Outcome(task, seconds, figures)
-    except Exception as error:  # noqa: BLE001 - one way that fails must not end the others
-        return Outcome(task, problem=f"{type(error).__name__}: {error}")
-    return Outcome(task, time.perf_counter() - start, figures)
+    if task.flow == "float":
+        return 0.0, {"top1": _top1(_scores(float_network(model), images), labels)}
+    if task.peer is None:
+        prepared = ours(task, model, calibration, options, seed)
+        seconds = time.perf_counter() - start
+        return seconds, _figures_of(prepared, images, labels, device)
+    trainer = train_peer(task, model, options, seed) if task.flow == TRAINED else None
+    device = device if trainer else "cpu"
+    widths = WIDTHS[task.width]
+    run = quantized_by(task.peer, model.to(device), calibration.to(device), *widths, trainer)
+    seconds = time.perf_counter() - start
+    return seconds, {"top1": _top1(_scores(run, images.to(device)).cpu(), labels)}
 
 
 def _figures_of(
     prepared: PreparedModel, images: Tensor, labels: Tensor, device: str
 ) -> dict[str, float]:
     """Returns the accuracy of the program, and how often the fake-quantized model decides alike."""
-    program = convert(prepared, load_target("asic"))
+    program = convert(prepared, TARGET)
     engine, name = TorchEngine(program, device), program.outputs[0]
-    edge, prepared = program.edges[name], prepared.to(device).eval()
+    edge, prepared = program.edges[name], prepared.to(device).eval().double()
 
     def integer(x: Tensor) -> Tensor:
         codes = engine.run({program.inputs[0]: program.quantize_input(x)})[name]
@@ -235,7 +269,7 @@ def _figures_of(
 
     def fake(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return prepared(x.to(device))[0].cpu()
+            return prepared(x.to(device).double())[0].cpu()
 
     found, expected = _scores(integer, images), _scores(fake, images)
     alike = (found.argmax(1) == expected.argmax(1)).double().mean()
@@ -258,8 +292,8 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
     """Returns what is asked for, the longest first."""
     found = []
     for network, width, flow in product(arguments.networks, arguments.widths, arguments.flows):
-        seeds = range(arguments.seeds) if flow == TRAINED else range(1)
-        found += [Task(network, width, flow, seed=seed) for seed in seeds]
+        seeds = arguments.seeds if flow == TRAINED else 1
+        found.append(Task(network, width, flow, seeds=seeds))
         if flow != RECONSTRUCTED and network in PEER_NETWORKS:
             found += [Task(network, width, flow, peer) for peer in arguments.peers]
     order = {TRAINED: 0, RECONSTRUCTED: 1, CALIBRATED: 2}
@@ -267,30 +301,29 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
     return [*found, *(Task(network, "W32A32", "float") for network in arguments.networks)]
 
 
-def write(results: Results, outcomes: list[Outcome], options: Options) -> None:
+def write(results: Results, outcome: Outcome, options: Options) -> None:
     """Appends the rows of one way of quantizing; several seeds become their mean."""
-    task = outcomes[0].task
+    task = outcome.task
     package = FLOWS[task.peer][1] if task.peer else "photomask"
     if task.flow == "float":
         subject = Subject(WHAT, "float", task.network, package="torch")
     else:
         subject = Subject(WHAT, task.implementation, task.network, package=package)
-    problems = [outcome.problem for outcome in outcomes if outcome.problem]
-    if problems:
-        results.skipped(subject, problems[0])
+    if outcome.problem:
+        results.skipped(subject, outcome.problem)
         return
     note = f"{options.test_images} images"
-    note += f", {options.epochs} epochs" if task.flow == TRAINED else ""
+    note += f", {options.epochs or task.epochs} epochs" if task.flow == TRAINED else ""
     note += f", {options.iterations} steps a block" if task.flow == RECONSTRUCTED else ""
-    for metric in outcomes[0].figures:
-        values = [outcome.figures[metric] for outcome in outcomes]
+    for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
         seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
         results.number(subject, metric, statistics.fmean(values), "%", note=note + seeds)
     if task.flow != "float":
-        seconds = statistics.fmean(outcome.seconds for outcome in outcomes)
         where = f"{options.device}, shared by several such runs"
-        results.number(subject, "time", seconds, "s", note=f"{note}, {where}")
+        results.number(
+            subject, "time", statistics.median(outcome.seconds), "s", note=f"{note}, {where}"
+        )
 
 
 def main() -> None:
@@ -303,7 +336,7 @@ def main() -> None:
     parser.add_argument("--flows", nargs="*", default=flows, choices=flows)
     parser.add_argument("--peers", nargs="*", default=tuple(FLOWS), choices=tuple(FLOWS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="of every training, not as each width needs")
     parser.add_argument("--iterations", type=int, default=1000, help="steps of a block")
     parser.add_argument("--images", type=int, default=512, help="for calibration")
     parser.add_argument("--test-images", type=int, default=10_000)
@@ -318,21 +351,11 @@ def main() -> None:
         arguments.images,
         arguments.test_images,
     )
-    results, waiting = Results(WHAT), tasks_of(arguments)
-    done: dict[tuple, list[Outcome]] = {}
+    results = Results(WHAT)
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
-        futures: list[Future] = [pool.submit(measure, task, options) for task in waiting]
+        futures = [pool.submit(measure, task, options) for task in tasks_of(arguments)]
         for future in as_completed(futures):
-            outcome: Outcome = future.result()
-            task = outcome.task
-            key = (task.network, task.implementation)
-            print(
-                f"{task}: {outcome.figures or outcome.problem}, {outcome.seconds:.0f} s", flush=True
-            )
-            done.setdefault(key, []).append(outcome)
-            wanted = sum((t.network, t.implementation) == key for t in waiting)
-            if len(done[key]) == wanted:
-                write(results, done[key], options)
+            write(results, future.result(), options)
 
 
 if __name__ == "__main__":

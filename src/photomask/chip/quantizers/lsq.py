@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from photomask.chip.observers.moments import MeanMagnitude
 from photomask.chip.quantizers.base import Quantizer
 from photomask.chip.quantizers.granularity import PerGroup
-from photomask.chip.quantizers.straight_through import at_least, scale_gradient
+from photomask.chip.quantizers.straight_through import at_least, learn_step
 from photomask.errors import RecipeError
 
 SMALLEST_SHARE = 2.0**-10
@@ -94,13 +94,21 @@ class LSQ(Quantizer):
             sharing /= max(1, x.shape[0])
         return max(1.0, sharing * self.codes.high) ** -0.5
 
-    def scale_for(self, x: Tensor) -> Tensor:
-        """Returns the scale as it broadcasts against `x`; its gradient is scaled."""
-        scale = self.scale
-        if torch.is_grad_enabled():
-            scale = scale_gradient(scale, self.gradient_factor(x))
-        return self.granularity.align(scale, x)
-
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`; the gradient is what follows from the two."""
-        return self.dequantize(self.quantize(x))
+        """Returns `dequantize(quantize(x))`, with the gradients above."""
+        with torch.no_grad():
+            value = self.dequantize(self.quantize(x))
+        return learn_step(
+            x,
+            value,
+            self.scale_for(x),
+            None if self.symmetric else self.zero_point_for(x),
+            low=self.codes.low,
+            high=self.codes.high,
+            factor=self.gradient_factor(x),
+            offset=self._aligned_offset(x),
+        )
+
+    def _aligned_offset(self, x: Tensor) -> Tensor | None:
+        """Returns a learned offset as it broadcasts against `x`."""
+        return None

@@ -7,13 +7,7 @@ from torch import Tensor, nn
 
 from photomask.chip.observers import MSE
 from photomask.chip.observers.moments import ThreeSigma
-from photomask.chip.quantizers.base import at_least_float32
 from photomask.chip.quantizers.lsq import LSQ
-from photomask.chip.quantizers.straight_through import (
-    pass_gradient_inside,
-    scale_gradient,
-    stand_in,
-)
 
 
 class LSQPlus(LSQ):
@@ -65,15 +59,5 @@ class LSQPlus(LSQ):
         if self.offset is not None:
             self.offset.data = -value * self.scale.detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, with the gradients above."""
-        if self.offset is None or not torch.is_grad_enabled():
-            return super().forward(x)
-        value = self.dequantize(self.quantize(x.detach())).detach()
-        factor, scale, codes = self.gradient_factor(x), self.scale_for(x), self.codes
-        offset = self.granularity.align(scale_gradient(self.offset, factor), x)
-        offset = stand_in(-(self.zero_point_for(x) * scale).detach(), offset)
-        position = (at_least_float32(x) - offset) / scale
-        rounded = position.detach().round().clamp(codes.low, codes.high)
-        code = pass_gradient_inside(position, rounded, codes.low, codes.high)
-        return stand_in(value, code * scale + offset)
+    def _aligned_offset(self, x: Tensor) -> Tensor | None:
+        return None if self.offset is None else self.granularity.align(self.offset, x)

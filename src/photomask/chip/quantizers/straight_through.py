@@ -48,17 +48,42 @@ class _StandIn(torch.autograd.Function):
         return None, gradients[0]
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, with a gradient times a factor."""
+class _LearnedStep(torch.autograd.Function):
+    """Value of one tensor, gradients to what was quantized, to the step and to an offset."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        value: Tensor,
+        step: Tensor,
+        offset: Tensor | None,
+        zero_point: Tensor | None,
+        low: int,
+        high: int,
+        factor: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, value, step, zero_point)
+        ctx.limits, ctx.factor, ctx.has_offset = (low, high), factor, offset is not None
+        return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, value, step, zero_point = ctx.saved_tensors
+        (gradient,), (low, high) = gradients, ctx.limits
+        if zero_point is not None:
+            low, high = low - zero_point, high - zero_point
+        inside = (x > low * step) & (x < high * step)
+        passed = gradient * inside
+        # Inside, value / step is the rounded ratio; outside, the limit.
+        error = gradient * value - passed * x
+        to_offset = None
+        if ctx.has_offset:
+            clipped = gradient - passed
+            error = error + clipped * (zero_point * step)
+            to_offset = clipped.sum_to_size(step.shape) * ctx.factor
+        to_step = (error.sum_to_size(step.shape) / step) * ctx.factor
+        return passed.to(x.dtype), None, to_step, to_offset, None, None, None, None
 
 
 class _AtLeast(torch.autograd.Function):
@@ -122,9 +147,45 @@ def stand_in(value: Tensor, surrogate: Tensor) -> Tensor:
     return _StandIn.apply(value, surrogate)  # pyright: ignore[reportReturnType]
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Returns `x`, exactly, whose gradient is multiplied by `factor`."""
-    return _ScaleGradient.apply(x, factor)  # pyright: ignore[reportReturnType]
+def learn_step(
+    x: Tensor,
+    value: Tensor,
+    step: Tensor,
+    zero_point: Tensor | None,
+    *,
+    low: int,
+    high: int,
+    factor: float,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Returns `value`, exactly, with gradients to `x`, to the step and to the offset.
+
+        d value / d x      = 1 where low < x / step + zero_point < high, else 0
+        d value / d step   = round(x / step) - x / step inside; outside limit - zero_point, or the
+                             limit itself where there is an offset
+        d value / d offset = 0 inside, 1 outside
+
+    The last two are multiplied by `factor`. Written as one function because a network has it at
+    every edge: its parts, each with a gradient of its own, would be three times as many kernels.
+
+    Args:
+        x: what was quantized.
+        value: `(code - zero_point) * step`; the shape of `x`.
+        step: positive; broadcasts against `x`.
+        zero_point: int64, the shape of `step`; None for 0.
+        low: smallest code.
+        high: largest code.
+        factor: of the gradients to step and offset.
+        offset: the learned real value of code 0, the shape of `step`; None for none.
+
+    Source: Esser et al. 2020, equation 3, arXiv:1902.08153; with an offset Bhalgat et al. 2020,
+    equations 4 to 7, arXiv:2004.09576.
+    """
+    if not torch.is_grad_enabled():
+        return value
+    return _LearnedStep.apply(  # pyright: ignore[reportReturnType]
+        x, value, step, offset, zero_point, low, high, factor
+    )
 
 
 def at_least(x: Tensor, least: Tensor) -> Tensor:
