@@ -113,7 +113,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     """Returns what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A language model in integers.")
     parser.add_argument("--tokens", type=int, default=20_000)
     parser.add_argument("--part", choices=("selection", "test"), default="test")
     parser.add_argument("--window", type=int, default=256)

@@ -37,8 +37,9 @@ _DECODER = (
     # seven reads it, and what is left of its accumulator suffices.
     RuleDocument(match="gated", activation=ActivationDocument(bits=16)),
     RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
-    # Rotated queries and keys are sums too, but products read them and the cache holds them.
-    RuleDocument(match="operator:add", activation=ActivationDocument()),
+    # Rotated queries and keys, which are sums, and what their product reads of them: no weight
+    # meets them, and a score is the argument of an exponent.
+    RuleDocument(match="operator:copy", activation=_ACTIVATION_12),
     # In the stream they stay in their channel, which gets a power of two of its own: 16 bits alone
     # would round all other channels to a few codes.
     RuleDocument(
