@@ -5,7 +5,7 @@ import torch
 from tests.chip.decoding.language_models import CACHE, llama, texts
 
 from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.decoding import CachedModel
+from photomask.chip.decoding import CachedModel, Decoder, prepare_like
 from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
 from photomask.chip.equalization import smooth, smooth_products
 from photomask.chip.weight_rounding import compensate_rounding
@@ -49,3 +49,27 @@ def test_every_engine_computes_the_same_integers():
     for engine in (CEngine(program, compiler="cc -O1"), OnnxEngine(program)):
         for name, found in engine.run(codes).items():
             np.testing.assert_array_equal(found, expected[name], err_msg=name)
+
+
+def test_chunks_of_any_length_give_the_same_logits():
+    prepared, data, program = converted()
+    model = CachedModel(llama(), positions=CACHE)
+    chunks = [
+        convert(
+            prepare_like(prepared, model, model.first_chunk(torch.zeros(1, n).long(), CACHE)),
+            load_target("asic"),
+        )
+        for n in (5, 1)
+    ]
+    tokens = data[0][:2].numpy()
+    whole = Decoder(program, engine=NumpyEngine).feed(tokens)
+    parts = Decoder(*chunks, engine=NumpyEngine)
+    np.testing.assert_array_equal(parts.feed(tokens), whole)
+    single = Decoder(chunks[1], engine=NumpyEngine)
+    np.testing.assert_array_equal(single.feed(tokens), whole)
+    codes = {
+        name: program.quantize_input(x[:2], name).numpy()
+        for name, x in zip(program.inputs, data, strict=True)
+    }
+    first = NumpyEngine(program).run(codes)[program.outputs[0]]
+    np.testing.assert_array_equal(first, whole)
