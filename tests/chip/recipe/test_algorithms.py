@@ -40,7 +40,9 @@ def test_weights_by_algorithm(name: str, tmp_path: Path):
 def test_activations_by_algorithm(name: str, tmp_path: Path):
     recipe = parsed(activation={"algorithm": name, "bits": 4})
     assert type(recipe.activation) is ACTIVATION_ALGORITHMS[name]
-    assert recipe.activation.symmetric == (name in ("pact", "dorefa", "rcf", "tqt"))
+    assert recipe.activation.symmetric == (
+        name in ("pact", "dorefa", "rcf", "tqt", "power_of_two_factors")
+    )
     assert_saved_alike(recipe, tmp_path)
 
 
@@ -94,6 +96,7 @@ def test_options_reach_the_algorithm():
             "per tensor or per channel",
         ),
         ({"weight": {"algorithm": "lsq", "power_of_two": True}}, RecipeError, "use TQT"),
+        ({"activation": {"largest_factor": 4}}, RecipeError, "'uniform' activations have no"),
     ],
 )
 def test_what_an_algorithm_has_no_place_for_is_refused(fields, error, match):

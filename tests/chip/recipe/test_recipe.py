@@ -24,6 +24,7 @@ ENCODER_SITES = [
     Site("block.softmax", "softmax", False, False),
     Site("block.gelu", "gelu", False, False),
     Site("block.add.copy", "copy", False, False),
+    Site("block.norm", "normalize", False, False, reads=("layer1.0.add",)),
     SITES[-1],
 ]
 WEIGHT_4 = Quantizer(4, granularity=PerChannel(), narrow=True)

@@ -196,6 +196,7 @@ class Conversion:
         offset: int = 0,
         shift: FixedPoint | None = None,
         reciprocal: bool = False,
+        has_factors: bool = False,
     ) -> str:
         """Adds the rescaling of an edge to the output format of a node, its clamp included.
 
@@ -210,16 +211,17 @@ class Conversion:
             shift: multiplier and shift where they are decided already.
             reciprocal: the rescaling divides by a count of elements, which even hardware that
                 otherwise only shifts does by a multiplication.
+            has_factors: the edge has the output's factors already.
         """
         name = name or node.name
         target = self.target
         if reciprocal and target.power_of_two_only:
             target = target.model_copy(update={"power_of_two_only": False})
         where = f"{name!r} ({node.source})"
-        if meaning.factors and shift is None:
+        if meaning.factors and shift is None and not has_factors:
             ratio = np.asarray(ratio) / np.exp2(meaning.factors)
         fixed = shift or fixed_point(ratio, target, where)
-        if meaning.factors and shift is not None:
+        if meaning.factors and shift is not None and not has_factors:
             fixed = with_factors(shift, meaning.factors, target, where)
         if meaning.factors and node.clamp is not None:
             bounds = (node.clamp.low, node.clamp.high)
@@ -250,8 +252,8 @@ class Conversion:
 
 
 def _channel_axis(node: Node, shape: tuple[int, ...], meaning: Scale | np.ndarray) -> int:
-    """Linear layers, norms and scales with factors have channels last, all others at axis 1."""
-    last = isinstance(node.operation, (float_operations.Linear, Normalize))
+    """Linear layers, norms, sums and scales with factors have channels last, others at axis 1."""
+    last = isinstance(node.operation, (float_operations.Add, float_operations.Linear, Normalize))
     return len(shape) - 1 if last or isinstance(meaning, Scale) else 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
-from photomask.chip.conversion.factors import Converter, reading_one_scale
+from photomask.chip.conversion.factors import Converter, has_common_factors, reading_one_scale
 from photomask.chip.conversion.pooling import convert_average_pool
 from photomask.chip.conversion.tables import convert_pointwise
 from photomask.chip.conversion.transformers import (
@@ -252,12 +252,13 @@ def _add(conversion: Conversion, node: Node) -> None:
     signed = [int(c) * sign for c, sign in zip(coefficients, operation.signs, strict=True)]
     bias = -sum(c * x.zero_point for c, x in zip(signed, inputs, strict=True))
     operator = Add(coefficients=tuple(signed), bias=bias)
-    unit = ONE * np.ldexp(y.scale, -shift)
+    only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), error)
+    common = has_common_factors(conversion, node)
+    unit = np.ldexp(np.array(y.scales) if common else ONE * y.scale, -shift)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
     )
-    only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), error)
-    conversion.requantize(node, accumulator, ONE, y, shift=only_shift)
+    conversion.requantize(node, accumulator, ONE, y, shift=only_shift, has_factors=common)
 
 
 def aligned_coefficients(ratios: np.ndarray, widest: int, target: Target, where: str) -> FixedPoint:

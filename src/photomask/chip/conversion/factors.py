@@ -34,6 +34,9 @@ def reading_one_scale(kind: type, convert: Converter) -> Converter:
     """
 
     def run(conversion: Conversion, node: Node) -> None:
+        if kind is float_operations.Add and has_common_factors(conversion, node):
+            convert(conversion, node)
+            return
         inputs = tuple(_of_one_scale(conversion, name, node) for name in node.inputs)
         if node.operation.keeps_scale and inputs and inputs[0] in conversion.widened:
             conversion.widened[node.name] = conversion.widened[inputs[0]]
@@ -51,6 +54,12 @@ def reading_one_scale(kind: type, convert: Converter) -> Converter:
     return run
 
 
+def has_common_factors(conversion: Conversion, node: Node) -> bool:
+    """Tells whether a node's inputs and its output have the same factors."""
+    found = {conversion.scale_of(name).factors for name in (node.name, *node.inputs)}
+    return len(found) == 1 and found != {()}
+
+
 def _of_one_scale(conversion: Conversion, name: str, reader: Node) -> str:
     """Returns an edge of one scale with the values of `name`, which may be itself."""
     if conversion.prepared.scale_owner(name) in conversion.rows or name in conversion.widened:
@@ -66,6 +75,13 @@ def _of_one_scale(conversion: Conversion, name: str, reader: Node) -> str:
             f"{reader.name!r} ({reader.source}): reads {name!r}, whose channels have power-of-two "
             f"factors along the last axis, and is no norm; target {target.name!r} cannot shift "
             f"such codes left into {WIDE.bits} bits. Give {name!r} one scale"
+        )
+    if scale.format.bits + max(scale.factors) > WIDE.bits:
+        raise TargetError(
+            f"{reader.name!r} ({reader.source}): reads {name!r}, {scale.format.bits} bits with "
+            f"factors up to 2**{max(scale.factors)}, which only norms read, and sums whose edges "
+            f"all have them; shifted left they would not fit {WIDE.bits} bits. Give {name!r} one "
+            "scale, or a smaller largest_factor"
         )
     plain = Scale(scale.scale, 0, WIDE)
     node = conversion.prepared.graph.by_name[name]

@@ -1,6 +1,7 @@
 """Which codes a quantizer uses: what hardware may leave out."""
 
 import torch
+from torch import Tensor
 
 from photomask.chip.quantizers.base import Quantizer
 from photomask.chip.quantizers.granularity import PerChannel, PerGroup
@@ -9,6 +10,7 @@ from photomask.errors import QuantizerError
 _PER_CODE = 8  # probes in every step of the grid
 _PER_OCTAVE = 64  # probes between a value and its half, for steps that are finer near 0
 _OCTAVES = 16
+_MOST_PROBES = 1 << 22
 
 
 def used_codes(quantizer: Quantizer) -> tuple[int, ...]:
@@ -45,6 +47,14 @@ def used_codes(quantizer: Quantizer) -> tuple[int, ...]:
     return tuple(found.unique().long().tolist())
 
 
+def _for_channels(position: Tensor, channels: int) -> Tensor:
+    """Returns every position for every channel or, where that is too much, for one in turn."""
+    if position.numel() * channels <= _MOST_PROBES:
+        return position[:, None].expand(-1, channels)
+    rows = -(-position.numel() // channels)
+    return position.repeat(2)[: rows * channels].reshape(rows, channels)
+
+
 def demand_nearest_codes(quantizer: Quantizer, where: str) -> None:
     """Refuses a quantizer of activations whose codes rescaling would not compute.
 
@@ -60,7 +70,7 @@ def demand_nearest_codes(quantizer: Quantizer, where: str) -> None:
     # No ties, and far enough from them for float32.
     position = (nearest[:, None] + torch.tensor([-0.4, 0, 0.4], device=scale.device)).flatten()
     if scale.ndim:  # the channels are the last axis
-        position = position[:, None].expand(-1, len(scale))
+        position = _for_channels(position, len(scale))
     steps = position - zero_point
     with torch.no_grad():
         found = quantizer.quantize(steps * scale)

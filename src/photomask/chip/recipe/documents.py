@@ -20,11 +20,13 @@ from photomask.chip.quantizers import (
     PerChannel,
     PerGroup,
     PerTensor,
+    PowerOfTwoFactors,
     Quantizer,
     Ternary,
 )
 from photomask.chip.recipe.rules import Recipe, Rule
 from photomask.documents import Document
+from photomask.errors import RecipeError
 
 WEIGHT_ALGORITHMS: dict[str, type[Quantizer]] = {
     "uniform": Quantizer,
@@ -47,6 +49,7 @@ ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "dorefa": DoReFaActivation,
     "rcf": RCF,
     "tqt": TQT,
+    "power_of_two_factors": PowerOfTwoFactors,
 }
 """The `algorithm` of activations."""
 _WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
@@ -155,8 +158,12 @@ class WeightDocument(UniformDocument):
 class ActivationDocument(UniformDocument):
     """A quantizer of activations: per tensor, affine unless it or its algorithm says otherwise."""
 
-    algorithm: Literal["uniform", "lsq", "lsq_plus", "pact", "dorefa", "rcf", "tqt"] = "uniform"
+    algorithm: Literal[
+        "uniform", "lsq", "lsq_plus", "pact", "dorefa", "rcf", "tqt", "power_of_two_factors"
+    ] = "uniform"
     symmetric: bool = False
+    largest_factor: int | None = None
+    """Of `power_of_two_factors` alone, whose codes are signed and symmetric."""
 
     def build(self) -> Quantizer:
         """Returns the quantizer.
@@ -164,6 +171,12 @@ class ActivationDocument(UniformDocument):
         Raises:
             RecipeError: a combination that the algorithm has no place for.
         """
+        if self.algorithm == "power_of_two_factors":
+            return PowerOfTwoFactors(
+                self.bits, largest_factor=self.largest_factor, observer=self.build_observer()
+            )
+        if self.largest_factor is not None:
+            raise RecipeError(f"{self.algorithm!r} activations have no factors")
         make = ACTIVATION_ALGORITHMS[self.algorithm]
         unsaid = make in _WITHOUT_ZERO_POINT and "symmetric" not in self.model_fields_set
         return make(self.bits, symmetric=self.symmetric or unsaid, **self.options())

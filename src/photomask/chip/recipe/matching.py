@@ -50,8 +50,8 @@ def check_pattern(pattern: str) -> None:
 def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
     """Returns the names of the sites that a pattern matches.
 
-    At least one, except of "residual" and "unmultiplied": a network without sums has no stream, and
-    recipes serve both kinds.
+    At least one, except of "residual", "unmultiplied" and "gated": a network without sums has no
+    stream, one without gated units no such products, and recipes serve all kinds.
     """
     if pattern in ("first", "last"):
         names = [site.name for site in sites if site.has_weight]
@@ -60,6 +60,8 @@ def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
         return {site.name for site in sites if site.is_residual}
     elif pattern == "unmultiplied":
         return {site.name for site in sites if not (site.is_multiplied or site.is_output)}
+    elif pattern == "gated":
+        return {site.name for site in sites if site.operator == "multiply" and site.is_multiplied}
     elif pattern == "norm_inputs":
         names = _norm_inputs(sites)
     elif pattern.startswith("re:"):

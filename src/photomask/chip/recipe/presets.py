@@ -30,6 +30,24 @@ _ENCODER = (
     RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
     RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
 )
+# Language models: the first token of a text makes a few elements a thousand times as large as all
+# others. Measured in docs/transformers.md.
+_DECODER = (
+    # A gated unit multiplies two of them: 8 bits leave nothing of the other tokens. One layer of
+    # seven reads it, and what is left of its accumulator suffices.
+    RuleDocument(match="gated", activation=ActivationDocument(bits=16)),
+    RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
+    # Rotated queries and keys, which are sums, and what their product reads of them: no weight
+    # meets them, and a score is the argument of an exponent.
+    RuleDocument(match="operator:copy", activation=_ACTIVATION_12),
+    # In the stream they stay in their channel, which gets a power of two of its own: 16 bits alone
+    # would round all other channels to a few codes.
+    RuleDocument(
+        match="norm_inputs",
+        activation=ActivationDocument(algorithm="power_of_two_factors", bits=16, largest_factor=8),
+    ),
+    RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
+)
 # Layers multiply few bits by few; what only sums, norms and functions read keeps eight.
 _SUMS_8 = RuleDocument(match="unmultiplied", activation=_ACTIVATION_8)
 _LEARNED_SUMS_8 = RuleDocument(
@@ -90,6 +108,7 @@ PRESETS: dict[str, RecipeDocument] = {
             name="w8a8-bert",
             rules=(*_ENCODER, RuleDocument(match="operator:copy", activation=_ACTIVATION_12)),
         ),
+        RecipeDocument(name="w8a8-decoder", rules=_DECODER),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
         # For hardware without zero points (Deeploy).
         RecipeDocument(

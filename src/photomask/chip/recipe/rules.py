@@ -74,6 +74,8 @@ class Recipe:
     - `operator:<operator>`, `operator:add`
     - `first` or `last`: the first or last site that has a weight
     - `residual`: sums of two edges or more, and what they add up
+    - `gated`: elementwise products that a layer reads, or a matrix product
+    - `norm_inputs`: what norms read, and what such sums add up
     - `unmultiplied`: what no layer and no matrix product reads: sums, norms and functions alone do
 
     Attributes:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Percentile
-from photomask.chip.quantizers import PerGroup, PerTensor, Quantizer
+from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
+from photomask.chip.quantizers import PerGroup, PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
     WEIGHT_ALGORITHMS,
@@ -82,6 +82,13 @@ def _weight(template: Quantizer) -> WeightDocument:
 
 
 def _activation(template: Quantizer) -> ActivationDocument:
+    if type(template) is PowerOfTwoFactors:
+        return ActivationDocument(
+            algorithm="power_of_two_factors",
+            bits=template.bits,
+            largest_factor=template.largest_factor,
+            observer=_observer(template, MinMax()),
+        )
     algorithm = _algorithm(template, ACTIVATION_ALGORITHMS)
     if template.narrow:
         raise RecipeError("a recipe in JSON has no narrow codes for activations")
@@ -105,10 +112,11 @@ def _algorithm(template: Quantizer, algorithms: dict[str, type[Quantizer]]) -> s
     )
 
 
-def _observer(template: Quantizer) -> ObserverDocument | None:
+def _observer(template: Quantizer, usual: Observer | None = None) -> ObserverDocument | None:
     observer = template.observer
     if type(template) is not Quantizer:
-        usual = type(template)(template.bits, symmetric=template.symmetric).observer
+        if usual is None:
+            usual = type(template)(template.bits, symmetric=template.symmetric).observer
         if type(observer) is type(usual) and str(observer) == str(usual):
             return None
     known = type(observer) in (KL, MSE, MinMax, MovingAverage, Percentile)

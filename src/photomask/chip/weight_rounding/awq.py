@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
-from photomask.chip.equalization import SMALLEST, Channel, rescalable, rescale
+from photomask.chip.equalization import Channel, rescalable, rescale
+from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution
 from photomask.chip.preparation import PreparedModel

@@ -122,3 +122,21 @@ def test_no_data_is_refused(rewrite):
     prepared = prepare(Block().eval(), load_recipe("w8a8"), torch.randn(1, 5, 16))
     with pytest.raises(DataError, match="at least one sample"):
         rewrite(prepared, [])
+
+
+def test_a_shift_centres_channels_and_keeps_the_float_result():
+    model, x = Block().eval(), torch.randn(64, 5, 16)
+    with torch.no_grad():
+        model.norm.bias[:4] = torch.tensor([300.0, -80.0, 9.0, 5.0])
+    prepared = prepare(model, load_recipe("w8a8-minmax"), x[:1])
+    before = in_float(prepared, x)
+    smooth(prepared, x, shift=True)
+    assert largest_difference(in_float(prepared, x), before) < 1e-4
+    plain = prepare(model, load_recipe("w8a8-minmax"), x[:1])
+    smooth(plain, x)
+    assert decibels(model, prepared, x) > decibels(model, plain, x) + 1
+    with torch.no_grad():
+        for node, value in prepared.graph.run([x], prepared.constants_of):
+            if node.operation.kind == "normalize":
+                middle = (value.flatten(0, 1).amax(dim=0) + value.flatten(0, 1).amin(dim=0)) / 2
+                assert float(middle.abs().max()) < 1e-4 * float(value.abs().max())

@@ -1,9 +1,4 @@
-"""Rewrites of a prepared model's weights that change no float result but suit integers better.
-
-`smooth` and `equalize` move scale between what makes a channel and what reads it; `correct_biases`
-takes back what rounding the weights shifts on average. All are done before `calibrate`, which then
-measures the model that is left.
-"""
+"""Scale moved between two neighbours, and biases that make up for rounded weights."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -38,7 +33,9 @@ class Channel:
     readers: tuple[Node, ...]
 
 
-def smooth(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
+def smooth(
+    prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
+) -> int:
     """Moves the range of norms' outputs into the weights of the layers that read them.
 
     Channel `j` of a norm's gain and bias is divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)`, the
@@ -49,6 +46,9 @@ def smooth(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int
         prepared: changed in place; not calibrated yet.
         data: as for `calibrate`.
         strength: 0 moves nothing but the weights' own ranges, 1 everything.
+        shift: also move the middle `z_j` of every channel's range to 0: the norm's bias takes
+            `-z_j`, the layers' biases `W z`. Channels far from 0 become small, which costs their
+            readers nothing; a norm without a bias gets one.
 
     Returns:
         How many norms were smoothed.
@@ -56,19 +56,32 @@ def smooth(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int
     Raises:
         DataError: no data, or it does not fit the model.
 
-    Source: SmoothQuant, Xiao et al. 2023, equation 4, arXiv:2211.10438.
+    Source: SmoothQuant, Xiao et al. 2023, equation 4, arXiv:2211.10438; the shift is that of
+    Outlier Suppression+, Wei et al. 2023, equations 1 and 2, arXiv:2304.09145.
     """
     places = [
         place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
     ]
-    ranges = _ranges(prepared, data, {place.maker.name for place in places})
+    bounds = bounds_of(prepared, data, {place.maker.name for place in places})
     with torch.no_grad():
         for place in places:
-            x = ranges[place.maker.name].clamp(min=SMALLEST)
+            low, high = bounds[place.maker.name]
+            if shift:
+                _move_to_zero(prepared, place, (low + high) / 2)
+                low, high = (low - high) / 2, (high - low) / 2
+            x = torch.maximum(-low, high).clamp(min=SMALLEST)
             w = torch.stack([_column_ranges(prepared, reader) for reader in place.readers])
             scale = x**strength / w.amax(dim=0).clamp(min=SMALLEST) ** (1 - strength)
             rescale(prepared, place, scale)
     return len(places)
+
+
+def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> None:
+    """Takes a value from each of a maker's channels, and adds it back behind the readers."""
+    prepared.constants_of(place.maker)["bias"].sub_(middle)
+    for reader in place.readers:
+        constants = prepared.constants_of(reader)
+        constants["bias"].add_(constants["weight"] @ middle)
 
 
 def equalize(prepared: PreparedModel) -> int:
@@ -204,15 +217,25 @@ def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
         weight.mul_(scale.reshape(-1, *(1,) * (weight.ndim - 2)))
 
 
-def _ranges(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:
+def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:
     """Returns the largest magnitude of each channel of the last axis, of some edges."""
-    found: dict[str, Tensor] = {}
+    bounds = bounds_of(prepared, data, names)
+    return {name: torch.maximum(-low, high) for name, (low, high) in bounds.items()}
+
+
+def bounds_of(
+    prepared: PreparedModel, data: Data, names: set[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the least and the largest value of each channel of the last axis, of some edges."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
         for inputs in batches_of(prepared.graph, data):
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name in names:
-                    largest = value.abs().flatten(0, -2).amax(dim=0)
-                    found[node.name] = torch.maximum(found.get(node.name, largest), largest)
+                    rows = value.flatten(0, -2)
+                    low, high = rows.amin(dim=0), rows.amax(dim=0)
+                    before = found.get(node.name, (low, high))
+                    found[node.name] = torch.minimum(before[0], low), torch.maximum(before[1], high)
     if len(found) < len(names):
         raise DataError("smoothing needs at least one sample, got none")
     return found

@@ -1,0 +1,185 @@
+"""Scale moved through products of activations: gated units, and attention's values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photomask.chip.equalization.channels import SMALLEST, Data, ranges_of
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import (
+    Concatenate,
+    Gather,
+    Linear,
+    Matmul,
+    Multiply,
+    Permute,
+    Reshape,
+    Slice,
+)
+from photomask.chip.preparation import PreparedModel
+
+MOVING = (Concatenate, Gather, Permute, Reshape, Slice)
+"""Operations whose elements are elements of their inputs, wherever they go."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A way of channels from the layer that makes them to those that alone read them.
+
+    Attributes:
+        maker: a layer.
+        readers: by the name of a layer, which channel of the maker each of its inputs has as a
+            factor, int64 [inputs]; a channel may come several times.
+    """
+
+    maker: Node
+    readers: Mapping[str, Tensor]
+
+
+def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
+    """Moves the range of products' channels into the weights of the layers that read them.
+
+    A gated unit multiplies a layer's output by a function of another's, and attention sums a
+    layer's values with weights of its own: a factor for each channel passes through both. So the
+    rows of that layer are divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)` and the columns
+    behind the product are multiplied by it, with `x` what these read and `a` the `strength`. Heads
+    that share their values share factors. A cache of values holds what the model would, divided by
+    their factors.
+
+    Args:
+        prepared: changed in place; not calibrated yet.
+        data: as for `calibrate`.
+        strength: 0 moves nothing but the weights' own ranges, 1 everything.
+
+    Returns:
+        How many layers were smoothed.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+
+    Source: equation 4 of SmoothQuant, Xiao et al. 2023, arXiv:2211.10438, which moves ranges out
+    of norms alone; through a gated unit as in OmniQuant's learned transformation, Shao et al. 2024,
+    section 3.3, arXiv:2308.13137, which does the same for values, queries and keys.
+    """
+    passages = passages_of(prepared)
+    nodes = prepared.graph.by_name
+    inputs = {name: nodes[name].inputs[0] for way in passages for name in way.readers}
+    ranges = ranges_of(prepared, data, set(inputs.values()))
+    with torch.no_grad():
+        for way in passages:
+            maker = prepared.constants_of(way.maker)
+            x, w = (torch.full((len(maker["weight"]),), SMALLEST) for _ in range(2))
+            for name, channels in way.readers.items():
+                columns = prepared.constants_of(nodes[name])["weight"].abs().amax(dim=0)
+                x = x.scatter_reduce(0, channels, ranges[inputs[name]].to(x), "amax")
+                w = w.scatter_reduce(0, channels, columns.to(w), "amax")
+            scale = (x**strength / w ** (1 - strength)).to(maker["weight"])
+            maker["weight"].div_(scale[:, None])
+            maker["bias"].div_(scale)
+            for name, channels in way.readers.items():
+                prepared.constants_of(nodes[name])["weight"].mul_(scale[channels.to(scale.device)])
+    return len(passages)
+
+
+def passages_of(prepared: PreparedModel) -> list[Passage]:
+    """Returns the layers whose channels reach other layers through products alone."""
+    found = []
+    for node in prepared.graph.nodes:
+        if isinstance(node.operation, Linear) and node.clamp is None and _is_own(prepared, node):
+            readers = _readers(prepared, node)
+            if readers:
+                found.append(Passage(node, readers))
+    return found
+
+
+def _is_own(prepared: PreparedModel, node: Node) -> bool:
+    """Tells whether no other node has the same weight."""
+    weight = node.constants["weight"]
+    return sum(weight in other.constants.values() for other in prepared.graph.nodes) == 1
+
+
+def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:
+    """Returns the layers that a maker's channels end in; none if a factor cannot pass."""
+    graph = prepared.graph
+    seeds = {maker.name: torch.arange(maker.shape[-1]).expand(maker.shape)}
+    while True:
+        walked = _walk(prepared, seeds)
+        if walked is None:
+            return {}
+        channels, readers = walked
+        at = {name: graph.outputs[output] for name, output in prepared.states.items()}
+        new = {name: out for name, out in at.items() if out in channels and name not in seeds}
+        if not new:
+            break
+        # The cache holds what earlier chunks made of the same channels.
+        for name, output in new.items():
+            seeds[name] = channels[output][..., :1, :].expand(graph.by_name[name].shape)
+    handed_on = {graph.outputs[output] for output in prepared.states.values()}
+    seen = {name for name in graph.outputs if name in channels}
+    return readers if seen <= handed_on else {}
+
+
+def _walk(
+    prepared: PreparedModel, seeds: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    """Follows channels through the graph, as tensors that say which one each element has.
+
+    Returns:
+        What it says of each edge, and of the inputs of layers behind a product; None where a
+        factor cannot pass. What enters a cache is followed when its state is among the seeds.
+    """
+    channels, readers = dict(seeds), {}
+    direct = set(seeds)
+    for node in prepared.graph.nodes:
+        if node.name in seeds or not any(name in channels for name in node.inputs):
+            continue
+        if isinstance(node.operation, Linear):
+            rows = channels[node.inputs[0]].reshape(-1, node_inputs(prepared, node))
+            if node.inputs[0] in direct or not _same(rows, 0) or not _is_own(prepared, node):
+                return None
+            readers[node.name] = rows[0]
+            continue
+        if isinstance(node.operation, Concatenate) and _waits(prepared, node, channels):
+            continue
+        found = _passed_on(node, channels)
+        if found is None or node.clamp is not None:
+            return None
+        channels[node.name] = found
+        if isinstance(node.operation, MOVING) and direct.intersection(node.inputs):
+            direct.add(node.name)
+    return channels, readers
+
+
+def node_inputs(prepared: PreparedModel, node: Node) -> int:
+    """Returns how many inputs a layer has."""
+    return prepared.constants_of(node)["weight"].shape[1]
+
+
+def _waits(prepared: PreparedModel, node: Node, channels: Mapping[str, Tensor]) -> bool:
+    """Tells whether a concatenation joins new channels to a cache that is not followed yet."""
+    missing = [name for name in node.inputs if name not in channels]
+    outputs = prepared.graph.outputs
+    return bool(missing) and all(
+        name in prepared.states and outputs[prepared.states[name]] in channels for name in missing
+    )
+
+
+def _passed_on(node: Node, channels: Mapping[str, Tensor]) -> Tensor | None:
+    """Returns which channel each element of a node's result has as a factor, if it has one."""
+    inputs = [channels.get(name) for name in node.inputs]
+    known = [ids for ids in inputs if ids is not None]
+    match node.operation:
+        case Multiply() if len(known) == 1 and len(inputs) == 2:
+            return known[0].expand(node.shape)
+        case Matmul() if inputs[0] is None and _same(known[0], -2):
+            return known[0][..., :1, :].expand(node.shape)
+        case operation if isinstance(operation, MOVING) and len(known) == len(inputs):
+            return operation.compute([ids.double() for ids in known], {}).to(torch.int64)
+    return None
+
+
+def _same(ids: Tensor, axis: int) -> bool:
+    """Tells whether all elements along an axis are of one channel."""
+    return bool((ids == ids.narrow(axis, 0, 1)).all())

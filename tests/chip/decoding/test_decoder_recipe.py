@@ -1,0 +1,75 @@
+"""The recipe for language models: what it makes wide, and the same integers in every engine."""
+
+import numpy as np
+import torch
+from tests.chip.decoding.language_models import CACHE, llama, texts
+
+from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+from photomask.chip.decoding import CachedModel, Decoder, prepare_like
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.equalization import smooth, smooth_products
+from photomask.chip.weight_rounding import compensate_rounding
+
+
+def converted():
+    model = CachedModel(llama(), positions=CACHE)
+    data = model.first_chunk(torch.from_numpy(texts(8, 12)), CACHE)
+    prepared = prepare(model, load_recipe("w8a8-decoder"), data, states=model.states)
+    smooth(prepared, [data], strength=0.65, shift=True)
+    smooth_products(prepared, [data])
+    calibrate(prepared, [data])
+    compensate_rounding(prepared, [data])
+    return prepared, data, convert(prepared, load_target("asic"))
+
+
+def test_layers_read_eight_bits_but_behind_gated_units():
+    prepared, _, program = converted()
+    read = {
+        step.name: program.edges[step.inputs[0]].format.bits
+        for step in program.steps
+        if step.operator.kind == "linear"
+    }
+    assert {bits for name, bits in read.items() if "down_proj" in name} == {16}
+    assert {bits for name, bits in read.items() if "down_proj" not in name} == {8}
+    for node in prepared.graph.nodes:
+        if node.operation.kind == "normalize":
+            assert len(program.edges[node.inputs[0]].scale) == 16
+
+
+def test_every_engine_computes_the_same_integers():
+    _, data, program = converted()
+    codes = {
+        name: program.quantize_input(x, name).numpy()
+        for name, x in zip(program.inputs, data, strict=True)
+    }
+    expected = dict(NumpyEngine(program).edges(codes))
+    tensors = {name: torch.from_numpy(x) for name, x in codes.items()}
+    for name, found in TorchEngine(program).edges(tensors):
+        np.testing.assert_array_equal(found.numpy(), expected[name], err_msg=name)
+    for engine in (CEngine(program, compiler="cc -O1"), OnnxEngine(program)):
+        for name, found in engine.run(codes).items():
+            np.testing.assert_array_equal(found, expected[name], err_msg=name)
+
+
+def test_chunks_of_any_length_give_the_same_logits():
+    prepared, data, program = converted()
+    model = CachedModel(llama(), positions=CACHE)
+    chunks = [
+        convert(
+            prepare_like(prepared, model, model.first_chunk(torch.zeros(1, n).long(), CACHE)),
+            load_target("asic"),
+        )
+        for n in (5, 1)
+    ]
+    tokens = data[0][:2].numpy()
+    whole = Decoder(program, engine=NumpyEngine).feed(tokens)
+    parts = Decoder(*chunks, engine=NumpyEngine)
+    np.testing.assert_array_equal(parts.feed(tokens), whole)
+    single = Decoder(chunks[1], engine=NumpyEngine)
+    np.testing.assert_array_equal(single.feed(tokens), whole)
+    codes = {
+        name: program.quantize_input(x[:2], name).numpy()
+        for name, x in zip(program.inputs, data, strict=True)
+    }
+    first = NumpyEngine(program).run(codes)[program.outputs[0]]
+    np.testing.assert_array_equal(first, whole)
