@@ -1,12 +1,20 @@
 """Recipes to files: the way back from quantizers to their description."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from photomask.chip.microscaling import MX_FORMATS
 from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Percentile
-from photomask.chip.quantizers import PerGroup, PerTensor, Quantizer
+from photomask.chip.quantizers import (
+    Microscaling,
+    PerGroup,
+    PerTensor,
+    PowerOfTwoFactors,
+    Quantizer,
+)
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
+    FACTORS,
     WEIGHT_ALGORITHMS,
     ActivationDocument,
     GroupDocument,
@@ -61,6 +69,8 @@ def recipe_document(recipe: Recipe) -> RecipeDocument:
 
 
 def _weight(template: Quantizer) -> WeightDocument:
+    if type(template) is Microscaling:
+        return WeightDocument.model_validate(_microscaling(template))
     algorithm = _algorithm(template, WEIGHT_ALGORITHMS)
     granularity = template.granularity
     if isinstance(granularity, PerGroup):
@@ -81,8 +91,23 @@ def _weight(template: Quantizer) -> WeightDocument:
     )
 
 
+def _microscaling(template: Microscaling) -> dict[str, Any]:
+    for name, element in MX_FORMATS.items():
+        if template.element == element:
+            return {"algorithm": name, "bits": element.bits, "axis": template.axis}
+    raise RecipeError(
+        f"a recipe with {template.element} cannot be written as JSON, which knows "
+        f"{', '.join(MX_FORMATS)}; keep it in Python"
+    )
+
+
 def _activation(template: Quantizer) -> ActivationDocument:
-    algorithm = _algorithm(template, ACTIVATION_ALGORITHMS)
+    if type(template) is Microscaling:
+        return ActivationDocument.model_validate(_microscaling(template))
+    if type(template) is PowerOfTwoFactors:
+        algorithm = FACTORS
+    else:
+        algorithm = _algorithm(template, ACTIVATION_ALGORITHMS)
     if template.narrow:
         raise RecipeError("a recipe in JSON has no narrow codes for activations")
     return ActivationDocument(
@@ -107,7 +132,7 @@ def _algorithm(template: Quantizer, algorithms: dict[str, type[Quantizer]]) -> s
 
 def _observer(template: Quantizer) -> ObserverDocument | None:
     observer = template.observer
-    if type(template) is not Quantizer:
+    if type(template) not in (Quantizer, PowerOfTwoFactors):
         usual = type(template)(template.bits, symmetric=template.symmetric).observer
         if type(observer) is type(usual) and str(observer) == str(usual):
             return None
