@@ -5,16 +5,15 @@ layer have 8 bits, as ours do. Peers quantize activations where their flow does 
 """
 
 import copy
+import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from few_bit_other_peers import Trainer, UnavailableError, mct, nncf, onnxruntime
 from peers import BATCH, dataclass_replace, quiet
-
-Trainer = Callable[[nn.Module], None]
-"""Trains a module in place."""
 
 
 def brevitas(
@@ -122,8 +121,38 @@ def torchao(
     return convert_pt2e(prepared)
 
 
-FLOWS = {"Brevitas": (brevitas, "brevitas"), "torchao PT2E": (torchao, "torchao")}
-"""By name: the flow and its distribution."""
+class Flow(NamedTuple):
+    """A peer.
+
+    Attributes:
+        quantize: from float module, calibration images, bits of weights and of activations, and
+            what trains, to a function of images.
+        package: its distribution.
+        modules: what it imports.
+        install: the line that installs it.
+    """
+
+    quantize: Callable[[nn.Module, Tensor, int, int, Trainer | None], Callable[[Tensor], Any]]
+    package: str
+    modules: tuple[str, ...]
+    install: str = "pip install 'photomask[bench]'"
+
+
+FLOWS = {
+    "Brevitas": Flow(brevitas, "brevitas", ("brevitas",)),
+    "torchao PT2E": Flow(torchao, "torchao", ("torchao",)),
+    "ONNX Runtime": Flow(onnxruntime, "onnxruntime", ("onnx", "onnxruntime", "onnxscript")),
+    # Needs torchvision besides, which its distribution does not ask for, and wants
+    # older packages than the rest, so it goes into an environment of its own.
+    "Sony MCT": Flow(
+        mct,
+        "model-compression-toolkit",
+        ("model_compression_toolkit", "torchvision"),
+        "pip install model-compression-toolkit torchvision, in an environment of its own",
+    ),
+    "NNCF": Flow(nncf, "nncf", ("nncf", "torchao")),
+}
+"""By name."""
 
 
 def quantized_by(
@@ -134,10 +163,16 @@ def quantized_by(
     activation_bits: int,
     train: Trainer | None,
 ) -> Callable[[Tensor], Tensor]:
-    """Returns a peer's quantized network as a function of images."""
-    flow, _ = FLOWS[name]
+    """Returns a peer's quantized network as a function of images.
+
+    Raises:
+        UnavailableError: it is not installed, or has no such width or no training.
+    """
+    flow = FLOWS[name]
+    if any(importlib.util.find_spec(module) is None for module in flow.modules):
+        raise UnavailableError(f"not installed: {flow.install}")
     with quiet():
-        network = flow(model, images, weight_bits, activation_bits, train)
+        network = flow.quantize(model, images, weight_bits, activation_bits, train)
 
     def run(batch: Tensor) -> Tensor:
         with torch.no_grad():

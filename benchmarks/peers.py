@@ -81,7 +81,7 @@ def quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-class _Reader:
+class Reader:
     """Calibration batches, as ONNX Runtime asks for them."""
 
     def __init__(self, name: str, images: Tensor):
@@ -132,7 +132,7 @@ def onnxruntime_static(
         quantization.quantize_static(
             str(folder / "ready.onnx"),
             str(folder / "integer.onnx"),
-            _Reader("images", images),
+            Reader("images", images),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=per_channel,
             activation_type=kind.QUInt8 if unsigned else kind.QInt8,

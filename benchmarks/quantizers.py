@@ -3,6 +3,9 @@
     python scripts/make_fashion_mnist.py --idx out/idx
     python benchmarks/quantizers.py --data out/idx --device cuda --jobs 4
 
+A peer that is not installed, and a width that it does not have, is a row that says so. Sony's MCT
+needs an environment of its own: `--peers "Sony MCT"` adds its rows from there.
+
 Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts from the same float
 network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
 augmented images, against the same mixture of labels and the float network's outputs. Ours are the

@@ -20,11 +20,12 @@ from photomask.chip.graph.operations import (
     Pad,
     Tokens,
 )
+from photomask.chip.graph.scales import refusal, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
-from photomask.chip.quantizers import Quantizer
-from photomask.chip.recipe import Recipe, Site
+from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.chip.recipe import Recipe, Site, SiteQuantizers
 from photomask.documents import aligned
-from photomask.errors import DataError, UsageError
+from photomask.errors import DataError, RecipeError, UsageError
 
 
 class PreparedModel(nn.Module):
@@ -59,6 +60,7 @@ class PreparedModel(nn.Module):
         }
         self.batch_norms = nn.ModuleDict()
         resolved = recipe.resolve(sites(graph, self.states))
+        _refuse_scales_in_sums(graph, recipe, resolved, self.states)
         self.weight_quantizers = nn.ModuleDict(
             {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
         )
@@ -285,32 +287,22 @@ def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
     return stream
 
 
-def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> dict[str, str]:
-    """Returns for each edge the node that decides its scale: itself, or where its values are from.
-
-    Operations that only move or select values keep the scale of their input. A state has the scale
-    of the output that it carries on, and so has what joins the two.
-    """
-    owners: dict[str, str] = {}
-    for node in graph.nodes:
-        owners[node.name] = owners[node.inputs[0]] if node.operation.keeps_scale else node.name
-    states = states or {}
-    for name, output in states.items():
-        _hand_over(owners, name, owners[graph.outputs[output]])
-    carried = {owners[name] for name in states}
-    for node in graph.nodes:
-        if isinstance(node.operation, Concatenate):
-            joined = {owners[name] for name in node.inputs}
-            if len(joined) == 1 and joined <= carried:
-                _hand_over(owners, node.name, joined.pop())
-    return owners
-
-
-def _hand_over(owners: dict[str, str], name: str, owner: str) -> None:
-    """Gives all edges with the scale of a node that of another."""
-    for edge, current in owners.items():
-        if current == name:
-            owners[edge] = owner
+def _refuse_scales_in_sums(
+    graph: FloatGraph,
+    recipe: Recipe,
+    resolved: Mapping[str, SiteQuantizers],
+    states: Mapping[str, int],
+) -> None:
+    """Refuses activations with a scale for each index of an axis, and names node, axis and sum."""
+    for name, pair in resolved.items():
+        granularity = pair.activation.granularity
+        if isinstance(granularity, PerTensor) or isinstance(pair.activation, PowerOfTwoFactors):
+            continue
+        axis = granularity.axis if isinstance(granularity, PerChannel) else 1
+        raise RecipeError(
+            f"{recipe.origin(name, sites(graph, states))}: {refusal(graph, name, axis)}. Quantize "
+            "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
+        )
 
 
 def prepare(

@@ -7,7 +7,7 @@ from tests.chip.conversion.flow import codes_of, outputs_of, signal_to_noise
 from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine
+from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.errors import TargetError
@@ -104,6 +104,34 @@ def test_transformers_become_integers_that_every_engine_agrees_on(name: str):
     for edge, expected in NumpyEngine(program).edges(codes):
         for engine, edges in found.items():
             np.testing.assert_array_equal(edges[edge], expected, err_msg=f"{engine}: {edge}")
+
+
+class Attending(nn.Module):
+    """Attention beside its input, over tokens that are added to its keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.MultiheadAttention(
+            16, 4, batch_first=True, add_bias_kv=True, add_zero_attn=True
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer(x, x, x, need_weights=False)[0]
+
+
+def test_keys_and_values_that_a_layer_adds_agree_in_every_engine():
+    torch.manual_seed(0)
+    model, x = Attending().eval(), torch.randn(4, 6, 16)
+    program = program_of(model, x)
+    assert signal_to_noise(model, [x], program) > 30
+    codes = {key: value.numpy() for key, value in codes_of(program, [x]).items()}
+    compiled, runtime = CEngine(program, compiler="cc -O1"), OnnxEngine(program)
+    found = [dict(engine.edges(codes)) for engine in (compiled, runtime)]
+    torch_codes = {key: torch.from_numpy(value) for key, value in codes.items()}
+    found.append({key: value.numpy() for key, value in TorchEngine(program).edges(torch_codes)})
+    for edge, expected in NumpyEngine(program).edges(codes):
+        for edges in found:
+            np.testing.assert_array_equal(edges[edge], expected, err_msg=edge)
 
 
 class Windows(nn.Module):

@@ -42,11 +42,38 @@ def slow_path():
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("more", [{}, {"add_bias_kv": True}, {"dropout": 0.5}, {"bias": False}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"add_bias_kv": True},
+        {"add_zero_attn": True},
+        {"add_bias_kv": True, "add_zero_attn": True},
+        {"dropout": 0.5},
+        {"bias": False},
+    ],
+)
 def test_multihead_attention_is_captured_wherever_its_batch_is(batch_first: bool, more: dict):
     layer = nn.MultiheadAttention(16, 4, batch_first=batch_first, **more)
     graph = captured(InOwnOrder(layer, batch_first), X)
     assert (kinds(graph).count("matmul"), kinds(graph).count("softmax")) == (2, 1)
+
+
+def test_a_constant_that_is_joined_may_differ_between_the_rows_of_a_sample_alone():
+    class Joined(nn.Module):
+        def __init__(self, *rows: float):
+            super().__init__()
+            self.rows = torch.tensor(rows).reshape(-1, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            heads = x.reshape(len(x) * 4, 5, 4)
+            added = self.rows.repeat(len(heads) // len(self.rows), 1, 4)
+            return torch.cat([heads, added], dim=1).reshape(len(x), 4, 6, 4)
+
+    x = torch.randn(2, 4, 5, 4)
+    assert "concatenate" in kinds(captured(Joined(1.0, 2.0, 3.0, 4.0), x))
+    with pytest.raises(UnsupportedOperatorError, match="differs from sample to sample"):
+        capture(Joined(*range(8)), x)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -131,6 +131,12 @@ NORMS = {
     "without a gain": (nn.LayerNorm(8, elementwise_affine=False), True, 1e-5),
     "root mean square": (nn.RMSNorm(8, eps=1e-3), False, 1e-3),
     "written out": (WrittenOut(), False, 1e-4),
+    "length 1": (Function(lambda x: F.normalize(x, dim=-1)), False, 1e-24 / 8),
+    "length 1, written out": (
+        Function(lambda x: x / torch.linalg.vector_norm(x, dim=2, keepdim=True)),
+        False,
+        0.0,
+    ),
 }
 
 
@@ -150,6 +156,25 @@ def test_what_only_looks_like_a_norm_is_none():
         lambda x: x * torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1), torch.randn(2, 5, 8)
     )
     assert "normalize" not in kinds(graph)
+
+
+def test_a_vector_of_length_1_has_the_gain_that_a_mean_of_squares_lacks():
+    graph = captured(lambda x: F.normalize(x, dim=-1), torch.randn(2, 5, 8))
+    gain = graph.constants[graph.nodes[-1].constants["gain"]]
+    assert torch.equal(gain, torch.ones(8) / math.sqrt(8))
+
+
+def test_lengths_along_another_axis_are_functions_and_products():
+    graph = captured(lambda x: F.normalize(x, dim=1), torch.randn(2, 5, 8))
+    assert "normalize" not in kinds(graph)
+    lengths = captured(lambda x: torch.linalg.vector_norm(x, dim=(1, 2)), torch.randn(2, 5, 8))
+    assert kinds(lengths)[-1] == "reshape"
+
+
+def test_lengths_of_another_order_are_refused():
+    model = Function(lambda x: torch.linalg.vector_norm(x, ord=1, dim=-1))
+    with pytest.raises(UnsupportedOperatorError, match=r"norm of order 1.*Euclidean"):
+        capture(model, torch.randn(2, 5, 8))
 
 
 def test_a_norm_over_two_axes_is_refused():

@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from photomask.chip import Recipe, load_recipe
-from photomask.chip.observers import MSE, MeanMagnitude
-from photomask.chip.quantizers import LSQ, TQT, Binary, PerChannel, PerGroup, Quantizer
+from photomask.chip.microscaling import MX_FORMATS
+from photomask.chip.observers import MSE, MeanMagnitude, Percentile
+from photomask.chip.quantizers import (
+    LSQ,
+    TQT,
+    Binary,
+    PerChannel,
+    PerGroup,
+    PowerOfTwoFactors,
+    Quantizer,
+)
 from photomask.chip.recipe import save_recipe
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
+    FACTORS,
     WEIGHT_ALGORITHMS,
     ActivationDocument,
     RecipeDocument,
@@ -46,6 +56,50 @@ def test_activations_by_algorithm(name: str, tmp_path: Path):
     assert_saved_alike(recipe, tmp_path)
 
 
+@pytest.mark.parametrize("name", MX_FORMATS)
+def test_microscaling_formats_by_algorithm(name: str, tmp_path: Path):
+    recipe = parsed(weight={"algorithm": name}, activation={"algorithm": name, "axis": -1})
+    assert (recipe.weight.element, recipe.weight.axis) == (MX_FORMATS[name], 1)
+    assert (recipe.activation.element, recipe.activation.axis) == (MX_FORMATS[name], -1)
+    assert_saved_alike(recipe, tmp_path)
+
+
+def test_power_of_two_factors_by_algorithm(tmp_path: Path):
+    factors = {"algorithm": "power_of_two_factors", "bits": 6, "observer": {"percentile": 99.0}}
+    recipe = parsed(rules=[{"match": "norm_inputs", "activation": factors}])
+    save_recipe(recipe, tmp_path / "recipe.json")
+    again = load_recipe(tmp_path / "recipe.json")
+    found = [each.rules[0].activation for each in (recipe, again)]
+    x = torch.randn(4, 30, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 31)
+    for quantizer in found:
+        assert type(quantizer) is PowerOfTwoFactors
+        assert quantizer.bits == 6
+        assert isinstance(quantizer.observer, Percentile)
+        quantizer.observe(x)
+        quantizer.fit()
+    assert str(again) == str(recipe)
+    assert torch.equal(found[0].scale, found[1].scale)
+    assert torch.equal(found[0](x), found[1](x))
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ({"algorithm": "power_of_two_factors", "symmetric": False}, "decides 'symmetric' itself"),
+        ({"algorithm": "power_of_two_factors", "signed": False}, "decides 'signed' itself"),
+        ({"algorithm": "power_of_two_factors", "power_of_two": True}, "decides 'power_of_two'"),
+        ({"algorithm": "power_of_two_factors", "bits": 16}, "leave no room for factors"),
+        ({"algorithm": "power_of_two_factors", "axis": 1}, "has no axis"),
+        ({"algorithm": "mxfp4", "bits": 5}, "'mxfp4' decides 'bits' itself, found 5"),
+        ({"algorithm": "mxint8", "observer": "mse"}, "decides 'observer' itself"),
+        ({"algorithm": "lsq", "axis": 1}, "'lsq' has no axis, found 1"),
+    ],
+)
+def test_what_an_algorithm_decides_itself_is_refused(activation: dict[str, Any], message: str):
+    with pytest.raises(RecipeError, match=message):
+        parsed(activation=activation)
+
+
 def assert_saved_alike(recipe: Recipe, folder: Path) -> None:
     """What is saved and read again fits the same scales."""
     save_recipe(recipe, folder / "saved.json")
@@ -63,8 +117,8 @@ def assert_saved_alike(recipe: Recipe, folder: Path) -> None:
 
 def test_the_literals_are_the_tables():
     for document, table in (
-        (WeightDocument, WEIGHT_ALGORITHMS),
-        (ActivationDocument, ACTIVATION_ALGORITHMS),
+        (WeightDocument, (*WEIGHT_ALGORITHMS, *MX_FORMATS)),
+        (ActivationDocument, (*ACTIVATION_ALGORITHMS, FACTORS, *MX_FORMATS)),
     ):
         assert document.model_fields["algorithm"].annotation.__args__ == tuple(table)
 

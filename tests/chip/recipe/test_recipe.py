@@ -158,7 +158,6 @@ def test_a_rule_about_weights_where_there_are_none_is_an_error():
         lambda: Rule("conv1"),
         lambda: Rule("", weight=WEIGHT_4),
         lambda: Rule("re:(", weight=WEIGHT_4),
-        lambda: Rule("conv1", activation=Quantizer(8, granularity=PerChannel())),
         lambda: Rule("conv1", weight=4),
         lambda: Recipe(activation=Quantizer(8, granularity=PerGroup(4))),
         lambda: Recipe(weight=Quantizer(8, granularity=PerChannel(1))),

@@ -6,7 +6,7 @@ from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
-from photomask.chip.quantizers import Microscaling
+from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes
 from photomask.chip.target import Target
 from photomask.errors import TargetError
@@ -47,22 +47,29 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
 
 
 def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
-    """Refuses blocks whose scales follow from the data: every scale of a program is static."""
+    """Refuses scales that follow from the data: every scale of a program is static."""
+    nodes = prepared.graph.by_name
     found = [
-        f"{what} of {name.replace('/', '.')!r} in {quantizer.element}"
+        f"{what} of {name!r} in {_scales_of(quantizer)} ({nodes[name].source})"
         for what, quantizers in (
             ("weight", prepared.weight_quantizers),
             ("output", prepared.activation_quantizers),
         )
-        for name, quantizer in quantizers.items()
-        if isinstance(quantizer, Microscaling)
+        for name, quantizer in ((key.replace("/", "."), q) for key, q in quantizers.items())
+        if isinstance(quantizer, Quantizer) and not quantizer.has_static_scale
     ]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise TargetError(
-            f"{', '.join(found[:3])}{more}: the scales of MX blocks follow from the data, and all "
-            "scales of an integer program are static. Such products run on the integer datapath of "
+            f"{', '.join(found[:3])}{more}: these scales follow from the data, and all scales of "
+            "an integer program are static. Products of MX blocks run on the integer datapath of "
             "photomask.chip.microscaling.dot. For a program use "
             "Quantizer(8, granularity=PerGroup(32), power_of_two=True) for weights, and "
             "Quantizer(8) for activations"
         )
+
+
+def _scales_of(quantizer: Quantizer) -> str:
+    if isinstance(quantizer, Microscaling):
+        return f"{quantizer.element}, blocks along axis {quantizer.axis}"
+    return f"{type(quantizer).__name__}, {quantizer.granularity}"

@@ -34,10 +34,12 @@ from photomask.chip.graph.operations import (
     ChannelAffine,
     Clamp,
     Concatenate,
+    Constant,
     Convolution,
     Linear,
     Matmul,
     Multiply,
+    Reshape,
     Slice,
 )
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS, lower_pointwise
@@ -293,7 +295,29 @@ def _concatenate(call: Call) -> Value:
     if axis == 0:
         raise CannotLower("it joins along the batch axis")
     items: Any = call["tensors"]
+    if call.result_shape[0] > 1 and any(isinstance(item, Tensor) for item in items):
+        return _join_rows(call, items, axis)
     return call.emit(Concatenate(axis), [call.builder.as_edge(item, call) for item in items])
+
+
+def _join_rows(call: Call, items: list[Any], axis: int) -> Value:
+    """Joins rows of a sample, such as heads, with constants, which are repeated for every sample.
+
+    Meanwhile the rows are an axis of their own, so a constant may differ between them.
+    """
+    rows, *others = call.result_shape
+    parts = []
+    for item in items:
+        if isinstance(item, Tensor):
+            value = item.reshape(-1, rows, *item.shape[1:])
+            if not bool((value == value[:1]).all()):
+                raise CannotLower("a constant operand differs from sample to sample")
+            parts.append(call.emit(Constant(), [], {"value": value[:1]}))
+        else:
+            edge = call.builder.as_edge(item, call)
+            parts.append(call.emit(Reshape((rows, *call.builder.shapes[edge][1:])), [edge]))
+    joined = call.emit(Concatenate(axis + 1), parts)
+    return call.emit(Reshape(tuple(others)), [joined])
 
 
 @lowers("prelu")

@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from photomask.chip.graph.float_graph import FloatGraph, Node
-from photomask.chip.graph.operations import Mean, Multiply, Pointwise
+from photomask.chip.graph.operations import Clamp, Gather, Mean, Multiply, Pointwise
 from photomask.chip.graph.transformer_operations import Normalize
 
 PROBES = torch.tensor([0.5, 1.0, 2.0, 3.0, 100.0], dtype=torch.float64)
@@ -18,7 +18,9 @@ PROBES = torch.tensor([0.5, 1.0, 2.0, 3.0, 100.0], dtype=torch.float64)
 def find_root_mean_square_norms(graph: FloatGraph) -> FloatGraph:
     """Applies to `x * rsqrt(mean(x**2) + epsilon)` over the last axis: it becomes a norm.
 
-    What the functions are is asked of the functions, not of their names.
+    So does `x / max(sqrt(sum(x**2)), epsilon)`, a vector of length 1, with a gain of
+    `1 / sqrt(n)`; below `epsilon` the two forms differ. What the functions are is asked of the
+    functions, not of their names.
     """
     nodes = graph.by_name
     readers = Counter(name for node in graph.nodes for name in node.inputs)
@@ -30,9 +32,10 @@ def find_root_mean_square_norms(graph: FloatGraph) -> FloatGraph:
         if match is None:
             found.append(node)
             continue
-        x, epsilon = match
+        x, epsilon, terms = match
         gain, bias = f"{node.name}.gain", f"{node.name}.bias"
-        constants |= {gain: torch.ones(node.shape[-1]), bias: torch.zeros(node.shape[-1])}
+        ones, epsilon = torch.ones(node.shape[-1]), epsilon / terms
+        constants |= {gain: ones / math.sqrt(terms), bias: torch.zeros(node.shape[-1])}
         roles = {"gain": gain, "bias": bias}
         operation = Normalize(centred=False, epsilon=epsilon)
         found.append(replace(node, operation=operation, inputs=(x,), constants=roles))
@@ -41,23 +44,41 @@ def find_root_mean_square_norms(graph: FloatGraph) -> FloatGraph:
 
 def _root_mean_square(
     node: Node, nodes: Mapping[str, Node], readers: Mapping[str, int]
-) -> tuple[str, float] | None:
-    """Returns what a node normalises and its epsilon, if that is what the node ends."""
+) -> tuple[str, float, int] | None:
+    """Returns what a node normalises, if that is what the node ends.
+
+    Returns:
+        The edge, what is added before the inverse root, and what the sum of squares has yet to be
+        divided by for a mean, 1 if it is one.
+    """
     if not isinstance(node.operation, Multiply):
         return None
+    last = len(node.shape) - 1
     for x, factor in (node.inputs, node.inputs[::-1]):
-        inverse = nodes[factor]
-        if readers[factor] != 1 or not isinstance(inverse.operation, Pointwise):
+        functions: list[Clamp | Pointwise] = []
+        inner = nodes[factor]
+        while readers[inner.name] == 1 and _is_of_one_number(inner, last):
+            if isinstance(inner.operation, (Clamp, Pointwise)):
+                functions.insert(0, inner.operation)
+            inner = nodes[inner.inputs[0]]
+        if not functions or readers[inner.name] != 1:
             continue
-        mean = nodes[inverse.inputs[0]]
-        last = len(node.shape) - 1
-        if mean.operation != Mean((last,), True) or readers[mean.name] != 1:
+        if not isinstance(inner.operation, Mean) or inner.clamp is not None:
             continue
-        square = nodes[mean.inputs[0]]
-        epsilon = _epsilon(inverse.operation)
+        if (inner.operation.axes, inner.operation.keep_axes) != ((last,), True):
+            continue
+        square = nodes[inner.inputs[0]]
+        epsilon = _epsilon(functions)
         if epsilon is not None and square.inputs in ((x,), (x, x)) and _squares(square):
-            return x, epsilon
+            return x, epsilon, 1 if inner.operation.divide else node.shape[-1]
     return None
+
+
+def _is_of_one_number(node: Node, last: int) -> bool:
+    """True of functions of one number, and of repeating one number along the last axis."""
+    if isinstance(node.operation, Gather):
+        return node.operation.axis == last and not any(node.operation.index)
+    return isinstance(node.operation, (Clamp, Pointwise))
 
 
 def _squares(node: Node) -> bool:
@@ -69,10 +90,15 @@ def _squares(node: Node) -> bool:
     return torch.allclose(node.operation.compute([values], {}), values**2, rtol=1e-9)
 
 
-def _epsilon(operation: Pointwise) -> float | None:
+def _epsilon(functions: Sequence[Clamp | Pointwise]) -> float | None:
     """Returns the number that is added before an inverse square root; None for other functions."""
-    at_zero = float(operation.compute([torch.zeros((), dtype=torch.float64)], {}))
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        for function in functions:
+            x = function.compute([x], {})
+        return x
+
+    at_zero = float(run(torch.zeros((), dtype=torch.float64)))
     epsilon = at_zero**-2 if at_zero > 0 else math.inf
     expected = torch.rsqrt(PROBES + epsilon)
-    found = operation.compute([PROBES], {})
-    return epsilon if torch.allclose(found, expected, rtol=1e-9) else None
+    return epsilon if torch.allclose(run(PROBES), expected, rtol=1e-9) else None

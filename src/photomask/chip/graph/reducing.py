@@ -15,9 +15,11 @@ from photomask.chip.graph.operations import (
     Gather,
     MaxPool,
     Mean,
+    Multiply,
     Permute,
     Reshape,
 )
+from photomask.chip.graph.pointwise import lower_pointwise
 
 REDUCING: dict[str, Lowering] = {}
 
@@ -131,6 +133,21 @@ def _mean(call: Call) -> Value:
     if keep and not call["keepdim"]:
         return call.emit(Reshape(()), [edge])
     return edge
+
+
+@reduces("linalg_vector_norm", "norm.ScalarOpt_dim")
+def _euclidean_norm(call: Call) -> Value:
+    """The root of a sum of squares; together with the division it becomes a norm, by a pass."""
+    order: Any = call.get("ord", call.get("p"))
+    if order is not None and float(order) != 2:
+        raise CannotLower(f"it is a norm of order {order}; only the Euclidean one, 2, has a form")
+    axes, shape, x = _data_axes(call), call.shape("self"), call.edge("self")
+    square = call.emit(Multiply(), [x, x])
+    edge = lower_pointwise("sqrt", call, call.emit(Mean(axes, True, divide=False), [square]))
+    if call["keepdim"]:
+        return edge
+    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    return call.emit(Reshape(kept[1:]), [edge])
 
 
 @reduces("mean", "sum", "max", "min")

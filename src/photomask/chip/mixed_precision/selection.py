@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from photomask.chip.mixed_precision.solver_output import without_known_lines
 from photomask.errors import EngineError, MissingDependencyError, RecipeError
 
 _LARGEST = 2.0**20
@@ -140,13 +141,14 @@ def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tu
     integrality = np.zeros(len(objective))
     integrality[:decisions] = 1
     largest = np.abs(objective).max() or 1.0
-    found = milp(
-        objective / largest * _LARGEST,
-        integrality=integrality,
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
+    with without_known_lines():
+        found = milp(
+            objective / largest * _LARGEST,
+            integrality=integrality,
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
     if found.x is None:
         raise EngineError(f"the integer program could not be solved: {found.message}")
     choice, start = [], 0

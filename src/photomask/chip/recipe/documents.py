@@ -1,9 +1,11 @@
 """Recipes as data: strict JSON documents."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
+from photomask.chip.microscaling import MX_FORMATS
 from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
 from photomask.chip.quantizers import (
     LSQ,
@@ -17,6 +19,7 @@ from photomask.chip.quantizers import (
     DoReFaActivation,
     Granularity,
     LSQPlus,
+    Microscaling,
     PerChannel,
     PerGroup,
     PerTensor,
@@ -49,9 +52,10 @@ ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "dorefa": DoReFaActivation,
     "rcf": RCF,
     "tqt": TQT,
-    "power_of_two_factors": PowerOfTwoFactors,
 }
 """The `algorithm` of activations."""
+FACTORS = "power_of_two_factors"
+"""The `algorithm` of activations with a power of two for each channel of the last axis."""
 _WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
 _OF_TWO_BITS = (Binary, Ternary)
 
@@ -89,6 +93,45 @@ class UniformDocument(Document):
     ) = None
     """None: where the algorithm starts, for uniform quantizers min-max."""
     power_of_two: bool = False
+    axis: int | None = None
+    """Of microscaling formats: along which products are summed up; 1 if None."""
+
+    def build_microscaling(self, algorithm: str) -> Quantizer | None:
+        """Returns the quantizer if the algorithm is a microscaling format.
+
+        Raises:
+            RecipeError: a field that such a format decides itself, or an axis without one.
+        """
+        if (element := MX_FORMATS.get(algorithm)) is None:
+            if self.axis is not None:
+                raise RecipeError(
+                    f"algorithm {algorithm!r} has no axis, found {self.axis}; only microscaling "
+                    f"formats do: {', '.join(MX_FORMATS)}"
+                )
+            return None
+        self.demand(algorithm, ("axis",), {"bits": (element.bits, 8)})
+        return Microscaling(element, axis=1 if self.axis is None else self.axis)
+
+    def demand(
+        self, algorithm: str, free: tuple[str, ...], fixed: Mapping[str, tuple[Any, ...]]
+    ) -> None:
+        """Refuses fields that an algorithm decides itself, unless they say what it decides.
+
+        Args:
+            algorithm: for the message.
+            free: fields that it leaves open.
+            fixed: what it decides, by field; of all others, their defaults.
+
+        Raises:
+            RecipeError: names the field.
+        """
+        for name in self.model_fields_set - {"algorithm", *free}:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value not in fixed.get(name, (default,)):
+                raise RecipeError(
+                    f"algorithm {algorithm!r} decides {name!r} itself, found {value!r}: leave it "
+                    f"out; what it leaves open is {', '.join(free)}"
+                )
 
     def build_observer(self) -> Observer | None:
         """Returns the observer."""
@@ -129,6 +172,12 @@ class WeightDocument(UniformDocument):
         "tqt",
         "binary",
         "ternary",
+        "mxfp8_e4m3",
+        "mxfp8_e5m2",
+        "mxfp6_e2m3",
+        "mxfp6_e3m2",
+        "mxfp4",
+        "mxint8",
     ] = "uniform"
     symmetric: bool = True
     narrow: bool | None = None
@@ -141,6 +190,8 @@ class WeightDocument(UniformDocument):
         Raises:
             RecipeError: a combination that no integer arithmetic can carry out.
         """
+        if (found := self.build_microscaling(self.algorithm)) is not None:
+            return found
         granularity = PerTensor() if self.granularity == "per_tensor" else PerChannel()
         if isinstance(self.granularity, GroupDocument):
             granularity = self.granularity.build()
@@ -159,7 +210,20 @@ class ActivationDocument(UniformDocument):
     """A quantizer of activations: per tensor, affine unless it or its algorithm says otherwise."""
 
     algorithm: Literal[
-        "uniform", "lsq", "lsq_plus", "pact", "dorefa", "rcf", "tqt", "power_of_two_factors"
+        "uniform",
+        "lsq",
+        "lsq_plus",
+        "pact",
+        "dorefa",
+        "rcf",
+        "tqt",
+        "power_of_two_factors",
+        "mxfp8_e4m3",
+        "mxfp8_e5m2",
+        "mxfp6_e2m3",
+        "mxfp6_e3m2",
+        "mxfp4",
+        "mxint8",
     ] = "uniform"
     symmetric: bool = False
     largest_factor: int | None = None
@@ -171,7 +235,11 @@ class ActivationDocument(UniformDocument):
         Raises:
             RecipeError: a combination that the algorithm has no place for.
         """
-        if self.algorithm == "power_of_two_factors":
+        if (found := self.build_microscaling(self.algorithm)) is not None:
+            return found
+        if self.algorithm == FACTORS:
+            decided = {"symmetric": (True,), "signed": (True, None)}
+            self.demand(FACTORS, ("bits", "observer", "largest_factor"), decided)
             return PowerOfTwoFactors(
                 self.bits, largest_factor=self.largest_factor, observer=self.build_observer()
             )

@@ -13,7 +13,6 @@ from photomask.chip.quantizers import (
     PerChannel,
     PerGroup,
     PerTensor,
-    PowerOfTwoFactors,
     Quantizer,
 )
 from photomask.chip.recipe.matching import Site, check_pattern, matching
@@ -81,7 +80,8 @@ class Recipe:
     Attributes:
         name: shown in tables and stored with what is made from the recipe.
         weight: template for weights.
-        activation: template for the outputs of all sites; per tensor.
+        activation: template for the outputs of all sites; per tensor. What is not, `prepare`
+            refuses: it knows the sums that such scales would have to leave.
         rules: exceptions; where several match, the later wins.
         keep: patterns of sites that stay at 8 bits or more, uniform and per channel or per tensor,
             whatever `weight`, `activation` and `rules` say: the usual care for first and last
@@ -155,6 +155,13 @@ class Recipe:
             resolved[site.name].activation.batched = True
         return resolved
 
+    def origin(self, name: str, sites: Sequence[Site]) -> str:
+        """Says what gives a site the quantizer of its output: the last rule that does."""
+        for rule in reversed(self.rules):
+            if rule.activation is not None and name in matching(rule.match, sites):
+                return f"rule {rule.match!r}"
+        return f"recipe {self.name!r}"
+
     def __str__(self) -> str:
         rows = [("*", "weights", self.weight.extra_repr())]
         rows.append(("*", "activations", self.activation.extra_repr()))
@@ -198,11 +205,10 @@ def _check_templates(owner: str, weight: Quantizer | None, activation: Quantizer
             f"{owner}: {type(activation).__name__} is for weights alone: activations are computed "
             "by rescaling, which returns every code of the format"
         )
-    factors = isinstance(activation, PowerOfTwoFactors)
-    if activation is not None and not (factors or isinstance(activation.granularity, PerTensor)):
+    if activation is not None and isinstance(activation.granularity, PerGroup):
         raise RecipeError(
-            f"{owner}: activations must be quantized per tensor, found "
-            f"{activation.granularity}: the scales of a sum's terms cannot be factored out of it"
+            f"{owner}: groups are of a weight's input channels; activations are quantized per "
+            f"tensor, found {activation.granularity}"
         )
     if weight is not None and weight.granularity not in (PerTensor(), PerChannel()):
         if isinstance(weight.granularity, PerGroup):

@@ -1,12 +1,20 @@
 """Recipes to files: the way back from quantizers to their description."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
-from photomask.chip.quantizers import PerGroup, PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.chip.microscaling import MX_FORMATS
+from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Percentile
+from photomask.chip.quantizers import (
+    Microscaling,
+    PerGroup,
+    PerTensor,
+    PowerOfTwoFactors,
+    Quantizer,
+)
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
+    FACTORS,
     WEIGHT_ALGORITHMS,
     ActivationDocument,
     GroupDocument,
@@ -61,6 +69,8 @@ def recipe_document(recipe: Recipe) -> RecipeDocument:
 
 
 def _weight(template: Quantizer) -> WeightDocument:
+    if type(template) is Microscaling:
+        return WeightDocument.model_validate(_microscaling(template))
     algorithm = _algorithm(template, WEIGHT_ALGORITHMS)
     granularity = template.granularity
     if isinstance(granularity, PerGroup):
@@ -81,15 +91,21 @@ def _weight(template: Quantizer) -> WeightDocument:
     )
 
 
+def _microscaling(template: Microscaling) -> dict[str, Any]:
+    for name, element in MX_FORMATS.items():
+        if template.element == element:
+            return {"algorithm": name, "bits": element.bits, "axis": template.axis}
+    raise RecipeError(
+        f"a recipe with {template.element} cannot be written as JSON, which knows "
+        f"{', '.join(MX_FORMATS)}; keep it in Python"
+    )
+
+
 def _activation(template: Quantizer) -> ActivationDocument:
-    if type(template) is PowerOfTwoFactors:
-        return ActivationDocument(
-            algorithm="power_of_two_factors",
-            bits=template.bits,
-            largest_factor=template.largest_factor,
-            observer=_observer(template, MinMax()),
-        )
-    algorithm = _algorithm(template, ACTIVATION_ALGORITHMS)
+    if type(template) is Microscaling:
+        return ActivationDocument.model_validate(_microscaling(template))
+    factored = isinstance(template, PowerOfTwoFactors)
+    algorithm = FACTORS if factored else _algorithm(template, ACTIVATION_ALGORITHMS)
     if template.narrow:
         raise RecipeError("a recipe in JSON has no narrow codes for activations")
     return ActivationDocument(
@@ -99,6 +115,7 @@ def _activation(template: Quantizer) -> ActivationDocument:
         observer=_observer(template),
         power_of_two=template.power_of_two,
         symmetric=template.symmetric,
+        largest_factor=template.largest_factor if factored else None,
     )
 
 
@@ -112,11 +129,10 @@ def _algorithm(template: Quantizer, algorithms: dict[str, type[Quantizer]]) -> s
     )
 
 
-def _observer(template: Quantizer, usual: Observer | None = None) -> ObserverDocument | None:
+def _observer(template: Quantizer) -> ObserverDocument | None:
     observer = template.observer
-    if type(template) is not Quantizer:
-        if usual is None:
-            usual = type(template)(template.bits, symmetric=template.symmetric).observer
+    if type(template) not in (Quantizer, PowerOfTwoFactors):
+        usual = type(template)(template.bits, symmetric=template.symmetric).observer
         if type(observer) is type(usual) and str(observer) == str(usual):
             return None
     known = type(observer) in (KL, MSE, MinMax, MovingAverage, Percentile)
