@@ -134,7 +134,9 @@ def few_bits(rows: Sequence[Row]) -> Table:
         width = name.rpartition(" ")[2]
         return -int(width[1:].replace("A", "")) if flow else -99, flow, name
 
-    return accuracy(sorted(rows, key=place))
+    # Whatever machine measured it: the last word on each way counts.
+    newest = {(row["implementation"], row["network"], row["metric"]): row for row in rows}
+    return accuracy(sorted(newest.values(), key=place))
 
 
 def agreement(rows: Sequence[Row]) -> Table:

@@ -311,7 +311,8 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
     if task.flow == "float":
         subject = Subject(WHAT, "float", task.network, package="torch")
     else:
-        subject = Subject(WHAT, task.implementation, task.network, package=package)
+        device = torch.cuda.get_device_name() if options.on_gpu else None
+        subject = Subject(WHAT, task.implementation, task.network, package, device)
     if outcome.problem:
         results.skipped(subject, outcome.problem)
         return
