@@ -371,6 +371,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Fashion-MNIST accuracy", "accuracy", accuracy),
     ("Few bits: calibrated, reconstructed and trained", "quantizers", few_bits),
     ("A network for ImageNet, on crops of photographs", "mobilenet_v2", agreement),
+    ("The same network with weights of four bits", "reconstruction", agreement),
     ("Transformers in integers", transformer_table.WHAT, transformer_table.build),
     ("Every integer is the oracle's", "exactness", exactness),
     ("Random programs, every engine", "random_programs", random_programs),
