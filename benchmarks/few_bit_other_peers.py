@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import stand_in_for_torchvision_operators
-from peers import BATCH, Reader, export_onnx
+from peers import BATCH, qdq_network, quantize_qdq
 
 Trainer = Callable[[nn.Module], None]
 """Trains a module in place."""
@@ -28,43 +27,23 @@ def onnxruntime(
 
     The quantized graph is run as it is written, unfused: see `peers.onnxruntime_static`.
     """
-    import onnxruntime as runtime
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import QuantType
 
-    kinds = {8: quantization.QuantType.QInt8, 4: quantization.QuantType.QInt4}
+    kinds = {8: QuantType.QInt8, 4: QuantType.QInt4}
     if train is not None:
         raise UnavailableError("ONNX Runtime trains no quantized networks")
     if not {weight_bits, activation_bits} <= set(kinds):
         raise UnavailableError("its static quantizer has codes of 8 and of 4 bits, none narrower")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        export_onnx(model, images[:2], folder / "float.onnx")
-        quant_pre_process(
-            str(folder / "float.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True
-        )
-        quantization.quantize_static(
-            str(folder / "ready.onnx"),
-            str(folder / "integer.onnx"),
-            Reader("images", images),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=kinds[activation_bits],
-            weight_type=kinds[weight_bits],
-            extra_options={"TensorQuantOverrides": _eight_bits_at_the_ends(folder / "ready.onnx")},
-        )
-        content = (folder / "integer.onnx").read_bytes()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def run(batch: Tensor) -> Tensor:
-        scores = session.run(None, {"images": batch.cpu().numpy()})[0]
-        return torch.from_numpy(scores).to(batch.device)
+    def options_for(path: Path) -> dict[str, Any]:
+        return {
+            "per_channel": True,
+            "activation_type": kinds[activation_bits],
+            "weight_type": kinds[weight_bits],
+            "extra_options": {"TensorQuantOverrides": _eight_bits_at_the_ends(path)},
+        }
 
-    return run
+    return qdq_network(quantize_qdq(model, images, options_for))
 
 
 def _eight_bits_at_the_ends(path: Path) -> dict[str, list[dict[str, Any]]]:

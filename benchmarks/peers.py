@@ -117,37 +117,61 @@ def onnxruntime_static(
         reduce_range: weights of 7 bits, its documentation's advice for such processors.
         exact: run quantize and dequantize as written; False takes its fused int8 kernels.
     """
-    import onnxruntime
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+
+    options = {
+        "per_channel": per_channel,
+        "activation_type": QuantType.QUInt8 if unsigned else QuantType.QInt8,
+        "weight_type": QuantType.QInt8,
+        "reduce_range": reduce_range,
+        "calibrate_method": getattr(CalibrationMethod, method),
+    }
+    return qdq_network(quantize_qdq(model, images, lambda _: options), exact=exact)
+
+
+def quantize_qdq(
+    model: nn.Module, images: Tensor, options_for: Callable[[Path], dict[str, Any]]
+) -> bytes:
+    """Returns the file of ONNX Runtime's static quantizer: export, its preprocessing, QDQ.
+
+    Args:
+        model: float, in evaluation mode.
+        images: calibration images.
+        options_for: of the quantizer, for the file that it reads.
+    """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        export_onnx(model, images[:2], folder / "float.onnx")
+        plain, ready, integer = (Path(name) / f"{n}.onnx" for n in ("float", "ready", "integer"))
+        export_onnx(model, images[:2], plain)
         # Its symbolic shape inference is for transformers; graph optimisation folds batch norm.
-        quant_pre_process(
-            str(folder / "float.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True
-        )
-        kind = quantization.QuantType
+        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
         quantization.quantize_static(
-            str(folder / "ready.onnx"),
-            str(folder / "integer.onnx"),
+            str(ready),
+            str(integer),
             Reader("images", images),
             quant_format=quantization.QuantFormat.QDQ,
-            per_channel=per_channel,
-            activation_type=kind.QUInt8 if unsigned else kind.QInt8,
-            weight_type=kind.QInt8,
-            reduce_range=reduce_range,
-            calibrate_method=getattr(quantization.CalibrationMethod, method),
+            **options_for(ready),
         )
-        content = (folder / "integer.onnx").read_bytes()
+        return integer.read_bytes()
+
+
+def qdq_network(content: bytes, *, exact: bool = True) -> Network:
+    """Returns a quantized file as a function of images, as written or by its fused kernels."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run(None, {"images": batch.numpy()})[0])
+
+    def run(batch: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": batch.cpu().numpy()})[0])
+
+    return run
 
 
 def export_onnx(model: nn.Module, example: Tensor, path: Path) -> None:

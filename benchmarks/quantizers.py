@@ -27,11 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from few_bit_peers import FLOWS, Trainer, quantized_by
-from ours import float_network
+from ours import as_network, float_network
 from photomask import zoo
 from photomask.chip import (
     PreparedModel,
-    TorchEngine,
     align_to_target,
     calibrate,
     convert,
@@ -262,13 +261,8 @@ def _figures_of(
     prepared: PreparedModel, images: Tensor, labels: Tensor, device: str
 ) -> dict[str, float]:
     """Returns the accuracy of the program, and how often the fake-quantized model decides alike."""
-    program = convert(prepared, TARGET)
-    engine, name = TorchEngine(program, device), program.outputs[0]
-    edge, prepared = program.edges[name], prepared.to(device).eval().double()
-
-    def integer(x: Tensor) -> Tensor:
-        codes = engine.run({program.inputs[0]: program.quantize_input(x)})[name]
-        return edge.dequantize(codes).cpu()
+    integer = as_network(convert(prepared, TARGET), device)
+    prepared = prepared.to(device).eval().double()
 
     def fake(x: Tensor) -> Tensor:
         with torch.no_grad():

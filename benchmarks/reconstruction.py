@@ -7,16 +7,15 @@ signal-to-noise ratio of their scores; beside peers that calibrate on the same c
 
 import argparse
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from few_bit_peers import FLOWS, quantized_by
+from ours import Network, as_network
 from photomask import zoo
 from photomask.chip import (
     PreparedModel,
-    TorchEngine,
     align_to_target,
     calibrate,
     convert,
@@ -74,22 +73,15 @@ def main() -> None:
         write(subject, scores(run, tests), f"{arguments.crops} crops")
 
 
-def program_of(prepared: PreparedModel, device: str) -> Callable[[Tensor], Tensor]:
+def program_of(prepared: PreparedModel, device: str) -> Network:
     """Returns the integer program as a function of images."""
     target = load_target("asic")
     align_to_target(prepared, target)
-    program = convert(prepared, target)
-    engine, edge = TorchEngine(program, device), program.edges[program.outputs[0]]
-
-    def run(images: Tensor) -> Tensor:
-        codes = engine.run({program.inputs[0]: program.quantize_input(images)})
-        return edge.dequantize(codes[edge.name]).cpu()
-
-    return run
+    return as_network(convert(prepared, target), device)
 
 
 @torch.no_grad()
-def scores(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def scores(run: Network, images: Tensor) -> Tensor:
     """Returns the scores of all images."""
     return torch.cat([run(part) for part in images.split(BATCH)])
 

@@ -52,7 +52,7 @@ def test_onnx_runtime_keeps_the_ends_at_8_bits(
     for package in peers.FLOWS["ONNX Runtime"].modules:
         pytest.importorskip(package)
     others = importlib.import_module("few_bit_other_peers")
-    others.export_onnx(network, IMAGES[:2], tmp_path / "float.onnx")
+    importlib.import_module("peers").export_onnx(network, IMAGES[:2], tmp_path / "float.onnx")
     kept = others._eight_bits_at_the_ends(tmp_path / "float.onnx")
     assert {name for name in kept if name.endswith("weight")} == {"0.weight", "5.weight"}
     assert {"images", "scores"} <= kept.keys()

@@ -19,7 +19,7 @@ from photomask.chip.target import Target
 def align_to_target(prepared: PreparedModel, target: Target) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 
-        scale' = scale * (1 + e),   |e| <= 2**-target.multiplier_bits
+        scale' = scale * (1 + e),   |e| about 2**-target.multiplier_bits or less
 
     A program rescales by `multiplier / 2**shift`, a prepared model by the real ratio of two scales.
     At few bits the difference decides about codes now and then, and one code about a prediction.
@@ -27,9 +27,11 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     `convert` is what the program computes, but for the rounding of floats.
 
     A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
-    layers add to it do; of copies, means, products and softmax the output; of a norm the gain. Left
-    as they are: scales of groups, powers of two (exact already), concatenations, windows of unequal
-    size, and what an output owes to another edge whose scale it shares.
+    layers add to it do, which move further where the inputs' scales are far apart: the coefficients
+    of a sum share one shift, so the smaller has fewer bits. Of copies, means, products and softmax
+    the output takes it, of a norm the gain. Left as they are: scales of groups, powers of two
+    (exact already), concatenations, averages over windows, and what an output owes to another
+    edge whose scale it shares.
 
     Args:
         prepared: calibrated; changed in place.

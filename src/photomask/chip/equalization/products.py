@@ -136,7 +136,7 @@ def _walk(
         if node.name in seeds or not any(name in channels for name in node.inputs):
             continue
         if isinstance(node.operation, Linear):
-            rows = channels[node.inputs[0]].reshape(-1, node_inputs(prepared, node))
+            rows = channels[node.inputs[0]].reshape(-1, _width(prepared, node))
             if node.inputs[0] in direct or not _same(rows, 0) or not _is_own(prepared, node):
                 return None
             readers[node.name] = rows[0]
@@ -152,7 +152,7 @@ def _walk(
     return channels, readers
 
 
-def node_inputs(prepared: PreparedModel, node: Node) -> int:
+def _width(prepared: PreparedModel, node: Node) -> int:
     """Returns how many inputs a layer has."""
     return prepared.constants_of(node)["weight"].shape[1]
 

@@ -54,6 +54,10 @@ ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "tqt": TQT,
 }
 """The `algorithm` of activations."""
+MicroscalingName = Literal[
+    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4", "mxint8"
+]
+"""The `algorithm` of weights and activations in blocks, a key of `MX_FORMATS`."""
 FACTORS = "power_of_two_factors"
 """The `algorithm` of activations with a power of two for each channel of the last axis."""
 _WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
@@ -172,12 +176,7 @@ class WeightDocument(UniformDocument):
         "tqt",
         "binary",
         "ternary",
-        "mxfp8_e4m3",
-        "mxfp8_e5m2",
-        "mxfp6_e2m3",
-        "mxfp6_e3m2",
-        "mxfp4",
-        "mxint8",
+        MicroscalingName,
     ] = "uniform"
     symmetric: bool = True
     narrow: bool | None = None
@@ -218,12 +217,7 @@ class ActivationDocument(UniformDocument):
         "rcf",
         "tqt",
         "power_of_two_factors",
-        "mxfp8_e4m3",
-        "mxfp8_e5m2",
-        "mxfp6_e2m3",
-        "mxfp6_e3m2",
-        "mxfp4",
-        "mxint8",
+        MicroscalingName,
     ] = "uniform"
     symmetric: bool = False
     largest_factor: int | None = None

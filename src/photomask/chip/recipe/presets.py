@@ -31,7 +31,7 @@ _ENCODER = (
     RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
 )
 # Language models: the first token of a text makes a few elements a thousand times as large as all
-# others. Measured in docs/transformers.md.
+# others. Measured in docs/language-models.md.
 _DECODER = (
     # A gated unit multiplies two of them: 8 bits leave nothing of the other tokens. One layer of
     # seven reads it, and what is left of its accumulator suffices.
