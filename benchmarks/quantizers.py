@@ -56,7 +56,7 @@ NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
 CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
 PEER_NETWORKS = ("resnet20", "mobilenet_v1")
 """Peers' flows do not quantize what a transformer computes between its layers."""
-EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 24, "W2A2": 40}
+EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 30, "W2A2": 60}
 TRANSFORMER_EPOCHS = 10
 TARGET = load_target("asic")
 BATCH = 500

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
-from photomask.chip.graph.float_graph import compute
+from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import (
     Add,
     Clamp,
@@ -141,7 +141,7 @@ class PreparedModel(nn.Module):
         constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
-        return compute(node, inputs, constants)
+        return compute_quantized(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role; of the weight, what its codes stand for.

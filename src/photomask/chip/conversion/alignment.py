@@ -7,10 +7,10 @@ import torch
 
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
-from photomask.chip.conversion.transformers import EXPONENT_BITS, GAIN_BITS, normal_unit
+from photomask.chip.conversion.transformers import GAIN_BITS, normal_unit
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Add, Copy, Matmul, Mean, Multiply, Tokens
-from photomask.chip.graph.transformer_operations import Normalize, Softmax
+from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.target import Target

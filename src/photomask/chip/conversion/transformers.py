@@ -8,13 +8,11 @@ from photomask.chip.conversion.builder import ONE, Conversion, integer_codes
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import transformer_operations as float_operations
+from photomask.chip.graph.transformer_operations import EXPONENT_BITS, RECIPROCAL_BITS
 from photomask.chip.operators import Embedding, Normalize, Softmax
 from photomask.chip.target import Target
 from photomask.errors import TargetError
 
-EXPONENT_BITS = 15
-"""The largest exponent of a softmax is `2**EXPONENT_BITS`, and its result has as many bits."""
-RECIPROCAL_BITS = 40
 GAIN_BITS = 8
 """A gain is a code of this width times a scale of its channel, so it is exact but for its scale."""
 

@@ -37,6 +37,10 @@ class Operation:
         """Returns the float result."""
         raise NotImplementedError
 
+    def compute_quantized(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
+        """Returns what integers compute of quantized inputs, before the result is quantized."""
+        return self.compute(inputs, constants)
+
 
 @dataclass(frozen=True)
 class Input(Operation):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.graph import Node
-from photomask.chip.graph.float_graph import compute
+from photomask.chip.graph.float_graph import compute, compute_quantized
 from photomask.chip.graph.operations import Tokens
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.reconstruction.blocks import Block
@@ -25,10 +25,10 @@ def run_nodes(
     constants_of: Callable[[Node], Constants],
     settle: Callable[[Node, Tensor], Tensor],
 ) -> None:
-    """Computes nodes one after the other; every output goes through `settle` and into `values`."""
+    """Computes nodes as integers do; every output goes through `settle` and into `values`."""
     for node in nodes:
         operands = [values[name] for name in node.inputs]
-        values[node.name] = settle(node, compute(node, operands, constants_of(node)))
+        values[node.name] = settle(node, compute_quantized(node, operands, constants_of(node)))
 
 
 def device_of(prepared: PreparedModel) -> torch.device:
@@ -71,7 +71,9 @@ class EdgeValues:
         """Computes a block's exits in float, with the weights that it has now."""
         constants = {node.name: self.prepared.constants_of(node) for node in block.nodes}
         for rows, values in self._batches(block, self.float_values):
-            run_nodes(block.nodes, values, lambda n: constants[n.name], lambda _, value: value)
+            for node in block.nodes:
+                operands = [values[name] for name in node.inputs]
+                values[node.name] = compute(node, operands, constants[node.name])
             self._store(self.float_values, block, rows, values)
 
     def add_quantized(self, block: Block) -> dict[str, NoiseMeter]:

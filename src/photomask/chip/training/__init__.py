@@ -6,6 +6,7 @@ from photomask.chip.training.batch_norm import (
     fold_batch_norms,
     freeze_batch_norms,
     keep_batch_norms,
+    measure_batch_norms,
 )
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import load_weights, save_weights
@@ -36,6 +37,7 @@ __all__ = [
     "freeze_batch_norms",
     "is_first_process",
     "keep_batch_norms",
+    "measure_batch_norms",
     "load_weights",
     "parameter_groups",
     "refit",

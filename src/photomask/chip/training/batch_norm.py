@@ -15,7 +15,7 @@ Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) corrects by them; here the
 quantized convolution itself, which costs no second one, and whose shift by rounding they take in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.errors import UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -190,6 +191,70 @@ def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
     for norm in prepared.batch_norms.values():
         if isinstance(norm, LiveBatchNorm):
             norm.frozen = frozen
+
+
+@torch.no_grad()
+def measure_batch_norms(
+    prepared: PreparedModel,
+    batches: Iterable[Sequence[Tensor]],
+    average: Callable[[list[Tensor]], None] | None = None,
+) -> None:
+    """Gives batch norms the mean statistics of some batches, under the weights of now.
+
+    Running statistics remember weights that are no more. At few bits, where a weight between two
+    codes goes to and fro, they may fit no weights at all. Codes of weights stay: the scales of
+    channels move with the factors of their norms.
+
+    Args:
+        prepared: changed in place; norms that are frozen keep what they have.
+        batches: inputs of the model, as it is trained on.
+        average: replaces tensors by their means over all processes that train together.
+
+    Raises:
+        UsageError: there are no batches.
+
+    Source: batch norm re-estimation in Nagel et al. 2022, arXiv:2203.11086.
+    """
+    training = prepared.training
+    prepared.train()
+    norms = {
+        name: norm
+        for name, norm in prepared.batch_norms.items()
+        if isinstance(norm, LiveBatchNorm) and norm.is_live
+    }
+    statistics = [tensor for norm in norms.values() for tensor in (norm.mean, norm.variance)]
+    before = [tensor.clone() for tensor in statistics]
+    factors = {name: norm.factor() for name, norm in norms.items()}
+    momenta = {name: norm.momentum for name, norm in norms.items()}
+    totals, count = [torch.zeros_like(tensor) for tensor in statistics], 0
+    for norm in norms.values():
+        norm.momentum = 1.0
+    for inputs in batches:
+        prepared(*inputs)
+        # Weights are folded with the old statistics for every batch alike.
+        for total, found, old in zip(totals, statistics, before, strict=True):
+            total += found
+            found.copy_(old)
+        count += 1
+    for name, norm in norms.items():
+        norm.momentum = momenta[name]
+    prepared.train(training)
+    if not count:
+        raise UsageError("measuring batch norms needs at least one batch, got none")
+    if average is not None:
+        average(totals)
+    for total, found in zip(totals, statistics, strict=True):
+        found.copy_(total / count)
+    for name, norm in norms.items():
+        _move_scales(prepared.weight_quantizers[name], norm.factor() / factors[name])
+
+
+def _move_scales(quantizer: nn.Module, ratio: Tensor) -> None:
+    """Multiplies scales of channels by what their weights are multiplied by."""
+    assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
+    if isinstance(quantizer.granularity, PerChannel) and not quantizer.power_of_two:
+        scale = quantizer.scale * ratio.abs()
+        quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
 
 
 def fold_batch_norms(prepared: PreparedModel) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from photomask.chip.calibration import fit_biases
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.training.averaging import WeightAverage
-from photomask.chip.training.batch_norm import fold_batch_norms, freeze_batch_norms
+from photomask.chip.training.batch_norm import (
+    fold_batch_norms,
+    freeze_batch_norms,
+    measure_batch_norms,
+)
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import (
     CheckpointDocument,
@@ -44,6 +49,8 @@ from photomask.errors import DataError, QuantizerError, TrainingError, UsageErro
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Shows how far an epoch has come: steps and a label → the steps."""
+MEASURED_BATCHES = 200
+"""How many fit the statistics of batch norms at the end."""
 
 
 def train(
@@ -295,11 +302,23 @@ class _Run:
         """Leaves a model that can be converted: the average's weights, biases that fit."""
         if self.settings.average_decay:
             self.average.copy_to_model()
+        share = self.settings.frozen_batch_norm_share
+        frozen = self.settings.is_last_share(self.settings.epochs - 1, share)
+        if self.prepared.batch_norms and not frozen:
+            self._measure_batch_norms()
         fold_batch_norms(self.prepared)
         fit_biases(self.prepared)
         for place, quantizer in used_quantizers(self.prepared).items():
             if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
                 raise QuantizerError(f"the {place} learned a scale that is not above 0")
+
+    def _measure_batch_norms(self) -> None:
+        """Fits the statistics of batch norms to the weights that training ends with."""
+        device, epoch = self.processes.device, self.settings.epochs
+        with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
+            batches = self.data.batches(self.settings, self.processes, epoch)
+            inputs = (inputs for inputs, _ in islice(batches, MEASURED_BATCHES))
+            measure_batch_norms(self.prepared, inputs, self.processes.average)
 
     def report(self) -> TrainingReport:
         """Returns what was done."""

@@ -64,7 +64,7 @@ class TrainingSettings(Document):
     average_decay: float = Field(default=0.0, ge=0, lt=1)
     widths: tuple[WidthStage, ...] = ()
     frozen_scale_share: float = Field(default=0.1, ge=0, le=1)
-    frozen_batch_norm_share: float = Field(default=0.25, ge=0, le=1)
+    frozen_batch_norm_share: float = Field(default=0.0, ge=0, le=1)
     calibration_samples: int = Field(default=1024, ge=1)
     bfloat16: bool = False
     seed: int = Field(default=0, ge=0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of
 from photomask.chip.graph import Node
-from photomask.chip.graph.float_graph import compute
+from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
@@ -117,7 +117,7 @@ def _walk(
         else:
             constants = prepared.quantized_constants_of(node)
             results = [
-                compute(node, [operand[at] for operand in operands], constants)
+                compute_quantized(node, [operand[at] for operand in operands], constants)
                 for at in range(len(batches))
             ]
         values[node.name] = [prepared.settle(node, result) for result in results]
