@@ -177,7 +177,7 @@ def ours(
         data = TensorData(*zoo.training_set(options.data), augment)
         settings = settings_for(task, options, seed)
         train(prepared, data, settings, device=options.device, compiled=options.on_gpu)
-    align_to_target(prepared, TARGET)
+    align_to_target(prepared.double(), TARGET)
     return prepared
 
 
@@ -262,7 +262,7 @@ def _figures_of(
 ) -> dict[str, float]:
     """Returns the accuracy of the program, and how often the fake-quantized model decides alike."""
     integer = as_network(convert(prepared, TARGET), device)
-    prepared = prepared.to(device).eval().double()
+    prepared = prepared.to(device).eval()
 
     def fake(x: Tensor) -> Tensor:
         with torch.no_grad():

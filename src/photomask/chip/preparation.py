@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
@@ -22,22 +23,35 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.graph.scales import refusal, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
+from photomask.chip.operators.normalize import (
+    normal_epsilon,
+    normal_fraction_bits,
+    normal_of,
+    normal_unit,
+)
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, Site, SiteQuantizers
+from photomask.chip.target import Rounding, Target
 from photomask.documents import aligned
 from photomask.errors import DataError, RecipeError, UsageError
+
+SMALLEST_PART = 2.0**-30
+"""Of a step: what float64 leaves of a half lies closer to it, and no other fraction of a target."""
 
 
 class PreparedModel(nn.Module):
     """A float graph whose edges and weights have quantizers.
 
     Calling it computes with quantized values and straight-through gradients: what the integer
-    program will compute, up to the rounding of its rescaling multipliers.
+    program will compute, up to the rounding of its rescaling multipliers. Aligned to a target and
+    in float64, it computes in evaluation what that target's program does.
 
     Attributes:
         graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
         states: the inputs that carry an output of the run before, and which output it is.
+        target: whose multipliers its scales were aligned to (`align_to_target`), or None.
         weights: a copy of every constant tensor of the graph, as parameters.
         batch_norms: what training keeps of batch norms, by layer (`photomask.chip.training`); else
             empty, every one being part of the weights.
@@ -48,6 +62,7 @@ class PreparedModel(nn.Module):
         self.graph = graph
         self.recipe = recipe
         self.states = dict(states or {})
+        self.target: Target | None = None
         self.weights = nn.ParameterDict(
             {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
         )
@@ -141,7 +156,26 @@ class PreparedModel(nn.Module):
         constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
+        if isinstance(node.operation, Normalize) and self.target is not None and not self.training:
+            return self._normalize(node, node.operation, inputs[0], constants, self.target)
         return compute_quantized(node, inputs, constants)
+
+    def _normalize(
+        self,
+        node: Node,
+        operation: Normalize,
+        x: Tensor,
+        constants: Mapping[str, Tensor],
+        target: Target,
+    ) -> Tensor:
+        """Computes a norm by the integers of a target; the gradient is that of the float norm."""
+        step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
+        codes, terms = (x.detach() / step).round().to(torch.int64), x.shape[-1]
+        epsilon = normal_epsilon(operation.epsilon, terms, operation.centred, float(step))
+        normal = normal_of(codes, operation.centred, epsilon, normal_fraction_bits(target))
+        value = normal.double() * normal_unit(terms, target) * constants["gain"] + constants["bias"]
+        value = value if node.clamp is None else node.clamp.compute([value], {})
+        return stand_in(value.detach().to(x.dtype), compute_quantized(node, [x], constants))
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role; of the weight, what its codes stand for.
@@ -173,7 +207,13 @@ class PreparedModel(nn.Module):
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
         """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
-        return self.activation_quantizer(node.name)(value) if self.is_quantized(node) else value
+        if not self.is_quantized(node):
+            return value
+        quantizer = self.activation_quantizer(node.name)
+        exact = value.dtype == torch.float64 and not self.training
+        if exact and self.target is not None and not isinstance(node.operation, Input):
+            value = value + quantizer.scale_for(value) * _direction(value, self.target.rounding)
+        return quantizer(value)
 
     @staticmethod
     def is_quantized(node: Node) -> bool:
@@ -206,6 +246,13 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
     """Returns the nearest multiples of a unit; the gradient is that of the identity."""
     rounded = (bias.detach().double() / unit).round() * unit
     return bias + (rounded.to(bias.dtype) - bias.detach())
+
+
+def _direction(value: Tensor, rounding: Rounding) -> Tensor | float:
+    """Returns where halves go that a target rounds, in steps: further than float64 errs."""
+    if rounding in (Rounding.HALF_UP, Rounding.DOUBLE):
+        return SMALLEST_PART
+    return SMALLEST_PART * value.sign() if rounding is Rounding.HALF_AWAY else 0.0
 
 
 def _width(quantizer: Quantizer) -> str:

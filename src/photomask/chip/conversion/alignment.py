@@ -7,10 +7,10 @@ import torch
 
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
-from photomask.chip.conversion.transformers import GAIN_BITS, normal_unit
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Add, Copy, Matmul, Mean, Multiply, Tokens
 from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
+from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.target import Target
@@ -23,8 +23,10 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
 
     A program rescales by `multiplier / 2**shift`, a prepared model by the real ratio of two scales.
     At few bits the difference decides about codes now and then, and one code about a prediction.
-    Afterwards both rescale by the same number, so that what was measured or trained before
-    `convert` is what the program computes, but for the rounding of floats.
+    Afterwards both rescale by the same number, and in evaluation the prepared model computes norms
+    and rounds halves as the target does. What was measured or trained before `convert` is what the
+    program computes, but for the rounding of float32. In float64 (`prepared.double()` first, for
+    its scales are rounded as well) nothing is left of that.
 
     A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
     layers add to it do, which move further where the inputs' scales are far apart: the coefficients
@@ -40,6 +42,7 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     Raises:
         TargetError: a ratio is out of the target's range.
     """
+    prepared.target = target
     if target.power_of_two_only:
         return
     alignment = _Alignment(prepared, target)
@@ -150,7 +153,11 @@ class _Alignment:
         if not ratio.all():
             return
         factor = torch.from_numpy(self.realized(ratio, node) / ratio).to(gain.device)
-        self.prepared.set_constant(node.name, "gain", (gain.double() * factor).to(gain.dtype))
+        aligned = gain.double() * factor
+        self.prepared.set_constant(node.name, "gain", aligned.to(gain.dtype))
+        bias, unit = self.prepared.constants_of(node)["bias"].detach(), aligned.abs() * unit
+        rounded = (bias.double() / unit).round() * unit
+        self.prepared.set_constant(node.name, "bias", rounded.to(bias.dtype))
 
     def _is_quantized(self, edge: str) -> bool:
         """Tells numbers from rows of tables and masks."""

@@ -10,11 +10,13 @@ from photomask.chip.graph import Node
 from photomask.chip.graph import transformer_operations as float_operations
 from photomask.chip.graph.transformer_operations import EXPONENT_BITS, RECIPROCAL_BITS
 from photomask.chip.operators import Embedding, Normalize, Softmax
-from photomask.chip.target import Target
+from photomask.chip.operators.normalize import (
+    GAIN_BITS,
+    normal_epsilon,
+    normal_fraction_bits,
+    normal_unit,
+)
 from photomask.errors import TargetError
-
-GAIN_BITS = 8
-"""A gain is a code of this width times a scale of its channel, so it is exact but for its scale."""
 
 
 def convert_softmax(conversion: Conversion, node: Node) -> None:
@@ -82,7 +84,7 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
         terms=terms,
         centred=operation.centred,
         zero_point=x.zero_point,
-        epsilon=_epsilon(operation, terms, x.scale),
+        epsilon=normal_epsilon(operation.epsilon, terms, operation.centred, x.scale),
         fraction_bits=fraction_bits,
     )
     constants = conversion.prepared.constants_of(node)
@@ -111,22 +113,6 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )
     conversion.requantize(node, accumulator, unit / y.scale, y)
-
-
-def normal_fraction_bits(target: Target) -> int:
-    """Returns the bits below the point of a normalised value, before its gain."""
-    return min(20, target.accumulator_bits - GAIN_BITS - 3)
-
-
-def normal_unit(terms: int, target: Target) -> float:
-    """Returns what one unit of the integers of a norm over so many terms stands for."""
-    return math.sqrt(terms) * 2.0 ** -normal_fraction_bits(target)
-
-
-def _epsilon(operation: float_operations.Normalize, terms: int, scale: float) -> int:
-    """Returns `epsilon` in units of the operator's sum of squares."""
-    epsilon = operation.epsilon / scale**2 * (terms**3 if operation.centred else terms)
-    return max(1, min(round(epsilon), 1 << 61))
 
 
 def convert_embedding(conversion: Conversion, node: Node) -> None:

@@ -19,9 +19,12 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.target import Target
 
 SQUARE_BITS = 48
 """A sum of squares is brought to 47 or 48 bits, so that its root has 24."""
+GAIN_BITS = 8
+"""A gain is a code of this width times a scale of its channel, so it is exact but for its scale."""
 INVERSE_BITS = 47
 """The reciprocal of a root is `2**INVERSE_BITS // root`: 24 bits too."""
 
@@ -119,15 +122,42 @@ class Normalize(Operator):
 
         def run(x: torch.Tensor) -> torch.Tensor:
             x = (x.to(torch.int64) - self.zero_point) * factor
-            d = self.terms * x - x.sum(dim=-1, keepdim=True) if self.centred else x
-            squares = (d * d).sum(dim=-1, keepdim=True) + self.epsilon
-            bits = torch.frexp(squares.to(torch.float64)).exponent.to(torch.int64)
-            bits -= (squares >> (bits - 1) == 0).to(torch.int64)  # where the float rounded up
-            half_shift = (SQUARE_BITS - bits) >> 1
-            scaled = (squares << (2 * half_shift).clamp(min=0)) >> (-2 * half_shift).clamp(min=0)
-            inverse = (1 << INVERSE_BITS) // torch.sqrt(scaled.to(torch.float64)).to(torch.int64)
-            shift = INVERSE_BITS - half_shift - self.fraction_bits
-            normal = (d * inverse + (1 << (shift - 1))) >> shift
+            normal = normal_of(x, self.centred, self.epsilon, self.fraction_bits)
             return (normal * gain + bias).to(output)
 
         return run
+
+
+def normal_of(x: torch.Tensor, centred: bool, epsilon: int, fraction_bits: int) -> torch.Tensor:
+    """Returns `normal` of the operator's definition, for the integers `x'` in int64."""
+    d = x.shape[-1] * x - x.sum(dim=-1, keepdim=True) if centred else x
+    squares = (d * d).sum(dim=-1, keepdim=True) + epsilon
+    bits = torch.frexp(squares.to(torch.float64)).exponent.to(torch.int64)
+    bits -= (squares >> (bits - 1) == 0).to(torch.int64)  # where the float rounded up
+    half_shift = (SQUARE_BITS - bits) >> 1
+    scaled = (squares << (2 * half_shift).clamp(min=0)) >> (-2 * half_shift).clamp(min=0)
+    inverse = (1 << INVERSE_BITS) // torch.sqrt(scaled.to(torch.float64)).to(torch.int64)
+    shift = INVERSE_BITS - half_shift - fraction_bits
+    return (d * inverse + (1 << (shift - 1))) >> shift
+
+
+def normal_fraction_bits(target: Target) -> int:
+    """Returns the bits below the point of a normalised value, before its gain."""
+    return min(20, target.accumulator_bits - GAIN_BITS - 3)
+
+
+def normal_unit(terms: int, target: Target) -> float:
+    """Returns what one unit of `normal` over so many terms stands for."""
+    return math.sqrt(terms) * 2.0 ** -normal_fraction_bits(target)
+
+
+def normal_epsilon(epsilon: float, terms: int, centred: bool, scale: float) -> int:
+    """Returns `epsilon` of a norm in units of the operator's sum of squares.
+
+    Args:
+        epsilon: added to the mean of squares.
+        terms: of a row.
+        centred: whether the mean is subtracted.
+        scale: of the input.
+    """
+    return max(1, min(round(epsilon / scale**2 * (terms**3 if centred else terms)), 1 << 61))

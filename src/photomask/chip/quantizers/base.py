@@ -182,7 +182,8 @@ class Quantizer(nn.Module):
 
         Args:
             format: bits and signedness of the codes.
-            scale: positive, of the granularity's shape.
+            scale: positive, of the granularity's shape; stored in float32, or in float64 where the
+                model was brought to it.
             zero_point: int64 codes, same shape.
         """
         self._format = format
@@ -190,9 +191,9 @@ class Quantizer(nn.Module):
         scale, zero_point = scale.detach().to(device), zero_point.detach().to(device)
         self.format_state = torch.tensor([format.bits, format.signed], device=device)
         if isinstance(self.scale, nn.Parameter):
-            self.scale.data = scale.float()
+            self.scale.data = scale.to(self.scale.dtype)
         else:
-            self.scale = scale.float()
+            self.scale = scale.to(self.scale.dtype)
         self.zero_point = zero_point.to(torch.int64)
 
     def quantize(self, x: Tensor) -> Tensor:
