@@ -56,8 +56,8 @@ NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
 CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
 PEER_NETWORKS = ("resnet20", "mobilenet_v1")
 """Peers' flows do not quantize what a transformer computes between its layers."""
-EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 30, "W2A2": 60}
-TRANSFORMER_EPOCHS = 10
+EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 30, "W2A2": 80}
+TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
 TARGET = load_target("asic")
 BATCH = 500
 """Test images at a time."""
@@ -77,9 +77,8 @@ class Task:
     @property
     def epochs(self) -> int:
         """Of a training, where none are asked for."""
-        epochs = EPOCHS[self.width]
         transformer = self.network == "vision_transformer"
-        return min(epochs, TRANSFORMER_EPOCHS) if transformer else epochs
+        return (TRANSFORMER_EPOCHS if transformer else EPOCHS)[self.width]
 
     @property
     def implementation(self) -> str:
@@ -141,16 +140,17 @@ def recipe_for(width: str, flow: str) -> RecipeDocument:
 def settings_for(task: Task, options: Options, seed: int) -> TrainingSettings:
     """Returns the schedule of a training.
 
-    Scales are not frozen at the end: another graph would be compiled for little.
+    Scales are not frozen at the end: another graph would be compiled for little. Weights of 2 bits
+    need less decay: a quarter, as in LSQ (Esser et al. 2020, section 3.3, arXiv:1902.08153).
     """
     transformer = task.network == "vision_transformer"
     wide = task.width == "W8A8"
     return TrainingSettings(
         epochs=options.epochs or task.epochs,
         optimizer="adamw" if transformer else "sgd",
-        learning_rate=(1e-4 if wide else 5e-4) if transformer else (0.005 if wide else 0.02),
+        learning_rate=(3e-4 if wide else 5e-4) if transformer else (0.005 if wide else 0.02),
         quantizer_learning_rate=(1e-4 if wide else 1e-3) if transformer else 0.01,
-        weight_decay=0.01 if transformer else 1e-4,
+        weight_decay=0.01 if transformer else (2.5e-5 if task.width == "W2A2" else 1e-4),
         warmup_epochs=0.5,
         label_smoothing=SMOOTHING,
         distillation=SHARE_OF_TEACHER,
