@@ -36,7 +36,7 @@ from photomask.chip.target import Rounding, Target
 from photomask.documents import aligned
 from photomask.errors import DataError, RecipeError, UsageError
 
-SMALLEST_PART = 2.0**-30
+SMALLEST_PART = 2.0**-36
 """Of a step: what float64 leaves of a half lies closer to it, and no other fraction of a target."""
 
 
@@ -250,7 +250,7 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
 
 def _direction(value: Tensor, rounding: Rounding) -> Tensor | float:
     """Returns where halves go that a target rounds, in steps: further than float64 errs."""
-    if rounding in (Rounding.HALF_UP, Rounding.DOUBLE):
+    if rounding is Rounding.HALF_UP:
         return SMALLEST_PART
     return SMALLEST_PART * value.sign() if rounding is Rounding.HALF_AWAY else 0.0
 

@@ -22,6 +22,7 @@ from photomask.chip import (
     prepare,
 )
 from photomask.chip.quantizers import LSQ, LSQPlus, PerChannel, PerGroup
+from photomask.chip.target import Rounding
 
 ASIC = load_target("asic")
 FEW_BITS = Target(name="few", multiplier_bits=8)
@@ -153,3 +154,62 @@ def test_groups_and_powers_of_two_stay_as_they_are():
         align_to_target(prepared, target)
         for name, value in prepared.state_dict().items():
             assert torch.equal(value, before[name]), name
+
+
+class Masked(Attention):
+    """A causal attention behind a root-mean-square norm, with a function of one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.RMSNorm(8, eps=1e-5)
+        self.register_buffer("causal", torch.ones(7, 7).tril() > 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.inward(self.norm(x)).chunk(3, dim=-1)
+        shown = nn.functional.scaled_dot_product_attention(q, k, v, self.causal)
+        return x + nn.functional.gelu(self.outward(shown))
+
+
+TARGETS = [
+    ASIC,
+    FEW_BITS,
+    Target(name="away", rounding=Rounding.HALF_AWAY, multiplier_bits=12),
+    Target(name="narrow", accumulator_bits=26, bias_bits=26),
+]
+
+
+@pytest.mark.parametrize("kind", [Residual, Attention, Masked])
+@pytest.mark.parametrize("recipe", ["w8a8", "w4a8", "w4a4"])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_in_float64_not_one_integer_of_any_edge_differs(
+    kind: type[nn.Module], recipe: str, target: Target
+):
+    prepared, x = prepared_model(kind, load_recipe(recipe))
+    align_to_target(prepared.double(), target)
+    program = convert(prepared, target)
+    found = dict(TorchEngine(program).edges({program.inputs[0]: program.quantize_input(x)}))
+    compared = 0
+    with torch.no_grad():
+        values = {prepared.graph.inputs[0]: x.double()}
+        for node in prepared.eval().graph.nodes:
+            if node.inputs:
+                values[node.name] = prepared.compute(node, [values[name] for name in node.inputs])
+            values[node.name] = prepared.settle(node, values[node.name])
+            if node.name in found:
+                quantizer = prepared.activation_quantizer(node.name)
+                expected = (values[node.name] / quantizer.scale).round() + quantizer.zero_point
+                assert torch.equal(expected, found[node.name].double()), node.name
+                compared += expected.numel()
+    assert compared > 10_000
+
+
+def test_without_a_target_or_float64_halves_stay_with_the_quantizer():
+    prepared, _ = prepared_model(Residual, load_recipe("w8a8"))
+    prepared = prepared.double().eval()
+    node = prepared.graph.by_name["first"]
+    step = prepared.activation_quantizer("first").scale
+    half = 2.5 * step.reshape(1)
+    assert prepared.settle(node, half).item() == pytest.approx(2 * step.item())
+    prepared.target = ASIC
+    assert prepared.settle(node, half).item() == pytest.approx(3 * step.item())
+    assert prepared.train().settle(node, half).item() == pytest.approx(2 * step.item())

@@ -2,15 +2,24 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, capture, simplify
 from photomask.chip.graph.float_graph import largest_difference
 from photomask.chip.graph.operations import Matmul, Tokens
-from photomask.chip.graph.transformer_operations import Normalize, Softmax
+from photomask.chip.graph.transformer_operations import (
+    EXPONENT_BITS,
+    RECIPROCAL_BITS,
+    Normalize,
+    Softmax,
+)
+from photomask.chip.operators import Softmax as IntegerSoftmax
 from photomask.errors import UnsupportedOperatorError
 
 
@@ -236,3 +245,41 @@ def test_tokens_may_be_cut_and_reordered():
 
     graph = captured(Model(), torch.randint(0, 11, (2, 12)))
     assert kinds(graph) == ["tokens", "reshape", "slice", "permute", "embedding"]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(-128, 127), min_size=1, max_size=60),
+    st.floats(0.001, 2.0),
+    st.sampled_from(["none", "constant", "input", "both"]),
+    st.randoms(use_true_random=False),
+)
+def test_a_quantized_softmax_is_that_of_the_integer_operator(codes, scale, masks, random):
+    count = min(256, math.ceil((EXPONENT_BITS + 1) * math.log(2) / scale) + 1)
+    table = np.rint(np.ldexp(np.exp(-np.arange(count) * scale), EXPONENT_BITS)).astype(np.int64)
+    table[-1] = 0 if count < 256 else table[-1]
+    kept = np.array([random.random() < 0.7 for _ in codes], np.int64)
+    also = np.array([random.random() < 0.7 for _ in codes], np.int64)
+    inputs, parameters = [np.array([codes])], {"table": table}
+    inputs += [kept[None]] if masks in ("input", "both") else []
+    parameters |= {"mask": also} if masks in ("constant", "both") else {}
+    operator = IntegerSoftmax(fraction_bits=EXPONENT_BITS, reciprocal_bits=RECIPROCAL_BITS)
+    expected = operator.run_numpy(inputs, parameters)
+    scores = torch.tensor([codes], dtype=torch.float64) * scale
+    constants = {"mask": torch.from_numpy(also)} if "mask" in parameters else {}
+    found = Softmax().compute_quantized([scores, *map(torch.from_numpy, inputs[1:])], constants)
+    assert torch.equal(found * 2**EXPONENT_BITS, torch.from_numpy(expected).double())
+
+
+def test_the_gradient_of_a_quantized_softmax_is_nearly_that_of_a_softmax():
+    x, mask = torch.randn(3, 9, dtype=torch.float64), torch.ones(9)
+    mask[4] = 0
+    weights = torch.randn(3, 9, dtype=torch.float64)
+    gradients = []
+    for compute in (Softmax().compute, Softmax().compute_quantized):
+        scores = x.clone().requires_grad_()
+        (compute([scores], {"mask": mask}) * weights).sum().backward()
+        assert scores.grad is not None
+        gradients.append(scores.grad)
+    assert torch.allclose(*gradients, atol=1e-3)
+    assert not gradients[1][:, 4].any()

@@ -23,6 +23,7 @@ from photomask.chip.training import (
     fold_batch_norms,
     freeze_batch_norms,
     keep_batch_norms,
+    measure_batch_norms,
     train,
 )
 from photomask.errors import UsageError
@@ -173,3 +174,68 @@ def test_what_would_be_lost_is_refused():
             changed.weights[name].copy_(value)
     with pytest.raises(UsageError, match="no batch norm"):
         keep_batch_norms(changed, Tiny().eval(), images[:1])
+
+
+def test_measured_statistics_are_those_of_the_batches_and_no_code_changes():
+    """With 16 bits everywhere they are what PyTorch's own norms gather over the same batches."""
+    images, _ = task()
+    batches = [[part] for part in (4 * images).split(16)]
+    model = tiny_model()
+    prepared = prepare(model, FINE, images[:1])
+    calibrate(prepared, 4 * images)
+    keep_batch_norms(prepared, model, images[:1])
+    for norm in prepared.batch_norms.values():
+        norm.mean.add_(3.0)  # type: ignore[operator]
+        norm.variance.mul_(1.7)  # type: ignore[operator]
+    for quantizer in prepared.weight_quantizers.values():
+        quantizer.set_parameters(quantizer.format, 1.01 * quantizer.scale, quantizer.zero_point)  # type: ignore[operator]
+
+    def codes(layer: str) -> Tensor:
+        weight = prepared.constants_of(prepared.graph.by_name[layer])["weight"]
+        return prepared.weight_quantizer(layer).quantize(weight)
+
+    before = {layer: codes(layer) for layer in ("stem.0", "body.0")}
+    measure_batch_norms(prepared.eval(), batches)
+    assert not prepared.training
+    for norm in (model.stem[1], model.body[1]):  # type: ignore[index]
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    with torch.no_grad():
+        for (part,) in batches:
+            model(part)
+    for layer, norm in (("stem.0", model.stem[1]), ("body.0", model.body[1])):  # type: ignore[index]
+        live = prepared.batch_norms[layer.replace(".", "/")]
+        bias = getattr(model.get_submodule(layer), "bias", None)
+        offset = 0 if bias is None else bias.detach()
+        assert torch.allclose(live.variance, norm.running_var, rtol=2e-3)
+        assert torch.allclose(live.mean, norm.running_mean - offset, atol=2e-3)
+        assert live.momentum == 0.1
+        assert (codes(layer) - before[layer]).abs().max() <= 1  # a tie of floats at most
+        assert (codes(layer) == before[layer]).float().mean() > 0.99
+
+
+def test_training_ends_with_statistics_of_its_last_weights():
+    prepared, stale = with_norms(), with_norms()
+    for norm in stale.batch_norms.values():
+        norm.momentum = 0.0  # remembers the first weights for ever
+        norm.mean.add_(5.0)  # type: ignore[operator]
+    images, labels = task()
+    for model in (prepared, stale):
+        train(model, task(), SHORT.model_copy(update={"epochs": 6, "average_decay": 0.5}))
+    right, wrong = (
+        (outputs(model, images).argmax(1) == labels).float().mean() for model in (prepared, stale)
+    )
+    assert right > 0.8
+    assert wrong > 0.8
+
+
+def test_frozen_statistics_are_not_measured_and_no_batches_are_refused():
+    images, _ = task()
+    prepared = with_norms()
+    freeze_batch_norms(prepared)
+    before = copy.deepcopy(prepared.state_dict())
+    measure_batch_norms(prepared, [[images]])
+    assert all(torch.equal(value, before[name]) for name, value in prepared.state_dict().items())
+    with pytest.raises(UsageError, match="at least one batch"):
+        measure_batch_norms(with_norms(), [])

@@ -8,7 +8,15 @@ import torch
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Add, Copy, Matmul, Mean, Multiply, Tokens
+from photomask.chip.graph.operations import (
+    Add,
+    Copy,
+    Matmul,
+    Mean,
+    Multiply,
+    Pointwise,
+    Tokens,
+)
 from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
@@ -29,11 +37,11 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     its scales are rounded as well) nothing is left of that.
 
     A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
-    layers add to it do, which move further where the inputs' scales are far apart: the coefficients
-    of a sum share one shift, so the smaller has fewer bits. Of copies, means, products and softmax
-    the output takes it, of a norm the gain. Left as they are: scales of groups, powers of two
-    (exact already), concatenations, averages over windows, and what an output owes to another
-    edge whose scale it shares.
+    layers or tables add to it do, which move further where the inputs' scales are far apart: the
+    coefficients of a sum share one shift, so the smaller has fewer bits. Of copies, means, products
+    and softmax the output takes it, of a norm the gain. Left as they are: scales of groups, powers
+    of two (exact already), concatenations, averages over windows, inputs of a sum that have other
+    readers, what an output owes to another edge whose scale it shares, and how TOSA rounds twice.
 
     Args:
         prepared: calibrated; changed in place.
@@ -130,9 +138,10 @@ class _Alignment:
                 self._set_scale(name, output * float(realized[at]))
 
     def _can_move(self, edge: str) -> bool:
-        """Tells whether a layer computes an edge for a single reader: its weights will follow."""
+        """Tells whether weights or a table, which will follow, compute an edge for one reader."""
         node = self.by_name[edge]
-        return "weight" in node.constants and self._is_free(edge) and len(self.users[edge]) == 1
+        follows = "weight" in node.constants or isinstance(node.operation, Pointwise)
+        return follows and self._is_free(edge) and len(self.users[edge]) == 1
 
     def _align_weight(self, node: Node) -> None:
         quantizer = self.prepared.weight_quantizer(node.name)
