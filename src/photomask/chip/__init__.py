@@ -16,7 +16,14 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe
 from photomask.chip.target import Target, load_target
-from photomask.chip.verification import Report, Thresholds, verify, write_html
+from photomask.chip.verification import (
+    PreparedReport,
+    Report,
+    Thresholds,
+    compare_with_prepared,
+    verify,
+    write_html,
+)
 
 __all__ = [
     "CEngine",
@@ -24,6 +31,7 @@ __all__ = [
     "NumpyEngine",
     "OnnxEngine",
     "PreparedModel",
+    "PreparedReport",
     "Quantizer",
     "Recipe",
     "Report",
@@ -36,6 +44,7 @@ __all__ = [
     "check_export",
     "check_outputs",
     "check_quantizer",
+    "compare_with_prepared",
     "convert",
     "export",
     "export_c",

@@ -94,7 +94,9 @@ class _Alignment:
 
     def align_constants(self, node: Node) -> None:
         """Gives a layer weights, and a norm gains, whose ratio to the output is exact."""
-        if not self._has_one_scale(node.name) or not self._reads_one_scale(node):
+        if not self._is_quantized(node.name) or not self._has_one_scale(node.name):
+            return
+        if not self._reads_one_scale(node):
             return
         if isinstance(node.operation, Normalize):
             self._align_gain(node, node.operation)

@@ -2,8 +2,18 @@
 
 from photomask.chip.verification.documents import Report, Thresholds
 from photomask.chip.verification.html import write_html
+from photomask.chip.verification.prepared import PreparedReport, compare_with_prepared
 from photomask.chip.verification.presentation import page_of
 from photomask.chip.verification.rescaling import with_multiplier_bits
 from photomask.chip.verification.verification import verify
 
-__all__ = ["Report", "Thresholds", "page_of", "verify", "with_multiplier_bits", "write_html"]
+__all__ = [
+    "PreparedReport",
+    "Report",
+    "Thresholds",
+    "compare_with_prepared",
+    "page_of",
+    "verify",
+    "with_multiplier_bits",
+    "write_html",
+]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import photomask
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture, simplify
-from photomask.chip.program import Edge, IntegerProgram
+from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
@@ -21,6 +21,7 @@ from photomask.chip.verification.documents import (
     TotalsReport,
 )
 from photomask.chip.verification.engines import compare_engines, quantized
+from photomask.chip.verification.inputs import checked_inputs
 from photomask.chip.verification.layers import LEARNED, compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
@@ -82,7 +83,7 @@ def verify(
         UsageError: a number of samples below 1.
         CaptureError: the model cannot be captured.
     """
-    tensors = _checked_inputs(program, inputs)
+    tensors = checked_inputs(program, inputs)
     targets = _checked_labels(program, labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
     if graph is None:
@@ -209,44 +210,6 @@ def _totals(program: IntegerProgram, layers: Sequence[LayerReport]) -> TotalsRep
         integer_bytes=program.weight_bytes(),
         multiply_accumulates=sum(layer.multiply_accumulates for layer in layers),
     )
-
-
-def _checked_inputs(program: IntegerProgram, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Returns floats as float32 and integers as int64, one tensor per input."""
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if len(tensors) != len(program.inputs):
-        raise DataError(f"the program takes {list(program.inputs)}, got {len(tensors)} tensor(s)")
-    checked = [
-        _checked_input(program.edges[name], x)
-        for name, x in zip(program.inputs, tensors, strict=True)
-    ]
-    if len({len(x) for x in checked}) > 1:
-        raise DataError(f"the inputs hold {[len(x) for x in checked]} samples")
-    return checked
-
-
-def _checked_input(edge: Edge, x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise DataError(f"input {edge.name!r} must be a tensor, got {type(x).__name__}")
-    expected = edge.shape[1:]
-    if tuple(x.shape[1:]) != expected or x.ndim != len(expected) + 1 or not len(x):
-        raise DataError(
-            f"input {edge.name!r} has shape {list(x.shape)}, the program takes "
-            f"[samples, {', '.join(map(str, expected))}]"
-        )
-    if x.is_floating_point():
-        if not bool(torch.isfinite(x).all()):
-            raise DataError(f"input {edge.name!r} holds NaN or infinity")
-        return x.to(torch.float32)
-    if (edge.scale, edge.zero_point) != ((1.0,), 0):
-        raise DataError(f"input {edge.name!r} must be a float tensor, got {x.dtype}")
-    low, high = int(x.min()), int(x.max())
-    if low < edge.low or high > edge.high:
-        raise DataError(
-            f"input {edge.name!r} holds {low} to {high}, the program takes {edge.low} to "
-            f"{edge.high}"
-        )
-    return x.to(torch.int64)
 
 
 def _checked_labels(
