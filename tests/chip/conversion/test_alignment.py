@@ -46,6 +46,21 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Pooled(nn.Module):
+    """Averages over windows, padded and adaptive ones, and a function that a sum reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.side = nn.Conv2d(2, 6, 3, padding=1)
+        self.head = nn.Conv2d(6, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.silu(self.stem(x)) + self.side(x)
+        y = nn.functional.avg_pool2d(y, 3, stride=1, padding=1)
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 3)).flatten(1)
+
+
 class Attention(nn.Module):
     """A norm, products of activations, a softmax and a sum."""
 
@@ -62,7 +77,7 @@ class Attention(nn.Module):
 
 def case(kind: type[nn.Module]) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(3)
-    shape = (64, 2, 9, 9) if kind is Residual else (64, 7, 8)
+    shape = (64, 2, 9, 9) if kind in (Residual, Pooled) else (64, 7, 8)
     return randomize(kind()), torch.randn(*shape)
 
 
@@ -178,7 +193,7 @@ TARGETS = [
 ]
 
 
-@pytest.mark.parametrize("kind", [Residual, Attention, Masked])
+@pytest.mark.parametrize("kind", [Residual, Pooled, Attention, Masked])
 @pytest.mark.parametrize("recipe", ["w8a8", "w4a8", "w4a4"])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_in_float64_not_one_integer_of_any_edge_differs(

@@ -7,9 +7,12 @@ import torch
 
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
+from photomask.chip.conversion.pooling import window_counts
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
+    AdaptiveAveragePool,
     Add,
+    AveragePool,
     Copy,
     Matmul,
     Mean,
@@ -40,8 +43,9 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     layers or tables add to it do, which move further where the inputs' scales are far apart: the
     coefficients of a sum share one shift, so the smaller has fewer bits. Of copies, means, products
     and softmax the output takes it, of a norm the gain. Left as they are: scales of groups, powers
-    of two (exact already), concatenations, averages over windows, inputs of a sum that have other
-    readers, what an output owes to another edge whose scale it shares, and how TOSA rounds twice.
+    of two (exact already), concatenations, averages over windows of several sizes, inputs of a sum
+    that have other readers, what an output owes to another edge whose scale it shares, and how TOSA
+    rounds twice.
 
     Args:
         prepared: calibrated; changed in place.
@@ -117,6 +121,9 @@ class _Alignment:
                 shape = self.by_name[node.inputs[0]].shape
                 terms = math.prod(shape[axis] for axis in node.operation.axes)
                 return scales[0] / (terms if node.operation.divide else 1)
+            case AveragePool() | AdaptiveAveragePool():
+                counts = window_counts(node, self.by_name[node.inputs[0]].shape)
+                return scales[0] / float(counts.flat[0]) if counts.size == 1 else None
             case Softmax():
                 return 2.0**-EXPONENT_BITS
         return None

@@ -10,36 +10,41 @@ from photomask.chip.operators import AveragePool
 
 def convert_average_pool(conversion: Conversion, node: Node) -> None:
     """Sums over windows, and the division by their sizes as part of the rescaling."""
-    operation = node.operation
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    spatial = conversion.edges[node.inputs[0]].shape[-_rank(operation) :]
-    size = node.shape[-len(spatial) :]
-    if isinstance(operation, float_operations.AdaptiveAveragePool):
-        spans = [-(-s // n) + (s % n > 0) for s, n in zip(spatial, size, strict=True)]
-        operator = AveragePool(
-            kernel=tuple(spans),
-            stride=(1,) * len(size),
-            padding=(0,) * len(size),
-            output_size=size,
-            zero_point=x.zero_point,
-            adaptive=True,
-        )
-    else:
-        assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
-        operator = AveragePool(
-            kernel=operation.kernel,
-            stride=operation.stride,
-            padding=operation.padding,
-            output_size=size,
-            zero_point=x.zero_point,
-            adaptive=False,
-        )
-    count = _window_counts(operation, operator, spatial)
+    shape = conversion.edges[node.inputs[0]].shape
+    operator = _operator(node, shape, x.zero_point)
+    count = window_counts(node, shape)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
     )
     ratio = x.scale / (count * y.scale)
     conversion.requantize(node, accumulator, ratio, y, reciprocal=bool(np.any(count > 1)))
+
+
+def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePool:
+    """Returns the sum over windows of an input of some shape."""
+    operation = node.operation
+    spatial = shape[-_rank(operation) :]
+    size = node.shape[-len(spatial) :]
+    if isinstance(operation, float_operations.AdaptiveAveragePool):
+        spans = [-(-s // n) + (s % n > 0) for s, n in zip(spatial, size, strict=True)]
+        return AveragePool(
+            kernel=tuple(spans),
+            stride=(1,) * len(size),
+            padding=(0,) * len(size),
+            output_size=size,
+            zero_point=zero_point,
+            adaptive=True,
+        )
+    assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
+    return AveragePool(
+        kernel=operation.kernel,
+        stride=operation.stride,
+        padding=operation.padding,
+        output_size=size,
+        zero_point=zero_point,
+        adaptive=False,
+    )
 
 
 def _rank(operation: object) -> int:
@@ -49,10 +54,15 @@ def _rank(operation: object) -> int:
     return len(operation.kernel)
 
 
-def _window_counts(
-    operation: object, operator: AveragePool, spatial: tuple[int, ...]
-) -> np.ndarray:
-    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
+def window_counts(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ.
+
+    Args:
+        node: the average.
+        shape: of its input.
+    """
+    operation, operator = node.operation, _operator(node, shape, zero_point=0)
+    spatial = shape[-_rank(operation) :]
     windows = operator.windows(spatial)
     if isinstance(operation, float_operations.AveragePool):
         if operation.divisor is not None:
