@@ -15,6 +15,8 @@ from photomask.errors import TargetError
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT = 1 << 53
+SMALLEST_PART = 2.0**-36
+"""Of a step: nearer to a half than other fractions are, and further than float64 errs."""
 
 
 def round_shift(value: int, shift: int, rounding: Rounding) -> int:
@@ -41,6 +43,16 @@ def round_shift(value: int, shift: int, rounding: Rounding) -> int:
         return (value + half) >> shift if value >= 0 else -((-value + half) >> shift)
     quotient, remainder = value >> shift, value & ((1 << shift) - 1)
     return quotient + (remainder > half or (remainder == half and quotient & 1 == 1))
+
+
+def direction_of_halves(value: torch.Tensor, rounding: Rounding) -> torch.Tensor | float:
+    """Returns the part of a step that takes halves where a target rounds them, in float64.
+
+    Rounding to even and truncation need none; how TOSA rounds twice cannot be said so.
+    """
+    if rounding is Rounding.HALF_UP:
+        return SMALLEST_PART
+    return SMALLEST_PART * value.sign() if rounding is Rounding.HALF_AWAY else 0.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import (
@@ -23,21 +24,13 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.graph.scales import refusal, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
-from photomask.chip.operators.normalize import (
-    normal_epsilon,
-    normal_fraction_bits,
-    normal_of,
-    normal_unit,
-)
+from photomask.chip.operators.normalize import real_normal
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, Site, SiteQuantizers
-from photomask.chip.target import Rounding, Target
+from photomask.chip.target import Target
 from photomask.documents import aligned
 from photomask.errors import DataError, RecipeError, UsageError
-
-SMALLEST_PART = 2.0**-36
-"""Of a step: what float64 leaves of a half lies closer to it, and no other fraction of a target."""
 
 
 class PreparedModel(nn.Module):
@@ -157,23 +150,17 @@ class PreparedModel(nn.Module):
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
         if isinstance(node.operation, Normalize) and self.target is not None and not self.training:
-            return self._normalize(node, node.operation, inputs[0], constants, self.target)
+            return self._normalize(node, inputs[0], constants)
         return compute_quantized(node, inputs, constants)
 
-    def _normalize(
-        self,
-        node: Node,
-        operation: Normalize,
-        x: Tensor,
-        constants: Mapping[str, Tensor],
-        target: Target,
-    ) -> Tensor:
-        """Computes a norm by the integers of a target; the gradient is that of the float norm."""
+    def _normalize(self, node: Node, x: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+        """Computes a norm by the integers of the target; the gradient is that of the float norm."""
+        operation, target = node.operation, self.target
+        assert isinstance(operation, Normalize)  # noqa: S101 - the caller asked
+        assert target is not None  # noqa: S101 - as well
         step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
-        codes, terms = (x.detach() / step).round().to(torch.int64), x.shape[-1]
-        epsilon = normal_epsilon(operation.epsilon, terms, operation.centred, float(step))
-        normal = normal_of(codes, operation.centred, epsilon, normal_fraction_bits(target))
-        value = normal.double() * normal_unit(terms, target) * constants["gain"] + constants["bias"]
+        normal = real_normal(x.detach(), step, operation.epsilon, operation.centred, target)
+        value = normal * constants["gain"] + constants["bias"]
         value = value if node.clamp is None else node.clamp.compute([value], {})
         return stand_in(value.detach().to(x.dtype), compute_quantized(node, [x], constants))
 
@@ -212,7 +199,9 @@ class PreparedModel(nn.Module):
         quantizer = self.activation_quantizer(node.name)
         exact = value.dtype == torch.float64 and not self.training
         if exact and self.target is not None and not isinstance(node.operation, Input):
-            value = value + quantizer.scale_for(value) * _direction(value, self.target.rounding)
+            value = value + quantizer.scale_for(value) * direction_of_halves(
+                value, self.target.rounding
+            )
         return quantizer(value)
 
     @staticmethod
@@ -246,13 +235,6 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
     """Returns the nearest multiples of a unit; the gradient is that of the identity."""
     rounded = (bias.detach().double() / unit).round() * unit
     return bias + (rounded.to(bias.dtype) - bias.detach())
-
-
-def _direction(value: Tensor, rounding: Rounding) -> Tensor | float:
-    """Returns where halves go that a target rounds, in steps: further than float64 errs."""
-    if rounding is Rounding.HALF_UP:
-        return SMALLEST_PART
-    return SMALLEST_PART * value.sign() if rounding is Rounding.HALF_AWAY else 0.0
 
 
 def _width(quantizer: Quantizer) -> str:

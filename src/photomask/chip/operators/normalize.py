@@ -141,6 +141,27 @@ def normal_of(x: torch.Tensor, centred: bool, epsilon: int, fraction_bits: int) 
     return (d * inverse + (1 << (shift - 1))) >> shift
 
 
+def real_normal(
+    x: torch.Tensor, step: torch.Tensor, epsilon: float, centred: bool, target: Target
+) -> torch.Tensor:
+    """Returns what the operator's `normal` stands for where its input stands for real numbers.
+
+    Args:
+        x: multiples of `step`, the norm over their last axis.
+        step: the smallest scale of the input, [].
+        epsilon: added to the mean of squares.
+        centred: whether the mean is subtracted.
+        target: whose accumulator says how many bits there are.
+
+    Returns:
+        `(x - mean) / sqrt(mean((x - mean)**2) + epsilon)`, rounded as integers are, in float64.
+    """
+    terms, codes = x.shape[-1], (x / step).round().to(torch.int64)
+    scaled = normal_epsilon(epsilon, terms, centred, float(step))
+    normal = normal_of(codes, centred, scaled, normal_fraction_bits(target))
+    return normal.double() * normal_unit(terms, target)
+
+
 def normal_fraction_bits(target: Target) -> int:
     """Returns the bits below the point of a normalised value, before its gain."""
     return min(20, target.accumulator_bits - GAIN_BITS - 3)
