@@ -4,6 +4,7 @@ Of each subject and metric the newest row counts. Without the markers nothing is
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -136,7 +137,16 @@ def few_bits(rows: Sequence[Row]) -> Table:
 
     # Whatever machine measured it: the last word on each way counts.
     newest = {(row["implementation"], row["network"], row["metric"]): row for row in rows}
-    return accuracy(sorted(newest.values(), key=place))
+    ordered = sorted(newest.values(), key=place)
+    images = ordered[0]["note"].partition(",")[0]
+    return grid(ordered, f"top-1, {images}", _with_effort)
+
+
+def _with_effort(rows: Sequence[Row]) -> str:
+    """Top-1, and the epochs or steps a block that it took."""
+    note = next((row["note"] for row in rows if row["metric"] == "top1"), "")
+    effort = re.search(r"\d+ (epochs|steps a block)", note)
+    return _value(rows, "top1", 2) + (f", {effort[0]}" if effort else "")
 
 
 def agreement(rows: Sequence[Row]) -> Table:

@@ -21,6 +21,15 @@ from photomask.errors import DataError
 ASIC = load_target("asic")
 
 
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    ),
+]
+
+
 class Reader(nn.Module):
     """A table of rows, an attention that hides by a mask, and three classes."""
 
@@ -43,10 +52,13 @@ def small(bits: str, network: nn.Module, images: Tensor) -> PreparedModel:
     return prepared
 
 
-def test_an_aligned_model_differs_nowhere(small_network: nn.Module, small_images: Tensor):
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_aligned_model_differs_nowhere(
+    small_network: nn.Module, small_images: Tensor, device: str
+):
     prepared = small("w4a4", small_network, small_images)
     align_to_target(prepared.double(), ASIC)
-    report = compare_with_prepared(convert(prepared, ASIC), prepared, small_images)
+    report = compare_with_prepared(convert(prepared, ASIC), prepared, small_images, device=device)
     assert report.differing == report.largest == 0
     assert sum(edge.elements for edge in report.edges) > 1000
     (made,) = report.decisions
@@ -83,7 +95,8 @@ def test_an_altered_weight_shows_at_its_own_node_alone(
     assert [edge.node for edge in report.edges if edge.differing] == [step.node]
 
 
-def test_rows_of_tables_and_masks_are_handed_on():
+@pytest.mark.parametrize("device", DEVICES)
+def test_rows_of_tables_and_masks_are_handed_on(device: str):
     torch.manual_seed(1)
     model = randomize(Reader())
     numbers, mask = torch.randint(0, 20, (32, 6)), torch.ones(32, 6, dtype=torch.int64)
@@ -91,7 +104,8 @@ def test_rows_of_tables_and_masks_are_handed_on():
     prepared = prepare(model, load_recipe("w8a8"), (numbers[:1], mask[:1]))
     calibrate(prepared, [(numbers, mask)])
     align_to_target(prepared.double(), ASIC)
-    report = compare_with_prepared(convert(prepared, ASIC), prepared, (numbers, mask))
+    program = convert(prepared, ASIC)
+    report = compare_with_prepared(program, prepared, (numbers, mask), device=device)
     assert report.differing == 0
     assert {"softmax", "normalize", "embedding"} <= {edge.operator for edge in report.edges}
 
