@@ -20,6 +20,7 @@ START, END = "<!-- figures -->", "<!-- /figures -->"
 SHAPES = ("Qwen2.5-VL-7B", "Gemma-3-12B")
 """Of the layers of `prefill_attention.py`."""
 PREFILL = "Attention of one prefill layer"
+BY_SIZE = f"{PREFILL}, {SHAPES[0]}, by the size of images"
 PREFILL_CELLS = (
     "speed over the best dense causal kernel, share of its rate on the visible pairs alone"
 )
@@ -138,15 +139,13 @@ def few_bits(rows: Sequence[Row]) -> Table:
     # Whatever machine measured it: the last word on each way counts.
     newest = {(row["implementation"], row["network"], row["metric"]): row for row in rows}
     ordered = sorted(newest.values(), key=place)
-    images = ordered[0]["note"].partition(",")[0]
-    return grid(ordered, f"top-1, {images}", _with_effort)
+    return grid(ordered, "top-1", lambda cell: _value(cell, "top1", 2) + _effort(cell))
 
 
-def _with_effort(rows: Sequence[Row]) -> str:
-    """Top-1, and the epochs or steps a block that it took."""
-    note = next((row["note"] for row in rows if row["metric"] == "top1"), "")
-    effort = re.search(r"\d+ (epochs|steps a block)", note)
-    return _value(rows, "top1", 2) + (f", {effort[0]}" if effort else "")
+def _effort(rows: Sequence[Row]) -> str:
+    """Returns the epochs or the steps a block that something took."""
+    found = re.search(r", \d+ (epochs|steps a block)", rows[0]["note"] if rows else "")
+    return found[0] if found else ""
 
 
 def agreement(rows: Sequence[Row]) -> Table:
@@ -391,15 +390,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], Table]], ...] = (
     ("Speed of the engines", "engine_speed", engine_speed),
     ("Networks without a line of code about them", "generality", generality),
     ("What a head plan costs in answers", "head_plans", head_plans),
-    *(
-        (f"{PREFILL}, {shape}", "prefill_attention", partial(prefill_lengths, shape=shape))
-        for shape in SHAPES
-    ),
-    (
-        f"{PREFILL}, {SHAPES[0]}, by the size of images",
-        "prefill_attention",
-        partial(prefill_images, shape=SHAPES[0]),
-    ),
+    *((f"{PREFILL}, {s}", "prefill_attention", partial(prefill_lengths, shape=s)) for s in SHAPES),
+    (BY_SIZE, "prefill_attention", partial(prefill_images, shape=SHAPES[0])),
     (FIRST_TOKEN, "time_to_first_token", first_token),
     ("What calibrating heads costs", "calibration_cost", calibration_cost),
 )

@@ -29,7 +29,7 @@ from photomask.chip import (
     load_recipe,
     prepare,
 )
-from photomask.chip.preparation import sites
+from photomask.chip.sites import sites
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError, QuantizerError
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +11,8 @@ from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import (
-    Add,
     Clamp,
-    Concatenate,
-    Constant,
-    Copy,
     Input,
-    Matmul,
     Pad,
     Tokens,
 )
@@ -27,7 +21,8 @@ from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators.normalize import real_normal
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
-from photomask.chip.recipe import Recipe, Site, SiteQuantizers
+from photomask.chip.recipe import Recipe, SiteQuantizers
+from photomask.chip.sites import copy_wide_operands, sites
 from photomask.chip.target import Target
 from photomask.documents import aligned
 from photomask.errors import DataError, RecipeError, UsageError
@@ -257,65 +252,6 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Site]:
-    """Returns the places where a recipe may put quantizers, in the order of computation.
-
-    Args:
-        graph: the simplified float graph.
-        states: the inputs that carry an output of the run before, and which output it is.
-    """
-    states = states or {}
-    owners = scale_owners(graph, states)
-    carried = set(states.values())
-    results = [name for at, name in enumerate(graph.outputs) if at not in carried]
-    outputs = {owners[name] for name in results}
-    residual = _residual(graph, owners)
-    multiplied = {owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs}
-    return [
-        Site(
-            name=node.name,
-            operator=node.operation.kind,
-            has_weight="weight" in node.constants,
-            is_output=node.name in outputs,
-            is_residual=node.name in residual,
-            is_multiplied=node.name in multiplied,
-            reads=tuple(dict.fromkeys(owners[name] for name in node.inputs)),
-        )
-        for node in graph.nodes
-        if node.operation.decides_scale
-    ]
-
-
-def _multiplies(node: Node) -> bool:
-    return "weight" in node.constants or isinstance(node.operation, Matmul)
-
-
-def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
-    """Returns the sums of two edges or more, and what they add up, joined or not.
-
-    What adds a constant alone counts where another sum or a norm reads it: positions of tokens do,
-    the bias of an attention does not. A class token and the patches are joined before that sum.
-    """
-    constants = {node.name for node in graph.nodes if isinstance(node.operation, Constant)}
-    read = {
-        owners[name]
-        for node in graph.nodes
-        if isinstance(node.operation, (Add, Normalize))
-        for name in node.inputs
-    }
-    sums = [
-        node
-        for node in graph.nodes
-        if isinstance(node.operation, Add)
-        and (node.name in read or not constants & {owners[name] for name in node.inputs})
-    ]
-    stream = {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
-    for node in reversed(graph.nodes):
-        if isinstance(node.operation, Concatenate) and node.name in stream:
-            stream |= {owners[name] for name in node.inputs}
-    return stream
-
-
 def _refuse_scales_in_sums(
     graph: FloatGraph,
     recipe: Recipe,
@@ -359,43 +295,6 @@ def prepare(
     graph = simplify(capture(model, example))
     check_states(graph, states or {})
     return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)
-
-
-def copy_wide_operands(graph: FloatGraph, recipe: Recipe, states: Mapping[str, int]) -> FloatGraph:
-    """Lets layers and products read a wide residual stream in the recipe's own width.
-
-    Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
-    """
-    stream = {site.name for site in sites(graph, states) if site.is_residual}
-    # With all copies there, rules may name them.
-    resolved = recipe.resolve(sites(_with_copies(graph, stream, states), states))
-    bits = recipe.activation.bits
-    wide = {name for name in stream if resolved[name].activation.bits > bits}
-    return _with_copies(graph, wide, states)
-
-
-def _with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) -> FloatGraph:
-    """Lets layers and products read copies of the edges that have the scale of `stream`."""
-    owners = scale_owners(graph, states)
-    copies: dict[str, Node] = {}
-    nodes = []
-    for node in graph.nodes:
-        if _multiplies(node):
-            for name in node.inputs:
-                if owners[name] in stream and name not in copies:
-                    copies[name] = replace(
-                        graph.by_name[name],
-                        name=f"{name}.copy",
-                        operation=Copy(),
-                        inputs=(name,),
-                        constants={},
-                        clamp=None,
-                    )
-                    nodes.append(copies[name])
-            inputs = tuple(copies[name].name if name in copies else name for name in node.inputs)
-            node = replace(node, inputs=inputs)
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes))
 
 
 def check_states(graph: FloatGraph, states: Mapping[str, int]) -> None:

@@ -7,7 +7,8 @@ from itertools import zip_longest
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, capture, simplify
-from photomask.chip.preparation import PreparedModel, check_states, copy_wide_operands
+from photomask.chip.preparation import PreparedModel, check_states
+from photomask.chip.sites import copy_wide_operands
 from photomask.errors import CaptureError
 
 

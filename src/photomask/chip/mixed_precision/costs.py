@@ -14,8 +14,9 @@ from photomask.chip.hardware import Accelerator, estimate
 from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths
-from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
+from photomask.chip.sites import sites
 from photomask.chip.target import Target
 from photomask.documents import Document
 from photomask.errors import DocumentError, TargetError, UsageError

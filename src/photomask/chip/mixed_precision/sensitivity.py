@@ -15,8 +15,9 @@ from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
 from photomask.chip.mixed_precision.hessian import hessian_traces
 from photomask.chip.mixed_precision.widths import open_sites, with_bits
-from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
+from photomask.chip.sites import sites
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
 

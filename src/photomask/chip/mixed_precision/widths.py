@@ -5,10 +5,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Rule, Site
 from photomask.chip.recipe.matching import matching
+from photomask.chip.sites import sites
 from photomask.errors import RecipeError
 
 

@@ -21,10 +21,11 @@ from photomask.chip.onnx_import.quantization import FORMATS, dequantize_linear, 
 from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe, read_model
 from photomask.chip.onnx_import.tensors import TensorReader, shortened
 from photomask.chip.onnx_import.values import CannotImport, Codes, Dequantized, Real, Unknown, Value
-from photomask.chip.preparation import PreparedModel, sites
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
+from photomask.chip.sites import sites
 from photomask.chip.target import Target
 from photomask.documents import describe_validation
 from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError

@@ -1,0 +1,106 @@
+"""Where quantizers stand in a graph: the places that a recipe decides about."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.graph.operations import Add, Concatenate, Constant, Copy, Matmul
+from photomask.chip.graph.scales import scale_owners
+from photomask.chip.graph.transformer_operations import Normalize
+from photomask.chip.recipe import Recipe, Site
+
+
+def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Site]:
+    """Returns the places where a recipe may put quantizers, in the order of computation.
+
+    Args:
+        graph: the simplified float graph.
+        states: the inputs that carry an output of the run before, and which output it is.
+    """
+    states = states or {}
+    owners = scale_owners(graph, states)
+    carried = set(states.values())
+    results = [name for at, name in enumerate(graph.outputs) if at not in carried]
+    outputs = {owners[name] for name in results}
+    residual = _residual(graph, owners)
+    multiplied = {owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs}
+    return [
+        Site(
+            name=node.name,
+            operator=node.operation.kind,
+            has_weight="weight" in node.constants,
+            is_output=node.name in outputs,
+            is_residual=node.name in residual,
+            is_multiplied=node.name in multiplied,
+            reads=tuple(dict.fromkeys(owners[name] for name in node.inputs)),
+        )
+        for node in graph.nodes
+        if node.operation.decides_scale
+    ]
+
+
+def _multiplies(node: Node) -> bool:
+    return "weight" in node.constants or isinstance(node.operation, Matmul)
+
+
+def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
+    """Returns the sums of two edges or more, and what they add up, joined or not.
+
+    What adds a constant alone counts where another sum or a norm reads it: positions of tokens do,
+    the bias of an attention does not. A class token and the patches are joined before that sum.
+    """
+    constants = {node.name for node in graph.nodes if isinstance(node.operation, Constant)}
+    read = {
+        owners[name]
+        for node in graph.nodes
+        if isinstance(node.operation, (Add, Normalize))
+        for name in node.inputs
+    }
+    sums = [
+        node
+        for node in graph.nodes
+        if isinstance(node.operation, Add)
+        and (node.name in read or not constants & {owners[name] for name in node.inputs})
+    ]
+    stream = {node.name for node in sums} | {owners[name] for node in sums for name in node.inputs}
+    for node in reversed(graph.nodes):
+        if isinstance(node.operation, Concatenate) and node.name in stream:
+            stream |= {owners[name] for name in node.inputs}
+    return stream
+
+
+def copy_wide_operands(graph: FloatGraph, recipe: Recipe, states: Mapping[str, int]) -> FloatGraph:
+    """Lets layers and products read a wide residual stream in the recipe's own width.
+
+    Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
+    """
+    stream = {site.name for site in sites(graph, states) if site.is_residual}
+    # With all copies there, rules may name them.
+    resolved = recipe.resolve(sites(_with_copies(graph, stream, states), states))
+    bits = recipe.activation.bits
+    wide = {name for name in stream if resolved[name].activation.bits > bits}
+    return _with_copies(graph, wide, states)
+
+
+def _with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) -> FloatGraph:
+    """Lets layers and products read copies of the edges that have the scale of `stream`."""
+    owners = scale_owners(graph, states)
+    copies: dict[str, Node] = {}
+    nodes = []
+    for node in graph.nodes:
+        if _multiplies(node):
+            for name in node.inputs:
+                if owners[name] in stream and name not in copies:
+                    copies[name] = replace(
+                        graph.by_name[name],
+                        name=f"{name}.copy",
+                        operation=Copy(),
+                        inputs=(name,),
+                        constants={},
+                        clamp=None,
+                    )
+                    nodes.append(copies[name])
+            inputs = tuple(copies[name].name if name in copies else name for name in node.inputs)
+            node = replace(node, inputs=inputs)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
