@@ -239,3 +239,14 @@ def test_frozen_statistics_are_not_measured_and_no_batches_are_refused():
     assert all(torch.equal(value, before[name]) for name, value in prepared.state_dict().items())
     with pytest.raises(UsageError, match="at least one batch"):
         measure_batch_norms(with_norms(), [])
+
+
+def test_a_batch_that_cannot_be_computed_changes_nothing():
+    images, _ = task()
+    prepared = with_norms().eval()
+    before = copy.deepcopy(prepared.state_dict())
+    with pytest.raises(RuntimeError):
+        measure_batch_norms(prepared, [[images], [images[:, :, 0]]])
+    assert all(torch.equal(value, before[name]) for name, value in prepared.state_dict().items())
+    assert {norm.momentum for norm in prepared.batch_norms.values()} == {0.1}
+    assert not prepared.training

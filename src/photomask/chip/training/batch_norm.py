@@ -227,18 +227,22 @@ def measure_batch_norms(
     factors = {name: norm.factor() for name, norm in norms.items()}
     momenta = {name: norm.momentum for name, norm in norms.items()}
     totals, count = [torch.zeros_like(tensor) for tensor in statistics], 0
-    for norm in norms.values():
-        norm.momentum = 1.0
-    for inputs in batches:
-        prepared(*inputs)
-        # Weights are folded with the old statistics for every batch alike.
-        for total, found, old in zip(totals, statistics, before, strict=True):
-            total += found
+    try:
+        for norm in norms.values():
+            norm.momentum = 1.0
+        for inputs in batches:
+            prepared(*inputs)
+            # Weights are folded with the old statistics for every batch alike.
+            for total, found, old in zip(totals, statistics, before, strict=True):
+                total += found
+                found.copy_(old)
+            count += 1
+    finally:
+        for found, old in zip(statistics, before, strict=True):
             found.copy_(old)
-        count += 1
-    for name, norm in norms.items():
-        norm.momentum = momenta[name]
-    prepared.train(training)
+        for name, norm in norms.items():
+            norm.momentum = momenta[name]
+        prepared.train(training)
     if not count:
         raise UsageError("measuring batch norms needs at least one batch, got none")
     if average is not None:
