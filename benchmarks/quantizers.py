@@ -11,7 +11,7 @@ network and calibrates on the same 512 images; who trains does it for as many ep
 augmented images, against the same mixture of labels and the float network's outputs. Ours are the
 accuracies of integer programs. Only training is repeated, with other seeds; the mean is written.
 What the program decides is compared with the fake-quantized model in float64, whose scales are the
-target's (`align_to_target`): what is left is the rounding of ties, of float32 scales and of tables.
+target's (`align_to_target`); of some images every integer is, and those that differ are counted.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from photomask.chip import (
     PreparedModel,
     align_to_target,
     calibrate,
+    compare_with_prepared,
     convert,
     load_target,
     prepare,
@@ -61,6 +62,8 @@ TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
 TARGET = load_target("asic")
 BATCH = 500
 """Test images at a time."""
+COMPARED = 100
+"""Test images of which every integer is compared."""
 SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
 
 
@@ -260,9 +263,12 @@ def measure_once(task: Task, options: Options, seed: int) -> tuple[float, dict[s
 def _figures_of(
     prepared: PreparedModel, images: Tensor, labels: Tensor, device: str
 ) -> dict[str, float]:
-    """Returns the accuracy of the program, and how often the fake-quantized model decides alike."""
-    integer = as_network(convert(prepared, TARGET), device)
-    prepared = prepared.to(device).eval()
+    """Returns the accuracy of the program, and how it differs from the fake-quantized model."""
+    program = convert(prepared, TARGET)
+    report = compare_with_prepared(program, prepared, images[:COMPARED], device=device)
+    if report.differing:
+        print(report, flush=True)
+    integer, prepared = as_network(program, device), prepared.to(device).eval()
 
     def fake(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -274,6 +280,7 @@ def _figures_of(
         "top1": _top1(found, labels),
         "fake_top1": _top1(expected, labels),
         "same_prediction": 100 * float(alike),
+        "differing": report.differing,
     }
 
 
@@ -316,7 +323,8 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
     for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
         seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
-        results.number(subject, metric, statistics.fmean(values), "%", note=note + seeds)
+        unit = "integers" if metric == "differing" else "%"
+        results.number(subject, metric, statistics.fmean(values), unit, note=note + seeds)
     if task.flow != "float":
         where = f"{options.device}, shared by several such runs"
         results.number(
