@@ -13,6 +13,8 @@ from photomask.chip.graph.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,
+    Concatenate,
+    Constant,
     Copy,
     Matmul,
     Mean,
@@ -40,12 +42,13 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     its scales are rounded as well) nothing is left of that.
 
     A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
-    layers or tables add to it do, which move further where the inputs' scales are far apart: the
-    coefficients of a sum share one shift, so the smaller has fewer bits. Of copies, means, products
-    and softmax the output takes it, of a norm the gain. Left as they are: scales of groups, powers
-    of two (exact already), concatenations, averages over windows of several sizes, inputs of a sum
-    that have other readers, what an output owes to another edge whose scale it shares, and how TOSA
-    rounds twice.
+    layers, tables or constants add to it do, which move further where the inputs' scales are far
+    apart: the coefficients of a sum share one shift, so the smaller has fewer bits. Of copies,
+    means, products and softmax the output takes it, of a norm the gain, of what is joined its
+    parts.
+    Left as they are: scales of groups, powers of two (exact already), averages over windows of
+    several sizes, parts and all summands but one that have other readers, what an output owes to
+    another edge whose scale it shares, and how TOSA rounds twice.
 
     Args:
         prepared: calibrated; changed in place.
@@ -90,6 +93,9 @@ class _Alignment:
             return
         if isinstance(node.operation, Add):
             self._align_sum(node)
+            return
+        if isinstance(node.operation, Concatenate):
+            self._align_parts(node)
             return
         unit = self._unit(node)
         if unit is not None:
@@ -146,10 +152,16 @@ class _Alignment:
             if movable[at] and at != anchor:
                 self._set_scale(name, output * float(realized[at]))
 
+    def _align_parts(self, node: Node) -> None:
+        """Aligns the inputs that can move to what joins them."""
+        output = self.scale(node.name)
+        for name in filter(self._can_move, node.inputs):
+            self._set_scale(name, output * float(self.realized(self.scale(name) / output, node)))
+
     def _can_move(self, edge: str) -> bool:
-        """Tells whether weights or a table, which will follow, compute an edge for one reader."""
+        """Tells whether weights, a table or a constant, which follow, make an edge for one node."""
         node = self.by_name[edge]
-        follows = "weight" in node.constants or isinstance(node.operation, Pointwise)
+        follows = "weight" in node.constants or isinstance(node.operation, (Constant, Pointwise))
         return follows and self._is_free(edge) and len(self.users[edge]) == 1
 
     def _align_weight(self, node: Node) -> None:
