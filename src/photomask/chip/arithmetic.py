@@ -66,6 +66,11 @@ class FixedPoint:
     relative_error: float
     """Largest `|multiplier / 2**shift / ratio - 1|`."""
 
+    @property
+    def ratio(self) -> np.ndarray:
+        """`multiplier / 2**shift`, float64 and exact."""
+        return np.ldexp(self.multiplier.astype(np.float64), -self.shift)
+
 
 def fixed_point(ratio: np.ndarray, target: Target, where: str) -> FixedPoint:
     """Finds the multiplier and shift of each ratio that the target can do with least error.

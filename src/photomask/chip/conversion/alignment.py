@@ -84,8 +84,7 @@ class _Alignment:
     def realized(self, ratio: float | np.ndarray, node: Node) -> np.ndarray:
         """Returns the nearest ratios that the target has."""
         where = f"{node.name!r} ({node.source})"
-        fixed = fixed_point(np.asarray(ratio), self.target, where)
-        return np.ldexp(fixed.multiplier.astype(np.float64), -fixed.shift)
+        return fixed_point(np.asarray(ratio), self.target, where).ratio
 
     def align_output(self, node: Node) -> None:
         """Gives a node without weights an output whose ratio to its inputs is exact."""
@@ -109,7 +108,7 @@ class _Alignment:
         if not self._reads_one_scale(node):
             return
         if isinstance(node.operation, Normalize):
-            self._align_gain(node, node.operation)
+            self._align_gain(node)
         elif "weight" in node.constants:
             self._align_weight(node)
 
@@ -140,8 +139,7 @@ class _Alignment:
         widths = [self.prepared.activation_quantizer(n).format.bits for n in node.inputs]
         ratios = np.array(inputs) / output
         where = f"{node.name!r} ({node.source})"
-        fixed = aligned_coefficients(ratios, max(widths), self.target, where)
-        realized = np.ldexp(fixed.multiplier.astype(np.float64), -fixed.shift)
+        realized = aligned_coefficients(ratios, max(widths), self.target, where).ratio
         if not realized.all():
             return
         movable = [self._can_move(name) for name in node.inputs]
@@ -176,7 +174,7 @@ class _Alignment:
             quantizer.format, torch.from_numpy(np.asarray(scale)), quantizer.zero_point
         )
 
-    def _align_gain(self, node: Node, operation: Normalize) -> None:
+    def _align_gain(self, node: Node) -> None:
         gain = self.prepared.constants_of(node)["gain"].detach()
         unit = normal_unit(node.shape[-1], self.target) / (2 ** (GAIN_BITS - 1) - 1)
         ratio = gain.double().abs().cpu().numpy() * unit / self.scale(node.name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from photomask.chip.graph import FloatGraph
 from photomask.chip.program import Edge, IntegerProgram
 from photomask.errors import DataError
 
@@ -21,6 +22,19 @@ def checked_inputs(program: IntegerProgram, inputs: Tensor | Sequence[Tensor]) -
     if len({len(x) for x in checked}) > 1:
         raise DataError(f"the inputs hold {[len(x) for x in checked]} samples")
     return checked
+
+
+def require_edges(program: IntegerProgram, graph: FloatGraph) -> None:
+    """Refuses a program that lacks an edge for a node of the model.
+
+    Raises:
+        DataError: names the first node without one.
+    """
+    if missing := [node.name for node in graph.nodes if node.name not in program.edges]:
+        raise DataError(
+            f"the program has no edge for the model's node {missing[0]!r}: it was made from "
+            "another model, or from another version of it"
+        )
 
 
 def _checked_input(edge: Edge, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from photomask.chip.verification.documents import (
     WeightReport,
 )
 from photomask.chip.verification.engines import quantized
+from photomask.chip.verification.inputs import require_edges
 from photomask.chip.verification.parameters import Strays, stray_parameters
 from photomask.chip.verification.rescaling import wrong_rescalings
 from photomask.errors import DataError
@@ -85,11 +86,7 @@ def compare_layers(
     Raises:
         DataError: the program is not one of this model.
     """
-    if missing := [node.name for node in graph.nodes if node.name not in program.edges]:
-        raise DataError(
-            f"the program has no edge for the model's node {missing[0]!r}: it was made from "
-            "another model, or from another version of it"
-        )
+    require_edges(program, graph)
     tallies = {node.name: EdgeTally(program.edges[node.name]) for node in graph.nodes}
     accumulators: dict[str, list[int]] = {}
     for batch in progress(batches, "comparing layers"):

@@ -14,10 +14,9 @@ from photomask.chip.graph.operations import Input, Tokens
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.engines import quantized
-from photomask.chip.verification.inputs import checked_inputs
+from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
 from photomask.documents import Document, aligned
-from photomask.errors import DataError
 from photomask.report import Progress, without_progress
 
 
@@ -122,11 +121,7 @@ def compare_with_prepared(
     tensors = checked_inputs(program, inputs)
     model = copy.deepcopy(prepared).double().eval().to(device)
     engine, nodes = TorchEngine(program, device), model.graph.nodes
-    if missing := [node.name for node in nodes if node.name not in program.edges]:
-        raise DataError(
-            f"the program has no edge for the model's node {missing[0]!r}: it was made from "
-            "another model, or from another version of it"
-        )
+    require_edges(program, model.graph)
     tallies = {node.name: _Tally(node) for node in nodes if _computes(model, node)}
     outputs = [name for name in program.outputs if is_classes(program.edges[name].shape)]
     alike = dict.fromkeys(outputs, 0)
