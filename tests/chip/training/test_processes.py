@@ -1,4 +1,4 @@
-"""Two processes on the CPU against one with the same batches."""
+"""Two processes, on the CPU or on two GPUs, against one with the same batches."""
 
 import os
 import socket
@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+torch.backends.cudnn.allow_tf32 = False
 from tests.chip.training.learning import SHORT, prepared_model, task
 from photomask.chip.training import is_first_process, save_weights, train
 prepared = prepared_model()
@@ -31,14 +32,22 @@ save_weights(prepared, Path(sys.argv[1]) / ("first" if is_first_process() else "
 """
 
 
-def test_two_processes_train_as_one_does(tmp_path: Path):
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def test_two_processes_train_as_one_does(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("accelerate")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
         "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": str(device == "cpu").lower(),
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parents[3]),
     }  # fmt: skip
     workers = [
@@ -54,7 +63,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path):
         _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 0, errors
     alone, first, second = (prepared_model() for _ in range(3))
-    train(alone, task(), SHORT)
+    train(alone, task(), SHORT, device=device)
     load_weights(first, tmp_path / "first")
     load_weights(second, tmp_path / "second")
     states = [prepared.state_dict() for prepared in (alone, first, second)]
