@@ -76,7 +76,7 @@ class SmallNetwork(nn.Module):
 @pytest.fixture(scope="session")
 def small_network() -> nn.Module:
     """A float network [batch, 3, 12, 12] → [batch, 5] in evaluation mode; not to be changed."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return SmallNetwork().eval()
 

@@ -35,7 +35,7 @@ def tiny(**text: object) -> Qwen2_5_VLForConditionalGeneration:
         "out_hidden_size": 64,
     }
     config = Qwen2_5_VLConfig(text_config=sizes | text, vision_config=vision)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return Qwen2_5_VLForConditionalGeneration(config).bfloat16().float().eval()
 

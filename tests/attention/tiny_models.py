@@ -190,7 +190,7 @@ def tiny_model(family: str) -> Any:
 
     Weights are larger than at initialisation, so that attention is far from uniform.
     """
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(3)
         model = _BUILDERS[family]()

@@ -45,8 +45,9 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
             if node.operation.decides_scale:
                 _fit(prepared.activation_quantizer(node.name), node, "output")
             if "weight" in node.constants:
-                quantizer = prepared.weight_quantizer(node.name)
-                quantizer.observe(prepared.constants_of(node)["weight"])
+                quantizer, unit = prepared.weight_quantizer(node.name), prepared.weight_unit(node)
+                weight = prepared.constants_of(node)["weight"]
+                quantizer.observe(weight if unit is None else weight / unit)
                 _fit(quantizer, node, "weight")
         _share_scales(prepared)
         _share_factors(prepared)

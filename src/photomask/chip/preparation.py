@@ -94,6 +94,18 @@ class PreparedModel(nn.Module):
         name = self.graph.by_name[node].constants[role]
         self.weights[_key(name)] = nn.Parameter(value.detach().clone())
 
+    def demand_folded(self) -> None:
+        """Refuses a model whose layers are not yet what a program has.
+
+        Raises:
+            UsageError: batch norms are kept beside them.
+        """
+        if self.batch_norms:
+            raise UsageError(
+                f"the model keeps {len(self.batch_norms)} batch norms beside their layers, whose "
+                "weights change with them: fold_batch_norms(prepared) first"
+            )
+
     def scale_owner(self, edge: str) -> str:
         """Returns the node whose quantizer gives an edge its scale."""
         return self._owner[edge]
@@ -167,10 +179,25 @@ class PreparedModel(nn.Module):
         """
         constants, norm = self.constants_of(node), self._batch_norm(node)
         if _key(node.name) in self.weight_quantizers:
-            constants["weight"] = self.weight_quantizer(node.name)(constants["weight"])
+            quantizer, unit = self.weight_quantizer(node.name), self.weight_unit(node)
+            weight = constants["weight"]
+            constants["weight"] = (
+                quantizer(weight) if unit is None else quantizer(weight / unit) * unit
+            )
             if (norm is None or not norm.is_live) and self._has_accumulator(node):
                 constants["bias"] = _rounded(constants["bias"], self.accumulator_unit(node))
         return constants
+
+    def weight_unit(self, node: Node) -> Tensor | None:
+        """Returns what the scales of a weight are in units of, or None: the norm kept beside it.
+
+        Shape [channels, 1, ...].
+        """
+        norm = self._batch_norm(node)
+        if norm is None or not norm.scales_move:
+            return None
+        weight = self.weights[_key(node.constants["weight"])]
+        return norm.factor().abs().reshape(-1, *(1,) * (weight.ndim - 1))
 
     def _has_accumulator(self, node: Node) -> bool:
         pair = self.weight_quantizer(node.name), self.activation_quantizer(node.inputs[0])
@@ -183,6 +210,8 @@ class PreparedModel(nn.Module):
         """
         quantizer = self.weight_quantizer(node.name)
         scale = quantizer.scale if quantizer.channel_scale is None else quantizer.channel_scale
+        unit = self.weight_unit(node)
+        scale = scale if unit is None else scale * unit.reshape(-1)
         # Scales of several channels reach a layer through a copy that has the smallest.
         step = self.activation_quantizer(node.inputs[0]).scale.detach().min()
         return scale.detach().double() * step.double()

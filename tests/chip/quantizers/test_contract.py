@@ -124,6 +124,14 @@ class Swapping(Quantizer):
         return torch.where(codes == 20, 25.0, codes)
 
 
+class Staying(Quantizer):
+    def __init__(self):
+        super().__init__(granularity=PerChannel())
+
+    def rescale(self, factor):
+        pass
+
+
 class Severed(Quantizer):
     def forward(self, x):
         return super().forward(x).detach() + 0 * x
@@ -160,6 +168,7 @@ MUTANTS = {
     NoZero: "zero",
     Dynamic: "independence",
     Swapping: "monotony",
+    Staying: "rescaling",
     Severed: "gradient",
     Deaf: "gradient",
     Forgetful: "round trip",

@@ -280,7 +280,7 @@ def test_print_says_what_it_is():
 def test_codes_on_cuda_equal_those_on_cpu(granularity, observer):
     x = torch.randn(6, 10, 3, generator=torch.Generator().manual_seed(0))
     cpu = fit(Quantizer(6, granularity=granularity, observer=observer()), x)
-    cuda = fit(Quantizer(6, granularity=granularity, observer=observer()), x.cuda())
+    cuda = fit(Quantizer(6, granularity=granularity, observer=observer()).cuda(), x.cuda())
     assert cuda.scale.is_cuda
     torch.testing.assert_close(cuda.scale.cpu(), cpu.scale, rtol=1e-5, atol=0)
     assert torch.equal(copy.deepcopy(cpu).cuda().quantize(x.cuda()).cpu(), cpu.quantize(x))

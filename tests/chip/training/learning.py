@@ -52,7 +52,7 @@ def task(count: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def tiny_model() -> nn.Module:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = Tiny().train()
     with torch.no_grad():
@@ -87,3 +87,17 @@ def assert_equal_states(first: PreparedModel, second: PreparedModel) -> None:
     assert one.keys() == other.keys()
     different = [name for name in one if not torch.equal(one[name], other[name])]
     assert not different
+
+
+def codes_of(prepared: PreparedModel) -> dict[str, Tensor]:
+    """Returns the codes of every weight, by layer."""
+    found = {}
+    for node in prepared.graph.nodes:
+        if "weight" in node.constants:
+            weight, unit = (
+                prepared.constants_of(node)["weight"].detach(),
+                prepared.weight_unit(node),
+            )
+            weight = weight if unit is None else weight / unit.detach()
+            found[node.name] = prepared.weight_quantizer(node.name).quantize(weight).detach()
+    return found

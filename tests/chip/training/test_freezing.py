@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tests.chip.training.learning import prepared_model, task, tiny_model
+from tests.chip.training.learning import codes_of, prepared_model, task, tiny_model
 
 from photomask.chip import PreparedModel
 from photomask.chip.training import ProgressiveFreezing, TrainingSettings, keep_batch_norms, train
@@ -10,16 +10,6 @@ from photomask.errors import TrainingError, UsageError
 SETTINGS = TrainingSettings(
     epochs=3, batch_size=16, learning_rate=0.2, quantizer_learning_rate=1e-3
 )
-
-
-def codes_of(prepared: PreparedModel) -> dict[str, torch.Tensor]:
-    return {
-        node.name: prepared.weight_quantizer(node.name)
-        .quantize(prepared.constants_of(node)["weight"])
-        .detach()
-        for node in prepared.graph.nodes
-        if "weight" in node.constants
-    }
 
 
 class Recording(ProgressiveFreezing):

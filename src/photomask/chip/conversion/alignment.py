@@ -56,7 +56,9 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
 
     Raises:
         TargetError: a ratio is out of the target's range.
+        UsageError: batch norms are kept beside their layers.
     """
+    prepared.demand_folded()
     prepared.target = target
     if target.power_of_two_only:
         return

@@ -22,7 +22,9 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
     Raises:
         QuantizerError: not calibrated, or a quantizer's codes break its own format.
         TargetError: the target cannot hold what the program needs.
+        UsageError: batch norms are kept beside their layers.
     """
+    prepared.demand_folded()
     _refuse_dynamic_scales(prepared)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:

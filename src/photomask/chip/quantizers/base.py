@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.observers import Grid, MinMax, Observer
 from photomask.chip.observers.grid import round_up_to_power_of_two
-from photomask.chip.quantizers.granularity import Granularity, PerGroup, PerTensor
+from photomask.chip.quantizers.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from photomask.chip.quantizers.straight_through import pass_gradient, pass_gradient_inside
 from photomask.errors import DataError, QuantizerError, RecipeError
 
@@ -195,6 +195,21 @@ class Quantizer(nn.Module):
         else:
             self.scale = scale.to(self.scale.dtype)
         self.zero_point = zero_point.to(torch.int64)
+
+    @property
+    def can_rescale(self) -> bool:
+        """True if every channel has a scale of its own that may be any number."""
+        return isinstance(self.granularity, PerChannel) and not self.power_of_two
+
+    def rescale(self, factor: Tensor) -> None:
+        """Gives values multiplied by a factor the codes that they had without it.
+
+        For quantizers that `can_rescale`; subclasses with other limits than `scale` move those too.
+
+        Args:
+            factor: positive, the shape of `scale`.
+        """
+        self.set_parameters(self.format, self.scale * factor, self.zero_point)
 
     def quantize(self, x: Tensor) -> Tensor:
         """Returns integer codes as a float tensor: `clamp(round(x / scale) + zero_point)`.

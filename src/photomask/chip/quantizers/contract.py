@@ -280,6 +280,17 @@ def _test_gradient(quantizer: Quantizer, x: Tensor) -> None:
             raise _BrokenError(f"{name} receives zeros only")
 
 
+def _test_rescaling(quantizer: Quantizer, x: Tensor) -> None:
+    if not quantizer.can_rescale:
+        return
+    codes = quantizer.quantize(x.clone()).detach()
+    channels = torch.arange(quantizer.scale.numel(), device=x.device)
+    factor = torch.exp2(channels % 5 - 2.0).to(x).reshape(quantizer.scale.shape)
+    quantizer.rescale(factor)
+    moved = x * quantizer.granularity.align(factor, x)
+    _demand_equal(quantizer.quantize(moved).detach(), codes, moved, "after rescale() the code")
+
+
 def _test_round_trip(quantizer: Quantizer, x: Tensor) -> None:
     codes = quantizer.quantize(x.clone()).detach()
     other = copy.deepcopy(quantizer)
@@ -315,6 +326,7 @@ _LAWS = (
     _Law("zero", "0 becomes 0", _test_zero),
     _Law("independence", "a value's code does not depend on other values", _test_independence),
     _Law("monotony", "a larger x never becomes a smaller value", _test_monotony),
+    _Law("rescaling", "after rescale(k), k * x has the code that x had", _test_rescaling),
     _Law("gradient", "training reaches x and every learnable parameter", _test_gradient),
     _Law("round trip", "a loaded state_dict gives the same codes", _test_round_trip),
 )

@@ -45,6 +45,11 @@ class DoReFa(Refitting):
             raise RecipeError("DoReFa scales by the largest weight; leave out the observer")
         super().__init__(bits, **narrow_options("DoReFa", options))
 
+    @property
+    def can_rescale(self) -> bool:
+        """False: the tangent bends values by their size."""
+        return False
+
     def quantize(self, x: Tensor) -> Tensor:
         """Returns `round(n * tanh(x) / tanh(m))`, inside the codes."""
         codes = self.codes

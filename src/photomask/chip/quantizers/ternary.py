@@ -86,6 +86,11 @@ class Ternary(Refitting):
         assert isinstance(self.observer, LargeMean)  # noqa: S101 - set in __init__
         self.threshold = self.observer.thresholds().reshape(self.scale.shape)
 
+    def rescale(self, factor: Tensor) -> None:
+        """Gives values multiplied by a factor the codes that they had: the threshold moves too."""
+        super().rescale(factor)
+        self.threshold = self.threshold * factor.to(self.threshold)
+
     def _decide_format(self) -> IntFormat:
         return IntFormat(bits=2, signed=True)
 

@@ -8,7 +8,7 @@ from photomask.chip.graph.operations import Constant
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerTensor, Quantizer
 from photomask.chip.reconstruction.blocks import Block, has_weight
-from photomask.errors import QuantizerError, UsageError
+from photomask.errors import QuantizerError
 
 LEARNED_BITS = 8
 """Activations that are wider keep the scale that covers their range."""
@@ -40,11 +40,7 @@ def check_reconstructible(prepared: PreparedModel) -> None:
         QuantizerError: the first that was not fitted; all whose codes are not uniform.
         UsageError: batch norms are kept beside their layers.
     """
-    if prepared.batch_norms:
-        raise UsageError(
-            f"the model keeps {len(prepared.batch_norms)} batch norms beside their layers, whose "
-            "weights change with them: fold_batch_norms(prepared) first"
-        )
+    prepared.demand_folded()
     refused = []
     for node in prepared.graph.nodes:
         if node.operation.decides_scale and not prepared.activation_quantizer(node.name).is_fitted:

@@ -1,18 +1,23 @@
 """Batch norms that stay alive while a model is trained.
 
 `prepare` folds a batch norm into the layer before it, so a program has none. At few bits a layer's
-outputs move with every step, and training goes better if they are normalised by the batch. Here the
-weight that is quantized is still the folded one, `W * f` with `f = gain / sqrt(variance + epsilon)`
-of the running statistics; in training the result is divided by `f` and normalised by the
-statistics of the batch, which the running ones follow:
+outputs move with every step, and training goes better if they are normalised by the batch. So here
+a layer has its weight `W` without the norm, and `f = gain / sqrt(variance + epsilon)` of the
+running statistics, which follow those of the batch:
 
-    training     y = batch_norm(conv(x, quantize(W * f) / f), statistics of the batch)
-    evaluation   y = conv(x, quantize(W * f)) + (shift - f * mean)
+    training     y = batch_norm(conv(x, quantize(W)), statistics of the batch)
+    evaluation   y = conv(x, f * quantize(W)) + (shift - f * mean)
 
-The second is what `convert` reads, so folding for good changes no bit. Jacob et al. 2018 (section
-3.2, arXiv:1712.05877) take the batch's statistics from a second, float convolution, and
-Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) corrects by them; here they are those of the
-quantized convolution itself, which costs no second one, and whose shift by rounding they take in.
+A scale for each channel is that of `W`, until folding for good multiplies it by `|f|`. Codes then
+depend on the weight alone, not on a gain that is learned or a variance that drifts, and weights
+and scales learn at rates that fit each other: the gradient of a folded scale would be `f` times too
+small, its steps `f**2` times. One scale for all channels, or a power of two, cannot take up `f`:
+such a quantizer sees the folded weight, `quantize(f * W) / f`.
+
+Jacob et al. 2018 (section 3.2, arXiv:1712.05877) take the batch's statistics from a second, float
+convolution, and Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) corrects by them; here they
+are those of the quantized convolution itself, which costs no second one, and whose shift by
+rounding they take in.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +29,6 @@ from torch import Tensor, nn
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.errors import UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -47,6 +51,7 @@ class LiveBatchNorm(nn.Module):
         mean: running mean of the layer's output without its bias, [channels].
         variance: running variance, [channels].
         frozen: True to normalise by the running statistics in training as well.
+        scales_move: True if the scales of the weight are those without the norm.
     """
 
     mean: Tensor
@@ -64,6 +69,7 @@ class LiveBatchNorm(nn.Module):
         momentum = norm.momentum
         self.momentum = float(momentum) if isinstance(momentum, (int, float)) else 0.1
         self.frozen = False
+        self.scales_move = False
 
     @property
     def is_live(self) -> bool:
@@ -156,6 +162,10 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
     prepared.batch_norms[_key(layer.name)] = norm.to(old.device)
+    quantizer = prepared.weight_quantizer(layer.name)
+    norm.scales_move = quantizer.can_rescale
+    if norm.scales_move and quantizer.is_fitted:
+        quantizer.rescale(1 / norm.factor().abs().detach())
 
 
 def _key(layer: str) -> str:
@@ -202,8 +212,8 @@ def measure_batch_norms(
     """Gives batch norms the mean statistics of some batches, under the weights of now.
 
     Running statistics remember weights that are no more. At few bits, where a weight between two
-    codes goes to and fro, they may fit no weights at all. Codes of weights stay: the scales of
-    channels move with the factors of their norms.
+    codes goes to and fro, they may fit no weights at all. Codes of weights stay where the norms'
+    scales move.
 
     Args:
         prepared: changed in place; norms that are frozen keep what they have.
@@ -224,7 +234,6 @@ def measure_batch_norms(
     }
     statistics = [tensor for norm in norms.values() for tensor in (norm.mean, norm.variance)]
     before = [tensor.clone() for tensor in statistics]
-    factors = {name: norm.factor() for name, norm in norms.items()}
     momenta = {name: norm.momentum for name, norm in norms.items()}
     totals, count = [torch.zeros_like(tensor) for tensor in statistics], 0
     try:
@@ -249,22 +258,12 @@ def measure_batch_norms(
         average(totals)
     for total, found in zip(totals, statistics, strict=True):
         found.copy_(total / count)
-    for name, norm in norms.items():
-        _move_scales(prepared.weight_quantizers[name], norm.factor() / factors[name])
-
-
-def _move_scales(quantizer: nn.Module, ratio: Tensor) -> None:
-    """Multiplies scales of channels by what their weights are multiplied by."""
-    assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
-    if isinstance(quantizer.granularity, PerChannel) and not quantizer.power_of_two:
-        scale = quantizer.scale * ratio.abs()
-        quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
 
 
 def fold_batch_norms(prepared: PreparedModel) -> None:
     """Folds what `keep_batch_norms` kept into weights and biases for good.
 
-    Evaluation computes the same before and after, bit for bit.
+    Evaluation computes the same before and after, up to the rounding of floats.
 
     Args:
         prepared: changed in place.
@@ -274,6 +273,9 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
             if _key(node.name) in prepared.batch_norms:
+                unit = prepared.weight_unit(node)
+                if unit is not None:
+                    prepared.weight_quantizer(node.name).rescale(unit.reshape(-1))
                 del prepared.batch_norms[_key(node.name)]
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])
