@@ -10,7 +10,9 @@ Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts 
 network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
 augmented images, against the same mixture of labels and the float network's outputs; the vision
 transformer, which no peer trains, learns from ResNet-20 in its place. Ours are the accuracies of
-integer programs. Only training is repeated, with other seeds; the mean is written. What the program decides is compared with the fake-quantized model in float64, whose scales are the
+integer programs. Only training is repeated, with other seeds; the mean is written.
+
+What the program decides is compared with the fake-quantized model in float64, whose scales are the
 target's (`align_to_target`); of some images every integer is, and those that differ are counted.
 """
 

@@ -59,9 +59,8 @@ def test_two_processes_train_as_one_does(
         )
         for rank in range(2)
     ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=240)
-        assert worker.returncode == 0, errors
+    errors = [worker.communicate(timeout=240)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
     alone, first, second = (prepared_model() for _ in range(3))
     train(alone, task(), SHORT, device=device)
     load_weights(first, tmp_path / "first")

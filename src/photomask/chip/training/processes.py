@@ -93,7 +93,8 @@ class LaunchedProcesses(Processes):
 
     def wait(self) -> None:
         """Returns when all processes have come here."""
-        self._accelerator.wait_for_everyone()
+        # accelerate's own barrier names a GPU even where processes compute on the CPU.
+        float(self._accelerator.reduce(torch.zeros((), device=self.device)))
 
 
 def find_processes(
