@@ -83,10 +83,14 @@ class Task:
     seeds: int = 1
 
     @property
+    def is_transformer(self) -> bool:
+        """Whether it is the vision transformer."""
+        return self.network == "vision_transformer"
+
+    @property
     def epochs(self) -> int:
         """Of a training, where none are asked for."""
-        transformer = self.network == "vision_transformer"
-        return (TRANSFORMER_EPOCHS if transformer else EPOCHS)[self.width]
+        return (TRANSFORMER_EPOCHS if self.is_transformer else EPOCHS)[self.width]
 
     @property
     def implementation(self) -> str:
@@ -121,10 +125,11 @@ class Outcome:
     problem: str = ""
 
 
-def recipe_for(width: str, flow: str) -> RecipeDocument:
+def recipe_for(task: Task) -> RecipeDocument:
     """Returns the preset of a width, or the same with quantizers that learn."""
+    width = task.width
     weight_bits, activation_bits = WIDTHS[width]
-    if flow == TRAINED:
+    if task.flow == TRAINED:
         learned = PRESETS["w4a4-lsq"]
         return learned.model_copy(
             update={
@@ -133,9 +138,10 @@ def recipe_for(width: str, flow: str) -> RecipeDocument:
                 "activation": learned.activation.model_copy(update={"bits": activation_bits}),
             }
         )
+    name = "w4a4" if width == "W2A2" else width.lower()
+    few = PRESETS["w4a4-encoder" if task.is_transformer and name == "w4a4" else name]
     if width != "W2A2":
-        return PRESETS[width.lower()]
-    few = PRESETS["w4a4"]
+        return few
     return few.model_copy(
         update={
             "name": "w2a2",
@@ -151,8 +157,7 @@ def settings_for(task: Task, options: Options, seed: int) -> TrainingSettings:
     Scales are not frozen at the end: another graph would be compiled for little. Two bits for 80
     epochs with a quarter of the decay, as LSQ has it, came out no better; their rows say so.
     """
-    transformer = task.network == "vision_transformer"
-    wide = task.width == "W8A8"
+    transformer, wide = task.is_transformer, task.width == "W8A8"
     return TrainingSettings(
         epochs=options.epochs or task.epochs,
         optimizer="adamw" if transformer else "sgd",
@@ -174,13 +179,13 @@ def ours(
     task: Task, model: nn.Module, calibration: Tensor, options: Options, seed: int
 ) -> PreparedModel:
     """Returns a model of ours, calibrated, reconstructed or trained."""
-    prepared = prepare(model, recipe_for(task.width, task.flow).build(), calibration[:1])
+    prepared = prepare(model, recipe_for(task).build(), calibration[:1])
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
         settings = ReconstructionSettings(iterations=options.iterations, seed=seed)
         reconstruct(prepared, calibration, settings=settings, device=options.device)
     elif task.flow == TRAINED:
-        if task.network != "vision_transformer":
+        if not task.is_transformer:
             keep_batch_norms(prepared, model, calibration[:1])
         data = TensorData(*zoo.training_set(options.data), augment)
         settings = settings_for(task, options, seed)

@@ -74,6 +74,15 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
+        RecipeDocument(
+            name="w4a4-encoder",
+            weight=_WEIGHT_4,
+            # Norms and GELUs have longer tails than a ReLU: on the shipped vision transformer it is
+            # 1.1 dB better than 99.99 %, on convolutional networks worse.
+            activation=ActivationDocument(bits=4, observer=PercentileDocument(percentile=99.9)),
+            rules=(_SUMS_8,),
+            keep=("first", "last"),
+        ),
         # To be trained: scales, and offsets of activations, learn with the weights.
         RecipeDocument(
             name="w4a4-lsq",
