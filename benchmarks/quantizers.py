@@ -64,6 +64,9 @@ TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
 TEACHERS = {"vision_transformer": "resnet20"}
 """Who teaches if not the float network: transformers learn more from a convolutional network
 (Touvron et al. 2021, section 4, arXiv:2012.12877)."""
+COPIES = 3
+"""Cropped and flipped copies of the calibration images in a transformer's reconstruction: of the
+512 alone it learns the noise."""
 TARGET = load_target("asic")
 BATCH = 500
 """Test images at a time."""
@@ -183,7 +186,8 @@ def ours(
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
         settings = ReconstructionSettings(iterations=options.iterations, seed=seed)
-        reconstruct(prepared, calibration, settings=settings, device=options.device)
+        samples = with_copies(calibration, seed) if task.is_transformer else calibration
+        reconstruct(prepared, samples, settings=settings, device=options.device)
     elif task.flow == TRAINED:
         if not task.is_transformer:
             keep_batch_norms(prepared, model, calibration[:1])
@@ -200,6 +204,14 @@ def ours(
         )
     align_to_target(prepared.double(), TARGET)
     return prepared
+
+
+def with_copies(images: Tensor, seed: int) -> Tensor:
+    """Returns images and augmented copies of them, in which nothing is erased."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        copies = [augment(images, erasing_probability=0.0) for _ in range(COPIES)]
+    return torch.cat([images, *copies])
 
 
 def train_peer(task: Task, model: nn.Module, options: Options, seed: int) -> Trainer:
