@@ -59,7 +59,7 @@ NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
 CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
 PEER_NETWORKS = ("resnet20", "mobilenet_v1")
 """Peers' flows do not quantize what a transformer computes between its layers."""
-EPOCHS = {"W8A8": 5, "W4A8": 5, "W4A4": 30, "W2A2": 60}
+EPOCHS = {"W8A8": 1, "W4A8": 5, "W4A4": 30, "W2A2": 60}
 TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
 TEACHERS = {"vision_transformer": "resnet20"}
 """Who teaches if not the float network: transformers learn more from a convolutional network
@@ -114,7 +114,7 @@ class Options:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether training is compiled, and in bfloat16."""
+        """Whether training is in bfloat16."""
         return self.device.startswith("cuda")
 
 
@@ -164,8 +164,8 @@ def settings_for(task: Task, options: Options, seed: int) -> TrainingSettings:
     return TrainingSettings(
         epochs=options.epochs or task.epochs,
         optimizer="adamw" if transformer else "sgd",
-        learning_rate=(3e-4 if wide else 5e-4) if transformer else (0.005 if wide else 0.02),
-        quantizer_learning_rate=(1e-4 if wide else 1e-3) if transformer else 1e-3 if wide else 0.01,
+        learning_rate=(3e-4 if wide else 5e-4) if transformer else (0.001 if wide else 0.02),
+        quantizer_learning_rate=1e-4 if wide else 1e-3 if transformer else 0.01,
         weight_decay=0.01 if transformer else 1e-4,
         warmup_epochs=0.5,
         label_smoothing=SMOOTHING,
@@ -194,14 +194,8 @@ def ours(
         data = TensorData(*zoo.training_set(options.data), augment)
         settings = settings_for(task, options, seed)
         name = TEACHERS.get(task.network)
-        train(
-            prepared,
-            data,
-            settings,
-            teacher=zoo.load(name) if name else None,
-            device=options.device,
-            compiled=options.on_gpu,
-        )
+        teacher = zoo.load(name) if name else None
+        train(prepared, data, settings, teacher=teacher, device=options.device, compiled=True)
     align_to_target(prepared.double(), TARGET)
     return prepared
 
