@@ -198,7 +198,11 @@ class Quantizer(nn.Module):
 
     @property
     def can_rescale(self) -> bool:
-        """True if every channel has a scale of its own that may be any number."""
+        """True if every channel has a scale of its own that may be any number.
+
+        Then a batch norm that training keeps beside a layer stays outside: its weight is quantized
+        as it is without. Override it where codes depend on the size of values.
+        """
         return isinstance(self.granularity, PerChannel) and not self.power_of_two
 
     def rescale(self, factor: Tensor) -> None:
