@@ -144,7 +144,7 @@ def few_bits(rows: Sequence[Row]) -> Table:
 
 def _effort(rows: Sequence[Row]) -> str:
     """Returns the epochs or the steps a block that something took."""
-    found = re.search(r", \d+ (epochs|steps a block)", rows[0]["note"] if rows else "")
+    found = re.search(r", \d+ (epochs?|steps a block)", rows[0]["note"] if rows else "")
     return found[0] if found else ""
 
 

@@ -342,7 +342,8 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
         results.skipped(subject, outcome.problem)
         return
     note = f"{options.test_images} images"
-    note += f", {options.epochs or task.epochs} epochs" if task.flow == TRAINED else ""
+    epochs = options.epochs or task.epochs
+    note += f", {epochs} epoch{'s' * (epochs > 1)}" if task.flow == TRAINED else ""
     note += f", {options.iterations} steps a block" if task.flow == RECONSTRUCTED else ""
     for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
