@@ -140,7 +140,14 @@ def changed_norms(prepared: PreparedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [LSQ(3, granularity=PerChannel()), Ternary(), SAWB(4), DoReFa(4)]
+    "weight",
+    [
+        LSQ(3, granularity=PerChannel()),
+        Ternary(),
+        SAWB(4),
+        DoReFa(4),
+        DoReFa(4, granularity=PerChannel()),
+    ],
 )
 def test_folding_for_good_keeps_what_every_quantizer_gives(weight):
     """With a scale per channel, which leaves the norm, and without, which does not."""
