@@ -9,8 +9,9 @@ needs an environment of its own: `--peers "Sony MCT"` adds its rows from there.
 Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts from the same float
 network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
 augmented images, against the same mixture of labels and the float network's outputs; the vision
-transformer, which no peer trains, learns from ResNet-20 in its place. Ours are the accuracies of
-integer programs. Only training is repeated, with other seeds; the mean is written.
+transformer, which no peer quantizes, learns from ResNet-20 in its place, and is reconstructed from
+more images. Ours are the accuracies of integer programs. What learns is repeated with other seeds;
+the mean is written.
 
 What the program decides is compared with the fake-quantized model in float64, whose scales are the
 target's (`align_to_target`); of some images every integer is, and those that differ are counted.
@@ -29,6 +30,24 @@ import torch
 from torch import Tensor, nn
 
 from few_bit_peers import FLOWS, Trainer, quantized_by
+from few_bit_tasks import (
+    CALIBRATED,
+    NETWORKS,
+    PEER_NETWORKS,
+    RECONSTRUCTED,
+    SHARE_OF_TEACHER,
+    SMOOTHING,
+    STRENGTH,
+    TEACHERS,
+    TEMPERATURE,
+    TRAINED,
+    WIDTHS,
+    Options,
+    Task,
+    recipe_for,
+    reconstruction_for,
+    settings_for,
+)
 from ours import as_network, float_network
 from photomask import zoo
 from photomask.chip import (
@@ -40,82 +59,19 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.chip.recipe.documents import RecipeDocument
-from photomask.chip.recipe.presets import PRESETS
-from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
-from photomask.chip.training import (
-    TensorData,
-    TrainingSettings,
-    keep_batch_norms,
-    train,
-)
+from photomask.chip.equalization import smooth
+from photomask.chip.reconstruction import reconstruct
+from photomask.chip.training import TensorData, keep_batch_norms, train
 from photomask.chip.training.losses import cross_entropy, mixed_loss
 from photomask.zoo.augmentation import augment
 from rows import Results, Subject
 
 WHAT = "quantizers"
-WIDTHS = {"W8A8": (8, 8), "W4A8": (4, 8), "W4A4": (4, 4), "W2A2": (2, 2)}
-NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
-CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
-PEER_NETWORKS = ("resnet20", "mobilenet_v1")
-"""Peers' flows do not quantize what a transformer computes between its layers."""
-EPOCHS = {"W8A8": 1, "W4A8": 5, "W4A4": 30, "W2A2": 60}
-TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
-TEACHERS = {"vision_transformer": "resnet20"}
-"""Who teaches if not the float network: transformers learn more from a convolutional network
-(Touvron et al. 2021, section 4, arXiv:2012.12877)."""
-COPIES = 3
-"""Cropped and flipped copies of the calibration images in a transformer's reconstruction: of the
-512 alone it learns the noise."""
 TARGET = load_target("asic")
 BATCH = 500
 """Test images at a time."""
 COMPARED = 100
 """Test images of which every integer is compared."""
-SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
-
-
-@dataclass(frozen=True)
-class Task:
-    """One network to be quantized in one way, as often as there are seeds."""
-
-    network: str
-    width: str
-    flow: str
-    peer: str | None = None
-    seeds: int = 1
-
-    @property
-    def is_transformer(self) -> bool:
-        """Whether it is the vision transformer."""
-        return self.network == "vision_transformer"
-
-    @property
-    def epochs(self) -> int:
-        """Of a training, where none are asked for."""
-        return (TRANSFORMER_EPOCHS if self.is_transformer else EPOCHS)[self.width]
-
-    @property
-    def implementation(self) -> str:
-        """Name in the rows."""
-        return f"{self.peer or 'photomask'} {self.width}, {self.flow}"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all tasks share."""
-
-    data: str
-    device: str
-    epochs: int | None
-    iterations: int
-    images: int
-    test_images: int
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether training is in bfloat16."""
-        return self.device.startswith("cuda")
 
 
 @dataclass(frozen=True)
@@ -128,65 +84,19 @@ class Outcome:
     problem: str = ""
 
 
-def recipe_for(task: Task) -> RecipeDocument:
-    """Returns the preset of a width, or the same with quantizers that learn."""
-    width = task.width
-    weight_bits, activation_bits = WIDTHS[width]
-    if task.flow == TRAINED:
-        learned = PRESETS["w4a4-lsq"]
-        return learned.model_copy(
-            update={
-                "name": f"{width.lower()}-lsq",
-                "weight": learned.weight.model_copy(update={"bits": weight_bits}),
-                "activation": learned.activation.model_copy(update={"bits": activation_bits}),
-            }
-        )
-    name = "w4a4" if width == "W2A2" else width.lower()
-    few = PRESETS["w4a4-encoder" if task.is_transformer and name == "w4a4" else name]
-    if width != "W2A2":
-        return few
-    return few.model_copy(
-        update={
-            "name": "w2a2",
-            "weight": few.weight.model_copy(update={"bits": 2}),
-            "activation": few.activation.model_copy(update={"bits": 2}),
-        }
-    )
-
-
-def settings_for(task: Task, options: Options, seed: int) -> TrainingSettings:
-    """Returns the schedule of a training.
-
-    Scales are not frozen at the end: another graph would be compiled for little. Two bits for 80
-    epochs with a quarter of the decay, as LSQ has it, came out no better; their rows say so.
-    """
-    transformer, wide = task.is_transformer, task.width == "W8A8"
-    return TrainingSettings(
-        epochs=options.epochs or task.epochs,
-        optimizer="adamw" if transformer else "sgd",
-        learning_rate=(3e-4 if wide else 5e-4) if transformer else (0.001 if wide else 0.02),
-        quantizer_learning_rate=1e-4 if wide else 1e-3 if transformer else 0.01,
-        weight_decay=0.01 if transformer else 1e-4,
-        warmup_epochs=0.5,
-        label_smoothing=SMOOTHING,
-        distillation=SHARE_OF_TEACHER,
-        temperature=TEMPERATURE,
-        average_decay=0.999,
-        frozen_scale_share=0.0,
-        bfloat16=options.on_gpu,
-        seed=seed,
-    )
-
-
 def ours(
     task: Task, model: nn.Module, calibration: Tensor, options: Options, seed: int
 ) -> PreparedModel:
     """Returns a model of ours, calibrated, reconstructed or trained."""
     prepared = prepare(model, recipe_for(task).build(), calibration[:1])
+    if task.is_smoothed:
+        smooth(prepared, calibration, strength=STRENGTH, shift=True)
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
-        settings = ReconstructionSettings(iterations=options.iterations, seed=seed)
-        samples = with_copies(calibration, seed) if task.is_transformer else calibration
+        samples = calibration
+        if task.is_transformer:
+            samples = zoo.training_set(options.data)[0][: task.images_to_learn_from(options)]
+        settings = reconstruction_for(task, options, seed)
         reconstruct(prepared, samples, settings=settings, device=options.device)
     elif task.flow == TRAINED:
         if not task.is_transformer:
@@ -198,14 +108,6 @@ def ours(
         train(prepared, data, settings, teacher=teacher, device=options.device, compiled=True)
     align_to_target(prepared.double(), TARGET)
     return prepared
-
-
-def with_copies(images: Tensor, seed: int) -> Tensor:
-    """Returns images and augmented copies of them, in which nothing is erased."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        copies = [augment(images, erasing_probability=0.0) for _ in range(COPIES)]
-    return torch.cat([images, *copies])
 
 
 def train_peer(task: Task, model: nn.Module, options: Options, seed: int) -> Trainer:
@@ -320,7 +222,7 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
     """Returns what is asked for, the longest first."""
     found = []
     for network, width, flow in product(arguments.networks, arguments.widths, arguments.flows):
-        seeds = arguments.seeds if flow == TRAINED else 1
+        seeds = 1 if flow == CALIBRATED else arguments.seeds
         found.append(Task(network, width, flow, seeds=seeds))
         if flow != RECONSTRUCTED and network in PEER_NETWORKS:
             found += [Task(network, width, flow, peer) for peer in arguments.peers]
@@ -344,7 +246,10 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
     note = f"{options.test_images} images"
     epochs = options.epochs or task.epochs
     note += f", {epochs} epoch{'s' * (epochs > 1)}" if task.flow == TRAINED else ""
-    note += f", {options.iterations} steps a block" if task.flow == RECONSTRUCTED else ""
+    if task.flow == RECONSTRUCTED:
+        steps = reconstruction_for(task, options, 0)
+        note += f", {steps.iterations} steps a block, each of {steps.batch_size} of "
+        note += f"{task.images_to_learn_from(options)} images"
     for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
         seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
