@@ -244,8 +244,9 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
         results.skipped(subject, outcome.problem)
         return
     note = f"{options.test_images} images"
-    epochs = options.epochs or task.epochs
-    note += f", {epochs} epoch{'s' * (epochs > 1)}" if task.flow == TRAINED else ""
+    if task.flow == TRAINED:
+        epochs = options.epochs or task.epochs
+        note += f", {epochs} epoch{'s' * (epochs > 1)}"
     if task.flow == RECONSTRUCTED:
         steps = reconstruction_for(task, options, 0)
         note += f", {steps.iterations} steps a block, each of {steps.batch_size} of "
