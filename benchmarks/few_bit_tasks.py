@@ -17,6 +17,8 @@ TRANSFORMER_EPOCHS = {"W8A8": 16, "W4A8": 10, "W4A4": 10, "W2A2": 10}
 TEACHERS = {"vision_transformer": "resnet20"}
 """Who teaches if not the float network: transformers learn more from a convolutional network
 (Touvron et al. 2021, section 4, arXiv:2012.12877)."""
+COPIES = 3
+"""Cropped and flipped copies of the calibration images from which a network is reconstructed."""
 WIDER = 4
 """How many times the batch a transformer is reconstructed with, in as much fewer steps."""
 TRANSFORMER_IMAGES = 8192
@@ -56,10 +58,6 @@ class Task:
     def is_smoothed(self) -> bool:
         """Whether norms' ranges are moved into weights first; training finds its own."""
         return self.is_transformer and WIDTHS[self.width][1] < 8 and self.flow != TRAINED
-
-    def images_to_learn_from(self, options: "Options") -> int:
-        """How many, without labels, a network is reconstructed from."""
-        return TRANSFORMER_IMAGES if self.is_transformer else options.images
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from few_bit_peers import FLOWS, Trainer, quantized_by
 from few_bit_tasks import (
     CALIBRATED,
+    COPIES,
     NETWORKS,
     PEER_NETWORKS,
     RECONSTRUCTED,
@@ -41,6 +42,7 @@ from few_bit_tasks import (
     TEACHERS,
     TEMPERATURE,
     TRAINED,
+    TRANSFORMER_IMAGES,
     WIDTHS,
     Options,
     Task,
@@ -93,9 +95,9 @@ def ours(
         smooth(prepared, calibration, strength=STRENGTH, shift=True)
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
-        samples = calibration
+        samples = with_copies(calibration, seed)
         if task.is_transformer:
-            samples = zoo.training_set(options.data)[0][: task.images_to_learn_from(options)]
+            samples = zoo.training_set(options.data)[0][:TRANSFORMER_IMAGES]
         settings = reconstruction_for(task, options, seed)
         reconstruct(prepared, samples, settings=settings, device=options.device)
     elif task.flow == TRAINED:
@@ -108,6 +110,14 @@ def ours(
         train(prepared, data, settings, teacher=teacher, device=options.device, compiled=True)
     align_to_target(prepared.double(), TARGET)
     return prepared
+
+
+def with_copies(images: Tensor, seed: int) -> Tensor:
+    """Returns images and augmented copies of them, in which nothing is erased."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        copies = [augment(images, erasing_probability=0.0) for _ in range(COPIES)]
+    return torch.cat([images, *copies])
 
 
 def train_peer(task: Task, model: nn.Module, options: Options, seed: int) -> Trainer:
@@ -250,7 +260,8 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
     if task.flow == RECONSTRUCTED:
         steps = reconstruction_for(task, options, 0)
         note += f", {steps.iterations} steps a block, each of {steps.batch_size} of "
-        note += f"{task.images_to_learn_from(options)} images"
+        images = TRANSFORMER_IMAGES if task.is_transformer else options.images
+        note += f"{images} images" + f" and {COPIES} copies of each" * (not task.is_transformer)
     for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
         seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
