@@ -13,46 +13,38 @@ import torch
 from torch import Tensor, nn
 
 from few_bit_other_peers import Trainer, UnavailableError, mct, nncf, onnxruntime
-from peers import BATCH, dataclass_replace, quiet
+from peers import BATCH, brevitas_graph, dataclass_replace, quiet
 
 
 def brevitas(
     model: nn.Module, images: Tensor, weight_bits: int, activation_bits: int, train: Trainer | None
 ) -> nn.Module:
-    """Brevitas' graph flow: equalisation, calibration, then bias correction or training."""
+    """Brevitas' graph flow: equalisation, calibration, then bias correction or training.
+
+    What a sum reads must have one scale, and so one width: its flow keeps 8 bits everywhere, as
+    ours does where no weight multiplies, and layers narrow what they read.
+    """
     from brevitas.graph import quantize as flow
     from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
-    from brevitas.quant.scaled_int import Int8WeightPerChannelFloat
+    from brevitas.quant.scaled_int import Int8WeightPerChannelFloat, Uint8ActPerTensorFloat
 
     model = copy.deepcopy(model).eval()
-    graph = flow.preprocess_for_quantize(model, trace_model=True, equalize_iters=20)
+    graph = brevitas_graph(model)
     layers = [m for m in graph.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     kept = {id(layers[0]), id(layers[-1])}
+    few = {
+        "weight_quant": Int8WeightPerChannelFloat,
+        "weight_bit_width": lambda module: 8 if id(module) in kept else weight_bits,
+    }
+    if activation_bits < 8:
+        # All but the first read what a ReLU made, some of them averaged.
+        few["input_quant"] = lambda module: None if id(module) in kept else Uint8ActPerTensorFloat
+        few["input_bit_width"] = activation_bits
     maps = dict(flow.COMPUTE_LAYER_MAP)
     for kind in (nn.Conv2d, nn.Linear):
         layer, options = maps[kind]
-        maps[kind] = (
-            layer,
-            options
-            | {
-                "weight_quant": Int8WeightPerChannelFloat,
-                "weight_bit_width": lambda module: 8 if id(module) in kept else weight_bits,
-            },
-        )
-    functions = {
-        kind: (layer, options | {"bit_width": activation_bits})
-        for kind, (layer, options) in flow.QUANT_ACT_MAP.items()
-    }
-    identities = {
-        sign: (layer, options | {"bit_width": 8})
-        for sign, (layer, options) in flow.QUANT_IDENTITY_MAP.items()
-    }
-    quantized = flow.quantize(
-        graph,
-        quant_identity_map=identities,
-        compute_layer_map=maps,
-        quant_act_map=functions,
-    ).eval()
+        maps[kind] = layer, options | few
+    quantized = flow.quantize(graph, compute_layer_map=maps).eval()
     device = images.device
     quantized = quantized.to(device)
     with torch.no_grad(), calibration_mode(quantized):
