@@ -17,6 +17,15 @@ from torch import nn
 def net():
     torch.manual_seed(3)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def with_norm():
+    torch.manual_seed(3)
+    norm, layer = nn.LayerNorm(64), nn.Linear(64, 3)
+    with torch.no_grad():
+        norm.weight[5] *= 100
+        layer.weight[:, 5] /= 100
+    return nn.Sequential(nn.Flatten(), norm, layer)
 """
 
 
@@ -29,9 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tune(place: Path, *more: object) -> Result:
+def tune(place: Path, *more: object, model: str = "net") -> Result:
     arguments = [
-        "chip", "tune", f"{place}/model.py:net", "--calibration", place / "images.npy",
+        "chip", "tune", f"{place}/model.py:{model}", "--calibration", place / "images.npy",
         "--iterations", 40, *more,
     ]  # fmt: skip
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -55,11 +64,24 @@ def test_tune_writes_program_and_report_and_goes_on_from_its_checkpoint(place, t
     assert report["samples"] == 40
 
 
+def test_a_norm_with_one_large_channel_is_smoothed_first(place, tmp_path):
+    found = []
+    for smooth in ([], ["--smooth", 0.7]):
+        done = tune(
+            place, "--output", tmp_path / "out", "--json", tmp_path / "report.json", *smooth,
+            model="with_norm",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        found.append(json.loads((tmp_path / "report.json").read_text())["sqnr_before_db"])
+    assert found[1] > found[0] + 3
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--recipe", "w5"], "'w5' is neither a recipe preset"),
         (["--calibration-samples", 41], "holds 40 samples, asked for 41"),
+        (["--smooth", 0.5], "has no norm that only layers read: leave out --smooth"),
         (["--device", "nonsense"], "no device 'nonsense'"),
         (["--device", "cuda:9"], "no device 'cuda:9'"),
         (["--checkpoint", "{place}"], "is not empty and holds no checkpoint"),

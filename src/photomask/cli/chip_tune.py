@@ -23,6 +23,17 @@ def tune(
     calibration_samples: Annotated[
         int | None, typer.Option(min=1, help="How many samples to learn from. Default: all.")
     ] = None,
+    smoothing: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth",
+            metavar="STRENGTH",
+            min=0.0,
+            max=1.0,
+            help="First centre what norms make, and move this much of its ranges into weights: "
+            "transformers with 4-bit activations gain from 0.7.",
+        ),
+    ] = None,
     granularity: Annotated[
         Literal["layer", "block", "network"], typer.Option(help="What learns at a time.")
     ] = "block",
@@ -45,16 +56,20 @@ def tune(
     Example: photomask chip tune resnet20 --calibration fashion-mnist --recipe w4a4 --output out/r
     """
     from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+    from photomask.chip.equalization import smooth
     from photomask.chip.exporters import export
     from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
     from photomask.cli.sources import load_inputs
     from photomask.documents import write_file
+    from photomask.errors import UsageError
     from photomask.zoo import load_model
 
     asked, hardware = load_recipe(recipe), load_target(target)
     settings = ReconstructionSettings(granularity=granularity, iterations=iterations, seed=seed)
     network, images = load_model(model), load_inputs(calibration, calibration_samples)
     prepared = prepare(network, asked, images[:1])
+    if smoothing is not None and not smooth(prepared, images, strength=smoothing, shift=True):
+        raise UsageError(f"{model!r} has no norm that only layers read: leave out --smooth")
     calibrate(prepared, images)
     report = reconstruct(
         prepared,
