@@ -143,9 +143,12 @@ def few_bits(rows: Sequence[Row]) -> Table:
 
 
 def _effort(rows: Sequence[Row]) -> str:
-    """Returns the epochs or the steps a block that something took."""
-    found = re.search(r", \d+ (epochs?|steps a block)", rows[0]["note"] if rows else "")
-    return found[0] if found else ""
+    """Returns the epochs that something took, or the steps a block and the images for them."""
+    note = rows[0]["note"] if rows else ""
+    if found := re.search(r", (\d+ steps) a block, each of \d+ of (\d+ images)", note):
+        return f", {found[1]}, {found[2]}"
+    epochs = re.search(r", \d+ epochs?", note)
+    return epochs[0] if epochs else ""
 
 
 def agreement(rows: Sequence[Row]) -> Table:

@@ -54,6 +54,22 @@ def test_figures_replace_what_is_between_the_markers_and_nothing_else(
     assert figures.with_figures(text, figures.render(tmp_path)) == text
 
 
+def test_what_learned_says_how_long_and_from_how_much(
+    rows: ModuleType, figures: ModuleType, tmp_path: Path
+):
+    results = rows.Results("quantizers", tmp_path)
+    for flow, note in (
+        ("calibrated", ""),
+        ("reconstructed", ", 1000 steps a block, each of 128 of 8192 images; mean of seeds: 9, 9"),
+        ("trained", ", 1 epoch"),
+    ):
+        subject = rows.Subject("quantizers", f"ours W4A4, {flow}", "net")
+        results.number(subject, "top1", 90, "%", note=f"10000 images{note}")
+    text = figures.render(tmp_path)
+    for cell in ("| 90.00 % |", "| 90.00 %, 1000 steps, 8192 images |", "| 90.00 %, 1 epoch |"):
+        assert cell in text
+
+
 def test_a_text_without_markers_is_left_alone(figures: ModuleType):
     assert figures.with_figures("# Title\n", "figures") is None
 
