@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from few_bit_other_peers import Trainer, UnavailableError, mct, nncf, onnxruntime
-from peers import BATCH, brevitas_graph, dataclass_replace, quiet
+from peers import BATCH, dataclass_replace, quiet
 
 
 def brevitas(
@@ -21,15 +21,15 @@ def brevitas(
 ) -> nn.Module:
     """Brevitas' graph flow: equalisation, calibration, then bias correction or training.
 
-    What a sum reads must have one scale, and so one width: its flow keeps 8 bits everywhere, as
-    ours does where no weight multiplies, and layers narrow what they read.
+    Its flow keeps all activations at one width, which sums need, and has no rule for `torch.relu`.
+    So what is added has 8 bits, as with ours, and layers narrow what they read.
     """
     from brevitas.graph import quantize as flow
     from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
     from brevitas.quant.scaled_int import Int8WeightPerChannelFloat, Uint8ActPerTensorFloat
 
     model = copy.deepcopy(model).eval()
-    graph = brevitas_graph(model)
+    graph = flow.preprocess_for_quantize(model, trace_model=True, equalize_iters=20)
     layers = [m for m in graph.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     kept = {id(layers[0]), id(layers[-1])}
     few = {
@@ -38,8 +38,9 @@ def brevitas(
     }
     if activation_bits < 8:
         # All but the first read what a ReLU made, some of them averaged.
-        few["input_quant"] = lambda module: None if id(module) in kept else Uint8ActPerTensorFloat
-        few["input_bit_width"] = activation_bits
+        first = id(layers[0])
+        few["input_quant"] = lambda module: None if id(module) == first else Uint8ActPerTensorFloat
+        few["input_bit_width"] = lambda module: 8 if id(module) in kept else activation_bits
     maps = dict(flow.COMPUTE_LAYER_MAP)
     for kind in (nn.Conv2d, nn.Linear):
         layer, options = maps[kind]

@@ -238,23 +238,10 @@ def dataclass_replace(value: Any, **changes: Any) -> Any:
     return replace(value, **changes)
 
 
-def brevitas_graph(model: nn.Module) -> nn.Module:
-    """Returns a float model as Brevitas' flow wants it: traced, folded and equalized.
-
-    It knows `F.relu`, not `torch.relu`, behind which it would quantize nothing.
-    """
-    from brevitas.fx import symbolic_trace
-    from brevitas.graph.quantize import preprocess_for_quantize
-    from brevitas.graph.standardize import TorchFunctionalToModule
-
-    traced = TorchFunctionalToModule(((torch.relu, nn.ReLU),)).apply(symbolic_trace(model))
-    return preprocess_for_quantize(traced, trace_model=False, equalize_iters=20)
-
-
 def brevitas_ptq(model: nn.Module, images: Tensor, *, bias_correction: bool = True) -> Network:
     """Brevitas' post-training flow: equalisation, calibration, optionally bias correction."""
     from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
-    from brevitas.graph.quantize import COMPUTE_LAYER_MAP, quantize
+    from brevitas.graph.quantize import COMPUTE_LAYER_MAP, preprocess_for_quantize, quantize
     from brevitas.quant.scaled_int import Int8WeightPerChannelFloat
 
     # Its default is one scale for a whole weight; everyone here has one for each output channel.
@@ -262,7 +249,8 @@ def brevitas_ptq(model: nn.Module, images: Tensor, *, bias_correction: bool = Tr
     for kind in (nn.Conv2d, nn.Linear):
         layer, options = layers[kind]
         layers[kind] = (layer, {**options, "weight_quant": Int8WeightPerChannelFloat})
-    quantized = quantize(brevitas_graph(model), compute_layer_map=layers).eval()
+    graph = preprocess_for_quantize(model, trace_model=True, equalize_iters=20)
+    quantized = quantize(graph, compute_layer_map=layers).eval()
     with torch.no_grad(), calibration_mode(quantized):
         for part in images.split(BATCH):
             quantized(part)
