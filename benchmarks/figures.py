@@ -144,22 +144,19 @@ def few_bits(rows: Sequence[Row]) -> Table:
 
 def _effort(rows: Sequence[Row]) -> str:
     """Returns the epochs that something took, or the steps a block and the images for them."""
-    note = rows[0]["note"] if rows else ""
-    if found := re.search(r", (\d+ steps) a block, each of \d+ of (\d+ images)", note):
-        return f", {found[1]}, {found[2]}"
-    epochs = re.search(r", \d+ epochs?", note)
-    return epochs[0] if epochs else ""
+    learned = re.compile(r", (?:(\d+ epochs?)|(\d+ steps) a block, each of \d+ of (\d+ images))")
+    found = learned.search(rows[0]["note"]) if rows else None
+    return "".join(f", {part}" for part in found.groups() if part) if found else ""
 
 
 def agreement(rows: Sequence[Row]) -> Table:
     """Agreement with the float network, and signal to noise."""
     names = list(dict.fromkeys(row["implementation"] for row in rows))
-    images = rows[0]["note"].partition(",")[0]
-    head = f"MobileNetV2, ImageNet weights, {images}"
+    head = f"MobileNetV2, ImageNet weights, {rows[0]['note'].partition(',')[0]}"
     table: Table = [(head, "top-1 agreement with float", "SQNR")]
     for name in names:
         own = [row for row in rows if row["implementation"] == name]
-        cells = (_value(own, "agreement", 1), _value(own, "sqnr", 1))
+        cells = _value(own, "agreement", 1), _value(own, "sqnr", 1)
         table.append((_versioned(name, rows), *cells))
     return table
 

@@ -9,6 +9,18 @@ from photomask.cli.console import messages, show_progress
 
 DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
 
+Smoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--smooth",
+        metavar="STRENGTH",
+        min=0.0,
+        max=1.0,
+        help="First centre what norms make, and move this much of its ranges into weights: "
+        "transformers with 4-bit activations gain from 0.7.",
+    ),
+]
+
 
 def tune(
     model: Annotated[
@@ -23,17 +35,7 @@ def tune(
     calibration_samples: Annotated[
         int | None, typer.Option(min=1, help="How many samples to learn from. Default: all.")
     ] = None,
-    smoothing: Annotated[
-        float | None,
-        typer.Option(
-            "--smooth",
-            metavar="STRENGTH",
-            min=0.0,
-            max=1.0,
-            help="First centre what norms make, and move this much of its ranges into weights: "
-            "transformers with 4-bit activations gain from 0.7.",
-        ),
-    ] = None,
+    smoothing: Smoothing = None,
     granularity: Annotated[
         Literal["layer", "block", "network"], typer.Option(help="What learns at a time.")
     ] = "block",
