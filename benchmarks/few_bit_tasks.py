@@ -18,7 +18,7 @@ TEACHERS = {"vision_transformer": "resnet20"}
 """Who teaches if not the float network: transformers learn more from a convolutional network
 (Touvron et al. 2021, section 4, arXiv:2012.12877)."""
 COPIES = 3
-"""Cropped and flipped copies of the calibration images from which a network is reconstructed."""
+"""Cropped and flipped copies of each calibration image where no transformer is reconstructed."""
 WIDER = 4
 """How many times the batch a transformer is reconstructed with, in as much fewer steps."""
 TRANSFORMER_IMAGES = 8192

@@ -156,7 +156,7 @@ def agreement(rows: Sequence[Row]) -> Table:
     table: Table = [(head, "top-1 agreement with float", "SQNR")]
     for name in names:
         own = [row for row in rows if row["implementation"] == name]
-        cells = _value(own, "agreement", 1), _value(own, "sqnr", 1)
+        cells = (_value(own, "agreement", 1), _value(own, "sqnr", 1))
         table.append((_versioned(name, rows), *cells))
     return table
 

@@ -9,9 +9,9 @@ needs an environment of its own: `--peers "Sony MCT"` adds its rows from there.
 Fashion-MNIST, all 10,000 test images, the networks of the zoo. Everyone starts from the same float
 network and calibrates on the same 512 images; who trains does it for as many epochs, on the same
 augmented images, against the same mixture of labels and the float network's outputs; the vision
-transformer, which no peer quantizes, learns from ResNet-20 in its place, and is reconstructed from
-more images. Ours are the accuracies of integer programs. What learns is repeated with other seeds;
-the mean is written.
+transformer, which no peer quantizes, learns from ResNet-20 in its place. Reconstruction learns from
+the 512 images and augmented copies of them, the vision transformer's from more images. Ours are the
+accuracies of integer programs. What learns is repeated with other seeds; the mean is written.
 
 What the program decides is compared with the fake-quantized model in float64, whose scales are the
 target's (`align_to_target`); of some images every integer is, and those that differ are counted.
@@ -95,9 +95,10 @@ def ours(
         smooth(prepared, calibration, strength=STRENGTH, shift=True)
     calibrate(prepared, calibration)
     if task.flow == RECONSTRUCTED:
-        samples = with_copies(calibration, seed)
         if task.is_transformer:
             samples = zoo.training_set(options.data)[0][:TRANSFORMER_IMAGES]
+        else:
+            samples = with_copies(calibration, seed)
         settings = reconstruction_for(task, options, seed)
         reconstruct(prepared, samples, settings=settings, device=options.device)
     elif task.flow == TRAINED:
@@ -260,8 +261,10 @@ def write(results: Results, outcome: Outcome, options: Options) -> None:
     if task.flow == RECONSTRUCTED:
         steps = reconstruction_for(task, options, 0)
         note += f", {steps.iterations} steps a block, each of {steps.batch_size} of "
-        images = TRANSFORMER_IMAGES if task.is_transformer else options.images
-        note += f"{images} images" + f" and {COPIES} copies of each" * (not task.is_transformer)
+        if task.is_transformer:
+            note += f"{TRANSFORMER_IMAGES} images"
+        else:
+            note += f"{options.images} images and {COPIES} copies of each"
     for metric, values in outcome.figures.items():
         each = ", ".join(f"{value:.2f}" for value in values)
         seeds = f"; mean of seeds: {each}" if len(values) > 1 else ""
