@@ -1,5 +1,6 @@
 """A causal language model of transformers as a function of tokens and a cache."""
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -36,8 +37,9 @@ class CachedModel(nn.Module):
         """Wraps a model, which is not changed.
 
         Args:
-            model: takes `input_ids`, `position_ids`, `attention_mask` and `past_key_values`, and
-                returns `logits`, as every causal language model of transformers does.
+            model: takes `input_ids`, `position_ids`, `attention_mask` and `cache` (before
+                transformers 5.24 `past_key_values`), and returns `logits`, as every causal language
+                model of transformers does.
             positions: how many there are: the longest text.
 
         Raises:
@@ -49,6 +51,8 @@ class CachedModel(nn.Module):
         super().__init__()
         _check_positions(model, positions)
         self.model = model
+        accepted = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in accepted else "past_key_values"
         # Looked up instead of computed with, so that the positions stay integers.
         self.register_buffer("order", torch.arange(positions)[:, None], persistent=False)
         self._shapes = self._find_shapes()
@@ -63,8 +67,8 @@ class CachedModel(nn.Module):
             input_ids=tokens,
             position_ids=F.embedding(positions, self.order).squeeze(-1),
             attention_mask=mask.to(torch.bool),
-            past_key_values=kept,
             use_cache=True,
+            **{self._cache_argument: kept},
         )
         return (result.logits, *kept.new)
 
@@ -100,7 +104,7 @@ class CachedModel(nn.Module):
         try:
             with torch.no_grad():
                 token = torch.zeros(1, 1, dtype=torch.int64, device=device)
-                self.model(input_ids=token, past_key_values=kept, use_cache=True)
+                self.model(input_ids=token, use_cache=True, **{self._cache_argument: kept})
         except Exception as error:
             raise CaptureError(
                 f"{type(self.model).__name__} does not run with a cache of keys and values: "
