@@ -14,8 +14,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 
+from photomask.arrays import tensor_file
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
@@ -311,7 +311,7 @@ class IntegerProgram:
         Raises:
             ExportError: the folder holds something else, or the disk refused a file.
         """
-        with written_whole(Path(folder), lambda old: (old / PROGRAM_FILE).is_file()) as staging:
+        with written_whole(Path(folder), "integer program", _files_of_earlier) as staging:
             self.write(staging)
 
     @classmethod
@@ -323,13 +323,7 @@ class IntegerProgram:
         """
         path = Path(folder)
         document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
-        try:
-            tensors = safetensors.numpy.load_file(path / TENSOR_FILE)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise DocumentError(f"cannot read {path / TENSOR_FILE}: {error}") from error
-        if set(tensors) != set(document.tensors):
-            odd = sorted(set(tensors) ^ set(document.tensors))[0]
-            raise DocumentError(f"{path}: tensor {odd!r} is not in both files of the program")
+        tensors = _read_tensors(path / TENSOR_FILE, document.tensors)
         program = cls(
             target=document.target,
             inputs=document.inputs,
@@ -379,6 +373,29 @@ class IntegerProgram:
             )
         title = f"integer program for target {self.target.name!r}, {len(self.steps)} steps"
         return "\n".join([title, *aligned(rows)])
+
+
+def _files_of_earlier(folder: Path) -> tuple[str, ...]:
+    """Names the files of a program that was saved before folders had records, if it is whole."""
+    try:
+        IntegerProgram.load(folder)
+    except DocumentError:
+        return ()
+    return PROGRAM_FILE, TENSOR_FILE
+
+
+def _read_tensors(path: Path, records: Mapping[str, TensorRecord]) -> dict[str, np.ndarray]:
+    """Reads the tensors of a program; none of another shape than its record is ever allocated."""
+    with tensor_file(path, "np") as file:
+        if odd := sorted(set(file.keys()) ^ set(records)):
+            raise DocumentError(f"{path}: tensor {odd[0]!r} is not in both files of the program")
+        for name, record in records.items():
+            found = tuple(file.get_slice(name).get_shape())
+            if found != record.shape:
+                raise DocumentError(
+                    f"{path}: tensor {name!r} has shape {found}, expected {record.shape}"
+                )
+        return {name: file.get_tensor(name) for name in records}
 
 
 def storage_dtype(format: IntFormat) -> np.dtype:

@@ -94,7 +94,7 @@ def _write(
     from photomask.documents import written_whole
 
     found, costs = allocation.sensitivities, allocation.costs
-    with written_whole(folder, lambda old: (old / ALLOCATION_FILE).is_file()) as staging:
+    with written_whole(folder, "width search") as staging:
         allocation.save(staging / ALLOCATION_FILE)
         save_recipe(allocation.recipe(prepared), staging / RECIPE_FILE)
     if picture is not None:

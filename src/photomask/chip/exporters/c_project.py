@@ -51,7 +51,7 @@ def export_c(
         raise DataError("a C project needs at least one sample for its golden vectors")
     engine = NumpyEngine(program)
     golden = [engine.run(single) for single in singles]
-    with written_whole(Path(folder), is_c_project) as staging:
+    with written_whole(Path(folder), "C project") as staging:
         for name, content in source.files.items():
             (staging / name).write_bytes(content)
         (staging / INPUTS_FILE).write_bytes(_packed(source, source.inputs, singles))
@@ -59,11 +59,6 @@ def export_c(
         readme = _readme(program, source, len(singles))
         (staging / "README.md").write_text(readme, encoding="utf-8", newline="\n")
     return source
-
-
-def is_c_project(folder: Path) -> bool:
-    """Tells whether a folder looks like a C project of ours, whole or not."""
-    return all((folder / name).is_file() for name in (f"{NAME}.c", "main.c", GOLDEN_FILE))
 
 
 def _single(

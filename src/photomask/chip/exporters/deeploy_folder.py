@@ -34,13 +34,9 @@ def export_deeploy(
         MissingDependencyError: the package onnx is not installed.
     """
     model = deeploy_model(program, {name: values[:1] for name, values in codes.items()})
-    with written_whole(Path(folder), _is_deeploy_folder) as staging:
+    with written_whole(Path(folder), "Deeploy folder") as staging:
         save_onnx(model.model, staging / NETWORK_FILE)
         for name, arrays in ((INPUTS_FILE, model.inputs), (OUTPUTS_FILE, model.outputs)):
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **arrays)
             (staging / name).write_bytes(buffer.getvalue())
-
-
-def _is_deeploy_folder(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (NETWORK_FILE, INPUTS_FILE, OUTPUTS_FILE))

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from photomask.chip.exporters.export_check import file_problem
 from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
 from photomask.chip.exporters.manifest import (
     DOCUMENT_FILES,
@@ -21,9 +22,9 @@ from photomask.chip.exporters.manifest import (
 )
 from photomask.chip.exporters.memory_image import Encoding, encode
 from photomask.chip.exporters.readme import render_readme
-from photomask.chip.program import PROGRAM_FILE, IntegerProgram
+from photomask.chip.program import IntegerProgram
 from photomask.documents import sha256_of, written_whole
-from photomask.errors import UsageError
+from photomask.errors import DocumentError, UsageError
 
 Record = TypeVar("Record", bound=ImageRecord)
 
@@ -59,13 +60,18 @@ def export(
     """
     encodings = _encodings(formats)
     batch = single_samples(program, inputs, samples)
-    with written_whole(Path(folder), is_export) as staging:
+    with written_whole(Path(folder), "chip export", _files_of_earlier) as staging:
         return write_export(program, staging, batch, encodings)
 
 
-def is_export(folder: Path) -> bool:
-    """Tells whether a folder looks like an export, whole or not."""
-    return (folder / MANIFEST_FILE).is_file() and (folder / PROGRAM_FILE).is_file()
+def _files_of_earlier(folder: Path) -> tuple[str, ...]:
+    """Names the unchanged files of an export that was written before folders had records."""
+    try:
+        manifest = Manifest.load(folder)
+    except DocumentError:
+        return ()
+    unchanged = [r.path for r in manifest.files() if file_problem(folder, r) is None]
+    return MANIFEST_FILE, *unchanged
 
 
 def write_export(

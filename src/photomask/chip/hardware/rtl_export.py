@@ -68,7 +68,7 @@ def export_rtl(
     batch = single_samples(program, inputs, samples)
     lowered = lower(program, accelerator)
     design = describe(lowered, len(batch))
-    with written_whole(Path(folder), is_rtl_export) as staging:
+    with written_whole(Path(folder), "RTL export") as staging:
         write_sources(staging / RTL_FOLDER)
         _write_program(lowered, design, staging / PROGRAM_FOLDER)
         _write_inputs(lowered, batch, staging / INPUTS_FOLDER)
@@ -79,11 +79,6 @@ def export_rtl(
         _write_text(staging / COCOTB_FILE, _packaged("cocotb_test.py"))
         _write_text(staging / DESIGN_FILE, design.render())
     return design
-
-
-def is_rtl_export(folder: Path) -> bool:
-    """Tells whether a folder looks like an RTL export, whole or not."""
-    return (folder / DESIGN_FILE).is_file() and (folder / PROGRAM_FOLDER).is_dir()
 
 
 def source_names() -> list[str]:

@@ -2,7 +2,8 @@
 
 A folder of weights holds `model.json` (which model, prepared how) and `model.safetensors`. A
 checkpoint holds besides `training.json` (settings, epochs done, what is frozen) and
-`training.safetensors` (the optimizer's state and the average).
+`training.safetensors` (the optimizer's state and the average). Each JSON file holds its own hash
+and that of the tensors beside it.
 """
 
 import json
@@ -10,23 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from photomask.arrays import tensor_file
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.training.report import EpochRecord
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.widths import fresh_copy, quantizers_of
-from photomask.documents import Document, read_text, written_whole
+from photomask.documents import SealedDocument, is_file, read_text, sha256_of, written_whole
 from photomask.errors import DocumentError, TrainingError
 
 MODEL, TRAINING = "model", "training"
 """Names of the two pairs of files."""
 
+OUTPUT = "trained weights"
+WIDEST = 32
+"""Bits that a quantizer has at most."""
 
-class ModelDocument(Document):
+STATES = {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
+"""What the optimizers of `optimization` keep for a parameter."""
+
+
+class ModelDocument(SealedDocument):
     """Which prepared model weights are of.
 
     Attributes:
@@ -34,17 +42,19 @@ class ModelDocument(Document):
         nodes: one line for each node of the graph.
         owners: by edge, the node that gives it its scale, where that is another than at first.
         bits: by quantizer, its width, where that is another than the recipe's.
+        tensors_sha256: of the file of tensors beside it.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     recipe: str
     nodes: tuple[str, ...]
     owners: dict[str, str]
     bits: dict[str, int]
+    tensors_sha256: str
 
     @classmethod
-    def of(cls, prepared: PreparedModel) -> "ModelDocument":
-        """Describes a prepared model."""
+    def of(cls, prepared: PreparedModel, tensors_sha256: str) -> "ModelDocument":
+        """Describes a prepared model whose tensors are written already."""
         fresh = fresh_copy(prepared)
         usual = quantizers_of(fresh)
         return cls(
@@ -60,7 +70,8 @@ class ModelDocument(Document):
                 for name, quantizer in quantizers_of(prepared).items()
                 if quantizer.bits != usual[name].bits
             },
-        )
+            tensors_sha256=tensors_sha256,
+        ).sealed()
 
     def check(self, prepared: PreparedModel, where: Path) -> None:
         """Refuses a model that was prepared in another way.
@@ -74,6 +85,13 @@ class ModelDocument(Document):
         ):
             if saved != found:
                 raise TrainingError(f"{where} is of another {what}: {first_change(saved, found)}")
+        unknown = {*self.bits} - {*quantizers_of(prepared)}
+        nodes = {node.name for node in prepared.graph.nodes}
+        unknown |= {*self.owners, *self.owners.values()} - nodes
+        if unknown:
+            raise DocumentError(f"{where}: the model has no {sorted(unknown)[0]!r}")
+        if wrong := [name for name, bits in self.bits.items() if not 1 <= bits <= WIDEST]:
+            raise DocumentError(f"{where}: {wrong[0]!r} cannot have {self.bits[wrong[0]]} bits")
 
 
 def _node_lines(prepared: PreparedModel) -> list[str]:
@@ -97,7 +115,7 @@ def first_change(saved: list[str], found: list[str]) -> str:
     return f"it has {len(saved)} lines, here are {len(found)}"
 
 
-class CheckpointDocument(Document):
+class CheckpointDocument(SealedDocument):
     """Where a training stands.
 
     Attributes:
@@ -108,9 +126,11 @@ class CheckpointDocument(Document):
         averaged_steps: of the moving average.
         frozen: parameters that a callback froze.
         callbacks: state of each, in order.
+        tensors_sha256: of the file of tensors beside it.
+        model_sha256: the content hash of `model.json`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     settings: TrainingSettings
     data: str
     processes: int
@@ -118,6 +138,8 @@ class CheckpointDocument(Document):
     averaged_steps: int
     frozen: tuple[str, ...]
     callbacks: tuple[dict[str, Any], ...]
+    tensors_sha256: str = ""
+    model_sha256: str = ""
 
     def check(self, other: "CheckpointDocument", where: Path) -> None:
         """Refuses to go on with another training.
@@ -136,6 +158,11 @@ class CheckpointDocument(Document):
             changes.append(f"{len(self.callbacks)} callbacks there, {len(other.callbacks)} here")
         if changes:
             raise TrainingError(f"{where} is the checkpoint of another run: {'; '.join(changes)}")
+        done = [record.epoch for record in self.epochs]
+        if done != list(range(len(done))) or len(done) > self.settings.epochs:
+            raise DocumentError(f"{where} says that it is done with the epochs {done}")
+        if self.averaged_steps < 0:
+            raise DocumentError(f"{where} has averaged {self.averaged_steps} steps")
 
 
 def save_weights(prepared: PreparedModel, folder: Path) -> None:
@@ -148,7 +175,7 @@ def save_weights(prepared: PreparedModel, folder: Path) -> None:
     Raises:
         ExportError: the folder is something else's, or the disk refused a file.
     """
-    with written_whole(folder, is_weights) as place:
+    with written_whole(folder, OUTPUT, files_of_earlier) as place:
         write_model(prepared, place)
 
 
@@ -156,20 +183,62 @@ def load_weights(prepared: PreparedModel, folder: Path) -> None:
     """Reads weights, scales, zero points and formats into a model prepared the same way.
 
     Args:
-        prepared: changed in place; needs no calibration.
+        prepared: changed in place, only if all is right; needs no calibration.
         folder: that `save_weights` or a training wrote.
 
     Raises:
-        DocumentError: a file is missing or damaged.
+        DocumentError: a file is missing, damaged or altered.
         TrainingError: the weights are of another model or another recipe; says what differs.
     """
-    document = ModelDocument.parse(read_text(folder / f"{MODEL}.json"), f"{folder}/{MODEL}.json")
+    _put(prepared, *_read_model(prepared, folder), folder)
+
+
+def _read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
+    """Reads and checks the pair of files of a model."""
+    path = folder / f"{MODEL}.json"
+    document = ModelDocument.parse(read_text(path), str(path))
     document.check(prepared, folder)
-    tensors = read_tensors(folder / f"{MODEL}.safetensors")
-    expected = set(prepared.state_dict())
-    if set(tensors) != expected:
-        odd = sorted(set(tensors) ^ expected)
+    tensors = read_tensors(folder / f"{MODEL}.safetensors", document.tensors_sha256)
+    expected = prepared.state_dict()
+    if set(tensors) != set(expected):
+        odd = sorted(set(tensors) ^ set(expected))
         raise TrainingError(f"{folder} holds other tensors than this model: {', '.join(odd[:4])}")
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, expected, folder)
+    return document, tensors
+
+
+def _check_tensor(name: str, tensor: Tensor, expected: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuses a tensor that the model cannot have: another form, or no scale or format.
+
+    A quantizer's tensors have a row for each channel only once it is calibrated, so that of their
+    shape only the first axis can be told.
+    """
+    wanted = expected[name]
+    kind, _, rest = name.partition(".")
+    key, _, field = rest.rpartition(".")
+    shape = wanted.shape
+    if kind == "weight_quantizers" and tensor.dim() and field != "format_state":
+        channels = expected[f"weights.{key}/weight"].shape[:1]
+        shape = (*channels, *tensor.shape[1:])
+    elif kind == "activation_quantizers" and field != "format_state":
+        shape = tensor.shape
+    if tensor.dtype != wanted.dtype or tensor.shape != shape:
+        raise TrainingError(
+            f"{folder} does not fit this model: {name} is {_form(tensor)}, expected {_form(wanted)}"
+        )
+    if field == "scale" and not bool((tensor > 0).all()):
+        raise DocumentError(f"{folder}: {name} holds {float(tensor.min())}; scales are positive")
+    if field == "format_state":
+        bits, signed = tensor.tolist()
+        if not (0 <= bits <= WIDEST and signed in (0, 1)):
+            raise DocumentError(f"{folder}: {name} holds {[bits, signed]}, which is no format")
+
+
+def _put(
+    prepared: PreparedModel, document: ModelDocument, tensors: dict[str, Tensor], folder: Path
+) -> None:
+    """Gives a model what was read."""
     quantizers = quantizers_of(prepared)
     for name, bits in document.bits.items():
         quantizers[name].bits = bits
@@ -182,35 +251,71 @@ def load_weights(prepared: PreparedModel, folder: Path) -> None:
         raise TrainingError(f"{folder} does not fit this model: {error}") from error
 
 
-def write_model(prepared: PreparedModel, place: Path) -> None:
+def write_model(prepared: PreparedModel, place: Path) -> ModelDocument:
     """Writes the pair of files of a model."""
-    (place / f"{MODEL}.json").write_text(ModelDocument.of(prepared).render(), encoding="utf-8")
-    write_tensors(prepared.state_dict(), place / f"{MODEL}.safetensors")
+    document = ModelDocument.of(
+        prepared, write_tensors(prepared.state_dict(), place / f"{MODEL}.safetensors")
+    )
+    (place / f"{MODEL}.json").write_text(document.render(), encoding="utf-8")
+    return document
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors, none of which shares memory with another."""
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Writes tensors, none of which shares memory with another; returns the file's SHA-256."""
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(own, path)
+    return sha256_of(path)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """Reads tensors.
 
+    Args:
+        path: of the file.
+        sha256: that it must have.
+
     Raises:
-        DocumentError: the file is missing or damaged.
+        DocumentError: the file is missing, damaged or altered, or a number is not finite.
     """
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DocumentError(f"cannot read {path}: {error}") from error
+    found = sha256_of(path)
+    if found != sha256:
+        raise DocumentError(
+            f"{path}: altered or damaged: its SHA-256 is {found[:12]}…, the document beside it "
+            f"says {sha256[:12]!r}"
+        )
+    with tensor_file(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise DocumentError(f"{path}: {name} holds NaN or infinity")
+    return tensors
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def is_weights(folder: Path) -> bool:
-    """Tells whether a folder holds weights or a checkpoint and nothing else."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    """Tells whether a folder holds weights or a checkpoint, whole or not."""
+    return is_file(folder / f"{MODEL}.json")
+
+
+def files_of_earlier(folder: Path) -> tuple[str, ...]:
+    """Names the files of a folder that was written before folders had records, if it is one.
+
+    Such a folder holds documents of schema 1 and nothing else.
+    """
+    names = {path.name for path in folder.iterdir()}
     allowed = {f"{name}.{kind}" for name in (MODEL, TRAINING) for kind in ("json", "safetensors")}
-    return f"{MODEL}.json" in names and names <= allowed
+    if f"{MODEL}.json" not in names or not names <= allowed:
+        return ()
+    try:
+        head = json.loads(read_text(folder / f"{MODEL}.json"))
+    except (DocumentError, ValueError, RecursionError):
+        return ()
+    fields = {"schema_version", "recipe", "nodes", "owners", "bits"}
+    is_earlier = isinstance(head, dict) and set(head) == fields and head["schema_version"] == 1
+    return tuple(sorted(names)) if is_earlier else ()
 
 
 def save_checkpoint(
@@ -226,11 +331,14 @@ def save_checkpoint(
         for key, value in values.items():
             if value is not None:
                 tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
-    with written_whole(folder, is_weights) as place:
-        write_model(prepared, place)
-        text = json.dumps(document.model_dump(mode="json"), indent=1) + "\n"
+    with written_whole(folder, OUTPUT, files_of_earlier) as place:
+        model = write_model(prepared, place)
+        hashes = {
+            "tensors_sha256": write_tensors(tensors, place / f"{TRAINING}.safetensors"),
+            "model_sha256": model.content_sha256,
+        }
+        text = document.model_copy(update=hashes).sealed().render()
         (place / f"{TRAINING}.json").write_text(text, encoding="utf-8")
-        write_tensors(tensors, place / f"{TRAINING}.safetensors")
 
 
 def load_checkpoint(
@@ -242,29 +350,84 @@ def load_checkpoint(
 ) -> CheckpointDocument:
     """Reads a checkpoint into model, optimizer and average, and returns where it stands.
 
+    Nothing is changed unless all of it is right.
+
     Raises:
-        DocumentError: a file is missing or damaged.
+        DocumentError: a file is missing, damaged or altered, or the files disagree.
         TrainingError: it is another run's; says what differs.
     """
     path = folder / f"{TRAINING}.json"
     found = CheckpointDocument.parse(read_text(path), str(path))
     found.check(asked, folder)
-    load_weights(prepared, folder)
-    tensors = read_tensors(folder / f"{TRAINING}.safetensors")
+    document, weights = _read_model(prepared, folder)
+    if document.content_sha256 != found.model_sha256:
+        raise DocumentError(f"{path} is not of the model beside it, {folder / MODEL}.json")
+    tensors = read_tensors(folder / f"{TRAINING}.safetensors", found.tensors_sha256)
+    if unknown := sorted({*found.frozen} - {name for name, _ in prepared.named_parameters()}):
+        raise DocumentError(f"{path}: the model has no parameter {unknown[0]!r}")
+    averages, state = _sorted_out(tensors, folder)
+    _check_averages(averages, average if found.settings.average_decay else {}, folder)
+    _check_optimizer(state, optimizer, folder)
     device = next(prepared.parameters()).device
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition("/")
-        if kind == "average" and rest in average:
-            average[rest] = tensor.to(device)
-        elif kind == "optimizer":
-            index, _, key = rest.partition("/")
-            state.setdefault(int(index), {})[key] = tensor
+    _put(prepared, document, weights, folder)
+    for name, tensor in averages.items():
+        average[name] = tensor.to(device)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for name, parameter in prepared.named_parameters():
         parameter.requires_grad_(name not in found.frozen)
     return found
+
+
+def _sorted_out(
+    tensors: Mapping[str, Tensor], folder: Path
+) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    """Parts the tensors of a training into averages and the optimizer's state by parameter."""
+    averages: dict[str, Tensor] = {}
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        index, _, key = rest.partition("/")
+        if kind == "average":
+            averages[rest] = tensor
+        elif kind == "optimizer" and index.isascii() and index.isdigit() and len(index) < 9:
+            state.setdefault(int(index), {})[key] = tensor
+        else:
+            raise DocumentError(f"{folder}: the tensor {name!r} is no part of a checkpoint")
+    return averages, state
+
+
+def _check_averages(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path
+) -> None:
+    forms = {name: _form(tensor) for name, tensor in found.items()}
+    for name, tensor in expected.items():
+        if forms.pop(name, None) != _form(tensor):
+            raise DocumentError(f"{folder}: the average of {name!r} is not {_form(tensor)}")
+    if forms:
+        raise DocumentError(f"{folder} holds an average of {min(forms)!r}, which the model lacks")
+
+
+def _check_optimizer(
+    state: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer, folder: Path
+) -> None:
+    """Holds that each state is of a parameter, of its shape, and that all have the same parts."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parts = {tuple(sorted(values)) for values in state.values()}
+    if len(parts) > 1 or not {key for keys in parts for key in keys} <= STATES:
+        raise DocumentError(f"{folder}: the optimizer's state has the parts {sorted(parts)}")
+    for index, values in state.items():
+        if index >= len(parameters):
+            raise DocumentError(f"{folder}: the optimizer has no parameter {index}")
+        for key, tensor in values.items():
+            wanted = [] if key == "step" else list(parameters[index].shape)
+            if list(tensor.shape) != wanted:
+                raise DocumentError(
+                    f"{folder}: {key} of parameter {index} has shape {list(tensor.shape)}, "
+                    f"expected {wanted}"
+                )
+    if len({float(values["step"]) for values in state.values() if "step" in values}) > 1:
+        raise DocumentError(f"{folder}: the optimizer's parameters made different numbers of steps")
 
 
 def frozen_parameters(prepared: PreparedModel) -> tuple[str, ...]:

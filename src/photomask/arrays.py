@@ -1,0 +1,144 @@
+"""Reads arrays and tensors from files within bounds: no pickles, nothing larger than its file.
+
+A header is believed only as far as the file goes: a shape of 2**40 elements in a file of 100 bytes
+is refused before anything is allocated.
+"""
+
+import math
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from photomask.documents import TENSOR_BYTES, check_regular, opened
+from photomask.errors import DocumentError
+
+MALFORMED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    SafetensorError,
+)
+"""What NumPy, zipfile and safetensors raise for a file that is not what they wrote."""
+
+__all__ = ["array_from", "read_array", "read_arrays", "tensor_file"]
+
+
+def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
+    """Reads a `.npy` file.
+
+    Args:
+        path: of the file.
+        limit: bytes that it may have.
+
+    Raises:
+        DocumentError: it is absent, no regular file, too large, or no plain array.
+    """
+    with opened(path, limit) as file:
+        try:
+            return array_from(file, os.fstat(file.fileno()).st_size)
+        except DocumentError as error:
+            raise DocumentError(f"{path} is not a plain .npy array: {error}") from error
+
+
+def read_arrays(path: Path, limit: int = TENSOR_BYTES) -> dict[str, np.ndarray]:
+    """Reads a `.npz` file.
+
+    Args:
+        path: of the file.
+        limit: bytes that it may have, and that its arrays may have together when unpacked.
+
+    Raises:
+        DocumentError: it is absent, no regular file, too large packed or unpacked, or holds
+            anything but plain arrays.
+    """
+    with opened(path, limit) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                size = sum(member.file_size for member in members)
+                if size > limit:
+                    raise DocumentError(f"unpacked it has {size:,} bytes, at most {limit:,}")
+                found = {}
+                for member in members:
+                    with archive.open(member) as part:
+                        name = member.filename.removesuffix(".npy")
+                        found[name] = array_from(part, member.file_size)
+                return found
+        except (DocumentError, *MALFORMED) as error:
+            raise DocumentError(f"{path} is not a .npz file of plain arrays: {error}") from error
+
+
+def array_from(file: Any, size: int) -> np.ndarray:
+    """Reads one array in NumPy's format.
+
+    Args:
+        file: binary, at its start.
+        size: bytes that it holds; the array takes all of them.
+
+    Raises:
+        DocumentError: a pickle, or another number of bytes than the shape needs; or no array.
+    """
+    try:
+        shape, is_fortran, dtype = _header(file)
+        if dtype.hasobject:
+            raise DocumentError("holds Python objects, expected numbers")
+        expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
+        if found != expected:
+            raise DocumentError(
+                f"holds {found:,} bytes of elements, {dtype} {list(shape)} has {expected:,}"
+            )
+        content = bytearray(file.read(expected))
+        flat = np.frombuffer(content, dtype, math.prod(shape))
+        return flat.reshape(shape, order="F" if is_fortran else "C")
+    except MALFORMED as error:
+        raise DocumentError(f"not a readable .npy file: {error}") from error
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise DocumentError(f"its format has version {version}, expected 1.0 or 2.0")
+
+
+@contextmanager
+def tensor_file(
+    path: Path, framework: Literal["np", "pt"], limit: int = TENSOR_BYTES
+) -> Iterator[Any]:
+    """Opens a safetensors file.
+
+    Args:
+        path: of the file.
+        framework: what `get_tensor` returns, arrays of NumPy or tensors of PyTorch.
+        limit: bytes that the file may have.
+
+    Raises:
+        DocumentError: it is absent, no regular file, too large, or damaged.
+    """
+    check_regular(path, limit)
+    try:
+        with safe_open(path, framework) as file:
+            yield file
+    except MALFORMED as error:
+        raise DocumentError(f"cannot read {path}: {error}") from error

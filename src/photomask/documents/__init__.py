@@ -1,0 +1,41 @@
+"""Strict JSON documents, bounded readers, and outputs that appear whole or not at all."""
+
+from photomask.documents.document import (
+    Document,
+    SealedDocument,
+    aligned,
+    describe_validation,
+)
+from photomask.documents.reading import (
+    DOCUMENT_BYTES,
+    TENSOR_BYTES,
+    check_regular,
+    is_file,
+    is_folder,
+    opened,
+    read_bytes,
+    read_text,
+    sha256_of,
+)
+from photomask.documents.record import RECORD_FILE, OutputRecord
+from photomask.documents.writing import write_file, written_whole
+
+__all__ = [
+    "DOCUMENT_BYTES",
+    "RECORD_FILE",
+    "TENSOR_BYTES",
+    "Document",
+    "OutputRecord",
+    "SealedDocument",
+    "aligned",
+    "check_regular",
+    "describe_validation",
+    "is_file",
+    "is_folder",
+    "opened",
+    "read_bytes",
+    "read_text",
+    "sha256_of",
+    "write_file",
+    "written_whole",
+]

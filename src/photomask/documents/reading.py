@@ -1,0 +1,141 @@
+"""Reads files within bounds: regular files alone, and no more bytes than their kind can have.
+
+A device (`/dev/zero`), a pipe or a folder in the place of a file is refused before it is read, and
+so is a file that is larger than anything that Photomask writes there.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from photomask.errors import DocumentError
+
+DOCUMENT_BYTES = 64 << 20
+"""Of a text document. The manifest of an export with 10,000 golden files has about 10 MB."""
+
+TENSOR_BYTES = min(64 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+"""Of a file of tensors: the weights of a model of 32 billion parameters in 16 bits, but no more
+than this machine has memory, into which they are read."""
+
+
+def is_file(path: str | Path) -> bool:
+    """Tells whether a regular file is there; a path that no file can have is an answer too."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Tells whether a folder is there; a path that no folder can have is an answer too."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
+    """Opens a regular file of at most `limit` bytes for reading.
+
+    It never waits: a pipe without a writer is refused at once.
+
+    Args:
+        path: of the file; a symbolic link is followed.
+        limit: bytes that a file of its kind has at most.
+
+    Raises:
+        DocumentError: there is no file, it cannot be read, it is no regular file or too large.
+    """
+    try:
+        file = _open(path, limit)
+    except (OSError, ValueError) as error:  # a path with a NUL or a lone surrogate: ValueError
+        raise DocumentError(f"cannot read {path}: {error}") from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise DocumentError(f"cannot read {path}: {error}") from error
+
+
+def _open(path: Path, limit: int) -> BinaryIO:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(os.fstat(handle), path, limit)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_regular(path: Path, limit: int) -> None:
+    """Holds that `path` is a regular file of at most `limit` bytes, for readers that open it.
+
+    Raises:
+        DocumentError: it is not, or cannot be read.
+    """
+    with opened(path, limit):
+        pass
+
+
+def _check(status: os.stat_result, path: Path, limit: int) -> None:
+    mode = status.st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {
+            stat.S_IFDIR: "a folder",
+            stat.S_IFIFO: "a pipe",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+            stat.S_IFSOCK: "a socket",
+        }
+        kind = kinds.get(stat.S_IFMT(mode), "something else")
+        raise DocumentError(f"cannot read {path}: it is {kind}, expected a file")
+    if status.st_size > limit:
+        raise DocumentError(
+            f"cannot read {path}: it holds {status.st_size:,} bytes, at most {limit:,} are read "
+            "from a file of this kind"
+        )
+
+
+def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
+    """Reads a file whole.
+
+    Args:
+        path: of the file.
+        limit: bytes that a file of its kind has at most.
+
+    Raises:
+        DocumentError: the file is absent, unreadable, no regular file or too large.
+    """
+    with opened(path, limit) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise DocumentError(f"cannot read {path}: it grew over {limit:,} bytes while it was read")
+    return content
+
+
+def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
+    """Reads a UTF-8 file.
+
+    Raises:
+        DocumentError: the file is absent, unreadable, no regular file, too large or not text.
+    """
+    try:
+        text = read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"cannot read {path}: {error}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def sha256_of(path: Path, limit: int = TENSOR_BYTES) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        DocumentError: the file is absent, unreadable, no regular file or too large.
+    """
+    with opened(path, limit) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
