@@ -17,7 +17,7 @@ from photomask.documents.reading import (
     read_text,
     sha256_of,
 )
-from photomask.documents.record import RECORD_FILE, OutputRecord
+from photomask.documents.record import RECORD_FILE, OutputRecord, refuse_foreign
 from photomask.documents.writing import write_file, written_whole
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "opened",
     "read_bytes",
     "read_text",
+    "refuse_foreign",
     "sha256_of",
     "write_file",
     "written_whole",

@@ -89,7 +89,10 @@ def reconstruct(
         edges.enter(inputs)
         for index, block in enumerate(blocks):
             edges.add_float(block)
-            done = saved.load(index) if saved is not None else None
+            done = None
+            if saved is not None:
+                before_it_learns = _state(prepared, BlockLearner(prepared, block, settings))
+                done = saved.load(index, before_it_learns)
             if done is None:
                 label = f"{block.name} ({index + 1} of {len(blocks)})"
                 seed = settings.seed * SEEDS_APART + index

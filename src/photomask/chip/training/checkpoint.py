@@ -9,7 +9,6 @@ and that of the tensors beside it.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -17,152 +16,17 @@ from torch import Tensor
 
 from photomask.arrays import tensor_file
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.training.report import EpochRecord
-from photomask.chip.training.settings import TrainingSettings
-from photomask.chip.training.widths import fresh_copy, quantizers_of
-from photomask.documents import SealedDocument, is_file, read_text, sha256_of, written_whole
+from photomask.chip.training.documents import WIDEST, CheckpointDocument, ModelDocument
+from photomask.chip.training.widths import quantizers_of
+from photomask.documents import is_file, read_text, sha256_of, written_whole
 from photomask.errors import DocumentError, TrainingError
 
 MODEL, TRAINING = "model", "training"
 """Names of the two pairs of files."""
 
 OUTPUT = "trained weights"
-WIDEST = 32
-"""Bits that a quantizer has at most."""
-
 STATES = {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
 """What the optimizers of `optimization` keep for a parameter."""
-
-
-class ModelDocument(SealedDocument):
-    """Which prepared model weights are of.
-
-    Attributes:
-        recipe: the recipe, as it prints itself.
-        nodes: one line for each node of the graph.
-        owners: by edge, the node that gives it its scale, where that is another than at first.
-        bits: by quantizer, its width, where that is another than the recipe's.
-        tensors_sha256: of the file of tensors beside it.
-    """
-
-    schema_version: Literal[2] = 2
-    recipe: str
-    nodes: tuple[str, ...]
-    owners: dict[str, str]
-    bits: dict[str, int]
-    tensors_sha256: str
-
-    @classmethod
-    def of(cls, prepared: PreparedModel, tensors_sha256: str) -> "ModelDocument":
-        """Describes a prepared model whose tensors are written already."""
-        fresh = fresh_copy(prepared)
-        usual = quantizers_of(fresh)
-        return cls(
-            recipe=str(prepared.recipe),
-            nodes=tuple(_node_lines(prepared)),
-            owners={
-                node.name: prepared.scale_owner(node.name)
-                for node in prepared.graph.nodes
-                if prepared.scale_owner(node.name) != fresh.scale_owner(node.name)
-            },
-            bits={
-                name: quantizer.bits
-                for name, quantizer in quantizers_of(prepared).items()
-                if quantizer.bits != usual[name].bits
-            },
-            tensors_sha256=tensors_sha256,
-        ).sealed()
-
-    def check(self, prepared: PreparedModel, where: Path) -> None:
-        """Refuses a model that was prepared in another way.
-
-        Raises:
-            TrainingError: names the first difference.
-        """
-        for what, saved, found in (
-            ("recipe", self.recipe.splitlines(), str(prepared.recipe).splitlines()),
-            ("graph", list(self.nodes), _node_lines(prepared)),
-        ):
-            if saved != found:
-                raise TrainingError(f"{where} is of another {what}: {first_change(saved, found)}")
-        unknown = {*self.bits} - {*quantizers_of(prepared)}
-        nodes = {node.name for node in prepared.graph.nodes}
-        unknown |= {*self.owners, *self.owners.values()} - nodes
-        if unknown:
-            raise DocumentError(f"{where}: the model has no {sorted(unknown)[0]!r}")
-        if wrong := [name for name, bits in self.bits.items() if not 1 <= bits <= WIDEST]:
-            raise DocumentError(f"{where}: {wrong[0]!r} cannot have {self.bits[wrong[0]]} bits")
-
-
-def _node_lines(prepared: PreparedModel) -> list[str]:
-    graph = prepared.graph
-    lines = []
-    for node in graph.nodes:
-        shapes = {role: list(graph.constants[name].shape) for role, name in node.constants.items()}
-        inputs = ", ".join(node.inputs)
-        lines.append(
-            f"{node.name}: {node.operation.kind}({inputs}) {list(node.shape)} {shapes or ''}"
-            + (f" {node.clamp}" if node.clamp else "")
-        )
-    return lines
-
-
-def first_change(saved: list[str], found: list[str]) -> str:
-    """Says where two lists of lines differ first."""
-    for old, new in zip(saved, found, strict=False):
-        if old != new:
-            return f"it has {old.strip()!r}, here is {new.strip()!r}"
-    return f"it has {len(saved)} lines, here are {len(found)}"
-
-
-class CheckpointDocument(SealedDocument):
-    """Where a training stands.
-
-    Attributes:
-        settings: the schedule.
-        data: the training data, in words.
-        processes: how many train together.
-        epochs: what is done.
-        averaged_steps: of the moving average.
-        frozen: parameters that a callback froze.
-        callbacks: state of each, in order.
-        tensors_sha256: of the file of tensors beside it.
-        model_sha256: the content hash of `model.json`.
-    """
-
-    schema_version: Literal[2] = 2
-    settings: TrainingSettings
-    data: str
-    processes: int
-    epochs: tuple[EpochRecord, ...]
-    averaged_steps: int
-    frozen: tuple[str, ...]
-    callbacks: tuple[dict[str, Any], ...]
-    tensors_sha256: str = ""
-    model_sha256: str = ""
-
-    def check(self, other: "CheckpointDocument", where: Path) -> None:
-        """Refuses to go on with another training.
-
-        Raises:
-            TrainingError: names every setting that differs.
-        """
-        saved = self.settings.model_dump() | {"data": self.data, "processes": self.processes}
-        asked = other.settings.model_dump() | {"data": other.data, "processes": other.processes}
-        changes = [
-            f"{name} is {saved[name]!r} there and {asked[name]!r} here"
-            for name in saved
-            if saved[name] != asked[name]
-        ]
-        if len(self.callbacks) != len(other.callbacks):
-            changes.append(f"{len(self.callbacks)} callbacks there, {len(other.callbacks)} here")
-        if changes:
-            raise TrainingError(f"{where} is the checkpoint of another run: {'; '.join(changes)}")
-        done = [record.epoch for record in self.epochs]
-        if done != list(range(len(done))) or len(done) > self.settings.epochs:
-            raise DocumentError(f"{where} says that it is done with the epochs {done}")
-        if self.averaged_steps < 0:
-            raise DocumentError(f"{where} has averaged {self.averaged_steps} steps")
 
 
 def save_weights(prepared: PreparedModel, folder: Path) -> None:
@@ -366,8 +230,11 @@ def load_checkpoint(
     if unknown := sorted({*found.frozen} - {name for name, _ in prepared.named_parameters()}):
         raise DocumentError(f"{path}: the model has no parameter {unknown[0]!r}")
     averages, state = _sorted_out(tensors, folder)
-    _check_averages(averages, average if found.settings.average_decay else {}, folder)
-    _check_optimizer(state, optimizer, folder)
+    kept = average if found.settings.average_decay else {}
+    _check_averages(averages, {name: weights[name] for name in kept}, folder)
+    names = {id(parameter): name for name, parameter in prepared.named_parameters()}
+    trained = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    _check_optimizer(state, [weights[name] for name in trained], folder)
     device = next(prepared.parameters()).device
     _put(prepared, document, weights, folder)
     for name, tensor in averages.items():
@@ -409,10 +276,9 @@ def _check_averages(
 
 
 def _check_optimizer(
-    state: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer, folder: Path
+    state: Mapping[int, Mapping[str, Tensor]], parameters: list[Tensor], folder: Path
 ) -> None:
     """Holds that each state is of a parameter, of its shape, and that all have the same parts."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     parts = {tuple(sorted(values)) for values in state.values()}
     if len(parts) > 1 or not {key for keys in parts for key in keys} <= STATES:
         raise DocumentError(f"{folder}: the optimizer's state has the parts {sorted(parts)}")
@@ -426,8 +292,6 @@ def _check_optimizer(
                     f"{folder}: {key} of parameter {index} has shape {list(tensor.shape)}, "
                     f"expected {wanted}"
                 )
-    if len({float(values["step"]) for values in state.values() if "step" in values}) > 1:
-        raise DocumentError(f"{folder}: the optimizer's parameters made different numbers of steps")
 
 
 def frozen_parameters(prepared: PreparedModel) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from photomask.chip.training.batch_norm import (
 )
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import (
-    CheckpointDocument,
+    OUTPUT,
+    files_of_earlier,
     frozen_parameters,
     is_weights,
     load_checkpoint,
@@ -32,6 +33,7 @@ from photomask.chip.training.data import (
     as_training_data,
     seed_of,
 )
+from photomask.chip.training.documents import CheckpointDocument
 from photomask.chip.training.health import Health
 from photomask.chip.training.losses import Loss, cross_entropy, mixed_loss
 from photomask.chip.training.objective import compile_objective, make_objective
@@ -45,6 +47,7 @@ from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.teacher import float_model
 from photomask.chip.training.widths import least_bits, refit, set_least_bits, used_quantizers
+from photomask.documents import refuse_foreign
 from photomask.errors import DataError, QuantizerError, TrainingError, UsageError
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
@@ -171,6 +174,8 @@ class _Run:
                 raise UsageError(
                     f"{checkpoint} holds a training already: resume it, or choose another folder"
                 )
+            if checkpoint is not None:
+                refuse_foreign(checkpoint, OUTPUT, files_of_earlier)
             check_quantizers(self.prepared)
             return
         if checkpoint is None or not is_weights(checkpoint):
