@@ -9,7 +9,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -39,7 +39,7 @@ MALFORMED = (
 )
 """What NumPy, zipfile and safetensors raise for a file that is not what they wrote."""
 
-__all__ = ["array_from", "read_array", "read_arrays", "tensor_file"]
+__all__ = ["array_from", "read_array", "read_arrays", "read_tensors", "tensor_file"]
 
 
 def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
@@ -120,6 +120,28 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise DocumentError(f"its format has version {version}, expected 1.0 or 2.0")
+
+
+def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Reads the tensors of a safetensors file; none of another shape is ever allocated.
+
+    Args:
+        path: of the file.
+        shapes: of exactly the tensors that it must hold, by name.
+
+    Raises:
+        DocumentError: it is absent, no regular file or damaged, or holds other tensors.
+    """
+    with tensor_file(path, "np") as file:
+        if odd := sorted(set(file.keys()) ^ set(shapes)):
+            raise DocumentError(
+                f"{path}: tensor {odd[0]!r} is not in both, file and record"
+            )
+        for name, shape in shapes.items():
+            found = tuple(file.get_slice(name).get_shape())
+            if found != shape:
+                raise DocumentError(f"{path}: tensor {name!r} has shape {found}, expected {shape}")
+        return {name: file.get_tensor(name) for name in shapes}
 
 
 @contextmanager

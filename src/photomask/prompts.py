@@ -8,7 +8,11 @@ One line of a prompt file holds one prompt; a picture is a path, seen from the f
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +20,36 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from photomask.documents import Document, read_text, write_file
+from photomask.documents import Document, is_file, read_bytes, read_text, write_file
 from photomask.errors import DataError, DocumentError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pixels alone: Pillow would also run PostScript and open documents."""
+
+PICTURE_BYTES = 256 << 20
+PICTURE_PIXELS = 1 << 26
+"""64 megapixels, 192 MB as RGB; no model that reads pictures takes a tenth of them."""
+
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises for a file that is no whole picture."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +117,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         DataError: a picture's file does not exist, or there is no prompt at all.
     """
     prompts = []
-    for number, text in enumerate(read_text(path).splitlines(), start=1):
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         line = _Line.parse(text, f"{path}, line {number}")
@@ -100,7 +129,7 @@ def read_prompts(path: Path) -> list[Prompt]:
                 content.append(part.text)
             elif part.image is not None:
                 picture = path.parent / part.image
-                if not picture.is_file():
+                if not is_file(picture):
                     raise DataError(f"{path}, line {number}: there is no picture {picture}")
                 content.append(picture)
         prompts.append(Prompt(tuple(content), line.answer, line.task))
@@ -136,18 +165,19 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 def _open_image(path: Path) -> Image:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as file:
+        content = io.BytesIO(read_bytes(path, PICTURE_BYTES))
+        with Image.open(content, formats=PICTURE_FORMATS) as file:
+            if (pixels := math.prod(file.size)) > PICTURE_PIXELS:
+                raise DataError(f"it has {pixels:,} pixels, at most {PICTURE_PIXELS:,} are read")
             return file.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+    except (DocumentError, DataError, Image.DecompressionBombError, *DAMAGED) as error:
         raise DataError(f"cannot read the picture {path}: {error}") from error
 
 
 def _png(image: Image) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from photomask.chip.program import (
     IntegerProgram,
     storage_dtype,
 )
+from photomask.documents import RECORD_FILE
 from photomask.errors import DataError, DocumentError, ExportError
 
 INT8 = IntFormat(bits=8, signed=True)
@@ -82,7 +83,11 @@ class TestSavedPrograms:
             assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
     def test_hold_integers_in_two_files_and_no_pickle(self, saved: Path):
-        assert sorted(path.name for path in saved.iterdir()) == [PROGRAM_FILE, TENSOR_FILE]
+        assert sorted(path.name for path in saved.iterdir()) == [
+            RECORD_FILE,
+            PROGRAM_FILE,
+            TENSOR_FILE,
+        ]
         tensors = safetensors.numpy.load_file(saved / TENSOR_FILE)
         assert {tensor.dtype.kind for tensor in tensors.values()} <= {"i", "u"}
         assert tensors["layer1.conv.weight"].dtype == np.int8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -290,7 +290,10 @@ class _Store:
         """Stores the whole."""
         if self.path is not None and self.folder is not None:
             statistics.save(self.path)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for record in statistics.prompts:
+                (self.folder / f"{record.digest}.safetensors").unlink(missing_ok=True)
+            with suppress(OSError):  # what somebody else put there stays
+                self.folder.rmdir()
 
 
 class _Team:

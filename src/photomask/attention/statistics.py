@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from photomask.arrays import tensor_file
 from photomask.attention.identity import ModelIdentity
 from photomask.attention.measuring import MASSES, SPARSE
 from photomask.attention.patterns import Pattern, SinkRule
@@ -286,14 +287,9 @@ class AttentionStatistics:
         Raises:
             DocumentError: the file is absent, truncated, altered or of another schema.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise DocumentError(f"cannot read the statistics {path}: {error}") from error
+        with tensor_file(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if set(metadata) != {_METADATA} or set(tensors) != set(_SHAPES):
             raise DocumentError(
                 f"{path}: holds {sorted(tensors)}, which are no attention statistics; expected "

@@ -15,7 +15,7 @@ import safetensors.numpy
 import torch
 from pydantic import Field, model_validator
 
-from photomask.arrays import tensor_file
+from photomask.arrays import read_tensors
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
@@ -323,7 +323,8 @@ class IntegerProgram:
         """
         path = Path(folder)
         document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
-        tensors = _read_tensors(path / TENSOR_FILE, document.tensors)
+        shapes = {name: record.shape for name, record in document.tensors.items()}
+        tensors = read_tensors(path / TENSOR_FILE, shapes)
         program = cls(
             target=document.target,
             inputs=document.inputs,
@@ -382,20 +383,6 @@ def _files_of_earlier(folder: Path) -> tuple[str, ...]:
     except DocumentError:
         return ()
     return PROGRAM_FILE, TENSOR_FILE
-
-
-def _read_tensors(path: Path, records: Mapping[str, TensorRecord]) -> dict[str, np.ndarray]:
-    """Reads the tensors of a program; none of another shape than its record is ever allocated."""
-    with tensor_file(path, "np") as file:
-        if odd := sorted(set(file.keys()) ^ set(records)):
-            raise DocumentError(f"{path}: tensor {odd[0]!r} is not in both files of the program")
-        for name, record in records.items():
-            found = tuple(file.get_slice(name).get_shape())
-            if found != record.shape:
-                raise DocumentError(
-                    f"{path}: tensor {name!r} has shape {found}, expected {record.shape}"
-                )
-        return {name: file.get_tensor(name) for name in records}
 
 
 def storage_dtype(format: IntFormat) -> np.dtype:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from photomask.documents import Document, read_text
+from photomask.documents import Document, is_file, read_text
 from photomask.errors import TargetError
 
 
@@ -144,7 +144,7 @@ def load_target(name_or_path: str | Path) -> Target:
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)]
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise TargetError(
             f"{str(name_or_path)!r} is neither a target preset ({', '.join(PRESETS)}) nor a file"
         )

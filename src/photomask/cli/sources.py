@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from photomask.errors import DataError, UsageError
+from photomask.errors import DataError, DocumentError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,15 +64,17 @@ def load_array(path: Path) -> "np.ndarray":
         UsageError: there is no such file.
         DataError: it is no plain array of numbers.
     """
-    import numpy as np
+    import os
 
-    if not path.is_file():
+    from photomask.arrays import read_array
+
+    if not os.path.lexists(path):
         raise UsageError(f"no file {path}")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is not a plain .npy array: {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        array = read_array(path)
+    except DocumentError as error:
+        raise DataError(str(error)) from error
+    if array.dtype.kind not in "iuf":
         raise DataError(f"{path} is not a plain .npy array of numbers")
     return array
 

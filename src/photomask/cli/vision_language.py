@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photomask.documents import is_file
 from photomask.errors import MissingDependencyError, UsageError
 from photomask.prompts import Prompt, read_prompts
 
@@ -75,7 +76,7 @@ def load_prompts(source: str, *, held_out: bool) -> Sequence[Prompt]:
             return picture_questions.held_out_prompts(HELD_OUT_PROMPTS_PER_TASK)
         return picture_questions.calibration_prompts(CALIBRATION_PROMPTS)
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"no prompts {source!r}: expected {ZOO_MODEL!r} or a file of JSON lines")
     return read_prompts(path)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.errors import DataError, MissingDependencyError, UsageError
+from photomask.documents import read_bytes
+from photomask.errors import DataError, DocumentError, MissingDependencyError, UsageError
 
 CACHE = Path.home() / ".cache" / "photomask"
 """Where downloaded archives are looked for."""
@@ -104,12 +106,15 @@ def review_snippets(folder: str | Path = CACHE) -> tuple[list[str], Tensor]:
         DataError: it is another or damaged.
     """
     path = Path(folder) / _ARCHIVE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UsageError(
             f"no file {path}. Download it with: pip download --no-deps --no-binary vaderSentiment "
             f"--dest {folder} vaderSentiment==3.3.2"
         )
-    content = path.read_bytes()
+    try:
+        content = read_bytes(path)
+    except DocumentError as error:
+        raise DataError(str(error)) from error
     if hashlib.sha256(content).hexdigest() != _ARCHIVE_SHA256:
         raise DataError(f"{path} is not the source archive of vaderSentiment 3.3.2")
     lines = _member(_member(content, _INNER_ARCHIVE), _SNIPPETS).decode("utf-8").splitlines()

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from photomask.errors import DataError, PhotomaskError, UsageError
+from photomask.arrays import read_array
+from photomask.documents import is_file
+from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
 from photomask.zoo import catalogue, fashion_mnist, photographs
 
 _IMAGES: dict[str, Callable[[], Tensor]] = {
@@ -79,12 +82,12 @@ def load_images(source: str) -> Tensor:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UsageError(f"no file {path}")
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is not a plain .npy array: {error}") from error
+        return read_array(path)
+    except DocumentError as error:
+        raise DataError(str(error)) from error
 
 
 def _as_images(values: Any, source: str) -> Tensor:
@@ -115,7 +118,7 @@ def _evaluate(source: str) -> Any:
     """Runs `path/to/file.py:attribute`: the attribute itself, or what it returns if callable."""
     path_text, _, attribute = source.rpartition(":")
     path = Path(path_text)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"no file {path_text!r} (from {source!r}, read as file:function)")
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)

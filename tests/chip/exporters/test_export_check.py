@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,36 @@ def seal(folder: Path, body: dict) -> None:
     (folder / "manifest.json").write_text(manifest.render())
 
 
+@pytest.mark.parametrize(
+    "path", ["../../../etc/passwd", "/etc/passwd", "golden/../../x", "golden//x", "", "a\\b", "./x"]
+)
+def test_a_path_that_leaves_the_export_is_refused(path, exported):
+    manifest = Manifest.load(exported)
+    record = manifest.golden[0].model_copy(update={"path": path})
+    forged = manifest.model_copy(update={"golden": (record, *manifest.golden[1:])}).sealed()
+    (exported / "manifest.json").write_text(forged.render())
+    report = check_export(exported)
+    assert "is no path inside the export" in report.problems[0]
+
+
+def test_a_manifest_of_a_hundred_thousand_samples_is_refused_at_once(exported):
+    forged = Manifest.load(exported).model_copy(update={"samples": 100_000}).sealed()
+    (exported / "manifest.json").write_text(forged.render())
+    report = check_export(exported)
+    assert any("expected those of 100000 samples" in problem for problem in report.problems)
+
+
+def test_endless_files_and_pipes_in_the_place_of_images_are_told(exported):
+    (exported / "golden" / "0" / "logits.hex").unlink()
+    os.mkfifo(exported / "golden" / "0" / "logits.hex")
+    (exported / "memory" / "classifier" / "weight.hex").unlink()
+    (exported / "memory" / "classifier" / "weight.hex").symlink_to("/dev/zero")
+    problems = "\n".join(check_export(exported).problems)
+    assert "golden/0/logits.hex: cannot read" in problems
+    assert "it is a pipe" in problems
+    assert "it is a device" in problems
+
+
 def test_a_forged_weight_is_found_by_the_program(exported):
     name = "memory/classifier/weight.dec"
     values = (exported / name).read_text().split("\n")
@@ -144,7 +175,6 @@ def test_a_forged_first_weight_format_runs_the_oracle_on_the_files(exported):
         lambda body: body["edges"][2].update(scale=[0.25]),
         lambda body: body["steps"][0]["operator"].update(padding_value=1),
         lambda body: body["golden"][0].update(sample=1),
-        lambda body: body["golden"][0].update(path="../../../etc/passwd"),
         lambda body: body["memory"][0].update(words=7),
         lambda body: body.update(inputs=["logits"]),
         lambda body: body.update(samples=1),

@@ -17,6 +17,7 @@ from photomask.chip.exporters import check_export, export, folder
 from photomask.chip.operators import Add, Clamp
 from photomask.chip.program import IntegerProgram
 from photomask.chip.target import PRESETS
+from photomask.documents import RECORD_FILE
 from photomask.errors import DataError, ExportError, UsageError
 
 
@@ -74,7 +75,7 @@ def test_every_tensor_and_every_edge_has_its_file(pristine_export):
     memory = {(r["step"], r["role"]) for r in manifest["memory"]}
     assert memory == {(step.name, role) for step in program.steps for role in step.tensors}
     recorded = {r["path"] for part in ("memory", "golden", "documents") for r in manifest[part]}
-    assert recorded | {"manifest.json"} == set(contents(pristine_export))
+    assert recorded | {"manifest.json", RECORD_FILE} == set(contents(pristine_export))
     assert {r["role"] for r in manifest["golden"]} == {"input", "accumulator", "activation"}
 
 

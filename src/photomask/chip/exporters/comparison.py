@@ -8,7 +8,14 @@ import numpy as np
 from photomask.chip.exporters.check_report import EdgeResult, Mismatch
 from photomask.chip.exporters.element_order import axis_names
 from photomask.chip.exporters.manifest import GoldenImage, ImageRecord, Manifest
-from photomask.chip.exporters.memory_image import Encoding, Image, decode, entries_of
+from photomask.chip.exporters.memory_image import (
+    Encoding,
+    Image,
+    decode,
+    entries_of,
+    most_bytes,
+)
+from photomask.documents import read_bytes
 from photomask.errors import DocumentError
 
 
@@ -26,13 +33,9 @@ def decode_file(
     Raises:
         DocumentError: the file cannot be read or is not what its extension says.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error}") from error
-    return decode(
-        data, record.shape, record.order, manifest.packing(record), encoding or record.encoding
-    )
+    packing, form = manifest.packing(record), encoding or record.encoding
+    data = read_bytes(path, most_bytes(form, packing, record.elements))
+    return decode(data, record.shape, record.order, packing, form)
 
 
 def decode_whole(path: Path, manifest: Manifest, record: ImageRecord) -> np.ndarray:

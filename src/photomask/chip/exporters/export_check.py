@@ -1,6 +1,7 @@
 """Reads an export back and runs it again from its files alone."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from photomask.chip.exporters.manifest import (
     describe,
 )
 from photomask.chip.program import IntegerProgram
+from photomask.documents import TENSOR_BYTES, is_folder, opened
 from photomask.errors import DataError, DocumentError, UsageError
 
 
@@ -40,7 +42,7 @@ def check_export(folder: str | Path) -> CheckReport:
         UsageError: there is no such folder.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"there is no folder {folder}; give the folder that an export wrote")
     check = _ExportCheck(folder)
     try:
@@ -99,6 +101,13 @@ class _ExportCheck:
         except DocumentError as error:
             self.problems.append(str(error))
             return None
+        edges, encodings = len(program.edges), len(manifest.encodings)
+        if len(manifest.golden) != manifest.samples * edges * encodings:
+            self.problems.append(
+                f"{MANIFEST_FILE}: {len(manifest.golden)} golden vectors, expected those of "
+                f"{manifest.samples} samples, {edges} edges and {encodings} encodings"
+            )
+            return program
         expected = describe(program, manifest.encodings, manifest.samples)
         for name in Manifest.model_fields:
             if name in ("documents", "content_sha256", "photomask_version"):
@@ -186,15 +195,19 @@ class _ExportCheck:
 def file_problem(folder: Path, record: FileRecord) -> str | None:
     """Says what is wrong with a file; None where size and hash are as recorded."""
     path = folder / record.path
-    if not path.is_file():
+    if not os.path.lexists(path):
         return f"{record.path}: missing"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"{record.path}: cannot be read: {error}"
-    if len(content) != record.bytes:
-        return f"{record.path}: {len(content)} bytes, expected {record.bytes}: truncated or altered"
-    if hashlib.sha256(content).hexdigest() != record.sha256:
+        with opened(path, TENSOR_BYTES) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != record.bytes:
+                return (
+                    f"{record.path}: {found} bytes, expected {record.bytes}: truncated or altered"
+                )
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except DocumentError as error:
+        return f"{record.path}: {error}"
+    if digest != record.sha256:
         return f"{record.path}: altered: its SHA-256 is not the one in {MANIFEST_FILE}"
     return None
 

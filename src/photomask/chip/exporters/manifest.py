@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import photomask
 from photomask.chip.exporters.element_order import ElementOrder, edge_orders, tensor_order
@@ -29,9 +29,17 @@ class FileRecord(Document):
     """A file of the export."""
 
     path: str
-    """Relative to the export, with forward slashes."""
-    bytes: int = 0
+    """Relative to the export, with forward slashes; never outside of it."""
+    bytes: int = Field(default=0, ge=0)
     sha256: str = ""
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = path.split("/")
+        if not all(parts) or {".", ".."} & {*parts} or "\\" in path or "\0" in path:
+            raise ValueError(f"{path!r} is no path inside the export")
+        return path
 
 
 class ImageRecord(FileRecord):

@@ -1,32 +1,24 @@
 """One tensor as one file: packed words as text, decimal text, or a NumPy array."""
 
 import io
+import math
 import re
-import tokenize
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
+from photomask.arrays import array_from
 from photomask.chip.exporters.element_order import ElementOrder
 from photomask.chip.exporters.packing import Packing, pack, unpack
 from photomask.chip.exporters.word_text import Base, parse_words, render_words
 from photomask.chip.program import storage_dtype
 from photomask.errors import DocumentError
 
-NPY_ERRORS = (
-    EOFError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-)
-"""What NumPy raises for a file that is not what it wrote."""
 DECIMAL = re.compile(r"[+-]?\d{1,19}")
 INT64 = np.iinfo(np.int64)
+ROOM_BYTES = 1 << 16
+"""For comments and headers, beside the numbers."""
 
 
 class Encoding(StrEnum):
@@ -62,6 +54,12 @@ class Image:
 def entries_of(encoding: Encoding, packing: Packing, elements: int) -> int:
     """Returns how many words (hex, bin) or elements (dec, npy) a complete file holds."""
     return packing.words(elements) if encoding.packed else elements
+
+
+def most_bytes(encoding: Encoding, packing: Packing, elements: int) -> int:
+    """Returns how many bytes a file is read up to: eight times what we write, and a comment."""
+    digits = packing.word_bits if encoding is Encoding.BIN else 24
+    return 8 * (digits + 2) * max(entries_of(encoding, packing, elements), elements) + ROOM_BYTES
 
 
 def encode(
@@ -116,10 +114,8 @@ def decode(
     if encoding is Encoding.DEC:
         return _decode_dec(data)
     base: Base = "hex" if encoding is Encoding.HEX else "bin"
-    found = parse_words(data, packing.word_bits, base)
-    elements = min(
-        int(np.prod(shape)), len(found.words) * packing.lanes // packing.words_per_element
-    )
+    found = parse_words(data, packing.word_bits, base, packing.words(math.prod(shape)))
+    elements = min(math.prod(shape), len(found.words) * packing.lanes // packing.words_per_element)
     values = unpack(found.words, packing, elements)
     unknown = None
     if found.unknown is not None:
@@ -128,10 +124,7 @@ def decode(
 
 
 def _decode_npy(data: bytes, shape: tuple[int, ...], order: ElementOrder) -> Image:
-    try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except NPY_ERRORS as error:
-        raise DocumentError(f"not a readable .npy file: {error}") from error
+    array = array_from(io.BytesIO(data), len(data))
     if array.dtype.kind not in "iu":
         raise DocumentError(f"holds {array.dtype}, expected integers")
     if array.shape not in (shape, shape[1:]):

@@ -11,6 +11,7 @@ from photomask.chip.exporters.comparison import EdgeTally, decode_file
 from photomask.chip.exporters.export_check import file_problem
 from photomask.chip.exporters.manifest import GoldenImage, Manifest
 from photomask.chip.exporters.memory_image import Encoding, entries_of
+from photomask.documents import is_folder
 from photomask.errors import DocumentError, UsageError
 
 
@@ -35,7 +36,7 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
     """
     folder, simulator_folder = Path(folder), Path(simulator_folder)
     for path in (folder, simulator_folder):
-        if not path.is_dir():
+        if not is_folder(path):
             raise UsageError(f"there is no folder {path}")
     manifest = Manifest.load(folder)
     tally = EdgeTally(manifest)

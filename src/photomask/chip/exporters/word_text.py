@@ -11,8 +11,9 @@ from photomask.errors import DocumentError
 Base = Literal["hex", "bin"]
 
 OWN_LINE_COMMENT = re.compile(rb"(?m)^[ \t]*//[^\n]*(?:\n|\Z)")
-COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+COMMENT = re.compile(r"//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 DIGITS = {"hex": set("0123456789abcdefxz"), "bin": set("01xz")}
+MOST_WORDS = 1 << 24
 BASE_NAMES = {"hex": "hexadecimal", "bin": "binary"}
 
 
@@ -47,11 +48,17 @@ def render_words(words: np.ndarray, word_bits: int, base: Base) -> bytes:
     return text
 
 
-def parse_words(text: bytes, word_bits: int, base: Base) -> WordList:
+def parse_words(text: bytes, word_bits: int, base: Base, most: int | None = None) -> WordList:
     """Reads words as a Verilog simulator would.
 
     Comments, `@address` lines (ascending), `_` between digits, short words, upper case and the
     digits `x` and `z` are allowed. Words that an address skips are unknown.
+
+    Args:
+        text: the file.
+        word_bits: of a word.
+        base: of its digits.
+        most: words of the image, beyond which no address may point; None is 2**24.
 
     Raises:
         DocumentError: names the line that is no word of `word_bits` bits.
@@ -60,7 +67,7 @@ def parse_words(text: bytes, word_bits: int, base: Base) -> WordList:
     words = _parse_regular(body, word_bits, base)
     if words is not None:
         return WordList(words, None)
-    lines = _normal_lines(text, word_bits, base)
+    lines = _normal_lines(text, word_bits, base, MOST_WORDS if most is None else most)
     known = "".join(lines).translate(str.maketrans("xz", "00"))
     words = _decode(known.encode(), len(lines), word_bits, base)
     if not any("x" in line or "z" in line for line in lines):
@@ -109,7 +116,7 @@ def _decode(digits: bytes, count: int, word_bits: int, base: Base) -> np.ndarray
     return np.frombuffer(decoded, np.uint8).reshape(count, word_bytes)
 
 
-def _normal_lines(text: bytes, word_bits: int, base: Base) -> list[str]:
+def _normal_lines(text: bytes, word_bits: int, base: Base, most: int) -> list[str]:
     """Returns every word in full width and lower case, addresses resolved, word by word."""
     try:
         plain = COMMENT.sub(_only_newlines, text.decode("ascii"))
@@ -123,7 +130,7 @@ def _normal_lines(text: bytes, word_bits: int, base: Base) -> list[str]:
     for number, line in enumerate(plain.split("\n"), start=1):
         for token in line.split():
             if token.startswith("@"):
-                words += ["x" * width] * (_address(token, number, len(words)) - len(words))
+                words += ["x" * width] * (_address(token, number, len(words), most) - len(words))
             else:
                 words.append(_full_word(token, number, word_bits, base))
     return words
@@ -133,16 +140,16 @@ def _only_newlines(comment: re.Match[str]) -> str:
     return "\n" * comment.group().count("\n") or " "
 
 
-def _address(token: str, line: int, position: int) -> int:
+def _address(token: str, line: int, position: int, most: int) -> int:
     """Returns the word address after `@`, at which the following words lie."""
     try:
         address = int(token[1:], 16)
     except ValueError:
         raise DocumentError(f"line {line}: {token[:40]!r} is no hexadecimal address") from None
-    if not position <= address <= position + (1 << 24):
+    if not position <= address <= max(position, most):
         raise DocumentError(
             f"line {line}: address {token[:40]} comes after word {position}; addresses must "
-            "ascend and start at the image's first word (@0)"
+            f"ascend, start at the image's first word (@0) and stay within its {most} words"
         )
     return address
 

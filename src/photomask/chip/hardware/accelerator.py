@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from photomask.documents import Document, read_text
+from photomask.documents import Document, is_file, read_text
 from photomask.errors import TargetError
 
 Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
@@ -148,7 +148,7 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)]
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise TargetError(
             f"{str(name_or_path)!r} is neither an accelerator preset ({', '.join(PRESETS)}) nor "
             "a file"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from photomask.chip.hardware import __file__ as _package
-from photomask.documents import Document, aligned
+from photomask.documents import Document, aligned, read_text
 from photomask.errors import DataError, EngineError, MissingDependencyError
 
 RTL_FOLDER = Path(_package).with_name("rtl")
@@ -164,7 +164,7 @@ def synthesize(
             raise DataError(
                 f"no file declares a module {unit!r} among {', '.join(p.name for p in sources)}"
             )
-        text = source.read_text(encoding="utf-8")
+        text = read_text(source)
         own = {
             name: value
             for name, value in (parameters or {}).items()
@@ -211,7 +211,7 @@ def _cells_of(unit: str, parameters: dict[str, int], modules: Mapping[str, dict]
 
 
 def _declares(path: Path, kind: str, name: str = r"\w+") -> bool:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     return re.search(rf"^\s*{kind}\s+{name}\b", text, re.MULTILINE) is not None
 
 

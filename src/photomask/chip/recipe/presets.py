@@ -11,7 +11,7 @@ from photomask.chip.recipe.documents import (
     WeightDocument,
 )
 from photomask.chip.recipe.rules import Recipe
-from photomask.documents import read_text
+from photomask.documents import is_file, read_text
 from photomask.errors import RecipeError
 
 # Weights of 8 bits lose nothing to min-max; below, clipping a channel's tail pays.
@@ -150,7 +150,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)].build()
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise RecipeError(
             f"{str(name_or_path)!r} is neither a recipe preset ({', '.join(PRESETS)}) nor a file"
         )
