@@ -33,7 +33,7 @@ def _whole_table(conversion: Conversion, node: Node) -> None:
     codes = torch.arange(x.format.low, x.format.high + 1, dtype=torch.float64)
     values = _function(node, codes, x)
     quantizer = conversion.prepared.activation_quantizer(node.name)
-    table = integer_codes(quantizer, _finite(values), f"table of {node.name!r}")
+    table = integer_codes(quantizer, _numbers(values), f"table of {node.name!r}")
     tensors = {"table": conversion.add_tensor(f"{node.name}.table", table, y.format)}
     error = _worst_error(values, table, y)
     operator = Lookup(first=x.format.low)
@@ -61,7 +61,7 @@ def _interpolated_table(conversion: Conversion, node: Node, step_bits: int) -> N
         x.format.low, x.format.high + 2, 1 << step_bits, dtype=torch.float64
     )  # one beyond the last code
     reach = y.format.high - y.format.low + 1
-    values = _finite(_function(node, places, x)).numpy() / y.scale
+    values = _numbers(_function(node, places, x)).numpy() / y.scale
     values = values.clip(y.format.low - y.zero_point - reach, y.format.high - y.zero_point + reach)
     format = IntFormat(bits=y.format.bits + 2 + guard, signed=True)
     entries = np.rint(np.ldexp(values, guard)).clip(format.low, format.high)
@@ -105,16 +105,16 @@ def _worst_error(values: torch.Tensor, codes: np.ndarray, y: Scale) -> float:
     return float(distance.max()) if distance.size else 0.0
 
 
-def _finite(values: torch.Tensor) -> torch.Tensor:
-    """Replaces what a function gives outside its domain by the nearest entry inside it.
+def _numbers(values: torch.Tensor) -> torch.Tensor:
+    """Replaces what is not a number by the nearest entry that is one; infinities saturate.
 
-    The square root of a negative code, for one: calibration data never reached it, or it would
-    have been refused.
+    The square root of a negative code is none, for one: calibration data never reached it, or it
+    would have been refused.
     """
-    finite = torch.isfinite(values)
-    if bool(finite.all()):
+    number = ~torch.isnan(values)
+    if bool(number.all()) or not bool(number.any()):
         return values
-    inside = finite.nonzero().reshape(-1)
+    inside = number.nonzero().reshape(-1)
     positions = torch.arange(len(values))
     after = torch.searchsorted(inside, positions).clamp(max=len(inside) - 1)
     above, below = inside[after], inside[(after - 1).clamp(min=0)]

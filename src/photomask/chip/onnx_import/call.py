@@ -174,14 +174,34 @@ class Call:
             raise CannotImport(f"its {name} are not constant")
         return _all_small(value.array.reshape(-1), name)
 
-    def constant_number(self, position: int) -> float | None:
-        """Returns an input that is one constant real number; None if it is none."""
+    def constant_number(self, position: int, rank: int | None = None) -> float | None:
+        """Returns an input that is one constant real number, as float32; None if it is none.
+
+        Args:
+            position: of the input.
+            rank: axes of what it broadcasts against; None where it does not.
+
+        Raises:
+            CannotImport: it has more axes than that, so that the batch would not be the first.
+        """
         value = self.value(position)
         if isinstance(value, Dequantized) and value.codes.size == 1:
-            return float(value.real().reshape(()))
-        if isinstance(value, Floats) and value.array.size == 1:
-            return float(value.array.reshape(()))
-        return None
+            array = value.real()
+        elif isinstance(value, Floats) and value.array.size == 1:
+            array = value.array
+        else:
+            return None
+        if rank is not None and array.ndim > rank:
+            raise CannotImport(f"its constant of shape {array.shape} adds axes before the batch")
+        with np.errstate(over="ignore"):
+            return float(array.reshape(()).astype(np.float32))
+
+    def axes(self, axes: Sequence[int], rank: int | None = None) -> tuple[int, ...]:
+        """Returns axes counted from the front, each at most once."""
+        found = tuple(self.axis(axis, rank) for axis in axes)
+        if len(set(found)) != len(found):
+            raise CannotImport(f"its axes {list(axes)[:8]} name one twice")
+        return found
 
     def axis(self, axis: int, rank: int | None = None) -> int:
         """Returns an axis counted from the front."""

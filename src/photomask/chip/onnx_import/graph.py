@@ -13,7 +13,15 @@ import torch
 from photomask.chip.conversion.builder import Scale
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Clamp, Constant, Operation
+from photomask.chip.graph.operations import (
+    Clamp,
+    Constant,
+    Operation,
+    Pad,
+    Pointwise,
+    PointwiseFunction,
+)
+from photomask.chip.onnx_import.rounding import code_of
 from photomask.chip.onnx_import.shapes import output_shape
 from photomask.chip.onnx_import.values import CannotImport, Dequantized, Real, Value
 
@@ -183,8 +191,43 @@ class GraphBuilder:
         return node
 
     def finish(self, outputs: Sequence[str]) -> FloatGraph:
-        """Returns the graph without what no output needs."""
-        return FloatGraph(tuple(self.nodes.values()), tuple(outputs), self.constants).pruned()
+        """Returns the graph without what no output needs.
+
+        All scales are known by now, so bounds and padding become what QuantizeLinear makes of them.
+        """
+        nodes = tuple(self._settled(node) for node in self.nodes.values())
+        return FloatGraph(nodes, tuple(outputs), self.constants).pruned()
+
+    def _settled(self, node: Node) -> Node:
+        scale, operation, clamp = self.scale(node.name), node.operation, node.clamp
+        if scale is None:
+            return node
+        if clamp is not None:
+            clamp = _represented(clamp, scale)
+        if isinstance(operation, Clamp):
+            operation = _represented(operation, scale)
+        elif isinstance(operation, Pad):
+            operation = replace(operation, value=_nearest(operation.value, scale))
+        elif isinstance(operation, Pointwise):
+            lowest = PointwiseFunction("lowest_if_not_a_number", _lowest_if_not_a_number)
+            operation = replace(operation, functions=(*operation.functions, lowest))
+        return replace(node, operation=operation, clamp=clamp)
+
+
+def _represented(clamp: Clamp, scale: Scale) -> Clamp:
+    return Clamp(_nearest(clamp.low, scale), _nearest(clamp.high, scale))
+
+
+def _nearest(value: float, scale: Scale) -> float:
+    """Returns the exact value of the code that QuantizeLinear gives a real number."""
+    if math.isinf(value):
+        return value
+    return (code_of(value, scale) - scale.zero_point) * scale.scale
+
+
+def _lowest_if_not_a_number(x: torch.Tensor) -> torch.Tensor:
+    """What QuantizeLinear makes of it: see `rounding.quantize_linear`."""
+    return torch.nan_to_num(x, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
 def scale_of(value: Dequantized) -> Scale:
@@ -200,6 +243,11 @@ def check_shape(shape: Sequence[int]) -> None:
     """
     if not shape or shape[0] != 1:
         raise CannotImport(f"its shape {tuple(shape)} for one sample does not keep the batch first")
+    if len(shape) == 1:
+        raise CannotImport(
+            "it has no axis but the batch: at least one more is needed, of one element if there is "
+            "nothing else (shape [batch, 1])"
+        )
     if min(shape) < 1 or max(shape) > MOST_EXTENT or math.prod(shape) > MOST_ELEMENTS:
         raise CannotImport(
             f"its shape is {tuple(shape)}; axes of 1 to {MOST_EXTENT} elements are read, "

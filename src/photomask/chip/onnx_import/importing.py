@@ -19,6 +19,8 @@ from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import GraphBuilder, Rescale, check_shape
 from photomask.chip.onnx_import.quantization import FORMATS, dequantize_linear, quantize_linear
 from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe, read_model
+from photomask.chip.onnx_import.rounding import FileQuantizer
+from photomask.chip.onnx_import.schemas import check_schema
 from photomask.chip.onnx_import.tensors import TensorReader, shortened
 from photomask.chip.onnx_import.values import CannotImport, Codes, Dequantized, Real, Unknown, Value
 from photomask.chip.preparation import PreparedModel
@@ -43,7 +45,7 @@ IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
     "Conv": layers.convolution,
     "DequantizeLinear": dequantize_linear,
     "Div": layers.divide,
-    "Dropout": moving.identity,
+    "Dropout": moving.dropout,
     "Flatten": moving.flatten,
     "Gather": moving.gather,
     "Gelu": pointwise.gelu,
@@ -231,6 +233,7 @@ class _Walk:
             raise CannotImport("it is outside the supported set")
         if not any(node.output):
             raise CannotImport("it has no output")
+        check_schema(node, self.file.opset, node.domain in OWN_DOMAINS)
         return IMPORTERS[node.op_type]
 
     def outputs(self) -> list[str]:
@@ -261,8 +264,8 @@ def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
             )
     recipe = Recipe(
         name="of the imported file",
-        weight=Quantizer(8, symmetric=False, granularity=PerChannel()),
-        activation=Quantizer(8, symmetric=False),
+        weight=FileQuantizer(8, symmetric=False, granularity=PerChannel()),
+        activation=FileQuantizer(8, symmetric=False),
     )
     prepared = PreparedModel(graph, recipe)
     for site in sites(graph):

@@ -19,7 +19,7 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
-from photomask.chip.onnx_import.pointwise import affine
+from photomask.chip.onnx_import.pointwise import affine, quotient
 from photomask.chip.onnx_import.values import (
     CannotImport,
     Dequantized,
@@ -143,8 +143,8 @@ def _sum(call: Call, signs: tuple[int, int]) -> Value:
         node, constant = call.pending(position), call.value(other)
         if node is not None and isinstance(node.operation, Linear) and signs == (1, 1):
             return _added_bias(call, node, constant)
-        if isinstance(constant, Floats) and constant.array.size == 1:
-            number = float(constant.array.reshape(()))
+        number = call.constant_number(other, call.rank) if isinstance(constant, Floats) else None
+        if number is not None:
             return affine(call, position, signs[position], number * signs[other])
     rank = _joint_rank(call)
     return call.emit(Add(signs=signs), [call.operand(0, rank), call.operand(1, rank)])
@@ -161,6 +161,9 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
     if not isinstance(bias, Floats | Dequantized) or node.clamp or node.name in call.builder.biased:
         raise CannotImport("it adds to a product that is not quantized yet")
     weight = call.builder.weights[node.name]
+    shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
+    if len(shape) > len(node.shape):
+        raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
     real = _bias(call, bias, node.inputs[0], weight, len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
     found = call.builder.replace(node.name, call.output)
@@ -171,19 +174,20 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
 def multiply(call: Call) -> Value:
     """Product of activations, or with a constant."""
     for position, other in ((0, 1), (1, 0)):
-        constant = call.value(other)
-        if isinstance(constant, Floats) and constant.array.size == 1:
-            return affine(call, position, float(constant.array.reshape(())), 0.0)
+        if isinstance(call.value(other), Floats):
+            number = call.constant_number(other, call.rank)
+            if number is not None:
+                return affine(call, position, number, 0.0)
     rank = _joint_rank(call)
     return call.emit(Multiply(), [call.operand(0, rank), call.operand(1, rank)])
 
 
 def divide(call: Call) -> Value:
     """Quotient by one constant number."""
-    number = call.constant_number(1)
-    if not number or not math.isfinite(1 / number):
+    number = call.constant_number(1, call.rank)
+    if number is None:
         raise CannotImport("it divides by what is not one constant number")
-    return affine(call, 0, 1 / number, 0.0)
+    return quotient(call, number)
 
 
 def concatenate(call: Call) -> Value:
@@ -256,7 +260,7 @@ def _reduce(call: Call, divide: bool) -> Value:
     axes = call.shape_numbers(1, "axes")
     if not axes:
         raise CannotImport("its axes are not named")
-    found = tuple(sorted({call.axis(axis, rank) for axis in axes}))
+    found = tuple(sorted(call.axes(axes, rank)))
     if 0 in found:
         raise CannotImport("it averages over the batch")
     keep = bool(call.integer("keepdims", 1))

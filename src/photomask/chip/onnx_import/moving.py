@@ -8,7 +8,9 @@ import numpy as np
 from photomask.chip.graph.operations import Gather, MaxPool, Operation, Pad, Permute, Reshape, Slice
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import MOST_SHAPE_NUMBERS, apply_to_constant
+from photomask.chip.onnx_import.graph import Rescale
 from photomask.chip.onnx_import.layers import margins, windows_attribute
+from photomask.chip.onnx_import.rounding import is_code
 from photomask.chip.onnx_import.values import (
     CannotImport,
     Dequantized,
@@ -22,13 +24,29 @@ _CONSTANT = (Floats, Integers)
 
 
 def identity(call: Call) -> Value:
-    """The input itself: Identity, and Dropout after training."""
+    """The input itself."""
     value = call.value(0)
     if value is None:
         raise CannotImport("its input is missing")
     if isinstance(value, Real) and not value.exact and call.pending() is None:
         raise CannotImport("its input is not quantized and read more than once")
     return value
+
+
+def dropout(call: Call) -> Value:
+    """The input itself, as Dropout is after training."""
+    training, ratio = call.value(2), call.value(1)
+    if training is not None:
+        flag = training.array if isinstance(training, Integers) else None
+        drops_nothing = isinstance(ratio, Floats) and not ratio.array.any()
+        if flag is None or flag.size != 1 or (flag.any() and not drops_nothing):
+            raise CannotImport(
+                "its training_mode is not constantly false, so it drops elements at random: "
+                "export the model in evaluation mode"
+            )
+    if any(call.node.output[1:]) and call.builder.readers[call.node.output[1]]:
+        raise CannotImport("its second output, the mask, is read")
+    return identity(call)
 
 
 def reshape(call: Call) -> Value:
@@ -76,7 +94,7 @@ def squeeze(call: Call) -> Value:
     shape = call.builder.shape(call.real())
     if axes is None:
         raise CannotImport("its axes are not named, and the batch may be 1")
-    dropped = {call.axis(axis, len(shape)) for axis in axes}
+    dropped = set(call.axes(axes, len(shape)))
     if 0 in dropped or any(shape[axis] != 1 for axis in dropped):
         raise CannotImport(f"axes {sorted(dropped)} of {list(shape)}")
     return _reshaped(call, [size for axis, size in enumerate(shape) if axis not in dropped])
@@ -89,7 +107,7 @@ def unsqueeze(call: Call) -> Value:
         return apply_to_constant(call, np.expand_dims, axes)
     shape = list(call.builder.shape(call.real()))
     rank = len(shape) + len(axes)
-    for axis in sorted(call.axis(axis, rank) for axis in axes):
+    for axis in sorted(call.axes(axes, rank)):
         if axis == 0:
             raise CannotImport("an axis before the batch")
         shape.insert(axis, 1)
@@ -126,8 +144,8 @@ def slice_axes(call: Call) -> Value:
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise CannotImport("starts, ends, axes and steps do not belong together")
     parts = {
-        call.axis(axis, rank): slice(start, end if end > -(1 << 31) else None, step)
-        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
+        axis: slice(start, end if end > -(1 << 31) else None, step)
+        for axis, start, end, step in zip(call.axes(axes, rank), starts, ends, steps, strict=True)
     }
     if isinstance(value, _CONSTANT):
         index = tuple(parts.get(axis, slice(None)) for axis in range(rank))
@@ -219,18 +237,20 @@ def pad(call: Call) -> Value:
     count = len(axes)
     if len(amounts) != 2 * count:
         raise CannotImport(f"{len(amounts)} pads for {count} axes")
-    pairs = {
-        call.axis(axis, rank): (amounts[at], amounts[at + count]) for at, axis in enumerate(axes)
-    }
+    places = call.axes(axes, rank)
+    pairs = {axis: (amounts[at], amounts[at + count]) for at, axis in enumerate(places)}
+    if pairs.get(0, (0, 0)) != (0, 0):
+        raise CannotImport("it pads or crops the batch")
     operation = Pad(tuple(pairs.get(axis, (0, 0)) for axis in range(rank)), value)
-    node = call.pending()
-    if node is not None:
+    if call.pending() is not None:
         return call.move(operation)
     scale = call.builder.scale(call.quantized())
     assert scale is not None  # noqa: S101 - it is quantized
-    if math.isfinite(value) and (scale.code(value) - scale.zero_point) * scale.scale != value:
-        raise CannotImport(f"it pads by {value}, which the input's codes do not represent")
-    return call.move(operation)
+    if is_code(value, scale):
+        return call.move(operation)
+    # The QuantizeLinear that follows decides which code the value becomes.
+    rescaled = call.emit(Rescale(), [call.quantized()], tensor=f"{call.output}_part")
+    return call.emit(operation, [rescaled.node])
 
 
 def max_pool(call: Call) -> Value:

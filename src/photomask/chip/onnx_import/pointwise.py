@@ -12,6 +12,7 @@ from torch import Tensor
 from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import Rescale
+from photomask.chip.onnx_import.rounding import is_code, real_of
 from photomask.chip.onnx_import.values import CannotImport, Value
 
 
@@ -86,7 +87,7 @@ def gelu(call: Call) -> Value:
 
 def prelu(call: Call) -> Value:
     """A leaky ReLU with one constant slope."""
-    slope = call.constant_number(1)
+    slope = call.constant_number(1, call.rank)
     if slope is None or not math.isfinite(slope):
         raise CannotImport("its slope is not one constant number")
     return _tabulated(call, 0, "prelu", lambda x: torch.where(x < 0, slope * x, x))
@@ -97,6 +98,13 @@ def affine(call: Call, position: int, factor: float, added: float) -> Value:
     if not math.isfinite(factor) or not math.isfinite(added):
         raise CannotImport("its constant is not finite")
     return _tabulated(call, position, "affine", lambda x: x * factor + added)
+
+
+def quotient(call: Call, divisor: float) -> Value:
+    """`x / divisor` with a constant number, which may be 0, as a table."""
+    if math.isnan(divisor):
+        raise CannotImport("its divisor is not a number")
+    return _tabulated(call, 0, "quotient", lambda x: x / divisor)
 
 
 def _tabulated(call: Call, position: int, name: str, apply: Callable[[Tensor], Tensor]) -> Value:
@@ -122,9 +130,10 @@ def clip(call: Call) -> Value:
     """`max(low, min(high, x))`, of reals or of codes."""
     low = _bound(call, 1, "min", -math.inf)
     high = _bound(call, 2, "max", math.inf)
-    if low > high or math.isnan(low) or math.isnan(high):
+    if math.isnan(low) or math.isnan(high):
         raise CannotImport(f"bounds {low} and {high}")
-    return _clamped(call, Clamp(low, high))
+    # Where the bounds are crossed, everything becomes the upper one.
+    return _clamped(call, Clamp(min(low, high), high))
 
 
 def _bound(call: Call, position: int, name: str, missing: float) -> float:
@@ -154,15 +163,12 @@ def _clamped(call: Call, clamp: Clamp) -> Value:
 def _clamped_codes(call: Call, clamp: Clamp) -> Value:
     """Clamps quantized values: as part of the rescaling that follows, or exactly, as codes."""
     name = call.quantized()
-    if call.builder.is_quantized_next(call.output):
-        return call.emit(Rescale(), [name], clamp=clamp)
     scale = call.builder.scale(name)
     assert scale is not None  # noqa: S101 - it is quantized
-    for bound in (clamp.low, clamp.high):
-        code = bound / scale.scale + scale.zero_point
-        inside = scale.format.low < code < scale.format.high
-        if inside and code != round(code):
-            raise CannotImport(
-                f"it clamps to {bound}, which is no code, and no QuantizeLinear follows"
-            )
-    return call.move(clamp)
+    lowest, highest = (real_of(end, scale) for end in (scale.format.low, scale.format.high))
+    keeps_codes = (clamp.low <= lowest or is_code(clamp.low, scale)) and (
+        clamp.high >= highest or is_code(clamp.high, scale)
+    )
+    if keeps_codes and not call.builder.is_quantized_next(call.output):
+        return call.move(clamp)
+    return call.emit(Rescale(), [name], clamp=clamp)

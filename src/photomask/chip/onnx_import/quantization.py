@@ -4,6 +4,7 @@ import numpy as np
 
 from photomask.chip.conversion.builder import Scale
 from photomask.chip.formats import IntFormat
+from photomask.chip.onnx_import import rounding
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import Rescale
 from photomask.chip.onnx_import.values import (
@@ -127,8 +128,6 @@ def _quantize_constant(call: Call, value: Floats, kind: str) -> Integers:
     spread = [-1 if a == axis else 1 for a in range(value.array.ndim)]
     if not np.all(np.isfinite(value.array)):
         raise CannotImport("its constant input is not finite")
-    with np.errstate(over="ignore"):  # what overflows saturates
-        ratio = value.array.astype(np.float32) / (scale if axis is None else scale.reshape(spread))
-    offset = zero_point if axis is None else zero_point.reshape(spread)
-    codes = np.clip(np.rint(ratio).astype(np.float64) + offset, format.low, format.high)
-    return Integers(codes.astype(np.int64), kind)
+    if axis is not None:
+        scale, zero_point = scale.reshape(spread), zero_point.reshape(spread)
+    return Integers(rounding.quantize_linear(value.array, scale, zero_point, format), kind)
