@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from photomask.chip.onnx_import.call import Call
-from photomask.chip.onnx_import.values import CannotImport, Floats, Integers, Real, Value
+from photomask.chip.onnx_import.lookups import cast_codes
+from photomask.chip.onnx_import.values import CannotImport, Codes, Floats, Integers, Real, Value
 
 MOST_SHAPE_NUMBERS = 1 << 12
 """In what is computed from shapes."""
@@ -23,8 +24,10 @@ def shape_of(call: Call) -> Value:
 
 
 def cast(call: Call) -> Value:
-    """Another type for numbers that describe shapes."""
+    """Another type for numbers that describe shapes, or for codes that choose from a table."""
     value = call.value(0)
+    if isinstance(value, Codes):
+        return cast_codes(call, value)
     if not isinstance(value, Integers) or call.integer("to", 0) not in (6, 7):
         raise CannotImport("it casts what is no constant integer, or not to int32 or int64")
     return Integers(value.array.astype(np.int64), "INT64")

@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import Input
 from photomask.chip.onnx_import import constants, layers, moving, pointwise
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import GraphBuilder, Rescale, check_shape
+from photomask.chip.onnx_import.lookups import TableFunction, convert_table
 from photomask.chip.onnx_import.quantization import FORMATS, dequantize_linear, quantize_linear
 from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe, read_model
 from photomask.chip.onnx_import.rounding import FileQuantizer
@@ -125,7 +126,9 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
 
 def _convert(conversion: Conversion, node: Node) -> None:
     try:
-        if isinstance(node.operation, Rescale):
+        if isinstance(node.operation, TableFunction):
+            convert_table(conversion, node)
+        elif isinstance(node.operation, Rescale):
             x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
             ratio = np.full(1, x.scale / y.scale)
             conversion.requantize(node, node.inputs[0], ratio, y, offset=-x.zero_point)

@@ -19,6 +19,7 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
+from photomask.chip.onnx_import.lookups import moved_positions
 from photomask.chip.onnx_import.pointwise import affine, quotient
 from photomask.chip.onnx_import.values import (
     CannotImport,
@@ -130,12 +131,12 @@ def _bias(call: Call, bias: Value, x: str, weight: Dequantized, channels: int) -
 
 def add(call: Call) -> Value:
     """Sum of activations, of an activation and a constant, or the bias of a layer."""
-    return _sum(call, (1, 1))
+    return moved_positions(call, 1) or _sum(call, (1, 1))
 
 
 def subtract(call: Call) -> Value:
     """Difference."""
-    return _sum(call, (1, -1))
+    return moved_positions(call, -1) or _sum(call, (1, -1))
 
 
 def _sum(call: Call, signs: tuple[int, int]) -> Value:

@@ -10,12 +10,14 @@ from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import MOST_SHAPE_NUMBERS, apply_to_constant
 from photomask.chip.onnx_import.graph import Rescale
 from photomask.chip.onnx_import.layers import margins, windows_attribute
+from photomask.chip.onnx_import.lookups import chosen
 from photomask.chip.onnx_import.rounding import is_code
 from photomask.chip.onnx_import.values import (
     CannotImport,
     Dequantized,
     Floats,
     Integers,
+    Positions,
     Real,
     Value,
 )
@@ -198,9 +200,11 @@ def split(call: Call) -> list[Value]:
 
 
 def gather(call: Call) -> Value:
-    """Elements of one axis, by a constant index."""
+    """Elements of one axis by a constant index, or of a constant table by codes."""
     index = call.value(1)
     value = call.value(0)
+    if isinstance(index, Positions):
+        return chosen(call, index)
     if not isinstance(index, Integers):
         raise CannotImport("its index is not constant")
     if isinstance(value, _CONSTANT):

@@ -7,8 +7,10 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.onnx_import import rounding
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import Rescale
+from photomask.chip.onnx_import.lookups import dequantized
 from photomask.chip.onnx_import.values import (
     CannotImport,
+    Chosen,
     Codes,
     Dequantized,
     Floats,
@@ -58,6 +60,10 @@ def dequantize_linear(call: Call) -> Value:
         axis = _channel_axis(call, scale, value.array.shape)
         codes = value.array.astype(np.int64)
         return Dequantized(codes, scale, zero_point, axis, format)
+    if isinstance(value, Chosen):
+        format, scale, zero_point = _parameters(call, value.table.kind)
+        codes = value.table.array.astype(np.int64)
+        return dequantized(call, value, Dequantized(codes, scale, zero_point, None, format))
     if not isinstance(value, Codes):
         raise CannotImport("its input is neither a constant nor from a QuantizeLinear")
     found = call.builder.scale(value.node)

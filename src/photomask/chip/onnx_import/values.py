@@ -33,6 +33,32 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Where a table is read: the codes of a quantized node, moved by a constant.
+
+    Attributes:
+        node: its name.
+        offset: what was added to each code.
+    """
+
+    node: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Codes that the codes of a quantized node choose from a table of constants.
+
+    Attributes:
+        positions: which entry.
+        table: codes [entries].
+    """
+
+    positions: Positions
+    table: "Integers"
+
+
+@dataclass(frozen=True)
 class Floats:
     """Constant real numbers."""
 
@@ -96,4 +122,4 @@ class Unknown:
     """What a node computes that could not be imported; whoever reads it is not imported either."""
 
 
-Value = Real | Codes | Floats | Integers | Dequantized | Unknown
+Value = Real | Codes | Positions | Chosen | Floats | Integers | Dequantized | Unknown

@@ -136,14 +136,17 @@ def _lookup(graph: QdqGraph, step: Step) -> None:
 
 
 def _interpolate(graph: QdqGraph, step: Step) -> None:
-    """A table of real numbers with an entry for each code: every point of the lines."""
+    """A table of real numbers: every point of the lines, and the end of the last one."""
     operator, kinds = step.operator, graph.onnx.TensorProto
     assert isinstance(operator, Interpolate)  # noqa: S101 - by EMITTERS
-    (x,), y = _edges(graph, step), graph.program.edges[step.output]
+    x, y = step.inputs[0], graph.program.edges[step.output]
     parameters = graph.program.parameters(step)
-    points = operator.run_numpy([np.arange(x.low, x.high + 1)], parameters) * y.scale[0]
-    index = graph.node("Cast", [graph.codes(x.name, step)], step, "index", to=kinds.INT32)
-    first = graph.tensor(f"{step.name}/first", np.array(x.low), kinds.INT32)
+    table = parameters["table"]
+    codes = operator.first + np.arange(len(table) - 1 << operator.step_bits)
+    units = operator.run_numpy([codes], parameters)
+    points = np.append(units, table[-1] << operator.step_bits) * y.scale[0]
+    index = graph.node("Cast", [graph.codes(x, step)], step, "index", to=kinds.INT32)
+    first = graph.tensor(f"{step.name}/first", np.array(operator.first), kinds.INT32)
     position = graph.node("Sub", [index, first], step, "position")
     graph.finish(step, "Gather", [graph.floats(points, step, "points"), position], axis=0)
 
