@@ -15,6 +15,7 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input
 from photomask.chip.onnx_import import constants, layers, moving, pointwise
+from photomask.chip.onnx_import.accumulators import with_fitting_sums
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import GraphBuilder, Rescale, check_shape
 from photomask.chip.onnx_import.lookups import TableFunction, convert_table
@@ -23,7 +24,14 @@ from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe,
 from photomask.chip.onnx_import.rounding import FileQuantizer
 from photomask.chip.onnx_import.schemas import check_schema
 from photomask.chip.onnx_import.tensors import TensorReader, shortened
-from photomask.chip.onnx_import.values import CannotImport, Codes, Dequantized, Real, Unknown, Value
+from photomask.chip.onnx_import.values import (
+    CannotImport,
+    Codes,
+    Dequantized,
+    Real,
+    Unknown,
+    Value,
+)
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
@@ -108,7 +116,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
     conversion = Conversion(prepared, target)
     with torch.no_grad(), np.errstate(over="raise", invalid="raise", divide="raise"):
         for node in prepared.graph.nodes:
-            _convert(conversion, node)
+            _convert(conversion, node, walk.builder.weights.get(node.name))
         return IntegerProgram(
             target=target,
             inputs=prepared.graph.inputs,
@@ -124,8 +132,11 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
         )
 
 
-def _convert(conversion: Conversion, node: Node) -> None:
+def _convert(conversion: Conversion, node: Node, weight: Dequantized | None) -> None:
     try:
+        if weight is not None:
+            fitting = with_fitting_sums(conversion, node, weight)
+            _set_weight(conversion.prepared.weight_quantizer(node.name), fitting)
         if isinstance(node.operation, TableFunction):
             convert_table(conversion, node)
         elif isinstance(node.operation, Rescale):
@@ -275,8 +286,6 @@ def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
         scale = builder.scale(site.name)
         assert scale is not None  # noqa: S101 - what is not quantized was refused
         _set(prepared.activation_quantizer(site.name), scale)
-        if site.has_weight:
-            _set_weight(prepared.weight_quantizer(site.name), builder.weights[site.name])
     return prepared
 
 

@@ -44,6 +44,23 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
 
     Each term may also be absent (padding by 0), so its interval includes 0.
     """
+    lows, highs = channel_sums(weight, bias, x)
+    return Interval(int(lows.min()), int(highs.max()))
+
+
+def channel_sums(
+    weight: np.ndarray, bias: np.ndarray, x: Interval
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds the partial sums of every output channel: see `partial_sums`.
+
+    Args:
+        weight: [O, ...], integers.
+        bias: [O], integers.
+        x: of the input.
+
+    Returns:
+        The lowest and the highest sums, [O], as Python integers.
+    """
     rows = weight.reshape(weight.shape[0], -1)
     if largest(rows) * rows.shape[1] >= 1 << 62:
         rows = rows.astype(object)
@@ -53,7 +70,7 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
     low, high = min(x.low, 0), max(x.high, 0)
     lows = positive * low + negative * high + np.minimum(bias, 0)
     highs = positive * high + negative * low + np.maximum(bias, 0)
-    return Interval(int(lows.min()), int(highs.max()))
+    return lows, highs
 
 
 def largest(values: np.ndarray) -> int:
