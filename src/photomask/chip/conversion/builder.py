@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,6 +61,10 @@ class Conversion:
     widened: dict[str, Scale] = field(default_factory=dict)
     """Edges of one scale that hold the values of edges with factors."""
 
+    @cached_property
+    def _output_owners(self) -> set[str]:
+        return {self.prepared.scale_owner(name) for name in self.prepared.graph.outputs}
+
     def scale_of(self, edge: str) -> Scale:
         """Returns the meaning of a float node's output codes, checked against the target."""
         if edge in self.widened:
@@ -71,8 +76,7 @@ class Conversion:
         factored = isinstance(quantizer, PowerOfTwoFactors)
         format = quantizer.format
         zero_point = 0 if factored else int(quantizer.zero_point)
-        target, graph = self.target, self.prepared.graph
-        is_output = any(self.prepared.scale_owner(name) == owner for name in graph.outputs)
+        target, is_output = self.target, owner in self._output_owners
         where = f"output of {owner!r}"
         if format.bits not in target.activation_bits and not is_output:
             raise TargetError(

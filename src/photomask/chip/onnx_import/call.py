@@ -214,7 +214,14 @@ class Call:
 def _all_small(numbers: Any, name: str) -> tuple[int, ...]:
     if len(numbers) > MOST_NUMBERS:
         raise CannotImport(f"its {name} are {len(numbers)} numbers")
+    if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
+        return tuple(numbers.clip(*_limits(numbers.dtype)).tolist())
     return tuple(_small(number, name) for number in numbers)
+
+
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    held = np.iinfo(dtype)
+    return max(-LARGEST_NUMBER, int(held.min)), min(LARGEST_NUMBER, int(held.max))
 
 
 def _small(number: Any, name: str) -> int:

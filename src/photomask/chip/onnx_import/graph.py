@@ -16,6 +16,7 @@ from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
     Clamp,
     Constant,
+    Gather,
     Operation,
     Pad,
     Pointwise,
@@ -27,6 +28,8 @@ from photomask.chip.onnx_import.values import CannotImport, Dequantized, Real, V
 
 MOST_ELEMENTS = 1 << 28
 """Of one activation of one sample."""
+MOST_COPIES, SPARE_ELEMENTS = 8, 1 << 22
+"""Times that a file's constants may be computed anew, and elements beyond that."""
 MOST_EXTENT = 1 << 16
 """Along one axis of an activation."""
 
@@ -51,6 +54,7 @@ class GraphBuilder:
         input_formats: of inputs that are codes.
         weights: as the file has them, by the node that multiplies by them.
         biased: nodes with weights that have a bias.
+        budget: elements that may still be made of the file's constants.
     """
 
     file: str
@@ -61,10 +65,13 @@ class GraphBuilder:
     """By the node that owns the scale."""
     weights: dict[str, Dequantized] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    budget: int = SPARE_ELEMENTS
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     input_formats: dict[str, IntFormat] = field(default_factory=dict)
     _owners: dict[str, str] = field(default_factory=dict)
+    _operands: dict[tuple[str, int], str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
+    _copies: Counter[str] = field(default_factory=Counter)
 
     def emit(
         self,
@@ -94,6 +101,9 @@ class GraphBuilder:
             shapes = [self.nodes[name].shape for name in inputs]
             shape = output_shape(operation, shapes, held)
         check_shape(shape)
+        self.spend(sum(array.size for array in (constants or {}).values()))
+        if isinstance(operation, Gather):
+            self.spend(len(operation.index))
         roles = {role: f"{name}.{role}" for role in held}
         self.constants |= {roles[role]: held[role] for role in held}
         self.nodes[name] = Node(
@@ -102,15 +112,28 @@ class GraphBuilder:
         self._owners[name] = self._owners[inputs[0]] if operation.keeps_scale else name
         return Real(name)
 
+    def spend(self, elements: int) -> None:
+        """Counts what is made of the file's constants before it takes memory and time.
+
+        Raises:
+            CannotImport: far more than the file holds.
+        """
+        self.budget -= elements
+        if self.budget < 0:
+            raise CannotImport(
+                f"it makes {elements} elements more of the file's constants, which is far more "
+                "than the file holds: compute constants before the export"
+            )
+
     def _unique(self, tensor: str) -> str:
         """Returns a name that any module, file system or language can hold."""
         base = re.sub(r"[^A-Za-z0-9_]+", "_", tensor)[:80].strip("_") or "tensor"
         if base[0].isdigit() or hasattr(torch.nn.ModuleDict, base):
             base = f"tensor_{base}"
-        name, count = base, 1
+        name = base
         while name in self._taken:
-            count += 1
-            name = f"{base}_{count}"
+            self._copies[base] += 1
+            name = f"{base}_{self._copies[base] + 1}"
         self._taken.add(name)
         return name
 
@@ -181,6 +204,8 @@ class GraphBuilder:
             return self.quantized(value, tensor)
         if value.scale.size != 1:
             raise CannotImport(f"the constant {tensor!r} has more than one scale")
+        if (tensor, rank) in self._operands:
+            return self._operands[tensor, rank]
         codes = value.codes.reshape((1,) * max(0, rank - value.codes.ndim) + value.codes.shape)
         if codes.ndim > rank or codes.shape[:1] != (1,):
             raise CannotImport(f"the constant {tensor!r} of shape {codes.shape} has a batch axis")
@@ -188,6 +213,7 @@ class GraphBuilder:
                            value.format)  # fmt: skip
         node = self.emit(tensor, tensor, Constant(), constants={"value": real.real()}).node
         self.scales[node] = scale_of(real)
+        self._operands[tensor, rank] = node
         return node
 
     def finish(self, outputs: Sequence[str]) -> FloatGraph:

@@ -13,11 +13,11 @@ from photomask.chip.conversion.builder import Conversion, Scale
 from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Input
+from photomask.chip.graph.operations import Input, Pointwise
 from photomask.chip.onnx_import import constants, layers, moving, pointwise
 from photomask.chip.onnx_import.accumulators import with_fitting_sums
 from photomask.chip.onnx_import.call import Call
-from photomask.chip.onnx_import.graph import GraphBuilder, Rescale, check_shape
+from photomask.chip.onnx_import.graph import MOST_COPIES, GraphBuilder, Rescale, check_shape
 from photomask.chip.onnx_import.lookups import TableFunction, convert_table
 from photomask.chip.onnx_import.quantization import FORMATS, dequantize_linear, quantize_linear
 from photomask.chip.onnx_import.reading import OWN_DOMAINS, ModelFile, describe, read_model
@@ -31,6 +31,7 @@ from photomask.chip.onnx_import.values import (
     Real,
     Unknown,
     Value,
+    elements_of,
 )
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
@@ -85,6 +86,8 @@ IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
 _MICROSOFT = {"DequantizeLinear", "QuantizeLinear", "Gelu"}
 """What ONNX Runtime writes in its own domain, with the same meaning."""
 _MOST_PROBLEMS = 20
+MOST_TABLE_ENTRIES = 1 << 25
+"""Of all tables of functions together: 512 functions of 16-bit codes."""
 
 
 def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) -> IntegerProgram:
@@ -113,6 +116,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
     walk = _Walk(file)
     walk.run()
     prepared = _prepared(walk.builder, walk.outputs())
+    _check_tables(prepared, file.name)
     conversion = Conversion(prepared, target)
     with torch.no_grad(), np.errstate(over="raise", invalid="raise", divide="raise"):
         for node in prepared.graph.nodes:
@@ -129,6 +133,19 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
                 "imported_from": file.name,
                 "producer": shortened(f"{file.model.producer_name} {file.model.producer_version}"),
             },
+        )
+
+
+def _check_tables(prepared: PreparedModel, where: str) -> None:
+    codes = (
+        1 << prepared.activation_quantizer(node.inputs[0]).format.bits
+        for node in prepared.graph.nodes
+        if isinstance(node.operation, Pointwise)
+    )
+    if (entries := sum(codes)) > MOST_TABLE_ENTRIES:
+        raise UnsupportedOperatorError(
+            f"{where}: its functions of one number need tables of {entries} entries in all; at "
+            f"most {MOST_TABLE_ENTRIES}. Give their inputs fewer bits"
         )
 
 
@@ -180,11 +197,14 @@ class _Walk:
         graph = self.file.model.graph
         for tensor in graph.initializer:
             self.values[tensor.name] = constants.value_of(*self.reader.read(tensor))
+            self.builder.budget += MOST_COPIES * elements_of(self.values[tensor.name])
         for value in graph.input:
             if value.name not in self.values:
                 self.values[value.name] = self._input(value)
         for node in graph.node:
             self._import(node)
+            if self.builder.budget < 0:
+                break
         if self.problems:
             shown = self.problems[:_MOST_PROBLEMS]
             more = len(self.problems) - len(shown)
@@ -225,6 +245,7 @@ class _Walk:
         if not any(isinstance(value, Unknown) for value in values):
             try:
                 results = self._importer(node)(call)
+                self._count_constants(results, values)
             except CannotImport as error:
                 self.problems.append(f"{describe(node)}: {error}")
             except (ArithmeticError, IndexError, TypeError, ValueError) as error:
@@ -236,6 +257,13 @@ class _Walk:
         for position, name in enumerate(node.output):
             if name:
                 self.values[name] = results[position] if position < len(results) else Unknown()
+
+    def _count_constants(
+        self, results: Value | list[Value], values: Sequence[Value | None]
+    ) -> None:
+        for result in results if isinstance(results, list) else [results]:
+            if not any(result is value for value in values):
+                self.builder.spend(elements_of(result))
 
     def _is_foreign(self, node: Any) -> bool:
         if node.domain in OWN_DOMAINS:

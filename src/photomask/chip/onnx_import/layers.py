@@ -235,6 +235,8 @@ def average_pool(call: Call) -> Value:
     windows = math.prod(call.builder.shape(found)[2:])
     if (any(before) or ceil_mode) and windows > MOST_UNEVEN_WINDOWS:
         raise CannotImport(f"{windows} windows that may differ; at most {MOST_UNEVEN_WINDOWS}")
+    if any(before) or ceil_mode:
+        call.builder.spend(windows)
     return found
 
 

@@ -211,6 +211,7 @@ def gather(call: Call) -> Value:
         axis = call.axis(call.integer("axis", 0), value.array.ndim)
         if index.array.size > MOST_SHAPE_NUMBERS:
             raise CannotImport("its index is too long")
+        call.builder.spend(value.array.size // max(1, value.array.shape[axis]) * index.array.size)
         return apply_to_constant(
             call, lambda array, _: np.take(array, index.array, axis=axis), None
         )

@@ -112,7 +112,8 @@ def _check_model(model: Any, name: str) -> None:
     if not graph.input or not graph.output:
         raise DocumentError(f"{name} has no graph with an input and an output")
     constants = [tensor.name for tensor in graph.initializer]
-    inputs = [value.name for value in graph.input if value.name not in set(constants)]
+    initialized = set(constants)
+    inputs = [value.name for value in graph.input if value.name not in initialized]
     # Names of the form "" stand for absent optional outputs.
     computed = [output for node in graph.node for output in node.output if output]
     _check_names([*constants, *inputs, *computed], name)

@@ -123,3 +123,10 @@ class Unknown:
 
 
 Value = Real | Codes | Positions | Chosen | Floats | Integers | Dequantized | Unknown
+
+
+def elements_of(value: Value) -> int:
+    """Returns how many numbers a constant holds; 0 for what is none."""
+    if isinstance(value, Dequantized):
+        return value.codes.size
+    return value.array.size if isinstance(value, Floats | Integers) else 0

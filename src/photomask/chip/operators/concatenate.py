@@ -35,7 +35,7 @@ class Concatenate(Operator):
                 (a, b) for axis, (a, b) in enumerate(zip(shape, shapes[0], strict=True)) if axis
             ]
             del others[self.axis - 1]
-            require(all(a == b for a, b in others), f"shapes {list(shapes)} do not join")
+            require(all(a == b for a, b in others), f"shapes {shapes[0]} and {shape} do not join")
         joined = [max(shape[0] for shape in shapes), *shapes[0][1:]]
         joined[self.axis] = sum(shape[self.axis] for shape in shapes)
         return tuple(joined)
