@@ -134,9 +134,7 @@ def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     """
     with tensor_file(path, "np") as file:
         if odd := sorted(set(file.keys()) ^ set(shapes)):
-            raise DocumentError(
-                f"{path}: tensor {odd[0]!r} is not in both, file and record"
-            )
+            raise DocumentError(f"{path}: tensor {odd[0]!r} is not in both, file and record")
         for name, shape in shapes.items():
             found = tuple(file.get_slice(name).get_shape())
             if found != shape:
