@@ -8,17 +8,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.chip.random_programs import merged, random_codes, random_program
-
 from photomask.chip import IntegerProgram, NumpyEngine, TorchEngine
 from photomask.chip.engines import CEngine
 from photomask.errors import EngineError, MissingDependencyError
+from random_program import merged, random_codes, random_program
 from rows import Results, Subject
 
 WHAT = "random_programs"
@@ -35,6 +32,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--together", type=int, default=50, help="programs compiled as one")
+    parser.add_argument("--seconds", type=float, help="stop each engine after so long")
     parser.add_argument("--engines", nargs="*", default=list(ENGINES), choices=list(ENGINES))
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.programs)
@@ -59,9 +57,13 @@ def main() -> int:
 
 def compare(run: Run, seeds: range, arguments: argparse.Namespace) -> tuple[int, int, int]:
     """Returns how many programs ran, how many integers were compared, and how many differ."""
-    integers = mismatches = 0
+    integers = mismatches = done = 0
+    started = time.perf_counter()
     for start in range(0, len(seeds), arguments.together):
+        if arguments.seconds and time.perf_counter() - started > arguments.seconds:
+            break
         block = seeds[start : start + arguments.together]
+        done += len(block)
         programs = [random_program(seed) for seed in block]
         codes = [
             random_codes(program, arguments.batch, seed)
@@ -80,7 +82,7 @@ def compare(run: Run, seeds: range, arguments: argparse.Namespace) -> tuple[int,
                 if wrong:
                     print(f"seed {seed}: edge {name!r}: {wrong} integers differ", file=sys.stderr)
                 mismatches += wrong
-    return len(seeds), integers, mismatches
+    return done, integers, mismatches
 
 
 def run_torch(

@@ -3,8 +3,9 @@
 from typing import get_args
 
 import numpy as np
-from tests.chip.random_programs import random_codes, random_program
-from tests.chip.random_steps import GROWTHS
+import pytest
+from benchmarks.random_program import random_codes, random_program
+from benchmarks.random_program.steps import GROWTHS
 
 from photomask.chip import IntegerProgram
 from photomask.chip.operators import AnyOperator, Requantize
@@ -45,6 +46,11 @@ def test_the_same_seed_gives_the_same_program_and_codes():
     assert again.content_hash() == PROGRAMS[17].content_hash()
     first, second = (random_codes(again, 3, seed=5) for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in again.inputs)
+
+
+@pytest.mark.parametrize("seed", [10121, 47005187, 47015030])
+def test_rows_of_a_batch_are_joined_only_where_they_grow_alike(seed: int):
+    assert random_program(seed).steps
 
 
 def test_codes_hold_the_ends_of_the_interval():

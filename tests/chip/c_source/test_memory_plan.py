@@ -1,6 +1,6 @@
+from benchmarks.random_program import random_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chip.random_programs import random_program
 
 from photomask.chip.c_source import generate_c
 from photomask.chip.c_source.memory_plan import ALIGNMENT, Buffer, MemoryPlan, plan_memory

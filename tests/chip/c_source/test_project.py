@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.random_program import merged, random_program
 from tests.chip.programs import ProgramBuilder, small_program
-from tests.chip.random_programs import merged, random_program
 
 from photomask.chip.c_source import generate_c
 from photomask.chip.c_source.c_text import c_type, identifiers, literal

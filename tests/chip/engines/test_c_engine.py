@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.random_program import merged, random_codes, random_program
 from tests.chip.programs import ProgramBuilder, small_program
-from tests.chip.random_programs import merged, random_codes, random_program
 
 from photomask.chip.engines import CEngine, NumpyEngine
 from photomask.chip.formats import IntFormat

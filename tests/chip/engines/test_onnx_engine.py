@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.random_program import random_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chip.programs import ProgramBuilder, small_builder, small_program
-from tests.chip.random_programs import random_codes, random_programs
+from tests.chip.strategies import random_programs
 
 from photomask.chip.engines import NumpyEngine, OnnxEngine, onnx_engine
 from photomask.chip.formats import IntFormat

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.random_program import merged, random_codes, random_program
 from tests.chip.c_source.cases import program_of_cases
 from tests.chip.operators.operator_cases import GENERATORS
 from tests.chip.programs import ProgramBuilder, small_program
-from tests.chip.random_programs import merged, random_codes, random_program
 
 from photomask.chip import NumpyEngine
 from photomask.chip.exporters import export_c

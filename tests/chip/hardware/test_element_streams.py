@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.chip.random_programs import random_programs
+from tests.chip.strategies import random_programs
 
 from photomask.chip.hardware.element_streams import OUTSIDE, runs_of, stream_between
 from photomask.chip.hardware.memory_map import (

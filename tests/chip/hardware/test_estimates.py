@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from benchmarks.random_program import random_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chip.programs import ProgramBuilder, small_program
-from tests.chip.random_programs import random_program, random_programs
+from tests.chip.strategies import random_programs
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator, Dataflow

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given
 from tests.chip.programs import ProgramBuilder
-from tests.chip.random_programs import random_programs
+from tests.chip.strategies import random_programs
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.hardware.layouts import channel_axes, copies, input_axis

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.random_program import random_codes, random_program
 from tests.chip.hardware.rtl_programs import (
     INT8,
     NARROW,
@@ -17,7 +18,6 @@ from tests.chip.hardware.rtl_programs import (
     shared_folder,
 )
 from tests.chip.programs import ProgramBuilder, small_program
-from tests.chip.random_programs import random_codes, random_program
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.hardware import simulator as simulator_module

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.random_program import random_program
 from tests.chip.programs import small_builder
-from tests.chip.random_programs import random_program
 
 from photomask.chip.onnx_models import graph_builder, integer_model, save_onnx
 from photomask.chip.program import IntegerProgram

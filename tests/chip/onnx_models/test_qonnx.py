@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.random_program import random_program
 from tests.chip.programs import small_program
-from tests.chip.random_programs import random_program
 from torch import nn
 
 from photomask.chip import Recipe, calibrate, convert, load_recipe, prepare

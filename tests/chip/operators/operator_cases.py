@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from benchmarks.random_program.source import Source
 
 from photomask.chip.formats import Interval
 from photomask.chip.operators import (
@@ -33,9 +34,6 @@ from photomask.chip.operators import (
 )
 from photomask.chip.target import Rounding
 
-WIDTHS = (2, 8, 8, 8, 16, 25, 30, 36)
-"""Bits of activations; the widest force float64 and int64 arithmetic."""
-
 
 @dataclass
 class Case:
@@ -45,41 +43,6 @@ class Case:
     inputs: list[np.ndarray]
     intervals: list[Interval]
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-class Source:
-    """Random integers, shapes and intervals."""
-
-    def __init__(self, seed: int):
-        self.rng = np.random.default_rng(seed)
-
-    def integer(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high, endpoint=True))
-
-    def chance(self) -> bool:
-        return self.integer(0, 1) == 1
-
-    def pick(self, *values):
-        return values[self.integer(0, len(values) - 1)]
-
-    def interval(self, *widths: int) -> Interval:
-        bits = self.pick(*(widths or WIDTHS))
-        low = self.pick(0, -(1 << (bits - 1)), 1 - (1 << (bits - 1)))
-        return Interval(low, low + (1 << bits) - 1)
-
-    def shape(self, rank: int, batch: int | None = None) -> tuple[int, ...]:
-        return (batch or self.integer(1, 3), *(self.integer(1, 5) for _ in range(rank - 1)))
-
-    def codes(self, interval: Interval, shape: tuple[int, ...]) -> np.ndarray:
-        """Random codes, with both ends often among them."""
-        x = self.rng.integers(interval.low, interval.high, shape, endpoint=True)
-        ends = self.rng.random(shape)
-        x[ends < 0.1] = interval.low
-        x[ends > 0.9] = interval.high
-        return x
-
-    def inside(self, interval: Interval) -> int:
-        return self.integer(interval.low, interval.high)
 
 
 def some_weights(source: Source, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import strategies as st
-from tests.chip.growth import MOST_STEPS, Growth
-from tests.chip.operators.operator_cases import Source
-from tests.chip.random_steps import GROWTHS
 
 from photomask.chip.program import IntegerProgram
+
+from .growth import MOST_STEPS, Growth
+from .source import Source
+from .steps import GROWTHS
 
 ATTEMPTS = 400
 EAGER = ("convolution", "convolution", "convolution", "requantize", "add", "linear")
@@ -16,7 +16,9 @@ EAGER = ("convolution", "convolution", "convolution", "requantize", "add", "line
 
 
 def random_program(seed: int) -> IntegerProgram:
-    """A valid program of 1 to 12 steps; the same one for the same seed.
+    """Makes a valid program of 1 to 12 steps; the same one for the same seed.
+
+    Every step is checked as it is drawn, so that no seed gives a program that is refused.
 
     Its outputs are the edges that no step reads, and sometimes one that a step reads.
     """
@@ -46,11 +48,6 @@ def random_codes(program: IntegerProgram, batch: int, seed: int = 0) -> dict[str
         name: source.codes(program.edges[name].interval, (batch, *program.edges[name].shape[1:]))
         for name in program.inputs
     }
-
-
-def random_programs() -> st.SearchStrategy[IntegerProgram]:
-    """A Hypothesis strategy of programs."""
-    return st.integers(0, (1 << 32) - 1).map(random_program)
 
 
 def merged(programs: Sequence[IntegerProgram]) -> IntegerProgram:

@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
-from tests.chip.operators.operator_cases import Source
-from tests.chip.programs import ProgramBuilder
 
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import Constant, Operator, Requantize
-from photomask.chip.program import Edge
+from photomask.chip.program import MANY, Edge
 from photomask.chip.target import Rounding, Target
+
+from .builder import ProgramBuilder
+from .source import Source
 
 MOST_STEPS = 12
 MOST_ELEMENTS = 1200
@@ -48,11 +49,13 @@ class Growth(ProgramBuilder):
         return self.target.accumulator_bits > 32
 
     def activation_format(self) -> IntFormat:
+        """Draws the format of an activation."""
         widths = (8, 16, 16) if self.is_wide else (1, 2, 3, 4, 6, 8, 8, 8, 8, 11, 16)
         bits = self.source.pick(*widths)
         return IntFormat(bits=bits, signed=bits > 1 and self.source.chance())
 
     def new_input(self) -> None:
+        """Adds a random input."""
         spatial = [self.source.integer(1, 7) for _ in range(self.source.pick(0, 1, 2, 2, 2))]
         shape = (1, self.source.integer(1, 6), *spatial)
         format = self.activation_format()
@@ -88,6 +91,7 @@ class Growth(ProgramBuilder):
         shape = operator.output_shape(shapes, tensors or {})
         if math.prod(shape) > MOST_ELEMENTS or min(shape) < 1:
             raise IllegalError("too large, or empty")
+        self._check_batches(operator, inputs, tensors or {}, shape)
         formats = {
             role: IntFormat.holding(Interval(int(t.min()), int(t.max())))
             for role, t in (tensors or {}).items()
@@ -96,12 +100,35 @@ class Growth(ProgramBuilder):
         names = [edge.name for edge in inputs]
         return self.edges[self.step(name, operator, names, tensors, formats, format=format)]
 
+    def grows(self, edge: str) -> bool:
+        """Tells whether an edge has rows for every sample; constants have not."""
+        maker = next((step for step in self.steps if step.output == edge), None)
+        return maker is None or any(self.grows(name) for name in maker.inputs)
+
+    def _check_batches(
+        self,
+        operator: Operator,
+        inputs: list[Edge],
+        tensors: dict[str, np.ndarray],
+        shape: tuple[int, ...],
+    ) -> None:
+        """Refuses a step whose rows do not grow with the batch, as every program must.
+
+        An edge may have several rows for each sample, and a constant has the same rows for any
+        batch: what broadcasts for one sample may then not broadcast for many.
+        """
+        batches = [MANY if self.grows(edge.name) else 1 for edge in inputs]
+        many = [(n * e.shape[0], *e.shape[1:]) for n, e in zip(batches, inputs, strict=True)]
+        if operator.output_shape(many, tensors) != (max(batches, default=1) * shape[0], *shape[1:]):
+            raise IllegalError("mixes samples")
+
     def finish(self, accumulator: Edge) -> None:
         """Requantizes an accumulator, most of the time."""
         if self.source.integer(0, 5):
             self.requantize_edge(accumulator)
 
     def requantize_edge(self, x: Edge) -> None:
+        """Rescales an edge to a random format."""
         source, format = self.source, self.activation_format()
         ones = (1,) * (len(x.shape) - 2)
         per_channel = (x.shape[1], *ones)
@@ -133,6 +160,7 @@ class Growth(ProgramBuilder):
         self.append(operator, [x], {"multiplier": multiplier, "shift": shift}, format)
 
     def constant_like(self, shape: tuple[int, ...]) -> Edge:
+        """Adds a random constant of a shape."""
         format = self.activation_format()
         value = self.source.codes(format.interval, (1, *shape[1:]))
         return self.append(Constant(), [], {"value": value}, format)

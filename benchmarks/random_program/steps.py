@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from tests.chip.growth import MOST_STEPS, Growth, IllegalError, kept
 
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import (
@@ -31,10 +30,13 @@ from photomask.chip.operators import (
 )
 from photomask.chip.program import Edge
 
+from .growth import MOST_STEPS, Growth, IllegalError, kept
+
 WIDEST_ACTIVATION = 16
 
 
 def weights(grow: Growth, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Draws weights, biases and sometimes zero points and groups."""
     source = grow.source
     bits = source.pick(8, 16, 16) if grow.is_wide else source.pick(1, 2, 4, 8, 8, 16)
     low = source.pick(0, -(1 << (bits - 1)))
@@ -51,6 +53,7 @@ def weights(grow: Growth, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def convolution(grow: Growth) -> None:
+    """Appends a step: convolution."""
     source, x = grow.source, grow.pick_edge(3, 4, widest=WIDEST_ACTIVATION)
     channels, spatial = x.shape[1], x.shape[2:]
     divisors = [n for n in range(1, channels + 1) if channels % n == 0]
@@ -71,6 +74,7 @@ def convolution(grow: Growth) -> None:
 
 
 def linear(grow: Growth) -> None:
+    """Appends a step: linear."""
     x = grow.pick_edge(widest=WIDEST_ACTIVATION)
     grow.finish(
         grow.append(Linear(), [x], weights(grow, (grow.source.integer(1, 12), x.shape[-1])))
@@ -108,6 +112,7 @@ def partner(grow: Growth, x: Edge, widest: int) -> Edge:
 
 
 def add(grow: Growth) -> None:
+    """Appends a step: add."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     others = [partner(grow, x, WIDEST_ACTIVATION) for _ in range(source.pick(0, 1, 1, 1, 2))]
     widest = source.pick(1, 127, 1 << 12)
@@ -122,6 +127,7 @@ def source_width(grow: Growth) -> int:
 
 
 def multiply(grow: Growth) -> None:
+    """Appends a step: multiply."""
     source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
     y = partner(grow, x, WIDEST_ACTIVATION)
     zero_points = (source.inside(x.interval), source.pick(0, source.inside(y.interval)))
@@ -142,6 +148,7 @@ def window(grow: Growth, size: int, dilation: int) -> tuple[int, int, int, int]:
 
 
 def max_pool(grow: Growth) -> None:
+    """Appends a step: max pool."""
     x = grow.pick_edge(3, 4, widest=source_width(grow))
     dilation = tuple(grow.source.pick(1, 1, 2) for _ in x.shape[2:])
     windows = [window(grow, n, d) for n, d in zip(x.shape[2:], dilation, strict=True)]
@@ -153,6 +160,7 @@ def max_pool(grow: Growth) -> None:
 
 
 def average_pool(grow: Growth) -> None:
+    """Appends a step: average pool."""
     source, x = grow.source, grow.pick_edge(3, 4, widest=WIDEST_ACTIVATION)
     adaptive = source.chance()
     windows = [window(grow, n, 1) for n in x.shape[2:]]
@@ -173,6 +181,7 @@ def average_pool(grow: Growth) -> None:
 
 
 def sum_(grow: Growth) -> None:
+    """Appends a step: sum."""
     source, x = grow.source, grow.pick_edge(3, 4, widest=WIDEST_ACTIVATION)
     axes = source.pick((1,), (len(x.shape) - 1,), tuple(range(2, len(x.shape))), (2, 1))
     keep = source.chance() or len(x.shape) - len(axes) < 2
@@ -183,10 +192,12 @@ def sum_(grow: Growth) -> None:
 
 
 def requantize(grow: Growth) -> None:
+    """Appends a step: requantize."""
     grow.requantize_edge(grow.pick_edge())
 
 
 def clamp(grow: Growth) -> None:
+    """Appends a step: clamp."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     low = source.integer(x.low - 3, x.high)
     operator = Clamp(low=low, high=source.integer(low, x.high + 3))
@@ -197,6 +208,7 @@ def clamp(grow: Growth) -> None:
 
 
 def lookup(grow: Growth) -> None:
+    """Appends a step: lookup."""
     source, x = grow.source, grow.pick_edge(widest=11)
     format = grow.activation_format()
     table = source.codes(format.interval, (1 << x.format.bits,))
@@ -204,6 +216,7 @@ def lookup(grow: Growth) -> None:
 
 
 def interpolate(grow: Growth) -> None:
+    """Appends a step: interpolate."""
     source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
     bits = source.integer(max(1, x.format.bits - 6), 15)
     cells = (x.format.high - x.format.low >> bits) + 1
@@ -213,18 +226,13 @@ def interpolate(grow: Growth) -> None:
 
 
 def embedding(grow: Growth) -> None:
+    """Appends a step: embedding."""
     source, x = grow.source, grow.pick_edge(1, 2, 3, widest=6)
     if x.format.signed:
         raise IllegalError("rows are not negative")
     format = grow.activation_format()
     table = source.codes(format.interval, (1 << x.format.bits, source.integer(1, 5)))
     grow.append(Embedding(), [x], {"table": table}, format)
-
-
-def grows(grow: Growth, edge: str) -> bool:
-    """Whether an edge has rows for every sample."""
-    maker = next((step for step in grow.steps if step.output == edge), None)
-    return maker is None or any(grows(grow, name) for name in maker.inputs)
 
 
 def softmax(grow: Growth) -> None:
@@ -239,13 +247,14 @@ def softmax(grow: Growth) -> None:
     masks = [
         edge
         for edge in grow.edges.values()
-        if edge.shape == x.shape and grows(grow, edge.name) <= grows(grow, x.name)
+        if edge.shape == x.shape and grow.grows(edge.name) <= grow.grows(x.name)
     ]
     inputs = [x, source.pick(*masks)] if source.chance() else [x]
     grow.finish(grow.append(operator, inputs, tensors))
 
 
 def normalize(grow: Growth) -> None:
+    """Appends a step: normalize."""
     source, x = grow.source, grow.pick_edge(widest=WIDEST_ACTIVATION)
     terms = x.shape[-1]
     operator = Normalize(
@@ -265,6 +274,7 @@ def normalize(grow: Growth) -> None:
 
 
 def concatenate(grow: Growth) -> None:
+    """Appends a step: concatenate."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     axis = source.integer(1, len(x.shape) - 1)
     fitting = [
@@ -280,6 +290,7 @@ def concatenate(grow: Growth) -> None:
 
 
 def reshape(grow: Growth) -> None:
+    """Appends a step: reshape."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     rows, *rest = x.shape
     count = math.prod(rest)
@@ -290,12 +301,14 @@ def reshape(grow: Growth) -> None:
 
 
 def permute(grow: Growth) -> None:
+    """Appends a step: permute."""
     x = grow.pick_edge(widest=source_width(grow))
     order = (0, *(1 + grow.source.rng.permutation(len(x.shape) - 1)).tolist())
     grow.append(Permute(order=order), [x], format=kept(x))
 
 
 def slice_(grow: Growth) -> None:
+    """Appends a step: slice."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     axis = source.integer(1, len(x.shape) - 1)
     start = source.integer(-x.shape[axis], x.shape[axis] - 1)
@@ -305,6 +318,7 @@ def slice_(grow: Growth) -> None:
 
 
 def pad(grow: Growth) -> None:
+    """Appends a step: pad."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     amounts = [(source.integer(-1, 2), source.integer(-1, 2)) for _ in x.shape[1:]]
     value = source.pick(x.low, x.high, source.inside(x.interval))
@@ -312,6 +326,7 @@ def pad(grow: Growth) -> None:
 
 
 def gather(grow: Growth) -> None:
+    """Appends a step: gather."""
     source, x = grow.source, grow.pick_edge(widest=source_width(grow))
     axis = source.integer(1, len(x.shape) - 1)
     index = source.rng.integers(0, x.shape[axis], source.integer(1, 8))
@@ -319,6 +334,7 @@ def gather(grow: Growth) -> None:
 
 
 def constant(grow: Growth) -> None:
+    """Appends a step: constant."""
     grow.constant_like(grow.pick_edge().shape)
 
 
