@@ -1,5 +1,6 @@
 """What only a process of its own shows: start-up, pipes, interrupts."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -82,3 +83,19 @@ def test_an_interrupt_ends_without_a_traceback(tmp_path: Path):
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ["x[/x]", "n" * 300, "\udcff", "pipe"])
+def test_a_path_that_cannot_be_read_is_an_error_and_not_a_failed_check(path: str, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (["chip", "show", path], ["chip", "check", path, path]):
+        done = subprocess.run(
+            [sys.executable, "-c", "from photomask.cli import main; main()", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            check=False,
+        )
+        assert done.returncode == 2
+        assert b"Traceback" not in done.stderr
+        assert b"error: " in done.stderr

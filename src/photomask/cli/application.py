@@ -1,7 +1,9 @@
 """The application: its groups of commands, and what happens to errors."""
 
+import io
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated
 
@@ -12,6 +14,12 @@ import photomask
 from photomask.cli import attention, chip, demo
 from photomask.cli.console import show_error
 from photomask.errors import PhotomaskError
+
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+"""What click raises for a command line; typer brings a click of its own in newer versions."""
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit statuses that shells give to programs which SIGINT and SIGPIPE end."""
 
 
 class ErrorGroup(TyperGroup):
@@ -53,19 +61,44 @@ def _root(
 ) -> None:
     """Make PyTorch models cheaper by a static plan, and prove that what runs is what was planned.
 
-    Exit status: 0 passed, 1 verification failed, 2 usage error.
+    Exit status: 0 passed, 1 verification failed, 2 any error.
 
     Example: photomask demo chip --output out/demo
     """
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line.
+
+    What a terminal cannot show is written in ASCII. Only a verification that failed gives exit
+    status 1: an error of any other kind gives 2, an interruption 130, a closed pipe 141.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """Runs a command and returns the exit status."""
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except CommandLineError as error:
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader has gone, as in `photomask chip show DIR | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return PIPE_CLOSED
+    except (OSError, MemoryError) as error:
+        show_error(error)
+        return 2
+    except Exception:  # noqa: BLE001 - a fault of ours is shown whole, and is no failed check
+        traceback.print_exc()
+        return 2
+    return status if isinstance(status, int) else 0

@@ -13,13 +13,15 @@ Item = TypeVar("Item")
 
 def output() -> Console:
     """Returns the console of results; 100 columns wide where it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=100)
 
 
 def messages() -> Console:
     """Returns the console of progress and errors."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show_error(error: Exception) -> None:
@@ -30,7 +32,7 @@ def show_error(error: Exception) -> None:
 def show_progress(items: Sequence[Item], label: str) -> Iterable[Item]:
     """Yields the items and shows how many are done, if somebody is watching."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
