@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from photomask.attention.plugin.caches import cache_in
 from photomask.attention.plugin.calls import AttentionHandler, AttentionRequest
 from photomask.attention.plugin.forwards import FORWARD, Forward
 from photomask.attention.plugin.masks import DENSE, PromptMask
@@ -68,22 +69,13 @@ def after_forward(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> None:
     """Records which tokens the cache holds now, and forgets the forward, failed or not."""
-    del args
+    del args, kwargs
     forward = FORWARD.get()
     if forward is None or forward.module is not module or forward.token is None:
         return
     FORWARD.reset(forward.token)
     if output is not None:
-        cache = kwargs.get("past_key_values")
-        forward.remember(_cache_in(output) if cache is None else cache)
-
-
-def _cache_in(output: Any) -> Any:
-    """Finds the cache in what a model returned; None when it returned none."""
-    if not isinstance(output, tuple):
-        return getattr(output, "past_key_values", None)
-    caches = [each for each in output if hasattr(each, "get_seq_length")]
-    return caches[0] if caches else None
+        forward.remember(cache_in(output))
 
 
 def answer(

@@ -18,6 +18,7 @@ from photomask.attention.families import (
     token_codes,
 )
 from photomask.attention.layout import PromptLayout
+from photomask.attention.plugin.caches import cache_among
 from photomask.attention.plugin.calls import AttentionHandler
 from photomask.attention.plugin.records import TokenRecord
 from photomask.errors import LayoutError
@@ -62,7 +63,8 @@ class Forward:
                 "inputs_embeds without input_ids do not tell which token belongs to which image; "
                 "give the model input_ids, or run it as it was before the conversion"
             )
-        self._record = TokenRecord.of(arguments.get("past_key_values"))
+        self._cache = cache_among(arguments)
+        self._record = TokenRecord.of(self._cache)
         if _is_decoding(ids, self._record, arguments):
             self.has_images = False
             self._codes = torch.full_like(ids, TokenCode.TEXT, dtype=torch.int8)
@@ -99,8 +101,14 @@ class Forward:
             self._layout = layout_of_codes(self.family, codes, attention_mask, complete=False)
         return self._layout
 
-    def remember(self, cache: Any) -> None:
-        """Records the tokens of this forward, which a cache now holds; None for no cache."""
+    def remember(self, returned: Any) -> None:
+        """Records the tokens of this forward, which a cache now holds.
+
+        Args:
+            returned: the cache that the model returned, which counts if it was given none; None
+                for no cache.
+        """
+        cache = returned if self._cache is None else self._cache
         if self._record is not None and cache is not None:
             self._record.append(self._codes, cache)
 
