@@ -21,8 +21,8 @@ def convert(model: Model, plan: HeadPlan, *, executor: Executor = "auto") -> Mod
     Parameters and buffers are the model's own, and the model itself stays as it is. Only rows of
     image tokens become sparse, as the plan says for each head; text and decoding stay dense, by the
     model's own attention. Batches, padding, `generate`, chunked prefill and continued conversations
-    work; `torch.compile` leaves the attention outside its graphs. The rows of a cache must not be
-    exchanged between prompts by hand.
+    work; `torch.compile` leaves the attention outside its graphs. A cache may be cropped, reset and
+    reordered between forwards; images behind tokens that something else wrote into it are refused.
 
     Args:
         model: a vision-language model of a supported family, from transformers, on its device, with

@@ -72,6 +72,7 @@ class Forward:
             self.has_images = has_image_tokens(config, ids)
             processed = {key: value for key, value in arguments.items() if key != "input_ids"}
             self._codes = token_codes(config, ids, **processed)
+        self._all_codes = self._join_codes() if self.has_images else None
         self._layout: PromptLayout | None = None
 
     def layout(self, attention_mask: Tensor | None) -> PromptLayout:
@@ -81,16 +82,11 @@ class Forward:
             attention_mask: [B, at least so many tokens], false for padding; None for no padding.
 
         Raises:
-            LayoutError: the cache holds tokens that were never seen, or the images cannot be told.
+            LayoutError: the images cannot be told, or the mask is too short.
         """
         if self._layout is None:
-            codes = None if self._record is None else self._record.joined(self._codes)
-            if codes is None:
-                raise LayoutError(
-                    "this forward has images, but its cache was filled by a forward that this "
-                    "model did not see, or by another number of prompts; start with an empty "
-                    "cache, or fill it with the converted model"
-                )
+            codes = self._all_codes
+            assert codes is not None  # noqa: S101 (asked for by forwards with images alone)
             if attention_mask is not None and attention_mask.shape[1] < codes.shape[1]:
                 raise LayoutError(
                     f"attention_mask covers {attention_mask.shape[1]} tokens, but cache and "
@@ -100,6 +96,28 @@ class Forward:
                 attention_mask = attention_mask[:, : codes.shape[1]]
             self._layout = layout_of_codes(self.family, codes, attention_mask, complete=False)
         return self._layout
+
+    def _join_codes(self) -> Tensor:
+        """Returns the codes of the tokens in the cache and of this forward, int8 [B, L].
+
+        Raises:
+            LayoutError: the cache holds tokens that the converted model did not write, or those of
+                another number of prompts.
+        """
+        if self._record is None:
+            raise LayoutError(
+                "this forward has images, but its cache was filled by a forward that this model "
+                "did not see; start with an empty cache, or fill it with the converted model"
+            )
+        before = self._record.codes(self._cache)
+        if before is None:
+            return self._codes
+        if before.shape[0] != self._codes.shape[0]:
+            raise LayoutError(
+                f"the cache holds {before.shape[0]} prompts, but input_ids {self._codes.shape[0]}; "
+                "give tokens for each prompt in the cache"
+            )
+        return torch.cat([before.to(self._codes.device), self._codes], 1)
 
     def remember(self, returned: Any) -> None:
         """Records the tokens of this forward, which a cache now holds.
