@@ -19,7 +19,7 @@ from photomask.attention.families import (
 )
 from photomask.attention.layout import PromptLayout
 from photomask.attention.plugin.caches import cache_among
-from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.calls import AttentionCall, AttentionHandler
 from photomask.attention.plugin.records import TokenRecord
 from photomask.errors import LayoutError
 
@@ -37,6 +37,7 @@ class Forward:
         handler: of its attention calls.
         family: of the model.
         has_images: whether tokens of images are among the queries.
+        calls: what the layers asked for so far, by number of the layer.
         token: resets `FORWARD` to what it was before.
     """
 
@@ -63,6 +64,7 @@ class Forward:
                 "inputs_embeds without input_ids do not tell which token belongs to which image; "
                 "give the model input_ids, or run it as it was before the conversion"
             )
+        self.calls: dict[int, AttentionCall] = {}
         self._cache = cache_among(arguments)
         self._record = TokenRecord.of(self._cache)
         if _is_decoding(ids, self._record, arguments):
