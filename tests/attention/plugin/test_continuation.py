@@ -9,9 +9,11 @@ import torch
 from tests.attention.caches import cache_of, holding
 from tests.attention.plugin.handlers import DENSE, LAYERS, MIXED, LiteralHandler
 from tests.attention.tiny_models import (
+    END,
     FAMILY_NAMES,
     IMAGE,
     PAD,
+    START,
     TEXT_IDS,
     tiny_inputs,
     tiny_model,
@@ -155,6 +157,39 @@ def test_chunked_prefill_of_generate_cuts_through_images(family: str):
     else:
         expected = sparse.generate(**inputs, **ways)
     assert_same(torch.stack(found.logits), torch.stack(expected.logits))
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_chunks_of_one_token_are_chunks_of_a_prompt(family: str):
+    model = tiny_model(family)
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this version of transformers loses the pixels of a chunk")
+    inputs = tiny_inputs(family, [[3, "image", 2, "image", 4]])
+    ways = {"max_new_tokens": 2, "do_sample": False, "pad_token_id": PAD, "output_logits": True}
+    ways |= {"return_dict_in_generate": True, "suppress_tokens": NO_DELIMITERS}
+    sparse = attach(model, LiteralHandler())
+    found = sparse.generate(**inputs, **ways, prefill_chunk_size=1)
+    assert_same(torch.stack(found.logits), torch.stack(sparse.generate(**inputs, **ways).logits))
+
+
+def test_delimiters_that_the_model_writes_are_text():
+    """They stand alone, where a prompt in chunks of one token has an image between them."""
+    model = attached("gemma3")
+    first = {"input_ids": tiny_inputs("gemma3", [[3, "image", 2]])["input_ids"]}
+    first["pixel_values"] = tiny_inputs("gemma3", [[3, "image", 2]])["pixel_values"]
+    second = tiny_inputs("gemma3", [[1, "image", 4]], seed=1)
+    found = []
+    for written in ([START, END, END, START], [5, 6, 7, 8]):
+        handler = LiteralHandler()
+        model = attach(tiny_model("gemma3"), handler)
+        with torch.no_grad():
+            cache = cache_of(model(**first))
+            for token in written:
+                model(input_ids=torch.tensor([[token]]), **holding(cache))
+            pixels = second["pixel_values"]
+            model(input_ids=second["input_ids"], pixel_values=pixels, **holding(cache))
+        found.append(handler.calls[-1][1].layout.describe(0))
+    assert found[0] == found[1]
 
 
 def test_a_cropped_cache_forgets_what_was_cropped():

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from photomask.attention.families import (
     Family,
-    TokenCode,
+    codes_of_single_tokens,
     family_of,
     has_image_tokens,
     layout_of_codes,
+    settled,
     token_codes,
 )
 from photomask.attention.layout import PromptLayout
@@ -69,7 +70,7 @@ class Forward:
         self._record = TokenRecord.of(self._cache)
         if _is_decoding(ids, self._record, arguments):
             self.has_images = False
-            self._codes = torch.full_like(ids, TokenCode.TEXT, dtype=torch.int8)
+            self._codes = codes_of_single_tokens(config, ids)
         else:
             self.has_images = has_image_tokens(config, ids)
             processed = {key: value for key, value in arguments.items() if key != "input_ids"}
@@ -119,7 +120,7 @@ class Forward:
                 f"the cache holds {before.shape[0]} prompts, but input_ids {self._codes.shape[0]}; "
                 "give tokens for each prompt in the cache"
             )
-        return torch.cat([before.to(self._codes.device), self._codes], 1)
+        return settled(torch.cat([before.to(self._codes.device), self._codes], 1))
 
     def remember(self, returned: Any) -> None:
         """Records the tokens of this forward, which a cache now holds.
@@ -134,7 +135,7 @@ class Forward:
 
 
 def _is_decoding(ids: Tensor, record: TokenRecord | None, arguments: Mapping[str, Any]) -> bool:
-    """One token behind others that brings no pixels is text, whatever its id."""
+    """One token behind others that brings no pixels is text or a delimiter, whatever its id."""
     brings_pixels = any(
         value is not None and name.startswith(_FEATURES) for name, value in arguments.items()
     )
