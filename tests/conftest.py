@@ -50,6 +50,15 @@ def _stand_in_for_torchvision_operators() -> list[torch.library.Library]:
 _LIBRARIES = _stand_in_for_torchvision_operators()  # schemas live as long as these
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none; `make test-gpu` runs nothing else."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
     """Every test starts from the same random state, whatever ran before it."""

@@ -6,6 +6,7 @@ plan for their heads. The package imports neither triton nor transformers.
 """
 
 from photomask.errors import (
+    BrokenDependencyError,
     CaptureError,
     DataError,
     DocumentError,
@@ -26,6 +27,7 @@ from photomask.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokenDependencyError",
     "CaptureError",
     "DataError",
     "DocumentError",

@@ -6,6 +6,7 @@ what to do::
     PhotomaskError
     ├── UsageError                 an argument, path or option that cannot be right
     ├── MissingDependencyError     an optional package is absent; names the install line
+    ├── BrokenDependencyError      an optional package is installed, and its import fails
     ├── DataError                  NaN, infinity, wrong shape or dtype, or no data at all
     ├── CaptureError               torch.export cannot capture the model
     │   └── UnsupportedOperatorError   operators outside the set, all of them at once
@@ -44,6 +45,29 @@ class MissingDependencyError(PhotomaskError):
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Install it with: pip install {arguments}"
+        )
+
+
+class BrokenDependencyError(PhotomaskError):
+    """An optional package is installed, but its import fails; the message has the package's own."""
+
+    def __init__(self, package: str, purpose: str, error: BaseException):
+        """Says what the package said.
+
+        Args:
+            package: the distribution's name.
+            purpose: what needs it.
+            error: that its import raised; what caused it first is told too.
+        """
+        first = error
+        while (cause := first.__cause__ or first.__context__) is not None:
+            first = cause
+        said = f"{type(error).__name__}: {error}"
+        if first is not error:
+            said += f" (first of all {type(first).__name__}: {first})"
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is installed but cannot be imported: "
+            f"{said}. Reinstall it, or install versions that fit each other"
         )
 
 

@@ -1,9 +1,12 @@
 """Identities: the same model whatever its dtype, another one whatever its shape."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from tests.attention.tiny_models import tiny_model
+from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from photomask.attention.identity import identify
@@ -100,3 +103,43 @@ def test_weights_that_are_not_loaded_are_refused(model):
         empty = Qwen2_5_VLForConditionalGeneration(model.config)
     with pytest.raises(UsageError, match=r"parameter \S+ has no values"):
         identify(empty)
+
+
+class Halved(torch.Tensor):
+    """A quantized tensor, as packages make them: it refuses everything but to be dequantized."""
+
+    codes: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, codes: torch.Tensor) -> "Halved":
+        made = torch.Tensor._make_wrapper_subclass(cls, codes.shape, dtype=torch.float32)
+        made.codes = codes
+        return made
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["codes"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts, context, size, stride) -> "Halved":
+        return Halved(parts["codes"])
+
+    def dequantize(self) -> torch.Tensor:
+        return self.codes.float() / 2
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].codes)
+        raise NotImplementedError(func)
+
+
+def test_a_quantized_weight_is_identified_by_what_its_codes_stand_for():
+    model = copy.deepcopy(tiny_model("internvl"))
+    layer: Any = model.model.vision_tower.encoder.layer[0].attention.q_proj
+    codes = (layer.weight.detach() * 2).round()
+    layer.weight = nn.Parameter(codes / 2)
+    expected = identify(model)
+    layer.weight = nn.Parameter(Halved(codes), requires_grad=False)
+    assert identify(model) == expected
+    layer.weight = nn.Parameter(Halved(codes + 1), requires_grad=False)
+    assert identify(model) != expected

@@ -29,7 +29,8 @@ if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 
 from photomask.attention.triton_tables import triton_tables  # noqa: E402
 
-needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device")
+# On a GPU where there is one, else by the interpreter.
+pytestmark = [pytest.mark.gpu] if ON_GPU else []
 RULES = [
     DenseRule(),
     DenseRule(window=20),
@@ -157,7 +158,7 @@ def test_wrong_rules_are_refused(rule, start):
         triton_tables(on_device(layouts.regular(1, 4, 2)), SinkRule(), rule, start, 16)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("start", [0, 123_457])
 def test_long_prompts(rule, start):
@@ -166,7 +167,7 @@ def test_long_prompts(rule, start):
     assert_equal(layout, SinkRule(), rule, start, tile_rows=128)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_many_prompts():
     prompts = [
         layouts.prompt(images=[400] * (1 + n % 3), texts=[n] * (2 + n % 3), delimited=n % 2 == 0)
@@ -175,7 +176,7 @@ def test_many_prompts():
     assert_equal(layouts.batch(prompts, left=True), tile_rows=64)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_computes_its_schedules_by_triton():
     assert schedules._choose(on_device(two_prompts()).device) is triton_tables
 

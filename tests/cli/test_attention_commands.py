@@ -55,9 +55,11 @@ def test_verify_writes_both_reports(place: Path, tmp_path: Path):
     html, document = tmp_path / "report.html", tmp_path / "report.json"
     arguments = ["verify", ZOO, place / "plan.json", "--prompts", place / "held-out.jsonl"]
     done = call(*arguments, "--html", html, "--json", document, "--device", "cpu")
-    assert done.exit_code == 0, done.output
-    assert "query-key pairs left" in done.stdout
     report = AttentionReport.parse(document.read_text(), "report")
+    assert (done.exit_code, report.verdict) == (3, "not decided"), done.output  # six questions
+    assert "query-key pairs left" in done.stdout
+    assert "NOT DECIDED" in done.stdout
+    assert "not decided" in html.read_text()
     assert report.prompts == 6
     assert html.read_text().count("<svg") == 2
 
@@ -143,7 +145,8 @@ def test_the_demo_ends_with_one_line_of_json(tmp_path: Path, monkeypatch: pytest
     assert {"dense_accuracy", "sparse_accuracy", "worst_task_loss", "density", "seconds"} <= set(
         found
     )
-    assert done.exit_code == (0 if found["passed"] else 1)
+    assert done.exit_code == (1 if found["verdict"] == "failed" else 0)
+    assert found["passed"] is (found["verdict"] == "passed")
     assert 0 < found["density"] < 1
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"plan.json", "report.html", "report.json", "statistics.safetensors"} <= names

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from photomask.report import SQNR_LIMIT_DB, Check, NoiseMeter, Top1Meter
+from photomask.report import SQNR_LIMIT_DB, Check, NoiseMeter, Top1Meter, joint_verdict
 
 
 def test_sqnr_is_signal_power_over_error_power_in_decibels():
@@ -50,6 +50,26 @@ def test_top1_without_labels_knows_no_accuracy():
 def test_a_check_includes_its_limit(check: Check, passed: bool):
     assert check.passed is passed
     assert Check.parse(check.render(), "check") == check
+
+
+def test_a_check_that_is_left_open_is_neither_passed_nor_failed():
+    measured = Check.at_most("loss", 1, 2, "points").left_open("since 3 questions tell nothing")
+    missing = Check.at_most("loss", 9, 2, "points").left_open("since nobody asked", measured=False)
+    for check, found in ((measured, "1 points"), (missing, "–")):
+        assert (check.verdict, check.passed, check.found) == ("not decided", False, found)
+        assert Check.parse(check.render(), "check") == check
+    assert str(measured) == (
+        "loss: 1 points, must be at most 2 points; not decided, since 3 questions tell nothing"
+    )
+    assert "undecided" not in Check.at_most("loss", 1, 2).render()  # as earlier versions wrote it
+
+
+def test_checks_together_fail_before_they_are_left_open():
+    passed, failed = Check.at_most("a", 1, 2), Check.at_most("a", 3, 2)
+    left_open = passed.left_open("since it is")
+    assert joint_verdict([]) == joint_verdict([passed, passed]) == "passed"
+    assert joint_verdict([passed, left_open]) == "not decided"
+    assert joint_verdict([left_open, passed, failed]) == "failed"
 
 
 def test_a_check_says_what_was_found_and_required():

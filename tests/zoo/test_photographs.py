@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -44,6 +46,7 @@ def test_nonsense_is_refused(count, size):
     [("PIL", "pillow"), ("skimage", "scikit-image"), ("sklearn", "scikit-learn")],
 )
 def test_an_absent_package_is_named_with_its_extra(monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
     find = photographs.importlib.util.find_spec
     monkeypatch.setattr(
         photographs.importlib.util, "find_spec", lambda name: None if name == module else find(name)

@@ -5,7 +5,7 @@
 """
 
 from photomask.attention.calibration import calibrate
-from photomask.attention.conversion import convert, unconvert
+from photomask.attention.conversion import convert, is_sparse, last_density, unconvert
 from photomask.attention.encoding import EncodedPrompt, encode
 from photomask.attention.families import FAMILIES, Family, family_of, layout_of
 from photomask.attention.head_plan import HeadPlan
@@ -54,6 +54,8 @@ __all__ = [
     "encode",
     "family_of",
     "identify",
+    "is_sparse",
+    "last_density",
     "layout_of",
     "lost_output",
     "page_of",

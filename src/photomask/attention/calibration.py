@@ -22,7 +22,8 @@ from photomask.attention.probing import LayerProbe
 from photomask.attention.sampling import SampledRows
 from photomask.attention.statistics import AttentionStatistics, PromptRecord
 from photomask.attention.visible_pairs import visible_pairs
-from photomask.errors import DataError, MissingDependencyError, PhotomaskError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import DataError, PhotomaskError
 from photomask.prompts import Prompt
 from photomask.report import Progress, without_progress
 
@@ -308,12 +309,8 @@ class _Team:
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.rank, self.size = 0, 1
         if launched or (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            try:
+            with OptionalPackage("accelerate", "attention", "calibrating on several processes"):
                 from accelerate import PartialState
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "accelerate", "attention", "calibrating on several processes"
-                ) from error
             state = PartialState(cpu=device.type == "cpu")
             self.rank, self.size = state.process_index, state.num_processes
 

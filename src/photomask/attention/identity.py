@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from photomask.documents import Document
 from photomask.errors import PlanError, UsageError
@@ -125,6 +126,23 @@ def _text_configuration(model: Any) -> Any:
     return text
 
 
+def _plain(name: str, values: Tensor) -> Tensor:
+    """Returns the values of a parameter; of a quantized one, what its codes stand for.
+
+    Raises:
+        UsageError: it is of a kind that does not tell them.
+    """
+    if not is_traceable_wrapper_subclass(values):
+        return values
+    try:
+        return values.dequantize()
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        raise UsageError(
+            f"parameter {name} is a {type(values).__name__} that cannot be dequantized ({error}); "
+            "make the plan for the model before it is quantized, and quantize other layers"
+        ) from error
+
+
 def _sample(parameters: Iterable[tuple[str, Tensor]]) -> bytes:
     """Reads a few values of every parameter as bfloat16, with one copy from each device."""
     samples: list[Tensor] = []
@@ -134,7 +152,7 @@ def _sample(parameters: Iterable[tuple[str, Tensor]]) -> bytes:
             raise UsageError(
                 f"parameter {name} has no values (it is on the meta device); load the weights first"
             )
-        values = parameter.detach().reshape(-1)
+        values = _plain(name, parameter.detach()).reshape(-1)
         values = values[:: max(1, values.numel() // SAMPLES)][:SAMPLES].to(torch.bfloat16)
         places.setdefault(parameter.device, []).append(len(samples))
         samples.append(torch.where(values.abs() < SMALLEST, torch.zeros_like(values), values))

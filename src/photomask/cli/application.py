@@ -61,7 +61,7 @@ def _root(
 ) -> None:
     """Make PyTorch models cheaper by a static plan, and prove that what runs is what was planned.
 
-    Exit status: 0 passed, 1 verification failed, 2 any error.
+    Exit status: 0 passed, 1 verification failed, 2 any error, 3 verification not decided.
 
     Example: photomask demo chip --output out/demo
     """

@@ -126,7 +126,7 @@ def verify(
         float, typer.Option(metavar="POINTS", help="Accuracy that the mean may lose.")
     ] = 0.8,
     task_loss: Annotated[
-        float, typer.Option(metavar="POINTS", help="Accuracy that a task may lose for certain.")
+        float, typer.Option(metavar="POINTS", help="Accuracy that a task may lose.")
     ] = 2.0,
     html: Annotated[
         Path | None, typer.Option(metavar="REPORT.html", help="Write the report with pictures.")
@@ -138,7 +138,8 @@ def verify(
 ) -> None:
     """Answer held-out prompts with the dense and with the sparse model, and compare.
 
-    Exit status 1 if a limit is missed.
+    Exit status: 0 if every check passed, 1 if one failed, 3 if none failed but some could not be
+    decided, as for want of questions.
 
     Example: photomask attention verify picture-questions out/plan.json
     --prompts picture-questions --html out/report.html
@@ -170,7 +171,7 @@ def verify(
         write_file(json, report.render().encode())
     if html is not None:
         write_html(report, html)
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit({"passed": 0, "failed": 1, "not decided": 3}[report.verdict])
 
 
 @app.command()

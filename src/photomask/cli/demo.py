@@ -160,7 +160,7 @@ def attention(
         "seconds": round(seconds, 1),
     }
     typer.echo(json.dumps(summary))
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit(1 if report.verdict == "failed" else 0)
 
 
 def _attention_summary(report: "AttentionReport") -> dict[str, object]:
@@ -174,4 +174,5 @@ def _attention_summary(report: "AttentionReport") -> dict[str, object]:
         "first_token_divergence": round(report.divergence_mean, 5),
         "prompts": report.prompts,
         "passed": report.passed,
+        "verdict": report.verdict,
     }

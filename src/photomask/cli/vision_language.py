@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photomask.dependencies import OptionalPackage
 from photomask.documents import is_file
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.errors import UsageError
 from photomask.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -38,17 +39,17 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
 
         model, processor = picture_questions.load_vision_language()
         return nn.Module.to(model, place), processor
-    try:
+    with OptionalPackage("transformers", "attention", "loading a vision-language model"):
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    except ImportError:
-        purpose = "loading a vision-language model"
-        raise MissingDependencyError("transformers", "attention", purpose) from None
     try:
         AutoConfig.from_pretrained(name)  # one small file tells soonest that there is no model
         processor = AutoProcessor.from_pretrained(name)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
-    except ImportError as error:
-        raise UsageError(f"{name} needs a package that is not installed: {error}") from error
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"cannot load the model {name!r}, because a package that it needs is missing or "
+            f"broken: {error}"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"cannot load the model {name!r}: {error}\n"

@@ -4,7 +4,7 @@ A pipeline measures with `metrics`, judges with `Check`, and describes its findi
 which is shown in a terminal or written as one self-contained HTML file.
 """
 
-from photomask.report.checks import Check, check_section
+from photomask.report.checks import Check, Verdict, check_section, joint_verdict
 from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
@@ -27,8 +27,10 @@ __all__ = [
     "Section",
     "Tone",
     "Top1Meter",
+    "Verdict",
     "check_drawing",
     "check_section",
+    "joint_verdict",
     "plain_axes",
     "print_page",
     "render_text",

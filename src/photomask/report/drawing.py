@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from photomask.errors import MissingDependencyError
+from photomask.dependencies import OptionalPackage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +69,8 @@ def check_drawing() -> None:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
     for package in ("jinja2", "matplotlib.figure"):
-        try:
+        with OptionalPackage(package.partition(".")[0], "report", "the HTML report"):
             importlib.import_module(package)
-        except ImportError:
-            name = package.partition(".")[0]
-            raise MissingDependencyError(name, "report", "the HTML report") from None
 
 
 class Drawing:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from photomask.dependencies import OptionalPackage
 from photomask.documents import write_file
-from photomask.errors import MissingDependencyError
 from photomask.report.page import Cell, Page
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -29,10 +29,8 @@ def render_page(page: Page) -> str:
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    try:
+    with OptionalPackage("jinja2", "report", "the HTML report"):
         import jinja2
-    except ImportError:
-        raise MissingDependencyError("jinja2", "report", "the HTML report") from None
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

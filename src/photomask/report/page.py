@@ -69,7 +69,8 @@ class Page:
 
     title: str
     verdict: str
-    passed: bool
+    passed: bool | None
+    """None where that is not decided."""
     reasons: Sequence[str]
     """Why it did not pass."""
     facts: Sequence[tuple[str, str]]

@@ -38,9 +38,10 @@ def print_page(page: Page, console: "Console") -> None:
             Text(f"{name:<{longest + 2}}", style="dim").append(value, style="default not dim")
         )
     console.print()
-    console.print(Text(page.verdict, style="bold green" if page.passed else "bold red"))
+    colour = {True: "green", False: "red", None: "yellow"}[page.passed]
+    console.print(Text(page.verdict, style=f"bold {colour}"))
     for reason in page.reasons:
-        console.print(Text(f"  {reason}", style="red"))
+        console.print(Text(f"  {reason}", style=colour))
 
 
 def render_text(page: Page, width: int = 100) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from photomask.dependencies import OptionalPackage
 from photomask.errors import DataError, MissingDependencyError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -92,9 +93,8 @@ def _crop(photograph: Any, size: int, random: np.random.Generator) -> np.ndarray
 
 def _read_photographs() -> list[Any]:
     """Opens the photographs as Pillow images in RGB, in a fixed order."""
-    if importlib.util.find_spec("PIL") is None:
-        raise MissingDependencyError("pillow", "zoo", _PURPOSE)
-    from PIL import Image
+    with OptionalPackage("pillow", "zoo", _PURPOSE):
+        from PIL import Image
 
     photographs = []
     for package, module, name in _FILES:

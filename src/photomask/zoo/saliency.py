@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from photomask.dependencies import OptionalPackage
 from photomask.errors import DataError, MissingDependencyError
 
 IMAGE_SIZE = 224
@@ -85,10 +86,8 @@ def build() -> SaliencyTransformer:
     Raises:
         MissingDependencyError: transformers is not installed.
     """
-    try:
+    with OptionalPackage("transformers", "attention", _NAME):
         from transformers import Dinov2Config, Dinov2Model
-    except ImportError as error:
-        raise MissingDependencyError("transformers", "attention", _NAME) from error
     config = Dinov2Config(
         hidden_size=_WIDTH,
         num_hidden_layers=_LAYERS,

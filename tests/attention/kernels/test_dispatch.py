@@ -10,8 +10,6 @@ from photomask.attention.kernels.arguments import check_kernel_arguments
 from photomask.attention.kernels.dispatch import check_capability, choose_executor
 from photomask.errors import DataError, MissingDependencyError, UsageError
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 @pytest.fixture(name="case")
 def _case() -> Case:
@@ -100,7 +98,7 @@ def test_a_gpu_that_is_too_old_is_refused():
         check_capability("T4", (7, 5))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_gpu_without_triton_is_refused(monkeypatch):
     case = make_case(layouts.regular(2, 20, 3), head_size=16, device="cuda")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

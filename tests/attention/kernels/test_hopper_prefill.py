@@ -19,6 +19,7 @@ from photomask.attention.patterns import DenseRule, SinkRule
 
 pytest.importorskip("triton")
 ON_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+pytestmark = [pytest.mark.gpu] if ON_HOPPER else []
 needs_hopper = pytest.mark.skipif(not ON_HOPPER, reason="needs a Hopper GPU")
 RULES = [DenseRule(), DenseRule(bidirectional=True)]
 

@@ -46,6 +46,8 @@ MIXTURES = {
 }
 HALF = torch.float16  # the interpreter cannot multiply bfloat16
 BOTH = DenseRule(bidirectional=True)
+# On a GPU where there is one, else by the interpreter.
+pytestmark = [pytest.mark.gpu] if ON_GPU else []
 TAKES_CUDNN = ON_GPU and torch.cuda.get_device_capability() >= (8, 0)
 TAKES_FLASH4 = TAKES_CUDNN and torch.cuda.get_device_capability()[0] in (9, 10) and has_flash4()
 KERNELS = [

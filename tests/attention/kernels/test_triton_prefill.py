@@ -21,7 +21,8 @@ if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 
 from photomask.attention.kernels import triton_prefill as module  # noqa: E402
 
-needs_gpu = pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device")
+# On a GPU where there is one, else by the interpreter.
+pytestmark = [pytest.mark.gpu] if ON_GPU else []
 HALF = torch.float16  # the interpreter cannot multiply bfloat16
 RULES = [
     DenseRule(),
@@ -115,7 +116,7 @@ def test_any_layout(layout, sinks, rule, data):
     run(case)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("head_size", [64, 80, 96, 128, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("windowed", [False, True])

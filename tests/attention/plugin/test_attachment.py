@@ -235,8 +235,6 @@ def test_a_failed_forward_leaves_nothing_behind():
         attached.model(input_ids=torch.tensor([[5, 6]]))
 
 
-# Some versions of PyTorch use what they deprecate when they compile.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compilation_keeps_the_result():
     model = copy.deepcopy(tiny_model("internvl"))
     model.config.text_config.num_hidden_layers = 1

@@ -6,11 +6,9 @@ import pytest
 import torch
 from tests.attention.plugin.handlers import LiteralHandler
 from tests.attention.tiny_models import tiny_inputs, tiny_model
-from torch import Tensor
 
 from photomask.attention.plugin.forwards import Forward
 from photomask.attention.plugin.masks import PromptMask
-from photomask.attention.plugin.records import TokenRecord
 from photomask.errors import LayoutError
 
 
@@ -73,38 +71,3 @@ def test_a_prepared_mask_is_kept(forward: Forward):
     mask = mask_of(forward)
     assert mask_of(forward, attention_mask=mask) is mask
     assert mask.contiguous() is mask
-
-
-class FakeCache:
-    """A cache that has nothing but a length."""
-
-    length = 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-
-def codes(*values: int) -> Tensor:
-    return torch.tensor([values], dtype=torch.int8)
-
-
-def test_a_record_follows_its_cache():
-    cache = FakeCache()
-    for chunk in (codes(1, 3), codes(3, 2, 0), codes(0)):
-        record = TokenRecord.of(cache)
-        assert record is not None
-        record.append(chunk, cache)
-        cache.length += chunk.shape[1]
-    cache.length = 4
-    record = TokenRecord.of(cache)
-    assert record is not None
-    joined = record.joined(codes(0, 0))
-    assert joined is not None
-    assert joined.tolist() == [[1, 3, 3, 2, 0, 0]]
-    assert record.joined(torch.zeros(2, 1, dtype=torch.int8)) is None
-    cache.length = 5  # somebody else went on
-    assert TokenRecord.of(cache) is None
-    cache.length = 0  # and it was reset
-    record = TokenRecord.of(cache)
-    assert record is not None
-    assert record.length == 0

@@ -274,7 +274,7 @@ def test_print_says_what_it_is():
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=str)
 @pytest.mark.parametrize("observer", [MinMax, MSE, Percentile])
 def test_codes_on_cuda_equal_those_on_cpu(granularity, observer):

@@ -23,10 +23,7 @@ ASIC = load_target("asic")
 
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda",
-        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    ),
+    pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 
 

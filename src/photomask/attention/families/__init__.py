@@ -2,9 +2,11 @@
 
 from photomask.attention.families.segmentation import (
     TokenCode,
+    codes_of_single_tokens,
     has_image_tokens,
     layout_of,
     layout_of_codes,
+    settled,
     token_codes,
 )
 from photomask.attention.families.table import FAMILIES, Delimiters, Family, family_of
@@ -14,9 +16,11 @@ __all__ = [
     "Delimiters",
     "Family",
     "TokenCode",
+    "codes_of_single_tokens",
     "family_of",
     "has_image_tokens",
     "layout_of",
     "layout_of_codes",
+    "settled",
     "token_codes",
 ]

@@ -97,6 +97,35 @@ def token_codes(config: Any, input_ids: Tensor, **processed: Any) -> Tensor:
     return codes.to(torch.int8)
 
 
+def codes_of_single_tokens(config: Any, input_ids: Tensor) -> Tensor:
+    """Says of tokens that came one by one, without pixels, what they may be: int8 [B, 1].
+
+    Text, except that a delimiter has its code negated. `settled` decides by its neighbours whether
+    it belongs to an image of a prompt in chunks of one token, or was written by the model.
+
+    Args:
+        config: of the whole model.
+        input_ids: integers [B, 1].
+    """
+    family = family_of(config)
+    codes = torch.full_like(input_ids, TokenCode.TEXT, dtype=torch.int8)
+    if family.delimiters is Delimiters.NAMED:
+        for code, attribute in ((TokenCode.START, family.start_id), (TokenCode.END, family.end_id)):
+            token = getattr(config, attribute, None)
+            if token is not None:
+                codes = torch.where(input_ids == token, -int(code), codes)
+    return codes.to(torch.int8)
+
+
+def settled(codes: Tensor) -> Tensor:
+    """Decides what tokens are that came one by one: int8 [B, L], no code negated any more."""
+    inside = _is_image(codes)
+    opens = (codes == -TokenCode.START) & _behind(inside)
+    closes = (codes == -TokenCode.END) & _before(inside)
+    codes = torch.where(opens | closes, -codes, codes)
+    return codes.clamp(min=int(TokenCode.TEXT))
+
+
 def layout_of_codes(
     family: Family, codes: Tensor, attention_mask: Tensor | None = None, *, complete: bool = True
 ) -> PromptLayout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Callable
 from functools import cache
 from typing import Literal, Protocol, get_args
@@ -22,7 +22,8 @@ from photomask.attention.kernels.dense_heads import (
 from photomask.attention.kernels.heads import LayerHeads
 from photomask.attention.kernels.torch_prefill import torch_prefill
 from photomask.attention.schedule import Schedule
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import UsageError
 
 Executor = Literal["auto", "triton", "torch"]
 """Who computes a layer.
@@ -213,9 +214,9 @@ def choose_executor(executor: Executor, device: torch.device) -> Literal["kernel
     if torch.version.hip is None:
         name = torch.cuda.get_device_name(device)
         check_capability(name, torch.cuda.get_device_capability(device))
-    if importlib.util.find_spec("triton") is None:
-        purpose = "sparse prefill on a GPU, unless executor='torch' asks for slow plain PyTorch,"
-        raise MissingDependencyError("triton", "'triton>=3.6'", purpose)
+    purpose = "sparse prefill on a GPU, unless executor='torch' asks for slow plain PyTorch,"
+    with OptionalPackage("triton", "'triton>=3.6'", purpose):
+        importlib.import_module("triton")
     return "kernels"
 
 

@@ -1,8 +1,9 @@
 """The plug into transformers: two registrations and two hooks, no patched class."""
 
-from photomask.attention.plugin.attachment import NAME, attach, detach
+from photomask.attention.plugin.attachment import attach, detach, is_attached, last_calls
 from photomask.attention.plugin.calls import AttentionCall, AttentionHandler, AttentionRequest
 from photomask.attention.plugin.layers import text_attention_layers
+from photomask.attention.plugin.masks import NAME
 
 __all__ = [
     "NAME",
@@ -11,5 +12,7 @@ __all__ = [
     "AttentionRequest",
     "attach",
     "detach",
+    "is_attached",
+    "last_calls",
     "text_attention_layers",
 ]

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import torch
 from torch import Tensor, nn
 
-from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.calls import AttentionCall, AttentionHandler
 from photomask.attention.plugin.dispatch import (
     Attachment,
     after_forward,
-    answer,
     attachment_of,
     before_forward,
+    before_text,
 )
-from photomask.attention.plugin.layers import text_attention_layers
-from photomask.attention.plugin.masks import DENSE, PromptMask
+from photomask.attention.plugin.layers import text_attention_layers, text_tower
+from photomask.attention.plugin.masks import DENSE, NAME
+from photomask.attention.plugin.registration import Hook, register
 from photomask.errors import UsageError
 
 Model = TypeVar("Model", bound=nn.Module)
-
-NAME = "photomask"
-"""What transformers knows the attention by."""
 
 
 def attach(model: Model, handler: AttentionHandler) -> Model:
@@ -46,14 +41,13 @@ def attach(model: Model, handler: AttentionHandler) -> Model:
             has another attention implementation.
     """
     _check_model(model)
-    _register()
+    register()
     attached = copy.deepcopy(model, _shared_tensors(model))
     _switch(attached)
     Attachment(model, handler).keep_on(attached)
-    attached.register_forward_pre_hook(_outside_graphs(before_forward), with_kwargs=True)
-    attached.register_forward_hook(
-        _outside_graphs(after_forward), with_kwargs=True, always_call=True
-    )
+    attached.register_forward_pre_hook(Hook(before_forward), with_kwargs=True)
+    attached.register_forward_hook(Hook(after_forward), with_kwargs=True, always_call=True)
+    text_tower(attached).register_forward_pre_hook(Hook(before_text))
     return attached
 
 
@@ -67,6 +61,38 @@ def detach(model: Model) -> Model:
     if attachment is None:
         raise UsageError(f"this {type(model).__name__} was never converted; there is no original")
     return cast(Model, attachment.original)
+
+
+def is_attached(model: Any) -> bool:
+    """Says whether the text attention of a model asks a handler, as `attach` made it.
+
+    Args:
+        model: any object; a model compiled by torch.compile counts as what was compiled.
+    """
+    inner = getattr(model, "_orig_mod", model)
+    if not isinstance(inner, nn.Module) or attachment_of(inner) is None:
+        return False
+    config: Any = inner.config
+    return config.get_text_config()._attn_implementation == NAME
+
+
+def last_calls(model: Any) -> tuple[AttentionHandler, dict[int, AttentionCall]]:
+    """Returns the handler of a model, and what its layers last asked it for.
+
+    Args:
+        model: that `attach` returned, or the same compiled by torch.compile.
+
+    Returns:
+        The handler; and by number of the layer the call of the last forward that had tokens of
+        images, empty before the first.
+
+    Raises:
+        UsageError: the model does not come from `attach`.
+    """
+    attachment = attachment_of(getattr(model, "_orig_mod", model))
+    if attachment is None:
+        raise UsageError(f"this {type(model).__name__} was never converted; it has no plan")
+    return attachment.handler, attachment.last_calls
 
 
 def _check_model(model: Any) -> None:
@@ -107,27 +133,10 @@ def _shared_tensors(model: nn.Module) -> dict[int, Any]:
     return {id(tensor): tensor for tensor in _tensors(model)}
 
 
-def _register() -> None:
-    """Makes the attention and its masks known to transformers; again does no harm."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, _outside_graphs(answer))
-    AttentionMaskInterface.register(NAME, _outside_graphs(PromptMask.make))
-
-
-@functools.cache
-def _outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps `torch.compile` out of a function; it breaks the graph there and stays right.
-
-    Here rather than as a decorator, which would import the compiler with the package.
-    """
-    reason = "a plan is decided from token ids; compile without fullgraph=True"
-    return torch.compiler.disable(function, reason=reason)
-
-
 def _switch(model: Any) -> None:
     """Switches the text configuration, and makes sure that nothing else changed."""
-    parts = {name: getattr(model.config, name) for name in model.config.sub_configs}
+    names = [name for name in model.config.sub_configs if getattr(model.config, name, None)]
+    parts = {name: getattr(model.config, name) for name in names}
     before = {name: part._attn_implementation for name, part in parts.items()}
     wanted = {**before, "text_config": NAME}
     model.set_attn_implementation(wanted)

@@ -42,6 +42,10 @@ class AttentionCall:
             self._schedules[sinks] = schedule
         return self._schedules[sinks]
 
+    def without_schedules(self) -> AttentionCall:
+        """Returns the same call, which keeps no schedule alive."""
+        return AttentionCall(self.layout, self.query_start, self.rule)
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionRequest:

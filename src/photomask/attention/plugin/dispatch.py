@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.attention.plugin.calls import AttentionHandler, AttentionRequest
+from photomask.attention.plugin.caches import cache_in
+from photomask.attention.plugin.calls import AttentionCall, AttentionHandler, AttentionRequest
 from photomask.attention.plugin.forwards import FORWARD, Forward
-from photomask.attention.plugin.masks import DENSE, PromptMask
+from photomask.attention.plugin.layers import text_attention_layers
+from photomask.attention.plugin.masks import DENSE, NAME, PromptMask
 from photomask.errors import LayoutError, PlanError, UsageError
 
 _ATTRIBUTE = "_photomask_attachment"
@@ -18,7 +20,12 @@ _UNSUPPORTED = ("s_aux", "softcap", "position_bias", "head_mask")
 
 
 class Attachment:
-    """What an attached model keeps: the original, and who answers its attention calls."""
+    """What an attached model keeps: the original, and who answers its attention calls.
+
+    Attributes:
+        last_calls: what the layers asked for in the last forward with tokens of images, by number
+            of the layer; empty before the first.
+    """
 
     def __init__(self, original: nn.Module, handler: AttentionHandler):
         """Keeps both.
@@ -29,6 +36,7 @@ class Attachment:
         """
         self.original = original
         self.handler = handler
+        self.last_calls: dict[int, AttentionCall] = {}
 
     def keep_on(self, module: nn.Module) -> None:
         """Leaves this on a module, where it is no submodule."""
@@ -55,6 +63,9 @@ def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         bound = inspect.signature(type(module).forward).bind_partial(module, *args)
         arguments = {**bound.arguments, **kwargs}
     forward = Forward(module, attachment.handler, arguments)
+    if forward.has_images:
+        for layer in text_attention_layers(module):
+            _check_switched(layer)
     wanted = arguments.get("output_attentions", getattr(module.config, "output_attentions", False))
     if forward.has_images and wanted:
         raise UsageError(
@@ -68,22 +79,46 @@ def after_forward(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> None:
     """Records which tokens the cache holds now, and forgets the forward, failed or not."""
-    del args
+    del args, kwargs
     forward = FORWARD.get()
     if forward is None or forward.module is not module or forward.token is None:
         return
     FORWARD.reset(forward.token)
-    if output is not None:
-        cache = kwargs.get("past_key_values")
-        forward.remember(_cache_in(output) if cache is None else cache)
+    if output is None:  # it failed
+        return
+    if forward.has_images:
+        _check_answered(forward)
+        calls = {layer: call.without_schedules() for layer, call in forward.calls.items()}
+        attachment_of(module).last_calls = calls  # pyright: ignore[reportOptionalMemberAccess]
+    forward.remember(cache_in(output))
 
 
-def _cache_in(output: Any) -> Any:
-    """Finds the cache in what a model returned; None when it returned none."""
-    if not isinstance(output, tuple):
-        return getattr(output, "past_key_values", None)
-    caches = [each for each in output if hasattr(each, "get_seq_length")]
-    return caches[0] if caches else None
+def before_text(module: nn.Module, args: tuple[Any, ...]) -> None:
+    """Refuses to run the text tower of an attached model by another attention."""
+    del args
+    _check_switched(module)
+
+
+def _check_switched(module: nn.Module) -> None:
+    """Raises unless the configuration of a tower or layer names the attention of the plug-in."""
+    found = getattr(module.config, "_attn_implementation", None)
+    if found != NAME:
+        raise UsageError(
+            f"the attention of this converted model was switched to {found!r}, which knows no "
+            "plan; run the original, as unconvert returns it, or switch the text configuration "
+            f"back: model.set_attn_implementation({{'text_config': {NAME!r}}})"
+        )
+
+
+def _check_answered(forward: Forward) -> None:
+    """Raises unless every layer of the text tower went by the plan."""
+    layers = range(forward.module.config.get_text_config().num_hidden_layers)
+    missing = sorted(set(layers) - set(forward.calls))
+    if missing:
+        raise UsageError(
+            f"text layers {missing} of this converted model ran another attention than the plan's; "
+            "do not exchange their configuration or their forward, or convert the model anew"
+        )
 
 
 def answer(
@@ -149,6 +184,7 @@ def answer(
     cast = _autocast(query, key[:, :, :tokens], value[:, :, :tokens])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
+    forward.calls[layer] = call
     with torch.autocast(query.device.type, enabled=False):
         output = forward.handler(AttentionRequest(layer, module, *cast, scale, call, swapped))
     return output.transpose(1, 2).contiguous(), None

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from photomask.attention.families import (
     Family,
-    TokenCode,
+    codes_of_single_tokens,
     family_of,
     has_image_tokens,
     layout_of_codes,
+    settled,
     token_codes,
 )
 from photomask.attention.layout import PromptLayout
-from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.caches import cache_among
+from photomask.attention.plugin.calls import AttentionCall, AttentionHandler
 from photomask.attention.plugin.records import TokenRecord
 from photomask.errors import LayoutError
 
@@ -36,6 +38,7 @@ class Forward:
         handler: of its attention calls.
         family: of the model.
         has_images: whether tokens of images are among the queries.
+        calls: what the layers asked for so far, by number of the layer.
         token: resets `FORWARD` to what it was before.
     """
 
@@ -62,14 +65,17 @@ class Forward:
                 "inputs_embeds without input_ids do not tell which token belongs to which image; "
                 "give the model input_ids, or run it as it was before the conversion"
             )
-        self._record = TokenRecord.of(arguments.get("past_key_values"))
+        self.calls: dict[int, AttentionCall] = {}
+        self._cache = cache_among(arguments)
+        self._record = TokenRecord.of(self._cache)
         if _is_decoding(ids, self._record, arguments):
             self.has_images = False
-            self._codes = torch.full_like(ids, TokenCode.TEXT, dtype=torch.int8)
+            self._codes = codes_of_single_tokens(config, ids)
         else:
             self.has_images = has_image_tokens(config, ids)
             processed = {key: value for key, value in arguments.items() if key != "input_ids"}
             self._codes = token_codes(config, ids, **processed)
+        self._all_codes = self._join_codes() if self.has_images else None
         self._layout: PromptLayout | None = None
 
     def layout(self, attention_mask: Tensor | None) -> PromptLayout:
@@ -79,16 +85,11 @@ class Forward:
             attention_mask: [B, at least so many tokens], false for padding; None for no padding.
 
         Raises:
-            LayoutError: the cache holds tokens that were never seen, or the images cannot be told.
+            LayoutError: the images cannot be told, or the mask is too short.
         """
         if self._layout is None:
-            codes = None if self._record is None else self._record.joined(self._codes)
-            if codes is None:
-                raise LayoutError(
-                    "this forward has images, but its cache was filled by a forward that this "
-                    "model did not see, or by another number of prompts; start with an empty "
-                    "cache, or fill it with the converted model"
-                )
+            codes = self._all_codes
+            assert codes is not None  # noqa: S101 (asked for by forwards with images alone)
             if attention_mask is not None and attention_mask.shape[1] < codes.shape[1]:
                 raise LayoutError(
                     f"attention_mask covers {attention_mask.shape[1]} tokens, but cache and "
@@ -99,14 +100,42 @@ class Forward:
             self._layout = layout_of_codes(self.family, codes, attention_mask, complete=False)
         return self._layout
 
-    def remember(self, cache: Any) -> None:
-        """Records the tokens of this forward, which a cache now holds; None for no cache."""
+    def _join_codes(self) -> Tensor:
+        """Returns the codes of the tokens in the cache and of this forward, int8 [B, L].
+
+        Raises:
+            LayoutError: the cache holds tokens that the converted model did not write, or those of
+                another number of prompts.
+        """
+        if self._record is None:
+            raise LayoutError(
+                "this forward has images, but its cache was filled by a forward that this model "
+                "did not see; start with an empty cache, or fill it with the converted model"
+            )
+        before = self._record.codes(self._cache)
+        if before is None:
+            return self._codes
+        if before.shape[0] != self._codes.shape[0]:
+            raise LayoutError(
+                f"the cache holds {before.shape[0]} prompts, but input_ids {self._codes.shape[0]}; "
+                "give tokens for each prompt in the cache"
+            )
+        return settled(torch.cat([before.to(self._codes.device), self._codes], 1))
+
+    def remember(self, returned: Any) -> None:
+        """Records the tokens of this forward, which a cache now holds.
+
+        Args:
+            returned: the cache that the model returned, which counts if it was given none; None
+                for no cache.
+        """
+        cache = returned if self._cache is None else self._cache
         if self._record is not None and cache is not None:
             self._record.append(self._codes, cache)
 
 
 def _is_decoding(ids: Tensor, record: TokenRecord | None, arguments: Mapping[str, Any]) -> bool:
-    """One token behind others that brings no pixels is text, whatever its id."""
+    """One token behind others that brings no pixels is text or a delimiter, whatever its id."""
     brings_pixels = any(
         value is not None and name.startswith(_FEATURES) for name, value in arguments.items()
     )

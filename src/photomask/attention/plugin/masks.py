@@ -14,6 +14,9 @@ from photomask.attention.plugin.forwards import Forward
 from photomask.attention.plugin.rules import find_rule
 from photomask.errors import LayoutError
 
+NAME = "photomask"
+"""What transformers knows the attention by."""
+
 DENSE = "sdpa"
 """The model's own attention, for everything that has no image rows."""
 

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from photomask.attention.plugin.caches import (
+    KeyPrints,
+    key_prints,
+    quantized_state,
+    same_prints,
+    same_state,
+)
+from photomask.errors import LayoutError
+
 _ATTRIBUTE = "_photomask_tokens"
+_WAY_OUT = "start with an empty cache, or let nothing but the converted model write to it"
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """The tokens of some forwards with equally many prompts.
+
+    Attributes:
+        codes: int8 [B, Q].
+        prints: of the keys that the forwards left in the cache, [B, Q, F]; None where they cannot
+            be read.
+    """
+
+    codes: Tensor
+    prints: Tensor | None
+
+    def cut(self, stop: int) -> _Chunk:
+        """Returns the first tokens."""
+        prints = None if self.prints is None else self.prints[:, :stop]
+        return _Chunk(self.codes[:, :stop], prints)
 
 
 class TokenRecord:
     """The codes of the tokens in a cache, kept on the cache object itself.
 
-    So a copy of a cache knows its tokens, and nothing is left when a cache goes.
+    So a copy of a cache knows its tokens, and nothing is left when a cache goes. Beside each token
+    stand a few numbers of its keys, by which `codes` finds out whether the cache still holds it.
 
     Attributes:
         length: tokens so far.
@@ -22,7 +53,8 @@ class TokenRecord:
     def __init__(self) -> None:
         """Starts without tokens."""
         self.length = 0
-        self._chunks: list[Tensor] = []
+        self._chunks: list[_Chunk] = []
+        self._state: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(cls, cache: Any) -> TokenRecord | None:
@@ -39,30 +71,112 @@ class TokenRecord:
         record = getattr(cache, _ATTRIBUTE, None)
         if record is None or record.length < length:
             return None
+        if record._state is not None and not same_state(record._state, quantized_state(cache)):
+            return None
         record._crop(length)
         return record
 
-    def joined(self, codes: Tensor) -> Tensor | None:
-        """Returns the codes in the cache with those of new tokens behind, int8 [B, L].
+    def codes(self, cache: Any) -> Tensor | None:
+        """Returns the codes of the tokens that a cache holds, int8 [B, L]; None of an empty one.
 
-        None when the cache was recorded with another number of prompts.
+        The rows are those of the cache: where they were reordered, chosen or repeated since they
+        were written, the codes follow.
+
+        Args:
+            cache: whose record this is, before the next forward changes it.
+
+        Raises:
+            LayoutError: the cache holds other keys than those that were recorded, or keeps them in
+                a form in which they cannot be compared.
         """
-        if any(chunk.shape[0] != codes.shape[0] for chunk in self._chunks):
+        if self.length == 0:
             return None
-        return torch.cat([*(chunk.to(codes.device) for chunk in self._chunks), codes], 1)
+        chunks = _merged(self._chunks)
+        if self._state is not None:  # `of` found that nobody has touched it
+            if len(chunks) > 1:
+                raise LayoutError(f"the number of prompts in this cache changed; {_WAY_OUT}")
+            return chunks[0].codes
+        prints = key_prints(cache, 0, self.length)
+        if prints is None or any(chunk.prints is None for chunk in chunks):
+            raise LayoutError(
+                f"this forward has images, and nothing can tell what its {type(cache).__name__} "
+                "holds, because its layers do not show their keys; use a DynamicCache or a "
+                "StaticCache, or give all tokens in one forward"
+            )
+        found, start = [], 0
+        for chunk in chunks:
+            found.append(_codes_of_rows(chunk, prints, start))
+            start += chunk.codes.shape[1]
+        codes = torch.cat(found, 1)
+        self._chunks = [_Chunk(codes, prints.values)]
+        return codes
 
     def append(self, codes: Tensor, cache: Any) -> None:
         """Notes that new tokens are now in a cache; int8 [B, Q]."""
-        self._chunks.append(codes)
-        self.length += codes.shape[1]
+        start, self.length = self.length, self.length + codes.shape[1]
+        prints = key_prints(cache, start, self.length)
+        self._chunks.append(_Chunk(codes, None if prints is None else prints.values))
+        self._state = quantized_state(cache) if prints is None else None
         setattr(cache, _ATTRIBUTE, self)
 
     def _crop(self, length: int) -> None:
         """Forgets the tokens from a position on."""
         while self.length > length:
             last = self._chunks.pop()
-            self.length -= last.shape[1]
+            self.length -= last.codes.shape[1]
             if self.length < length:
-                kept = last[:, : length - self.length]
-                self._chunks.append(kept)
+                self._chunks.append(last.cut(length - self.length))
                 self.length = length
+
+
+def _merged(chunks: list[_Chunk]) -> list[_Chunk]:
+    """Joins neighbours with equally many prompts."""
+    groups: list[list[_Chunk]] = []
+    for chunk in chunks:
+        if groups and groups[-1][0].codes.shape[0] == chunk.codes.shape[0]:
+            groups[-1].append(chunk)
+        else:
+            groups.append([chunk])
+    merged = []
+    for group in groups:
+        device = group[0].codes.device
+        codes = torch.cat([chunk.codes.to(device) for chunk in group], 1)
+        prints = [chunk.prints for chunk in group if chunk.prints is not None]
+        joined = torch.cat([each.to(device) for each in prints], 1) if prints else None
+        merged.append(_Chunk(codes, joined if len(prints) == len(group) else None))
+    return merged
+
+
+def _codes_of_rows(chunk: _Chunk, prints: KeyPrints, start: int) -> Tensor:
+    """Returns the codes of a chunk in the order that the rows of the cache have now.
+
+    Args:
+        chunk: with prints, int8 [B', Q].
+        prints: of the keys that the cache holds.
+        start: position of the chunk's first token.
+
+    Raises:
+        LayoutError: the cache holds other keys.
+    """
+    codes, written = chunk.codes, chunk.prints
+    assert written is not None  # noqa: S101
+    now = prints.values[:, start : start + codes.shape[1]].to(written.device)
+    unknown = min(max(prints.first - start, 0), codes.shape[1])
+    if now.shape == written.shape and bool(same_prints(now, written)[:, unknown:].all()):
+        return codes
+    if unknown or now.shape[2] != written.shape[2]:
+        raise _other_keys()
+    rows = torch.stack([same_prints(now, each[None]) for each in written])  # [B', B, Q]
+    chosen = codes.gather(0, rows.to(torch.uint8).argmax(0))
+    told = rows.any(0) & (~rows | (codes[:, None] == chosen)).all(0)
+    if not bool(told.all()):
+        raise _other_keys()
+    return chosen
+
+
+def _other_keys() -> LayoutError:
+    """The error of a cache that was written to by someone else."""
+    return LayoutError(
+        "this forward has images, but its cache does not hold what the converted model wrote: "
+        f"it was reset, cropped or changed, and then filled by something else; {_WAY_OUT}"
+    )

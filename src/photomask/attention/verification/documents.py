@@ -11,7 +11,7 @@ from photomask.attention.verification.significance import (
     wilson_interval,
 )
 from photomask.documents import Document
-from photomask.report import Check
+from photomask.report import Check, Verdict, joint_verdict
 
 
 class TaskResult(Document):
@@ -109,13 +109,15 @@ class AttentionReport(Document):
         literal_difference: largest difference of a first-token logit between what runs and the
             same plan with its mask written out, over `literal_prompts` prompts, relative to the
             largest logit.
+        rounding: the same difference between the dense model and its own mask written out: what
+            its dtype rounds; 0 in reports of version 1, which did not measure it.
         dense_seconds: time of the dense passes; `sparse_seconds` of the sparse ones.
         mass: [layers][heads][sinks, text, own image, other images], where statistics were given.
         curve: accuracy against density over budgets, where statistics were given.
         checks: the conditions of the verdict.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     plan: HeadPlan
     prompts: int
     images: tuple[int, int]
@@ -128,6 +130,7 @@ class AttentionReport(Document):
     density: float
     literal_difference: float
     literal_prompts: int
+    rounding: float = 0.0
     dense_seconds: float
     sparse_seconds: float
     mass: tuple[tuple[tuple[float, float, float, float], ...], ...] = ()
@@ -136,8 +139,13 @@ class AttentionReport(Document):
 
     @property
     def passed(self) -> bool:
-        """Whether every check holds."""
-        return all(check.passed for check in self.checks)
+        """Whether every check is known to hold."""
+        return self.verdict == "passed"
+
+    @property
+    def verdict(self) -> Verdict:
+        """Failed if a check is; passed if all are; else some of them are not decided."""
+        return joint_verdict(self.checks)
 
     @property
     def dense_accuracy(self) -> float | None:

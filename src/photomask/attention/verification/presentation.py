@@ -39,7 +39,8 @@ def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | Non
     pictures = figures or {}
     plan = report.plan
     met = sum(check.passed for check in report.checks)
-    word = "PASSED" if report.passed else "FAILED"
+    word = report.verdict.upper()
+    passed = {"passed": True, "failed": False, "not decided": None}[report.verdict]
     sections = [check_section(report.checks)]
     if report.tasks:
         sections.append(_task_section(report, pictures))
@@ -49,7 +50,7 @@ def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | Non
     return Page(
         title=f"Head plan for {plan.model.model_type}",
         verdict=f"{word}: {met} of {len(report.checks)} checks hold on {report.prompts:,} prompts",
-        passed=report.passed,
+        passed=passed,
         reasons=[str(check) for check in report.checks if not check.passed],
         facts=_facts(report),
         sections=sections,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 NORMAL_95 = 1.959963984540054
 """The normal distribution holds 95 % within so many standard deviations."""
@@ -22,6 +23,20 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     spread = math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     half = NORMAL_95 * spread / (1 + z2 / total)
     return max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half))
+
+
+def mean_interval(intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean over independent groups, from the interval of each.
+
+    The variances add up: `half = sqrt(sum half_i**2) / n`.
+
+    Args:
+        intervals: symmetric around each group's estimate; at least one.
+    """
+    count = len(intervals)
+    centre = sum(low + high for low, high in intervals) / (2 * count)
+    half = math.sqrt(sum(((high - low) / 2) ** 2 for low, high in intervals)) / count
+    return centre - half, centre + half
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from photomask.errors import CaptureError, DataError, MissingDependencyError, UsageError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import CaptureError, DataError, UsageError
 
 
 class CachedModel(nn.Module):
@@ -138,10 +139,8 @@ def _check_positions(model: nn.Module, positions: int) -> None:
 @cache
 def _explicit_cache() -> Any:
     """Returns the class of a cache whose keys and values are given, and whose new ones are kept."""
-    try:
+    with OptionalPackage("transformers", "attention", "CachedModel"):
         from transformers.cache_utils import Cache
-    except ImportError as error:
-        raise MissingDependencyError("transformers", "attention", "CachedModel") from error
 
     class ExplicitCache(Cache):
         """Joins what is given with what is new, and remembers only the latter."""

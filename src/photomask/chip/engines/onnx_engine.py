@@ -10,7 +10,8 @@ from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.onnx_models import integer_model
 from photomask.chip.onnx_models.graph_builder import LARGEST_MODEL
 from photomask.chip.program import IntegerProgram
-from photomask.errors import EngineError, MissingDependencyError, UsageError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import EngineError, UsageError
 
 NUMPY_TYPES = {f"tensor({name})": np.dtype(name) for name in ("int8", "uint8", "int32", "int64")}
 """The types of a model's inputs, as ONNX Runtime calls them."""
@@ -109,7 +110,5 @@ class OnnxEngine:
 
 def _runtime() -> Any:
     """Returns the package `onnxruntime`."""
-    try:
+    with OptionalPackage("onnxruntime", "onnx", "OnnxEngine"):
         return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "onnx", "OnnxEngine") from error

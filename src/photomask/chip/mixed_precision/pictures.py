@@ -7,8 +7,9 @@ from pathlib import Path
 from photomask.chip.mixed_precision.allocation import UNITS, ParetoPoint
 from photomask.chip.mixed_precision.costs import Costs, problem_of
 from photomask.chip.mixed_precision.sensitivity import Sensitivities
+from photomask.dependencies import OptionalPackage
 from photomask.documents import write_file
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.errors import UsageError
 
 INK, ACCENT, OTHER = "#222222", "#1f6feb", "#b35900"
 
@@ -34,11 +35,9 @@ def save_pareto_curve(
     path = Path(path)
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"a picture is written as .svg, .png or .pdf; found {path.name!r}")
-    try:
+    with OptionalPackage("matplotlib", "report", "the picture of a search"):
         import matplotlib
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("matplotlib", "report", "the picture of a search") from None
     with matplotlib.rc_context({"svg.hashsalt": "pareto", "font.size": 9.0}):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from photomask.chip.mixed_precision.solver_output import without_known_lines
-from photomask.errors import EngineError, MissingDependencyError, RecipeError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import EngineError, RecipeError
 
 _LARGEST = 2.0**20
 """What the largest error is scaled to; the solver's absolute gap, 1e-6, is then 1e-12 of it."""
@@ -126,10 +127,8 @@ def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tu
     options of two places, whose rows add up to the variables of the first and whose columns to
     those of the second, is their product: the cost stays linear.
     """
-    try:
+    with OptionalPackage("scipy", "search", "the search for widths"):
         from scipy.optimize import Bounds, LinearConstraint, milp
-    except ImportError:
-        raise MissingDependencyError("scipy", "search", "the search for widths") from None
     matrix, total = _equalities(problem)
     constraints: list[Any] = [LinearConstraint(matrix, total, total)]  # type: ignore[arg-type]
     if budget is not None:

@@ -1,5 +1,6 @@
 """Reads an ONNX file and checks its structure, before anything in it is believed."""
 
+import importlib
 import os
 import stat
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from photomask.chip.onnx_import.tensors import MOST_BYTES, shortened
 from photomask.chip.onnx_import.wire import check_wire
-from photomask.errors import DocumentError, MissingDependencyError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import DocumentError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,11 +47,10 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
         DocumentError: too large, truncated, or of a structure that no valid model has.
         MissingDependencyError: the package onnx is not installed.
     """
-    try:
+    with OptionalPackage("onnx", "onnx", "import of ONNX models"):
+        importlib.import_module("onnx")  # before protobuf, which comes with it
         from google.protobuf.message import DecodeError
         from onnx import ModelProto
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "onnx", "import of ONNX models") from error
 
     if isinstance(source, ModelProto):
         name, folder = "model", None

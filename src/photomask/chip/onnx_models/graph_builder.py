@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.dependencies import OptionalPackage
 from photomask.documents import write_file
-from photomask.errors import ExportError, MissingDependencyError
+from photomask.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
@@ -30,12 +31,10 @@ def onnx_package() -> ModuleType:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
+    with OptionalPackage("onnx", "onnx", "writing an ONNX model"):
         importlib.import_module("onnx.helper")
         importlib.import_module("onnx.numpy_helper")
         return importlib.import_module("onnx")
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "onnx", "writing an ONNX model") from error
 
 
 class GraphBuilder:

@@ -1,6 +1,5 @@
 """One process, or many that train together: what the loop asks of them."""
 
-import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import UsageError
 
 
 class Processes:
@@ -117,9 +117,8 @@ def find_processes(
     if device is not None:
         raise UsageError("where processes were launched, their launcher chooses the devices")
     if accelerator is None:
-        if importlib.util.find_spec("accelerate") is None:
-            raise MissingDependencyError("accelerate", "training", "training in many processes")
-        from accelerate import Accelerator
+        with OptionalPackage("accelerate", "training", "training in many processes"):
+            from accelerate import Accelerator
 
         accelerator = Accelerator()
     return LaunchedProcesses(accelerator)

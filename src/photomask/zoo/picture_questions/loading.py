@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photomask.errors import DataError, MissingDependencyError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import DataError, PhotomaskError
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -30,13 +31,12 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
         MissingDependencyError: transformers is not installed.
         DataError: a file is missing or damaged.
     """
-    try:
+    import torch
+
+    with OptionalPackage("pillow", "attention", "load_vision_language"):
         import PIL  # noqa: F401
-        import torch
+    with OptionalPackage("transformers", "attention", "load_vision_language"):
         from transformers import Qwen2_5_VLForConditionalGeneration
-    except ImportError as error:
-        package = "pillow" if error.name == "PIL" else "transformers"
-        raise MissingDependencyError(package, "attention", "load_vision_language") from error
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall photomask")
     try:
@@ -44,6 +44,8 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
             folder, dtype=torch.float32, local_files_only=True
         )
         processor = _load_processor(folder)
+    except PhotomaskError:
+        raise
     except Exception as error:
         # transformers, tokenizers and safetensors have no common error.
         raise DataError(
@@ -54,8 +56,9 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
 
 
 def _load_processor(folder: Path) -> Any:
-    from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
-    from transformers.processing_utils import ProcessorMixin
+    with OptionalPackage("transformers", "attention", "load_vision_language"):
+        from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
+        from transformers.processing_utils import ProcessorMixin
 
     class PictureProcessor(Qwen2_5_VLProcessor):
         """Transformers' processor without its video processor."""

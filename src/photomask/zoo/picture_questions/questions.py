@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.dependencies import OptionalPackage
+from photomask.errors import UsageError
 from photomask.prompts import Prompt
 from photomask.zoo import fashion_mnist
 
@@ -235,10 +236,8 @@ class _Pictures:
         return [self._image(index) for index in chosen]
 
     def _image(self, index: int) -> Image:
-        try:
+        with OptionalPackage("pillow", "zoo", "picture_questions"):
             from PIL import Image
-        except ImportError as error:
-            raise MissingDependencyError("pillow", "zoo", "picture_questions") from error
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
