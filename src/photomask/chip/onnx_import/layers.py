@@ -60,12 +60,12 @@ def gemm(call: Call) -> Value:
     """`x @ w + b` with constant weights."""
     if call.number("alpha", 1.0) != 1 or call.number("beta", 1.0) != 1:
         raise CannotImport("alpha or beta is not 1")
-    if call.integer("transA", 0):
+    if call.flag("transA", 0):
         raise CannotImport("transA is 1: the batch must be the first axis")
     weight = _weight(call, 1)
     if weight.codes.ndim != 2 or call.rank != 2:
         raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
-    if not call.integer("transB", 0):
+    if not call.flag("transB", 0):
         weight = weight.transposed((1, 0))
     return _weighted(call, Linear(), weight, call.value(2))
 
@@ -220,7 +220,7 @@ def average_pool(call: Call) -> Value:
     stride = windows_attribute(call, "strides", len(kernel))
     if any(d != 1 for d in windows_attribute(call, "dilations", len(kernel))):
         raise CannotImport("its windows are dilated")
-    ceil_mode, counted = call.integer("ceil_mode", 0), call.integer("count_include_pad", 0)
+    ceil_mode, counted = call.flag("ceil_mode", 0), call.flag("count_include_pad", 0)
     padding = margins(call, kernel, stride, (1,) * len(kernel))
     x = call.quantized()
     if any(before != after for before, after in padding):
@@ -266,7 +266,7 @@ def _reduce(call: Call, divide: bool) -> Value:
     found = tuple(sorted(call.axes(axes, rank)))
     if 0 in found:
         raise CannotImport("it averages over the batch")
-    keep = bool(call.integer("keepdims", 1))
+    keep = call.flag("keepdims", 1)
     return call.emit(Mean(axes=found, keep_axes=keep, divide=divide), [call.quantized()])
 
 
