@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MOST_NODES = 10_000
 MOST_NAME_LENGTH = 1024
-OPSETS = range(10, 26)
+OPSETS = range(10, 29)
 """Versions of ONNX's own operators that the importer knows."""
 OWN_DOMAINS = ("", "ai.onnx")
 
