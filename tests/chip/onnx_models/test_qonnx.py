@@ -18,7 +18,6 @@ from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.target import PRESETS, Target
 from photomask.errors import ExportError
 
-onnx = pytest.importorskip("onnx")
 pytest.importorskip("qonnx")
 
 from qonnx.core.modelwrapper import ModelWrapper
@@ -31,7 +30,7 @@ from qonnx.util.cleanup import cleanup_model
 @pytest.fixture(autouse=True)
 def readable_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """qonnx runs each node as a model of the newest IR, which ONNX Runtime may not read yet."""
-    monkeypatch.setattr(onnx, "IR_VERSION", IR_VERSION)
+    monkeypatch.setattr("onnx.IR_VERSION", IR_VERSION)
 
 
 class Network(nn.Module):

@@ -21,6 +21,7 @@ from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
 from photomask.chip.onnx_import.lookups import moved_positions
 from photomask.chip.onnx_import.pointwise import affine, quotient
+from photomask.chip.onnx_import.shapes import output_shape
 from photomask.chip.onnx_import.values import (
     CannotImport,
     Dequantized,
@@ -178,7 +179,7 @@ def multiply(call: Call) -> Value:
         if isinstance(call.value(other), Floats):
             number = call.constant_number(other, call.rank)
             if number is not None:
-                return affine(call, position, number, 0.0)
+                return _scaled(call, position, number) or affine(call, position, number, 0.0)
     rank = _joint_rank(call)
     return call.emit(Multiply(), [call.operand(0, rank), call.operand(1, rank)])
 
@@ -188,7 +189,18 @@ def divide(call: Call) -> Value:
     number = call.constant_number(1, call.rank)
     if number is None:
         raise CannotImport("it divides by what is not one constant number")
-    return quotient(call, number)
+    return (number and _scaled(call, 0, 1 / number)) or quotient(call, number)
+
+
+def _scaled(call: Call, position: int, factor: float) -> Real | None:
+    """Gives a product of activations its factor, which the rescaling takes in; None elsewhere."""
+    node = call.pending(position)
+    if node is None or not isinstance(node.operation, Matmul) or node.clamp or factor <= 0:
+        return None
+    operation = Matmul(node.operation.factor * factor)
+    if not math.isfinite(operation.factor) or not operation.factor:
+        raise CannotImport(f"it scales a product by {factor}")
+    return call.builder.replace(node.name, call.output, operation=operation)
 
 
 def concatenate(call: Call) -> Value:
@@ -224,13 +236,16 @@ def average_pool(call: Call) -> Value:
     padding = margins(call, kernel, stride, (1,) * len(kernel))
     x = call.quantized()
     if any(before != after for before, after in padding):
-        if not counted or ceil_mode:
-            raise CannotImport("padding that differs before and after, and is not counted")
-        tensor = f"{call.output}_padded"
-        x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
-        padding = ((0, 0),) * len(kernel)
+        if ceil_mode:
+            raise CannotImport("padding that differs before and after, with ceil_mode")
+        if counted:
+            tensor = f"{call.output}_padded"
+            x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
+            padding = ((0, 0),) * len(kernel)
+        else:
+            ceil_mode = _reaches_beyond(call, kernel, stride, padding)
     before = tuple(margin for margin, _ in padding)
-    operation = AveragePool(kernel, stride, before, bool(ceil_mode), bool(counted), None)
+    operation = AveragePool(kernel, stride, before, ceil_mode, counted, None)
     found = call.emit(operation, [x])
     windows = math.prod(call.builder.shape(found)[2:])
     if (any(before) or ceil_mode) and windows > MOST_UNEVEN_WINDOWS:
@@ -238,6 +253,28 @@ def average_pool(call: Call) -> Value:
     if any(before) or ceil_mode:
         call.builder.spend(windows)
     return found
+
+
+def _reaches_beyond(
+    call: Call,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+) -> bool:
+    """Returns the `ceil_mode` with which as much padding after as before makes the same windows.
+
+    Windows that do not count their padding are the same if they start at the same places.
+    """
+    spatial, before = call.builder.shape(call.real())[2:], tuple(front for front, _ in padding)
+    wanted = [
+        (n + sum(pair) - k) // s + 1
+        for n, pair, k, s in zip(spatial, padding, kernel, stride, strict=True)
+    ]
+    for ceil_mode in (False, True):
+        operation = AveragePool(kernel, stride, before, ceil_mode, False, None)
+        if list(output_shape(operation, [(1, 1, *spatial)], {})[2:]) == wanted:
+            return ceil_mode
+    raise CannotImport("padding that differs before and after, and is not counted")
 
 
 def global_average_pool(call: Call) -> Value:
