@@ -135,6 +135,7 @@ CASES: dict[str, tuple[nn.Module | Callable[..., Any], list[tuple[int, ...]]]] =
     "sum over an axis": (lambda x: x.sum(1).abs(), [(3, 4)]),
     "clamp": (lambda x: x.clamp(-0.3, 0.77), [(3, 4)]),
     "gather": (lambda x: x[:, [2, 0, 1, 1]], [(3, 4)]),
+    "softmax": (nn.Softmax(-1), [(3, 4)]),
     "table": (lambda x: torch.sigmoid(x).mean(1), [(3, 4)]),
 }
 
@@ -201,7 +202,12 @@ def test_lines_with_results_of_sixteen_bits_come_back_to_the_precision_of_float3
 
 NOT_READ: dict[str, tuple[nn.Module, list[tuple[int, ...]], str, set[str]]] = {
     "scales of groups": (nn.Linear(64, 4), [(64,)], "scale for each block", set()),
-    "softmax": (nn.Softmax(-1), [(3, 4)], "Softmax", {"softmax"}),
+    "masked softmax": (
+        Function(lambda x: torch.softmax(x.masked_fill(torch.eye(4) != 0, -torch.inf), -1)),
+        [(4, 4)],
+        "Where",
+        set(),
+    ),
     "layer norm": (nn.LayerNorm(8), [(3, 8)], "LayerNormalization", {"normalize"}),
     "root-mean-square norm": (nn.RMSNorm(8), [(3, 8)], "ReduceMean", {"normalize"}),
     "other divisors": (nn.AvgPool2d(2, divisor_override=3), IMAGE, "Mul", set()),

@@ -93,6 +93,10 @@ def no_output(model: onnx.ModelProto) -> None:
     del model.graph.output[:]
 
 
+def nameless_output(model: onnx.ModelProto) -> None:
+    model.graph.output.add()
+
+
 def unknown_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "nowhere"
 
@@ -170,6 +174,7 @@ STRUCTURES = [
     endless_name,
     no_input,
     no_output,
+    nameless_output,
     unknown_output,
     free_axis,
     huge_input,

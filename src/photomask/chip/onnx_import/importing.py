@@ -75,6 +75,7 @@ IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
     "Reshape": moving.reshape,
     "Shape": constants.shape_of,
     "Slice": moving.slice_axes,
+    "Softmax": layers.softmax,
     "Split": moving.split,
     "Squeeze": moving.squeeze,
     "Sub": layers.subtract,

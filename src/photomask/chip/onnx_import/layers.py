@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import (
     Multiply,
     Pad,
 )
+from photomask.chip.graph.transformer_operations import Softmax
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
 from photomask.chip.onnx_import.lookups import moved_positions
@@ -305,6 +306,15 @@ def _reduce(call: Call, divide: bool) -> Value:
         raise CannotImport("it averages over the batch")
     keep = call.flag("keepdims", 1)
     return call.emit(Mean(axes=found, keep_axes=keep, divide=divide), [call.quantized()])
+
+
+def softmax(call: Call) -> Value:
+    """Softmax over the last axis."""
+    # Before operator set 13, the default is axis 1, and all axes from it on are one.
+    axis = call.axis(call.integer("axis", -1 if call.opset >= 13 else 1))
+    if axis != call.rank - 1:
+        raise CannotImport(f"it normalizes axis {axis} of {call.rank}, which is not the last")
+    return call.emit(Softmax(), [call.quantized()])
 
 
 def windows_attribute(call: Call, name: str, count: int) -> tuple[int, ...]:

@@ -135,7 +135,10 @@ def _check_order(graph: Any, known: set[str], where: str) -> None:
     for node in graph.node:
         _check_known(node.input, known, f"{where}: {describe(node)}")
         known |= set(node.output)
-    _check_known((value.name for value in graph.output), known - {""}, f"{where}: the graph")
+    outputs = [value.name for value in graph.output]
+    if "" in outputs:
+        raise DocumentError(f"{where}: an output of the graph has no name")
+    _check_known(outputs, known, f"{where}: the graph")
 
 
 def _check_known(names: Iterable[str], known: set[str], who: str) -> None:
