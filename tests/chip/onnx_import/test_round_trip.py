@@ -161,6 +161,19 @@ def test_weights_and_activations_of_four_bits_come_back(case: str):
     assert returned(case, "w8a16", "wide")
 
 
+@pytest.mark.parametrize("case", ["convolutions", "one axis", "linear", "linear on rows"])
+def test_scales_of_groups_come_back_as_wider_weights(case: str):
+    assert returned(case, "w4a8-group", "asic")
+
+
+def test_scales_of_many_groups_come_back():
+    program = program_of(nn.Linear(200, 4), [(200,)], "w4a8-group", "asic")
+    assert any("group_multiplier" in step.tensors for step in program.steps)
+    again = import_qdq(qdq_model(program), TARGETS["asic"])
+    assert farthest(program, again) == 0
+    assert not any("group_multiplier" in step.tensors for step in again.steps)
+
+
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     **{name: getattr(torch, name) for name in ("abs", "atan", "cos", "erf", "exp", "neg", "sin")},
     **{name: getattr(F, name) for name in ("celu", "elu", "gelu", "hardsigmoid", "hardswish")},
@@ -201,7 +214,6 @@ def test_lines_with_results_of_sixteen_bits_come_back_to_the_precision_of_float3
 
 
 NOT_READ: dict[str, tuple[nn.Module, list[tuple[int, ...]], str, set[str]]] = {
-    "scales of groups": (nn.Linear(64, 4), [(64,)], "scale for each block", set()),
     "masked softmax": (
         Function(lambda x: torch.softmax(x.masked_fill(torch.eye(4) != 0, -torch.inf), -1)),
         [(4, 4)],

@@ -18,6 +18,7 @@ from photomask.chip.graph.operations import (
     Pad,
 )
 from photomask.chip.graph.transformer_operations import Softmax
+from photomask.chip.onnx_import.blocks import in_units_of
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
 from photomask.chip.onnx_import.lookups import moved_positions
@@ -100,6 +101,7 @@ def _weighted(
     if not weight.codes.size:
         raise CannotImport("its weight is empty")
     channels = len(weight.codes)
+    weight = _in_units_of_bias(call, weight, bias, x)
     real = np.zeros(channels) if bias is None else _bias(call, bias, x, weight, channels)
     constants = {"weight": np.ascontiguousarray(weight.real()), "bias": real}
     found = call.emit(operation, [x], constants)
@@ -107,6 +109,14 @@ def _weighted(
     if bias is not None:
         call.builder.biased.add(found.node)
     return found
+
+
+def _in_units_of_bias(call: Call, weight: Dequantized, bias: Value | None, x: str) -> Dequantized:
+    meaning = call.builder.scale(x)
+    if not isinstance(bias, Dequantized) or bias.scale.size not in (1, len(weight.codes)):
+        return weight
+    assert meaning is not None  # noqa: S101 - x is quantized
+    return in_units_of(weight, bias.scale.astype(np.float64) / meaning.scale)
 
 
 def _bias(call: Call, bias: Value, x: str, weight: Dequantized, channels: int) -> np.ndarray:
@@ -163,13 +173,14 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
     """Gives a matrix product the constant that is added to it."""
     if not isinstance(bias, Floats | Dequantized) or node.clamp or node.name in call.builder.biased:
         raise CannotImport("it adds to a product that is not quantized yet")
-    weight = call.builder.weights[node.name]
+    weight = _in_units_of_bias(call, call.builder.weights[node.name], bias, node.inputs[0])
     shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
     if len(shape) > len(node.shape):
         raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
     real = _bias(call, bias, node.inputs[0], weight, len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
     found = call.builder.replace(node.name, call.output)
+    call.builder.weights[found.node] = weight
     call.builder.biased.add(found.node)
     return found
 

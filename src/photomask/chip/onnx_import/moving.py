@@ -146,7 +146,7 @@ def slice_axes(call: Call) -> Value:
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise CannotImport("starts, ends, axes and steps do not belong together")
     parts = {
-        axis: slice(start, end if end > -(1 << 31) else None, step)
+        axis: slice(start, None if step < 0 and end <= -(1 << 31) else end, step)
         for axis, start, end, step in zip(call.axes(axes, rank), starts, ends, steps, strict=True)
     }
     if isinstance(value, _CONSTANT):
