@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from tests.chip.onnx_import.untrusted import (
 
 from photomask.chip.onnx_import import import_qdq
 from photomask.chip.program import IntegerProgram
-from photomask.errors import PhotomaskError
+from photomask.errors import PhotomaskError, UsageError
 
 
 def huge_claim(model: onnx.ModelProto) -> None:
@@ -319,3 +320,21 @@ def _import_or_refuse(content: bytes, folder: Path) -> None:
     with contextlib.suppress(PhotomaskError):
         assert isinstance(import_qdq(path, TARGET), IntegerProgram)
     assert time.perf_counter() - start < MOST_SECONDS
+
+
+def test_names_that_no_terminal_or_document_can_show_are_replaced(tmp_path: Path):
+    model = small_model()
+    model.producer_name = "tool\0\x1b[31m"
+    model.graph.node[2].name = "line\n\x1b[2J" + "x" * 5000
+    path = tmp_path / os.fsdecode(b"a\xff\n.onnx")
+    path.write_bytes(model.SerializeToString())
+    program = import_qdq(path, TARGET)
+    shown = [*program.provenance.values(), *(step.source for step in program.steps)]
+    assert program.provenance["imported_from"] == "a??.onnx"
+    assert all(text.isprintable() and len(text) < 200 for text in shown)
+
+
+@pytest.mark.parametrize("source", [3, None, b"model.onnx"])
+def test_what_is_neither_path_nor_model_is_refused(source: Any):
+    with pytest.raises(UsageError, match="path or an"):
+        import_qdq(source, TARGET)

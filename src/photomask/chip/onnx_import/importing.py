@@ -111,6 +111,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
         UnsupportedOperatorError: operators outside the supported set, or values that are not
             quantized; all of them.
         TargetError: the target cannot hold what the program needs.
+        UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
     """
     file = read_model(source)

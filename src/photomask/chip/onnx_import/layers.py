@@ -201,7 +201,8 @@ def divide(call: Call) -> Value:
     number = call.constant_number(1, call.rank)
     if number is None:
         raise CannotImport("it divides by what is not one constant number")
-    return (number and _scaled(call, 0, 1 / number)) or quotient(call, number)
+    scaled = _scaled(call, 0, 1 / number) if number else None
+    return scaled or quotient(call, number)
 
 
 def _scaled(call: Call, position: int, factor: float) -> Real | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from photomask.chip.onnx_import.tensors import MOST_BYTES, shortened
 from photomask.chip.onnx_import.wire import check_wire
-from photomask.errors import DocumentError, MissingDependencyError
+from photomask.errors import DocumentError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,6 +43,7 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
 
     Raises:
         DocumentError: too large, truncated, or of a structure that no valid model has.
+        UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
     """
     try:
@@ -55,8 +56,13 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
         name, folder = "model", None
         content = source.SerializeToString()
     else:
+        if not isinstance(source, str | os.PathLike):
+            raise UsageError(
+                f"import_qdq reads a path or an onnx.ModelProto, not {type(source).__name__}; "
+                "onnx.load_from_string makes a ModelProto of bytes"
+            )
         path = Path(source)
-        name, folder = path.name, path.parent
+        name, folder = shortened(path.name), path.parent
         content = _read(path)
     check_wire(content, ModelProto.DESCRIPTOR, name)
     try:

@@ -48,16 +48,14 @@ def average_pool(graph: QdqGraph, step: Step) -> None:
     _check_sum(graph, step, operator.zero_point)
     if not _rescalings(graph, step):
         raise graph.refusal(step, "its sum is read by more than rescalings")
-    counted = True
-    graph.divisors[step.output] = math.prod(kernel)
+    counted, counts = True, np.array(math.prod(kernel))
     if any(pads):
         lengths = [
             np.array([high - low for low, high in axis]) for axis in operator.windows(x.shape[2:])
         ]
         counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
         counted = not _is_divided(graph, step, counts)
-    if not counted:
-        graph.divisors[step.output] = counts
+    graph.divisors[step.output] = math.prod(kernel) if counted else counts
     graph.finish(
         step,
         "AveragePool",
