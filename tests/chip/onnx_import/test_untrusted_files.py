@@ -254,6 +254,13 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path):
     refuse(Path("/dev/zero"))
 
 
+def test_a_gigabyte_of_zeros_is_refused(tmp_path: Path):
+    path = tmp_path / "zeros.onnx"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    assert "no ONNX model" in refuse(path)
+
+
 def test_files_of_many_tiny_messages_are_refused(tmp_path: Path):
     """Two bytes a node: a parser would make an object of hundreds of bytes of each."""
     nodes = b"\x0a\x00" * 1_000_000

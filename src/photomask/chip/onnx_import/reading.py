@@ -83,7 +83,10 @@ def _read(path: Path) -> bytes:
                 raise DocumentError(
                     f"{path} has {status.st_size} bytes; at most {MOST_BYTES} are read"
                 )
-            return file.read(status.st_size)
+            start = file.read(1)
+            if start and start[0] < 8:  # before a gigabyte of zeros is read
+                raise DocumentError(f"{path} is no ONNX model: it starts with byte {start[0]}")
+            return start + file.read(status.st_size - 1)
     except (OSError, ValueError) as error:
         raise DocumentError(f"cannot read {path}: {error}") from error
 
