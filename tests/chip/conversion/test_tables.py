@@ -176,3 +176,30 @@ def test_a_share_is_within_the_stated_error_of_the_real_one(codes: list[int], le
 def test_exponents_beyond_the_targets_tables_are_refused():
     with pytest.raises(TargetError, match=r"the exponents of its scores need a table of \d+"):
         softmax_program(5, entries=256, bits=16)
+
+
+@pytest.mark.parametrize("entries", [256, 64])
+def test_entries_that_are_infinite_saturate_and_what_is_no_number_is_its_neighbours(entries: int):
+    """The data stay positive; codes of 0 and below are there all the same."""
+
+    class Logarithm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.log(x)
+
+    torch.manual_seed(0)
+    x = torch.rand(64, 16) + 0.1
+    activation = Quantizer(8, symmetric=True, signed=True)
+    prepared = prepare(Logarithm(), Recipe(activation=activation), x[:1])
+    calibrate(prepared, x)
+    narrow = PRESETS["asic"].model_copy(update={"table_entries": entries})
+    program = convert(prepared, narrow)
+    codes = np.arange(-128, 128)
+    found = NumpyEngine(program).run({"x": np.repeat(codes[:, None], 16, axis=1)})
+    found = found[program.outputs[0]][:, 0]
+    low = program.edges[program.outputs[0]].format.low
+    assert found[codes == 0] == low
+    assert set(found[codes < 0].tolist()) == {low}
+    if entries == 256:
+        edge, scale = program.edges[program.outputs[0]], program.edges["x"].scale[0]
+        wanted = np.log(codes[codes > 0] * scale) / edge.scale[0] + edge.zero_point
+        assert np.abs(found[codes > 0] - np.maximum(wanted, low)).max() <= 0.5 + 1e-6

@@ -155,6 +155,8 @@ COMPUTING: dict[str, Make] = {
     ),
     "two functions": two_functions,
     "division": lambda make: make.node("Div", [image(make), make.constant(3, np.float32)]),
+    "softmax": lambda make: make.node("Softmax", [image(make)]),
+    "softmax, old": lambda make: make.node("Softmax", [image(make)], axis=3),
     "prelu": lambda make: make.node("PRelu", [image(make), make.constant([0.3], np.float32)]),
     **{
         name: lambda make, name=name, attributes=attributes: make.node(

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.chip.onnx_import.qdq_models import QdqModel, imported
+from tests.chip.onnx_import.qdq_models import QdqModel, codes_of_runtime, distances, imported
 
 from photomask.chip.onnx_import import import_qdq
 from photomask.chip.target import PRESETS
-from photomask.errors import TargetError, UnsupportedOperatorError
+from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError
 
 
 def image(make: QdqModel) -> str:
@@ -23,12 +23,12 @@ def refused(make: QdqModel | onnx.ModelProto) -> str:
 
 def test_all_unsupported_operators_are_named_at_once():
     make = QdqModel()
-    x = make.output(make.node("Softmax", [image(make)]))
+    x = make.output(make.node("ArgMax", [image(make)]))
     y = make.output(make.node("LRN", [make.input((1, 4, 7, 8))], size=3))
     make.output(make.node("Einsum", [x, y], equation="abcd,abcd->abcd"))
     make.nodes[-1].domain = ""
     message = refused(make)
-    for kind in ("Softmax", "LRN", "Einsum"):
+    for kind in ("ArgMax", "LRN", "Einsum"):
         assert f"({kind})" in message
 
 
@@ -121,6 +121,13 @@ def test_what_would_mix_samples_is_refused(
     assert f"({kind})" in refused(make)
 
 
+def test_a_slice_forward_to_before_the_start_holds_nothing():
+    make = QdqModel()
+    bounds = [make.constant([n], np.int64) for n in (-1, -(1 << 62), 3, 5)]
+    make.output(make.node("Slice", [image(make), *bounds]), 0.05, 3)
+    assert "leaves nothing" in refused(make)
+
+
 def test_the_sources_of_an_imported_program_name_the_files_nodes():
     make = QdqModel()
     make.output(make.node("Conv", [image(make), make.weight((6, 4, 3, 3))], name="features/0"))
@@ -160,3 +167,38 @@ def test_codes_may_be_the_models_inputs_and_outputs():
     assert str(program.edges["x"].format) == "uint8"
     assert program.edges["x"].zero_point == 9
     assert program.outputs == ("conv" + y.removeprefix("conv"),)
+
+
+def blocks(scale: np.ndarray) -> QdqModel:
+    """A matrix product whose weights have a scale for each block of four inputs."""
+    make = QdqModel()
+    codes = make.constant(make.random.integers(-8, 8, (8, 3)), kind="int8")
+    weight = make.node(
+        "DequantizeLinear",
+        [codes, make.constant(scale, np.float32), make.constant(np.zeros((2, 3)), kind="int8")],
+        axis=0,
+        block_size=4,
+    )
+    make.output(make.node("MatMul", [make.input((1, 8)), weight]))
+    return make
+
+
+def test_block_scales_with_a_common_unit_agree_with_onnx_runtime():
+    make = blocks(np.array([[3, 2, 7], [5, 1, 7]]) * 0.0013)
+    model = make.build()
+    found = distances(imported(model), codes_of_runtime(model, make.samples))
+    assert max(np.abs(distance).max() for distance in found.values()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (np.array([[1, 2, 3], [np.pi, 1, 1]]) * 0.01, "no multiples"),
+        (np.array([[1, 2, 3]]) * 0.01, "shape"),
+        (np.array([[1, 1, 1], [254, 1, 5001]]) * 0.001, "no multiples"),
+    ],
+)
+def test_block_scales_without_a_common_unit_are_refused(scale: np.ndarray, message: str):
+    make = blocks(scale)
+    with pytest.raises((UnsupportedOperatorError, DocumentError), match=message):
+        imported(make)

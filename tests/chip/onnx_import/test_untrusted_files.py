@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from tests.chip.onnx_import.untrusted import (
 
 from photomask.chip.onnx_import import import_qdq
 from photomask.chip.program import IntegerProgram
-from photomask.errors import PhotomaskError
+from photomask.errors import PhotomaskError, UsageError
 
 
 def huge_claim(model: onnx.ModelProto) -> None:
@@ -91,6 +92,10 @@ def no_input(model: onnx.ModelProto) -> None:
 
 def no_output(model: onnx.ModelProto) -> None:
     del model.graph.output[:]
+
+
+def nameless_output(model: onnx.ModelProto) -> None:
+    model.graph.output.add()
 
 
 def unknown_output(model: onnx.ModelProto) -> None:
@@ -170,6 +175,7 @@ STRUCTURES = [
     endless_name,
     no_input,
     no_output,
+    nameless_output,
     unknown_output,
     free_axis,
     huge_input,
@@ -248,6 +254,13 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path):
     refuse(Path("/dev/zero"))
 
 
+def test_a_gigabyte_of_zeros_is_refused(tmp_path: Path):
+    path = tmp_path / "zeros.onnx"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    assert "no ONNX model" in refuse(path)
+
+
 def test_files_of_many_tiny_messages_are_refused(tmp_path: Path):
     """Two bytes a node: a parser would make an object of hundreds of bytes of each."""
     nodes = b"\x0a\x00" * 1_000_000
@@ -314,3 +327,21 @@ def _import_or_refuse(content: bytes, folder: Path) -> None:
     with contextlib.suppress(PhotomaskError):
         assert isinstance(import_qdq(path, TARGET), IntegerProgram)
     assert time.perf_counter() - start < MOST_SECONDS
+
+
+def test_names_that_no_terminal_or_document_can_show_are_replaced(tmp_path: Path):
+    model = small_model()
+    model.producer_name = "tool\0\x1b[31m"
+    model.graph.node[2].name = "line\n\x1b[2J" + "x" * 5000
+    path = tmp_path / os.fsdecode(b"a\xff\n.onnx")
+    path.write_bytes(model.SerializeToString())
+    program = import_qdq(path, TARGET)
+    shown = [*program.provenance.values(), *(step.source for step in program.steps)]
+    assert program.provenance["imported_from"] == "a??.onnx"
+    assert all(text.isprintable() and len(text) < 200 for text in shown)
+
+
+@pytest.mark.parametrize("source", [3, None, b"model.onnx"])
+def test_what_is_neither_path_nor_model_is_refused(source: Any):
+    with pytest.raises(UsageError, match="path or an"):
+        import_qdq(source, TARGET)

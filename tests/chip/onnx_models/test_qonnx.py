@@ -12,6 +12,7 @@ from torch import nn
 from photomask.chip import Recipe, calibrate, convert, load_recipe, prepare
 from photomask.chip.engines import NumpyEngine
 from photomask.chip.onnx_models import qonnx_model
+from photomask.chip.onnx_models.graph_builder import IR_VERSION
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.target import PRESETS, Target
@@ -24,6 +25,12 @@ from qonnx.core.onnx_exec import execute_node, execute_onnx
 from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.util.cleanup import cleanup_model
+
+
+@pytest.fixture(autouse=True)
+def readable_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """qonnx runs each node as a model of the newest IR, which ONNX Runtime may not read yet."""
+    monkeypatch.setattr("onnx.IR_VERSION", IR_VERSION)
 
 
 class Network(nn.Module):

@@ -149,6 +149,13 @@ class Call:
         """Returns an integer attribute."""
         return _small(self.attribute(name, "INT", default), name)
 
+    def flag(self, name: str, default: int) -> bool:
+        """Returns an integer attribute that is 0 or 1; others mean what nobody has defined."""
+        value = self.integer(name, default)
+        if value not in (0, 1):
+            raise CannotImport(f"its attribute {name!r} is {value}, neither 0 nor 1")
+        return bool(value)
+
     def number(self, name: str, default: float) -> float:
         """Returns a real attribute."""
         value = float(self.attribute(name, "FLOAT", default))
@@ -172,6 +179,8 @@ class Call:
             return self.integers(name, None)
         if not isinstance(value, Integers):
             raise CannotImport(f"its {name} are not constant")
+        if value.array.ndim > 1:
+            raise CannotImport(f"its {name} have the shape {value.array.shape}, and are no list")
         return _all_small(value.array.reshape(-1), name)
 
     def constant_number(self, position: int, rank: int | None = None) -> float | None:

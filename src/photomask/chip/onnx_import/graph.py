@@ -24,6 +24,7 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.onnx_import.rounding import code_of
 from photomask.chip.onnx_import.shapes import output_shape
+from photomask.chip.onnx_import.tensors import shortened
 from photomask.chip.onnx_import.values import CannotImport, Dequantized, Real, Value
 
 MOST_ELEMENTS = 1 << 28
@@ -101,14 +102,13 @@ class GraphBuilder:
             shapes = [self.nodes[name].shape for name in inputs]
             shape = output_shape(operation, shapes, held)
         check_shape(shape)
+        origin = f"{self.file}:{shortened(source).replace('/', '.')}"
         self.spend(sum(array.size for array in (constants or {}).values()))
         if isinstance(operation, Gather):
             self.spend(len(operation.index))
         roles = {role: f"{name}.{role}" for role in held}
         self.constants |= {roles[role]: held[role] for role in held}
-        self.nodes[name] = Node(
-            name, operation, tuple(inputs), roles, shape, f"{self.file}:{source.replace('/', '.')}"
-        )
+        self.nodes[name] = Node(name, operation, tuple(inputs), roles, shape, origin)
         self._owners[name] = self._owners[inputs[0]] if operation.keeps_scale else name
         return Real(name)
 

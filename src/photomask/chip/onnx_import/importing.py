@@ -75,6 +75,7 @@ IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
     "Reshape": moving.reshape,
     "Shape": constants.shape_of,
     "Slice": moving.slice_axes,
+    "Softmax": layers.softmax,
     "Split": moving.split,
     "Squeeze": moving.squeeze,
     "Sub": layers.subtract,
@@ -110,6 +111,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
         UnsupportedOperatorError: operators outside the supported set, or values that are not
             quantized; all of them.
         TargetError: the target cannot hold what the program needs.
+        UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
     """
     file = read_model(source)
@@ -187,6 +189,7 @@ class _Walk:
         self.reader = TensorReader(file.name, file.folder)
         self.values: dict[str, Value] = {}
         self.problems: list[str] = []
+        self.batches: set[int] = set()
 
     def run(self) -> None:
         """Imports constants, inputs and nodes.
@@ -221,11 +224,7 @@ class _Walk:
         where = f"{self.file.name}: input {shortened(value.name)!r}"
         kinds = TensorProto.DataType
         kind = kinds.Name(tensor.elem_type) if tensor.elem_type in kinds.values() else "unknown"
-        dims = tensor.shape.dim
-        fixed = all(d.WhichOneof("value") == "dim_value" for d in dims[1:])
-        if not tensor.HasField("shape") or not dims or not fixed:
-            raise DocumentError(f"{where}: all axes but the batch must have a fixed size")
-        shape = (1, *(d.dim_value for d in dims[1:]))
+        shape = (1, *self._sizes(tensor, where))
         try:
             check_shape(shape)
             found = self.builder.emit(value.name, value.name, Input(), shape=shape)
@@ -237,6 +236,35 @@ class _Walk:
             raise DocumentError(f"{where} is of type {kind}, neither FLOAT nor codes")
         self.builder.input_formats[found.node] = FORMATS[kind]
         return Codes(found.node)
+
+    def _sizes(self, tensor: Any, where: str) -> list[int]:
+        """Returns the sizes of an input's axes behind the batch, which is the first."""
+        dims = tensor.shape.dim
+        if not tensor.HasField("shape"):
+            raise DocumentError(
+                f"{where} has no shape: state its rank, with the batch as the first axis and fixed "
+                "sizes behind it (onnx.shape_inference, or the exporter's options)"
+            )
+        if not dims:
+            raise DocumentError(
+                f"{where} has rank 0, so no batch: samples must lie along its first axis"
+            )
+        free = [at for at, d in enumerate(dims) if at and d.WhichOneof("value") != "dim_value"]
+        if free:
+            raise DocumentError(
+                f"{where}: all axes but the batch, which is axis 0, must have a fixed size; axis "
+                f"{free[0]} of {len(dims)} has none. Give it one "
+                "(onnxruntime.tools.make_dynamic_shape_fixed), or put the batch first"
+            )
+        if dims[0].WhichOneof("value") == "dim_value":
+            self.batches.add(dims[0].dim_value)
+        if len(self.batches) > 1 or min(self.batches, default=1) < 1:
+            raise DocumentError(
+                f"{where}: the batch, axis 0 of every input, is fixed to "
+                f"{' and '.join(map(str, sorted(self.batches)))} samples; all inputs must have the "
+                "same number of them, at least 1, or leave it free"
+            )
+        return [d.dim_value for d in dims[1:]]
 
     def _import(self, node: Any) -> None:
         values = tuple(self.values[name] if name else None for name in node.input)

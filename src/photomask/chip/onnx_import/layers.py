@@ -17,10 +17,13 @@ from photomask.chip.graph.operations import (
     Multiply,
     Pad,
 )
+from photomask.chip.graph.transformer_operations import Softmax
+from photomask.chip.onnx_import.blocks import in_units_of
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
 from photomask.chip.onnx_import.lookups import moved_positions
 from photomask.chip.onnx_import.pointwise import affine, quotient
+from photomask.chip.onnx_import.shapes import output_shape
 from photomask.chip.onnx_import.values import (
     CannotImport,
     Dequantized,
@@ -60,12 +63,12 @@ def gemm(call: Call) -> Value:
     """`x @ w + b` with constant weights."""
     if call.number("alpha", 1.0) != 1 or call.number("beta", 1.0) != 1:
         raise CannotImport("alpha or beta is not 1")
-    if call.integer("transA", 0):
+    if call.flag("transA", 0):
         raise CannotImport("transA is 1: the batch must be the first axis")
     weight = _weight(call, 1)
     if weight.codes.ndim != 2 or call.rank != 2:
         raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
-    if not call.integer("transB", 0):
+    if not call.flag("transB", 0):
         weight = weight.transposed((1, 0))
     return _weighted(call, Linear(), weight, call.value(2))
 
@@ -98,6 +101,7 @@ def _weighted(
     if not weight.codes.size:
         raise CannotImport("its weight is empty")
     channels = len(weight.codes)
+    weight = _in_units_of_bias(call, weight, bias, x)
     real = np.zeros(channels) if bias is None else _bias(call, bias, x, weight, channels)
     constants = {"weight": np.ascontiguousarray(weight.real()), "bias": real}
     found = call.emit(operation, [x], constants)
@@ -105,6 +109,14 @@ def _weighted(
     if bias is not None:
         call.builder.biased.add(found.node)
     return found
+
+
+def _in_units_of_bias(call: Call, weight: Dequantized, bias: Value | None, x: str) -> Dequantized:
+    meaning = call.builder.scale(x)
+    if not isinstance(bias, Dequantized) or bias.scale.size not in (1, len(weight.codes)):
+        return weight
+    assert meaning is not None  # noqa: S101 - x is quantized
+    return in_units_of(weight, bias.scale.astype(np.float64) / meaning.scale)
 
 
 def _bias(call: Call, bias: Value, x: str, weight: Dequantized, channels: int) -> np.ndarray:
@@ -161,13 +173,14 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
     """Gives a matrix product the constant that is added to it."""
     if not isinstance(bias, Floats | Dequantized) or node.clamp or node.name in call.builder.biased:
         raise CannotImport("it adds to a product that is not quantized yet")
-    weight = call.builder.weights[node.name]
+    weight = _in_units_of_bias(call, call.builder.weights[node.name], bias, node.inputs[0])
     shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
     if len(shape) > len(node.shape):
         raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
     real = _bias(call, bias, node.inputs[0], weight, len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
     found = call.builder.replace(node.name, call.output)
+    call.builder.weights[found.node] = weight
     call.builder.biased.add(found.node)
     return found
 
@@ -178,7 +191,7 @@ def multiply(call: Call) -> Value:
         if isinstance(call.value(other), Floats):
             number = call.constant_number(other, call.rank)
             if number is not None:
-                return affine(call, position, number, 0.0)
+                return _scaled(call, position, number) or affine(call, position, number, 0.0)
     rank = _joint_rank(call)
     return call.emit(Multiply(), [call.operand(0, rank), call.operand(1, rank)])
 
@@ -188,7 +201,19 @@ def divide(call: Call) -> Value:
     number = call.constant_number(1, call.rank)
     if number is None:
         raise CannotImport("it divides by what is not one constant number")
-    return quotient(call, number)
+    scaled = _scaled(call, 0, 1 / number) if number else None
+    return scaled or quotient(call, number)
+
+
+def _scaled(call: Call, position: int, factor: float) -> Real | None:
+    """Gives a product of activations its factor, which the rescaling takes in; None elsewhere."""
+    node = call.pending(position)
+    if node is None or not isinstance(node.operation, Matmul) or node.clamp or factor <= 0:
+        return None
+    operation = Matmul(node.operation.factor * factor)
+    if not math.isfinite(operation.factor) or not operation.factor:
+        raise CannotImport(f"it scales a product by {factor}")
+    return call.builder.replace(node.name, call.output, operation=operation)
 
 
 def concatenate(call: Call) -> Value:
@@ -220,17 +245,20 @@ def average_pool(call: Call) -> Value:
     stride = windows_attribute(call, "strides", len(kernel))
     if any(d != 1 for d in windows_attribute(call, "dilations", len(kernel))):
         raise CannotImport("its windows are dilated")
-    ceil_mode, counted = call.integer("ceil_mode", 0), call.integer("count_include_pad", 0)
+    ceil_mode, counted = call.flag("ceil_mode", 0), call.flag("count_include_pad", 0)
     padding = margins(call, kernel, stride, (1,) * len(kernel))
     x = call.quantized()
     if any(before != after for before, after in padding):
-        if not counted or ceil_mode:
-            raise CannotImport("padding that differs before and after, and is not counted")
-        tensor = f"{call.output}_padded"
-        x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
-        padding = ((0, 0),) * len(kernel)
+        if ceil_mode:
+            raise CannotImport("padding that differs before and after, with ceil_mode")
+        if counted:
+            tensor = f"{call.output}_padded"
+            x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
+            padding = ((0, 0),) * len(kernel)
+        else:
+            ceil_mode = _reaches_beyond(call, kernel, stride, padding)
     before = tuple(margin for margin, _ in padding)
-    operation = AveragePool(kernel, stride, before, bool(ceil_mode), bool(counted), None)
+    operation = AveragePool(kernel, stride, before, ceil_mode, counted, None)
     found = call.emit(operation, [x])
     windows = math.prod(call.builder.shape(found)[2:])
     if (any(before) or ceil_mode) and windows > MOST_UNEVEN_WINDOWS:
@@ -238,6 +266,28 @@ def average_pool(call: Call) -> Value:
     if any(before) or ceil_mode:
         call.builder.spend(windows)
     return found
+
+
+def _reaches_beyond(
+    call: Call,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+) -> bool:
+    """Returns the `ceil_mode` with which as much padding after as before makes the same windows.
+
+    Windows that do not count their padding are the same if they start at the same places.
+    """
+    spatial, before = call.builder.shape(call.real())[2:], tuple(front for front, _ in padding)
+    wanted = [
+        (n + sum(pair) - k) // s + 1
+        for n, pair, k, s in zip(spatial, padding, kernel, stride, strict=True)
+    ]
+    for ceil_mode in (False, True):
+        operation = AveragePool(kernel, stride, before, ceil_mode, False, None)
+        if list(output_shape(operation, [(1, 1, *spatial)], {})[2:]) == wanted:
+            return ceil_mode
+    raise CannotImport("padding that differs before and after, and is not counted")
 
 
 def global_average_pool(call: Call) -> Value:
@@ -266,8 +316,17 @@ def _reduce(call: Call, divide: bool) -> Value:
     found = tuple(sorted(call.axes(axes, rank)))
     if 0 in found:
         raise CannotImport("it averages over the batch")
-    keep = bool(call.integer("keepdims", 1))
+    keep = call.flag("keepdims", 1)
     return call.emit(Mean(axes=found, keep_axes=keep, divide=divide), [call.quantized()])
+
+
+def softmax(call: Call) -> Value:
+    """Softmax over the last axis."""
+    # Before operator set 13, the default is axis 1, and all axes from it on are one.
+    axis = call.axis(call.integer("axis", -1 if call.opset >= 13 else 1))
+    if axis != call.rank - 1:
+        raise CannotImport(f"it normalizes axis {axis} of {call.rank}, which is not the last")
+    return call.emit(Softmax(), [call.quantized()])
 
 
 def windows_attribute(call: Call, name: str, count: int) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ def reshape(call: Call) -> Value:
     if isinstance(value, _CONSTANT):
         return apply_to_constant(call, np.reshape, wanted)
     shape = call.builder.shape(call.real())
-    if not call.integer("allowzero", 0):
+    if not call.flag("allowzero", 0):
         if any(n == 0 and at >= len(shape) for at, n in enumerate(wanted)):
             raise CannotImport(f"the shape {list(wanted)[:8]} of {list(shape)}")
         wanted = tuple(shape[at] if n == 0 else n for at, n in enumerate(wanted))
@@ -146,7 +146,7 @@ def slice_axes(call: Call) -> Value:
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise CannotImport("starts, ends, axes and steps do not belong together")
     parts = {
-        axis: slice(start, end if end > -(1 << 31) else None, step)
+        axis: slice(start, None if step < 0 and end <= -(1 << 31) else end, step)
         for axis, start, end, step in zip(call.axes(axes, rank), starts, ends, steps, strict=True)
     }
     if isinstance(value, _CONSTANT):
@@ -268,7 +268,7 @@ def max_pool(call: Call) -> Value:
     stride = windows_attribute(call, "strides", len(kernel))
     dilation = windows_attribute(call, "dilations", len(kernel))
     padding = margins(call, kernel, stride, dilation)
-    ceil_mode = bool(call.integer("ceil_mode", 0))
+    ceil_mode = call.flag("ceil_mode", 0)
     if any(before != after for before, after in padding):
         if ceil_mode:
             raise CannotImport("padding that differs before and after, with ceil_mode")

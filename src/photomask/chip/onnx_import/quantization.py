@@ -5,6 +5,7 @@ import numpy as np
 from photomask.chip.conversion.builder import Scale
 from photomask.chip.formats import IntFormat
 from photomask.chip.onnx_import import rounding
+from photomask.chip.onnx_import.blocks import with_channel_scales
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.graph import Rescale
 from photomask.chip.onnx_import.lookups import dequantized
@@ -56,7 +57,12 @@ def dequantize_linear(call: Call) -> Value:
     """Says what codes mean."""
     value = call.value(0)
     if isinstance(value, Integers):
-        format, scale, zero_point = _parameters(call, value.kind)
+        size = call.integer("block_size", 0)
+        format, scale, zero_point = _parameters(call, value.kind, may_have_blocks=size > 0)
+        if size:
+            axis = call.axis(call.integer("axis", 1), value.array.ndim)
+            codes = value.array.astype(np.int64)
+            return with_channel_scales(codes, scale, zero_point, axis, size)
         axis = _channel_axis(call, scale, value.array.shape)
         codes = value.array.astype(np.int64)
         return Dequantized(codes, scale, zero_point, axis, format)
@@ -89,12 +95,14 @@ def _output_kind(call: Call) -> str:
     return zero_point.kind
 
 
-def _parameters(call: Call, kind: str) -> tuple[IntFormat, np.ndarray, np.ndarray]:
-    """Returns format, scale and zero point: scalars or one for each channel."""
+def _parameters(
+    call: Call, kind: str, *, may_have_blocks: bool = False
+) -> tuple[IntFormat, np.ndarray, np.ndarray]:
+    """Returns format, scale and zero point: scalars, or one for each channel or block."""
     if kind not in FORMATS:
         raise CannotImport(f"codes of type {kind}; known are {', '.join(FORMATS)}")
     format = FORMATS[kind]
-    if call.integer("block_size", 0):
+    if call.integer("block_size", 0) and not may_have_blocks:
         raise CannotImport("a scale for each block of a channel")
     scale, zero_point = call.value(1), call.value(2)
     where = f"{call.builder.file}: node {call.node.name or call.output!r} ({call.node.op_type})"
@@ -103,7 +111,7 @@ def _parameters(call: Call, kind: str) -> tuple[IntFormat, np.ndarray, np.ndarra
     scales = scale.array.astype(np.float32)
     if not np.all(np.isfinite(scales)) or not np.all(scales > 0):
         raise DocumentError(f"{where}: a scale is not positive and finite")
-    if scales.ndim > 1 or not scales.size:
+    if (scales.ndim > 1 and not may_have_blocks) or not scales.size:
         raise DocumentError(f"{where}: the scale has the shape {scales.shape}")
     if zero_point is None:
         zero_points = np.zeros(scales.shape, dtype=np.int64)
@@ -111,9 +119,11 @@ def _parameters(call: Call, kind: str) -> tuple[IntFormat, np.ndarray, np.ndarra
         raise DocumentError(f"{where}: the zero point must have the type of the codes, {kind}")
     else:
         zero_points = zero_point.array.astype(np.int64)
-    if zero_points.size != scales.size:
-        raise DocumentError(f"{where}: {scales.size} scales and {zero_points.size} zero points")
-    if scales.size == 1:
+    if zero_points.shape != scales.shape and not zero_points.size == scales.size == 1:
+        raise DocumentError(
+            f"{where}: scales of shape {scales.shape} and zero points of shape {zero_points.shape}"
+        )
+    if scales.size == 1 and not may_have_blocks:
         return format, scales.reshape(()), zero_points.reshape(())
     return format, scales, zero_points
 

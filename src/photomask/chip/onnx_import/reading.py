@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from photomask.chip.onnx_import.tensors import MOST_BYTES, shortened
 from photomask.chip.onnx_import.wire import check_wire
 from photomask.dependencies import OptionalPackage
-from photomask.errors import DocumentError
+from photomask.errors import DocumentError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 MOST_NODES = 10_000
 MOST_NAME_LENGTH = 1024
-OPSETS = range(10, 26)
+OPSETS = range(10, 29)
 """Versions of ONNX's own operators that the importer knows."""
 OWN_DOMAINS = ("", "ai.onnx")
 
@@ -45,6 +45,7 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
 
     Raises:
         DocumentError: too large, truncated, or of a structure that no valid model has.
+        UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
     """
     with OptionalPackage("onnx", "onnx", "import of ONNX models"):
@@ -56,8 +57,13 @@ def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
         name, folder = "model", None
         content = source.SerializeToString()
     else:
+        if not isinstance(source, str | os.PathLike):
+            raise UsageError(
+                f"import_qdq reads a path or an onnx.ModelProto, not {type(source).__name__}; "
+                "onnx.load_from_string makes a ModelProto of bytes"
+            )
         path = Path(source)
-        name, folder = path.name, path.parent
+        name, folder = shortened(path.name), path.parent
         content = _read(path)
     check_wire(content, ModelProto.DESCRIPTOR, name)
     try:
@@ -78,7 +84,10 @@ def _read(path: Path) -> bytes:
                 raise DocumentError(
                     f"{path} has {status.st_size} bytes; at most {MOST_BYTES} are read"
                 )
-            return file.read(status.st_size)
+            start = file.read(1)
+            if start and start[0] < 8:  # before a gigabyte of zeros is read
+                raise DocumentError(f"{path} is no ONNX model: it starts with byte {start[0]}")
+            return start + file.read(status.st_size - 1)
     except (OSError, ValueError) as error:
         raise DocumentError(f"cannot read {path}: {error}") from error
 
@@ -136,7 +145,10 @@ def _check_order(graph: Any, known: set[str], where: str) -> None:
     for node in graph.node:
         _check_known(node.input, known, f"{where}: {describe(node)}")
         known |= set(node.output)
-    _check_known((value.name for value in graph.output), known - {""}, f"{where}: the graph")
+    outputs = [value.name for value in graph.output]
+    if "" in outputs:
+        raise DocumentError(f"{where}: an output of the graph has no name")
+    _check_known(outputs, known, f"{where}: the graph")
 
 
 def _check_known(names: Iterable[str], known: set[str], who: str) -> None:

@@ -160,5 +160,6 @@ def _name_of(enum: Any, number: int) -> str:
 
 
 def shortened(text: str) -> str:
-    """Returns a name of the file as an error may show it."""
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    """Returns a name of the file as an error, a terminal or a document may show it."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[:100])
+    return shown if len(text) <= 100 else f"{shown}…"

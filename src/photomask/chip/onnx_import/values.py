@@ -1,6 +1,6 @@
 """What the tensors of an ONNX graph are while it is being imported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,7 @@ class Dequantized:
         zero_point: int64, the shape of `scale`.
         axis: of the channels; None for one scale.
         format: of the codes.
+        had_blocks: the file has a scale for each block; `blocks.in_units_of` may choose the unit.
     """
 
     codes: np.ndarray
@@ -95,13 +96,12 @@ class Dequantized:
     zero_point: np.ndarray
     axis: int | None
     format: IntFormat
+    had_blocks: bool = False
 
     def transposed(self, order: tuple[int, ...]) -> "Dequantized":
         """Returns the constant with its axes in another order."""
         axis = None if self.axis is None else order.index(self.axis)
-        return Dequantized(
-            self.codes.transpose(order), self.scale, self.zero_point, axis, self.format
-        )
+        return replace(self, codes=self.codes.transpose(order), axis=axis)
 
     def centred(self) -> np.ndarray:
         """Returns `codes - zero_point`."""

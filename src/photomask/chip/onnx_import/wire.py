@@ -40,6 +40,8 @@ def check_wire(data: bytes, descriptor: Any, where: str) -> None:
             if count > MOST_FIELDS:
                 raise DocumentError(f"{where}: more than {MOST_FIELDS} fields")
             key, at = _varint(data, at, end, where)
+            if key < 8:
+                raise DocumentError(f"{where} is no ONNX model: field number 0 at byte {at - 1}")
             wire = key & 7
             if wire == _VARINT:
                 _, at = _varint(data, at, end, where)

@@ -24,7 +24,7 @@ class QdqGraph(GraphBuilder):
     def __init__(self, program: IntegerProgram):
         """Starts an empty graph."""
         super().__init__(program)
-        self.divisors: dict[str, float] = {}
+        self.divisors: dict[str, float | np.ndarray] = {}
         self._reals: dict[str, str] = {}
         self._codes: dict[str, str] = {}
 

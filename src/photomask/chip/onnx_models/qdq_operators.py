@@ -112,9 +112,15 @@ def _product(graph: QdqGraph, step: Step) -> None:
     assert isinstance(operator, Matmul | Multiply)  # noqa: S101 - by EMITTERS
     if operator.zero_points != (a.zero_point, b.zero_point) or y.zero_point:
         raise graph.refusal(step, "its zero points are not those of its edges")
-    first = graph.scaled(graph.real(a.name), y.scale[0] / (a.scale[0] * b.scale[0]), step)
     name = "MatMul" if isinstance(operator, Matmul) else "Mul"
-    graph.finish(step, name, [first, graph.real(b.name)])
+    inputs, factor = (
+        [graph.real(a.name), graph.real(b.name)],
+        y.scale[0] / (a.scale[0] * b.scale[0]),
+    )
+    if abs(factor - 1) > SAME:
+        product = graph.node(name, inputs, step, "product")
+        name, inputs = "Mul", [product, graph.floats(factor, step, "factor")]
+    graph.finish(step, name, inputs)
 
 
 def _lookup(graph: QdqGraph, step: Step) -> None:

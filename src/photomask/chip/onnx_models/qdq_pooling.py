@@ -29,7 +29,10 @@ def max_pool(graph: QdqGraph, step: Step) -> None:
 
 
 def average_pool(graph: QdqGraph, step: Step) -> None:
-    """AveragePool that counts its padding; the rescaling after it corrects windows of fewer."""
+    """AveragePool, which counts its padding unless the rescalings after it divide by what is left.
+
+    Where they divide by yet another number, they correct the average.
+    """
     operator = step.operator
     assert isinstance(operator, AveragePool)  # noqa: S101 - by EMITTERS
     x = graph.program.edges[step.inputs[0]]
@@ -45,7 +48,14 @@ def average_pool(graph: QdqGraph, step: Step) -> None:
     _check_sum(graph, step, operator.zero_point)
     if not _rescalings(graph, step):
         raise graph.refusal(step, "its sum is read by more than rescalings")
-    graph.divisors[step.output] = math.prod(kernel)
+    counted, counts = True, np.array(math.prod(kernel))
+    if any(pads):
+        lengths = [
+            np.array([high - low for low, high in axis]) for axis in operator.windows(x.shape[2:])
+        ]
+        counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
+        counted = not _is_divided(graph, step, counts)
+    graph.divisors[step.output] = math.prod(kernel) if counted else counts
     graph.finish(
         step,
         "AveragePool",
@@ -53,7 +63,7 @@ def average_pool(graph: QdqGraph, step: Step) -> None:
         kernel_shape=kernel,
         strides=stride,
         pads=pads,
-        count_include_pad=1,
+        count_include_pad=int(counted),
     )
 
 
@@ -84,8 +94,8 @@ def _rescalings(graph: QdqGraph, step: Step) -> list[Step]:
     return [] if others or step.output in graph.program.outputs else readers
 
 
-def _is_divided(graph: QdqGraph, step: Step, terms: int) -> bool:
-    """Tells whether what follows a sum divides by the number of its terms."""
+def _is_divided(graph: QdqGraph, step: Step, terms: int | np.ndarray) -> bool:
+    """Tells whether what follows a sum divides by the number of its terms, of each or of all."""
     unit, readers = graph.program.edges[step.output].scale[0], _rescalings(graph, step)
     for reader in readers:
         parameters = graph.program.parameters(reader)
