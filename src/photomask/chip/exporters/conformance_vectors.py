@@ -65,8 +65,8 @@ def _format_of(
     """Returns the format of one step, without a name."""
     multiplier, shift = (program.parameters(step)[role] for role in ("multiplier", "shift"))
     accumulator = program.edges[step.inputs[0]].format
-    if accumulator_bits is not None and accumulator.bits > accumulator_bits:
-        accumulator = IntFormat(bits=accumulator_bits, signed=accumulator.signed)
+    if accumulator_bits is not None:
+        accumulator = _held(accumulator, operator.offset, accumulator_bits)
     largest = accumulator.interval.shifted(operator.offset).magnitude
     return RescalingFormat(
         name="",
@@ -89,6 +89,16 @@ def _format_of(
         per_channel=multiplier.size > 1,
         used_by=(),
     )
+
+
+def _held(format: IntFormat, offset: int, accumulator_bits: int) -> IntFormat:
+    """Returns a format as wide that accumulators hold it, with and without the offset."""
+    widest = IntFormat(bits=accumulator_bits, signed=True).interval
+    while format.bits > 1 and not (
+        format.interval.within(widest) and format.interval.shifted(offset).within(widest)
+    ):
+        format = format.model_copy(update={"bits": format.bits - 1})
+    return format
 
 
 def _general(

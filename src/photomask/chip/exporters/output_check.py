@@ -198,7 +198,7 @@ class _Conformance:
         if not manifest.rescales:
             return cls(None)
         if not manifest.conformance:
-            return cls(ConformanceResult.without_vectors(manifest.target))
+            return cls(ConformanceResult.without_vectors())
         own = Manifest.load(folder / CONFORMANCE_FOLDER)
         golden = _golden_by_name(own)
         found, problems = _simulator_files(simulator_folder / CONFORMANCE_FOLDER, golden)
