@@ -14,7 +14,7 @@ from photomask.chip.exporters.conformance import ConformanceVectors, RescalingFo
 from photomask.chip.exporters.conformance_check import examine
 from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.formats import IntFormat
-from photomask.chip.operators import Clamp
+from photomask.chip.operators import Clamp, Requantize
 from photomask.chip.target import PRESETS, Rounding, Target, ZeroPoints
 
 
@@ -188,6 +188,21 @@ def test_narrow_accumulators_of_a_machine_bound_the_vectors():
     vectors = conformance_vectors(small_program()[0], accumulator_bits=20)
     assert vectors is not None
     assert max(x for step in vectors.steps for row in step.accumulator for x in row) < 1 << 19
+
+
+def test_ends_beyond_the_output_that_a_program_never_reaches_are_those_of_the_output():
+    make = ProgramBuilder()
+    x = make.input("x", (1, 4), bits=2, signed=False)
+    operator = Requantize(rounding=Rounding.HALF_UP, offset=0, zero_point=0, low=-9, high=99)
+    one = {"multiplier": np.array([1]), "shift": np.array([1])}
+    formats = {role: IntFormat(bits=6, signed=False) for role in one}
+    narrow = IntFormat(bits=2, signed=False)
+    program = make.build(make.step("y", operator, [x], one, formats, format=narrow))
+    vectors = conformance_vectors(program)
+    assert vectors is not None
+    assert (vectors.formats[0].low, vectors.formats[0].high) == (0, 3)
+    assert examine(vectors, RIGHT.run(vectors)).state == "proven"
+    vectors.program(program.target)
 
 
 def test_a_program_that_rescales_nothing_has_no_vectors():

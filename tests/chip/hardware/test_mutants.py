@@ -40,7 +40,8 @@ NAMED = (
         "rounds halves to even",
         "requantize_unit",
         FLOOR,
-        "(biased >>> shift) - product_t'(tie && ((biased >>> shift) & 1) != 0)",
+        "(biased >>> shift) - ((biased >>> shift) & "
+        "product_t'(shift != 0 && ((biased >>> shift) <<< shift) == biased))",
     ),
     Mutant(
         "rounds halves away from zero",

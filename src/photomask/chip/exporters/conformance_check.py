@@ -135,8 +135,9 @@ class ConformanceResult(Document):
         if not self.faults:
             return "the results are those of no known fault"
         named = " or ".join(self.faults)
-        rounding = self.rounding if "round" in named or "low bits" in named else ""
-        return f"{named}; target {self.target!r} {rounding or 'does not'}"
+        if not named.startswith(("rounds", "drops")):
+            return named
+        return f"{named}; target {self.target!r} {self.rounding}"
 
 
 def examine(vectors: ConformanceVectors, found: Mapping[str, Computed]) -> ConformanceResult:

@@ -67,6 +67,7 @@ def _format_of(
     accumulator = program.edges[step.inputs[0]].format
     if accumulator_bits is not None:
         accumulator = _held(accumulator, operator.offset, accumulator_bits)
+    output = program.edges[step.output].format
     largest = accumulator.interval.shifted(operator.offset).magnitude
     return RescalingFormat(
         name="",
@@ -81,11 +82,11 @@ def _format_of(
         shift_min=min(program.target.shift_min, int(shift.min())),
         shift_max=max(program.target.shift_max, int(shift.max())),
         accumulator=accumulator,
-        output=program.edges[step.output].format,
+        output=output,
         offset=operator.offset,
         zero_point=operator.zero_point,
-        low=operator.low,
-        high=operator.high,
+        low=max(operator.low, output.low),
+        high=min(operator.high, output.high),
         per_channel=multiplier.size > 1,
         used_by=(),
     )
