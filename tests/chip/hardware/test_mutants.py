@@ -4,11 +4,12 @@ All faults are built into one design: each faulty expression takes the place of 
 the plus argument `+mutant` has its number.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.chip.hardware.rescaling_mutants import RESCALING_MUTANTS, Mutant
 from tests.chip.hardware.rtl_programs import NARROW, built, every_operator, shared_folder
 from tests.chip.programs import small_program
 
@@ -17,67 +18,8 @@ from photomask.chip.hardware.simulation import simulate, sources_in
 from photomask.chip.hardware.simulator import Simulator
 from photomask.errors import EngineError
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """An expression of the RTL that occurs once in its file, and a wrong one."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-
-
-FLOOR = "biased >>> shift"
-NAMED = (
-    Mutant(
-        "rounds halves down",
-        "requantize_unit",
-        FLOOR,
-        "(biased - (shift == 0 ? 0 : product_t'(1))) >>> shift",
-    ),
-    Mutant(
-        "rounds halves to even",
-        "requantize_unit",
-        FLOOR,
-        "(biased >>> shift) - ((biased >>> shift) & "
-        "product_t'(shift != 0 && ((biased >>> shift) <<< shift) == biased))",
-    ),
-    Mutant(
-        "rounds halves away from zero",
-        "requantize_unit",
-        FLOOR,
-        "product < 0 ? -((half - product) >>> shift) : (biased >>> shift)",
-    ),
-    Mutant("rounds toward zero", "requantize_unit", FLOOR, "product / (product_t'(1) <<< shift)"),
-    Mutant(
-        "shifts by one bit too many",
-        "vector_unit",
-        "parameters[lane*PARAMETER_BITS+:6]",
-        "parameters[lane*PARAMETER_BITS+:6] + 6'd1",
-    ),
-    Mutant(
-        "shifts by one bit too few",
-        "vector_unit",
-        "parameters[lane*PARAMETER_BITS+:6]",
-        "parameters[lane*PARAMETER_BITS+:6] - 6'd1",
-    ),
-    Mutant(
-        "does not saturate at the low end",
-        "requantize_unit",
-        "moved < product_t'(low)",
-        "1'b0",
-    ),
-    Mutant(
-        "does not saturate at the high end",
-        "requantize_unit",
-        "moved > product_t'(high)",
-        "1'b0",
-    ),
-)
-"""Faults of a design whose target rounds halves up, by what the diagnosis says of them."""
 MUTANTS = (
-    *NAMED,
+    *RESCALING_MUTANTS,
     Mutant("half up without the half", "requantize_unit", "biased >>> shift", "product >>> shift"),
     Mutant("half even rounds up", "requantize_unit", "tie && up[0] ? up - 1 : up", "up"),
     Mutant(
@@ -398,14 +340,14 @@ def dull(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", range(1, len(NAMED) + 1))
+@pytest.mark.parametrize("number", range(1, len(RESCALING_MUTANTS) + 1))
 def test_a_wrong_rescaling_is_named_on_a_network_that_shows_no_tie(design, dull, number: int):
     chosen = replace(design[1], arguments=(f"+mutant={number}",))
     report = simulate(dull, simulator=chosen)
     assert not report.passed
     assert report.conformance is not None
-    assert report.conformance.faults == (NAMED[number - 1].name,)
-    if "halves" in NAMED[number - 1].name:
+    assert report.conformance.faults == (RESCALING_MUTANTS[number - 1].name,)
+    if "halves" in RESCALING_MUTANTS[number - 1].name:
         assert report.mismatches == 0
 
 
