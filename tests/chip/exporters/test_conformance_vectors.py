@@ -101,9 +101,8 @@ def same_by_definition(receiver: Receiver, format: RescalingFormat) -> bool:
             format.rounding is Rounding.DOUBLE and not rounds_twice(format)
         )
         return not format.zero_point or (receiver.zero_point_first and shifts_with_integers)
-    return receiver.words == "keeps only 32 bits of the product" and (
-        format.multiplier_bits + format.accumulator.bits <= 32
-    )
+    largest = (1 << (format.accumulator.bits - 1)) * ((1 << format.multiplier_bits) - 1)
+    return receiver.words == "keeps only 32 bits of the product" and largest <= 1 << 31
 
 
 @given(vectors_of_random_formats())
