@@ -165,6 +165,11 @@ def test_check_passes_golden_vectors_and_names_the_first_mismatch(place: Path, t
     shutil.copytree(place / "export" / "golden", tmp_path / "simulated")
     done = call("chip", "check", place / "export", tmp_path / "simulated")
     assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1].startswith("MATCHED, rounding not proven")
+    vectors = place / "export" / "conformance" / "golden" / "0"
+    shutil.copytree(vectors, tmp_path / "simulated" / "conformance")
+    done = call("chip", "check", place / "export", tmp_path / "simulated")
+    assert done.exit_code == 0
     assert done.stdout.splitlines()[-1].startswith("PASSED")
     path = tmp_path / "simulated" / "1" / "head.npy"
     values = np.load(path)
@@ -173,6 +178,21 @@ def test_check_passes_golden_vectors_and_names_the_first_mismatch(place: Path, t
     done = call("chip", "check", place / "export", tmp_path / "simulated")
     assert done.exit_code == 1
     assert "first mismatch: sample 1, edge 'head'" in done.stdout
+
+
+def test_check_refuses_a_damaged_export_before_it_looks_at_the_simulator(
+    place: Path, tmp_path: Path
+):
+    damaged = Path(shutil.copytree(place / "export", tmp_path / "damaged"))
+    image = next(path for path in sorted(damaged.rglob("weight.*")) if path.is_file())
+    content = bytearray(image.read_bytes())
+    content[-3] ^= 1
+    image.write_bytes(content)
+    done = call("chip", "check", damaged, damaged / "golden")
+    assert done.exit_code == 2
+    said = "".join(done.output.split())
+    assert "isdamaged" in said
+    assert image.relative_to(damaged).as_posix() in said
 
 
 def test_show_prints_steps_sizes_and_accumulators(place: Path):

@@ -133,6 +133,7 @@ def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
     assert done.exit_code == 0, done.output
     found = json.loads(last_line(done))
     assert found["mismatches"] == 0
+    assert found["rounding_proven"] is True
     assert found["rtl_cycles"] == found["model_cycles"] > 0
     wrong = reports[0].model_copy(update={"mismatches": 1})
     monkeypatch.setattr(hardware, "simulate", lambda folder, engine: wrong)

@@ -205,6 +205,10 @@ def check(
 
     Names the first integer that differs, and the step to look at. Exit status 1 on a mismatch.
 
+    The export itself is checked first; if it is damaged, the exit status is 2. Results of the
+    conformance vectors, in SIMULATOR_OUTPUT/conformance, prove how the simulator rounds. Without
+    them the report says that the rounding is not proven, and the exit status is that of the rest.
+
     Example: photomask chip check out/resnet20 simulated
     """
     from photomask.chip.exporters import check_outputs

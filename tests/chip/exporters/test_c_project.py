@@ -193,7 +193,8 @@ def test_samples_may_be_a_list_or_a_tensor(tmp_path: Path):
     for folder, samples in (("a", CODES), ("b", listed), ("c", torch.from_numpy(CODES))):
         export_c(program, tmp_path / folder, samples)
     files = [
-        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in "abc"
+        {path.name: path.read_bytes() for path in (tmp_path / folder).rglob("*") if path.is_file()}
+        for folder in "abc"
     ]
     assert files[0] == files[1] == files[2]
 

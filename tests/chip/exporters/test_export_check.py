@@ -193,7 +193,7 @@ def test_a_manifest_that_describes_another_program_is_found(alter, exported):
 def test_a_manifest_with_an_unknown_field_or_version_is_refused(exported):
     path = exported / "manifest.json"
     body = json.loads(path.read_text())
-    for change in ({"surprise": 1}, {"schema_version": 2}):
+    for change in ({"surprise": 1}, {"schema_version": 3}):
         path.write_text(json.dumps(body | change))
         report = check_export(exported)
         assert len(report.problems) == 1

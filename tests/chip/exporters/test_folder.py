@@ -74,7 +74,10 @@ def test_every_tensor_and_every_edge_has_its_file(pristine_export):
     assert golden == {(s, e, f) for s in (0, 1) for e in program.edges for f in encodings}
     memory = {(r["step"], r["role"]) for r in manifest["memory"]}
     assert memory == {(step.name, role) for step in program.steps for role in step.tensors}
-    recorded = {r["path"] for part in ("memory", "golden", "documents") for r in manifest[part]}
+    parts = ("memory", "golden", "documents", "conformance")
+    recorded = {r["path"] for part in parts for r in manifest[part]}
+    inner = json.loads((pristine_export / "conformance/manifest.json").read_text())
+    recorded |= {f"conformance/{r['path']}" for part in parts for r in inner[part]}
     assert recorded | {"manifest.json", RECORD_FILE} == set(contents(pristine_export))
     assert {r["role"] for r in manifest["golden"]} == {"input", "accumulator", "activation"}
 

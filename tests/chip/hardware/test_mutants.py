@@ -4,30 +4,22 @@ All faults are built into one design: each faulty expression takes the place of 
 the plus argument `+mutant` has its number.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.chip.hardware.rescaling_mutants import RESCALING_MUTANTS, Mutant
 from tests.chip.hardware.rtl_programs import NARROW, built, every_operator, shared_folder
+from tests.chip.programs import small_program
 
 from photomask.chip.hardware.rtl_export import export_rtl, write_sources
 from photomask.chip.hardware.simulation import simulate, sources_in
 from photomask.chip.hardware.simulator import Simulator
 from photomask.errors import EngineError
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """An expression of the RTL that occurs once in its file, and a wrong one."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-
-
 MUTANTS = (
+    *RESCALING_MUTANTS,
     Mutant("half up without the half", "requantize_unit", "biased >>> shift", "product >>> shift"),
     Mutant("half even rounds up", "requantize_unit", "tie && up[0] ? up - 1 : up", "up"),
     Mutant(
@@ -51,8 +43,6 @@ MUTANTS = (
     ),
     Mutant("half of another bit", "requantize_unit", "shift - 6'd1", "shift - 6'd2"),
     Mutant("double nudges from 33 on", "requantize_unit", "shift > 31", "shift > 32"),
-    Mutant("no upper saturation", "requantize_unit", "moved > product_t'(high)", "1'b0"),
-    Mutant("no lower saturation", "requantize_unit", "moved < product_t'(low)", "1'b0"),
     Mutant("no zero point", "requantize_unit", "scaled + product_t'(zero_point)", "scaled"),
     Mutant(
         "signed multiplier",
@@ -341,10 +331,30 @@ def test_a_mutant_is_found(design, number: int):
     assert fault(folder, chosen) is not None, MUTANTS[number - 1]
 
 
+@pytest.fixture(scope="module")
+def dull(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a network in which no product is a tie."""
+    folder = tmp_path_factory.mktemp("dull") / "export"
+    program, codes = small_program(batch=1)
+    export_rtl(program, folder, codes, accelerator=NARROW)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(1, len(RESCALING_MUTANTS) + 1))
+def test_a_wrong_rescaling_is_named_on_a_network_that_shows_no_tie(design, dull, number: int):
+    chosen = replace(design[1], arguments=(f"+mutant={number}",))
+    report = simulate(dull, simulator=chosen)
+    assert not report.passed
+    assert report.conformance is not None
+    assert report.conformance.faults == (RESCALING_MUTANTS[number - 1].name,)
+    if "halves" in RESCALING_MUTANTS[number - 1].name:
+        assert report.mismatches == 0
+
+
 def fault(folder: Path, simulator: Simulator) -> str | None:
     """What a simulation says is wrong."""
     try:
         report = simulate(folder, simulator=simulator)
     except EngineError as error:
         return str(error)
-    return None if report.passed else str(report.first_mismatch)
+    return None if report.mismatches == 0 else str(report.first_mismatch)

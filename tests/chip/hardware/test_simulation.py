@@ -1,5 +1,7 @@
 """What the RTL computes in Verilator is what the oracle computes, on every edge."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import model_cycles
 from photomask.chip.hardware.lowering import PASSES, lower, support_report
 from photomask.chip.hardware.rtl_export import export_rtl
+from photomask.chip.hardware.rtl_files import file_records
 from photomask.chip.hardware.simulation import simulate, sources_in
 from photomask.chip.hardware.simulation_report import SimulationReport
 from photomask.chip.hardware.simulator import Simulator, build, verilator_command
@@ -166,6 +169,8 @@ def test_what_a_mismatch_says(build_once, tmp_path):
     lines = path.read_text().splitlines()
     lines[45] = f"{int(lines[45], 16) ^ 0x100:08x}"
     path.write_text("\n".join(lines) + "\n")
+    forged = design.model_copy(update={"files": file_records(folder)}).sealed()
+    (folder / "design.json").write_text(forged.render())
     report = simulate(folder, simulator=build_once(NARROW))
     assert not report.passed
     assert report.mismatches == 1
@@ -191,6 +196,9 @@ def test_another_array_takes_the_place_of_ours(tmp_path):
     )
     report = simulate(folder, simulator=simulator)
     assert report.passed
+    assert report.rounding_proven
+    assert report.changed_files == ("rtl/systolic_array.sv (changed)",)
+    assert "not as exported: rtl/systolic_array.sv (changed)" in str(report)
     assert report.rtl_cycles < report.model_cycles
     with pytest.raises(EngineError, match="did not finish"):
         simulate(folder, simulator=replace(simulator, arguments=("+silent",)))
@@ -227,6 +235,71 @@ def test_a_damaged_export_is_refused(damage: str, build_once, tmp_path):
         path.write_text("\n".join("zz" for _ in text.splitlines()))
     with pytest.raises(DocumentError, match=r"step_1\.hex"):
         simulate(folder, simulator=build_once(NARROW))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "golden/0/step_3.hex",
+        "program/weights.hex",
+        "program/descriptors.hex",
+        "program/dumps.hex",
+        "inputs/0/activations.hex",
+        "conformance/golden/0/step_1.hex",
+        "conformance/program/parameters.hex",
+        "conformance/vectors.json",
+    ],
+)
+def test_a_changed_file_is_not_blamed_on_the_design(name, build_once, tmp_path):
+    program, codes = small_program(batch=1)
+    folder = tmp_path / "rtl"
+    export_rtl(program, folder, codes, accelerator=NARROW)
+    path = folder / name
+    text = path.read_text()
+    at = max(index for index, digit in enumerate(text) if digit in "0123456789")
+    path.write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    with pytest.raises(DocumentError, match="says nothing about the design") as raised:
+        simulate(folder, simulator=build_once(NARROW))
+    assert f"{name} (changed)" in str(raised.value)
+
+
+def test_an_altered_design_document_is_refused(build_once, tmp_path):
+    program, codes = small_program(batch=1)
+    export_rtl(program, tmp_path / "rtl", codes, accelerator=NARROW)
+    path = tmp_path / "rtl" / "design.json"
+    path.write_text(path.read_text().replace('"address": 0', '"address": 1', 1))
+    with pytest.raises(DocumentError, match="altered"):
+        simulate(tmp_path / "rtl", simulator=build_once(NARROW))
+
+
+def test_files_that_run_a_design_may_change_and_are_named(build_once, tmp_path):
+    program, codes = small_program(batch=1)
+    folder = tmp_path / "rtl"
+    export_rtl(program, folder, codes, accelerator=NARROW)
+    (folder / "rtl" / "testbench.sv").write_text("// waveforms are written too\n")
+    (folder / "rtl" / "my_array.sv").write_text("// mine\n")
+    (folder / "README.md").unlink()
+    report = simulate(folder, simulator=build_once(NARROW))
+    assert report.changed_files == (
+        "README.md (missing)",
+        "rtl/testbench.sv (changed)",
+        "rtl/my_array.sv (added)",
+    )
+
+
+def test_an_rtl_export_of_the_first_version_runs_and_proves_no_rounding(build_once, tmp_path):
+    program, codes = small_program(batch=1)
+    folder = tmp_path / "rtl"
+    export_rtl(program, folder, codes, accelerator=NARROW)
+    shutil.rmtree(folder / "conformance")
+    path = folder / "design.json"
+    body = json.loads(path.read_text())
+    del body["files"], body["content_sha256"]
+    path.write_text(json.dumps(body | {"schema_version": 1}))
+    report = simulate(folder, simulator=build_once(NARROW))
+    assert report.passed
+    assert not report.rounding_proven
+    assert "holds no conformance vectors" in str(report)
 
 
 def test_missing_tools_are_named(monkeypatch):

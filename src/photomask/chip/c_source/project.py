@@ -52,6 +52,7 @@ def generate_c(
     name: str = "network",
     weights: Weights = "arrays",
     keep_edges: bool = False,
+    also_check: str | None = None,
 ) -> CSource:
     """Writes a program as a C11 project without dependencies.
 
@@ -64,6 +65,8 @@ def generate_c(
         weights: "arrays" writes constants into the source, "binary" into a file beside it, which
             `<name>_load` takes before the first run.
         keep_edges: whether every edge keeps memory of its own, which `<name>_edge` gives.
+        also_check: a folder beside the project's files, itself a project, that `make check` and
+            `make sanitize` run first.
 
     Raises:
         UsageError: the name is no C identifier, `weights` is neither, or an edge is too large.
@@ -87,7 +90,7 @@ def generate_c(
         f"{name}.c": source,
         f"{name}.h": _header(network),
         "main.c": _main(network),
-        "Makefile": _makefile(network),
+        "Makefile": _makefile(network, also_check),
     }
     encoded = {path: text.encode("ascii") for path, text in files.items()}
     if network.external:
@@ -195,10 +198,16 @@ def _row(name: str, buffer: str, tensor: Tensor) -> str:
     )
 
 
-def _makefile(network: Network) -> str:
+def _makefile(network: Network, also_check: str | None) -> str:
     text = (TEMPLATES / "Makefile").read_text(encoding="ascii")
-    constants = f" {CONSTANTS_FILE}" if network.external else ""
-    return _filled(text, {"NAME": network.name, "CONSTANTS": constants})
+    values = {
+        "NAME": network.name,
+        "CONSTANTS": f" {CONSTANTS_FILE}" if network.external else "",
+    }
+    for goal in ("check", "sanitize", "clean"):
+        first = f"\t$(MAKE) --no-print-directory -C {also_check} {goal}\n" if also_check else ""
+        values[f"FIRST_{goal.upper()}"] = first
+    return _filled(text, values)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

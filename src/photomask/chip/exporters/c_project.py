@@ -8,6 +8,8 @@ import numpy as np
 from photomask.chip.c_source import CONSTANTS_FILE, CSource, Weights, generate_c
 from photomask.chip.c_source.c_text import numpy_type, size_of
 from photomask.chip.engines.numpy_engine import NumpyEngine
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
+from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.exporters.golden import Inputs, single_samples
 from photomask.chip.program import IntegerProgram
 from photomask.documents import written_whole
@@ -28,7 +30,9 @@ def export_c(
     """Writes a program as a C11 project that checks itself against the oracle.
 
     `make check` in the folder compiles it, runs every sample, and compares each output integer.
-    The folder appears whole or not at all, and replaces an earlier project.
+    Before that it does the same in the subfolder `conformance`, a project whose only steps are the
+    program's rescalings on numbers that make ties, overflows and the largest products. The folder
+    appears whole or not at all, and replaces an earlier project.
 
     Args:
         program: what to write.
@@ -45,20 +49,38 @@ def export_c(
         DataError: the samples do not fit the program, or there are none.
         ExportError: the folder holds something else, or the disk refused a file.
     """
-    source = generate_c(program, name=NAME, weights=weights)
+    vectors = conformance_vectors(program)
+    beside = None if vectors is None else CONFORMANCE_FOLDER
+    source = generate_c(program, name=NAME, weights=weights, also_check=beside)
     singles = list(_single(program, samples))
     if not singles:
         raise DataError("a C project needs at least one sample for its golden vectors")
-    engine = NumpyEngine(program)
-    golden = [engine.run(single) for single in singles]
     with written_whole(Path(folder), "C project") as staging:
-        for name, content in source.files.items():
-            (staging / name).write_bytes(content)
-        (staging / INPUTS_FILE).write_bytes(_packed(source, source.inputs, singles))
-        (staging / GOLDEN_FILE).write_bytes(_packed(source, source.outputs, golden))
+        _write_project(program, source, singles, staging)
+        if vectors is not None:
+            proof, place = vectors.program(program.target), staging / CONFORMANCE_FOLDER
+            place.mkdir()
+            own = generate_c(proof, name=CONFORMANCE_FOLDER)
+            _write_project(proof, own, [vectors.inputs()], place)
+            (place / VECTORS_FILE).write_text(vectors.render(), encoding="utf-8", newline="\n")
         readme = _readme(program, source, len(singles))
         (staging / "README.md").write_text(readme, encoding="utf-8", newline="\n")
     return source
+
+
+def _write_project(
+    program: IntegerProgram,
+    source: CSource,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    folder: Path,
+) -> None:
+    """Writes the sources of a program, its samples, and what the oracle computes from them."""
+    engine = NumpyEngine(program)
+    golden = [engine.run(sample) for sample in samples]
+    for name, content in source.files.items():
+        (folder / name).write_bytes(content)
+    (folder / INPUTS_FILE).write_bytes(_packed(source, source.inputs, samples))
+    (folder / GOLDEN_FILE).write_bytes(_packed(source, source.outputs, golden))
 
 
 def _single(
@@ -136,6 +158,10 @@ status is 0 if all are equal, 1 if one differs, 2 if a file is missing, truncate
 
 - `{NAME}.c`, `{NAME}.h`: the network; `{NAME}_run` is all that an application calls.
 {constants}- `main.c`: reads the files below; an application does not need it.
+- `conformance/`: a project of the program's rescalings alone, on numbers that make ties of both
+  signs, values beyond both ends and the largest products, which real data almost never hold.
+  `make check` runs it first. `conformance/vectors.json` lists accumulator, multiplier, shift and
+  expected result of each. (Absent where the program rescales nothing.)
 - `{INPUTS_FILE}`: {samples} samples. `{GOLDEN_FILE}`: what the program computes from them, by its
   definition in Python.
 

@@ -1,5 +1,6 @@
 """What a check of an export found."""
 
+from photomask.chip.exporters.conformance_check import ConformanceResult
 from photomask.documents import Document, aligned
 
 
@@ -85,11 +86,20 @@ class CheckReport(Document):
     first_mismatch: Mismatch | None
     files: int
     """Files read."""
+    conformance: ConformanceResult | None = None
+    """What a receiver made of the conformance vectors. None: the export itself was checked, or the
+    program rescales nothing."""
 
     @property
     def passed(self) -> bool:
-        """Whether there is no problem and no mismatch."""
-        return not self.problems and not any(edge.mismatched for edge in self.edges)
+        """Whether nothing that was compared is wrong; `rounding_proven` says what was not."""
+        wrong = self.conformance is not None and self.conformance.wrong
+        return not self.problems and not wrong and not any(edge.mismatched for edge in self.edges)
+
+    @property
+    def rounding_proven(self) -> bool:
+        """Whether a receiver's results of all conformance vectors are there and right."""
+        return self.conformance is None or self.conformance.state == "proven"
 
     def __str__(self) -> str:
         rows = [("edge", "step", "operator", "matched", "mismatched", "missing", "")]
@@ -112,6 +122,8 @@ class CheckReport(Document):
         lines += [f"problem: {problem}" for problem in self.problems]
         if self.first_mismatch is not None:
             lines.append(str(self.first_mismatch))
+        if self.conformance is not None:
+            lines.append(str(self.conformance))
         lines.append(self._summary())
         return "\n".join(lines)
 
@@ -119,8 +131,11 @@ class CheckReport(Document):
         matched = sum(edge.matched for edge in self.edges)
         wrong = sum(edge.mismatched for edge in self.edges)
         compared = sum(1 for edge in self.edges if edge.matched or edge.mismatched)
+        verdict = "FAILED"
+        if self.passed:
+            verdict = "PASSED" if self.rounding_proven else "MATCHED, rounding not proven"
         return (
-            f"{'PASSED' if self.passed else 'FAILED'}: {self.files} files, {compared} of "
+            f"{verdict}: {self.files} files, {compared} of "
             f"{len(self.edges)} edges, {matched} elements matched, {wrong} mismatched, "
             f"{len(self.problems)} problem(s)"
         )

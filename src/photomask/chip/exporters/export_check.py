@@ -10,6 +10,9 @@ import numpy as np
 from photomask.chip.engines.numpy_engine import NumpyEngine
 from photomask.chip.exporters.check_report import CheckReport
 from photomask.chip.exporters.comparison import EdgeTally, decode_whole
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, ConformanceVectors
+from photomask.chip.exporters.conformance_vectors import conformance_vectors
+from photomask.chip.exporters.golden_inputs import golden_inputs
 from photomask.chip.exporters.manifest import (
     GOLDEN_FOLDER,
     MANIFEST_FILE,
@@ -30,7 +33,8 @@ def check_export(folder: str | Path) -> CheckReport:
 
     Every file's size and hash; the manifest against the program; every memory image, read from its
     text, against the program's tensors; then the NumPy oracle runs with weights from the memory
-    images and inputs from the golden vectors, and every edge is compared.
+    images and inputs from the golden vectors, and every edge is compared. The conformance vectors
+    must be those that the program calls for, and their folder is checked in the same way.
 
     Args:
         folder: what `export` wrote.
@@ -44,7 +48,12 @@ def check_export(folder: str | Path) -> CheckReport:
     folder = Path(folder)
     if not is_folder(folder):
         raise UsageError(f"there is no folder {folder}; give the folder that an export wrote")
-    check = _ExportCheck(folder)
+    return _check(folder, with_conformance=True)
+
+
+def _check(folder: Path, *, with_conformance: bool) -> CheckReport:
+    """Checks an export, or the conformance folder inside one."""
+    check = _ExportCheck(folder, with_conformance)
     try:
         manifest = Manifest.load(folder)
     except DocumentError as error:
@@ -52,6 +61,8 @@ def check_export(folder: str | Path) -> CheckReport:
         return check.report(None)
     check.files(manifest)
     program = check.program(manifest)
+    if program is not None and manifest.conformance:
+        check.conformance(manifest, program)
     tensors = check.tensors(manifest, program)
     if tensors is None:
         check.problems.append("the oracle was not run: a memory image cannot be used")
@@ -66,6 +77,7 @@ class _ExportCheck:
     """Findings about one folder, collected check by check."""
 
     folder: Path
+    with_conformance: bool
     problems: list[str] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
     """Paths that need not be looked at again."""
@@ -108,15 +120,47 @@ class _ExportCheck:
                 f"{manifest.samples} samples, {edges} edges and {encodings} encodings"
             )
             return program
-        expected = describe(program, manifest.encodings, manifest.samples)
+        expected = describe(
+            program,
+            manifest.encodings,
+            manifest.samples,
+            with_conformance=self.with_conformance and manifest.schema_version > 1,
+        )
         for name in Manifest.model_fields:
-            if name in ("documents", "content_sha256", "photomask_version"):
+            if name in ("schema_version", "documents", "content_sha256", "photomask_version"):
                 continue
             if _undecorated(getattr(manifest, name)) != getattr(expected, name):
                 self.problems.append(
                     f"{MANIFEST_FILE}: {name!r} does not describe the program beside it"
                 )
         return program
+
+    def conformance(self, manifest: Manifest, program: IntegerProgram) -> None:
+        """Checks that the vectors are the program's, and that their folder holds them."""
+        folder = self.folder / CONFORMANCE_FOLDER
+        if self.damaged.intersection(record.path for record in manifest.conformance):
+            return
+        report = _check(folder, with_conformance=False)
+        self.files_read += report.files
+        self.problems += [f"{CONFORMANCE_FOLDER}/{problem}" for problem in report.problems]
+        if report.first_mismatch is not None:
+            self.problems.append(f"{CONFORMANCE_FOLDER}: {report.first_mismatch}")
+        if not report.passed:
+            return
+        try:
+            vectors = ConformanceVectors.load(folder)
+            held = Manifest.load(folder).program_sha256
+            accumulators = golden_inputs(folder)
+        except DocumentError as error:
+            self.problems.append(str(error))
+            return
+        if vectors != conformance_vectors(program):
+            self.problems.append(f"{CONFORMANCE_FOLDER}: the vectors are not those of the program")
+        elif held != vectors.program(program.target).content_hash() or any(
+            not np.array_equal(accumulators[name], codes)
+            for name, codes in vectors.inputs().items()
+        ):
+            self.problems.append(f"{CONFORMANCE_FOLDER}: the folder holds other vectors")
 
     def tensors(
         self, manifest: Manifest, program: IntegerProgram | None

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
+from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.exporters.export_check import file_problem
 from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
 from photomask.chip.exporters.manifest import (
@@ -39,8 +41,9 @@ def export(
 ) -> Manifest:
     """Writes a program, its memory images and golden vectors as a self-contained folder.
 
-    The folder appears whole or not at all, and replaces an earlier export. The same program and
-    inputs give the same bytes.
+    Its subfolder `conformance` holds, as a program of their own, the vectors that prove a
+    receiver's rescaling on any network. The folder appears whole or not at all, and replaces an
+    earlier export. The same program and inputs give the same bytes.
 
     Args:
         program: what to export.
@@ -86,6 +89,24 @@ def write_export(
         OSError: the disk refused a file.
     """
     draft = describe(program, encodings, len(samples))
+    vectors = conformance_vectors(program)
+    if vectors is not None:
+        place = folder / CONFORMANCE_FOLDER
+        place.mkdir()
+        (place / VECTORS_FILE).write_text(vectors.render(), encoding="utf-8", newline="\n")
+        own = vectors.program(program.target)
+        single = describe(own, encodings, 1, with_conformance=False)
+        _write_described(own, place, single, [vectors.inputs()])
+    return _write_described(program, folder, draft, samples)
+
+
+def _write_described(
+    program: IntegerProgram,
+    folder: Path,
+    draft: Manifest,
+    samples: list[dict[str, np.ndarray]],
+) -> Manifest:
+    """Writes the files that a manifest names, and the manifest with their sizes and hashes."""
     memory = [
         _write(folder, draft, record, program.tensors[record.tensor]) for record in draft.memory
     ]
@@ -99,9 +120,13 @@ def write_export(
     ]
     program.write(folder)
     (folder / README_FILE).write_text(render_readme(draft), encoding="utf-8", newline="\n")
-    documents = tuple(_recorded(folder, name) for name in DOCUMENT_FILES)
     manifest = draft.model_copy(
-        update={"memory": tuple(memory), "golden": tuple(golden), "documents": documents}
+        update={
+            "memory": tuple(memory),
+            "golden": tuple(golden),
+            "documents": tuple(_recorded(folder, name) for name in DOCUMENT_FILES),
+            "conformance": tuple(_recorded(folder, file.path) for file in draft.conformance),
+        }
     ).sealed()
     (folder / MANIFEST_FILE).write_text(manifest.render(), encoding="utf-8", newline="\n")
     return manifest

@@ -3,16 +3,23 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 import photomask
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.exporters.element_order import ElementOrder, edge_orders, tensor_order
 from photomask.chip.exporters.file_names import safe_names
 from photomask.chip.exporters.memory_image import Encoding
 from photomask.chip.exporters.packing import Packing
 from photomask.chip.formats import IntFormat
+from photomask.chip.operators import Requantize
 from photomask.chip.program import PROGRAM_FILE, TENSOR_FILE, Edge, IntegerProgram, Step
 from photomask.chip.target import Target
 from photomask.documents import Document, read_text
@@ -23,6 +30,7 @@ README_FILE = "README.md"
 MEMORY_FOLDER = "memory"
 GOLDEN_FOLDER = "golden"
 DOCUMENT_FILES = (README_FILE, PROGRAM_FILE, TENSOR_FILE)
+CONFORMANCE_FILES = tuple(f"{CONFORMANCE_FOLDER}/{name}" for name in (VECTORS_FILE, MANIFEST_FILE))
 
 
 class FileRecord(Document):
@@ -103,9 +111,12 @@ class WordDescription(Document):
 
 
 class Manifest(Document):
-    """What `manifest.json` holds. Steps and edges are in the order of computation."""
+    """What `manifest.json` holds. Steps and edges are in the order of computation.
 
-    schema_version: Literal[1] = 1
+    Version 1, which is still read, has no field `conformance`.
+    """
+
+    schema_version: Literal[1, 2] = 2
     kind: Literal["photomask export"] = "photomask export"
     photomask_version: str
     program_sha256: str
@@ -121,8 +132,22 @@ class Manifest(Document):
     documents: tuple[FileRecord, ...]
     memory: tuple[TensorImage, ...]
     golden: tuple[GoldenImage, ...]
+    conformance: tuple[FileRecord, ...] = ()
+    """The conformance vectors, and the manifest of the folder that holds them as a program."""
     content_sha256: str
     """Of this document, this field empty, as JSON without spaces and with sorted keys."""
+
+    @model_serializer(mode="wrap")
+    def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body = dump(self)
+        if self.schema_version == 1:
+            del body["conformance"]
+        return body
+
+    @property
+    def rescales(self) -> bool:
+        """Whether a step of the program rescales."""
+        return any(isinstance(step.operator, Requantize) for step in self.steps)
 
     def sealed(self) -> Self:
         """Returns the manifest with its content hash."""
@@ -136,7 +161,7 @@ class Manifest(Document):
 
     def files(self) -> tuple[FileRecord, ...]:
         """Returns every file of the export but the manifest."""
-        return (*self.documents, *self.memory, *self.golden)
+        return (*self.documents, *self.memory, *self.golden, *self.conformance)
 
     def packing(self, record: ImageRecord) -> Packing:
         """Returns how a file's words are made."""
@@ -157,9 +182,22 @@ class Manifest(Document):
         return manifest
 
 
-def describe(program: IntegerProgram, encodings: tuple[Encoding, ...], samples: int) -> Manifest:
-    """Returns the manifest of an export of `program`, hashes and file sizes still empty."""
-    return Manifest(
+def describe(
+    program: IntegerProgram,
+    encodings: tuple[Encoding, ...],
+    samples: int,
+    *,
+    with_conformance: bool = True,
+) -> Manifest:
+    """Returns the manifest of an export of `program`, hashes and file sizes still empty.
+
+    Args:
+        program: what is exported.
+        encodings: which files are written of each tensor.
+        samples: how many golden samples there are.
+        with_conformance: False for the conformance program itself.
+    """
+    draft = Manifest(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
         target=program.target,
@@ -177,6 +215,10 @@ def describe(program: IntegerProgram, encodings: tuple[Encoding, ...], samples: 
         golden=tuple(_golden_images(program, encodings, samples)),
         content_sha256="",
     )
+    if not (with_conformance and draft.rescales):
+        return draft
+    files = tuple(FileRecord(path=name) for name in CONFORMANCE_FILES)
+    return draft.model_copy(update={"conformance": files})
 
 
 def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> list[TensorImage]:

@@ -8,11 +8,16 @@ import numpy as np
 
 from photomask.chip.exporters.check_report import CheckReport
 from photomask.chip.exporters.comparison import EdgeTally, decode_file
-from photomask.chip.exporters.export_check import file_problem
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, ConformanceVectors
+from photomask.chip.exporters.conformance_check import Computed, ConformanceResult, examine
+from photomask.chip.exporters.export_check import check_export
 from photomask.chip.exporters.manifest import GoldenImage, Manifest
 from photomask.chip.exporters.memory_image import Encoding, entries_of
 from photomask.documents import is_folder
 from photomask.errors import DocumentError, UsageError
+
+SHOWN_PROBLEMS = 8
+"""Of a damaged export, at most."""
 
 
 def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckReport:
@@ -21,6 +26,10 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
     The simulator's folder mirrors `golden/`: `<sample>/<edge>.<format>` for any edges and samples,
     in any format, whichever the export holds; `<edge>.<format>` at its top is sample 0. Files with
     other extensions are ignored. Unused bits and lanes after the last element are not compared.
+
+    The export itself is checked first, so that its damage is never taken for the simulator's.
+    The subfolder `conformance` mirrors `conformance/golden/` likewise: what the simulator made of
+    the conformance vectors. Without it the report says that the rounding is not proven.
 
     Args:
         folder: the export.
@@ -32,24 +41,27 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
 
     Raises:
         UsageError: one of the folders does not exist.
-        DocumentError: the export is damaged (`check_export` tells more).
+        DocumentError: the export is damaged.
     """
     folder, simulator_folder = Path(folder), Path(simulator_folder)
     for path in (folder, simulator_folder):
         if not is_folder(path):
             raise UsageError(f"there is no folder {path}")
+    _require_whole(folder)
     manifest = Manifest.load(folder)
     tally = EdgeTally(manifest)
     golden = _golden_by_name(manifest)
     found, problems = _simulator_files(simulator_folder, golden)
+    conformance = _Conformance.of(folder, manifest, simulator_folder)
+    problems += conformance.problems
     for key, records in golden.items():
         if key not in found:
             tally.absent(records[0])
             continue
-        expected = _expected(folder, manifest, records[0])
+        expected = decode_file(folder / records[0].path, manifest, records[0]).values
         for file in found[key]:
             problems += _compare(file, manifest, records[0], expected, tally)
-    if not found:
+    if not found and not conformance.files:
         sample = next(iter(golden))
         problems.append(
             f"{simulator_folder}: no file names an edge of the export; expected, for example, "
@@ -60,7 +72,25 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
         problems=tuple(problems),
         edges=tally.results(),
         first_mismatch=tally.first_mismatch(),
-        files=sum(map(len, found.values())),
+        files=sum(map(len, found.values())) + conformance.files,
+        conformance=conformance.result,
+    )
+
+
+def _require_whole(folder: Path) -> None:
+    """Refuses an export that is damaged, with everything that is wrong with it."""
+    report = check_export(folder)
+    if report.passed:
+        return
+    problems = list(report.problems[:SHOWN_PROBLEMS])
+    if report.first_mismatch is not None:
+        problems.append(str(report.first_mismatch))
+    more = len(report.problems) - SHOWN_PROBLEMS
+    raise DocumentError(
+        f"the export {folder} is damaged, so the simulator's output was not compared: "
+        + "; ".join(problems)
+        + (f"; and {more} more problems" if more > 0 else "")
+        + ". Restore the export, or export again"
     )
 
 
@@ -96,6 +126,8 @@ def _simulator_files(
     problems = []
     for path in sorted(folder.rglob("*")):
         extension = path.suffix[1:].lower()
+        if path.relative_to(folder).parts[0] == CONFORMANCE_FOLDER:
+            continue
         if not path.is_file() or extension not in [encoding.value for encoding in Encoding]:
             continue
         shown = path.relative_to(folder).as_posix()
@@ -129,13 +161,6 @@ def _why_unknown(path: Path, golden: dict[_Name, list[GoldenImage]]) -> str:
     return "no edge of the export has this name" + (f"; is it {near[0]!r}?" if near else "")
 
 
-def _expected(folder: Path, manifest: Manifest, record: GoldenImage) -> np.ndarray:
-    """Reads a golden vector, in memory order."""
-    if problem := file_problem(folder, record):
-        raise DocumentError(f"the export {folder} is damaged: {problem}")
-    return decode_file(folder / record.path, manifest, record).values
-
-
 def _compare(
     file: _SimulatorFile,
     manifest: Manifest,
@@ -157,3 +182,52 @@ def _compare(
         return []
     unit = "words" if file.encoding.packed else "elements"
     return [f"{file.shown}: {image.entries} {unit}, expected {wanted}"]
+
+
+@dataclass(frozen=True)
+class _Conformance:
+    """What a simulator made of the conformance vectors."""
+
+    result: ConformanceResult | None
+    problems: tuple[str, ...] = ()
+    files: int = 0
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest, simulator_folder: Path) -> "_Conformance":
+        """Reads and examines the subfolder of a simulator's output."""
+        if not manifest.rescales:
+            return cls(None)
+        if not manifest.conformance:
+            return cls(ConformanceResult.without_vectors())
+        own = Manifest.load(folder / CONFORMANCE_FOLDER)
+        golden = _golden_by_name(own)
+        found, problems = _simulator_files(simulator_folder / CONFORMANCE_FOLDER, golden)
+        computed: dict[str, Computed] = {}
+        for name, files in found.items():
+            record = golden[name][0]
+            for file in files if record.step is not None else []:
+                try:
+                    computed[record.step or ""] = _computed(file, own, record)
+                except DocumentError as error:
+                    problems.append(f"{file.shown}: {error}")
+        return cls(
+            examine(ConformanceVectors.load(folder / CONFORMANCE_FOLDER), computed),
+            tuple(f"{CONFORMANCE_FOLDER}/{problem}" for problem in problems),
+            sum(map(len, found.values())),
+        )
+
+
+def _computed(file: _SimulatorFile, manifest: Manifest, record: GoldenImage) -> Computed:
+    """Reads the results of one step; elements behind a short file's end are not known."""
+    image = decode_file(file.path, manifest, record, file.encoding)
+    values = np.zeros(record.elements, np.int64)
+    known = np.zeros(record.elements, bool)
+    count = min(record.elements, image.values.size)
+    values[:count], known[:count] = image.values[:count], True
+    if image.unknown is not None:
+        known[:count] &= ~image.unknown[:count]
+    shape = record.shape[1:]
+    return Computed(
+        record.order.restore(values, record.shape).reshape(shape),
+        record.order.restore(known, record.shape).reshape(shape),
+    )

@@ -14,7 +14,7 @@ Written by Photomask {version}: {steps} steps, {tensors} constant tensors, {edge
 | `manifest.json` | the graph, and format, shape, layout, words and SHA-256 of every file |
 | `memory/<step>/<role>.<format>` | what a step reads: weight, bias, multiplier, shift, table… |
 | `golden/<sample>/<edge>.<format>` | what flows: inputs, accumulators, activations, outputs |
-| `program.json`, `program.safetensors` | the program itself, for Photomask |
+{conformance_row}| `program.json`, `program.safetensors` | the program itself, for Photomask |
 
 Steps and edges in `manifest.json` are in the order of computation. Their names are made safe for
 file systems; each file's record there says which step, role, edge and sample it belongs to.
@@ -52,6 +52,20 @@ photomask chip check THIS_FOLDER SIMULATOR_FOLDER
 names the first mismatch in the order of computation: sample, edge, step, operator, coordinate,
 word and lane, expected and found. Unused bits and the lanes after the last element are not
 compared. Without Photomask, compare with the files in `golden/`, word by word.
+{conformance}"""
+
+CONFORMANCE_ROW = """\
+| `conformance/` | vectors that prove how a simulator rounds, as a folder like this one |
+"""
+CONFORMANCE = """
+## Proving the rounding
+
+The data of a network hardly ever make a tie, so its golden vectors do not show how halves are
+rounded. `conformance/` holds a second, tiny program, to be run in the same way: its steps are the
+rescalings of this one, on accumulators and multipliers that make ties of both signs, results beyond
+both ends, and the largest products. `conformance/vectors.json` lists accumulator, multiplier, shift
+and expected result of each vector. Put what your simulator computes for the edges of that program
+into SIMULATOR_FOLDER/conformance; the check then names a wrong rounding, shift or saturation.
 """
 
 FORMATS = {
@@ -80,4 +94,6 @@ def render_readme(manifest: Manifest) -> str:
         word_bits=manifest.words.word_bits,
         word_bits_minus_one=manifest.words.word_bits - 1,
         first_lane=manifest.words.first_lane.replace("_", " "),
+        conformance_row=CONFORMANCE_ROW if manifest.conformance else "",
+        conformance=CONFORMANCE if manifest.conformance else "",
     )

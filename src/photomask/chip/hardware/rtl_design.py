@@ -1,16 +1,19 @@
-"""What `design.json` of an RTL export holds: parameters, memory map and steps."""
+"""What `design.json` of an RTL export holds: parameters, memory map, steps and files."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from photomask.chip.exporters.manifest import FileRecord
 from photomask.chip.hardware.accelerator import Accelerator
 from photomask.chip.hardware.images import MULTIPLIER_BITS
 from photomask.chip.hardware.memory_map import Place
-from photomask.documents import Document, read_text
+from photomask.documents import Document, SealedDocument, read_text
 
 DESIGN_FILE = "design.json"
+PATIENCE = 4
+"""Times the formula's cycles after which a simulation is given up."""
 
 
 class DesignParameters(Document):
@@ -30,6 +33,11 @@ class DesignParameters(Document):
     table_depth: int
     descriptor_depth: int
     steps: int
+
+    def joined(self, other: "DesignParameters") -> Self:
+        """Returns the parameters of the smallest design that runs the programs of both."""
+        mine, others = self.model_dump(), other.model_dump()
+        return self.model_copy(update={name: max(mine[name], others[name]) for name in mine})
 
     def hold(self, other: "DesignParameters") -> bool:
         """Tells whether a design with these parameters runs a program that needs the other ones."""
@@ -66,10 +74,13 @@ class RtlEdge(Document):
     place: Place
 
 
-class RtlDesign(Document):
-    """What an RTL export holds. Steps are in the order of computation."""
+class RtlDesign(SealedDocument):
+    """What an RTL export holds. Steps are in the order of computation.
 
-    schema_version: Literal[1] = 1
+    Version 1, which is still read, has no hashes.
+    """
+
+    schema_version: Literal[1, 2] = 2
     kind: Literal["photomask rtl export"] = "photomask rtl export"
     photomask_version: str
     program_sha256: str
@@ -79,13 +90,31 @@ class RtlDesign(Document):
     inputs: tuple[RtlEdge, ...]
     outputs: tuple[str, ...]
     steps: tuple[RtlStep, ...]
+    files: tuple[FileRecord, ...] = ()
+    """Every other file of the export."""
+
+    @model_serializer(mode="wrap")
+    def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body = dump(self)
+        if self.schema_version == 1:
+            del body["files"], body["content_sha256"]
+        return body
+
+    @property
+    def limit(self) -> int:
+        """Cycles of one sample after which a simulation is given up."""
+        return PATIENCE * sum(step.cycles for step in self.steps) + 1000
+
+    def computed_sha256(self) -> str:
+        """Returns the hash that `content_sha256` should hold; version 1 has none."""
+        return super().computed_sha256() if self.schema_version > 1 else ""
 
     @classmethod
-    def load(cls, folder: Path) -> "RtlDesign":
-        """Reads `design.json` of an export.
+    def load(cls, folder: Path) -> Self:
+        """Reads `design.json` of an export and checks its own hash.
 
         Raises:
-            DocumentError: missing, truncated or of another schema.
+            DocumentError: missing, truncated, altered or of another schema.
         """
         path = folder / DESIGN_FILE
         return cls.parse(read_text(path), str(path))

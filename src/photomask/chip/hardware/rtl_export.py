@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import photomask
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
+from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import pass_cycles
@@ -21,14 +23,17 @@ from photomask.chip.hardware.rtl_design import (
     RtlEdge,
     RtlStep,
 )
+from photomask.chip.hardware.rtl_files import (
+    GOLDEN_FOLDER,
+    INPUTS_FOLDER,
+    PROGRAM_FOLDER,
+    RTL_FOLDER,
+    file_records,
+)
 from photomask.chip.hardware.rtl_readme import render_makefile, render_readme
 from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import aligned, written_whole
 
-RTL_FOLDER = "rtl"
-PROGRAM_FOLDER = "program"
-INPUTS_FOLDER = "inputs"
-GOLDEN_FOLDER = "golden"
 PASSES_FILE = "passes.txt"
 README_FILE = "README.md"
 MAKE_FILE = "Makefile"
@@ -48,7 +53,9 @@ def export_rtl(
     """Writes the reference design with a program and its golden vectors as a folder.
 
     The folder appears whole or not at all, and replaces an earlier export. Its README says how to
-    run it and how to put another array in. The same program and inputs give the same bytes.
+    run it and how to put another array in. Its subfolder `conformance` holds a second program for
+    the same design: vectors that prove its rescaling, whatever the network's data are. The same
+    program and inputs give the same bytes.
 
     Args:
         program: what the design shall compute.
@@ -67,16 +74,28 @@ def export_rtl(
     """
     batch = single_samples(program, inputs, samples)
     lowered = lower(program, accelerator)
-    design = describe(lowered, len(batch))
+    vectors = conformance_vectors(program, accelerator.accumulator_bits)
+    proof = None if vectors is None else lower(vectors.program(program.target), accelerator)
+    parameters = design_parameters(lowered)
+    if proof is not None:
+        parameters = parameters.joined(design_parameters(proof))
+    design = describe(lowered, len(batch), parameters)
+    proof_design = None if proof is None else describe(proof, 1, parameters)
     with written_whole(Path(folder), "RTL export") as staging:
         write_sources(staging / RTL_FOLDER)
-        _write_program(lowered, design, staging / PROGRAM_FOLDER)
-        _write_inputs(lowered, batch, staging / INPUTS_FOLDER)
-        _write_golden(lowered, batch, staging / GOLDEN_FOLDER)
+        _write_run(lowered, design, batch, staging)
+        if vectors is not None and proof is not None and proof_design is not None:
+            place = staging / CONFORMANCE_FOLDER
+            place.mkdir()
+            _write_run(proof, proof_design, [vectors.inputs()], place)
+            _write_text(place / VECTORS_FILE, vectors.render())
+            _write_text(place / DESIGN_FILE, proof_design.sealed().render())
         _write_text(staging / PASSES_FILE, render_passes(lowered))
+        limit = 0 if proof_design is None else proof_design.limit
         _write_text(staging / README_FILE, render_readme(design))
-        _write_text(staging / MAKE_FILE, render_makefile(design, source_names()))
+        _write_text(staging / MAKE_FILE, render_makefile(design, source_names(), limit))
         _write_text(staging / COCOTB_FILE, _packaged("cocotb_test.py"))
+        design = design.model_copy(update={"files": file_records(staging)}).sealed()
         _write_text(staging / DESIGN_FILE, design.render())
     return design
 
@@ -99,15 +118,23 @@ def _packaged(name: str) -> str:
     return (resources.files("photomask.chip.hardware") / "rtl" / name).read_text(encoding="utf-8")
 
 
-def describe(lowered: LoweredProgram, samples: int) -> RtlDesign:
-    """Returns what `design.json` says of a lowered program."""
+def describe(
+    lowered: LoweredProgram, samples: int, parameters: DesignParameters | None = None
+) -> RtlDesign:
+    """Returns what `design.json` says of a lowered program, without hashes.
+
+    Args:
+        lowered: the program.
+        samples: how many golden samples there are.
+        parameters: of the design; None takes those of the smallest that runs the program.
+    """
     program, machine = lowered.program, lowered.accelerator
     passes = {number: lowered.passes_of(number) for number in range(len(program.steps))}
     return RtlDesign(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
         accelerator=machine,
-        parameters=design_parameters(lowered),
+        parameters=parameters or design_parameters(lowered),
         samples=samples,
         inputs=tuple(
             RtlEdge(edge=name, shape=program.edges[name].shape, place=lowered.memory.edges[name])
@@ -156,6 +183,15 @@ def design_parameters(lowered: LoweredProgram) -> DesignParameters:
 
 def _power_of_two(words: int) -> int:
     return 1 << max(4, (words - 1).bit_length())
+
+
+def _write_run(
+    lowered: LoweredProgram, design: RtlDesign, batch: list[dict[str, np.ndarray]], folder: Path
+) -> None:
+    """Writes what one program is run with and what it is compared with."""
+    _write_program(lowered, design, folder / PROGRAM_FOLDER)
+    _write_inputs(lowered, batch, folder / INPUTS_FOLDER)
+    _write_golden(lowered, batch, folder / GOLDEN_FOLDER)
 
 
 def _write_program(lowered: LoweredProgram, design: RtlDesign, folder: Path) -> None:

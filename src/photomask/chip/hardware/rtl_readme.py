@@ -71,8 +71,9 @@ images, and the integers that every step of the program must leave in the memori
 | `program/` | descriptors, weights, parameters, tables, and where outputs lie, for `$readmemh` |
 | `inputs/N/` | first state of both memories for sample N |
 | `golden/N/step_M.hex` | the words that step M must leave in its memory |
+| `conformance/` | a second program, to be run in the same way: see below |
 | `passes.txt` | every pass: which tile of which step, and its cycles |
-| `design.json` | parameters, memory map, steps |
+| `design.json` | parameters, memory map, steps, SHA-256 of every file |
 | `test_design.py` | the cocotb test, which also compares without cocotb |
 | `Makefile` | how to lint, build and run |
 
@@ -88,6 +89,17 @@ the cycles of each step. Words match `golden/N/step_M.hex`; lanes without a chan
 anything. With any other simulator: compile `rtl/*.sv`, the package first, with the parameters below
 and top level `testbench`, run it with the plus arguments in the Makefile, then
 `python3 test_design.py --compare`.
+
+## Conformance vectors
+
+The data of a network almost never make a tie, so its golden vectors do not show how a design rounds
+halves. `conformance/` therefore holds a second, tiny program with the same files as this folder
+(`program/`, `inputs/0/`, `golden/0/`, `design.json`) and for the same parameters: every step is one
+way in which the network rescales, or a general one, on accumulators and multipliers that make ties
+of both signs, their neighbours, values beyond both ends, and the largest products.
+`conformance/vectors.json` lists them: accumulator, multiplier, shift and expected result.
+`make simulate` runs this program too. A design that computes all of its golden words rounds, shifts
+and saturates as the target says.
 
 ## How it works
 
@@ -193,7 +205,7 @@ simulate: $(BINARY)
         $(BINARY) +program=program +inputs=inputs/$$sample +outputs=simulated/$$sample \\
             +limit={limit}; \\
     done
-    $(PYTHON) test_design.py --compare
+{conformance}    $(PYTHON) test_design.py --compare
 
 cocotb:
     $(PYTHON) test_design.py
@@ -266,20 +278,31 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def render_makefile(design: RtlDesign, sources: Sequence[str]) -> str:
+CONFORMANCE_RUN = """\
+    mkdir -p simulated/conformance
+    $(BINARY) +program=conformance/program +inputs=conformance/inputs/0 \\
+        +outputs=simulated/conformance +limit={limit}
+"""
+
+
+def render_makefile(design: RtlDesign, sources: Sequence[str], conformance_limit: int) -> str:
     """Returns the Makefile of an export.
 
     Args:
         design: parameters and samples.
         sources: names of the RTL's files, packages first.
+        conformance_limit: cycles after which to give up the conformance program; 0 where there is
+            none.
     """
+    run = CONFORMANCE_RUN.format(limit=conformance_limit) if conformance_limit else ""
     text = MAKEFILE.format(
         sources=" ".join(f"rtl/{name}" for name in sources),
         parameters=" ".join(
             f"-G{name.upper()}={value}" for name, value in design.parameters.model_dump().items()
         ),
         samples=" ".join(map(str, range(design.samples))),
-        limit=4 * sum(step.cycles for step in design.steps) + 1000,
+        limit=design.limit,
+        conformance=run,
     )
     # A recipe's lines begin with a tab.
     return text.replace("\n    ", "\n\t")

@@ -8,26 +8,30 @@ from typing import Literal
 
 import numpy as np
 
-from photomask.chip.hardware.memory_map import words_from_hex
+from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER
+from photomask.chip.hardware.rtl_conformance import (
+    conformance_design,
+    examine_conformance,
+    without_vectors,
+)
 from photomask.chip.hardware.rtl_design import RtlDesign, RtlStep
-from photomask.chip.hardware.rtl_export import (
-    COCOTB_FILE,
+from photomask.chip.hardware.rtl_export import COCOTB_FILE
+from photomask.chip.hardware.rtl_files import (
     GOLDEN_FOLDER,
     INPUTS_FOLDER,
     PROGRAM_FOLDER,
     RTL_FOLDER,
+    changed_files,
 )
+from photomask.chip.hardware.rtl_outputs import read_cycles, read_edge
 from photomask.chip.hardware.simulation_report import (
     LayerSimulation,
     Mismatch,
     SimulationReport,
 )
 from photomask.chip.hardware.simulator import Simulator, build, execute, verilator_command
-from photomask.documents import read_text
 from photomask.errors import DocumentError, EngineError, MissingDependencyError
 
-PATIENCE = 4
-"""Times the formula's cycles after which a simulation is given up."""
 WRONG_INTEGERS = 2
 """What the cocotb test exits with when it found some."""
 
@@ -39,6 +43,10 @@ def simulate(
     simulator: Simulator | None = None,
 ) -> SimulationReport:
     """Runs an RTL export and compares every step's output with the oracle's.
+
+    The design then runs the conformance vectors, which show a fault of its rescaling that the
+    network's data hide, and the fault is named. Files of the export that have changed are named in
+    the report; where the design would be compared with them, nothing is simulated.
 
     Args:
         folder: what `export_rtl` wrote; its `rtl` folder may hold another array.
@@ -53,20 +61,32 @@ def simulate(
     """
     folder = Path(folder).resolve()
     design = RtlDesign.load(folder)
+    changed = changed_files(folder, design)
+    vectors = conformance_design(folder)
     with tempfile.TemporaryDirectory(prefix="photomask-rtl-") as name:
         work = Path(name)
         if engine == "cocotb":
             _run_cocotb(folder, work)
         else:
-            _run_verilator(folder, design, work, simulator)
+            _run_verilator(folder, design, vectors, work, simulator)
         outputs = [work / str(sample) for sample in range(design.samples)]
-        return compare_outputs(folder, design, outputs, engine)
+        report = compare_outputs(folder, design, outputs, engine)
+        proven = (
+            without_vectors(design)
+            if vectors is None
+            else examine_conformance(folder, vectors, work / CONFORMANCE_FOLDER)
+        )
+        return report.model_copy(update={"conformance": proven, "changed_files": changed})
 
 
 def _run_verilator(
-    folder: Path, design: RtlDesign, work: Path, simulator: Simulator | None
+    folder: Path,
+    design: RtlDesign,
+    vectors: RtlDesign | None,
+    work: Path,
+    simulator: Simulator | None,
 ) -> None:
-    """Builds the design if there is none yet, and runs every sample."""
+    """Builds the design if there is none yet, and runs every sample and the vectors."""
     if simulator is None:
         simulator = build(sources_in(folder / RTL_FOLDER), design.parameters, work / "build")
     elif not simulator.parameters.hold(design.parameters):
@@ -74,12 +94,16 @@ def _run_verilator(
             f"the simulator was built with {simulator.parameters}, the program needs "
             f"{design.parameters}; build it again"
         )
-    limit = PATIENCE * sum(step.cycles for step in design.steps) + 1000
     for sample in range(design.samples):
         output = work / str(sample)
         output.mkdir()
         inputs = folder / INPUTS_FOLDER / str(sample)
-        simulator.run(folder / PROGRAM_FOLDER, inputs, output, limit)
+        simulator.run(folder / PROGRAM_FOLDER, inputs, output, design.limit)
+    if vectors is not None:
+        place, output = folder / CONFORMANCE_FOLDER, work / CONFORMANCE_FOLDER
+        output.mkdir()
+        inputs = place / INPUTS_FOLDER / "0"
+        simulator.run(place / PROGRAM_FOLDER, inputs, output, vectors.limit)
 
 
 def _run_cocotb(folder: Path, work: Path) -> None:
@@ -118,15 +142,15 @@ def compare_outputs(
         EngineError: the design never finished.
         DocumentError: a file is missing or holds no words.
     """
-    counts = [_read_cycles(output, design) for output in outputs]
+    counts = [read_cycles(output, design) for output in outputs]
     cycles = counts[0]
     layers, first = [], None
     for step in design.steps:
         wrong = integers = 0
         for sample, output in enumerate(outputs if step.passes else []):
             name = f"step_{step.number}.hex"
-            expected = _read_edge(folder / GOLDEN_FOLDER / str(sample) / name, step)
-            got = _read_edge(output / name, step)
+            expected = read_edge(folder / GOLDEN_FOLDER / str(sample) / name, step)
+            got = read_edge(output / name, step)
             different = np.argwhere(expected != got)
             if len(different) and first is None:
                 first = _mismatch(sample, step, tuple(different[0].tolist()), expected, got)
@@ -154,37 +178,6 @@ def compare_outputs(
         rtl_cycles=sum(layer.rtl_cycles for layer in layers),
         model_cycles=sum(layer.model_cycles for layer in layers),
     )
-
-
-def _read_cycles(output: Path, design: RtlDesign) -> dict[int, int]:
-    """Returns the cycles of each step by its number; refuses a run that is not complete."""
-    lines = [line.split() for line in read_text(output / "cycles.txt").splitlines()]
-    if not lines or lines[-1][0] != "total":
-        last = " ".join(lines[-1]) if lines else "no line"
-        raise EngineError(
-            f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
-            "raises sum_valid, or raises it too seldom, does this"
-        )
-    cycles = {int(number): int(count) for number, count in lines[:-1]}
-    missing = [step.name for step in design.steps if step.passes and step.number not in cycles]
-    if missing:
-        raise EngineError(f"the design ended without completing step {missing[0]!r}")
-    return cycles
-
-
-def _read_edge(path: Path, step: RtlStep) -> np.ndarray:
-    """Returns the integers of a step's output."""
-    place = step.place
-    lines = [
-        line for line in read_text(path).split("\n") if line and not line.startswith(("//", "@"))
-    ]
-    if len(lines) != place.words:
-        raise DocumentError(f"{path} holds {len(lines)} words, expected {place.words}")
-    try:
-        words = words_from_hex(lines, place.lanes, place.lane_bits, place.signed)
-    except ValueError as error:
-        raise DocumentError(f"{path} holds something else than hexadecimal words") from error
-    return place.values_of(words, step.shape)
 
 
 def _mismatch(

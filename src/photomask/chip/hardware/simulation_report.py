@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from photomask.chip.exporters.conformance_check import ConformanceResult
 from photomask.documents import Document, aligned
 
 
@@ -50,7 +51,7 @@ class LayerSimulation(Document):
 class SimulationReport(Document):
     """Every golden edge of an export beside what the RTL computed."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     simulator: str
     accelerator: str
     program_sha256: str
@@ -62,11 +63,21 @@ class SimulationReport(Document):
     rtl_cycles: int
     """Of all steps of one sample."""
     model_cycles: int
+    conformance: ConformanceResult | None = None
+    """What the design made of the conformance vectors. None: the program rescales nothing."""
+    changed_files: tuple[str, ...] = ()
+    """Files of the export that are not as they were written: another array, for example."""
 
     @property
     def passed(self) -> bool:
-        """Whether every integer is right."""
-        return self.mismatches == 0
+        """Whether every integer is right, of the network and of the conformance vectors."""
+        wrong = self.conformance is not None and self.conformance.wrong
+        return self.mismatches == 0 and not wrong
+
+    @property
+    def rounding_proven(self) -> bool:
+        """Whether the results of all conformance vectors are there and right."""
+        return self.conformance is None or self.conformance.state == "proven"
 
     def __str__(self) -> str:
         rows = [("step", "operator", "passes", "integers", "wrong", "RTL cycles", "formula")]
@@ -87,4 +98,6 @@ class SimulationReport(Document):
             f"{self.model_cycles} by the formula"
         )
         first = [f"first: {self.first_mismatch}"] if self.first_mismatch else []
-        return "\n".join([*aligned(rows), total, *first])
+        changed = [f"not as exported: {', '.join(self.changed_files)}"] * bool(self.changed_files)
+        proven = [str(self.conformance)] if self.conformance is not None else []
+        return "\n".join([*changed, *aligned(rows), total, *first, *proven])

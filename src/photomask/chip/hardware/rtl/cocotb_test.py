@@ -24,12 +24,21 @@ if importlib.util.find_spec("cocotb"):
     async def every_step_computes_its_golden_vector(dut):
         """Waits for the end of the program, then compares what the testbench wrote down."""
         await RisingEdge(dut.finished)
-        message = compare(Path(str(cocotb.plusargs["outputs"])), cocotb.plusargs["sample"])
+        outputs, home = (Path(str(cocotb.plusargs[name])) for name in ("outputs", "home"))
+        message = compare(outputs, cocotb.plusargs["sample"], home)
         dut._log.info(message)
 
 
-def compare(outputs, sample):
-    """Compares what one sample left in a folder; says how much was right.
+def runs():
+    """Returns each run: a folder with a program, its sample, and the name of its outputs."""
+    samples = json.loads((HERE / "design.json").read_text())["samples"]
+    found = [(HERE, sample, str(sample)) for sample in range(samples)]
+    conformance = HERE / "conformance"
+    return [*found, (conformance, 0, "conformance")] if conformance.is_dir() else found
+
+
+def compare(outputs, sample, home):
+    """Compares what one sample left in a folder with the golden vectors in `home`.
 
     Raises:
         AssertionError: names the first integer that is wrong, in the order of computation.
@@ -37,15 +46,16 @@ def compare(outputs, sample):
     ending = (outputs / "cycles.txt").read_text().splitlines()[-1]
     if not ending.startswith("total"):
         raise AssertionError(f"the design did not finish: {ending}")
-    steps = json.loads((HERE / "design.json").read_text())["steps"]
+    steps = json.loads((home / "design.json").read_text())["steps"]
+    what = f"sample {sample}" if home == HERE else "conformance vectors"
     for step in steps:
         name = f"step_{step['number']}.hex"
         if step["passes"]:
-            golden = HERE / "golden" / str(sample) / name
+            golden = home / "golden" / str(sample) / name
             wrong = first_difference(step["place"], golden, outputs / name)
             if wrong is not None:
-                raise AssertionError(f"sample {sample}, step {step['name']!r}: {wrong}")
-    return f"sample {sample}: all {len(steps)} steps are right, {ending} cycles"
+                raise AssertionError(f"{what}, step {step['name']!r}: {wrong}")
+    return f"{what}: all {len(steps)} steps are right, {ending} cycles"
 
 
 def first_difference(place, golden, simulated):
@@ -112,18 +122,20 @@ def main(work):
         always=True,
     )
     failures = 0
-    for sample in range(design["samples"]):
-        outputs = work / str(sample)
+    for home, sample, name in runs():
+        outputs = work / name
+        steps = json.loads((home / "design.json").read_text())["steps"]
         outputs.mkdir(parents=True, exist_ok=True)
         results = runner.test(
             hdl_toplevel="testbench",
             test_module=Path(__file__).stem,
             plusargs=[
-                f"+program={HERE / 'program'}",
-                f"+inputs={HERE / 'inputs' / str(sample)}",
+                f"+home={home}",
+                f"+program={home / 'program'}",
+                f"+inputs={home / 'inputs' / str(sample)}",
                 f"+outputs={outputs}",
                 f"+sample={sample}",
-                f"+limit={4 * sum(step['cycles'] for step in design['steps']) + 1000}",
+                f"+limit={4 * sum(step['cycles'] for step in steps) + 1000}",
             ],
             build_dir=work / "build",
             test_dir=HERE,
@@ -134,15 +146,15 @@ def main(work):
 
 
 def compare_all(work):
-    """Compares every sample; prints what it finds."""
-    samples = json.loads((HERE / "design.json").read_text())["samples"]
-    try:
-        for sample in range(samples):
-            print(compare(work / str(sample), sample))  # noqa: T201
-    except AssertionError as error:
-        print(error)  # noqa: T201
-        return WRONG
-    return 0
+    """Compares every sample and the conformance vectors; prints what it finds."""
+    wrong = 0
+    for home, sample, name in runs():
+        try:
+            print(compare(work / name, sample, home))  # noqa: T201
+        except AssertionError as error:
+            print(error)  # noqa: T201
+            wrong = WRONG
+    return wrong
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""What the testbench writes: the words of each step's output, and its cycles."""
+
+from pathlib import Path
+
+import numpy as np
+
+from photomask.chip.hardware.memory_map import words_from_hex
+from photomask.chip.hardware.rtl_design import RtlDesign, RtlStep
+from photomask.documents import read_text
+from photomask.errors import DocumentError, EngineError
+
+
+def read_cycles(output: Path, design: RtlDesign) -> dict[int, int]:
+    """Returns the cycles of each step by its number.
+
+    Raises:
+        EngineError: the run is not complete.
+    """
+    lines = [line.split() for line in read_text(output / "cycles.txt").splitlines()]
+    if not lines or lines[-1][0] != "total":
+        last = " ".join(lines[-1]) if lines else "no line"
+        raise EngineError(
+            f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
+            "raises sum_valid, or raises it too seldom, does this"
+        )
+    cycles = {int(number): int(count) for number, count in lines[:-1]}
+    missing = [step.name for step in design.steps if step.passes and step.number not in cycles]
+    if missing:
+        raise EngineError(f"the design ended without completing step {missing[0]!r}")
+    return cycles
+
+
+def read_edge(path: Path, step: RtlStep) -> np.ndarray:
+    """Returns the integers of a step's output, in the edge's shape.
+
+    Raises:
+        DocumentError: the file is missing or holds something else.
+    """
+    place = step.place
+    lines = [
+        line for line in read_text(path).split("\n") if line and not line.startswith(("//", "@"))
+    ]
+    if len(lines) != place.words:
+        raise DocumentError(f"{path} holds {len(lines)} words, expected {place.words}")
+    try:
+        words = words_from_hex(lines, place.lanes, place.lane_bits, place.signed)
+    except ValueError as error:
+        raise DocumentError(f"{path} holds something else than hexadecimal words") from error
+    return place.values_of(words, step.shape)
