@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import photomask
 from photomask.chip.engines import TorchEngine
-from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.graph import FloatGraph, capture_simplified
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
@@ -87,7 +87,7 @@ def verify(
     targets = _checked_labels(program, labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
     if graph is None:
-        graph = simplify(capture(model, [x[:1] for x in tensors]))
+        graph = capture_simplified(model, [x[:1] for x in tensors])
     engine, reference = TorchEngine(program, device), Reference(model)
     codes = quantized(program, [x[: samples.oracle] for x in tensors])
     with torch.no_grad():
