@@ -16,6 +16,7 @@ from photomask.chip.operators.normalize import (
     normal_fraction_bits,
     normal_unit,
 )
+from photomask.chip.zero_ranges import BIAS_UNIT
 from photomask.errors import TargetError
 
 
@@ -106,7 +107,11 @@ def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], n
     scale = np.maximum(
         np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * unit_of_normal)
     )
-    scale[scale == 0] = 1.0
+    step = min(conversion.scale_of(node.name).scales)
+    gained = scale[gain != 0]
+    # A channel without gain has the unit of the others, and its bias their precision.
+    wanted = gained.max() if gained.size else step * BIAS_UNIT / unit_of_normal
+    scale = np.where(gain == 0, np.maximum(scale, wanted), scale)
     unit = scale * unit_of_normal
     codes = {
         "gain": (np.rint(gain / scale), GAIN_BITS),
