@@ -13,7 +13,8 @@ for a rescaling that no target has. It follows from its surroundings instead:
   of the node do, and where all of a model is 0, the reach is 1.
 - **Weights.** A channel of zeros has the largest scale of the other channels: its bias is as
   precise as theirs, and its multiplier fits a shift that they share. Where all weights are 0, one
-  unit of the accumulator becomes `BIAS_UNIT` of the output's step.
+  unit of the accumulator becomes `BIAS_UNIT` of the output's step. A channel that cannot move its
+  output by `NEGLIGIBLE` of a step, whatever the input, counts as one of zeros.
 """
 
 import math
@@ -27,11 +28,13 @@ from photomask.chip.graph.operations import Matmul, Multiply, Tokens
 from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
 from photomask.chip.observers import Grid
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors, Quantizer
+from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.errors import QuantizerError
 
 BIAS_UNIT = 2.0**-8
 """Of the output's step: the bias of a layer without weights is exact to half of this."""
+NEGLIGIBLE = 0.25
+"""Of the output's step: weights that never add up to so much are as good as 0."""
 
 
 def settle_zero_activations(prepared: PreparedModel) -> None:
@@ -156,20 +159,15 @@ def settle_zero_weights(prepared: PreparedModel) -> None:
 
 def _settle_weight(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> None:
     weight = prepared.constants_of(node)["weight"].detach()
-    size = quantizer.granularity.rows(weight).abs().amax(dim=1)
-    grouped = isinstance(quantizer.granularity, PerGroup)
-    if grouped:
-        size = size.reshape(len(weight), -1).amax(dim=1)
-    dead = size == 0
+    size = weight.double().abs().flatten(1).sum(dim=1)
+    if not bool(size.all()):
+        _demand_zero(quantizer, weight, node)
+    step = prepared.activation_quantizer(node.name).scale.detach().double().min()
+    dead = size * _reach(prepared, node.inputs[0]) < NEGLIGIBLE * step.to(size.device)
+    if isinstance(quantizer.granularity, PerTensor):
+        dead = dead.all().reshape(1)
     if not bool(dead.any()):
         return
-    nothing = torch.zeros_like(weight)
-    if bool((quantizer.quantize(nothing) != quantizer.zero_point_for(nothing)).any()):
-        raise QuantizerError(
-            f"weight of {node.name!r} ({node.source}): {int(dead.sum())} of {len(dead)} channels "
-            f"are 0, and {type(quantizer).__name__} has no code for 0; leave the layer out "
-            "(the recipe's `keep`), or give it another quantizer"
-        )
     scale = quantizer.channel_scale if quantizer.channel_scale is not None else quantizer.scale
     live = scale.detach().reshape(-1)
     if bool(dead.all()):
@@ -181,6 +179,17 @@ def _settle_weight(prepared: PreparedModel, node: Node, quantizer: Quantizer) ->
         quantizer.channel_scale = settled
         settled = settled[:, None] * quantizer.group_multiplier
     quantizer.set_parameters(quantizer.format, settled, quantizer.zero_point)
+
+
+def _demand_zero(quantizer: Quantizer, weight: Tensor, node: Node) -> None:
+    """Refuses a quantizer without a code for 0 where a channel is 0."""
+    nothing = torch.zeros_like(weight)
+    if bool((quantizer.quantize(nothing) != quantizer.zero_point_for(nothing)).any()):
+        raise QuantizerError(
+            f"weight of {node.name!r} ({node.source}): channels of it are 0, and "
+            f"{type(quantizer).__name__} has no code for 0; leave the layer out (the recipe's "
+            "`keep`), or give it another quantizer"
+        )
 
 
 def _unit_of_output(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> Tensor:
