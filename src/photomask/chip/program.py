@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from photomask.arrays import read_tensors
-from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.formats import Interval, IntFormat, storage_dtype
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
 from photomask.documents import Document, aligned, read_text, written_whole
@@ -395,11 +395,3 @@ def _files_of_earlier(folder: Path) -> tuple[str, ...]:
     except DocumentError:
         return ()
     return PROGRAM_FILE, TENSOR_FILE
-
-
-def storage_dtype(format: IntFormat) -> np.dtype:
-    """Returns the narrowest NumPy integer that holds the format."""
-    for bits in (8, 16, 32, 64):
-        if format.bits <= bits:
-            return np.dtype(f"{'i' if format.signed else 'u'}{bits // 8}")
-    raise ValueError(format)
