@@ -12,14 +12,13 @@ import safetensors.numpy
 import torch
 from tests.chip.programs import ProgramBuilder, small_builder, small_program
 
-from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.formats import Interval, IntFormat, storage_dtype
 from photomask.chip.operators import Add, Clamp, Constant, Matmul, Permute
 from photomask.chip.program import (
     PROGRAM_FILE,
     TENSOR_FILE,
     Edge,
     IntegerProgram,
-    storage_dtype,
 )
 from photomask.documents import RECORD_FILE
 from photomask.errors import DataError, DocumentError, ExportError

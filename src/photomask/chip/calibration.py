@@ -10,6 +10,7 @@ from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, 
 from photomask.chip.graph.transformer_operations import Embedding
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
+from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
 
 BATCH = 32
@@ -49,6 +50,7 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
                 weight = prepared.constants_of(node)["weight"]
                 quantizer.observe(weight if unit is None else weight / unit)
                 _fit(quantizer, node, "weight")
+        settle_zero_activations(prepared)
         _share_scales(prepared)
         _share_factors(prepared)
         fit_biases(prepared)
@@ -61,6 +63,7 @@ def fit_biases(prepared: PreparedModel) -> None:
     scales were changed after `calibrate`, as training does, it must be done again.
     """
     with torch.no_grad():
+        settle_zero_weights(prepared)
         _coarsen_to_accumulators(prepared)
         for node in prepared.graph.nodes:
             if "weight" in node.constants:

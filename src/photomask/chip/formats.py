@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from photomask.documents import Document
@@ -92,3 +93,11 @@ class IntFormat(Document):
 
     def __str__(self) -> str:
         return f"{'int' if self.signed else 'uint'}{self.bits}"
+
+
+def storage_dtype(format: IntFormat) -> np.dtype:
+    """Returns the narrowest NumPy integer that holds the format."""
+    for bits in (8, 16, 32, 64):
+        if format.bits <= bits:
+            return np.dtype(f"{'i' if format.signed else 'u'}{bits // 8}")
+    raise ValueError(format)

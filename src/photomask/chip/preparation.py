@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip.arithmetic import direction_of_halves
-from photomask.chip.graph import FloatGraph, Node, capture, simplify
+from photomask.chip.graph import FloatGraph, Node, capture_simplified
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import (
     Clamp,
@@ -321,7 +321,7 @@ def prepare(
         RecipeError: a rule matches nothing.
         UsageError: a state is no real input, or its output does not exist.
     """
-    graph = simplify(capture(model, example))
+    graph = capture_simplified(model, example)
     check_states(graph, states or {})
     return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)
 

@@ -8,15 +8,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import safetensors.numpy
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from photomask.arrays import read_tensors
-from photomask.chip.formats import Interval, IntFormat
+from photomask.chip.formats import Interval, IntFormat, storage_dtype
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
 from photomask.documents import Document, aligned, read_text, written_whole
@@ -88,6 +88,18 @@ class Step(Document):
     worst_error: float | None = None
     """Of a table's result: how far it is at most from the real function of the input's codes, in
     units of the result's last place; None where the step ends no table."""
+    divisors: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """By what a rescaling divides the sum that it reads, as part of its multipliers: one number, or
+    one for each multiplier where windows differ. None where it reads no such sum, and in programs
+    of versions that did not record it."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_divisors(self, render: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out divisors that there are not, so that older programs keep their hash."""
+        document = render(self)
+        if self.divisors is None:
+            del document["divisors"]
+        return document
 
 
 class TensorRecord(Document):
@@ -383,11 +395,3 @@ def _files_of_earlier(folder: Path) -> tuple[str, ...]:
     except DocumentError:
         return ()
     return PROGRAM_FILE, TENSOR_FILE
-
-
-def storage_dtype(format: IntFormat) -> np.dtype:
-    """Returns the narrowest NumPy integer that holds the format."""
-    for bits in (8, 16, 32, 64):
-        if format.bits <= bits:
-            return np.dtype(f"{'i' if format.signed else 'u'}{bits // 8}")
-    raise ValueError(format)

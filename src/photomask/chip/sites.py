@@ -76,13 +76,13 @@ def copy_wide_operands(graph: FloatGraph, recipe: Recipe, states: Mapping[str, i
     """
     stream = {site.name for site in sites(graph, states) if site.is_residual}
     # With all copies there, rules may name them.
-    resolved = recipe.resolve(sites(_with_copies(graph, stream, states), states))
+    resolved = recipe.resolve(sites(with_copies(graph, stream, states), states))
     bits = recipe.activation.bits
     wide = {name for name in stream if resolved[name].activation.bits > bits}
-    return _with_copies(graph, wide, states)
+    return with_copies(graph, wide, states)
 
 
-def _with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) -> FloatGraph:
+def with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) -> FloatGraph:
     """Lets layers and products read copies of the edges that have the scale of `stream`."""
     owners = scale_owners(graph, states)
     copies: dict[str, Node] = {}

@@ -73,7 +73,7 @@ def chip(
         model,
         pictures,
         labels,
-        graph=prepared.graph,
+        prepared=prepared,
         oracle_samples=64,
         progress=show_progress,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, Quantizer, Recipe, load_recipe, load_target
 from photomask.chip.engines import NumpyEngine
-from photomask.chip.formats import IntFormat
+from photomask.chip.formats import IntFormat, storage_dtype
 from photomask.chip.onnx_models import qdq_model
 from photomask.chip.onnx_models.qdq_operators import EMITTERS
 from photomask.chip.operators import (
@@ -26,7 +26,7 @@ from photomask.chip.operators import (
     Requantize,
     Reshape,
 )
-from photomask.chip.program import Step, storage_dtype
+from photomask.chip.program import Step
 from photomask.chip.quantizers import PerChannel, PerGroup, PerTensor
 from photomask.chip.target import ZeroPoints
 from photomask.errors import TargetError

@@ -3,23 +3,25 @@
 import numpy as np
 
 from photomask.chip import IntegerProgram
-from photomask.chip.program import Step
+from photomask.chip.program import Edge, Step
 
 
 def altered(
     program: IntegerProgram,
     tensors: dict[str, np.ndarray] | None = None,
     steps: dict[str, Step] | None = None,
+    edges: dict[str, Edge] | None = None,
 ) -> IntegerProgram:
-    """Returns a valid program with other tensors or steps; proven ranges follow."""
+    """Returns a valid program with other tensors, steps or edges; proven ranges follow."""
     values = {**program.tensors, **(tensors or {})}
-    edges = {name: program.edges[name] for name in program.inputs}
+    meanings = {**program.edges, **(edges or {})}
+    edges = {name: meanings[name] for name in program.inputs}
     changed = [(steps or {}).get(step.name, step) for step in program.steps]
     for step in changed:
         inputs = [edges[name].interval for name in step.inputs]
         parameters = {role: values[name] for role, name in step.tensors.items()}
         interval = step.operator.output_interval(inputs, parameters)
-        edge = program.edges[step.output]
+        edge = meanings[step.output]
         edges[edge.name] = edge.model_copy(update={"low": interval.low, "high": interval.high})
     return IntegerProgram(
         target=program.target,

@@ -43,7 +43,7 @@ def test_a_failed_report_says_so_first(report: Report, tmp_path: Path):
     failed = report.model_copy(update={"checks": (check, *report.checks[1:])})
     write_html(failed, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.index("FAILED: 3 of 4 checks") < text.index("engine mismatches: 3, must be")
+    assert text.index("FAILED: 4 of 5 checks") < text.index("engine mismatches: 3, must be")
     assert '<main class="failed">' in text
 
 

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from tests.chip.verification.altered import altered
 from torch import Tensor, nn
 
 from photomask import TargetError
@@ -14,8 +17,9 @@ from photomask.chip import (
     prepare,
     verify,
 )
+from photomask.chip.arithmetic import fixed_point
+from photomask.chip.program import Step
 from photomask.chip.verification import with_multiplier_bits
-from photomask.chip.verification.rescaling import wrong_rescalings
 
 
 class Everything(nn.Module):
@@ -56,7 +60,6 @@ def test_the_program_made_again_at_its_own_width_is_the_same_program(recipe: str
     program = converted(Everything().eval(), torch.randn(8, 2, 7, 7), recipe, target)
     again = with_multiplier_bits(program, program.target.multiplier_bits)
     assert again.content_hash() == program.content_hash()
-    assert not wrong_rescalings(program)
 
 
 def test_a_program_of_shifts_alone_is_as_its_scales_say(small_images: Tensor):
@@ -71,7 +74,6 @@ def test_a_program_of_shifts_alone_is_as_its_scales_say(small_images: Tensor):
 
     model = Residual().eval()
     program = converted(model, small_images, "w8a8-po2", "max78000")
-    assert not wrong_rescalings(program)
     with pytest.raises(TargetError, match="shifts alone"):
         with_multiplier_bits(program, 8)
     assert verify(program, model, small_images).multipliers is None
@@ -163,3 +165,65 @@ def test_a_narrower_multiplier_is_put_in_words(
     text = " ".join(str(verify(small_program, small_network, small_images)).split())
     assert "12 bits change" in text
     assert "units of the last bit" in text
+
+
+class Averages(nn.Module):
+    """Sums that are divided by 9, by the sizes of windows at the border, by 12, and by nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.nn.functional.avg_pool2d(x, 3, 1, padding=1)
+        b = torch.nn.functional.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False)
+        return a + b * x.mean((1, 3), keepdim=True) - x.sum(2, keepdim=True)
+
+
+def averages() -> tuple[Averages, Tensor, IntegerProgram]:
+    images = torch.randn(16, 3, 4, 4)
+    return Averages(), images, converted(Averages(), images, "w8a8", "asic")
+
+
+def divided(program: IntegerProgram) -> dict[str, Step]:
+    return {step.node: step for step in program.steps if step.divisors is not None}
+
+
+def test_a_step_records_by_what_it_divides():
+    found = {node: step.divisors for node, step in divided(averages()[2]).items()}
+    corner, side = [4, 6, 6, 4], [6, 9, 9, 6]
+    border = tuple(corner + side + side + corner)
+    assert list(found.values()) == [(9,), border, (12,), (1,)]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("at", range(4))
+def test_an_average_that_divides_by_another_number_is_found(at: int, recorded: bool):
+    """However far the number is, and whether or not the record was altered with it."""
+    model, images, program = averages()
+    step = list(divided(program).values())[at]
+    for factor in (1.01, 1.1, 4 / 3):
+        x, y = program.edges[step.inputs[0]], program.edges[step.output]
+        divisors = np.array(step.divisors) * factor
+        fixed = fixed_point(x.scale[0] / (divisors * y.scale[0]), program.target, "test")
+        shape = program.parameters(step)["multiplier"].shape
+        values = {
+            step.tensors["multiplier"]: fixed.multiplier.reshape(shape),
+            step.tensors["shift"]: fixed.shift.reshape(shape),
+        }
+        record = tuple(int(n) for n in np.ceil(divisors))
+        steps = {step.name: step.model_copy(update={"divisors": record})} if recorded else None
+        report = verify(altered(program, values, steps), model, images, multiplier_widths=())
+        assert any(line.startswith("rescalings") for line in report.reasons)
+
+
+def test_a_program_without_the_record_is_verified_by_its_model_and_studied_by_none(tmp_path: Path):
+    """Programs of earlier versions do not say by what they divide; their hash stays valid."""
+    model, images, program = averages()
+    steps = {s.name: s.model_copy(update={"divisors": None}) for s in program.steps}
+    old = altered(program, steps=steps)
+    assert "divisors" not in old.steps[-1].model_dump()
+    old.save(tmp_path / "old")
+    loaded = IntegerProgram.load(tmp_path / "old")
+    assert loaded.content_hash() == old.content_hash() != program.content_hash()
+    report = verify(loaded, model, images, multiplier_widths=(8,))
+    assert report.passed
+    assert report.multipliers is None
+    with pytest.raises(TargetError, match="does not record by what it divides"):
+        with_multiplier_bits(loaded, 8)

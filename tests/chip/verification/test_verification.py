@@ -226,7 +226,7 @@ def test_report_survives_json_and_refuses_unknown_fields(report: Report):
 def test_report_is_readable_in_a_hundred_columns(report: Report):
     text = str(report)
     assert max(map(len, text.splitlines())) <= 100
-    assert text.splitlines()[-1].startswith("PASSED: 6 of 6 checks")
+    assert text.splitlines()[-1].startswith("PASSED: 7 of 7 checks")
     for word in ("stem", "uint8", "acc. bits", "What a multiplier of k bits costs", "16 (chosen)"):
         assert word in text
 

@@ -2,20 +2,20 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.formats import Interval, IntFormat
-from photomask.chip.graph import Node
+from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph import operations as float_operations
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators import Operator, Requantize
-from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, Step
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.target import Target, ZeroPoints
@@ -46,11 +46,47 @@ class Scale:
         return max(self.format.low, min(self.format.high, code))
 
 
+@dataclass(frozen=True)
+class GivenParameters:
+    """The learned integers of a node that are decided already, and what they are in units of."""
+
+    tensors: dict[str, np.ndarray]
+    """By role."""
+    formats: dict[str, IntFormat]
+    unit: np.ndarray
+    """Of an accumulator: the real value of one unit, [1] or [channels]."""
+
+
+class Quantized(Protocol):
+    """A float graph and what its edges' codes mean: a `PreparedModel`, or what a program states."""
+
+    @property
+    def graph(self) -> FloatGraph:
+        """The simplified float graph."""
+        ...
+
+    def scale_owner(self, edge: str, /) -> str:
+        """Returns the node whose quantizer gives an edge its scale."""
+        ...
+
+    def activation_quantizer(self, edge: str, /) -> Quantizer:
+        """Returns the quantizer that gives an edge its scale."""
+        ...
+
+    def weight_quantizer(self, node: str, /) -> Quantizer:
+        """Returns the quantizer of a node's weight."""
+        ...
+
+    def constants_of(self, node: Node, /) -> dict[str, torch.Tensor]:
+        """Returns a node's constant tensors by role."""
+        ...
+
+
 @dataclass
 class Conversion:
     """An integer program in the making."""
 
-    prepared: PreparedModel
+    prepared: Quantized
     target: Target
     edges: dict[str, Edge] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -60,6 +96,8 @@ class Conversion:
     """Inputs that hold numbers of rows, and so have no quantizer."""
     widened: dict[str, Scale] = field(default_factory=dict)
     """Edges of one scale that hold the values of edges with factors."""
+    given: Mapping[str, GivenParameters] = field(default_factory=dict)
+    """By node: learned integers that are taken as they are."""
 
     @cached_property
     def _output_owners(self) -> set[str]:
@@ -109,6 +147,21 @@ class Conversion:
         self.formats[name] = format or narrowest
         return name
 
+    def add_given(self, node: Node) -> tuple[dict[str, str], np.ndarray] | None:
+        """Adds the learned tensors of a node that are decided already.
+
+        Returns:
+            Their names by role and the real value of one unit; None where nothing is decided.
+        """
+        given = self.given.get(node.name)
+        if given is None:
+            return None
+        names = {
+            role: self.add_tensor(f"{node.name}.{role}", values, given.formats[role])
+            for role, values in given.tensors.items()
+        }
+        return names, given.unit
+
     def add_step(
         self,
         node: Node,
@@ -119,6 +172,7 @@ class Conversion:
         meaning: Scale | np.ndarray,
         relative_error: float = 0.0,
         worst_error: float | None = None,
+        divisors: np.ndarray | None = None,
     ) -> str:
         """Adds a step and its output edge; the name of both is `name`.
 
@@ -132,6 +186,7 @@ class Conversion:
                 [1] or [channels].
             relative_error: of a requantization's multipliers.
             worst_error: of a table, in units of the result's last place.
+            divisors: of a sum that a rescaling divides, integers.
 
         Raises:
             TargetError: an accumulator would need more bits than the target has.
@@ -173,6 +228,7 @@ class Conversion:
                 source=portable(node.source),
                 relative_error=relative_error,
                 worst_error=worst_error,
+                divisors=None if divisors is None else tuple(int(n) for n in divisors.flat),
             )
         )
         return name
@@ -199,7 +255,7 @@ class Conversion:
         name: str | None = None,
         offset: int = 0,
         shift: FixedPoint | None = None,
-        reciprocal: bool = False,
+        divisors: np.ndarray | None = None,
         has_factors: bool = False,
     ) -> str:
         """Adds the rescaling of an edge to the output format of a node, its clamp included.
@@ -213,13 +269,13 @@ class Conversion:
             name: new edge; the node's by default.
             offset: added before the multiplication.
             shift: multiplier and shift where they are decided already.
-            reciprocal: the rescaling divides by a count of elements, which even hardware that
-                otherwise only shifts does by a multiplication.
+            divisors: the counts of elements that `ratio` divides by. Even hardware that otherwise
+                only shifts divides by a multiplication.
             has_factors: the edge has the output's factors already.
         """
         name = name or node.name
         target = self.target
-        if reciprocal and target.power_of_two_only:
+        if divisors is not None and np.any(divisors > 1) and target.power_of_two_only:
             target = target.model_copy(update={"power_of_two_only": False})
         where = f"{name!r} ({node.source})"
         if meaning.factors and shift is None and not has_factors:
@@ -252,7 +308,16 @@ class Conversion:
                 IntFormat(bits=max(1, self.target.shift_max.bit_length()), signed=False),
             ),
         }
-        return self.add_step(node, name, operator, [edge], tensors, meaning, fixed.relative_error)
+        return self.add_step(
+            node,
+            name,
+            operator,
+            [edge],
+            tensors,
+            meaning,
+            fixed.relative_error,
+            divisors=divisors,
+        )
 
 
 def _channel_axis(node: Node, shape: tuple[int, ...], meaning: Scale | np.ndarray) -> int:

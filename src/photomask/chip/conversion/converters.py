@@ -10,6 +10,7 @@ from photomask.chip.conversion.factors import Converter, has_common_factors, rea
 from photomask.chip.conversion.pooling import convert_average_pool
 from photomask.chip.conversion.tables import convert_pointwise
 from photomask.chip.conversion.transformers import (
+    coded_constant,
     convert_embedding,
     convert_normalize,
     convert_softmax,
@@ -88,10 +89,7 @@ def _integer_input(conversion: Conversion, node: Node) -> None:
 
 def _constant(conversion: Conversion, node: Node) -> None:
     scale = conversion.scale_of(node.name)
-    quantizer = conversion.prepared.activation_quantizer(node.name)
-    value = conversion.prepared.constants_of(node)["value"]
-    codes = integer_codes(quantizer, value, repr(node.name))
-    tensors = {"value": conversion.add_tensor(f"{node.name}.value", codes, scale.format)}
+    tensors, _ = conversion.add_given(node) or coded_constant(conversion, node, "value")
     conversion.add_step(node, node.name, Constant(), [], tensors, scale)
 
 
@@ -107,7 +105,7 @@ def _weighted(conversion: Conversion, node: Node) -> None:
     `acc * s_w * s_x` is the real result.
     """
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    tensors, unit = _weight_tensors(conversion, node, x)
+    tensors, unit = conversion.add_given(node) or _weight_tensors(conversion, node, x)
     operator = _weighted_operator(node, x)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
@@ -321,9 +319,9 @@ def _mean(conversion: Conversion, node: Node) -> None:
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
     )
-    divisor = terms if operation.divide else 1
-    ratio = ONE * x.scale / (divisor * y.scale)
-    conversion.requantize(node, accumulator, ratio, y, reciprocal=divisor > 1)
+    divisor = ONE * (terms if operation.divide else 1)
+    ratio = x.scale / (divisor * y.scale)
+    conversion.requantize(node, accumulator, ratio, y, divisors=divisor)
 
 
 def _moved(conversion: Conversion, node: Node) -> None:

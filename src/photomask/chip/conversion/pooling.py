@@ -18,7 +18,7 @@ def convert_average_pool(conversion: Conversion, node: Node) -> None:
         node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
     )
     ratio = x.scale / (count * y.scale)
-    conversion.requantize(node, accumulator, ratio, y, reciprocal=bool(np.any(count > 1)))
+    conversion.requantize(node, accumulator, ratio, y, divisors=count)
 
 
 def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePool:

@@ -16,6 +16,7 @@ from photomask.chip.operators.normalize import (
     normal_fraction_bits,
     normal_unit,
 )
+from photomask.chip.zero_ranges import BIAS_UNIT
 from photomask.errors import TargetError
 
 
@@ -87,25 +88,7 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
         epsilon=normal_epsilon(operation.epsilon, terms, operation.centred, x.scale),
         fraction_bits=fraction_bits,
     )
-    constants = conversion.prepared.constants_of(node)
-    gain, bias = (constants[role].detach().double().cpu().numpy() for role in ("gain", "bias"))
-    unit_of_normal = normal_unit(terms, conversion.target)
-    largest_bias = 2.0 ** (conversion.target.accumulator_bits - 3)
-    scale = np.maximum(
-        np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * unit_of_normal)
-    )
-    scale[scale == 0] = 1.0
-    unit = scale * unit_of_normal
-    tensors = {
-        "gain": conversion.add_tensor(
-            f"{node.name}.gain", np.rint(gain / scale), IntFormat(bits=GAIN_BITS, signed=True)
-        ),
-        "bias": conversion.add_tensor(
-            f"{node.name}.bias",
-            np.rint(bias / unit),
-            IntFormat(bits=conversion.target.bias_bits, signed=True),
-        ),
-    }
+    tensors, unit = conversion.add_given(node) or _gain_tensors(conversion, node)
     if x.factors:
         shifts = np.array(x.factors)
         tensors["channel_shift"] = conversion.add_tensor(f"{node.name}.channel_shift", shifts)
@@ -115,11 +98,47 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
     conversion.requantize(node, accumulator, unit / y.scale, y)
 
 
+def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], np.ndarray]:
+    """Returns gain and bias, and the real value of one unit of the accumulator, [channels]."""
+    constants = conversion.prepared.constants_of(node)
+    gain, bias = (constants[role].detach().double().cpu().numpy() for role in ("gain", "bias"))
+    unit_of_normal = normal_unit(node.shape[-1], conversion.target)
+    largest_bias = 2.0 ** (conversion.target.accumulator_bits - 3)
+    scale = np.maximum(
+        np.abs(gain) / (2 ** (GAIN_BITS - 1) - 1), np.abs(bias) / (largest_bias * unit_of_normal)
+    )
+    step = min(conversion.scale_of(node.name).scales)
+    gained = scale[gain != 0]
+    # A channel without gain has the unit of the others, and its bias their precision.
+    wanted = gained.max() if gained.size else step * BIAS_UNIT / unit_of_normal
+    scale = np.where(gain == 0, np.maximum(scale, wanted), scale)
+    unit = scale * unit_of_normal
+    codes = {
+        "gain": (np.rint(gain / scale), GAIN_BITS),
+        "bias": (np.rint(bias / unit), conversion.target.bias_bits),
+    }
+    tensors = {
+        role: conversion.add_tensor(
+            f"{node.name}.{role}", values, IntFormat(bits=bits, signed=True)
+        )
+        for role, (values, bits) in codes.items()
+    }
+    return tensors, unit
+
+
+def coded_constant(
+    conversion: Conversion, node: Node, role: str
+) -> tuple[dict[str, str], np.ndarray]:
+    """Returns the codes of a constant that are the node's output, or its rows, and a unit of 1."""
+    format = conversion.scale_of(node.name).format
+    quantizer = conversion.prepared.activation_quantizer(node.name)
+    value = conversion.prepared.constants_of(node)[role]
+    codes = integer_codes(quantizer, value, f"{role} of {node.name!r}")
+    return {role: conversion.add_tensor(f"{node.name}.{role}", codes, format)}, ONE
+
+
 def convert_embedding(conversion: Conversion, node: Node) -> None:
     """A table of codes."""
     y = conversion.scale_of(node.name)
-    quantizer = conversion.prepared.activation_quantizer(node.name)
-    table = conversion.prepared.constants_of(node)["table"]
-    codes = integer_codes(quantizer, table, f"table of {node.name!r}")
-    tensors = {"table": conversion.add_tensor(f"{node.name}.table", codes, y.format)}
+    tensors, _ = conversion.add_given(node) or coded_constant(conversion, node, "table")
     conversion.add_step(node, node.name, Embedding(), node.inputs, tensors, y)

@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 from torch import Tensor, nn
 
-from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.graph import FloatGraph, capture_simplified
 from photomask.chip.preparation import PreparedModel, check_states
 from photomask.chip.sites import copy_wide_operands
 from photomask.errors import CaptureError
@@ -29,7 +29,7 @@ def prepare_like(
         CaptureError: the model cannot be captured, or computes something else with these shapes.
         UnsupportedOperatorError: operators without an integer form, all of them.
     """
-    graph = simplify(capture(model, example))
+    graph = capture_simplified(model, example)
     check_states(graph, prepared.states)
     graph = copy_wide_operands(graph, prepared.recipe, prepared.states)
     mine, theirs = (_structure(g) for g in (graph, prepared.graph))

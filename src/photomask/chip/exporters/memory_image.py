@@ -12,7 +12,7 @@ from photomask.arrays import array_from
 from photomask.chip.exporters.element_order import ElementOrder
 from photomask.chip.exporters.packing import Packing, pack, unpack
 from photomask.chip.exporters.word_text import Base, parse_words, render_words
-from photomask.chip.program import storage_dtype
+from photomask.chip.formats import storage_dtype
 from photomask.errors import DocumentError
 
 DECIMAL = re.compile(r"[+-]?\d{1,19}")

@@ -49,8 +49,8 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
         UnsupportedOperatorError: names every operator outside the set, with its source line.
         DataError: the example is empty, not floating-point or not finite.
     """
-    examples = [example] if isinstance(example, Tensor) else list(example)
-    examples = [_two_samples(x) for x in examples]
+    batches = trial_batches(example)
+    examples = batches[0]
     frozen = _copied(model)
     check_weights(frozen)
     try:
@@ -64,7 +64,7 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
         ) from error
     graph = _lower(exported, batch=2)
     with torch.no_grad():
-        for batch in (examples, [torch.cat([x, _another(x)]) for x in examples]):
+        for batch in batches:
             expected = _flat(frozen(*(x.clone() for x in batch)))
             difference = largest_difference(graph(*batch), expected)
             if not difference <= EQUALITY_TOLERANCE:
@@ -75,6 +75,17 @@ def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> Float
                     "a mask may hide all elements of a softmax's row, which then are 0 here"
                 )
     return graph
+
+
+def trial_batches(example: Tensor | Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the batches that a graph is compared on: of two samples, and of three.
+
+    Raises:
+        DataError: the example is empty, not real or not finite.
+    """
+    examples = [example] if isinstance(example, Tensor) else list(example)
+    pairs = [_two_samples(x) for x in examples]
+    return pairs, [torch.cat([x, _another(x)]) for x in pairs]
 
 
 def _copied(model: torch.nn.Module) -> torch.nn.Module:

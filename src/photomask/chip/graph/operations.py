@@ -207,12 +207,19 @@ class Pointwise(Operation):
 
 @dataclass(frozen=True)
 class Clamp(Operation):
-    """`max(low, min(high, x))`: ReLU, ReLU6 and clamp."""
+    """`min(high, max(low, x))`: ReLU, ReLU6 and clamp.
+
+    Where the bounds cross, that is `high` everywhere, so `low` becomes `high`: the bounds of a
+    clamp are always an interval.
+    """
 
     low: float
     high: float
     keeps_scale: ClassVar[bool] = True
     decides_scale: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", min(self.low, self.high))
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One clamp; only the bounds that exist."""
@@ -220,8 +227,8 @@ class Clamp(Operation):
 
     def apply(self, x: Tensor) -> Tensor:
         """Returns the clamped tensor."""
-        low = None if math.isinf(self.low) else self.low
-        high = None if math.isinf(self.high) else self.high
+        low = None if self.low == -math.inf else self.low
+        high = None if self.high == math.inf else self.high
         return x if low is None and high is None else x.clamp(low, high)
 
 

@@ -39,19 +39,6 @@ Joining = Callable[[Node, Node, Constants], tuple[Node, Constants] | None]
 it changes; None where the pass does not apply."""
 
 
-def simplify(graph: FloatGraph) -> FloatGraph:
-    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number."""
-    graph = join_readers(tabulate_positions(graph), join_pointwise)
-    graph = find_root_mean_square_norms(graph)
-    graph = join_readers(join_functions_of_one_edge(graph), join_pointwise)
-    graph = join_readers(graph, merge_affines)
-    graph = join_readers(graph, fold_into_layer)
-    graph = affine_as_convolution(graph)
-    graph = join_readers(graph, fuse_clamp)
-    graph = join_readers(graph, join_pointwise)
-    return graph.pruned()
-
-
 def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
     """Joins every node that alone reads another with it, where `join` applies.
 
@@ -293,3 +280,25 @@ def _chain(node: Node, nodes: Mapping[str, Node]) -> tuple[str, tuple[PointwiseF
 def _combine(operation: Add | Multiply, branches: Sequence[Pointwise | None], x: Tensor) -> Tensor:
     values = [x if branch is None else branch.compute([x], {}) for branch in branches]
     return operation.compute(values, {})
+
+
+PASSES: tuple[tuple[str, Callable[[FloatGraph], FloatGraph]], ...] = (
+    ("tabulate_positions", tabulate_positions),
+    ("join_pointwise", partial(join_readers, join=join_pointwise)),
+    ("find_root_mean_square_norms", find_root_mean_square_norms),
+    ("join_functions_of_one_edge", join_functions_of_one_edge),
+    ("join_pointwise", partial(join_readers, join=join_pointwise)),
+    ("merge_affines", partial(join_readers, join=merge_affines)),
+    ("fold_into_layer", partial(join_readers, join=fold_into_layer)),
+    ("affine_as_convolution", affine_as_convolution),
+    ("fuse_clamp", partial(join_readers, join=fuse_clamp)),
+    ("join_pointwise", partial(join_readers, join=join_pointwise)),
+)
+"""Every pass by its name, in the order in which `simplify` runs them."""
+
+
+def simplify(graph: FloatGraph) -> FloatGraph:
+    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number."""
+    for _, rewrite in PASSES:
+        graph = rewrite(graph)
+    return graph.pruned()

@@ -100,11 +100,13 @@ def _positional(apply: Callable[..., Tensor], values: list[object]) -> Callable[
 def _bound(value: object, missing: float) -> float:
     if value is None:
         return missing
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value)
-    if isinstance(value, (int, float)):
-        return float(value)
-    raise CannotLower("a bound is no single number")
+    if (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, (int, float)):
+        bound = float(value)
+    else:
+        raise CannotLower("a bound is no single number")
+    if math.isnan(bound):
+        raise CannotLower("a bound is NaN")
+    return bound
 
 
 CLAMPS: dict[str, Callable[[Call], Clamp]] = {

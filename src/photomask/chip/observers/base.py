@@ -62,7 +62,7 @@ class Observer:
     def range(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Returns the range to represent on `grid`: lower and upper ends, `[R]` float32 each.
 
-        Never wider than what was seen.
+        Never wider than what was seen, and never 0 alone where anything else was.
 
         Raises:
             QuantizerError: nothing was observed.
@@ -71,6 +71,9 @@ class Observer:
             raise QuantizerError("nothing was observed: run calibration data through the model")
         low, high = self.choose(grid, self.low, self.high)
         low, high = low.to(self.low), high.to(self.high)
+        # Nearly all values may be 0, and then be all that an observer keeps.
+        nothing = (low == 0) & (high == 0)
+        low, high = torch.where(nothing, self.low, low), torch.where(nothing, self.high, high)
         return low.clamp(self.low, self.high), high.clamp(self.low, self.high)
 
     def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:

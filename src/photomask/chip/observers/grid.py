@@ -48,7 +48,8 @@ class Grid:
             symmetric: scale = max(high / code_high, low / code_low)
 
         The range is first widened to include 0, so that 0 is exactly representable (padding, and
-        the zeros of ReLU, cost no error). A range that holds nothing but 0 has scale 1.
+        the zeros of ReLU, cost no error). A range that holds nothing but 0 has
+        scale 1, which `calibrate` replaces with one that follows from the surroundings.
 
         Args:
             low: lower ends, any shape.

@@ -140,6 +140,12 @@ class Quantizer(nn.Module):
         return self._format
 
     @property
+    def saw_only_zero(self) -> bool:
+        """True if nothing but 0 was observed, so that every scale would do as well."""
+        low, high = self.observer.low, self.observer.high
+        return low is not None and high is not None and not bool(low.any() or high.any())
+
+    @property
     def codes(self) -> Interval:
         """The integers that `quantize` may return; `format` without its lowest if `narrow`."""
         return self._grid(self.format).codes

@@ -90,6 +90,11 @@ class DoReFaActivation(Quantizer):
             )
         super().__init__(bits, **options)
 
+    @property
+    def saw_only_zero(self) -> bool:
+        """False: the scale is the method's own, whatever was seen."""
+        return False
+
     def fit(self) -> None:
         """Decides the sign from what was observed; the largest code stands for 1."""
         super().fit()

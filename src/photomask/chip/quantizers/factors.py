@@ -62,7 +62,10 @@ class PowerOfTwoFactors(Quantizer):
     def fit(self) -> None:
         """Decides the layer's scale and every channel's factor from what was observed."""
         super().fit()
-        self._set(self.scale.double())
+        low, high = self.observer.low, self.observer.high
+        assert low is not None and high is not None  # noqa: S101, PT018 - `fit` refuses
+        wanted, occupied = self.scale.double(), ((low != 0) | (high != 0)).to(self.scale.device)
+        self._set(torch.where(occupied, wanted, 0.0) if bool(occupied.any()) else wanted)
 
     def fit_shared(self, group: Sequence["PowerOfTwoFactors"]) -> None:
         """Decides anew, with the factors that suit the ranges of a whole group.
@@ -81,13 +84,13 @@ class PowerOfTwoFactors(Quantizer):
         """Takes the least layer scale whose channels cover what they want.
 
         Args:
-            wanted: the scale that each channel's own range asks for, float64.
+            wanted: the scale that each channel's own range asks for, float64; 0 for a channel that
+                is 0 throughout, which needs none of its own.
             together: what the factors are decided by; `wanted` if None.
         """
         self.wanted = wanted
         together = wanted if together is None else together
-        # A channel that is 0 throughout needs no scale of its own.
-        used = together != 1.0 if bool((together != 1.0).any()) else together > 0
+        used = together > 0
         largest, least = together[used].max(), together[used].min()
         reach = torch.log2(largest / least).ceil().clamp(0, self.largest_factor)
         lowest = largest / torch.exp2(reach)

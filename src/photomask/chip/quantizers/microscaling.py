@@ -43,6 +43,11 @@ class Microscaling(Quantizer):
         one, zero = torch.ones(()), torch.zeros((), dtype=torch.int64)
         self.set_parameters(IntFormat(bits=self.element.bits, signed=True), one, zero)
 
+    @property
+    def saw_only_zero(self) -> bool:
+        """False: its scales follow from each input anew."""
+        return False
+
     def quantize(self, x: Tensor) -> NoReturn:
         """Refuses: there are no codes with one static scale.
 

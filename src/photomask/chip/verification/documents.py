@@ -15,8 +15,8 @@ Percentage = Field(ge=0, le=100)
 class Thresholds(Document):
     """When a program counts as a faithful copy of its model; None leaves a condition out.
 
-    Not to be chosen: the engines agree in every integer, and every rescaling is the one that the
-    program's own scales call for.
+    Not to be chosen: the engines agree in every integer, and every step is the one that the model
+    and the scales of the program's edges call for.
     """
 
     schema_version: Literal[1] = 1
@@ -31,8 +31,8 @@ class Thresholds(Document):
     max_saturation: float | None = Field(default=None, ge=0, le=100)
     """Percentage of a layer's outputs that its format cuts off."""
     max_stray_parameters: int | None = Field(default=0, ge=0)
-    """Weights and biases that are not the model's own, rounded, in a layer where the others are;
-    None for a program whose parameters were trained further."""
+    """Weights, biases, gains and elements of constants that are not the model's own, rounded, in a
+    node where the others are; None for a program whose parameters were trained further."""
 
 
 class OutputReport(Document):
@@ -108,7 +108,13 @@ class LayerReport(Document):
     multiplier_error: float | None
     """Largest relative error of a rescaling multiplier; None where nothing is rescaled."""
     wrong_rescalings: int
-    """Multipliers, shifts, offsets and bounds that the scales do not call for."""
+    """Multipliers, shifts, coefficients, offsets, bounds and claims of rescalings and additions
+    that the model and the scales do not call for."""
+    wrong_values: int = 0
+    """The same of all other steps: attributes, tables, what edges mean; steps missing or added."""
+    stray_constants: int = 0
+    """Gains and biases of norms, and elements of tables and constants, that are not the model's own
+    where the others are."""
     multiply_accumulates: int
     parameters: int
     """Weights and biases."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from photomask.chip.engines import TorchEngine
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.verification.documents import (
     AccumulatorReport,
@@ -17,9 +18,9 @@ from photomask.chip.verification.documents import (
     WeightReport,
 )
 from photomask.chip.verification.engines import quantized
+from photomask.chip.verification.expected import Wrong, expected_program, wrong_values
 from photomask.chip.verification.inputs import require_edges
 from photomask.chip.verification.parameters import Strays, stray_parameters
-from photomask.chip.verification.rescaling import wrong_rescalings
 from photomask.errors import DataError
 from photomask.report import NoiseMeter, Progress
 
@@ -73,6 +74,7 @@ def compare_layers(
     engine: TorchEngine,
     batches: list[list[Tensor]],
     progress: Progress,
+    prepared: PreparedModel | None = None,
 ) -> tuple[LayerReport, ...]:
     """Runs float graph and program on the same samples and compares every node's edge.
 
@@ -82,6 +84,7 @@ def compare_layers(
         engine: runs the program.
         batches: real inputs.
         progress: shows how far it is.
+        prepared: what the program was converted from, where that is at hand.
 
     Raises:
         DataError: the program is not one of this model.
@@ -97,7 +100,7 @@ def compare_layers(
                     f"edge {list(codes.shape)}: it was made from another model"
                 )
             tallies[node.name].add(value, codes)
-    facts = _Facts(program, graph, accumulators)
+    facts = _Facts(program, graph, accumulators, prepared)
     return tuple(facts.layer(node, tallies[node.name]) for node in graph.nodes)
 
 
@@ -126,12 +129,18 @@ class _Facts:
     """What a program says of its layers, beside what was observed."""
 
     def __init__(
-        self, program: IntegerProgram, graph: FloatGraph, accumulators: dict[str, list[int]]
+        self,
+        program: IntegerProgram,
+        graph: FloatGraph,
+        accumulators: dict[str, list[int]],
+        prepared: PreparedModel | None,
     ):
         self.program = program
         self.accumulators = accumulators
-        self.strays = stray_parameters(program, graph)
-        self.wrong = wrong_rescalings(program)
+        self.strays = stray_parameters(program, graph) if prepared is None else {}
+        self.wrong = _by_node_of(
+            graph, wrong_values(program, expected_program(program, graph, prepared))
+        )
         self.operations = program.multiply_accumulates()
         self.steps: dict[str, list[Step]] = {}
         for step in program.steps:
@@ -140,6 +149,8 @@ class _Facts:
     def layer(self, node: Node, tally: EdgeTally) -> LayerReport:
         """Puts together what is known of one node."""
         edge, steps = tally.edge, self.steps.get(node.name, [])
+        wrong, strays = self.wrong.get(node.name, Wrong()), self.strays.get(node.name)
+        weight = self._weight(steps)
         errors = [step.relative_error for step in steps if step.operator.kind == "requantize"]
         return LayerReport(
             node=node.name,
@@ -155,10 +166,12 @@ class _Facts:
             saturated_low=tally.saturated_low,
             saturated_high=tally.saturated_high,
             histogram=tuple(int(n) for n in tally.histogram),
-            weight=self._weight(steps),
+            weight=weight,
             accumulator=self._accumulator(steps),
             multiplier_error=max(errors) if errors else None,
-            wrong_rescalings=sum(self.wrong.get(step.name, 0) for step in steps),
+            wrong_rescalings=wrong.rescalings,
+            wrong_values=wrong.values,
+            stray_constants=0 if strays is None or weight else strays.total,
             multiply_accumulates=sum(self.operations.get(step.name, 0) for step in steps),
             parameters=sum(size for step in steps for size, _ in self._sizes(step, LEARNED)),
             bytes=sum(bits for step in steps for _, bits in self._sizes(step, step.tensors)) / 8,
@@ -202,6 +215,18 @@ class _Facts:
             low=seen.low,
             high=seen.high,
         )
+
+
+def _by_node_of(graph: FloatGraph, wrong: dict[str, Wrong]) -> dict[str, Wrong]:
+    """Counts nodes that a model's graph lacks, such as copies, with the node that they are of."""
+    found: dict[str, Wrong] = {}
+    for name, counts in wrong.items():
+        known = [name, name.removesuffix(".copy"), graph.nodes[-1].name]
+        node = next(other for other in known if other in graph.by_name)
+        total = found.setdefault(node, Wrong())
+        total.rescalings += counts.rescalings
+        total.values += counts.values
+    return found
 
 
 def _signed_bits(interval: Interval) -> int:

@@ -1,7 +1,7 @@
 """Which multipliers and shifts a program's scales call for, at any multiplier width.
 
 A program states the scale of every edge, and that is all its rescaling follows from. So it can be
-checked against them, and made again with wider or narrower multipliers.
+made again with wider or narrower multipliers. By what an average divides is recorded in its step.
 """
 
 import math
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
+from photomask.chip.conversion.builder import with_factors
 from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Add, AveragePool, Requantize, Sum
 from photomask.chip.program import Edge, IntegerProgram, Step
@@ -40,6 +41,9 @@ class Rescaling:
             for name in step.inputs:
                 self._readers.setdefault(name, []).append(step)
 
+    def _edge(self, name: str) -> Edge:
+        return self.program.edges[name]
+
     def rescaler(self, step: Step) -> Step | None:
         """Returns the requantization that alone reads an addition; None if there is none."""
         readers = self._readers.get(step.output, [])
@@ -54,8 +58,8 @@ class Rescaling:
         """
         assert isinstance(step.operator, Add)  # noqa: S101 - callers ask for additions only
         inputs = [self.program.edges[name] for name in step.inputs]
-        unit = self.program.edges[rescaler.output].scale[0]
-        ratios = np.array([edge.scale[0] / unit for edge in inputs])
+        unit = min(self.program.edges[rescaler.output].scale)
+        ratios = np.array([min(edge.scale) / unit for edge in inputs])
         signs = [int(np.sign(c)) for c in step.operator.coefficients]
         widest = max(edge.format.bits for edge in inputs)
         spare = self.target.accumulator_bits - 2 - widest - (len(inputs) - 1).bit_length()
@@ -87,103 +91,34 @@ class Rescaling:
         if producer is not None and isinstance(producer.operator, Add) and self.rescaler(producer):
             aligned = self.alignment(producer, step)
             one, shift = np.ones(1, dtype=np.int64), np.full(1, aligned.shift, dtype=np.int64)
-            return FixedPoint(one, shift, aligned.relative_error)
+            fixed, result = FixedPoint(one, shift, aligned.relative_error), self._edge(step.output)
+            if len(result.scale) == 1 or len(self._edge(producer.output).scale) > 1:
+                return fixed
+            factors = np.log2(np.array(result.scale) / min(result.scale)).round()
+            whole = tuple(int(factor) for factor in factors)
+            return with_factors(fixed, whole, self.target, repr(step.name))
         return fixed_point(self._ratio(step, producer), self.target, repr(step.name))
 
     def _ratio(self, step: Step, producer: Step | None) -> np.ndarray:
         """Real value of one unit of the input over that of the output.
 
-        A sum that is divided (an average) has several candidates; what the program does now tells
-        which is meant.
+        Raises:
+            TargetError: the step does not record by what it divides a sum.
         """
         x, y = self.program.edges[step.inputs[0]], self.program.edges[step.output]
-        now = self.program.parameters(step)
-        multiplier = now["multiplier"]
-        scale = np.array(x.scale)
-        if scale.size == multiplier.size:
-            scale = scale.reshape(multiplier.shape)
-        current = np.ldexp(multiplier.astype(np.float64), -now["shift"])
-        candidates = [
-            scale / (divisor * y.scale[0])
-            for divisor in self._divisors(producer)
-            if np.broadcast_shapes(divisor.shape, scale.shape) == multiplier.shape
-        ]
-        return min(candidates, key=lambda ratio: float(np.abs(current / ratio - 1).max()))
-
-    def _divisors(self, producer: Step | None) -> list[np.ndarray]:
-        """What a sum may be divided by: [1], or [1, *output] where windows differ."""
-        one = np.ones(1)
-        operator = None if producer is None else producer.operator
-        if isinstance(operator, Sum):
-            return [one, one * operator.terms]
-        if producer is None or not isinstance(operator, AveragePool):
-            return [one]
-        spatial = self.program.edges[producer.inputs[0]].shape[-len(operator.kernel) :]
-        found = [_counts(operator.windows(spatial)), _counts(_padded_windows(operator, spatial))]
-        found += [one * n for n in range(1, 2 * math.prod(operator.kernel) + 1)]
-        return found
-
-
-def _counts(windows: list[list[tuple[int, int]]]) -> np.ndarray:
-    lengths = [np.array([high - low for low, high in axis], dtype=np.float64) for axis in windows]
-    counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
-    return np.ones(1) * counts.flat[0] if np.all(counts == counts.flat[0]) else counts[None]
-
-
-def _padded_windows(operator: AveragePool, spatial: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-    """Windows that count their padding, but not what lies beyond it."""
-    axes = zip(
-        spatial, operator.kernel, operator.stride, operator.padding, operator.output_size,
-        strict=True,
-    )  # fmt: skip
-    return [
-        [(i * stride, min(i * stride + kernel, size + 2 * pad)) for i in range(count)]
-        for size, kernel, stride, pad, count in axes
-    ]
-
-
-def wrong_rescalings(program: IntegerProgram) -> dict[str, int]:
-    """Counts, by step, the integers of rescalings that the program's scales do not call for.
-
-    Multipliers, shifts, coefficients, offsets and zero points; steps without one are left out.
-    """
-    rescaling = Rescaling(program, program.target)
-    found: dict[str, int] = {}
-    for step in program.steps:
-        wrong = 0
-        if isinstance(step.operator, Requantize):
-            wrong = _wrong_requantize(rescaling, step)
-        elif isinstance(step.operator, Add) and (rescaler := rescaling.rescaler(step)):
-            wrong = _wrong_addition(rescaling, step, rescaler)
-        if wrong:
-            found[step.name] = wrong
-    return found
-
-
-def _wrong_requantize(rescaling: Rescaling, step: Step) -> int:
-    program, operator = rescaling.program, step.operator
-    assert isinstance(operator, Requantize)  # noqa: S101 - by the caller
-    x, y = program.edges[step.inputs[0]], program.edges[step.output]
-    now = program.parameters(step)
-    wrong = int(operator.zero_point != y.zero_point) + int(operator.offset != -x.zero_point)
-    wrong += int(operator.low < y.format.low) + int(operator.high > y.format.high)
-    try:
-        fixed = rescaling.multipliers(step)
-    except TargetError:
-        return wrong + now["multiplier"].size
-    return wrong + int(
-        ((fixed.multiplier != now["multiplier"]) | (fixed.shift != now["shift"])).sum()
-    )
-
-
-def _wrong_addition(rescaling: Rescaling, step: Step, rescaler: Step) -> int:
-    assert isinstance(step.operator, Add)  # noqa: S101 - by the caller
-    try:
-        expected = rescaling.alignment(step, rescaler).operator
-    except TargetError:
-        return len(step.operator.coefficients)
-    pairs = zip(step.operator.coefficients, expected.coefficients, strict=True)
-    return sum(a != b for a, b in pairs) + (step.operator.bias != expected.bias)
+        shape = self.program.parameters(step)["multiplier"].shape
+        scale, divisor = np.array(x.scale), np.ones(1)
+        if scale.size == math.prod(shape):
+            scale = scale.reshape(shape)
+        if step.divisors is not None:
+            divisor = np.array(step.divisors, dtype=np.float64)
+            divisor = divisor.reshape(shape) if divisor.size > 1 else divisor
+        elif producer is not None and isinstance(producer.operator, (AveragePool, Sum)):
+            raise TargetError(
+                f"{step.name!r} does not record by what it divides: the program was made by an "
+                "earlier version of Photomask; convert the model again"
+            )
+        return scale / (divisor * np.array(y.scale))
 
 
 @dataclass
@@ -205,8 +140,12 @@ class _Rebuild:
         elif isinstance(step.operator, Add) and (rescaler := self.rescaling.rescaler(step)):
             aligned = self.rescaling.alignment(step, rescaler)
             step = step.model_copy(update={"operator": aligned.operator})
-            unit = program.edges[rescaler.output].scale[0]
-            changes["scale"] = (math.ldexp(unit, -aligned.shift),)
+            scales = (
+                program.edges[rescaler.output].scale
+                if len(edge.scale) > 1
+                else (min(program.edges[rescaler.output].scale),)
+            )
+            changes["scale"] = tuple(math.ldexp(scale, -aligned.shift) for scale in scales)
         parameters = {role: self.tensors[name] for role, name in step.tensors.items()}
         inputs = [self.edges[name].interval for name in step.inputs]
         interval = edge.interval

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import photomask
 from photomask.chip.engines import TorchEngine
-from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.graph import FloatGraph, capture_simplified
+from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
@@ -45,6 +46,7 @@ def verify(
     *,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     graph: FloatGraph | None = None,
+    prepared: PreparedModel | None = None,
     oracle_samples: int | None = None,
     layer_samples: int | None = None,
     study_samples: int | None = None,
@@ -67,6 +69,10 @@ def verify(
         thresholds: when the program passes.
         graph: the model's simplified float graph where there is one (`prepared.graph`); else the
             model is captured.
+        prepared: the model that the program was converted from, as it was converted. With it every
+            integer is compared with what `convert` makes of it, trained parameters and tuned
+            roundings included; without it, learned parameters are compared with the model's where
+            nearly all of a layer are the model's, rounded.
         oracle_samples: for the comparison of both engines on every edge; at most 64 by default.
         layer_samples: for signal and noise, ranges and saturation of every layer; at most 128.
         study_samples: for the cost of other multiplier widths; at most 128.
@@ -86,14 +92,16 @@ def verify(
     tensors = checked_inputs(program, inputs)
     targets = _checked_labels(program, labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
+    if prepared is not None:
+        graph = prepared.graph
     if graph is None:
-        graph = simplify(capture(model, [x[:1] for x in tensors]))
+        graph = capture_simplified(model, [x[:1] for x in tensors])
     engine, reference = TorchEngine(program, device), Reference(model)
     codes = quantized(program, [x[: samples.oracle] for x in tensors])
     with torch.no_grad():
         engines = compare_engines(program, engine, codes, progress)
         layer_batches = split(tensors, samples.layer)
-        layers = compare_layers(program, graph, engine, layer_batches, progress)
+        layers = compare_layers(program, graph, engine, layer_batches, progress, prepared)
         multipliers = study_multipliers(
             program,
             reference,
@@ -160,10 +168,16 @@ def judge(
     checks = [
         Check.at_most("engine mismatches", engine.mismatches, 0),
         Check.at_most("rescalings that the scales do not call for", wrong, 0),
+        Check.at_most(
+            "values that the model does not call for",
+            sum(layer.wrong_values for layer in layers),
+            0,
+        ),
     ]
     if thresholds.max_stray_parameters is not None:
         weights = [layer.weight for layer in layers if layer.weight is not None]
         strays = sum((w.stray_weights or 0) + (w.stray_biases or 0) for w in weights)
+        strays += sum(layer.stray_constants for layer in layers)
         limit = thresholds.max_stray_parameters
         checks.append(Check.at_most("parameters that are not the model's", strays, limit))
     for output in outputs:

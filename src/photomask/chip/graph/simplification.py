@@ -1,0 +1,110 @@
+"""Simplification that is proven on the model's own example."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.graph import passes
+from photomask.chip.graph.capture import capture, trial_batches
+from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
+from photomask.errors import CaptureError
+
+ROUNDINGS = 8.0
+"""How often the captured graph's own rounding error a simplified graph may differ from it."""
+FLOAT32_BAND = 2.0**-20
+"""What is always allowed, as a part of the largest value: folded constants are rounded to float32,
+which is `2**-24` of each."""
+
+
+def capture_simplified(model: nn.Module, example: Tensor | Sequence[Tensor]) -> FloatGraph:
+    """Captures a model and simplifies its graph; the simplified graph provably computes the same.
+
+    `capture` compares the captured graph with the model. Here the simplified graph is compared with
+    the captured one, on the same two batches.
+
+    Args:
+        model: any module that `torch.export` captures; never changed.
+        example: inputs with the batch at axis 0, at least one sample.
+
+    Raises:
+        CaptureError: the export fails, the graph does not equal the model, or a pass changes what
+            the graph computes.
+        UnsupportedOperatorError: names every operator outside the set, with its source line.
+        DataError: the example is empty, not real or not finite.
+    """
+    graph = capture(model, example)
+    simplified = passes.simplify(graph)
+    with torch.no_grad():
+        for batch in trial_batches(example):
+            _compare(graph, simplified, batch)
+    return simplified
+
+
+def _compare(graph: FloatGraph, simplified: FloatGraph, batch: Sequence[Tensor]) -> None:
+    """Refuses a simplified graph that differs from the captured one.
+
+    Both compute in float64, where only constants that were folded and rounded differ. How much such
+    rounding matters in this graph shows in the difference between its own float32 and float64.
+    """
+    exact = _in_float64(graph, batch)
+    rounding = largest_difference(graph(*batch), exact)
+    allowed = ROUNDINGS * rounding + FLOAT32_BAND
+    difference = largest_difference(_in_float64(simplified, batch), exact)
+    if difference <= allowed:
+        return
+    before = graph
+    for name, rewrite in passes.PASSES:
+        after = rewrite(before)
+        if not largest_difference(_in_float64(after, batch), exact) <= allowed:
+            node = _first_new_value(before, after, batch, allowed)
+            raise CaptureError(
+                f"the pass {name!r} changes what the model computes: with a batch of "
+                f"{len(batch[0])} samples an output differs by {difference:.2g} of its largest "
+                f"value, where float rounding explains {allowed:.2g}; the first node with another "
+                f"value is {node.name!r} ({node.operation.kind}, {node.source}). This is a fault "
+                "of Photomask; please report it with this model"
+            )
+        before = after
+
+
+def _in_float64(graph: FloatGraph, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    found = {node.name: value for node, value in _run(graph, batch) if node.name in graph.outputs}
+    return tuple(found[name] for name in graph.outputs)
+
+
+def _run(graph: FloatGraph, batch: Sequence[Tensor]):
+    """Yields every node with its value in float64; only one node's constants at a time are so."""
+
+    def constants_of(node: Node) -> Mapping[str, Tensor]:
+        return {role: _wide(value) for role, value in graph.constants_of(node).items()}
+
+    return graph.run([_wide(x) for x in batch], constants_of)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
+
+
+def _first_new_value(
+    before: FloatGraph, after: FloatGraph, batch: Sequence[Tensor], allowed: float
+) -> Node:
+    """Returns the first node of a rewritten graph whose value no node had before.
+
+    A node that was joined with its reader keeps its name and has the reader's value.
+    """
+    known = [value for _, value in _run(before, batch)]
+    last = after.nodes[-1]
+    for node, value in _run(after, batch):
+        last = node
+        moved = [other for other in known if other.numel() == value.numel()]
+        if not any(_alike(value, other, allowed) for other in moved):
+            return node
+    return last
+
+
+def _alike(value: Tensor, other: Tensor, allowed: float) -> bool:
+    if largest_difference([value.flatten()], [other.flatten()]) <= allowed:
+        return True
+    together = value.flatten().sort().values, other.flatten().sort().values
+    return largest_difference([together[0]], [together[1]]) <= allowed

@@ -1,0 +1,203 @@
+"""What one step is worth where nothing but 0 was seen.
+
+A range that holds nothing but 0 says nothing about a scale: every scale represents 0 exactly. But
+other tensors are measured in it. The bias of a layer is added in units of `input scale * weight
+scale`, and a sum brings its inputs to one scale, so a scale out of the air loses the bias or asks
+for a rescaling that no target has. It follows from its surroundings instead:
+
+- **Activations**, constants and tables get the reach of what reads them. What a sum, a
+  concatenation or an average reads gets the reach of the result, so that it can hold what the
+  result can. A factor gets the reach of the product over that of the other factor, a layer's input
+  that of its output over the largest sum of magnitudes in a row of its weight, and a softmax's
+  scores `(EXPONENT_BITS + 1) ln 2`, beyond which exponents are 0. Where no reader tells, the inputs
+  of the node do, and where all of a model is 0, the reach is 1.
+- **Weights.** A channel of zeros has the largest scale of the other channels: its bias is as
+  precise as theirs, and its multiplier fits a shift that they share. Where all weights are 0, one
+  unit of the accumulator becomes `BIAS_UNIT` of the output's step. A channel that cannot move its
+  output by `NEGLIGIBLE` of a step, whatever the input, counts as one of zeros.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from photomask.chip.formats import IntFormat
+from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Matmul, Multiply, Tokens
+from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
+from photomask.chip.observers import Grid
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.errors import QuantizerError
+
+BIAS_UNIT = 2.0**-8
+"""Of the output's step: the bias of a layer without weights is exact to half of this."""
+NEGLIGIBLE = 0.25
+"""Of the output's step: weights that never add up to so much are as good as 0."""
+
+
+def settle_zero_activations(prepared: PreparedModel) -> None:
+    """Gives activations of which nothing but 0 was seen a scale; see this module.
+
+    Args:
+        prepared: its quantizers are fitted; changed in place.
+    """
+    waiting = [
+        node.name
+        for node in prepared.graph.nodes
+        if node.operation.decides_scale
+        and prepared.scale_owner(node.name) == node.name
+        and prepared.activation_quantizer(node.name).saw_only_zero
+    ]
+    while waiting:
+        found = next(
+            (
+                (name, reach)
+                for suggest in (_by_readers, _by_inputs)
+                for name in reversed(waiting)
+                if (reach := suggest(prepared, name, waiting)) is not None
+            ),
+            (waiting[0], 1.0),
+        )
+        name, reach = found
+        _give_reach(prepared.activation_quantizer(name), prepared.graph.by_name[name], reach)
+        waiting.remove(name)
+
+
+def _reach(prepared: PreparedModel, edge: str) -> float:
+    """Returns the largest magnitude that an edge's codes stand for."""
+    quantizer = prepared.activation_quantizer(edge)
+    zero, codes = quantizer.zero_point, quantizer.codes
+    most = torch.maximum((codes.high - zero).abs(), (codes.low - zero).abs())
+    return float((most * quantizer.scale.detach().double()).max())
+
+
+def _by_readers(prepared: PreparedModel, name: str, waiting: list[str]) -> float | None:
+    """Returns the largest reach that a reader's output calls for; None if none is known."""
+    found = []
+    for node in prepared.graph.nodes:
+        owners = [prepared.scale_owner(source) for source in node.inputs]
+        if name not in owners:
+            continue
+        if isinstance(node.operation, Softmax) and owners[0] == name:
+            found.append((EXPONENT_BITS + 1) * math.log(2))
+        owner = prepared.scale_owner(node.name)
+        if isinstance(node.operation, (Softmax, Normalize)) or owner in (name, *waiting):
+            continue
+        result, others = _reach(prepared, node.name), [x for x in owners if x != name]
+        if isinstance(node.operation, (Matmul, Multiply)):
+            if not others or others[0] in waiting:
+                continue
+            factor = node.operation.factor if isinstance(node.operation, Matmul) else 1.0
+            result /= _reach(prepared, others[0]) * factor
+        elif "weight" in node.constants:
+            size = _row_size(prepared, node)
+            if not size:
+                continue
+            result /= size
+        found.append(result)
+    return max(found, default=None)
+
+
+def _by_inputs(prepared: PreparedModel, name: str, waiting: list[str]) -> float | None:
+    """Returns the reach that a node's inputs allow; None if none of them is known."""
+    node = prepared.graph.by_name[name]
+    owners = {x: prepared.graph.by_name[prepared.scale_owner(x)] for x in node.inputs}
+    known = [
+        x
+        for x, owner in owners.items()
+        if owner.name not in waiting and not isinstance(owner.operation, Tokens)
+    ]
+    if not known:
+        return None
+    reach = max(_reach(prepared, x) for x in known)
+    size = _row_size(prepared, node) if "weight" in node.constants else 0.0
+    return reach * (size or 1.0)
+
+
+def _row_size(prepared: PreparedModel, node: Node) -> float:
+    """Returns the largest sum of magnitudes in a row of a weight."""
+    weight = prepared.constants_of(node)["weight"].detach().double()
+    return float(weight.abs().flatten(1).sum(dim=1).max())
+
+
+def _give_reach(quantizer: Quantizer, node: Node, reach: float) -> None:
+    """Sets a scale with which codes reach a magnitude of either sign, inside the node's clamp."""
+    reach = min(max(reach, 2.0**-100), 2.0**100)
+    ends = torch.tensor([-reach, reach])
+    if node.clamp is not None and bool((clamped := node.clamp.apply(ends)).any()):
+        ends = clamped
+    low, high = ends
+    format = quantizer.format
+    if quantizer.symmetric and quantizer.signed is None:
+        format = IntFormat(bits=format.bits, signed=bool(low < 0))
+    grid = Grid(format, quantizer.symmetric, quantizer.narrow, quantizer.power_of_two)
+    scale, shape = grid.scale(low, high), quantizer.scale.shape
+    zero_point = grid.zero_point(low, scale)
+    quantizer.set_parameters(format, scale.expand(shape), zero_point.expand(shape))
+    if isinstance(quantizer, PowerOfTwoFactors):
+        quantizer.wanted = quantizer.scale.double()
+
+
+def settle_zero_weights(prepared: PreparedModel) -> None:
+    """Gives weights, and channels of weights, that are all 0 a scale; see this module.
+
+    Args:
+        prepared: calibrated; changed in place.
+
+    Raises:
+        QuantizerError: the quantizer has no code for 0.
+    """
+    for node in prepared.graph.nodes:
+        if "weight" not in node.constants:
+            continue
+        quantizer = prepared.weight_quantizer(node.name)
+        if quantizer.is_fitted and quantizer.has_static_scale:
+            _settle_weight(prepared, node, quantizer)
+
+
+def _settle_weight(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> None:
+    weight = prepared.constants_of(node)["weight"].detach()
+    size = weight.double().abs().flatten(1).sum(dim=1)
+    if not bool(size.all()):
+        _demand_zero(quantizer, weight, node)
+    step = prepared.activation_quantizer(node.name).scale.detach().double().min()
+    dead = size * _reach(prepared, node.inputs[0]) < NEGLIGIBLE * step.to(size.device)
+    if isinstance(quantizer.granularity, PerTensor):
+        dead = dead.all().reshape(1)
+    if not bool(dead.any()):
+        return
+    scale = quantizer.channel_scale if quantizer.channel_scale is not None else quantizer.scale
+    live = scale.detach().reshape(-1)
+    if bool(dead.all()):
+        wanted = _unit_of_output(prepared, node, quantizer).to(live)
+    else:
+        wanted = live[~dead.to(live.device)].max()
+    settled = torch.where(dead.to(live.device), wanted, live).reshape(scale.shape)
+    if quantizer.channel_scale is not None and quantizer.group_multiplier is not None:
+        quantizer.channel_scale = settled
+        settled = settled[:, None] * quantizer.group_multiplier
+    quantizer.set_parameters(quantizer.format, settled, quantizer.zero_point)
+
+
+def _demand_zero(quantizer: Quantizer, weight: Tensor, node: Node) -> None:
+    """Refuses a quantizer without a code for 0 where a channel is 0."""
+    nothing = torch.zeros_like(weight)
+    if bool((quantizer.quantize(nothing) != quantizer.zero_point_for(nothing)).any()):
+        raise QuantizerError(
+            f"weight of {node.name!r} ({node.source}): channels of it are 0, and "
+            f"{type(quantizer).__name__} has no code for 0; leave the layer out (the recipe's "
+            "`keep`), or give it another quantizer"
+        )
+
+
+def _unit_of_output(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> Tensor:
+    """Returns the scale of a weight with which one unit of the accumulator is `BIAS_UNIT`, []."""
+    step = prepared.activation_quantizer(node.name).scale.detach().double().min()
+    x = prepared.activation_quantizer(node.inputs[0]).scale.detach().double().min()
+    wanted, unit = step * BIAS_UNIT / x, prepared.weight_unit(node)
+    if unit is not None:
+        wanted = wanted / unit.detach().double().reshape(-1).max()
+    wanted = wanted.clamp(2.0**-100, 2.0**100)
+    return torch.exp2(wanted.log2().floor()) if quantizer.power_of_two else wanted
