@@ -23,6 +23,8 @@ from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, 
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, SiteQuantizers
 from photomask.chip.sites import copy_wide_operands, sites
+from photomask.chip.sharing import share_weights, tables_of_one_scale
+from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.documents import aligned
 from photomask.errors import DataError, RecipeError, UsageError
@@ -39,8 +41,9 @@ class PreparedModel(nn.Module):
         graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
         states: the inputs that carry an output of the run before, and which output it is.
-        target: whose multipliers its scales were aligned to (`align_to_target`), or None.
-        weights: a copy of every constant tensor of the graph, as parameters.
+        standing: what was done to it, and whether its scales still fit its weights.
+        weights: a copy of every constant tensor of the graph, as parameters; what several nodes
+            read is one parameter.
         batch_norms: what training keeps of batch norms, by layer (`photomask.chip.training`); else
             empty, every one being part of the weights.
     """
@@ -50,7 +53,7 @@ class PreparedModel(nn.Module):
         self.graph = graph
         self.recipe = recipe
         self.states = dict(states or {})
-        self.target: Target | None = None
+        self.standing = Standing()
         self.weights = nn.ParameterDict(
             {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
         )
@@ -64,35 +67,82 @@ class PreparedModel(nn.Module):
         self.batch_norms = nn.ModuleDict()
         resolved = recipe.resolve(sites(graph, self.states))
         _refuse_scales_in_sums(graph, recipe, resolved, self.states)
-        self.weight_quantizers = nn.ModuleDict(
-            {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
-        )
+        found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
+        self._weight_owner, quantizers = share_weights(graph, found)
+        self.weight_quantizers = nn.ModuleDict({_key(n): q for n, q in quantizers.items()})
         self.activation_quantizers = nn.ModuleDict(
             {_key(name): pair.activation for name, pair in resolved.items()}
         )
+        for table, owner in tables_of_one_scale(self.graph, resolved).items():
+            self.share_scale(table, owner)
+
+    @property
+    def target(self) -> Target | None:
+        """Whose multipliers its scales were aligned to (`align_to_target`), or None."""
+        return self.standing.target
+
+    @target.setter
+    def target(self, target: Target | None) -> None:
+        self.standing.align(self, target)
+
+    def used_quantizers(self) -> dict[str, Quantizer]:
+        """Returns the quantizers that compute, by what they quantize."""
+        found: dict[str, Quantizer] = {}
+        for node in self.graph.nodes:
+            if node.operation.decides_scale:
+                owner = self.scale_owner(node.name)
+                found[f"output of {owner!r}"] = self.activation_quantizer(owner)
+            if "weight" in node.constants:
+                found[f"weight of {node.name!r}"] = self.weight_quantizer(node.name)
+        return found
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role: parameters, or what they fold into."""
-        constants = {role: self.weights[_key(name)] for role, name in node.constants.items()}
+        constants = {role: self._held(name) for role, name in node.constants.items()}
         norm = self._batch_norm(node)
         return constants if norm is None else norm.fold(constants)
+
+    def _held(self, name: str) -> Tensor:
+        """Returns a constant: a parameter, or a view of one."""
+        view = self.graph.views.get(name)
+        return self.weights[_key(name)] if view is None else view.of(self.weights[_key(view.constant)])
+
+    def places_of(self, node: Node, role: str) -> tuple[tuple[Node, str], ...]:
+        """Returns where else the parameter of a constant is used, and in which role."""
+        return tuple(
+            (other, used)
+            for other in self.graph.nodes
+            for used, name in other.constants.items()
+            if (other.name, used) != (node.name, role)
+            and self.graph.tensor_of(name) == self.graph.tensor_of(node.constants[role])
+        )
 
     def _batch_norm(self, node: Node) -> Any:
         norms, key = self.batch_norms, _key(node.name)
         return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
-        """Gives a node another constant tensor; the float graph keeps its own.
+        """Gives a node other constants, in place; the float graph keeps its own.
+
+        Nodes that share the parameter get them too.
+
+        Scales are not decided any more afterwards: `calibrate` follows.
 
         Raises:
-            UsageError: a batch norm is kept beside it.
+            OrderError: the weights are rounded already.
+            UsageError: another shape, or a batch norm is kept beside it.
         """
         if _key(node) in self.batch_norms:
             raise UsageError(
                 f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
             )
-        name = self.graph.by_name[node].constants[role]
-        self.weights[_key(name)] = nn.Parameter(value.detach().clone())
+        held = self._held(self.graph.by_name[node].constants[role])
+        if held.shape != value.shape:
+            raise UsageError(
+                f"the {role} of {node!r} has shape {list(held.shape)}, got {list(value.shape)}"
+            )
+        with self.standing.call("set_constant", Effect.REWRITES, self), torch.no_grad():
+            held.copy_(value)
 
     def demand_folded(self) -> None:
         """Refuses a model whose layers are not yet what a program has.
@@ -111,11 +161,18 @@ class PreparedModel(nn.Module):
         return self._owner[edge]
 
     def share_scale(self, edge: str, owner: str) -> None:
-        """Gives an edge, and all edges that had its scale, the scale of another node."""
-        old = self._owner[edge]
-        for name, current in self._owner.items():
-            if current == old:
-                self._owner[name] = owner
+        """Gives an edge, and all edges that had its scale, the scale of another node.
+
+        Scales are not decided any more afterwards: `calibrate` follows.
+
+        Raises:
+            OrderError: the weights are rounded already.
+        """
+        with self.standing.call("share_scale", Effect.REWRITES, self):
+            old = self._owner[edge]
+            for name, current in self._owner.items():
+                if current == old:
+                    self._owner[name] = owner
 
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
@@ -124,10 +181,14 @@ class PreparedModel(nn.Module):
         return quantizer
 
     def weight_quantizer(self, node: str) -> Quantizer:
-        """Returns the quantizer of a node's weight."""
-        quantizer = self.weight_quantizers[_key(node)]
+        """Returns the quantizer of a node's weight, which all nodes with that weight share."""
+        quantizer = self.weight_quantizers[_key(self._weight_owner[node])]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
+
+    def weight_owner(self, node: str) -> str:
+        """Returns the first node that has a node's weight and its quantizer."""
+        return self._weight_owner[node]
 
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float, with the weights of now, and shows every edge to its quantizer."""
@@ -178,7 +239,7 @@ class PreparedModel(nn.Module):
         half such a unit decides about codes.
         """
         constants, norm = self.constants_of(node), self._batch_norm(node)
-        if _key(node.name) in self.weight_quantizers:
+        if "weight" in node.constants:
             quantizer, unit = self.weight_quantizer(node.name), self.weight_unit(node)
             weight = constants["weight"]
             constants["weight"] = (
@@ -196,7 +257,7 @@ class PreparedModel(nn.Module):
         norm = self._batch_norm(node)
         if norm is None or not norm.scales_move:
             return None
-        weight = self.weights[_key(node.constants["weight"])]
+        weight = self._held(node.constants["weight"])
         return norm.factor().abs().reshape(-1, *(1,) * (weight.ndim - 1))
 
     def _has_accumulator(self, node: Node) -> bool:

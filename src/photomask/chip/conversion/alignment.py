@@ -26,9 +26,11 @@ from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
+from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target
 
 
+@changes(Effect.ALIGNS)
 def align_to_target(prepared: PreparedModel, target: Target) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 

@@ -1,5 +1,6 @@
 """Scale moved between two neighbours, and biases that make up for rounded weights."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from photomask.chip.calibration import batches_of
+from photomask.chip.calibration import batches_of, fit_biases
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
 
 Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
@@ -33,6 +35,7 @@ class Channel:
     readers: tuple[Node, ...]
 
 
+@changes(Effect.REWRITES)
 def smooth(
     prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
 ) -> int:
@@ -78,12 +81,15 @@ def smooth(
 
 def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> None:
     """Takes a value from each of a maker's channels, and adds it back behind the readers."""
-    prepared.constants_of(place.maker)["bias"].sub_(middle)
+    bias = prepared.constants_of(place.maker)["bias"]
+    prepared.set_constant(place.maker.name, "bias", bias - middle)
     for reader in place.readers:
         constants = prepared.constants_of(reader)
-        constants["bias"].add_(constants["weight"] @ middle)
+        moved = constants["bias"] + constants["weight"] @ middle
+        prepared.set_constant(reader.name, "bias", moved)
 
 
+@changes(Effect.REWRITES)
 def equalize(prepared: PreparedModel) -> int:
     """Gives the channels between two layers the same range in both weights.
 
@@ -114,6 +120,7 @@ def equalize(prepared: PreparedModel) -> int:
     return len(places)
 
 
+@changes(Effect.CORRECTS)
 def correct_biases(prepared: PreparedModel, data: Data) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 
@@ -121,11 +128,16 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     input of the layer.
 
     Args:
-        prepared: changed in place. Its weight quantizers are fitted if they are not.
+        prepared: changed in place, before `calibrate` or after it.
         data: as for `calibrate`.
 
     Returns:
         How many layers were corrected.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+        OrderError: the weights are rounded already, or were changed by hand since `calibrate`.
+        UsageError: batch norms are kept beside their layers.
 
     Source: Nagel et al. 2019, section 4.2, arXiv:1906.04721.
     """
@@ -137,21 +149,22 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     }
     shifts = {name: torch.zeros(()) for name in layers}
     count = 0
+    calibrated = prepared.standing.phase(prepared) is not Phase.PREPARED
     with torch.no_grad():
-        for node in layers.values():
-            quantizer = prepared.weight_quantizer(node.name)
-            if not quantizer.is_fitted:
-                quantizer.observe(prepared.constants_of(node)["weight"])
-                quantizer.fit()
+        errors = {name: _weight_error(prepared, node) for name, node in layers.items()}
         for inputs in batches_of(prepared.graph, data):
             count += len(inputs[0])
             for node, values in _values(prepared, inputs):
                 if node.name in layers:
-                    shifts[node.name] = shifts[node.name] + _weight_error(prepared, node, values)
+                    shift = _output_error(node, errors[node.name], values)
+                    shifts[node.name] = shifts[node.name] + shift
         if not count:
             raise DataError("correcting biases needs at least one sample, got none")
         for name, node in layers.items():
-            prepared.constants_of(node)["bias"].add_(shifts[name] / count)
+            bias = prepared.constants_of(node)["bias"]
+            prepared.set_constant(name, "bias", bias + shifts[name] / count)
+    if calibrated:
+        fit_biases(prepared)
     return len(layers)
 
 
@@ -163,11 +176,19 @@ def _demand_folded(prepared: PreparedModel) -> None:
         )
 
 
-def _weight_error(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+def _weight_error(prepared: PreparedModel, node: Node) -> Tensor:
+    """Returns `W - Wq`; a quantizer that is not fitted yet stays so."""
+    weight, quantizer = prepared.constants_of(node)["weight"], prepared.weight_quantizer(node.name)
+    if not quantizer.is_fitted:
+        quantizer = copy.deepcopy(quantizer)
+        quantizer.observe(weight)
+        quantizer.fit()
+    return weight - quantizer(weight)
+
+
+def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """Returns `sum over samples of the mean of (W - Wq) x`, [channels]."""
-    weight = prepared.constants_of(node)["weight"]
-    error = weight - prepared.weight_quantizer(node.name)(weight)
-    constants = {"weight": error, "bias": torch.zeros(len(weight))}
+    constants = {"weight": error, "bias": torch.zeros(len(error))}
     result = node.operation.compute(inputs, constants)
     channels = result.ndim - 1 if isinstance(node.operation, Linear) else 1
     others = [axis for axis in range(1, result.ndim) if axis != channels]
@@ -208,13 +229,15 @@ def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
 
 def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
     """Divides the maker's channels by `scale`, and multiplies the readers' columns by it."""
-    constants = prepared.constants_of(place.maker)
-    weight = constants["gain" if isinstance(place.maker.operation, Normalize) else "weight"]
-    weight.div_(scale.reshape(-1, *(1,) * (weight.ndim - 1)))
-    constants["bias"].div_(scale)
+    maker, constants = place.maker, prepared.constants_of(place.maker)
+    role = "gain" if isinstance(maker.operation, Normalize) else "weight"
+    weight = constants[role] / scale.reshape(-1, *(1,) * (constants[role].ndim - 1))
+    prepared.set_constant(maker.name, role, weight)
+    prepared.set_constant(maker.name, "bias", constants["bias"] / scale)
     for reader in place.readers:
         weight = prepared.constants_of(reader)["weight"]
-        weight.mul_(scale.reshape(-1, *(1,) * (weight.ndim - 2)))
+        columns = scale.reshape(-1, *(1,) * (weight.ndim - 2))
+        prepared.set_constant(reader.name, "weight", weight * columns)
 
 
 def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:

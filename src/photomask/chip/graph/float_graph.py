@@ -28,12 +28,39 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which tensor of the model a constant is."""
+
+    tensor: str
+    """Name of the first constant that is this tensor."""
+    order: tuple[int, ...]
+    """Which axis of that constant each axis is."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A constant that is another one with its axes in another order."""
+
+    constant: str
+    order: tuple[int, ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Returns the view; what is written there is written to the tensor."""
+        return tensor.permute(self.order)
+
+
+@dataclass(frozen=True)
 class FloatGraph:
     """Nodes in the order of computation and the constants they read."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor]
+    """Every tensor once, whatever nodes read it."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Constants that are views of others."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Which constants are one tensor of the model, until `share_constants` gives them one name."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -57,7 +84,17 @@ class FloatGraph:
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role."""
-        return {role: self.constants[name] for role, name in node.constants.items()}
+        return {role: self.constant(name) for role, name in node.constants.items()}
+
+    def constant(self, name: str) -> Tensor:
+        """Returns a constant tensor by its name."""
+        view = self.views.get(name)
+        return self.constants[name] if view is None else view.of(self.constants[view.constant])
+
+    def tensor_of(self, name: str) -> str:
+        """Returns the name of the tensor that a constant is, or is a view of."""
+        view = self.views.get(name)
+        return name if view is None else view.constant
 
     def run(
         self,
@@ -96,6 +133,7 @@ class FloatGraph:
                 needed |= {node.name, *node.inputs}
         nodes = tuple(node for node in self.nodes if node.name in needed)
         used = {name for node in nodes for name in node.constants.values()}
+        used |= {view.constant for name, view in self.views.items() if name in used}
         return replace(
             self, nodes=nodes, constants={n: t for n, t in self.constants.items() if n in used}
         )

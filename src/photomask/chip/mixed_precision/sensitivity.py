@@ -18,6 +18,7 @@ from photomask.chip.mixed_precision.widths import open_sites, with_bits
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.sites import sites
+from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
 
@@ -59,6 +60,7 @@ class Sensitivities(Document):
     tensors: tuple[Sensitivity, ...]
 
 
+@changes(Effect.INSPECTS)
 def measure_sensitivity(
     prepared: PreparedModel,
     data: Data,

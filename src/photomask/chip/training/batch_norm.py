@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 from photomask.errors import UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -115,6 +116,7 @@ class LiveBatchNorm(nn.Module):
         return normed if node.clamp is None else node.clamp.compute([normed], {})
 
 
+@changes(Effect.KEEPS)
 def keep_batch_norms(
     prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
 ) -> tuple[str, ...]:
@@ -203,6 +205,7 @@ def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
             norm.frozen = frozen
 
 
+@changes(Effect.KEEPS)
 @torch.no_grad()
 def measure_batch_norms(
     prepared: PreparedModel,
@@ -260,6 +263,7 @@ def measure_batch_norms(
         found.copy_(total / count)
 
 
+@changes(Effect.KEEPS)
 def fold_batch_norms(prepared: PreparedModel) -> None:
     """Folds what `keep_batch_norms` kept into weights and biases for good.
 

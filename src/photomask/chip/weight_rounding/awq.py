@@ -12,6 +12,7 @@ from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
 from photomask.documents import Document, aligned
 from photomask.errors import DataError, UsageError
@@ -52,6 +53,7 @@ class SalientReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@changes(Effect.REWRITES)
 def scale_salient_channels(
     prepared: PreparedModel, data: Data, *, steps: int = 20
 ) -> SalientReport:

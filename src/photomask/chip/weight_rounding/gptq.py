@@ -11,6 +11,7 @@ from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
+from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import (
     as_matrices,
     is_product,
@@ -50,6 +51,7 @@ class RoundingReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@changes(Effect.ROUNDS)
 def compensate_rounding(
     prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
 ) -> RoundingReport:
@@ -147,7 +149,7 @@ def _round_layer(
         raise QuantizerError(
             f"weight of {node.name!r}: {type(quantizer).__name__} gives its own values other codes"
         )
-    weight.copy_(rounded)
+    prepared.set_constant(node.name, "weight", rounded)
     return LayerRounding(
         layer=node.name,
         nearest=float(before.sum()),
