@@ -22,8 +22,8 @@ from photomask.chip.operators.normalize import real_normal
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, SiteQuantizers
+from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
 from photomask.chip.sites import copy_wide_operands, sites
-from photomask.chip.sharing import share_weights, tables_of_one_scale
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.documents import aligned
@@ -73,6 +73,12 @@ class PreparedModel(nn.Module):
         self.activation_quantizers = nn.ModuleDict(
             {_key(name): pair.activation for name, pair in resolved.items()}
         )
+        # What a weight that is a table as well is multiplied by for the layer alone.
+        self.column_factors = nn.Module()
+        for node in graph.nodes:
+            if "weight" in node.constants and is_table(graph, node.constants["weight"]):
+                columns = graph.constants_of(node)["weight"].shape[1]
+                self.column_factors.register_buffer(_key(node.name), torch.ones(columns))
         for table, owner in tables_of_one_scale(self.graph, resolved).items():
             self.share_scale(table, owner)
 
@@ -99,22 +105,61 @@ class PreparedModel(nn.Module):
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role: parameters, or what they fold into."""
         constants = {role: self._held(name) for role, name in node.constants.items()}
+        factor = self._column_factor(node)
+        if factor is not None:
+            weight = constants["weight"]
+            constants["weight"] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 2))
         norm = self._batch_norm(node)
         return constants if norm is None else norm.fold(constants)
 
     def _held(self, name: str) -> Tensor:
         """Returns a constant: a parameter, or a view of one."""
         view = self.graph.views.get(name)
-        return self.weights[_key(name)] if view is None else view.of(self.weights[_key(view.constant)])
+        return (
+            self.weights[_key(name)] if view is None else view.of(self.weights[_key(view.constant)])
+        )
+
+    def _column_factor(self, node: Node) -> Tensor | None:
+        return getattr(self.column_factors, _key(node.name), None)
+
+    def has_own_factors(self, node: Node) -> bool:
+        """Tells whether a layer's columns can be scaled without changing what shares its weight."""
+        return self._column_factor(node) is not None
+
+    def scale_columns(self, node: Node, scale: Tensor) -> None:
+        """Multiplies the columns of a layer's weight; a table of the same tensor stays as it is.
+
+        Args:
+            node: with a weight.
+            scale: [inputs].
+
+        Raises:
+            OrderError: the weights are rounded already.
+            UsageError: a batch norm is kept beside it.
+        """
+        factor = self._column_factor(node)
+        if factor is None:
+            weight = self.constants_of(node)["weight"]
+            columns = scale.reshape(-1, *(1,) * (weight.ndim - 2))
+            self.set_constant(node.name, "weight", weight * columns)
+            return
+        with self.standing.call("scale_columns", Effect.REWRITES, self):
+            factor.mul_(scale)
 
     def places_of(self, node: Node, role: str) -> tuple[tuple[Node, str], ...]:
         """Returns where else the parameter of a constant is used, and in which role."""
-        return tuple(
-            (other, used)
-            for other in self.graph.nodes
-            for used, name in other.constants.items()
-            if (other.name, used) != (node.name, role)
-            and self.graph.tensor_of(name) == self.graph.tensor_of(node.constants[role])
+        uses = self.graph.uses[self.graph.tensor_of(node.constants[role])]
+        return tuple(use for use in uses if (use[0].name, use[1]) != (node.name, role))
+
+    def can_round(self, node: Node) -> bool:
+        """Tells whether rounded weights of a layer are on the grid of all that share them.
+
+        They are not where a table or a transposed weight is the same tensor.
+        """
+        name = node.constants["weight"]
+        return all(
+            role == "weight" and other.constants[role] == name
+            for other, role in self.places_of(node, "weight")
         )
 
     def _batch_norm(self, node: Node) -> Any:
@@ -141,6 +186,9 @@ class PreparedModel(nn.Module):
             raise UsageError(
                 f"the {role} of {node!r} has shape {list(held.shape)}, got {list(value.shape)}"
             )
+        factor = self._column_factor(self.graph.by_name[node]) if role == "weight" else None
+        if factor is not None:
+            value = value / factor.reshape(-1, *(1,) * (value.ndim - 2))
         with self.standing.call("set_constant", Effect.REWRITES, self), torch.no_grad():
             held.copy_(value)
 

@@ -1,4 +1,4 @@
-"""Quantizers of tensors that a model uses at several places: one for all of them where it can be."""
+"""Tensors that a model uses at several places: one quantizer for all of them where it can be."""
 
 from collections.abc import Mapping
 
@@ -36,6 +36,11 @@ def share_weights(
         if owner not in chosen or quantizers[name].bits > chosen[owner].bits:
             chosen[owner] = quantizers[name]
     return owners, chosen
+
+
+def is_table(graph: FloatGraph, name: str) -> bool:
+    """Tells whether a constant is the table of an embedding, as a tied head's weight is."""
+    return any(role == "table" for _, role in graph.uses[graph.tensor_of(name)])
 
 
 def tables_of_one_scale(

@@ -7,7 +7,8 @@ the calibration. A call in a wrong order is then an error, and never a wrong res
             → align_to_target → convert
 
 Weights that are written by hand are noticed by a checksum of the weights that the scales were
-fitted to.
+fitted to. Biases of layers have no scale of their own; they may move by one unit of the sums that
+they are added to, to which a program rounds them anyway.
 """
 
 import zlib
@@ -63,12 +64,12 @@ class Effect(Enum):
 
 UNROUNDED = frozenset({Effect.CALIBRATES, Effect.REWRITES, Effect.CORRECTS, Effect.ROUNDS})
 """What would lose, or find nothing left of, the weights that roundings were chosen for."""
-CALIBRATED = frozenset(
-    {Effect.ROUNDS, Effect.TRAINS, Effect.ACCEPTS, Effect.ALIGNS, Effect.READS}
-)
+CALIBRATED = frozenset({Effect.ROUNDS, Effect.TRAINS, Effect.ACCEPTS, Effect.ALIGNS, Effect.READS})
 """What needs scales."""
 FITTING = (CALIBRATED | {Effect.CORRECTS}) - {Effect.ACCEPTS}
 """What needs the weights that the scales were fitted to, where there are scales."""
+FOLDED = frozenset({Effect.ROUNDS, Effect.ALIGNS, Effect.READS})
+"""What needs layers without batch norms beside them."""
 CHANGING = frozenset(Effect) - {Effect.READS, Effect.INSPECTS, Effect.LOADS}
 """What is remembered, and ends an alignment."""
 
@@ -91,6 +92,7 @@ class Standing(nn.Module):
         self.calls: tuple[str, ...] = ("prepare",)
         self.target: Target | None = None
         self._ended_by: str | None = None
+        self._biases: dict[str, tuple[Tensor, Tensor]] | None = None
         self._aligned = UNKNOWN
         self._depth = 0
 
@@ -108,6 +110,13 @@ class Standing(nn.Module):
     def settle(self, prepared: Any, *, rounded: bool) -> None:
         """Remembers that the scales fit the weights of now."""
         self._write(rounded, _checksum_of_weights(prepared))
+        self._biases = {
+            node.name: (
+                prepared.constants_of(node)["bias"].detach().cpu().clone(),
+                prepared.accumulator_unit(node).cpu(),
+            )
+            for node in _layers(prepared)
+        }
 
     @contextmanager
     def call(
@@ -154,6 +163,8 @@ class Standing(nn.Module):
             OrderError: says what was done, what is expected, and the order of calls.
         """
         phase = self.phase(prepared)
+        if effect in FOLDED:
+            prepared.demand_folded()
         if effect in CALIBRATED and phase is Phase.PREPARED:
             found = f"{self._ended_by} ended the calibration"
             if self._ended_by is None:
@@ -186,10 +197,16 @@ class Standing(nn.Module):
 
     def _fits(self, prepared: Any) -> bool:
         """Tells whether the weights are those that the scales were fitted to."""
-        now = _checksum_of_weights(prepared)
-        if int(self.record[1]) == UNKNOWN:
+        now, fitted = _checksum_of_weights(prepared), int(self.record[1])
+        if fitted not in (UNKNOWN, now):
+            return False
+        if self._biases is None or fitted == UNKNOWN:
             self.settle(prepared, rounded=bool(self.record[0]))
-        return int(self.record[1]) == now
+        known = self._biases or {}
+        return all(
+            node.name in known and _is_near(prepared.constants_of(node)["bias"], *known[node.name])
+            for node in _layers(prepared)
+        )
 
     def _is_aligned(self, prepared: Any) -> bool:
         return self.target is None or self._aligned == _checksum_of_scales(prepared)
@@ -198,9 +215,7 @@ class Standing(nn.Module):
     def _target_name(self) -> str:
         return repr(self.target.name) if self.target is not None else "a target"
 
-    def _remember(
-        self, name: str, effect: Effect, prepared: Any, phase: Phase, fits: bool
-    ) -> None:
+    def _remember(self, name: str, effect: Effect, prepared: Any, phase: Phase, fits: bool) -> None:
         """Notes what a call has made of the model.
 
         Args:
@@ -212,6 +227,7 @@ class Standing(nn.Module):
         """
         self.calls = (*self.calls, name)
         if effect is Effect.ALIGNS:
+            self.settle(prepared, rounded=phase is Phase.ROUNDED)
             self.align(prepared, self.target)
             return
         self.target = None
@@ -226,7 +242,7 @@ class Standing(nn.Module):
         if effect in (Effect.CALIBRATES, Effect.TRAINS) or (effect is Effect.ACCEPTS and not fits):
             rounded = False
         if effect is Effect.ROUNDS:
-            rounded = True
+            rounded = int(self.record[1]) != _checksum_of_weights(prepared)
         if fits or effect in (Effect.CALIBRATES, Effect.TRAINS, Effect.ACCEPTS):
             self.settle(prepared, rounded=rounded)
 
@@ -247,7 +263,8 @@ class Standing(nn.Module):
         """Takes over what was saved; a file of an earlier version has scales that fit."""
         state_dict = {f"{prefix}record": torch.tensor([0, UNKNOWN]), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.calls, self.target = (*self.calls, "load_state_dict"), None
+        self.calls = (*self.calls, "load_state_dict")
+        self.target, self._biases = None, None
 
 
 def changes(effect: Effect) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -282,7 +299,28 @@ def _checksums(prepared: Any, phase: Phase) -> tuple[int, int] | None:
 
 
 def _checksum_of_weights(prepared: Any) -> int:
-    return _checksum((*prepared.weights.values(), *prepared.batch_norms.state_dict().values()))
+    """Returns the checksum of all constants but the biases of layers.
+
+    Batch norms that are kept beside layers are left out as well: a pass in training moves them.
+    """
+    graph = prepared.graph
+    tensors = [
+        prepared.weights[name.replace(".", "/")]
+        for name, uses in graph.uses.items()
+        if not all(role == "bias" and "weight" in node.constants for node, role in uses)
+    ]
+    return _checksum((*tensors, *prepared.column_factors.buffers()))
+
+
+def _layers(prepared: Any) -> list[Any]:
+    """Returns the nodes whose bias is rounded to units of their sums; none beside batch norms."""
+    nodes = [] if prepared.batch_norms else prepared.graph.nodes
+    return [node for node in nodes if "weight" in node.constants]
+
+
+def _is_near(bias: Tensor, known: Tensor, unit: Tensor) -> bool:
+    """Tells whether a bias is within one unit of its layer's sums of what it was."""
+    return bool(((bias.detach().cpu() - known).abs() <= unit).all())
 
 
 def _checksum_of_scales(prepared: Any) -> int:

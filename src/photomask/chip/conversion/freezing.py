@@ -26,7 +26,6 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         TargetError: the target cannot hold what the program needs.
         UsageError: batch norms are kept beside their layers.
     """
-    prepared.demand_folded()
     _refuse_dynamic_scales(prepared)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:

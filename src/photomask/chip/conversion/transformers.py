@@ -121,5 +121,5 @@ def convert_embedding(conversion: Conversion, node: Node) -> None:
     quantizer = conversion.prepared.activation_quantizer(node.name)
     table = conversion.prepared.constants_of(node)["table"]
     codes = integer_codes(quantizer, table, f"table of {node.name!r}")
-    tensors = {"table": conversion.add_tensor(f"{node.name}.table", codes, y.format)}
+    tensors = {"table": conversion.add_shared(node, "table", quantizer, codes, y.format)}
     conversion.add_step(node, node.name, Embedding(), node.inputs, tensors, y)

@@ -46,6 +46,7 @@ def prepare_like(
         if graph.by_name[name].operation.decides_scale:
             other.share_scale(name, prepared.scale_owner(name))
     other.weights, other.batch_norms = prepared.weights, prepared.batch_norms
+    other.column_factors = prepared.column_factors
     other.weight_quantizers = prepared.weight_quantizers
     other.activation_quantizers = prepared.activation_quantizers
     other.standing = prepared.standing

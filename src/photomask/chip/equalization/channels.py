@@ -26,13 +26,21 @@ SMALLEST = 1e-5
 class Channel:
     """A place where channels can be rescaled: who makes them, and who reads them all.
 
+    Several nodes make the channels where the model uses a norm or layer at several places: what
+    they share is rescaled once, by one factor that serves all of them.
+
     Attributes:
-        maker: a norm or a layer.
-        readers: layers that alone read the maker's output.
+        makers: norms or layers, in the order of computation; usually one.
+        readers: layers that alone read the makers' outputs.
     """
 
-    maker: Node
+    makers: tuple[Node, ...]
     readers: tuple[Node, ...]
+
+    @property
+    def maker(self) -> Node:
+        """The first maker."""
+        return self.makers[0]
 
 
 @changes(Effect.REWRITES)
@@ -65,10 +73,12 @@ def smooth(
     places = [
         place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
     ]
-    bounds = bounds_of(prepared, data, {place.maker.name for place in places})
+    bounds = bounds_of(prepared, data, {maker.name for p in places for maker in p.makers})
     with torch.no_grad():
         for place in places:
-            low, high = bounds[place.maker.name]
+            ends = [bounds[maker.name] for maker in place.makers]
+            low = torch.stack([low for low, _ in ends]).amin(dim=0)
+            high = torch.stack([high for _, high in ends]).amax(dim=0)
             if shift:
                 _move_to_zero(prepared, place, (low + high) / 2)
                 low, high = (low - high) / 2, (high - low) / 2
@@ -76,17 +86,24 @@ def smooth(
             w = torch.stack([_column_ranges(prepared, reader) for reader in place.readers])
             scale = x**strength / w.amax(dim=0).clamp(min=SMALLEST) ** (1 - strength)
             rescale(prepared, place, scale)
-    return len(places)
+    return sum(len(place.makers) for place in places)
 
 
 def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> None:
-    """Takes a value from each of a maker's channels, and adds it back behind the readers."""
-    bias = prepared.constants_of(place.maker)["bias"]
-    prepared.set_constant(place.maker.name, "bias", bias - middle)
-    for reader in place.readers:
+    """Takes a value from each of the makers' channels, and adds it back behind the readers."""
+    for maker in _once(prepared, place.makers, "bias"):
+        bias = prepared.constants_of(maker)["bias"]
+        prepared.set_constant(maker.name, "bias", bias - middle)
+    for reader in _once(prepared, place.readers, "bias"):
         constants = prepared.constants_of(reader)
         moved = constants["bias"] + constants["weight"] @ middle
         prepared.set_constant(reader.name, "bias", moved)
+
+
+def _once(prepared: PreparedModel, nodes: Sequence[Node], role: str) -> list[Node]:
+    """Returns the nodes without those whose constant an earlier one has too."""
+    tensors = {prepared.graph.tensor_of(node.constants[role]): node for node in reversed(nodes)}
+    return list(reversed(tensors.values()))
 
 
 @changes(Effect.REWRITES)
@@ -109,15 +126,18 @@ def equalize(prepared: PreparedModel) -> int:
     places = [
         place
         for place in rescalable(prepared)
-        if len(place.readers) == 1 and not isinstance(place.maker.operation, Normalize)
+        if len(place.readers) == len(place.makers)
+        and not isinstance(place.maker.operation, Normalize)
     ]
     with torch.no_grad():
         for place in places:
-            weight = prepared.constants_of(place.maker)["weight"]
-            first = weight.abs().flatten(1).amax(dim=1).clamp(min=SMALLEST)
-            second = _column_ranges(prepared, place.readers[0]).clamp(min=SMALLEST)
+            weights = [prepared.constants_of(maker)["weight"] for maker in place.makers]
+            rows = [weight.abs().flatten(1).amax(dim=1) for weight in weights]
+            first = torch.stack(rows).amax(dim=0).clamp(min=SMALLEST)
+            columns = [_column_ranges(prepared, reader) for reader in place.readers]
+            second = torch.stack(columns).amax(dim=0).clamp(min=SMALLEST)
             rescale(prepared, place, (first / second).sqrt())
-    return len(places)
+    return sum(len(place.makers) for place in places)
 
 
 @changes(Effect.CORRECTS)
@@ -125,7 +145,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 
     Layer by layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, `x` being the float
-    input of the layer.
+    input of the layer. A bias of several places takes the mean of what each of them asks for.
 
     Args:
         prepared: changed in place, before `calibrate` or after it.
@@ -160,9 +180,11 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
                     shifts[node.name] = shifts[node.name] + shift
         if not count:
             raise DataError("correcting biases needs at least one sample, got none")
-        for name, node in layers.items():
+        for node in _once(prepared, list(layers.values()), "bias"):
             bias = prepared.constants_of(node)["bias"]
-            prepared.set_constant(name, "bias", bias + shifts[name] / count)
+            places = {node.name, *(other.name for other, _ in prepared.places_of(node, "bias"))}
+            own = [shifts[name] / count for name in sorted(places & layers.keys())]
+            prepared.set_constant(node.name, "bias", bias + torch.stack(own).mean(dim=0))
     if calibrated:
         fit_biases(prepared)
     return len(layers)
@@ -196,9 +218,12 @@ def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor
 
 
 def rescalable(prepared: PreparedModel) -> list[Channel]:
-    """Returns where a factor per channel can pass from the maker of an edge to all its readers."""
+    """Returns where a factor per channel can pass from the maker of an edge to all its readers.
+
+    Where the model uses a norm or layer at several places, all of them must agree on one factor.
+    """
     nodes, users = prepared.graph.by_name, prepared.graph.users()
-    found = []
+    found: list[Channel] = []
     for node in prepared.graph.nodes:
         if not isinstance(node.operation, (Normalize, Convolution, Linear)):
             continue
@@ -206,8 +231,63 @@ def rescalable(prepared: PreparedModel) -> list[Channel]:
             continue
         readers = [nodes.get(name) for name in users[node.name]]
         if readers and all(reader is not None and _takes(reader, node) for reader in readers):
-            found.append(Channel(node, tuple(reader for reader in readers if reader is not None)))
+            place = Channel((node,), tuple(reader for reader in readers if reader is not None))
+            found = _joined(prepared, found, place)
+    return [place for place in found if _agrees(prepared, place)]
+
+
+def _joined(prepared: PreparedModel, found: list[Channel], place: Channel) -> list[Channel]:
+    """Adds a place to those found, as one with all of them that share a constant with it."""
+    own = _tensors(prepared, place).keys()
+    others = [other for other in found if own.isdisjoint(_tensors(prepared, other).keys())]
+    sharing = [other for other in found if other not in others] + [place]
+    makers = tuple(maker for other in sharing for maker in other.makers)
+    readers = tuple(reader for other in sharing for reader in other.readers)
+    return [*others, Channel(makers, readers)]
+
+
+def _tensors(
+    prepared: PreparedModel, place: Channel
+) -> dict[tuple[str, str], set[tuple[str, str, str]]]:
+    """Returns what a factor would change: by side and tensor, the uses (constant, node, role).
+
+    Makers change the rows of their weight, readers the columns of theirs.
+    """
+    found: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
+    for side, node, roles in (
+        *(("rows", maker, (scaled_role(maker), "bias")) for maker in place.makers),
+        *(("columns", reader, ("weight", "bias")) for reader in place.readers),
+    ):
+        for role in roles:
+            if side == "rows" or role == "bias" or not prepared.has_own_factors(node):
+                name = node.constants[role]
+                uses = found.setdefault((side, prepared.graph.tensor_of(name)), set())
+                uses.add((name, node.name, role))
     return found
+
+
+def _agrees(prepared: PreparedModel, place: Channel) -> bool:
+    """Tells whether one factor can serve all uses of the constants of a place.
+
+    All uses of what makers have must be makers here, and all of what readers have readers here, in
+    one form. Readers with one bias must have one weight, for a shift adds `W z` to it.
+    """
+    biases = {(r.constants["bias"], r.constants["weight"]) for r in place.readers}
+    if len({bias for bias, _ in biases}) < len(biases):
+        return False
+    nodes = prepared.graph.by_name
+    for uses in _tensors(prepared, place).values():
+        _, node, role = next(iter(uses))
+        elsewhere = {(other.name, used) for other, used in prepared.places_of(nodes[node], role)}
+        inside = {(name, used) for _, name, used in uses}
+        if not elsewhere <= inside or len({name for name, _, _ in uses}) > 1:
+            return False
+    return True
+
+
+def scaled_role(maker: Node) -> str:
+    """Returns which constant of a norm or layer has a row for each channel."""
+    return "gain" if isinstance(maker.operation, Normalize) else "weight"
 
 
 def _takes(reader: Node, maker: Node) -> bool:
@@ -228,16 +308,19 @@ def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
 
 
 def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
-    """Divides the maker's channels by `scale`, and multiplies the readers' columns by it."""
-    maker, constants = place.maker, prepared.constants_of(place.maker)
-    role = "gain" if isinstance(maker.operation, Normalize) else "weight"
-    weight = constants[role] / scale.reshape(-1, *(1,) * (constants[role].ndim - 1))
-    prepared.set_constant(maker.name, role, weight)
-    prepared.set_constant(maker.name, "bias", constants["bias"] / scale)
-    for reader in place.readers:
-        weight = prepared.constants_of(reader)["weight"]
-        columns = scale.reshape(-1, *(1,) * (weight.ndim - 2))
-        prepared.set_constant(reader.name, "weight", weight * columns)
+    """Divides the makers' channels by `scale`, and multiplies the readers' columns by it."""
+    role = scaled_role(place.maker)
+    for maker in _once(prepared, place.makers, role):
+        weight = prepared.constants_of(maker)[role]
+        rows = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        prepared.set_constant(maker.name, role, weight / rows)
+    for maker in _once(prepared, place.makers, "bias"):
+        bias = prepared.constants_of(maker)["bias"]
+        prepared.set_constant(maker.name, "bias", bias / scale)
+    own = [reader for reader in place.readers if prepared.has_own_factors(reader)]
+    shared = [reader for reader in place.readers if reader not in own]
+    for reader in (*own, *_once(prepared, shared, "weight")):
+        prepared.scale_columns(reader, scale)
 
 
 def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:

@@ -99,9 +99,8 @@ def passages_of(prepared: PreparedModel) -> list[Passage]:
 
 
 def _is_own(prepared: PreparedModel, node: Node) -> bool:
-    """Tells whether no other node has the same weight."""
-    weight = node.constants["weight"]
-    return sum(weight in other.constants.values() for other in prepared.graph.nodes) == 1
+    """Tells whether no other place of the model has the same weight or the same bias."""
+    return not (prepared.places_of(node, "weight") or prepared.places_of(node, "bias"))
 
 
 def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,6 +62,8 @@ class FloatGraph:
     """Constants that are views of others."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Which constants are one tensor of the model, until `share_constants` gives them one name."""
+    parted: tuple[tuple[str, ...], ...] = ()
+    """Constants that were one tensor of the model, and differ since something was folded in."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -71,6 +74,16 @@ class FloatGraph:
     def by_name(self) -> dict[str, Node]:
         """Nodes by name."""
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def uses(self) -> dict[str, tuple[tuple[Node, str], ...]]:
+        """By the name of a tensor, the nodes that have it as a constant, and in which role."""
+        found: dict[str, tuple[tuple[Node, str], ...]] = {}
+        for node in self.nodes:
+            for role, name in node.constants.items():
+                tensor = self.tensor_of(name)
+                found[tensor] = (*found.get(tensor, ()), (node, role))
+        return found
 
     def users(self) -> dict[str, list[str]]:
         """Returns the nodes that read each edge; an output of the graph counts as a reader."""

@@ -123,7 +123,7 @@ def _reaches_input(value: object) -> bool:
 
 
 def _evaluate_once(builder: Builder, target: Any, arguments: dict[str, object]) -> Value:
-    """Computes what no input reaches; equal calls give one tensor, as a module called twice does."""
+    """Computes what no input reaches; equal calls give one tensor."""
     key = (target, _identity(list(arguments.values())))
     if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
         builder.evaluated.clear()

@@ -28,7 +28,7 @@ from photomask.chip.graph.operations import (
     PointwiseFunction,
     Reshape,
 )
-from photomask.chip.graph.sharing import parted, share_constants
+from photomask.chip.graph.sharing import share_constants
 from photomask.chip.graph.table_passes import tabulate_positions
 from photomask.chip.graph.transformer_operations import Normalize
 
@@ -43,42 +43,24 @@ it changes; None where the pass does not apply."""
 def simplify(graph: FloatGraph) -> FloatGraph:
     """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number.
 
-    A constant that several nodes have from one tensor of the model stays one: nothing is folded
-    into it that would not be the same for all of them.
-    """
-    whole: frozenset[str] = frozenset()
-    while True:
-        simplified = _simplified(graph, whole)
-        if not parted(simplified) - whole:
-            return share_constants(simplified)
-        whole |= parted(simplified)
-
-
-def _simplified(graph: FloatGraph, whole: frozenset[str]) -> FloatGraph:
-    """Runs the passes.
-
-    Args:
-        graph: as it was captured.
-        whole: nodes into whose constants nothing is folded.
+    Constants that are one tensor of the model stay one, unless a pass changed them differently:
+    two batch norms behind one layer make two weights of it (`FloatGraph.parted`).
     """
     graph = join_readers(tabulate_positions(graph), join_pointwise)
     graph = find_root_mean_square_norms(graph)
     graph = join_readers(join_functions_of_one_edge(graph), join_pointwise)
-    graph = join_readers(graph, merge_affines, whole)
-    graph = join_readers(graph, fold_into_layer, whole)
+    graph = join_readers(graph, merge_affines)
+    graph = join_readers(graph, fold_into_layer)
     graph = affine_as_convolution(graph)
     graph = join_readers(graph, fuse_clamp)
     graph = join_readers(graph, join_pointwise)
-    return graph.pruned()
+    return share_constants(graph.pruned())
 
 
-def join_readers(
-    graph: FloatGraph, join: Joining, whole: frozenset[str] = frozenset()
-) -> FloatGraph:
+def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
     """Joins every node that alone reads another with it, where `join` applies.
 
     The joined node keeps the producer's name, and may be joined with its own only reader again.
-    Producers in `whole` are left as they are.
     """
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     readers.update(graph.outputs)
@@ -88,7 +70,7 @@ def join_readers(
     for node in graph.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
         producer = kept[node.inputs[0]] if len(node.inputs) == 1 else None
-        alone = producer is not None and readers[producer.name] == 1 and producer.name not in whole
+        alone = producer is not None and readers[producer.name] == 1
         joined = join(producer, node, constants) if producer is not None and alone else None
         if joined is None or producer is None:
             kept[node.name] = node

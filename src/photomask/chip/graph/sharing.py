@@ -7,7 +7,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from photomask.chip.graph.float_graph import FloatGraph, Node, Origin, View
+from photomask.chip.graph.float_graph import FloatGraph, Origin, View
 
 MOST_AXES = 4
 """Constants of more axes are compared as they are, never with their axes in another order."""
@@ -65,11 +65,13 @@ def _order(base: Tensor, tensor: Tensor) -> tuple[int, ...] | None:
 def share_constants(graph: FloatGraph) -> FloatGraph:
     """Gives constants that are one tensor of the model, and still equal, one name.
 
-    One with its axes in another order becomes a view of the first.
+    One with its axes in another order becomes a view of the first. What a pass has made differ,
+    such as a weight into which two batch norms were folded, is named in `parted`.
     """
     names: dict[str, str] = {}
     views = dict(graph.views)
     first: dict[str, str] = {}
+    parted: dict[str, list[str]] = {}
     for name in _used(graph):
         origin = graph.origins.get(name)
         if origin is None or name in names:
@@ -77,6 +79,7 @@ def share_constants(graph: FloatGraph) -> FloatGraph:
         base = first.setdefault(origin.tensor, name)
         order = _between(graph.origins[base], origin)
         if not _is_view(graph.constants[name], graph.constants[base], order):
+            parted.setdefault(base, [base]).append(name)
             continue
         if order == tuple(range(len(order))):
             names[name] = base
@@ -87,30 +90,8 @@ def share_constants(graph: FloatGraph) -> FloatGraph:
         for node in graph.nodes
     )
     held = {n: t for n, t in graph.constants.items() if names.get(n, n) == n and n not in views}
-    return replace(graph, nodes=nodes, constants=held, views=views, origins={})
-
-
-def parted(graph: FloatGraph) -> frozenset[str]:
-    """Returns the nodes that had one constant with another in the same role, and lost it.
-
-    A rewrite of the graph has changed it for one of them, such as two batch norms that were folded
-    into a weight which two layers share.
-    """
-    groups: dict[tuple[str, str], list[Node]] = {}
-    for node in graph.nodes:
-        for role, name in node.constants.items():
-            if name in graph.origins:
-                groups.setdefault((graph.origins[name].tensor, role), []).append(node)
-    found: set[str] = set()
-    for (_, role), nodes in groups.items():
-        base = nodes[0].constants[role]
-        for node in nodes[1:]:
-            name = node.constants[role]
-            order = _between(graph.origins[base], graph.origins[name])
-            if not _is_view(graph.constants[name], graph.constants[base], order):
-                found |= {other.name for other in nodes}
-                break
-    return frozenset(found)
+    apart = tuple(tuple(dict.fromkeys(group)) for group in parted.values())
+    return replace(graph, nodes=nodes, constants=held, views=views, origins={}, parted=apart)
 
 
 def _used(graph: FloatGraph) -> list[str]:

@@ -172,8 +172,8 @@ def _state(prepared: PreparedModel, learner: BlockLearner) -> Learned:
     """Returns what a block has before it learns, with weights as they are."""
     constants = {node.name: prepared.constants_of(node) for node in learner.block.layers}
     return Learned(
-        {name: tensors["weight"].detach().clone() for name, tensors in constants.items()},
-        {name: tensors["bias"].detach().clone() for name, tensors in constants.items()},
+        {name: constants[name]["weight"].detach().clone() for name in learner.roundings},
+        {name: constants[name]["bias"].detach().clone() for name in learner.biases},
         {owner: prepared.activation_quantizer(owner).scale for owner in learner.owners},
     )
 
