@@ -1,6 +1,5 @@
 """From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,18 +15,18 @@ from photomask.chip.graph.operations import (
     Pad,
     Tokens,
 )
-from photomask.chip.graph.scales import refusal, scale_owners
+from photomask.chip.graph.scales import makes_values, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators.normalize import real_normal
-from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.chip.prepared_table import table_of
+from photomask.chip.quantizers import Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
-from photomask.chip.recipe import Recipe, SiteQuantizers
+from photomask.chip.recipe import Recipe
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
-from photomask.chip.sites import copy_wide_operands, sites
+from photomask.chip.sites import copy_wide_operands, refuse_scales_in_sums, sites
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
-from photomask.documents import aligned
-from photomask.errors import DataError, RecipeError, UsageError
+from photomask.errors import DataError, UsageError
 
 
 class PreparedModel(nn.Module):
@@ -66,7 +65,7 @@ class PreparedModel(nn.Module):
         }
         self.batch_norms = nn.ModuleDict()
         resolved = recipe.resolve(sites(graph, self.states))
-        _refuse_scales_in_sums(graph, recipe, resolved, self.states)
+        refuse_scales_in_sums(graph, recipe, resolved, self.states)
         found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
         self._weight_owner, quantizers = share_weights(graph, found)
         self.weight_quantizers = nn.ModuleDict({_key(n): q for n, q in quantizers.items()})
@@ -241,7 +240,7 @@ class PreparedModel(nn.Module):
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float, with the weights of now, and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs, self.constants_of):
-            if node.operation.decides_scale or _makes_values(node):
+            if node.operation.decides_scale or makes_values(node):
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -344,24 +343,7 @@ class PreparedModel(nn.Module):
 
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
-        rows = [("node", "operation", "weights", "output", "step of the output")]
-        for site in sites(self.graph, self.states):
-            quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
-            step = (
-                f"{float(quantizer.scale.detach().min()):.4g}"
-                if quantizer.is_fitted
-                else "not calibrated"
-            )
-            rows.append(
-                (
-                    site.name,
-                    site.operator,
-                    _width(self.weight_quantizer(site.name)) if site.has_weight else "",
-                    _width(quantizer),
-                    step if owner == site.name else f"{step}, shared with {owner}",
-                )
-            )
-        return "\n".join([f"model prepared by recipe {self.recipe.name!r}", *aligned(rows)])
+        return table_of(self)
 
 
 def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
@@ -370,42 +352,9 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
     return bias + (rounded.to(bias.dtype) - bias.detach())
 
 
-def _width(quantizer: Quantizer) -> str:
-    return str(quantizer.format) if quantizer.is_fitted else f"{quantizer.bits} bits"
-
-
-def _makes_values(node: Node) -> bool:
-    """Tells whether a node that keeps its input's scale holds values that its input may not reach.
-
-    The lowest possible padding, below every maximum, is none: any code that is low enough will do.
-    """
-    operation = node.operation
-    if isinstance(operation, Pad):
-        return operation.value != 0 and math.isfinite(operation.value)
-    return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)
-
-
 def _key(name: str) -> str:
     """Module names must not hold dots."""
     return name.replace(".", "/")
-
-
-def _refuse_scales_in_sums(
-    graph: FloatGraph,
-    recipe: Recipe,
-    resolved: Mapping[str, SiteQuantizers],
-    states: Mapping[str, int],
-) -> None:
-    """Refuses activations with a scale for each index of an axis, and names node, axis and sum."""
-    for name, pair in resolved.items():
-        granularity = pair.activation.granularity
-        if isinstance(granularity, PerTensor) or isinstance(pair.activation, PowerOfTwoFactors):
-            continue
-        axis = granularity.axis if isinstance(granularity, PerChannel) else 1
-        raise RecipeError(
-            f"{recipe.origin(name, sites(graph, states))}: {refusal(graph, name, axis)}. Quantize "
-            "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
-        )
 
 
 def prepare(
