@@ -13,7 +13,9 @@ from photomask.chip import (
     TorchEngine,
     align_to_target,
     calibrate,
+    check_export,
     convert,
+    export,
     export_c,
     load_recipe,
     load_target,
@@ -332,3 +334,14 @@ def test_c_source_holds_a_shared_weight_once(tmp_path: Path):
     export_c(program, tmp_path / "c", program.quantize_input(data[:2]))
     text = "".join(path.read_text() for path in (tmp_path / "c").rglob("*.c"))
     assert text.count("[64] = {") == 1
+
+
+def test_an_export_holds_a_shared_weight_in_one_file(tmp_path: Path):
+    prepared, data = prepared_of("unrolled")
+    calibrate(prepared, data)
+    program = convert(prepared, ASIC)
+    manifest = export(program, tmp_path / "out", program.quantize_input(data[:1]), samples=1)
+    paths = [image.path for image in manifest.memory if image.tensor == "cell.weight"]
+    assert len(paths) == 3 * len(manifest.encodings)
+    assert len(set(paths)) == len(manifest.encodings)
+    assert check_export(tmp_path / "out").passed
