@@ -27,7 +27,7 @@ def origins_of(given: Mapping[str, Tensor]) -> dict[str, Origin]:
     for name, tensor in given.items():
         if tensor.numel() < 2 or not _is_dense(tensor):
             continue
-        place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.numel()
+        place = tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tensor.numel()
         base = first.setdefault(place, name)
         order = _order(given[base], tensor)
         if order is not None:
