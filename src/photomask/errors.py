@@ -5,6 +5,7 @@ what to do::
 
     PhotomaskError
     ├── UsageError                 an argument, path or option that cannot be right
+    │   └── OrderError                 functions of a prepared model called in a wrong order
     ├── MissingDependencyError     an optional package is absent; names the install line
     ├── BrokenDependencyError      an optional package is installed, and its import fails
     ├── DataError                  NaN, infinity, wrong shape or dtype, or no data at all
@@ -89,6 +90,10 @@ class RecipeError(PhotomaskError):
 
 class QuantizerError(PhotomaskError):
     """A quantizer breaks its contract or was never calibrated."""
+
+
+class OrderError(UsageError, QuantizerError):
+    """A function of a prepared model was called before, or after, one that must come first."""
 
 
 class TrainingError(PhotomaskError):

@@ -10,6 +10,7 @@ from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, 
 from photomask.chip.graph.transformer_operations import Embedding
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
+from photomask.chip.standing import Effect, changes
 from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
 
@@ -24,6 +25,7 @@ BIAS_BITS = 31
 """Of a bias before the zero point's share is folded in, which has at most as many again."""
 
 
+@changes(Effect.CALIBRATES)
 def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> None:
     """Measures data once and decides every scale and zero point.
 
@@ -31,10 +33,15 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
         prepared: changed in place: its quantizers are fitted.
         data: a float tensor with samples at axis 0, or batches (tensors, or one tensor per input).
 
+    What an earlier call measured is forgotten.
+
     Raises:
         DataError: no data, wrong shape or dtype, NaN or infinity in the data or behind it.
+        OrderError: the weights were rounded for the scales of an earlier call.
         QuantizerError: a quantizer cannot fit what it observed.
     """
+    for quantizer in prepared.used_quantizers().values():
+        quantizer.forget_observations()
     count = 0
     with torch.no_grad():
         for inputs in batches_of(prepared.graph, data):
@@ -45,7 +52,7 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
         for node in prepared.graph.nodes:
             if node.operation.decides_scale:
                 _fit(prepared.activation_quantizer(node.name), node, "output")
-            if "weight" in node.constants:
+            if "weight" in node.constants and prepared.weight_owner(node.name) == node.name:
                 quantizer, unit = prepared.weight_quantizer(node.name), prepared.weight_unit(node)
                 weight = prepared.constants_of(node)["weight"]
                 quantizer.observe(weight if unit is None else weight / unit)
@@ -56,11 +63,16 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
         fit_biases(prepared)
 
 
+@changes(Effect.ACCEPTS)
 def fit_biases(prepared: PreparedModel) -> None:
     """Makes room in the scales of weights for biases that outweigh them by far.
 
-    First gives power-of-two outputs that are finer than their accumulator its step. Where biases or
-    scales were changed after `calibrate`, as training does, it must be done again.
+    First gives power-of-two outputs that are finer than their accumulator its step. `calibrate` and
+    `train` do it themselves. After a training loop of your own it must be called: it also takes the
+    weights as the loop left them, which `convert` refuses otherwise.
+
+    Raises:
+        OrderError: the model is not calibrated.
     """
     with torch.no_grad():
         settle_zero_weights(prepared)

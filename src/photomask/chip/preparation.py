@@ -1,6 +1,5 @@
 """From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,16 +15,18 @@ from photomask.chip.graph.operations import (
     Pad,
     Tokens,
 )
-from photomask.chip.graph.scales import refusal, scale_owners
+from photomask.chip.graph.scales import makes_values, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators.normalize import real_normal
-from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
+from photomask.chip.prepared_table import table_of
+from photomask.chip.quantizers import Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
-from photomask.chip.recipe import Recipe, SiteQuantizers
-from photomask.chip.sites import copy_wide_operands, sites
+from photomask.chip.recipe import Recipe
+from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
+from photomask.chip.sites import copy_wide_operands, refuse_scales_in_sums, sites
+from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
-from photomask.documents import aligned
-from photomask.errors import DataError, RecipeError, UsageError
+from photomask.errors import DataError, UsageError
 
 
 class PreparedModel(nn.Module):
@@ -39,8 +40,9 @@ class PreparedModel(nn.Module):
         graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
         states: the inputs that carry an output of the run before, and which output it is.
-        target: whose multipliers its scales were aligned to (`align_to_target`), or None.
-        weights: a copy of every constant tensor of the graph, as parameters.
+        standing: what was done to it, and whether its scales still fit its weights.
+        weights: a copy of every constant tensor of the graph, as parameters; what several nodes
+            read is one parameter.
         batch_norms: what training keeps of batch norms, by layer (`photomask.chip.training`); else
             empty, every one being part of the weights.
     """
@@ -50,7 +52,7 @@ class PreparedModel(nn.Module):
         self.graph = graph
         self.recipe = recipe
         self.states = dict(states or {})
-        self.target: Target | None = None
+        self.standing = Standing()
         self.weights = nn.ParameterDict(
             {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
         )
@@ -63,36 +65,131 @@ class PreparedModel(nn.Module):
         }
         self.batch_norms = nn.ModuleDict()
         resolved = recipe.resolve(sites(graph, self.states))
-        _refuse_scales_in_sums(graph, recipe, resolved, self.states)
-        self.weight_quantizers = nn.ModuleDict(
-            {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
-        )
+        refuse_scales_in_sums(graph, recipe, resolved, self.states)
+        found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
+        self._weight_owner, quantizers = share_weights(graph, found)
+        self.weight_quantizers = nn.ModuleDict({_key(n): q for n, q in quantizers.items()})
         self.activation_quantizers = nn.ModuleDict(
             {_key(name): pair.activation for name, pair in resolved.items()}
         )
+        # What a weight that is a table as well is multiplied by for the layer alone.
+        self.column_factors = nn.Module()
+        for node in graph.nodes:
+            if "weight" in node.constants and is_table(graph, node.constants["weight"]):
+                columns = graph.constants_of(node)["weight"].shape[1]
+                self.column_factors.register_buffer(_key(node.name), torch.ones(columns))
+        for table, owner in tables_of_one_scale(self.graph, resolved).items():
+            self.share_scale(table, owner)
+
+    @property
+    def target(self) -> Target | None:
+        """Whose multipliers its scales were aligned to (`align_to_target`), or None."""
+        return self.standing.target
+
+    @target.setter
+    def target(self, target: Target | None) -> None:
+        self.standing.align(self, target)
+
+    def used_quantizers(self) -> dict[str, Quantizer]:
+        """Returns the quantizers that compute, by what they quantize."""
+        found: dict[str, Quantizer] = {}
+        for node in self.graph.nodes:
+            if node.operation.decides_scale:
+                owner = self.scale_owner(node.name)
+                found[f"output of {owner!r}"] = self.activation_quantizer(owner)
+            if "weight" in node.constants:
+                found[f"weight of {node.name!r}"] = self.weight_quantizer(node.name)
+        return found
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role: parameters, or what they fold into."""
-        constants = {role: self.weights[_key(name)] for role, name in node.constants.items()}
+        constants = {role: self._held(name) for role, name in node.constants.items()}
+        factor = self._column_factor(node)
+        if factor is not None:
+            weight = constants["weight"]
+            constants["weight"] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 2))
         norm = self._batch_norm(node)
         return constants if norm is None else norm.fold(constants)
+
+    def _held(self, name: str) -> Tensor:
+        """Returns a constant: a parameter, or a view of one."""
+        view = self.graph.views.get(name)
+        return (
+            self.weights[_key(name)] if view is None else view.of(self.weights[_key(view.constant)])
+        )
+
+    def _column_factor(self, node: Node) -> Tensor | None:
+        return getattr(self.column_factors, _key(node.name), None)
+
+    def has_own_factors(self, node: Node) -> bool:
+        """Tells whether a layer's columns can be scaled without changing what shares its weight."""
+        return self._column_factor(node) is not None
+
+    def scale_columns(self, node: Node, scale: Tensor) -> None:
+        """Multiplies the columns of a layer's weight; a table of the same tensor stays as it is.
+
+        Args:
+            node: with a weight.
+            scale: [inputs].
+
+        Raises:
+            OrderError: the weights are rounded already.
+            UsageError: a batch norm is kept beside it.
+        """
+        factor = self._column_factor(node)
+        if factor is None:
+            weight = self.constants_of(node)["weight"]
+            columns = scale.reshape(-1, *(1,) * (weight.ndim - 2))
+            self.set_constant(node.name, "weight", weight * columns)
+            return
+        with self.standing.call("scale_columns", Effect.REWRITES, self):
+            factor.mul_(scale)
+
+    def places_of(self, node: Node, role: str) -> tuple[tuple[Node, str], ...]:
+        """Returns where else the parameter of a constant is used, and in which role."""
+        uses = self.graph.uses[self.graph.tensor_of(node.constants[role])]
+        return tuple(use for use in uses if (use[0].name, use[1]) != (node.name, role))
+
+    def can_round(self, node: Node) -> bool:
+        """Tells whether rounded weights of a layer are on the grid of all that share them.
+
+        They are not where a table or a transposed weight is the same tensor.
+        """
+        name = node.constants["weight"]
+        return all(
+            role == "weight" and other.constants[role] == name
+            for other, role in self.places_of(node, "weight")
+        )
 
     def _batch_norm(self, node: Node) -> Any:
         norms, key = self.batch_norms, _key(node.name)
         return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
-        """Gives a node another constant tensor; the float graph keeps its own.
+        """Gives a node other constants, in place; the float graph keeps its own.
+
+        Nodes that share the parameter get them too.
+
+        Scales are not decided any more afterwards: `calibrate` follows.
 
         Raises:
-            UsageError: a batch norm is kept beside it.
+            OrderError: the weights are rounded already.
+            UsageError: another shape, or a batch norm is kept beside it.
         """
         if _key(node) in self.batch_norms:
             raise UsageError(
                 f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
             )
-        name = self.graph.by_name[node].constants[role]
-        self.weights[_key(name)] = nn.Parameter(value.detach().clone())
+        held = self._held(self.graph.by_name[node].constants[role])
+        if held.shape != value.shape:
+            raise UsageError(
+                f"the {role} of {node!r} has shape {list(held.shape)}, got {list(value.shape)}"
+            )
+        factor = self._column_factor(self.graph.by_name[node]) if role == "weight" else None
+        if factor is not None:
+            value = value / factor.reshape(-1, *(1,) * (value.ndim - 2))
+        with self.standing.call("set_constant", Effect.REWRITES, self), torch.no_grad():
+            held.copy_(value)
 
     def demand_folded(self) -> None:
         """Refuses a model whose layers are not yet what a program has.
@@ -111,11 +208,18 @@ class PreparedModel(nn.Module):
         return self._owner[edge]
 
     def share_scale(self, edge: str, owner: str) -> None:
-        """Gives an edge, and all edges that had its scale, the scale of another node."""
-        old = self._owner[edge]
-        for name, current in self._owner.items():
-            if current == old:
-                self._owner[name] = owner
+        """Gives an edge, and all edges that had its scale, the scale of another node.
+
+        Scales are not decided any more afterwards: `calibrate` follows.
+
+        Raises:
+            OrderError: the weights are rounded already.
+        """
+        with self.standing.call("share_scale", Effect.REWRITES, self):
+            old = self._owner[edge]
+            for name, current in self._owner.items():
+                if current == old:
+                    self._owner[name] = owner
 
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
@@ -124,15 +228,19 @@ class PreparedModel(nn.Module):
         return quantizer
 
     def weight_quantizer(self, node: str) -> Quantizer:
-        """Returns the quantizer of a node's weight."""
-        quantizer = self.weight_quantizers[_key(node)]
+        """Returns the quantizer of a node's weight, which all nodes with that weight share."""
+        quantizer = self.weight_quantizers[_key(self._weight_owner[node])]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
+
+    def weight_owner(self, node: str) -> str:
+        """Returns the first node that has a node's weight and its quantizer."""
+        return self._weight_owner[node]
 
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float, with the weights of now, and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs, self.constants_of):
-            if node.operation.decides_scale or _makes_values(node):
+            if node.operation.decides_scale or makes_values(node):
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -178,7 +286,7 @@ class PreparedModel(nn.Module):
         half such a unit decides about codes.
         """
         constants, norm = self.constants_of(node), self._batch_norm(node)
-        if _key(node.name) in self.weight_quantizers:
+        if "weight" in node.constants:
             quantizer, unit = self.weight_quantizer(node.name), self.weight_unit(node)
             weight = constants["weight"]
             constants["weight"] = (
@@ -196,7 +304,7 @@ class PreparedModel(nn.Module):
         norm = self._batch_norm(node)
         if norm is None or not norm.scales_move:
             return None
-        weight = self.weights[_key(node.constants["weight"])]
+        weight = self._held(node.constants["weight"])
         return norm.factor().abs().reshape(-1, *(1,) * (weight.ndim - 1))
 
     def _has_accumulator(self, node: Node) -> bool:
@@ -235,24 +343,7 @@ class PreparedModel(nn.Module):
 
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
-        rows = [("node", "operation", "weights", "output", "step of the output")]
-        for site in sites(self.graph, self.states):
-            quantizer, owner = self.activation_quantizer(site.name), self.scale_owner(site.name)
-            step = (
-                f"{float(quantizer.scale.detach().min()):.4g}"
-                if quantizer.is_fitted
-                else "not calibrated"
-            )
-            rows.append(
-                (
-                    site.name,
-                    site.operator,
-                    _width(self.weight_quantizer(site.name)) if site.has_weight else "",
-                    _width(quantizer),
-                    step if owner == site.name else f"{step}, shared with {owner}",
-                )
-            )
-        return "\n".join([f"model prepared by recipe {self.recipe.name!r}", *aligned(rows)])
+        return table_of(self)
 
 
 def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
@@ -261,42 +352,9 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
     return bias + (rounded.to(bias.dtype) - bias.detach())
 
 
-def _width(quantizer: Quantizer) -> str:
-    return str(quantizer.format) if quantizer.is_fitted else f"{quantizer.bits} bits"
-
-
-def _makes_values(node: Node) -> bool:
-    """Tells whether a node that keeps its input's scale holds values that its input may not reach.
-
-    The lowest possible padding, below every maximum, is none: any code that is low enough will do.
-    """
-    operation = node.operation
-    if isinstance(operation, Pad):
-        return operation.value != 0 and math.isfinite(operation.value)
-    return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)
-
-
 def _key(name: str) -> str:
     """Module names must not hold dots."""
     return name.replace(".", "/")
-
-
-def _refuse_scales_in_sums(
-    graph: FloatGraph,
-    recipe: Recipe,
-    resolved: Mapping[str, SiteQuantizers],
-    states: Mapping[str, int],
-) -> None:
-    """Refuses activations with a scale for each index of an axis, and names node, axis and sum."""
-    for name, pair in resolved.items():
-        granularity = pair.activation.granularity
-        if isinstance(granularity, PerTensor) or isinstance(pair.activation, PowerOfTwoFactors):
-            continue
-        axis = granularity.axis if isinstance(granularity, PerChannel) else 1
-        raise RecipeError(
-            f"{recipe.origin(name, sites(graph, states))}: {refusal(graph, name, axis)}. Quantize "
-            "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
-        )
 
 
 def prepare(

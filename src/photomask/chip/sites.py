@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import Add, Concatenate, Constant, Copy, Matmul
-from photomask.chip.graph.scales import scale_owners
+from photomask.chip.graph.scales import refusal, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
-from photomask.chip.recipe import Recipe, Site
+from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors
+from photomask.chip.recipe import Recipe, Site, SiteQuantizers
+from photomask.errors import RecipeError
 
 
 def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Site]:
@@ -104,3 +106,25 @@ def with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) 
             node = replace(node, inputs=inputs)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))
+
+
+def refuse_scales_in_sums(
+    graph: FloatGraph,
+    recipe: Recipe,
+    resolved: Mapping[str, SiteQuantizers],
+    states: Mapping[str, int],
+) -> None:
+    """Refuses activations with a scale for each index of an axis, and names node, axis and sum.
+
+    Raises:
+        RecipeError: there are some that a sum would need outside.
+    """
+    for name, pair in resolved.items():
+        granularity = pair.activation.granularity
+        if isinstance(granularity, PerTensor) or isinstance(pair.activation, PowerOfTwoFactors):
+            continue
+        axis = granularity.axis if isinstance(granularity, PerChannel) else 1
+        raise RecipeError(
+            f"{recipe.origin(name, sites(graph, states))}: {refusal(graph, name, axis)}. Quantize "
+            "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
+        )

@@ -20,9 +20,13 @@ class Constants:
     external: bool
     arrays: dict[str, tuple[str, np.ndarray, str]] = field(default_factory=dict)
     """C type, values, comment; by name."""
+    _names: dict[tuple[bytes, str], str] = field(default_factory=dict)
+    """By values and C type: equal arrays, such as a weight of two layers, are written once."""
 
     def add(self, name: str, values: np.ndarray, note: str, ctype: str | None = None) -> str:
         """Takes an array, in memory order, and returns how C names it.
+
+        An array that was taken before keeps its first name.
 
         Args:
             name: a C identifier of its own.
@@ -31,7 +35,10 @@ class Constants:
             ctype: their C type; the narrowest that holds them if None.
         """
         ctype = ctype or c_type(Interval(int(values.min()), int(values.max())))
-        self.arrays[name] = (ctype, values.reshape(-1), note)
+        same = values.astype(np.int64).tobytes(), ctype
+        name = self._names.setdefault(same, name)
+        if name not in self.arrays:
+            self.arrays[name] = (ctype, values.reshape(-1), note)
         return f"constants.{name}" if self.external else name
 
     def declarations(self) -> list[str]:

@@ -26,9 +26,11 @@ from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
+from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target
 
 
+@changes(Effect.ALIGNS)
 def align_to_target(prepared: PreparedModel, target: Target) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 
@@ -46,6 +48,7 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
     apart: the coefficients of a sum share one shift, so the smaller has fewer bits. Of copies,
     means, products and softmax the output takes it, of a norm the gain, of what is joined its
     parts.
+    What several places of the model share follows the first of them.
     Left as they are: scales of groups, powers of two (exact already), averages over windows of
     several sizes, parts and all summands but one that have other readers, what an output owes to
     another edge whose scale it shares, and how TOSA rounds twice.
@@ -58,7 +61,6 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
         TargetError: a ratio is out of the target's range.
         UsageError: batch norms are kept beside their layers.
     """
-    prepared.demand_folded()
     prepared.target = target
     if target.power_of_two_only:
         return
@@ -78,6 +80,7 @@ class _Alignment:
         self.target = target
         self.by_name = prepared.graph.by_name
         self.users = prepared.graph.users()
+        self.gains: set[str] = set()
 
     def scale(self, edge: str) -> float:
         """Returns the scale of an edge."""
@@ -165,6 +168,8 @@ class _Alignment:
         return follows and self._is_free(edge) and len(self.users[edge]) == 1
 
     def _align_weight(self, node: Node) -> None:
+        if self.prepared.weight_owner(node.name) != node.name:
+            return
         quantizer = self.prepared.weight_quantizer(node.name)
         if isinstance(quantizer.granularity, PerGroup) or quantizer.power_of_two:
             return
@@ -177,6 +182,9 @@ class _Alignment:
         )
 
     def _align_gain(self, node: Node) -> None:
+        if node.constants["gain"] in self.gains:
+            return
+        self.gains.add(node.constants["gain"])
         gain = self.prepared.constants_of(node)["gain"].detach()
         unit = normal_unit(node.shape[-1], self.target) / (2 ** (GAIN_BITS - 1) - 1)
         ratio = gain.double().abs().cpu().numpy() * unit / self.scale(node.name)

@@ -94,6 +94,8 @@ class Conversion:
     formats: dict[str, IntFormat] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
     """Inputs that hold numbers of rows, and so have no quantizer."""
+    shared: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    """Tensors by constant of the model, quantizer and part: what several places share."""
     widened: dict[str, Scale] = field(default_factory=dict)
     """Edges of one scale that hold the values of edges with factors."""
     given: Mapping[str, GivenParameters] = field(default_factory=dict)
@@ -161,6 +163,33 @@ class Conversion:
             for role, values in given.tensors.items()
         }
         return names, given.unit
+
+    def add_shared(
+        self,
+        node: Node,
+        role: str,
+        quantizer: Quantizer,
+        values: np.ndarray,
+        format: IntFormat | None = None,
+        part: str | None = None,
+    ) -> str:
+        """Adds what a quantizer makes of a constant, once for all nodes that share both.
+
+        Args:
+            node: the node.
+            role: of its constant.
+            quantizer: of the constant.
+            values: integers.
+            format: as for `add_tensor`.
+            part: what the values are, where they are not the constant's codes.
+        """
+        part = part or role
+        key = node.constants[role], id(quantizer), part
+        known = self.shared.get(key)
+        if known is not None and np.array_equal(self.tensors[known], values):
+            return known
+        self.shared[key] = self.add_tensor(f"{node.name}.{part}", values, format)
+        return self.shared[key]
 
     def add_step(
         self,

@@ -138,19 +138,19 @@ def _weight_tensors(
     where = f"weight of {node.name!r} ({node.source})"
     codes = integer_codes(quantizer, constants["weight"], where)
     _check_weight_format(conversion, quantizer, where)
-    name = node.name
-    tensors = {"weight": conversion.add_tensor(f"{name}.weight", codes, quantizer.format)}
+    tensors = {"weight": conversion.add_shared(node, "weight", quantizer, codes, quantizer.format)}
     scale = quantizer.scale
     if isinstance(quantizer.granularity, PerGroup):
         scale = quantizer.channel_scale
         multiplier = _even_groups(quantizer, codes.shape[1])
-        key = f"{name}.group_multiplier"
+        key = "group_multiplier"
         format = IntFormat(bits=quantizer.granularity.multiplier_bits, signed=False)
-        tensors["group_multiplier"] = conversion.add_tensor(key, multiplier, format)
+        tensors[key] = conversion.add_shared(node, "weight", quantizer, multiplier, format, key)
     zero_point = quantizer.zero_point.detach().cpu().numpy()
     if zero_point.any():
         spread = np.broadcast_to(zero_point.reshape(-1), codes.shape[:1])
-        tensors["weight_zero_point"] = conversion.add_tensor(f"{name}.weight_zero_point", spread)
+        key = "weight_zero_point"
+        tensors[key] = conversion.add_shared(node, "weight", quantizer, spread, part=key)
     assert scale is not None  # noqa: S101 - per-group quantizers have a channel scale
     unit = scale.detach().double().cpu().numpy().reshape(-1) * x.scale
     bias = constants["bias"].detach().double().cpu().numpy()

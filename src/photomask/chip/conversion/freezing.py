@@ -8,10 +8,12 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes
+from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target
 from photomask.errors import TargetError
 
 
+@changes(Effect.READS)
 def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
     """Freezes calibrated quantizers into an integer program for a target.
 
@@ -24,7 +26,6 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         TargetError: the target cannot hold what the program needs.
         UsageError: batch norms are kept beside their layers.
     """
-    prepared.demand_folded()
     _refuse_dynamic_scales(prepared)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:

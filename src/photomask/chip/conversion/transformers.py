@@ -134,7 +134,7 @@ def coded_constant(
     quantizer = conversion.prepared.activation_quantizer(node.name)
     value = conversion.prepared.constants_of(node)[role]
     codes = integer_codes(quantizer, value, f"{role} of {node.name!r}")
-    return {role: conversion.add_tensor(f"{node.name}.{role}", codes, format)}, ONE
+    return {role: conversion.add_shared(node, role, quantizer, codes, format)}, ONE
 
 
 def convert_embedding(conversion: Conversion, node: Node) -> None:

@@ -42,12 +42,14 @@ def prepare_like(
             )
     graph = replace(graph, constants=prepared.graph.constants)
     other = PreparedModel(graph, prepared.recipe, prepared.states)
-    other.weights, other.batch_norms = prepared.weights, prepared.batch_norms
-    other.weight_quantizers = prepared.weight_quantizers
-    other.activation_quantizers = prepared.activation_quantizers
     for name in {other.scale_owner(node.name) for node in graph.nodes}:
         if graph.by_name[name].operation.decides_scale:
             other.share_scale(name, prepared.scale_owner(name))
+    other.weights, other.batch_norms = prepared.weights, prepared.batch_norms
+    other.column_factors = prepared.column_factors
+    other.weight_quantizers = prepared.weight_quantizers
+    other.activation_quantizers = prepared.activation_quantizers
+    other.standing = prepared.standing
     return other
 
 

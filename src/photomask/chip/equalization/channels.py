@@ -1,5 +1,6 @@
 """Scale moved between two neighbours, and biases that make up for rounded weights."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from photomask.chip.calibration import batches_of
+from photomask.chip.calibration import batches_of, fit_biases
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
 
 Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
@@ -24,15 +26,24 @@ SMALLEST = 1e-5
 class Channel:
     """A place where channels can be rescaled: who makes them, and who reads them all.
 
+    Several nodes make the channels where the model uses a norm or layer at several places: what
+    they share is rescaled once, by one factor that serves all of them.
+
     Attributes:
-        maker: a norm or a layer.
-        readers: layers that alone read the maker's output.
+        makers: norms or layers, in the order of computation; usually one.
+        readers: layers that alone read the makers' outputs.
     """
 
-    maker: Node
+    makers: tuple[Node, ...]
     readers: tuple[Node, ...]
 
+    @property
+    def maker(self) -> Node:
+        """The first maker."""
+        return self.makers[0]
 
+
+@changes(Effect.REWRITES)
 def smooth(
     prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
 ) -> int:
@@ -62,10 +73,12 @@ def smooth(
     places = [
         place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
     ]
-    bounds = bounds_of(prepared, data, {place.maker.name for place in places})
+    bounds = bounds_of(prepared, data, {maker.name for p in places for maker in p.makers})
     with torch.no_grad():
         for place in places:
-            low, high = bounds[place.maker.name]
+            ends = [bounds[maker.name] for maker in place.makers]
+            low = torch.stack([low for low, _ in ends]).amin(dim=0)
+            high = torch.stack([high for _, high in ends]).amax(dim=0)
             if shift:
                 _move_to_zero(prepared, place, (low + high) / 2)
                 low, high = (low - high) / 2, (high - low) / 2
@@ -73,17 +86,27 @@ def smooth(
             w = torch.stack([_column_ranges(prepared, reader) for reader in place.readers])
             scale = x**strength / w.amax(dim=0).clamp(min=SMALLEST) ** (1 - strength)
             rescale(prepared, place, scale)
-    return len(places)
+    return sum(len(place.makers) for place in places)
 
 
 def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> None:
-    """Takes a value from each of a maker's channels, and adds it back behind the readers."""
-    prepared.constants_of(place.maker)["bias"].sub_(middle)
-    for reader in place.readers:
+    """Takes a value from each of the makers' channels, and adds it back behind the readers."""
+    for maker in _once(prepared, place.makers, "bias"):
+        bias = prepared.constants_of(maker)["bias"]
+        prepared.set_constant(maker.name, "bias", bias - middle)
+    for reader in _once(prepared, place.readers, "bias"):
         constants = prepared.constants_of(reader)
-        constants["bias"].add_(constants["weight"] @ middle)
+        moved = constants["bias"] + constants["weight"] @ middle
+        prepared.set_constant(reader.name, "bias", moved)
 
 
+def _once(prepared: PreparedModel, nodes: Sequence[Node], role: str) -> list[Node]:
+    """Returns the nodes without those whose constant an earlier one has too."""
+    tensors = {prepared.graph.tensor_of(node.constants[role]): node for node in reversed(nodes)}
+    return list(reversed(tensors.values()))
+
+
+@changes(Effect.REWRITES)
 def equalize(prepared: PreparedModel) -> int:
     """Gives the channels between two layers the same range in both weights.
 
@@ -103,29 +126,38 @@ def equalize(prepared: PreparedModel) -> int:
     places = [
         place
         for place in rescalable(prepared)
-        if len(place.readers) == 1 and not isinstance(place.maker.operation, Normalize)
+        if len(place.readers) == len(place.makers)
+        and not isinstance(place.maker.operation, Normalize)
     ]
     with torch.no_grad():
         for place in places:
-            weight = prepared.constants_of(place.maker)["weight"]
-            first = weight.abs().flatten(1).amax(dim=1).clamp(min=SMALLEST)
-            second = _column_ranges(prepared, place.readers[0]).clamp(min=SMALLEST)
+            weights = [prepared.constants_of(maker)["weight"] for maker in place.makers]
+            rows = [weight.abs().flatten(1).amax(dim=1) for weight in weights]
+            first = torch.stack(rows).amax(dim=0).clamp(min=SMALLEST)
+            columns = [_column_ranges(prepared, reader) for reader in place.readers]
+            second = torch.stack(columns).amax(dim=0).clamp(min=SMALLEST)
             rescale(prepared, place, (first / second).sqrt())
-    return len(places)
+    return sum(len(place.makers) for place in places)
 
 
+@changes(Effect.CORRECTS)
 def correct_biases(prepared: PreparedModel, data: Data) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 
     Layer by layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, `x` being the float
-    input of the layer.
+    input of the layer. A bias of several places takes the mean of what each of them asks for.
 
     Args:
-        prepared: changed in place. Its weight quantizers are fitted if they are not.
+        prepared: changed in place, before `calibrate` or after it.
         data: as for `calibrate`.
 
     Returns:
         How many layers were corrected.
+
+    Raises:
+        DataError: no data, or it does not fit the model.
+        OrderError: the weights are rounded already, or were changed by hand since `calibrate`.
+        UsageError: batch norms are kept beside their layers.
 
     Source: Nagel et al. 2019, section 4.2, arXiv:1906.04721.
     """
@@ -137,21 +169,24 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     }
     shifts = {name: torch.zeros(()) for name in layers}
     count = 0
+    calibrated = prepared.standing.phase(prepared) is not Phase.PREPARED
     with torch.no_grad():
-        for node in layers.values():
-            quantizer = prepared.weight_quantizer(node.name)
-            if not quantizer.is_fitted:
-                quantizer.observe(prepared.constants_of(node)["weight"])
-                quantizer.fit()
+        errors = {name: _weight_error(prepared, node) for name, node in layers.items()}
         for inputs in batches_of(prepared.graph, data):
             count += len(inputs[0])
             for node, values in _values(prepared, inputs):
                 if node.name in layers:
-                    shifts[node.name] = shifts[node.name] + _weight_error(prepared, node, values)
+                    shift = _output_error(node, errors[node.name], values)
+                    shifts[node.name] = shifts[node.name] + shift
         if not count:
             raise DataError("correcting biases needs at least one sample, got none")
-        for name, node in layers.items():
-            prepared.constants_of(node)["bias"].add_(shifts[name] / count)
+        for node in _once(prepared, list(layers.values()), "bias"):
+            bias = prepared.constants_of(node)["bias"]
+            places = {node.name, *(other.name for other, _ in prepared.places_of(node, "bias"))}
+            own = [shifts[name] / count for name in sorted(places & layers.keys())]
+            prepared.set_constant(node.name, "bias", bias + torch.stack(own).mean(dim=0))
+    if calibrated:
+        fit_biases(prepared)
     return len(layers)
 
 
@@ -163,11 +198,19 @@ def _demand_folded(prepared: PreparedModel) -> None:
         )
 
 
-def _weight_error(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+def _weight_error(prepared: PreparedModel, node: Node) -> Tensor:
+    """Returns `W - Wq`; a quantizer that is not fitted yet stays so."""
+    weight, quantizer = prepared.constants_of(node)["weight"], prepared.weight_quantizer(node.name)
+    if not quantizer.is_fitted:
+        quantizer = copy.deepcopy(quantizer)
+        quantizer.observe(weight)
+        quantizer.fit()
+    return weight - quantizer(weight)
+
+
+def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """Returns `sum over samples of the mean of (W - Wq) x`, [channels]."""
-    weight = prepared.constants_of(node)["weight"]
-    error = weight - prepared.weight_quantizer(node.name)(weight)
-    constants = {"weight": error, "bias": torch.zeros(len(weight))}
+    constants = {"weight": error, "bias": torch.zeros(len(error))}
     result = node.operation.compute(inputs, constants)
     channels = result.ndim - 1 if isinstance(node.operation, Linear) else 1
     others = [axis for axis in range(1, result.ndim) if axis != channels]
@@ -175,9 +218,12 @@ def _weight_error(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor])
 
 
 def rescalable(prepared: PreparedModel) -> list[Channel]:
-    """Returns where a factor per channel can pass from the maker of an edge to all its readers."""
+    """Returns where a factor per channel can pass from the maker of an edge to all its readers.
+
+    Where the model uses a norm or layer at several places, all of them must agree on one factor.
+    """
     nodes, users = prepared.graph.by_name, prepared.graph.users()
-    found = []
+    found: list[Channel] = []
     for node in prepared.graph.nodes:
         if not isinstance(node.operation, (Normalize, Convolution, Linear)):
             continue
@@ -185,8 +231,63 @@ def rescalable(prepared: PreparedModel) -> list[Channel]:
             continue
         readers = [nodes.get(name) for name in users[node.name]]
         if readers and all(reader is not None and _takes(reader, node) for reader in readers):
-            found.append(Channel(node, tuple(reader for reader in readers if reader is not None)))
+            place = Channel((node,), tuple(reader for reader in readers if reader is not None))
+            found = _joined(prepared, found, place)
+    return [place for place in found if _agrees(prepared, place)]
+
+
+def _joined(prepared: PreparedModel, found: list[Channel], place: Channel) -> list[Channel]:
+    """Adds a place to those found, as one with all of them that share a constant with it."""
+    own = _tensors(prepared, place).keys()
+    others = [other for other in found if own.isdisjoint(_tensors(prepared, other).keys())]
+    sharing = [other for other in found if other not in others] + [place]
+    makers = tuple(maker for other in sharing for maker in other.makers)
+    readers = tuple(reader for other in sharing for reader in other.readers)
+    return [*others, Channel(makers, readers)]
+
+
+def _tensors(
+    prepared: PreparedModel, place: Channel
+) -> dict[tuple[str, str], set[tuple[str, str, str]]]:
+    """Returns what a factor would change: by side and tensor, the uses (constant, node, role).
+
+    Makers change the rows of their weight, readers the columns of theirs.
+    """
+    found: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
+    for side, node, roles in (
+        *(("rows", maker, (scaled_role(maker), "bias")) for maker in place.makers),
+        *(("columns", reader, ("weight", "bias")) for reader in place.readers),
+    ):
+        for role in roles:
+            if side == "rows" or role == "bias" or not prepared.has_own_factors(node):
+                name = node.constants[role]
+                uses = found.setdefault((side, prepared.graph.tensor_of(name)), set())
+                uses.add((name, node.name, role))
     return found
+
+
+def _agrees(prepared: PreparedModel, place: Channel) -> bool:
+    """Tells whether one factor can serve all uses of the constants of a place.
+
+    All uses of what makers have must be makers here, and all of what readers have readers here, in
+    one form. Readers with one bias must have one weight, for a shift adds `W z` to it.
+    """
+    biases = {(r.constants["bias"], r.constants["weight"]) for r in place.readers}
+    if len({bias for bias, _ in biases}) < len(biases):
+        return False
+    nodes = prepared.graph.by_name
+    for uses in _tensors(prepared, place).values():
+        _, node, role = next(iter(uses))
+        elsewhere = {(other.name, used) for other, used in prepared.places_of(nodes[node], role)}
+        inside = {(name, used) for _, name, used in uses}
+        if not elsewhere <= inside or len({name for name, _, _ in uses}) > 1:
+            return False
+    return True
+
+
+def scaled_role(maker: Node) -> str:
+    """Returns which constant of a norm or layer has a row for each channel."""
+    return "gain" if isinstance(maker.operation, Normalize) else "weight"
 
 
 def _takes(reader: Node, maker: Node) -> bool:
@@ -207,14 +308,19 @@ def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
 
 
 def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
-    """Divides the maker's channels by `scale`, and multiplies the readers' columns by it."""
-    constants = prepared.constants_of(place.maker)
-    weight = constants["gain" if isinstance(place.maker.operation, Normalize) else "weight"]
-    weight.div_(scale.reshape(-1, *(1,) * (weight.ndim - 1)))
-    constants["bias"].div_(scale)
-    for reader in place.readers:
-        weight = prepared.constants_of(reader)["weight"]
-        weight.mul_(scale.reshape(-1, *(1,) * (weight.ndim - 2)))
+    """Divides the makers' channels by `scale`, and multiplies the readers' columns by it."""
+    role = scaled_role(place.maker)
+    for maker in _once(prepared, place.makers, role):
+        weight = prepared.constants_of(maker)[role]
+        rows = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        prepared.set_constant(maker.name, role, weight / rows)
+    for maker in _once(prepared, place.makers, "bias"):
+        bias = prepared.constants_of(maker)["bias"]
+        prepared.set_constant(maker.name, "bias", bias / scale)
+    own = [reader for reader in place.readers if prepared.has_own_factors(reader)]
+    shared = [reader for reader in place.readers if reader not in own]
+    for reader in (*own, *_once(prepared, shared, "weight")):
+        prepared.scale_columns(reader, scale)
 
 
 def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from photomask.chip.graph.operations import (
     Slice,
 )
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 
 MOVING = (Concatenate, Gather, Permute, Reshape, Slice)
 """Operations whose elements are elements of their inputs, wherever they go."""
@@ -38,6 +39,7 @@ class Passage:
     readers: Mapping[str, Tensor]
 
 
+@changes(Effect.REWRITES)
 def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
     """Moves the range of products' channels into the weights of the layers that read them.
 
@@ -76,10 +78,12 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
                 x = x.scatter_reduce(0, channels, ranges[inputs[name]].to(x), "amax")
                 w = w.scatter_reduce(0, channels, columns.to(w), "amax")
             scale = (x**strength / w ** (1 - strength)).to(maker["weight"])
-            maker["weight"].div_(scale[:, None])
-            maker["bias"].div_(scale)
+            prepared.set_constant(way.maker.name, "weight", maker["weight"] / scale[:, None])
+            prepared.set_constant(way.maker.name, "bias", maker["bias"] / scale)
             for name, channels in way.readers.items():
-                prepared.constants_of(nodes[name])["weight"].mul_(scale[channels.to(scale.device)])
+                weight = prepared.constants_of(nodes[name])["weight"]
+                columns = scale[channels.to(scale.device)]
+                prepared.set_constant(name, "weight", weight * columns)
     return len(passages)
 
 
@@ -95,9 +99,8 @@ def passages_of(prepared: PreparedModel) -> list[Passage]:
 
 
 def _is_own(prepared: PreparedModel, node: Node) -> bool:
-    """Tells whether no other node has the same weight."""
-    weight = node.constants["weight"]
-    return sum(weight in other.constants.values() for other in prepared.graph.nodes) == 1
+    """Tells whether no other place of the model has the same weight or the same bias."""
+    return not (prepared.places_of(node, "weight") or prepared.places_of(node, "bias"))
 
 
 def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:

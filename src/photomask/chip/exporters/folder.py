@@ -107,9 +107,14 @@ def _write_described(
     samples: list[dict[str, np.ndarray]],
 ) -> Manifest:
     """Writes the files that a manifest names, and the manifest with their sizes and hashes."""
-    memory = [
-        _write(folder, draft, record, program.tensors[record.tensor]) for record in draft.memory
-    ]
+    written: dict[str, TensorImage] = {}
+    memory = []
+    for record in draft.memory:
+        if record.path not in written:
+            values = program.tensors[record.tensor]
+            written[record.path] = _write(folder, draft, record, values)
+        file = written[record.path]
+        memory.append(record.model_copy(update={"bytes": file.bytes, "sha256": file.sha256}))
     by_edge: dict[tuple[int, str], list[GoldenImage]] = {}
     for record in draft.golden:
         by_edge.setdefault((record.sample, record.edge), []).append(record)

@@ -222,26 +222,27 @@ def describe(
 
 
 def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> list[TensorImage]:
+    """Describes the images of all steps; a tensor that several read in one order is one file."""
     folders = safe_names([step.name for step in program.steps])
-    return [
-        TensorImage(
-            path=f"{MEMORY_FOLDER}/{folder}/{role}.{encoding}",
-            step=step.name,
-            role=role,
-            tensor=tensor,
-            node=step.node,
-            **_image_fields(
-                program.target,
-                program.formats[tensor],
-                program.tensors[tensor].shape,
-                tensor_order(program, step, role),
-                encoding,
-            ),
-        )
-        for step, folder in zip(program.steps, folders, strict=True)
-        for role, tensor in step.tensors.items()
-        for encoding in encodings
-    ]
+    stems: dict[tuple[str, ElementOrder], str] = {}
+    images: list[TensorImage] = []
+    for step, folder in zip(program.steps, folders, strict=True):
+        for role, tensor in step.tensors.items():
+            order = tensor_order(program, step, role)
+            stem = stems.setdefault((tensor, order), f"{MEMORY_FOLDER}/{folder}/{role}")
+            shape, format = program.tensors[tensor].shape, program.formats[tensor]
+            images += [
+                TensorImage(
+                    path=f"{stem}.{encoding}",
+                    step=step.name,
+                    role=role,
+                    tensor=tensor,
+                    node=step.node,
+                    **_image_fields(program.target, format, shape, order, encoding),
+                )
+                for encoding in encodings
+            ]
+    return images
 
 
 def _golden_images(

@@ -85,7 +85,7 @@ def render_readme(manifest: Manifest) -> str:
         target=manifest.target.name,
         version=manifest.photomask_version,
         steps=len(manifest.steps),
-        tensors=len({(record.step, record.role) for record in manifest.memory}),
+        tensors=len({record.path.rpartition(".")[0] for record in manifest.memory}),
         edges=len(manifest.edges),
         samples=manifest.samples,
         inputs=", ".join(f"`{name}`" for name in manifest.inputs),

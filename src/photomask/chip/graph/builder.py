@@ -1,7 +1,7 @@
 """What lowerings work with: values of a traced model, its calls, and the nodes they become."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -158,9 +158,13 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     values: dict[TracedNode, Value] = field(default_factory=dict)
+    given: dict[str, Tensor] = field(default_factory=dict)
+    """The constants as the model holds them."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
     """Edges that hold integers: numbers of rows, or what may be seen."""
+    evaluated: dict[Hashable, Tensor] = field(default_factory=dict)
+    """What was computed of the model's tensors alone, by operator and arguments."""
 
     def sample_shape(self, traced: TracedNode) -> tuple[int, ...]:
         """Returns a traced node's shape for one sample; axis 0 must be a multiple of the batch."""
@@ -191,6 +195,7 @@ class Builder:
             )
         name = self._unique(self._path(traced, operation))
         keys = {role: f"{name}.{role}" for role in constants}
+        self.given |= {keys[role]: value.detach() for role, value in constants.items()}
         self.constants |= {
             keys[role]: value.detach().to(torch.float32).contiguous()
             for role, value in constants.items()

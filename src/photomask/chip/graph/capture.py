@@ -27,6 +27,7 @@ from photomask.chip.graph.float_graph import FloatGraph, largest_difference
 from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.lowering import lower_call
 from photomask.chip.graph.operations import Input, Tokens
+from photomask.chip.graph.sharing import origins_of
 from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
 
 EQUALITY_TOLERANCE = 1e-3
@@ -181,7 +182,13 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
         raise UnsupportedOperatorError(
             f"{len(problems)} operator(s) have no integer form:\n" + "\n".join(problems)
         )
-    return FloatGraph(tuple(builder.nodes), tuple(outputs), builder.constants).pruned()
+    graph = FloatGraph(
+        tuple(builder.nodes),
+        tuple(outputs),
+        builder.constants,
+        origins=origins_of(builder.given),
+    )
+    return graph.pruned()
 
 
 def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignature) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,12 +29,41 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which tensor of the model a constant is."""
+
+    tensor: str
+    """Name of the first constant that is this tensor."""
+    order: tuple[int, ...]
+    """Which axis of that constant each axis is."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A constant that is another one with its axes in another order."""
+
+    constant: str
+    order: tuple[int, ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Returns the view; what is written there is written to the tensor."""
+        return tensor.permute(self.order)
+
+
+@dataclass(frozen=True)
 class FloatGraph:
     """Nodes in the order of computation and the constants they read."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor]
+    """Every tensor once, whatever nodes read it."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Constants that are views of others."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Which constants are one tensor of the model, until `share_constants` gives them one name."""
+    parted: tuple[tuple[str, ...], ...] = ()
+    """Constants that were one tensor of the model, and differ since something was folded in."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -44,6 +74,16 @@ class FloatGraph:
     def by_name(self) -> dict[str, Node]:
         """Nodes by name."""
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def uses(self) -> dict[str, tuple[tuple[Node, str], ...]]:
+        """By the name of a tensor, the nodes that have it as a constant, and in which role."""
+        found: dict[str, tuple[tuple[Node, str], ...]] = {}
+        for node in self.nodes:
+            for role, name in node.constants.items():
+                tensor = self.tensor_of(name)
+                found[tensor] = (*found.get(tensor, ()), (node, role))
+        return found
 
     def users(self) -> dict[str, list[str]]:
         """Returns the nodes that read each edge; an output of the graph counts as a reader."""
@@ -57,7 +97,17 @@ class FloatGraph:
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role."""
-        return {role: self.constants[name] for role, name in node.constants.items()}
+        return {role: self.constant(name) for role, name in node.constants.items()}
+
+    def constant(self, name: str) -> Tensor:
+        """Returns a constant tensor by its name."""
+        view = self.views.get(name)
+        return self.constants[name] if view is None else view.of(self.constants[view.constant])
+
+    def tensor_of(self, name: str) -> str:
+        """Returns the name of the tensor that a constant is, or is a view of."""
+        view = self.views.get(name)
+        return name if view is None else view.constant
 
     def run(
         self,
@@ -96,6 +146,7 @@ class FloatGraph:
                 needed |= {node.name, *node.inputs}
         nodes = tuple(node for node in self.nodes if node.name in needed)
         used = {name for node in nodes for name in node.constants.values()}
+        used |= {view.constant for name, view in self.views.items() if name in used}
         return replace(
             self, nodes=nodes, constants={n: t for n, t in self.constants.items() if n in used}
         )

@@ -6,7 +6,7 @@ tensor that no input reaches is computed at once, so weights may be computed in 
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -85,7 +85,7 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
         value = traced.kwargs.get(argument.name, value)
         arguments[argument.name] = _resolve(builder, value)
     if not _reaches_input(list(arguments.values())):
-        return _evaluate(target, arguments)
+        return _evaluate_once(builder, target, arguments)
     call = Call(builder, traced, arguments)
     mask = arguments.get("self")
     if isinstance(mask, Visible) and mask.form != "seen" and moves(target):
@@ -120,6 +120,30 @@ def _reaches_input(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_reaches_input, value))
     return isinstance(value, (EdgeName, BatchBehind, Masked, Visible))
+
+
+def _evaluate_once(builder: Builder, target: Any, arguments: dict[str, object]) -> Value:
+    """Computes what no input reaches; equal calls give one tensor."""
+    key = (target, _identity(list(arguments.values())))
+    if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
+        builder.evaluated.clear()
+        return _evaluate(target, arguments)
+    if key not in builder.evaluated:
+        result = _evaluate(target, arguments)
+        if not isinstance(result, Tensor):
+            return result
+        builder.evaluated[key] = result
+    return builder.evaluated[key]
+
+
+def _identity(value: object) -> Hashable:
+    """Returns what tells arguments of a call apart: of a tensor, where it lies."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_identity, value))
+    if isinstance(value, Tensor):
+        place = value.untyped_storage().data_ptr(), value.storage_offset()
+        return (*place, tuple(value.shape), value.stride(), value.dtype)
+    return type(value), str(value)
 
 
 def _evaluate(target: Any, arguments: dict[str, object]) -> Value:

@@ -28,6 +28,7 @@ from photomask.chip.graph.operations import (
     PointwiseFunction,
     Reshape,
 )
+from photomask.chip.graph.sharing import share_constants
 from photomask.chip.graph.table_passes import tabulate_positions
 from photomask.chip.graph.transformer_operations import Normalize
 
@@ -62,7 +63,7 @@ def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
         renamed[node.name] = producer.name
         readers[producer.name] = readers[node.name]
     outputs = tuple(renamed.get(name, name) for name in graph.outputs)
-    return FloatGraph(tuple(kept.values()), outputs, constants)
+    return replace(graph, nodes=tuple(kept.values()), outputs=outputs, constants=constants)
 
 
 def merge_affines(
@@ -293,12 +294,18 @@ PASSES: tuple[tuple[str, Callable[[FloatGraph], FloatGraph]], ...] = (
     ("affine_as_convolution", affine_as_convolution),
     ("fuse_clamp", partial(join_readers, join=fuse_clamp)),
     ("join_pointwise", partial(join_readers, join=join_pointwise)),
+    ("pruned", FloatGraph.pruned),
+    ("share_constants", share_constants),
 )
 """Every pass by its name, in the order in which `simplify` runs them."""
 
 
 def simplify(graph: FloatGraph) -> FloatGraph:
-    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number."""
+    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number.
+
+    Constants that are one tensor of the model stay one, unless a pass changed them differently:
+    two batch norms behind one layer make two weights of it (`FloatGraph.parted`).
+    """
     for _, rewrite in PASSES:
         graph = rewrite(graph)
-    return graph.pruned()
+    return graph

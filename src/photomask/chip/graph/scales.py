@@ -1,5 +1,6 @@
 """Which edges share a scale, and which scales no sum lets out."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from photomask.chip.graph.float_graph import FloatGraph, Node
@@ -11,6 +12,7 @@ from photomask.chip.graph.operations import (
     Linear,
     Matmul,
     Mean,
+    Pad,
     Permute,
 )
 from photomask.chip.graph.transformer_operations import Normalize, Softmax
@@ -115,3 +117,14 @@ def refusal(graph: FloatGraph, name: str, axis: int) -> str:
 
 def _at(node: Node) -> str:
     return f"{node.name!r} ({node.source})" if node.source else f"{node.name!r}"
+
+
+def makes_values(node: Node) -> bool:
+    """Tells whether a node that keeps its input's scale holds values that its input may not reach.
+
+    The lowest possible padding, below every maximum, is none: any code that is low enough will do.
+    """
+    operation = node.operation
+    if isinstance(operation, Pad):
+        return operation.value != 0 and math.isfinite(operation.value)
+    return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)

@@ -1,5 +1,7 @@
 """The pass that turns what a model computes of a token's position into tables."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,7 @@ def tabulate_positions(graph: FloatGraph) -> FloatGraph:
             rows, axis = found
             constants[f"{node.name}.table"] = rows
             nodes += _look_up(node, by_name[origins[node.name]].inputs[0], rows, axis)
-    return FloatGraph(tuple(nodes), graph.outputs, constants).pruned()
+    return replace(graph, nodes=tuple(nodes), constants=constants).pruned()
 
 
 def _origins(graph: FloatGraph) -> dict[str, str]:

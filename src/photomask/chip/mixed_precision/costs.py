@@ -93,7 +93,7 @@ def weight_bit_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> C
     own = [[0] * len(tensor.bits) for tensor in sensitivities.tensors]
     fixed = 0
     for node in prepared.graph.nodes:
-        if "weight" in node.constants:
+        if "weight" in node.constants and prepared.weight_owner(node.name) == node.name:
             count = prepared.constants_of(node)["weight"].numel()
             place, widths = found.weight(node)
             if place is None:
@@ -209,8 +209,9 @@ class _Widths:
 
     def weight(self, node: Node) -> tuple[int | None, tuple[int, ...]]:
         """Returns the place among the sensitivities, or None, and the widths."""
-        place = self.places.get((node.name, "weight"))
-        template = self.templates[node.name].weight
+        owner = self.prepared.weight_owner(node.name)
+        place = self.places.get((owner, "weight"))
+        template = self.templates[owner].weight
         if place is not None:
             return place, self.tensors[place].bits
         assert template is not None  # noqa: S101 - the node has a weight

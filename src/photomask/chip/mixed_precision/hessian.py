@@ -88,6 +88,7 @@ def _outputs(
     graph: FloatGraph, layers: Sequence[Node], inputs: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Computes in float with leaves for weights; returns outputs and leaves."""
+    names = {node.constants["weight"]: node.name for node in reversed(layers)}
     leaves = {
         node.name: graph.constants_of(node)["weight"].detach().clone().requires_grad_()
         for node in layers
@@ -97,8 +98,8 @@ def _outputs(
         for node in graph.nodes:
             if not isinstance(node.operation, Input):
                 constants = graph.constants_of(node)
-                if node.name in leaves:
-                    constants["weight"] = leaves[node.name]
+                if constants.keys() >= {"weight"} and node.constants["weight"] in names:
+                    constants["weight"] = leaves[names[node.constants["weight"]]]
                 operands = [values[name] for name in node.inputs]
                 values[node.name] = compute(node, operands, constants)
     return [values[name] for name in graph.outputs], list(leaves.values())

@@ -18,6 +18,7 @@ from photomask.chip.mixed_precision.widths import open_sites, with_bits
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.sites import sites
+from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
 
@@ -59,6 +60,7 @@ class Sensitivities(Document):
     tensors: tuple[Sensitivity, ...]
 
 
+@changes(Effect.INSPECTS)
 def measure_sensitivity(
     prepared: PreparedModel,
     data: Data,
@@ -124,6 +126,8 @@ class _Trial:
     bits: tuple[int, ...]
     quantizers: tuple[Quantizer, ...]
     weights: tuple[Tensor, ...] = ()
+    places: frozenset[str] = frozenset()
+    """The nodes that have the weight."""
 
 
 def _widths(bits: Sequence[int]) -> tuple[int, ...]:
@@ -169,13 +173,18 @@ def _weight_trials(prepared: PreparedModel, widths: tuple[int, ...]) -> list[_Tr
     trials = []
     for site in open_sites(prepared):
         template = templates[site.name].weight
-        if template is None:
+        if template is None or prepared.weight_owner(site.name) != site.name:
             continue
         weight = prepared.constants_of(nodes[site.name])["weight"].detach()
         template.observe(weight)
         found = tuple(_fitted(template, bits, f"weight of {site.name!r}") for bits in widths)
         quantized = tuple(quantizer.eval()(weight) for quantizer in found)
-        trials.append(_Trial(nodes[site.name], "weight", widths, found, quantized))
+        places = frozenset(
+            name
+            for name, node in nodes.items()
+            if "weight" in node.constants and prepared.weight_owner(name) == site.name
+        )
+        trials.append(_Trial(nodes[site.name], "weight", widths, found, quantized, places))
     return trials
 
 
@@ -234,7 +243,7 @@ def _replay(
 
     Only what depends on the quantized tensor is computed again.
     """
-    behind = {trial.node.name: _behind(graph, trial.node) for trial in trials}
+    behind = {trial.node.name: _behind(graph, trial) for trial in trials}
     sums = [[[0.0] * len(graph.outputs) for _ in trial.bits] for trial in trials]
     scale = [0.0] * len(graph.outputs)
     with torch.no_grad():
@@ -257,11 +266,12 @@ def _replay(
     ]
 
 
-def _behind(graph: FloatGraph, start: Node) -> list[Node]:
-    """Returns the nodes that depend on a node's output, in the order of computation."""
-    reached, found = {start.name}, []
+def _behind(graph: FloatGraph, trial: _Trial) -> list[Node]:
+    """Returns what a trial changes behind its node, in the order of computation."""
+    start = trial.node.name
+    places, reached, found = trial.places - {start}, {start}, []
     for node in graph.nodes:
-        if any(name in reached for name in node.inputs):
+        if node.name in places or any(name in reached for name in node.inputs):
             reached.add(node.name)
             found.append(node)
     return found
@@ -280,7 +290,10 @@ def _changed(
     found = {node.name: result}
     for after in behind:
         operands = [found.get(name, values[name]) for name in after.inputs]
-        found[after.name] = compute(after, operands, graph.constants_of(after))
+        constants = graph.constants_of(after)
+        if after.name in trial.places:
+            constants["weight"] = trial.quantizers[option].eval()(constants["weight"])
+        found[after.name] = compute(after, operands, constants)
     return found
 
 

@@ -46,8 +46,14 @@ def recipe_with_widths(
     templates = prepared.recipe.resolve(sites(prepared.graph))
     given: dict[str, dict[str, Quantizer]] = {}
     for site, role, bits in widths:
-        template = getattr(templates[site], role)
-        given.setdefault(site, {})[role] = with_bits(template, bits)
+        places = [site]
+        if role == "weight":  # all layers that have the weight have its quantizer
+            owner = prepared.weight_owner(site)
+            layers = [node.name for node in prepared.graph.nodes if "weight" in node.constants]
+            places = [name for name in layers if prepared.weight_owner(name) == owner]
+        for place in places:
+            template = getattr(templates[place], role)
+            given.setdefault(place, {})[role] = with_bits(template, bits)
     rules = tuple(Rule(_exactly(site), **quantizers) for site, quantizers in given.items())
     recipe = prepared.recipe
     return replace(recipe, name=name or recipe.name, rules=(*recipe.rules, *rules))

@@ -1,5 +1,6 @@
 """The quantizer: one integer definition from which training and inference both follow."""
 
+import copy
 from typing import Any
 
 import torch
@@ -104,6 +105,7 @@ class Quantizer(nn.Module):
         self.narrow = narrow
         self.batched = False
         self._format: IntFormat | None = None
+        self._unused_observer = self.observer
         grouped = isinstance(self.granularity, PerGroup)
         self.register_scale()
         self.register_buffer("channel_scale", torch.ones(()) if grouped else None)
@@ -162,7 +164,20 @@ class Quantizer(nn.Module):
             )
         if isinstance(self.granularity, PerGroup):
             self._channels = x.shape[:1]
+        if self.observer.is_empty:
+            self._unused_observer = copy.deepcopy(self.observer)
         self.observer.observe(self.granularity.rows(x.detach()))
+
+    def forget_observations(self) -> None:
+        """Lets what is observed from now on alone decide the next `fit`."""
+        if not self.observer.is_empty:
+            self.observer = copy.deepcopy(self._unused_observer)
+
+    def forget(self) -> None:
+        """Becomes a quantizer that observed nothing and was never fitted."""
+        self.forget_observations()
+        self._format = None
+        self.format_state = torch.zeros_like(self.format_state)
 
     def fit(self) -> None:
         """Decides format, scale and zero point from what was observed.

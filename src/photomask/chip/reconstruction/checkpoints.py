@@ -57,7 +57,9 @@ def describe_run(
     return RunDocument(
         settings=settings,
         recipe=str(prepared.recipe),
-        model_sha256=_hash(list(prepared.state_dict().values())),
+        model_sha256=_hash(
+            [t for name, t in prepared.state_dict().items() if not name.startswith("standing.")]
+        ),
         data_sha256=_hash(inputs),
         blocks=tuple(blocks),
     ).sealed()

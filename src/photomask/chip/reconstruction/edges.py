@@ -54,6 +54,17 @@ class EdgeValues:
     float_values: dict[str, Tensor] = field(default_factory=dict)
     quantized_values: dict[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # What several blocks have is rounded by the first of them; float edges do without.
+        self._float_constants = {
+            node.name: {
+                role: tensor.detach().clone()
+                for role, tensor in self.prepared.constants_of(node).items()
+            }
+            for node in self.prepared.graph.nodes
+            if any(self.prepared.places_of(node, role) for role in node.constants)
+        }
+
     def enter(self, inputs: Sequence[Tensor]) -> None:
         """Takes the model's inputs, one tensor with all samples each."""
         graph = self.prepared.graph
@@ -68,8 +79,12 @@ class EdgeValues:
             self.quantized_values[name] = torch.cat(parts)
 
     def add_float(self, block: Block) -> None:
-        """Computes a block's exits in float, with the weights that it has now."""
+        """Computes a block's exits in float, with the weights that it has now.
+
+        Weights of several places are those that they had at first.
+        """
         constants = {node.name: self.prepared.constants_of(node) for node in block.nodes}
+        constants |= {n: c for n, c in self._float_constants.items() if n in constants}
         for rows, values in self._batches(block, self.float_values):
             for node in block.nodes:
                 operands = [values[name] for name in node.inputs]

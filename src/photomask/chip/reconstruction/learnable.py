@@ -40,7 +40,6 @@ def check_reconstructible(prepared: PreparedModel) -> None:
         QuantizerError: the first that was not fitted; all whose codes are not uniform.
         UsageError: batch norms are kept beside their layers.
     """
-    prepared.demand_folded()
     refused = []
     for node in prepared.graph.nodes:
         if node.operation.decides_scale and not prepared.activation_quantizer(node.name).is_fitted:

@@ -57,6 +57,7 @@ class BlockLearner:
         self.block = block
         self.keep_probability = settings.keep_probability
         self.roundings: dict[str, AdaRound] = {}
+        """By the first layer that has a weight."""
         self.constants: dict[str, dict[str, Tensor]] = {}
         self.biases: dict[str, nn.Parameter] = {}
         for node in block.nodes:
@@ -64,11 +65,7 @@ class BlockLearner:
                 role: tensor.detach() for role, tensor in prepared.constants_of(node).items()
             }
             if has_weight(node):
-                weight = self.constants[node.name]["weight"]
-                quantizer = prepared.weight_quantizer(node.name)
-                self.roundings[node.name] = AdaRound.adopt(quantizer, weight).train()
-                if settings.bias_rate:
-                    self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
+                self._adopt(node, settings)
         self.owners = learned_scales(prepared, block) if settings.scale_rate else []
         device = device_of(prepared)
         self.start = torch.stack(
@@ -79,6 +76,21 @@ class BlockLearner:
         self.sites = {node.name: _Site(prepared, node, self.owners) for node in block.nodes}
         self.units = {name: self._unit(name) for name in self.biases}
 
+    def _adopt(self, node: Node, settings: ReconstructionSettings) -> None:
+        """Lets a layer's rounding and bias learn, unless other blocks depend on them too.
+
+        A weight of several layers learns where it comes first, one that is also a table or a
+        transposed weight not at all.
+        """
+        prepared, weight = self.prepared, self.constants[node.name]["weight"]
+        quantizer, owner = prepared.weight_quantizer(node.name), prepared.weight_owner(node.name)
+        if owner == node.name and prepared.can_round(node):
+            self.roundings[owner] = AdaRound.adopt(quantizer, weight).train()
+        elif owner not in self.roundings:
+            self.constants[node.name]["weight"] = quantizer(weight).detach()
+        if settings.bias_rate and not prepared.places_of(node, "bias"):
+            self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
+
     def run(self, values: dict[str, Tensor], chance: "Chance") -> list[Tensor]:
         """Computes the block from its entries in `values`, and adds its nodes there.
 
@@ -87,13 +99,17 @@ class BlockLearner:
         """
         scales = self._scales().unbind()
         parts: list[Tensor] = []
+        softened: dict[str, Tensor] = {}
 
         def constants_of(node: Node) -> Mapping[str, Tensor]:
             constants = self.constants[node.name]
-            if node.name not in self.roundings:
+            if not has_weight(node):
                 return constants
-            weight, part = self.roundings[node.name].soften(constants["weight"])
-            parts.append(part)
+            owner = self.prepared.weight_owner(node.name)
+            if owner in self.roundings and owner not in softened:
+                softened[owner], part = self.roundings[owner].soften(constants["weight"])
+                parts.append(part)
+            weight = softened.get(owner, constants["weight"])
             return constants | {"weight": weight, "bias": self._bias(node.name)}
 
         def settle(node: Node, value: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from photomask.chip.reconstruction.edges import EdgeValues, device_of
 from photomask.chip.reconstruction.learnable import check_reconstructible
 from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
 from photomask.chip.reconstruction.optimization import DivergedError, optimize
+from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, QuantizerError, UsageError
 from photomask.report import NoiseMeter, Progress, without_progress
 
@@ -28,6 +29,7 @@ SEEDS_APART = 1_000_003
 """Between the seeds of two blocks, so that no two runs of small seeds share one."""
 
 
+@changes(Effect.ROUNDS)
 def reconstruct(
     prepared: PreparedModel,
     data: Tensor | Iterable[Tensor | Sequence[Tensor]],
@@ -170,8 +172,8 @@ def _state(prepared: PreparedModel, learner: BlockLearner) -> Learned:
     """Returns what a block has before it learns, with weights as they are."""
     constants = {node.name: prepared.constants_of(node) for node in learner.block.layers}
     return Learned(
-        {name: tensors["weight"].detach() for name, tensors in constants.items()},
-        {name: tensors["bias"].detach() for name, tensors in constants.items()},
+        {name: constants[name]["weight"].detach().clone() for name in learner.roundings},
+        {name: constants[name]["bias"].detach().clone() for name in learner.biases},
         {owner: prepared.activation_quantizer(owner).scale for owner in learner.owners},
     )
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 from photomask.errors import UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -115,13 +116,15 @@ class LiveBatchNorm(nn.Module):
         return normed if node.clamp is None else node.clamp.compute([normed], {})
 
 
+@changes(Effect.KEEPS)
 def keep_batch_norms(
     prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
 ) -> tuple[str, ...]:
     """Takes the batch norms out of the layers that `prepare` folded them into, for training.
 
     What the prepared model computes in evaluation mode stays the same. Norms that do not stand
-    right behind a convolution or a linear layer, or whose layer was changed since, stay folded.
+    right behind a convolution or a linear layer, or whose layer was changed since or has its weight
+    at several places, stay folded.
 
     Args:
         prepared: changed in place; calibrated or not.
@@ -143,7 +146,12 @@ def keep_batch_norms(
         if not isinstance(node.operation, ChannelAffine) or not isinstance(norm, BATCH_NORMS):
             continue
         layer = nodes[node.inputs[0]]
-        if layer.name in own and _stands_behind(raw, layer) and norm.running_mean is not None:
+        if (
+            layer.name in own
+            and _is_alone(prepared, own[layer.name])
+            and _stands_behind(raw, layer)
+            and norm.running_mean is not None
+        ):
             constants = raw.constants_of(layer)
             live = LiveBatchNorm(norm, constants["bias"]).eval()
             if _agrees(prepared, own[layer.name], live.fold(constants)):
@@ -171,6 +179,11 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
 def _key(layer: str) -> str:
     """Module names must not hold dots."""
     return layer.replace(".", "/")
+
+
+def _is_alone(prepared: PreparedModel, layer: Node) -> bool:
+    """Tells whether no other place of the model has the layer's weight or bias."""
+    return not any(prepared.places_of(layer, role) for role in layer.constants)
 
 
 def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
@@ -203,6 +216,7 @@ def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
             norm.frozen = frozen
 
 
+@changes(Effect.KEEPS)
 @torch.no_grad()
 def measure_batch_norms(
     prepared: PreparedModel,
@@ -260,6 +274,7 @@ def measure_batch_norms(
         found.copy_(total / count)
 
 
+@changes(Effect.KEEPS)
 def fold_batch_norms(prepared: PreparedModel) -> None:
     """Folds what `keep_batch_norms` kept into weights and biases for good.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from photomask.arrays import tensor_file
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 from photomask.chip.training.documents import WIDEST, CheckpointDocument, ModelDocument
 from photomask.chip.training.widths import quantizers_of
 from photomask.documents import is_file, read_text, sha256_of, written_whole
@@ -27,6 +28,8 @@ MODEL, TRAINING = "model", "training"
 OUTPUT = "trained weights"
 STATES = {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
 """What the optimizers of `optimization` keep for a parameter."""
+STANDING = "standing.record"
+"""What files of earlier versions do not hold."""
 
 
 def save_weights(prepared: PreparedModel, folder: Path) -> None:
@@ -43,6 +46,7 @@ def save_weights(prepared: PreparedModel, folder: Path) -> None:
         write_model(prepared, place)
 
 
+@changes(Effect.LOADS)
 def load_weights(prepared: PreparedModel, folder: Path) -> None:
     """Reads weights, scales, zero points and formats into a model prepared the same way.
 
@@ -64,15 +68,21 @@ def _read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, d
     document.check(prepared, folder)
     tensors = read_tensors(folder / f"{MODEL}.safetensors", document.tensors_sha256)
     expected = prepared.state_dict()
-    if set(tensors) != set(expected):
-        odd = sorted(set(tensors) ^ set(expected))
+    if set(tensors) | {STANDING} != set(expected):
+        odd = sorted((set(tensors) | {STANDING}) ^ set(expected))
         raise TrainingError(f"{folder} holds other tensors than this model: {', '.join(odd[:4])}")
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, expected, folder)
+        _check_tensor(name, tensor, prepared, expected, folder)
     return document, tensors
 
 
-def _check_tensor(name: str, tensor: Tensor, expected: Mapping[str, Tensor], folder: Path) -> None:
+def _check_tensor(
+    name: str,
+    tensor: Tensor,
+    prepared: PreparedModel,
+    expected: Mapping[str, Tensor],
+    folder: Path,
+) -> None:
     """Refuses a tensor that the model cannot have: another form, or no scale or format.
 
     A quantizer's tensors have a row for each channel only once it is calibrated, so that of their
@@ -83,7 +93,8 @@ def _check_tensor(name: str, tensor: Tensor, expected: Mapping[str, Tensor], fol
     key, _, field = rest.rpartition(".")
     shape = wanted.shape
     if kind == "weight_quantizers" and tensor.dim() and field != "format_state":
-        channels = expected[f"weights.{key}/weight"].shape[:1]
+        (layer,) = (n for n in prepared.graph.nodes if n.name.replace(".", "/") == key)
+        channels = prepared.graph.constants_of(layer)["weight"].shape[:1]
         shape = (*channels, *tensor.shape[1:])
     elif kind == "activation_quantizers" and field != "format_state":
         shape = tensor.shape

@@ -78,7 +78,7 @@ def _node_lines(prepared: PreparedModel) -> list[str]:
     graph = prepared.graph
     lines = []
     for node in graph.nodes:
-        shapes = {role: list(graph.constants[name].shape) for role, name in node.constants.items()}
+        shapes = {role: list(x.shape) for role, x in graph.constants_of(node).items()}
         inputs = ", ".join(node.inputs)
         lines.append(
             f"{node.name}: {node.operation.kind}({inputs}) {list(node.shape)} {shapes or ''}"

@@ -160,7 +160,8 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 def freeze_weight(prepared: PreparedModel, name: str) -> None:
     """Keeps the codes of a layer's weight as they are, whatever training does to the rest."""
     node = prepared.graph.by_name[name]
-    prepared.weights[node.constants["weight"].replace(".", "/")].requires_grad_(False)
+    tensor = prepared.graph.tensor_of(node.constants["weight"])
+    prepared.weights[tensor.replace(".", "/")].requires_grad_(False)
     prepared.weight_quantizer(name).requires_grad_(False)
     for key, norm in prepared.batch_norms.items():
         if key == name.replace(".", "/") and isinstance(norm, LiveBatchNorm):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from photomask.chip.calibration import fit_biases
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import check_quantizer
+from photomask.chip.standing import Effect
 from photomask.chip.training.averaging import WeightAverage
 from photomask.chip.training.batch_norm import (
     fold_batch_norms,
@@ -46,7 +47,7 @@ from photomask.chip.training.processes import Processes, find_processes, seeded
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.teacher import float_model
-from photomask.chip.training.widths import least_bits, refit, set_least_bits, used_quantizers
+from photomask.chip.training.widths import least_bits, refit, set_least_bits
 from photomask.documents import refuse_foreign
 from photomask.errors import DataError, QuantizerError, TrainingError, UsageError
 
@@ -98,7 +99,8 @@ def train(
         Losses and times of the epochs.
 
     Raises:
-        QuantizerError: not calibrated, or a quantizer breaks its contract; names the law.
+        OrderError: not calibrated, or weights were changed by hand since.
+        QuantizerError: a quantizer breaks its contract; names the law.
         DataError: no data, or labels without a use or a use without labels.
         TrainingError: a loss or gradient is not finite, with the step and where it began; or
             `checkpoint` is of another run, with what differs.
@@ -106,28 +108,29 @@ def train(
         MissingDependencyError: several processes were launched without accelerate.
     """
     before = next(prepared.parameters()).device
-    run = _Run(
-        prepared,
-        as_training_data(data, augment),
-        settings,
-        mixed_loss(
-            loss or cross_entropy(settings.label_smoothing),
-            settings.distillation,
-            settings.temperature,
-        ),
-        teacher,
-        callbacks,
-        find_processes(accelerator, device),
-        compiled,
-    )
-    try:
-        run.start(checkpoint, resume)
-        for epoch in range(len(run.records), settings.epochs):
-            run.epoch(epoch, progress)
-            run.save(checkpoint)
-        run.finish()
-    finally:
-        prepared.to(before).eval()
+    with prepared.standing.call("train", Effect.TRAINS, prepared, checked=not resume):
+        run = _Run(
+            prepared,
+            as_training_data(data, augment),
+            settings,
+            mixed_loss(
+                loss or cross_entropy(settings.label_smoothing),
+                settings.distillation,
+                settings.temperature,
+            ),
+            teacher,
+            callbacks,
+            find_processes(accelerator, device),
+            compiled,
+        )
+        try:
+            run.start(checkpoint, resume)
+            for epoch in range(len(run.records), settings.epochs):
+                run.epoch(epoch, progress)
+                run.save(checkpoint)
+            run.finish()
+        finally:
+            prepared.to(before).eval()
     return run.report()
 
 
@@ -298,6 +301,7 @@ class _Run:
 
     def save(self, checkpoint: Path | None) -> None:
         """Writes where the training stands."""
+        self.prepared.standing.settle(self.prepared, rounded=False)
         if checkpoint is not None and self.processes.index == 0:
             average = self.average.tensors if self.settings.average_decay else {}
             save_checkpoint(checkpoint, self.prepared, self._document(), self.optimizer, average)
@@ -313,7 +317,7 @@ class _Run:
             self._measure_batch_norms()
         fold_batch_norms(self.prepared)
         fit_biases(self.prepared)
-        for place, quantizer in used_quantizers(self.prepared).items():
+        for place, quantizer in self.prepared.used_quantizers().items():
             if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
                 raise QuantizerError(f"the {place} learned a scale that is not above 0")
 
@@ -347,7 +351,7 @@ def check_quantizers(prepared: PreparedModel) -> None:
         QuantizerError: not calibrated, or a law is broken; names quantizer and law.
     """
     seen: set[str] = set()
-    for place, quantizer in used_quantizers(prepared).items():
+    for place, quantizer in prepared.used_quantizers().items():
         if not quantizer.is_fitted:
             raise QuantizerError(
                 f"the quantizer of the {place} was never calibrated: calibrate(prepared, data) "

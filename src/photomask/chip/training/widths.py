@@ -7,6 +7,7 @@ from torch import Tensor
 from photomask.chip.calibration import calibrate
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
+from photomask.chip.standing import Effect
 
 
 def quantizers_of(prepared: PreparedModel) -> dict[str, Quantizer]:
@@ -18,18 +19,6 @@ def quantizers_of(prepared: PreparedModel) -> dict[str, Quantizer]:
     }
 
 
-def used_quantizers(prepared: PreparedModel) -> dict[str, Quantizer]:
-    """Returns the quantizers that compute, by what they quantize."""
-    found: dict[str, Quantizer] = {}
-    for node in prepared.graph.nodes:
-        if node.operation.decides_scale:
-            owner = prepared.scale_owner(node.name)
-            found[f"output of {owner!r}"] = prepared.activation_quantizer(owner)
-        if "weight" in node.constants:
-            found[f"weight of {node.name!r}"] = prepared.weight_quantizer(node.name)
-    return found
-
-
 def fresh_copy(prepared: PreparedModel) -> PreparedModel:
     """Returns the same graph with the recipe's quantizers as they were before calibration."""
     return PreparedModel(prepared.graph, prepared.recipe, prepared.states)
@@ -37,32 +26,38 @@ def fresh_copy(prepared: PreparedModel) -> PreparedModel:
 
 def least_bits(prepared: PreparedModel) -> int:
     """Returns the width of the narrowest quantizer."""
-    return min(quantizer.bits for quantizer in used_quantizers(prepared).values())
+    return min(quantizer.bits for quantizer in prepared.used_quantizers().values())
 
 
 def set_least_bits(prepared: PreparedModel, bits: int) -> bool:
     """Gives every quantizer the recipe's bits, but no fewer than these; fits nothing.
 
     Returns:
-        Whether any width changed; its quantizer must be fitted again.
+        Whether any width changed; scales are then not decided any more: `refit` follows.
+
+    Raises:
+        OrderError: the weights are rounded to codes of the old width already.
     """
     usual = quantizers_of(fresh_copy(prepared))
-    changed = False
-    for name, quantizer in quantizers_of(prepared).items():
-        wanted = max(bits, usual[name].bits)
-        changed |= quantizer.bits != wanted
-        quantizer.bits = wanted
-    return changed
+    wanted = {
+        name: (quantizer, max(bits, usual[name].bits))
+        for name, quantizer in quantizers_of(prepared).items()
+    }
+    if all(quantizer.bits == width for quantizer, width in wanted.values()):
+        return False
+    with prepared.standing.call("set_least_bits", Effect.REWRITES, prepared):
+        for quantizer, width in wanted.values():
+            quantizer.bits = width
+    return True
 
 
 def refit(prepared: PreparedModel, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
     """Fits every scale again, to the weights of now and what they make of the data.
 
+    It is what `calibrate` does, by the name that training has for it.
+
     Args:
         prepared: changed in place.
         batches: as for `calibrate`.
     """
-    fresh = quantizers_of(fresh_copy(prepared))
-    for name, quantizer in quantizers_of(prepared).items():
-        quantizer.observer = fresh[name].observer
     calibrate(prepared, batches)

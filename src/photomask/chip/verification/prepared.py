@@ -13,6 +13,7 @@ from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Tokens
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
+from photomask.chip.standing import Effect
 from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
@@ -118,6 +119,7 @@ def compare_with_prepared(
     Raises:
         DataError: inputs of the wrong shape or dtype, or a program of another model.
     """
+    prepared.standing.demand("compare_with_prepared", Effect.READS, prepared)
     tensors = checked_inputs(program, inputs)
     model = copy.deepcopy(prepared).double().eval().to(device)
     engine, nodes = TorchEngine(program, device), model.graph.nodes

@@ -12,6 +12,7 @@ from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
 from photomask.documents import Document, aligned
 from photomask.errors import DataError, UsageError
@@ -52,6 +53,7 @@ class SalientReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@changes(Effect.REWRITES)
 def scale_salient_channels(
     prepared: PreparedModel, data: Data, *, steps: int = 20
 ) -> SalientReport:
@@ -83,16 +85,17 @@ def scale_salient_channels(
     with torch.no_grad():
         for place in found:
             own = {reader.name: moments[reader.name] for reader in place.readers}
+            size = torch.stack([sizes[maker.name] for maker in place.makers]).mean(dim=0)
             errors, scales = [], []
             for step in range(steps + 1):
-                scales.append(_scale(sizes[place.maker.name], step / steps))
+                scales.append(_scale(size, step / steps))
                 errors.append(_error(prepared, place, own, scales[-1]))
             best = min(range(steps + 1), key=errors.__getitem__)
             if best:
                 rescale(prepared, place, scales[best])
             reports.append(
                 PlaceScaling(
-                    maker=place.maker.name,
+                    maker=", ".join(maker.name for maker in place.makers),
                     readers=tuple(reader.name for reader in place.readers),
                     strength=best / steps,
                     before=errors[0],
@@ -128,7 +131,9 @@ def _statistics(
     prepared: PreparedModel, data: Data, found: Sequence[Channel]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Returns second moments of the readers' inputs, and mean magnitudes of the makers' outputs."""
-    readers: dict[str, list[Node]] = {place.maker.name: list(place.readers) for place in found}
+    readers: dict[str, list[Node]] = {}
+    for reader in (reader for place in found for reader in place.readers):
+        readers.setdefault(reader.inputs[0], []).append(reader)
     moments: dict[str, Tensor] = {}
     sizes: dict[str, Tensor] = {}
     count = 0

@@ -11,6 +11,7 @@ from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
+from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import (
     as_matrices,
     is_product,
@@ -50,6 +51,7 @@ class RoundingReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@changes(Effect.ROUNDS)
 def compensate_rounding(
     prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
 ) -> RoundingReport:
@@ -62,7 +64,9 @@ def compensate_rounding(
         w[k] -= (w[j] - q(w[j])) / U[j, j] * U[j, k]   for k > j,   U' U = H**-1, U upper triangular
 
     A convolution is a product with patches. Layers are handled in the order of computation, each
-    with inputs as the rounded layers before it make them. Greedy as it is, the method may lose to
+    with inputs as the rounded layers before it make them. A weight that several layers share is
+    rounded once, for the inputs of all of them; one that is a table or a transposed weight as well
+    is left as it is. Greedy as it is, the method may lose to
     plain rounding; an output channel for which it does keeps the plain one.
 
     Afterwards the weights lie on the grid, so `convert` takes the codes as they are. Do not
@@ -87,13 +91,14 @@ def compensate_rounding(
     batches = list(batches_of(prepared.graph, data))
     if not batches:
         raise DataError("compensating roundings needs at least one sample, got none")
-    reports, done = [], set()
+    reports = []
     with torch.no_grad():
+        elsewhere = _moments_elsewhere(prepared, batches)
         for node, inputs in _walk(prepared, batches):
-            name = node.constants.get("weight")
-            if is_product(node) and name not in done:
-                done.add(name)  # a weight that several layers share is rounded for the first
-                reports.append(_round_layer(prepared, node, inputs, damping, sort))
+            if is_product(node) and prepared.can_round(node) and _is_first(prepared, node):
+                moments = elsewhere.get(node.name, torch.zeros((), dtype=torch.float64))
+                moments = moments + _moments(prepared, node, inputs)
+                reports.append(_round_layer(prepared, node, moments, damping, sort))
     return RoundingReport(layers=tuple(reports))
 
 
@@ -127,14 +132,45 @@ def _walk(
                 values.pop(name, None)
 
 
+def _is_first(prepared: PreparedModel, node: Node) -> bool:
+    return prepared.weight_owner(node.name) == node.name
+
+
+def _moments(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    """Returns `sum x x'` of what a layer reads."""
+    kernel = prepared.constants_of(node)["weight"].shape[2:]
+    moments = torch.zeros((), dtype=torch.float64)
+    for x in inputs:
+        moments = moments + second_moments(node, x, kernel)
+    return moments
+
+
+def _moments_elsewhere(
+    prepared: PreparedModel, batches: Sequence[Sequence[Tensor]]
+) -> dict[str, Tensor]:
+    """Returns, by the first layer that has a weight, the moments at all later ones.
+
+    There the inputs are those before anything is compensated.
+    """
+    found: dict[str, Tensor] = {}
+    later = [
+        node.name
+        for node in prepared.graph.nodes
+        if is_product(node) and prepared.can_round(node) and not _is_first(prepared, node)
+    ]
+    if later:
+        for node, inputs in _walk(prepared, batches):
+            if node.name in later:
+                owner = prepared.weight_owner(node.name)
+                found[owner] = found.get(owner, 0) + _moments(prepared, node, inputs)
+    return found
+
+
 def _round_layer(
-    prepared: PreparedModel, node: Node, inputs: Sequence[Tensor], damping: float, sort: bool
+    prepared: PreparedModel, node: Node, moments: Tensor, damping: float, sort: bool
 ) -> LayerRounding:
     weight, quantizer = prepared.constants_of(node)["weight"], prepared.weight_quantizer(node.name)
     _check_uniform(quantizer, node)
-    moments = torch.zeros((), dtype=torch.float64)
-    for x in inputs:
-        moments = moments + second_moments(node, x, weight.shape[2:])
     matrices = as_matrices(node, weight).double()
     scale = as_matrices(node, quantizer.scale_for(weight).expand_as(weight)).double()
     zero = as_matrices(node, quantizer.zero_point_for(weight).expand_as(weight)).double()
@@ -147,7 +183,7 @@ def _round_layer(
         raise QuantizerError(
             f"weight of {node.name!r}: {type(quantizer).__name__} gives its own values other codes"
         )
-    weight.copy_(rounded)
+    prepared.set_constant(node.name, "weight", rounded)
     return LayerRounding(
         layer=node.name,
         nearest=float(before.sum()),
