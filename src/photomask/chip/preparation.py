@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute_quantized
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import (
     Clamp,
     Input,
@@ -52,7 +53,10 @@ class PreparedModel(nn.Module):
         self.states = dict(states or {})
         self.target: Target | None = None
         self.weights = nn.ParameterDict(
-            {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
+            {
+                module_key(name): nn.Parameter(tensor.clone())
+                for name, tensor in graph.constants.items()
+            }
         )
         self._owner = scale_owners(graph, self.states)
         # A state holds nothing that the output it carries has not shown.
@@ -65,20 +69,24 @@ class PreparedModel(nn.Module):
         resolved = recipe.resolve(sites(graph, self.states))
         _refuse_scales_in_sums(graph, recipe, resolved, self.states)
         self.weight_quantizers = nn.ModuleDict(
-            {_key(name): pair.weight for name, pair in resolved.items() if pair.weight is not None}
+            {
+                module_key(name): pair.weight
+                for name, pair in resolved.items()
+                if pair.weight is not None
+            }
         )
         self.activation_quantizers = nn.ModuleDict(
-            {_key(name): pair.activation for name, pair in resolved.items()}
+            {module_key(name): pair.activation for name, pair in resolved.items()}
         )
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role: parameters, or what they fold into."""
-        constants = {role: self.weights[_key(name)] for role, name in node.constants.items()}
+        constants = {role: self.weights[module_key(name)] for role, name in node.constants.items()}
         norm = self._batch_norm(node)
         return constants if norm is None else norm.fold(constants)
 
     def _batch_norm(self, node: Node) -> Any:
-        norms, key = self.batch_norms, _key(node.name)
+        norms, key = self.batch_norms, module_key(node.name)
         return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
@@ -87,12 +95,12 @@ class PreparedModel(nn.Module):
         Raises:
             UsageError: a batch norm is kept beside it.
         """
-        if _key(node) in self.batch_norms:
+        if module_key(node) in self.batch_norms:
             raise UsageError(
                 f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
             )
         name = self.graph.by_name[node].constants[role]
-        self.weights[_key(name)] = nn.Parameter(value.detach().clone())
+        self.weights[module_key(name)] = nn.Parameter(value.detach().clone())
 
     def demand_folded(self) -> None:
         """Refuses a model whose layers are not yet what a program has.
@@ -119,13 +127,13 @@ class PreparedModel(nn.Module):
 
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
-        quantizer = self.activation_quantizers[_key(self._owner[edge])]
+        quantizer = self.activation_quantizers[module_key(self._owner[edge])]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
 
     def weight_quantizer(self, node: str) -> Quantizer:
         """Returns the quantizer of a node's weight."""
-        quantizer = self.weight_quantizers[_key(node)]
+        quantizer = self.weight_quantizers[module_key(node)]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
 
@@ -178,7 +186,7 @@ class PreparedModel(nn.Module):
         half such a unit decides about codes.
         """
         constants, norm = self.constants_of(node), self._batch_norm(node)
-        if _key(node.name) in self.weight_quantizers:
+        if module_key(node.name) in self.weight_quantizers:
             quantizer, unit = self.weight_quantizer(node.name), self.weight_unit(node)
             weight = constants["weight"]
             constants["weight"] = (
@@ -196,7 +204,7 @@ class PreparedModel(nn.Module):
         norm = self._batch_norm(node)
         if norm is None or not norm.scales_move:
             return None
-        weight = self.weights[_key(node.constants["weight"])]
+        weight = self.weights[module_key(node.constants["weight"])]
         return norm.factor().abs().reshape(-1, *(1,) * (weight.ndim - 1))
 
     def _has_accumulator(self, node: Node) -> bool:
@@ -274,11 +282,6 @@ def _makes_values(node: Node) -> bool:
     if isinstance(operation, Pad):
         return operation.value != 0 and math.isfinite(operation.value)
     return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)
-
-
-def _key(name: str) -> str:
-    """Module names must not hold dots."""
-    return name.replace(".", "/")
 
 
 def _refuse_scales_in_sums(

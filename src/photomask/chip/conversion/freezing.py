@@ -4,6 +4,7 @@ import torch
 
 from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.graph.module_keys import node_name
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
@@ -57,7 +58,7 @@ def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
             ("weight", prepared.weight_quantizers),
             ("output", prepared.activation_quantizers),
         )
-        for name, quantizer in ((key.replace("/", "."), q) for key, q in quantizers.items())
+        for name, quantizer in ((node_name(key), q) for key, q in quantizers.items())
         if isinstance(quantizer, Quantizer) and not quantizer.has_static_scale
     ]
     if found:

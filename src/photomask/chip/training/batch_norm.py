@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photomask.chip.graph import FloatGraph, Node, capture
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
 from photomask.errors import UsageError
@@ -161,16 +162,11 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
     old = prepared.constants_of(layer)["bias"]
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
-    prepared.batch_norms[_key(layer.name)] = norm.to(old.device)
+    prepared.batch_norms[module_key(layer.name)] = norm.to(old.device)
     quantizer = prepared.weight_quantizer(layer.name)
     norm.scales_move = quantizer.can_rescale
     if norm.scales_move and quantizer.is_fitted:
         quantizer.rescale(1 / norm.factor().abs().detach())
-
-
-def _key(layer: str) -> str:
-    """Module names must not hold dots."""
-    return layer.replace(".", "/")
 
 
 def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
@@ -272,10 +268,10 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
     with torch.no_grad():
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
-            if _key(node.name) in prepared.batch_norms:
+            if module_key(node.name) in prepared.batch_norms:
                 unit = prepared.weight_unit(node)
                 if unit is not None:
                     prepared.weight_quantizer(node.name).rescale(unit.reshape(-1))
-                del prepared.batch_norms[_key(node.name)]
+                del prepared.batch_norms[module_key(node.name)]
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import Input, Linear
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.training.batch_norm import LiveBatchNorm
@@ -160,9 +161,9 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 def freeze_weight(prepared: PreparedModel, name: str) -> None:
     """Keeps the codes of a layer's weight as they are, whatever training does to the rest."""
     node = prepared.graph.by_name[name]
-    prepared.weights[node.constants["weight"].replace(".", "/")].requires_grad_(False)
+    prepared.weights[module_key(node.constants["weight"])].requires_grad_(False)
     prepared.weight_quantizer(name).requires_grad_(False)
     for key, norm in prepared.batch_norms.items():
-        if key == name.replace(".", "/") and isinstance(norm, LiveBatchNorm):
+        if key == module_key(name) and isinstance(norm, LiveBatchNorm):
             norm.frozen = True
             norm.gain.requires_grad_(False)
