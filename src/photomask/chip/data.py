@@ -27,6 +27,11 @@ from torch import Tensor
 
 from photomask.errors import DataError
 
+Array = Tensor | np.ndarray
+Inputs = Array | Sequence[Array] | Mapping[str, Array]
+"""Samples of every input: one tensor, one for each input in order, or by the inputs' names."""
+Data = Array | Mapping[str, Any] | Iterable[Any]
+"""Inputs, with labels or without, or an iterable of batches of them."""
 LABEL_KEYS = ("labels", "label")
 """What labels are called in a dictionary, unless an input of the model has that name."""
 MOST_UNSIZED_SAMPLES = 1 << 16
@@ -40,12 +45,13 @@ class InputForm:
     Attributes:
         name: of the input.
         shape: of one sample, without the batch.
-        integers: True for numbers of rows, such as tokens, and for masks; else real numbers.
+        integers: True for numbers of rows, such as tokens, and for masks; False for real numbers;
+            None where both may be given.
     """
 
     name: str
     shape: tuple[int, ...]
-    integers: bool = False
+    integers: bool | None = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,17 @@ def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:
     joined = torch.cat([x for x in found if x is not None]) if None not in found else None
     columns = zip(*(batch.inputs for batch in batches), strict=True)
     return Batch([torch.cat(column) for column in columns], joined)
+
+
+def read_batch(forms: Sequence[InputForm], item: Any, *, what: str) -> Batch:
+    """Returns one batch of an iterable, checked.
+
+    Raises:
+        DataError: it is no batch, or does not fit the model.
+    """
+    batch = as_batch(forms, item, what, inside=True)
+    assert batch is not None  # noqa: S101 - an item is a batch, or it was refused
+    return _checked(forms, batch, what, 0)
 
 
 def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: bool) -> Batch | None:
@@ -218,11 +235,11 @@ def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tens
         raise DataError(
             f"{where} must be integer tensors, got {x.dtype}: they are numbers of rows, or a mask"
         )
-    if not form.integers and not x.is_floating_point():
+    if form.integers is False and not x.is_floating_point():
         raise DataError(f"{where} must be float tensors, got {raw_pictures(x)}")
     if tuple(x.shape[1:]) != form.shape or not x.ndim or not len(x):
         raise DataError(f"{where} has shape {list(x.shape)}, {_expected(form, x)}")
-    if form.integers:
+    if not x.is_floating_point():
         return x if x.dtype is torch.bool else x.to(torch.int64)
     x = x.to(torch.float32)
     finite = torch.isfinite(x)

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from photomask.chip.arithmetic import direction_of_halves
+from photomask.chip.data import Data
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.module_keys import module_key
@@ -22,7 +25,7 @@ from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators.normalize import real_normal
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
-from photomask.chip.recipe import Recipe, SiteQuantizers
+from photomask.chip.recipe import Recipe, SiteQuantizers, load_recipe
 from photomask.chip.sites import copy_wide_operands, sites
 from photomask.chip.target import Target
 from photomask.documents import aligned
@@ -303,27 +306,31 @@ def _refuse_scales_in_sums(
 
 
 def prepare(
-    model: nn.Module,
-    recipe: Recipe,
-    example: Tensor | Sequence[Tensor],
+    model: nn.Module | ExportedProgram,
+    recipe: Recipe | str | Path,
+    example: Data,
     *,
     states: Mapping[str, int] | None = None,
 ) -> PreparedModel:
     """Captures a model and puts a quantizer wherever the recipe says.
 
     Args:
-        model: any module that `torch.export` captures; never changed.
-        recipe: which quantizer each tensor gets.
-        example: float inputs, batch first; a sample is enough.
+        model: any module that `torch.export` captures, or an exported program; never changed.
+        recipe: which quantizer each tensor gets; or a preset's name, or a file.
+        example: inputs, batch first; a sample is enough. A tensor or an array, one for each input,
+            a dictionary by the names of `forward`'s parameters, or a loader, whose first batch is
+            taken. Labels are left out.
         states: inputs that carry an output of the run before, such as a cache: by the input's name,
             which output it is. Both get one scale, so that codes are handed on as they are.
 
     Raises:
+        DataError: the example is empty, not real or not finite.
         CaptureError: the model cannot be captured.
         UnsupportedOperatorError: operators without an integer form, all of them.
         RecipeError: a rule matches nothing.
         UsageError: a state is no real input, or its output does not exist.
     """
+    recipe = load_recipe(recipe)
     graph = simplify(capture(model, example))
     check_states(graph, states or {})
     return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)

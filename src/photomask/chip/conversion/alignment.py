@@ -1,6 +1,7 @@
 """Scales that a target's multipliers hold exactly, so that training computes what the chip will."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,10 +27,10 @@ from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 
 
-def align_to_target(prepared: PreparedModel, target: Target) -> None:
+def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 
         scale' = scale * (1 + e),   |e| about 2**-target.multiplier_bits or less
@@ -52,12 +53,13 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
 
     Args:
         prepared: calibrated; changed in place.
-        target: for which it will be converted.
+        target: for which it will be converted; or a preset's name, or a file.
 
     Raises:
         TargetError: a ratio is out of the target's range.
         UsageError: batch norms are kept beside their layers.
     """
+    target = load_target(target)
     prepared.demand_folded()
     prepared.target = target
     if target.power_of_two_only:

@@ -1,5 +1,7 @@
 """One walk over the float graph."""
 
+from pathlib import Path
+
 import torch
 
 from photomask.chip.conversion.builder import Conversion
@@ -9,16 +11,16 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 from photomask.errors import TargetError
 
 
-def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
+def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProgram:
     """Freezes calibrated quantizers into an integer program for a target.
 
     Args:
         prepared: calibrated; not changed.
-        target: the numeric contract.
+        target: the numeric contract; or a preset's name, or a file.
 
     Raises:
         QuantizerError: not calibrated, or a quantizer's codes break its own format.
@@ -27,6 +29,7 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
     """
     prepared.demand_folded()
     _refuse_dynamic_scales(prepared)
+    target = load_target(target)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:
         if not node.operation.decides_scale or prepared.scale_owner(node.name) != node.name:

@@ -1,13 +1,14 @@
 """Scale moved between two neighbours, and biases that make up for rounded weights."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
+from photomask.chip.data import Data
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
@@ -15,7 +16,6 @@ from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.preparation import PreparedModel
 from photomask.errors import DataError, UsageError
 
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 SMALLEST = 1e-5
 """Ranges below it count as this large: a dead channel is not blown up."""
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from photomask.chip.data import LABEL_KEYS, as_tensor
@@ -62,7 +63,9 @@ def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[s
     if not items:
         raise DataError("the example holds no tensors")
     last = as_tensor(items[-1])
-    if len(items) > 1 and (last is None or _is_label(last, as_tensor(items[0]))):
+    if last is None and isinstance(items[-1], (list, tuple)):
+        last = torch.tensor(items[-1]) if all(isinstance(x, int) for x in items[-1]) else None
+    if len(items) > 1 and last is not None and _is_label(last, as_tensor(items[0])):
         try:
             inspect.signature(model.forward).bind(*items[:-1])
         except (TypeError, ValueError):
@@ -86,5 +89,7 @@ def _is_needed(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
 def _tensor(value: Any, where: str) -> Tensor:
     tensor = as_tensor(value)
     if tensor is None:
-        raise DataError(f"{where} of the example is a {type(value).__name__}, not a tensor")
+        raise DataError(
+            f"an example must be real tensors, {where} of it is a {type(value).__name__}"
+        )
     return tensor

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import photomask
-from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
+from photomask.chip.engines.codes import Inputs
+from photomask.chip.exporters.golden import golden_edges, single_samples
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import pass_cycles
 from photomask.chip.hardware.descriptors import Descriptor, Operation, render_table
@@ -42,7 +43,7 @@ def export_rtl(
     folder: str | Path,
     inputs: Inputs,
     *,
-    accelerator: Accelerator = PRESETS["reference"],
+    accelerator: Accelerator | str | Path = PRESETS["reference"],
     samples: int | None = None,
 ) -> RtlDesign:
     """Writes the reference design with a program and its golden vectors as a folder.

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.chip.sites import sites
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 from photomask.documents import describe_validation
 from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError
 
@@ -90,7 +91,9 @@ MOST_TABLE_ENTRIES = 1 << 25
 """Of all tables of functions together: 512 functions of 16-bit codes."""
 
 
-def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) -> IntegerProgram:
+def import_qdq(
+    source: "str | os.PathLike[str] | ModelProto", target: "Target | str | Path"
+) -> IntegerProgram:
     """Turns an ONNX model that another tool has quantized into an integer program.
 
     Weights, zero points, scales and biases are the file's. Only rescaling becomes integer: each
@@ -99,7 +102,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
 
     Args:
         source: a file, or a model in memory (without external data).
-        target: the numeric contract of the program.
+        target: the numeric contract of the program; or a preset's name, or a file.
 
     Returns:
         A program whose inputs are the codes of the file's inputs (`quantize_input` makes them),
@@ -112,6 +115,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
         TargetError: the target cannot hold what the program needs.
         MissingDependencyError: the package onnx is not installed.
     """
+    target = load_target(target)
     file = read_model(source)
     walk = _Walk(file)
     walk.run()

@@ -26,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from photomask.chip.data import Data
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
-from photomask.errors import UsageError
+from photomask.errors import DataError, UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 SMALLEST_FACTOR = 1e-6
@@ -99,12 +100,23 @@ class LiveBatchNorm(nn.Module):
             node: the layer.
             inputs: of the layer.
             constants: folded, the weight quantized.
+
+        Raises:
+            DataError: the batch has one value for each channel, and so no variance.
         """
         weight = constants["weight"]
         factor = self.factor().reshape(-1, *(1,) * (weight.ndim - 1))
         plain = {"weight": weight / factor, "bias": torch.zeros_like(constants["bias"])}
+        made = node.operation.compute(inputs, plain)
+        if made.numel() == made.shape[1]:
+            raise DataError(
+                f"the batch norm behind {node.name!r} ({node.source}) sees one value for each "
+                "channel, whose variance is 0, in a batch of one sample: use batches of two or "
+                "more (drop_last=True leaves out a smaller last one), or "
+                "freeze_batch_norms(prepared)"
+            )
         normed = F.batch_norm(
-            node.operation.compute(inputs, plain),
+            made,
             self.mean,
             self.variance,
             self.gain,
@@ -116,9 +128,7 @@ class LiveBatchNorm(nn.Module):
         return normed if node.clamp is None else node.clamp.compute([normed], {})
 
 
-def keep_batch_norms(
-    prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
-) -> tuple[str, ...]:
+def keep_batch_norms(prepared: PreparedModel, model: nn.Module, example: Data) -> tuple[str, ...]:
     """Takes the batch norms out of the layers that `prepare` folded them into, for training.
 
     What the prepared model computes in evaluation mode stays the same. Norms that do not stand
