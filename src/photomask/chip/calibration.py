@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.data import Data, InputForm, read_batches
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, Tokens
 from photomask.chip.graph.transformer_operations import Embedding
@@ -24,6 +25,7 @@ BIAS_BITS = 31
 """Of a bias before the zero point's share is folded in, which has at most as many again."""
 
 
+@float32_by_default()
 def calibrate(prepared: PreparedModel, data: Data) -> None:
     """Measures data once and decides every scale and zero point.
 
@@ -56,6 +58,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
         fit_biases(prepared)
 
 
+@float32_by_default()
 def fit_biases(prepared: PreparedModel) -> None:
     """Makes room in the scales of weights for biases that outweigh them by far.
 

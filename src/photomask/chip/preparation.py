@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture, simplify
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.module_keys import module_key
@@ -305,6 +306,7 @@ def _refuse_scales_in_sums(
         )
 
 
+@float32_by_default()
 def prepare(
     model: nn.Module | ExportedProgram,
     recipe: Recipe | str | Path,

@@ -9,6 +9,7 @@ import torch
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
 from photomask.chip.conversion.pooling import window_counts
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
     AdaptiveAveragePool,
@@ -30,6 +31,7 @@ from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.target import Target, load_target
 
 
+@float32_by_default()
 def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 

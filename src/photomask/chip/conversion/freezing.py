@@ -6,6 +6,7 @@ import torch
 
 from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.module_keys import node_name
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
@@ -15,6 +16,7 @@ from photomask.chip.target import Target, load_target
 from photomask.errors import TargetError
 
 
+@float32_by_default()
 def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProgram:
     """Freezes calibrated quantizers into an integer program for a target.
 

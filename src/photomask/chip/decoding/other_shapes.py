@@ -6,12 +6,14 @@ from itertools import zip_longest
 from torch import nn
 
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, capture, simplify
 from photomask.chip.preparation import PreparedModel, check_states
 from photomask.chip.sites import copy_wide_operands
 from photomask.errors import CaptureError
 
 
+@float32_by_default()
 def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> PreparedModel:
     """Captures a model again for inputs of other shapes, with the same weights and quantizers.
 

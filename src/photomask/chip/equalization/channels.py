@@ -9,6 +9,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
@@ -33,6 +34,7 @@ class Channel:
     readers: tuple[Node, ...]
 
 
+@float32_by_default()
 def smooth(
     prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
 ) -> int:
@@ -84,6 +86,7 @@ def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> No
         constants["bias"].add_(constants["weight"] @ middle)
 
 
+@float32_by_default()
 def equalize(prepared: PreparedModel) -> int:
     """Gives the channels between two layers the same range in both weights.
 
@@ -114,6 +117,7 @@ def equalize(prepared: PreparedModel) -> int:
     return len(places)
 
 
+@float32_by_default()
 def correct_biases(prepared: PreparedModel, data: Data) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 

@@ -17,6 +17,7 @@ from torch.fx import Graph
 from torch.fx import Node as TracedNode
 
 from photomask.chip.data import raw_pictures
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.builder import (
     BatchBehind,
     Builder,
@@ -28,7 +29,7 @@ from photomask.chip.graph.builder import (
 )
 from photomask.chip.graph.examples import example_inputs
 from photomask.chip.graph.float_graph import FloatGraph, largest_difference
-from photomask.chip.graph.float_model import FloatModel, as_module, float32_by_default
+from photomask.chip.graph.float_model import FloatModel, as_module
 from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.lowering import lower_call
 from photomask.chip.graph.operations import Input, Tokens
@@ -143,7 +144,7 @@ def _check_constants(graph: FloatGraph, model: nn.Module) -> None:
                 for name, tensor in model.state_dict().items()
                 if tensor.is_floating_point() and bool(torch.isinf(tensor).any())
             ]
-            where = f"; the model's {', '.join(map(repr, infinite))} hold infinity"
+            where = f"; infinity is in the model's {', '.join(map(repr, infinite))}"
             raise DataError(
                 f"{bad} of {value.numel()} values of the {role} of {node.name!r} ({node.source}) "
                 f"are NaN or infinite{where if infinite else ''}"

@@ -4,7 +4,6 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from photomask.chip.default_dtype import float32_by_default
 from photomask.errors import CaptureError, UsageError
 
 
@@ -120,17 +120,6 @@ def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
 def flat(outputs: object) -> list[Tensor]:
     """Returns the tensors that a model returned, alone or in tuples, lists and dictionaries."""
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-@contextmanager
-def float32_by_default() -> Iterator[None]:
-    """Lets tensors that are made without a dtype be float32, whatever the program's default is."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _prepared(module: nn.Module, device: str | None, *, evaluation: bool) -> nn.Module:

@@ -45,13 +45,13 @@ def _elements(builder: Builder, item: object) -> int:
 
 @joins("cat", "concat", "concatenate")
 def _concatenate(call: Call) -> Value:
+    items: Any = call["tensors"]
+    if len(items) == 1:
+        return call.builder.as_edge(items[0], call)
     rank = len(call.result_shape)
     axis = int(call["dim"]) % rank  # type: ignore[call-overload]
     if axis == 0:
         raise CannotLower("it joins along the batch axis")
-    items: Any = call["tensors"]
-    if len(items) == 1:
-        return call.builder.as_edge(items[0], call)
     if call.result_shape[0] > 1 and any(isinstance(item, Tensor) for item in items):
         return _join_rows(call, items, axis)
     return call.emit(Concatenate(axis), [call.builder.as_edge(item, call) for item in items])

@@ -10,6 +10,7 @@ from torch import Tensor
 from photomask.chip.calibration import batches_of, calibrate
 from photomask.chip.conversion import convert
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution, Linear, Matmul
 from photomask.chip.hardware import Accelerator, estimate, load_accelerator
@@ -139,6 +140,7 @@ def bit_operation_costs(prepared: PreparedModel, sensitivities: Sensitivities) -
     return _costs("bit_operations", fixed, own, pairs)
 
 
+@float32_by_default()
 def cycle_costs(
     prepared: PreparedModel,
     sensitivities: Sensitivities,

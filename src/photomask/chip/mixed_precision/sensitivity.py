@@ -11,6 +11,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
@@ -59,6 +60,7 @@ class Sensitivities(Document):
     tensors: tuple[Sensitivity, ...]
 
 
+@float32_by_default()
 def measure_sensitivity(
     prepared: PreparedModel,
     data: Data,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from photomask.chip.conversion.builder import Conversion, Scale
 from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Pointwise
@@ -91,6 +92,7 @@ MOST_TABLE_ENTRIES = 1 << 25
 """Of all tables of functions together: 512 functions of 16-bit codes."""
 
 
+@float32_by_default()
 def import_qdq(
     source: "str | os.PathLike[str] | ModelProto", target: "Target | str | Path"
 ) -> IntegerProgram:

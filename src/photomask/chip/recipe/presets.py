@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Unpack
 
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.recipe.documents import (
     ActivationDocument,
     GroupDocument,
@@ -142,6 +143,7 @@ PRESETS: dict[str, RecipeDocument] = {
 """Recipes by the name that `load_recipe` takes."""
 
 
+@float32_by_default()
 def load_recipe(name_or_path: str | Path | Recipe, **overrides: Unpack[Overrides]) -> Recipe:
     """Returns a preset by name, or reads a recipe from a JSON file; fields may be overridden.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of, make_room_for_biases
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.reconstruction.blocks import Block, find_blocks, has_weight
 from photomask.chip.reconstruction.checkpoints import Checkpoints, describe_run
@@ -29,6 +30,7 @@ SEEDS_APART = 1_000_003
 """Between the seeds of two blocks, so that no two runs of small seeds share one."""
 
 
+@float32_by_default()
 def reconstruct(
     prepared: PreparedModel,
     data: Data,

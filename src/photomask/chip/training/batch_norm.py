@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
@@ -128,6 +129,7 @@ class LiveBatchNorm(nn.Module):
         return normed if node.clamp is None else node.clamp.compute([normed], {})
 
 
+@float32_by_default()
 def keep_batch_norms(prepared: PreparedModel, model: nn.Module, example: Data) -> tuple[str, ...]:
     """Takes the batch norms out of the layers that `prepare` folded them into, for training.
 
@@ -209,6 +211,7 @@ def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
             norm.frozen = frozen
 
 
+@float32_by_default()
 @torch.no_grad()
 def measure_batch_norms(
     prepared: PreparedModel,
@@ -266,6 +269,7 @@ def measure_batch_norms(
         found.copy_(total / count)
 
 
+@float32_by_default()
 def fold_batch_norms(prepared: PreparedModel) -> None:
     """Folds what `keep_batch_norms` kept into weights and biases for good.
 

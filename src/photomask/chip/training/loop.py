@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip.calibration import fit_biases, input_forms
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.training.averaging import WeightAverage
@@ -61,6 +62,7 @@ MEASURED_BATCHES = 200
 """How many fit the statistics of batch norms at the end."""
 
 
+@float32_by_default()
 def train(
     prepared: PreparedModel,
     data: Any,

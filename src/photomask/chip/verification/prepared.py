@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Tokens
@@ -93,6 +94,7 @@ class PreparedReport(Document):
         return "\n".join(lines + (aligned(rows) if self.differing else []))
 
 
+@float32_by_default()
 def compare_with_prepared(
     program: IntegerProgram,
     prepared: PreparedModel,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import photomask
 from photomask.chip.data import Data, as_tensor
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture, simplify
 from photomask.chip.graph.float_model import FloatModel
@@ -40,6 +41,7 @@ MOST_SAMPLES = {"oracle": 64, "layer": 128, "study": 128}
 MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 
+@float32_by_default()
 def verify(
     program: IntegerProgram,
     model: nn.Module,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.equalization import Channel, rescalable, rescale
 from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
@@ -51,6 +52,7 @@ class SalientReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@float32_by_default()
 def scale_salient_channels(
     prepared: PreparedModel, data: Data, *, steps: int = 20
 ) -> SalientReport:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of
 from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import Input
@@ -50,6 +51,7 @@ class RoundingReport(Document):
         return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
 
 
+@float32_by_default()
 def compensate_rounding(
     prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
 ) -> RoundingReport:
