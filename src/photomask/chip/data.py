@@ -34,7 +34,7 @@ Data = Array | Mapping[str, Any] | Iterable[Any]
 """Inputs, with labels or without, or an iterable of batches of them."""
 LABEL_KEYS = ("labels", "label")
 """What labels are called in a dictionary, unless an input of the model has that name."""
-MOST_UNSIZED_SAMPLES = 1 << 16
+MOST_UNSIZED_SAMPLES = 1 << 14
 """Of an iterable that does not say how long it is, and may never end."""
 
 
@@ -183,7 +183,9 @@ def as_tensor(value: object) -> Tensor | None:
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_nested:
-            raise DataError(f"a tensor of layout {value.layout} or quantized: give a dense one")
+            raise DataError(
+                f"a tensor that is sparse, nested or quantized ({value.layout}): give a dense one"
+            )
         return value.detach()
     if isinstance(value, np.generic) or not hasattr(value, "__array__"):
         return None
@@ -241,12 +243,11 @@ def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tens
         raise DataError(f"{where} has shape {list(x.shape)}, {_expected(form, x)}")
     if not x.is_floating_point():
         return x if x.dtype is torch.bool else x.to(torch.int64)
-    x = x.to(torch.float32)
-    finite = torch.isfinite(x)
+    finite = torch.isfinite(x.to(torch.float32))
     if not bool(finite.all()):
         sample = int((~finite).nonzero()[0, 0]) + first
-        raise DataError(f"{where}: sample {sample} holds NaN or infinity")
-    return x
+        raise DataError(f"{where}: sample {sample} holds NaN or infinity, or is beyond float32")
+    return x.to(torch.float32)
 
 
 def _expected(form: InputForm, x: Tensor) -> str:
@@ -254,7 +255,7 @@ def _expected(form: InputForm, x: Tensor) -> str:
     expected = f"expected [batch, {', '.join(map(str, form.shape))}]"
     if tuple(x.shape) == form.shape:
         return f"{expected}: it is one sample without the axis of the batch, so give x[None]"
-    if sorted(x.shape[1:]) == sorted(form.shape):
+    if tuple(x.shape[1:]) != form.shape and sorted(x.shape[1:]) == sorted(form.shape):
         left, order = list(range(1, x.ndim)), [0]
         for size in form.shape:
             axis = next(axis for axis in left if x.shape[axis] == size)

@@ -50,6 +50,13 @@ def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], 
         for key in example
         if example[key] is not None and (key not in LABEL_KEYS or _is_needed(parameters, key))
     ]
+    starred = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in names if name not in parameters]
+    if unknown and parameters and not starred:
+        raise DataError(
+            f"the example has {unknown[0]!r}, which is no parameter of the model's forward "
+            f"({', '.join(parameters)})"
+        )
     order = {name: place for place, name in enumerate(parameters)}
     names.sort(key=lambda name: order.get(name, len(order)))
     if not names:

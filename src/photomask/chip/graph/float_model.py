@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,13 +98,16 @@ def as_module(model: object) -> nn.Module:
 
 
 def takes_names(model: nn.Module, names: Sequence[str]) -> bool:
-    """Tells whether the `forward` of a model has a parameter of each of these names."""
+    """Tells whether the `forward` of a model takes each of these names as a keyword."""
     parameters = forward_parameters(model)
-    kinds = {parameter.kind for parameter in parameters.values()}
+    kinds = {parameter.kind: name for name, parameter in parameters.items()}
     named = [name for name, p in parameters.items() if p.kind in _BY_NAME]
-    if all(name in named for name in names):
-        return True
-    return inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+    others = [name for name in names if name not in named]
+    if not others or inspect.Parameter.VAR_KEYWORD not in kinds:
+        return not others
+    # torch.export calls what `*args` holds `args_0`, `args_1`, …
+    starred = kinds.get(inspect.Parameter.VAR_POSITIONAL)
+    return starred is None or not any(name.startswith(f"{starred}_") for name in others)
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -142,7 +146,10 @@ def _prepared(module: nn.Module, device: str | None, *, evaluation: bool) -> nn.
         if isinstance(value, Tensor) and not value.is_leaf
     }
     try:
-        copied = copy.deepcopy(module, computed).float().requires_grad_(False)
+        with warnings.catch_warnings():
+            # Copying an exported program warns of PyTorch's own deprecations.
+            warnings.simplefilter("ignore", FutureWarning)
+            copied = copy.deepcopy(module, computed).float().requires_grad_(False)
         copied = copied if device is None else copied.to(device)
         return copied.eval() if evaluation else copied
     except Exception as error:

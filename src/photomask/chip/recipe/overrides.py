@@ -69,10 +69,13 @@ def _value(name: str, given: Any, document: RecipeDocument | None) -> Any:
             raise RecipeError(f"rules must be a list of rules, found {given!r}")
         return tuple(_rule(rule) for rule in given)
     if name == "keep":
-        patterns = (given,) if isinstance(given, str) else tuple(given)
-        if not all(isinstance(pattern, str) for pattern in patterns):
+        patterns = (given,) if isinstance(given, str) else given
+        known = isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)
+        if not known:
             raise RecipeError(f"keep must be patterns, found {given!r}")
-        return patterns
+        return tuple(patterns)
+    if name == "name" and (not isinstance(given, str) or not given):
+        raise RecipeError(f"the name of a recipe must be text, found {given!r}")
     return given
 
 
