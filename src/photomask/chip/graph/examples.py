@@ -65,7 +65,7 @@ def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], 
 
 
 def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
-    if len(items) == 2 and isinstance(items[0], (tuple, list, Mapping)):
+    if items and isinstance(items[0], (tuple, list, Mapping)):  # inputs and labels, or batches
         return example_inputs(model, items[0])
     if not items:
         raise DataError("the example holds no tensors")
