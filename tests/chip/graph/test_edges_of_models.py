@@ -40,7 +40,9 @@ def ratio_db(model: nn.Module, x: Tensor) -> float:
     calibrate(prepared, x)
     program = convert(prepared, "asic")
     (name,) = program.outputs
-    found = program.edges[name].dequantize(TorchEngine(program).run(x)[name])
+    found = program.edges[name].dequantize(
+        TorchEngine(program).run(program.quantize_input(x))[name]
+    )
     with torch.no_grad():
         wanted = model(x)
     return float(10 * torch.log10(wanted.square().sum() / (found - wanted).square().sum()))

@@ -19,7 +19,7 @@ def codes_by_name(program: IntegerProgram, inputs: Inputs) -> dict[str, torch.Te
 
     Args:
         program: whose inputs they are.
-        inputs: int64 codes, batch first, or real numbers, which are quantized as the program says.
+        inputs: int64 codes, batch first.
 
     Raises:
         DataError: an input is missing, or does not fit the program.
@@ -49,4 +49,9 @@ def _codes(program: IntegerProgram, name: str, value: object) -> torch.Tensor:
     tensor = as_tensor(value)
     if tensor is None:
         raise DataError(f"input {name!r} is a {type(value).__name__}, not a tensor or an array")
-    return program.quantize_input(tensor, name) if tensor.is_floating_point() else tensor
+    if tensor.dtype != torch.int64:
+        raise DataError(
+            f"input {name!r} must be int64 codes, got {tensor.dtype}; quantize real inputs with "
+            "program.quantize_input"
+        )
+    return tensor

@@ -20,7 +20,7 @@ class NumpyEngine:
 
         Args:
             inputs: int64 codes, batch first, by input name; or alone, for a program with one
-                input. Real numbers are quantized as the program says.
+                input.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.

@@ -43,7 +43,7 @@ class TorchEngine:
 
         Args:
             inputs: int64 codes, batch first, on any device, by input name; or alone, for a program
-                with one input. Real numbers are quantized as the program says.
+                with one input.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.

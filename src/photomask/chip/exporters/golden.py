@@ -17,7 +17,7 @@ def single_samples(
 
     Args:
         program: whose inputs they are.
-        inputs: int64 codes, or real numbers, which are quantized as the program says.
+        inputs: int64 codes.
         samples: how many to take from the front; None takes all.
 
     Raises:
