@@ -268,12 +268,9 @@ class IntegerProgram:
             )
         if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
             return x.to(torch.int64)  # numbers of rows, such as tokens, are codes already
-        if not x.is_floating_point():
-            raise DataError(
-                f"input {edge.name!r} must be finite floating-point numbers, got {raw_pictures(x)}"
-            )
-        if not bool(torch.isfinite(x).all()):
-            raise DataError(f"input {edge.name!r} must be finite floating-point numbers")
+        if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+            found = "NaN or infinity" if x.is_floating_point() else raw_pictures(x)
+            raise DataError(f"input {edge.name!r} must be finite floats, got {found}")
         scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)
         codes = torch.round(x.to(torch.float32) / scale).to(torch.float64) + edge.zero_point
         return codes.clamp_(edge.low, edge.high).to(torch.int64)
