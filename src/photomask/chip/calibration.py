@@ -1,10 +1,12 @@
 """Data is measured once; every scale and zero point follows from it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from photomask.chip.data import Data, InputForm, read_batches
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, Tokens
 from photomask.chip.graph.transformer_operations import Embedding
@@ -26,12 +28,14 @@ BIAS_BITS = 31
 
 
 @changes(Effect.CALIBRATES)
-def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence[Tensor]]) -> None:
+@float32_by_default()
+def calibrate(prepared: PreparedModel, data: Data) -> None:
     """Measures data once and decides every scale and zero point.
 
     Args:
         prepared: changed in place: its quantizers are fitted.
-        data: a float tensor with samples at axis 0, or batches (tensors, or one tensor per input).
+        data: samples at axis 0, or batches of them, in any form that `photomask.chip.data`
+            describes: tensors, arrays, dictionaries, a `DataLoader`. Labels are left out.
 
     What an earlier call measured is forgotten.
 
@@ -64,6 +68,7 @@ def calibrate(prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence
 
 
 @changes(Effect.ACCEPTS)
+@float32_by_default()
 def fit_biases(prepared: PreparedModel) -> None:
     """Makes room in the scales of weights for biases that outweigh them by far.
 
@@ -82,32 +87,33 @@ def fit_biases(prepared: PreparedModel) -> None:
                 make_room_for_biases(prepared, node)
 
 
-def batches_of(
-    graph: FloatGraph, data: Tensor | Iterable[Tensor | Sequence[Tensor]]
-) -> Iterator[list[Tensor]]:
-    """Yields batches of data, one tensor for each input, checked.
+def batches_of(graph: FloatGraph, data: Data) -> Iterator[list[Tensor]]:
+    """Yields batches of data, one tensor for each input, checked; labels are left out.
 
     Args:
         graph: whose inputs they are.
-        data: samples at axis 0, or batches (tensors, or one tensor per input).
+        data: samples at axis 0, or batches, in any form that `photomask.chip.data` describes.
 
     Raises:
         DataError: wrong shape or dtype, NaN or infinity.
     """
-    batches = data.split(BATCH) if isinstance(data, Tensor) else data
-    count = 0
-    for batch in batches:
-        inputs = [batch] if isinstance(batch, Tensor) else list(batch)
-        _check_batch(graph, inputs, count)
-        yield [_laid_out(x) for x in inputs]
-        count += len(inputs[0])
+    for batch in read_batches(input_forms(graph), data, what="calibration data", size=BATCH):
+        for name, x in zip(graph.inputs, batch.inputs, strict=True):
+            if not x.is_floating_point():
+                _check_rows(graph, graph.by_name[name], x)
+        yield [_laid_out(x) for x in batch.inputs]
+
+
+def input_forms(graph: FloatGraph) -> list[InputForm]:
+    """Returns what each input of a graph takes, in order."""
+    nodes = [graph.by_name[name] for name in graph.inputs]
+    return [InputForm(n.name, n.shape[1:], isinstance(n.operation, Tokens)) for n in nodes]
 
 
 def _laid_out(x: Tensor) -> Tensor:
     """Lays images out as a CPU's convolutions read them, which saves a quarter of the time."""
     if not x.is_floating_point():
         return x
-    x = x.to(torch.float32)
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
@@ -178,31 +184,6 @@ def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
         quantizer.fit()
     except QuantizerError as error:
         raise QuantizerError(f"{what} of {node.name!r} ({node.source}): {error}") from error
-
-
-def _check_batch(graph: FloatGraph, inputs: Sequence[Tensor], seen: int) -> None:
-    nodes = [graph.by_name[name] for name in graph.inputs]
-    if len(inputs) != len(nodes):
-        raise DataError(f"the model has {len(nodes)} input(s), the batch holds {len(inputs)}")
-    for node, x in zip(nodes, inputs, strict=True):
-        tokens = isinstance(node.operation, Tokens)
-        if not isinstance(x, Tensor) or x.is_floating_point() == tokens:
-            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise DataError(
-                f"calibration data for {node.name!r} must be {'integer' if tokens else 'float'} "
-                f"tensors, got {found}"
-            )
-        if tuple(x.shape[1:]) != node.shape[1:] or len(x) == 0:
-            raise DataError(
-                f"calibration data for {node.name!r} has shape {list(x.shape)}, expected "
-                f"[batch, {', '.join(map(str, node.shape[1:]))}]"
-            )
-        if tokens:
-            _check_rows(graph, node, x)
-        finite = torch.isfinite(x)
-        if not bool(finite.all()):
-            sample = int((~finite).nonzero()[0, 0]) + seen
-            raise DataError(f"calibration sample {sample} of {node.name!r} holds NaN or infinity")
 
 
 def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:

@@ -1,14 +1,19 @@
 """From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from photomask.chip.arithmetic import direction_of_halves
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture_simplified
 from photomask.chip.graph.float_graph import compute_quantized
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import (
     Clamp,
     Input,
@@ -21,7 +26,7 @@ from photomask.chip.operators.normalize import real_normal
 from photomask.chip.prepared_table import table_of
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
-from photomask.chip.recipe import Recipe
+from photomask.chip.recipe import Recipe, load_recipe
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
 from photomask.chip.sites import copy_wide_operands, refuse_scales_in_sums, sites
 from photomask.chip.standing import Effect, Standing
@@ -54,7 +59,10 @@ class PreparedModel(nn.Module):
         self.states = dict(states or {})
         self.standing = Standing()
         self.weights = nn.ParameterDict(
-            {_key(name): nn.Parameter(tensor.clone()) for name, tensor in graph.constants.items()}
+            {
+                module_key(name): nn.Parameter(tensor.clone())
+                for name, tensor in graph.constants.items()
+            }
         )
         self._owner = scale_owners(graph, self.states)
         # A state holds nothing that the output it carries has not shown.
@@ -68,16 +76,16 @@ class PreparedModel(nn.Module):
         refuse_scales_in_sums(graph, recipe, resolved, self.states)
         found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
         self._weight_owner, quantizers = share_weights(graph, found)
-        self.weight_quantizers = nn.ModuleDict({_key(n): q for n, q in quantizers.items()})
+        self.weight_quantizers = nn.ModuleDict({module_key(n): q for n, q in quantizers.items()})
         self.activation_quantizers = nn.ModuleDict(
-            {_key(name): pair.activation for name, pair in resolved.items()}
+            {module_key(name): pair.activation for name, pair in resolved.items()}
         )
         # What a weight that is a table as well is multiplied by for the layer alone.
         self.column_factors = nn.Module()
         for node in graph.nodes:
             if "weight" in node.constants and is_table(graph, node.constants["weight"]):
                 columns = graph.constants_of(node)["weight"].shape[1]
-                self.column_factors.register_buffer(_key(node.name), torch.ones(columns))
+                self.column_factors.register_buffer(module_key(node.name), torch.ones(columns))
         for table, owner in tables_of_one_scale(self.graph, resolved).items():
             self.share_scale(table, owner)
 
@@ -115,11 +123,13 @@ class PreparedModel(nn.Module):
         """Returns a constant: a parameter, or a view of one."""
         view = self.graph.views.get(name)
         return (
-            self.weights[_key(name)] if view is None else view.of(self.weights[_key(view.constant)])
+            self.weights[module_key(name)]
+            if view is None
+            else view.of(self.weights[module_key(view.constant)])
         )
 
     def _column_factor(self, node: Node) -> Tensor | None:
-        return getattr(self.column_factors, _key(node.name), None)
+        return getattr(self.column_factors, module_key(node.name), None)
 
     def has_own_factors(self, node: Node) -> bool:
         """Tells whether a layer's columns can be scaled without changing what shares its weight."""
@@ -162,7 +172,7 @@ class PreparedModel(nn.Module):
         )
 
     def _batch_norm(self, node: Node) -> Any:
-        norms, key = self.batch_norms, _key(node.name)
+        norms, key = self.batch_norms, module_key(node.name)
         return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
@@ -176,7 +186,7 @@ class PreparedModel(nn.Module):
             OrderError: the weights are rounded already.
             UsageError: another shape, or a batch norm is kept beside it.
         """
-        if _key(node) in self.batch_norms:
+        if module_key(node) in self.batch_norms:
             raise UsageError(
                 f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
             )
@@ -223,13 +233,13 @@ class PreparedModel(nn.Module):
 
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
-        quantizer = self.activation_quantizers[_key(self._owner[edge])]
+        quantizer = self.activation_quantizers[module_key(self._owner[edge])]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
 
     def weight_quantizer(self, node: str) -> Quantizer:
         """Returns the quantizer of a node's weight, which all nodes with that weight share."""
-        quantizer = self.weight_quantizers[_key(self._weight_owner[node])]
+        quantizer = self.weight_quantizers[module_key(self._weight_owner[node])]
         assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
         return quantizer
 
@@ -352,33 +362,33 @@ def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
     return bias + (rounded.to(bias.dtype) - bias.detach())
 
 
-def _key(name: str) -> str:
-    """Module names must not hold dots."""
-    return name.replace(".", "/")
-
-
+@float32_by_default()
 def prepare(
-    model: nn.Module,
-    recipe: Recipe,
-    example: Tensor | Sequence[Tensor],
+    model: nn.Module | ExportedProgram,
+    recipe: Recipe | str | Path,
+    example: Data,
     *,
     states: Mapping[str, int] | None = None,
 ) -> PreparedModel:
     """Captures a model and puts a quantizer wherever the recipe says.
 
     Args:
-        model: any module that `torch.export` captures; never changed.
-        recipe: which quantizer each tensor gets.
-        example: float inputs, batch first; a sample is enough.
+        model: any module that `torch.export` captures, or an exported program; never changed.
+        recipe: which quantizer each tensor gets; or a preset's name, or a file.
+        example: inputs, batch first; a sample is enough. A tensor or an array, one for each input,
+            a dictionary by the names of `forward`'s parameters, or a loader, whose first batch is
+            taken. Labels are left out.
         states: inputs that carry an output of the run before, such as a cache: by the input's name,
             which output it is. Both get one scale, so that codes are handed on as they are.
 
     Raises:
+        DataError: the example is empty, not real or not finite.
         CaptureError: the model cannot be captured.
         UnsupportedOperatorError: operators without an integer form, all of them.
         RecipeError: a rule matches nothing.
         UsageError: a state is no real input, or its output does not exist.
     """
+    recipe = load_recipe(recipe)
     graph = capture_simplified(model, example)
     check_states(graph, states or {})
     return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from photomask.arrays import read_tensors
+from photomask.chip.data import Array, as_tensor, raw_pictures
 from photomask.chip.formats import Interval, IntFormat, storage_dtype
 from photomask.chip.operators import AnyOperator
 from photomask.chip.target import Target
@@ -251,7 +252,7 @@ class IntegerProgram:
                 f"{output.format}"
             )
 
-    def quantize_input(self, x: torch.Tensor, name: str | None = None) -> torch.Tensor:
+    def quantize_input(self, x: Array, name: str | None = None) -> torch.Tensor:
         """Turns real inputs into the program's integer inputs.
 
         `codes = clamp(round_half_even(x / scale) + zero_point)`
@@ -268,6 +269,10 @@ class IntegerProgram:
             DataError: the shape does not fit, or a value is NaN or infinite.
         """
         edge = self.edges[name or self.inputs[0]]
+        tensor = as_tensor(x)
+        if tensor is None:
+            raise DataError(f"input {edge.name!r} is a {type(x).__name__}, not a tensor")
+        x = tensor
         if tuple(x.shape[1:]) != edge.shape[1:]:
             raise DataError(
                 f"input {edge.name!r} has shape {tuple(x.shape)}, the program takes "
@@ -276,7 +281,8 @@ class IntegerProgram:
         if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
             return x.to(torch.int64)  # numbers of rows, such as tokens, are codes already
         if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
-            raise DataError(f"input {edge.name!r} must be finite floating-point numbers")
+            found = "NaN or infinity" if x.is_floating_point() else raw_pictures(x)
+            raise DataError(f"input {edge.name!r} must be finite floats, got {found}")
         scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)
         codes = torch.round(x.to(torch.float32) / scale).to(torch.float64) + edge.zero_point
         return codes.clamp_(edge.low, edge.high).to(torch.int64)

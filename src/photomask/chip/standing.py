@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.target import Target
 from photomask.errors import OrderError
@@ -305,7 +306,7 @@ def _checksum_of_weights(prepared: Any) -> int:
     """
     graph = prepared.graph
     tensors = [
-        prepared.weights[name.replace(".", "/")]
+        prepared.weights[module_key(name)]
         for name, uses in graph.uses.items()
         if not all(role == "bias" and "weight" in node.constants for node, role in uses)
     ]

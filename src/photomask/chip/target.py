@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from photomask.documents import Document, is_file, read_text
+from photomask.documents import Document, file_of_name, read_text
 from photomask.errors import TargetError
 
 
@@ -134,18 +134,19 @@ PRESETS: dict[str, Target] = {
 }
 
 
-def load_target(name_or_path: str | Path) -> Target:
+def load_target(name_or_path: str | Path | Target) -> Target:
     """Returns a preset by name, or reads a target from a JSON file.
+
+    Args:
+        name_or_path: a preset's name, or a file; a target is returned as it is.
 
     Raises:
         TargetError: no preset and no file of that name.
         DocumentError: the file is not a valid target.
     """
+    if isinstance(name_or_path, Target):
+        return name_or_path
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)]
-    path = Path(name_or_path)
-    if not is_file(path):
-        raise TargetError(
-            f"{str(name_or_path)!r} is neither a target preset ({', '.join(PRESETS)}) nor a file"
-        )
+    path = file_of_name(name_or_path, "target", PRESETS, TargetError)
     return Target.parse(read_text(path), str(path))

@@ -7,12 +7,12 @@ so is a file that is larger than anything that Photomask writes there.
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from photomask.errors import DocumentError
+from photomask.errors import DocumentError, PhotomaskError
 
 DOCUMENT_BYTES = 64 << 20
 """Of a text document. The manifest of an export with 10,000 golden files has about 10 MB."""
@@ -36,6 +36,24 @@ def is_folder(path: str | Path) -> bool:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def file_of_name(
+    given: object, what: str, presets: Iterable[str], error: type[PhotomaskError]
+) -> Path:
+    """Returns the file that is meant where a name is no preset's.
+
+    Args:
+        given: what the user gave in place of a name or a path.
+        what: the kind of document, for the message.
+        presets: the names that there are.
+        error: what to raise where there is no such file.
+    """
+    if isinstance(given, (str, os.PathLike)) and is_file(os.fspath(given)):
+        return Path(given)
+    found = os.fspath(given) if isinstance(given, os.PathLike) else given
+    article = "an" if what[0] in "aeiou" else "a"
+    raise error(f"{found!r} is neither {article} {what} preset ({', '.join(presets)}) nor a file")
 
 
 @contextmanager

@@ -135,3 +135,14 @@ def test_batches_that_differ_are_refused():
         NumpyEngine(program).run(codes)
     with pytest.raises(DataError, match="batches differ"):
         TorchEngine(program).run(as_torch(codes))
+
+
+def test_codes_alone_are_the_input_of_a_program_with_one():
+    program, x = small_program()
+    expected = NumpyEngine(program).run({"x": x})["logits"]
+    for codes in (x, torch.from_numpy(x), [x], {"x": torch.from_numpy(x)}):
+        assert np.array_equal(NumpyEngine(program).run(codes)["logits"], expected)
+        assert np.array_equal(TorchEngine(program).run(codes)["logits"].numpy(), expected)
+    for codes in ([x, x], "x", None, x.astype(np.float32)):
+        with pytest.raises(DataError):
+            TorchEngine(program).run(codes)

@@ -278,7 +278,7 @@ def test_a_model_in_training_mode_is_compared_in_evaluation_and_not_changed(
         ({"inputs": torch.zeros(2, 3, 11, 12)}, DataError, "has shape"),
         ({"inputs": torch.zeros(2, 3, 12, 12, dtype=torch.int64)}, DataError, "float tensor"),
         ({"inputs": torch.full((2, 3, 12, 12), math.nan)}, DataError, "NaN"),
-        ({"inputs": [torch.zeros(2, 3, 12, 12)] * 2}, DataError, "2 tensor"),
+        ({"inputs": [(torch.zeros(2, 3, 12, 12),) * 3]}, DataError, "tuple of 3"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, DataError, r"integers \[16\]"),
         ({"labels": torch.full((16,), 5)}, DataError, "5 classes"),
         ({"labels": torch.zeros(16)}, DataError, "integers"),

@@ -1,6 +1,7 @@
 """Scales that a target's multipliers hold exactly, so that training computes what the chip will."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
 from photomask.chip.conversion.pooling import window_counts
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
     AdaptiveAveragePool,
@@ -27,11 +29,12 @@ from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.standing import Effect, changes
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 
 
 @changes(Effect.ALIGNS)
-def align_to_target(prepared: PreparedModel, target: Target) -> None:
+@float32_by_default()
+def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> None:
     """Moves scales a little, until the target's multipliers state every ratio of them exactly.
 
         scale' = scale * (1 + e),   |e| about 2**-target.multiplier_bits or less
@@ -55,12 +58,13 @@ def align_to_target(prepared: PreparedModel, target: Target) -> None:
 
     Args:
         prepared: calibrated; changed in place.
-        target: for which it will be converted.
+        target: for which it will be converted; or a preset's name, or a file.
 
     Raises:
         TargetError: a ratio is out of the target's range.
         UsageError: batch norms are kept beside their layers.
     """
+    target = load_target(target)
     prepared.target = target
     if target.power_of_two_only:
         return

@@ -1,25 +1,30 @@
 """One walk over the float graph."""
 
+from pathlib import Path
+
 import torch
 
 from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.default_dtype import float32_by_default
+from photomask.chip.graph.module_keys import node_name
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes
 from photomask.chip.standing import Effect, changes
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 from photomask.errors import TargetError
 
 
 @changes(Effect.READS)
-def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
+@float32_by_default()
+def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProgram:
     """Freezes calibrated quantizers into an integer program for a target.
 
     Args:
         prepared: calibrated; not changed.
-        target: the numeric contract.
+        target: the numeric contract; or a preset's name, or a file.
 
     Raises:
         QuantizerError: not calibrated, or a quantizer's codes break its own format.
@@ -27,6 +32,7 @@ def convert(prepared: PreparedModel, target: Target) -> IntegerProgram:
         UsageError: batch norms are kept beside their layers.
     """
     _refuse_dynamic_scales(prepared)
+    target = load_target(target)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:
         if not node.operation.decides_scale or prepared.scale_owner(node.name) != node.name:
@@ -58,7 +64,7 @@ def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
             ("weight", prepared.weight_quantizers),
             ("output", prepared.activation_quantizers),
         )
-        for name, quantizer in ((key.replace("/", "."), q) for key, q in quantizers.items())
+        for name, quantizer in ((node_name(key), q) for key, q in quantizers.items())
         if isinstance(quantizer, Quantizer) and not quantizer.has_static_scale
     ]
     if found:

@@ -1,20 +1,20 @@
 """One calibrated model for inputs of several shapes."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from torch import Tensor, nn
+from torch import nn
 
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, capture_simplified
 from photomask.chip.preparation import PreparedModel, check_states
 from photomask.chip.sites import copy_wide_operands
 from photomask.errors import CaptureError
 
 
-def prepare_like(
-    prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
-) -> PreparedModel:
+@float32_by_default()
+def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> PreparedModel:
     """Captures a model again for inputs of other shapes, with the same weights and quantizers.
 
     What both compute of the same values is the same, integer by integer. Weights and quantizers are

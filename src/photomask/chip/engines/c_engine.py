@@ -14,6 +14,7 @@ import numpy as np
 from photomask.chip.c_source import CONSTANTS_FILE, CSource, generate_c
 from photomask.chip.c_source.c_text import numpy_type
 from photomask.chip.c_source.tensors import Tensor
+from photomask.chip.engines.codes import Inputs, arrays_by_name
 from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.program import IntegerProgram
 from photomask.errors import EngineError
@@ -51,22 +52,23 @@ class CEngine:
         self._whole: _Library | None = None
         self._grows = _growing(program)
 
-    def edges(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
         """Yields every edge and its int64 codes in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes by input name, batch first.
+            inputs: as for `NumpyEngine.edges`.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
             EngineError: the compiler failed.
         """
-        check_inputs(self.program, inputs)
+        codes = arrays_by_name(self.program, inputs)
+        check_inputs(self.program, codes)
         if self._whole is None:
             folder = self._folder / "edges"
             self._whole = _Library(self.program, self._compiler, folder, keep_edges=True)
         whole, found = self._whole, {name: [] for name in self.program.edges}
-        for sample in _samples(inputs):
+        for sample in _samples(codes):
             outputs = whole.run(sample)
             for index, name in enumerate(self.program.edges):
                 if name in sample:
@@ -76,17 +78,18 @@ class CEngine:
         for name in (*self.program.inputs, *(step.output for step in self.program.steps)):
             yield name, self._joined(name, found[name])
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Returns the output edges as int64 codes.
 
         Args:
-            inputs: int64 codes by input name, batch first.
+            inputs: as for `NumpyEngine.edges`.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
         """
-        check_inputs(self.program, inputs)
-        samples = [self._library.run(sample) for sample in _samples(inputs)]
+        codes = arrays_by_name(self.program, inputs)
+        check_inputs(self.program, codes)
+        samples = [self._library.run(sample) for sample in _samples(codes)]
         return {
             name: self._joined(name, [sample[name] for sample in samples])
             for name in self.program.outputs

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from photomask.chip.engines.codes import Inputs, arrays_by_name
 from photomask.chip.program import IntegerProgram
 from photomask.errors import DataError
 
@@ -14,17 +15,18 @@ class NumpyEngine:
     def __init__(self, program: IntegerProgram):
         self.program = program
 
-    def edges(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
         """Yields every edge and its integers in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes by input name, batch first.
+            inputs: int64 codes, batch first, by input name; or alone, for a program with one
+                input.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
         """
-        check_inputs(self.program, inputs)
-        values = dict(inputs)
+        values = arrays_by_name(self.program, inputs)
+        check_inputs(self.program, values)
         for name in self.program.inputs:
             yield name, values[name]
         for step in self.program.steps:
@@ -34,8 +36,8 @@ class NumpyEngine:
             values[step.output] = value
             yield step.output, value
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the output edges."""
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Returns the output edges by name; takes what `edges` takes."""
         values = dict(self.edges(inputs))
         return {name: values[name] for name in self.program.outputs}
 

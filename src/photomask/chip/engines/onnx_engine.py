@@ -1,11 +1,12 @@
 """An engine outside Python: ONNX Runtime on the integer form of the program."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from photomask.chip.engines.codes import Inputs, arrays_by_name
 from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.onnx_models import integer_model
 from photomask.chip.onnx_models.graph_builder import LARGEST_MODEL
@@ -47,11 +48,11 @@ class OnnxEngine:
             )
         self._sessions: dict[bool, Any] = {}
 
-    def edges(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
         """Yields every edge and its integers in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes by input name, batch first.
+            inputs: as for `NumpyEngine.edges`.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
@@ -61,7 +62,7 @@ class OnnxEngine:
         for name in self.program.edges:
             yield name, values[name]
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Returns the output edges as int64 codes.
 
         Raises:
@@ -70,13 +71,13 @@ class OnnxEngine:
         """
         return self._compute(inputs, list(self.program.outputs))
 
-    def _compute(self, inputs: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
-        check_inputs(self.program, inputs)
-        computed = [name for name in dict.fromkeys(names) if name not in inputs]
-        values = dict(inputs)
+    def _compute(self, inputs: Inputs, names: list[str]) -> dict[str, np.ndarray]:
+        values = arrays_by_name(self.program, inputs)
+        check_inputs(self.program, values)
+        computed = [name for name in dict.fromkeys(names) if name not in values]
         session = self._session(every_edge=not set(names) <= set(self.program.outputs))
         types = {value.name: value.type for value in session.get_inputs()}
-        feeds = {name: codes.astype(NUMPY_TYPES[types[name]]) for name, codes in inputs.items()}
+        feeds = {name: codes.astype(NUMPY_TYPES[types[name]]) for name, codes in values.items()}
         try:
             results = session.run(computed, feeds)
         except Exception as error:

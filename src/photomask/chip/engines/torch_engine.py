@@ -1,16 +1,16 @@
 """The fast engine: the oracle's integers, computed in whatever arithmetic is proven exact."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from photomask.chip.arithmetic import carrier
+from photomask.chip.engines.codes import Inputs, codes_by_name
 from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.operators import TorchFunction
 from photomask.chip.program import IntegerProgram, Step
-from photomask.errors import DataError
 
 
 class TorchEngine:
@@ -38,11 +38,12 @@ class TorchEngine:
             name: index for index, step in enumerate(program.steps) for name in step.inputs
         }
 
-    def edges(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    def edges(self, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields every edge and its int64 codes in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes by input name, batch first, on any device.
+            inputs: int64 codes, batch first, on any device, by input name; or alone, for a program
+                with one input.
 
         Raises:
             DataError: an input is missing, not integer, out of its format or of another shape.
@@ -55,22 +56,20 @@ class TorchEngine:
                 return
             yield edge[0], edge[1].to(torch.int64)
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the output edges as int64 codes."""
+    def run(self, inputs: Inputs) -> dict[str, torch.Tensor]:
+        """Returns the output edges by name as int64 codes; takes what `edges` takes."""
         wanted = set(self.program.outputs)
         with exact_arithmetic(self.device.type):
             values = {name: value for name, value in self._carriers(inputs) if name in wanted}
             return {name: values[name].to(torch.int64) for name in self.program.outputs}
 
-    def _carriers(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    def _carriers(self, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields edges in their carrier dtypes; each is dropped after its last use."""
-        for name, codes in inputs.items():
-            if codes.dtype != torch.int64:
-                raise DataError(f"input {name!r} must be int64, got {codes.dtype}")
-        check_inputs(self.program, {name: codes.cpu().numpy() for name, codes in inputs.items()})
+        given = codes_by_name(self.program, inputs)
+        check_inputs(self.program, {name: codes.cpu().numpy() for name, codes in given.items()})
         values: dict[str, torch.Tensor] = {}
         for name in self.program.inputs:
-            value = inputs[name].to(self.device, carrier(self.program.edges[name].interval))
+            value = given[name].to(self.device, carrier(self.program.edges[name].interval))
             if value.ndim == 4:
                 value = value.contiguous(memory_format=torch.channels_last)
             values[name] = value

@@ -2,13 +2,15 @@
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of, fit_biases
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Convolution, Input, Linear
@@ -17,7 +19,6 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
 
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 SMALLEST = 1e-5
 """Ranges below it count as this large: a dead channel is not blown up."""
 
@@ -44,6 +45,7 @@ class Channel:
 
 
 @changes(Effect.REWRITES)
+@float32_by_default()
 def smooth(
     prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
 ) -> int:
@@ -107,6 +109,7 @@ def _once(prepared: PreparedModel, nodes: Sequence[Node], role: str) -> list[Nod
 
 
 @changes(Effect.REWRITES)
+@float32_by_default()
 def equalize(prepared: PreparedModel) -> int:
     """Gives the channels between two layers the same range in both weights.
 
@@ -141,6 +144,7 @@ def equalize(prepared: PreparedModel) -> int:
 
 
 @changes(Effect.CORRECTS)
+@float32_by_default()
 def correct_biases(prepared: PreparedModel, data: Data) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 

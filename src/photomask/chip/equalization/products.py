@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.equalization.channels import SMALLEST, Data, ranges_of
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
@@ -40,6 +41,7 @@ class Passage:
 
 
 @changes(Effect.REWRITES)
+@float32_by_default()
 def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
     """Moves the range of products' channels into the weights of the layers that read them.
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from photomask.chip.c_source import CONSTANTS_FILE, CSource, Weights, generate_c
 from photomask.chip.c_source.c_text import numpy_type, size_of
+from photomask.chip.engines.codes import Inputs
 from photomask.chip.engines.numpy_engine import NumpyEngine
 from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.exporters.conformance_vectors import conformance_vectors
-from photomask.chip.exporters.golden import Inputs, single_samples
+from photomask.chip.exporters.golden import single_samples
 from photomask.chip.program import IntegerProgram
 from photomask.documents import written_whole
 from photomask.errors import DataError

@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from photomask.chip.engines.codes import Inputs
 from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.exporters.export_check import file_problem
-from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
+from photomask.chip.exporters.golden import golden_edges, single_samples
 from photomask.chip.exporters.manifest import (
     DOCUMENT_FILES,
     MANIFEST_FILE,

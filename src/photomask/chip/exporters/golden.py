@@ -1,17 +1,13 @@
 """Golden vectors: every edge of a program for given inputs, as the oracle computes them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
+from photomask.chip.engines.codes import Inputs, arrays_by_name
 from photomask.chip.engines.numpy_engine import NumpyEngine, check_inputs
 from photomask.chip.program import IntegerProgram
 from photomask.errors import DataError
-
-Codes = np.ndarray | torch.Tensor
-Inputs = Codes | Mapping[str, Codes]
-"""int64 codes, batch first: one array for a program with one input, else by input name."""
 
 
 def single_samples(
@@ -28,17 +24,7 @@ def single_samples(
         DataError: an input is missing, not int64, out of its format or of another shape, or there
             are fewer samples than asked for.
     """
-    if not isinstance(inputs, Mapping):
-        if len(program.inputs) != 1:
-            raise DataError(
-                f"the program has the inputs {list(program.inputs)}; pass a mapping of names to "
-                "codes"
-            )
-        inputs = {program.inputs[0]: inputs}
-    arrays = {
-        name: codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
-        for name, codes in inputs.items()
-    }
+    arrays = arrays_by_name(program, inputs)
     check_inputs(program, arrays)
     available = len(arrays[program.inputs[0]])
     count = available if samples is None else samples

@@ -1,5 +1,6 @@
 """What lowerings work with: values of a traced model, its calls, and the nodes they become."""
 
+import math
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -207,6 +208,8 @@ class Builder:
                 operands = [torch.empty(self.shapes[name]) for name in inputs]
             meta = {role: value.to("meta") for role, value in constants.items()}
             shape = tuple(operation.compute(operands, meta).shape)
+        if math.prod(shape) and not all(math.prod(self.shapes[name]) for name in inputs):
+            raise CannotLower("it computes with a tensor that has no elements")
         if operation.takes_clamp and len(shape) == 1:
             raise CannotLower("a sample's result is a single number; keep an axis for it")
         self.shapes[name] = shape
@@ -215,6 +218,12 @@ class Builder:
             self.rows.add(name)
         edges = tuple(map(str, inputs))  # the compiler of PyTorch 2.11 takes no other strings
         self.nodes.append(Node(name, operation, edges, keys, shape, source_of(traced)))
+        return EdgeName(name)
+
+    def empty(self, traced: TracedNode) -> EdgeName:
+        """Returns an edge without elements: no node computes it, and only joins may read it."""
+        name = self._unique(f"{traced.name}.empty")
+        self.shapes[name] = self.sample_shape(traced)
         return EdgeName(name)
 
     def as_edge(self, value: object, call: Call) -> EdgeName:
@@ -254,6 +263,11 @@ class Builder:
         if name not in self.shapes:
             return name
         return next(f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in self.shapes)
+
+
+def is_empty(value: object) -> bool:
+    """Tells whether a traced result is a tensor without elements."""
+    return isinstance(value, Tensor) and value.numel() == 0
 
 
 def source_of(traced: TracedNode) -> str:

@@ -4,141 +4,176 @@ Every ATen operator is lowered by a function of `lowering`; operators without on
 and reported together.
 """
 
-import copy
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, OutputKind
+from torch.fx import Graph
 from torch.fx import Node as TracedNode
-from torch.utils._pytree import tree_leaves
 
+from photomask.chip.data import raw_pictures
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.builder import (
     BatchBehind,
     Builder,
     CannotLower,
     EdgeName,
     Value,
+    is_empty,
     source_of,
 )
+from photomask.chip.graph.examples import example_inputs
 from photomask.chip.graph.float_graph import FloatGraph, largest_difference
+from photomask.chip.graph.float_model import FloatModel, as_module
 from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.lowering import lower_call
 from photomask.chip.graph.operations import Input, Tokens
 from photomask.chip.graph.sharing import origins_of
-from photomask.errors import CaptureError, DataError, UnsupportedOperatorError
+from photomask.errors import CaptureError, DataError, PhotomaskError, UnsupportedOperatorError
 
 EQUALITY_TOLERANCE = 1e-3
 """Float32 sums in another order differ by about 1e-6; a wrong operator by far more."""
 
 
-def capture(model: torch.nn.Module, example: Tensor | Sequence[Tensor]) -> FloatGraph:
+def capture(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
     """Captures a model as a float graph that provably computes the same.
 
     The model is copied, moved to the CPU as float32 and put in evaluation mode; the original is
     never changed.
 
     Args:
-        model: any module that `torch.export` captures.
-        example: float inputs with the batch at axis 0, at least one sample; the result works for
-            any batch size.
+        model: any module that `torch.export` captures, or an exported program. Where that was
+            exported with a fixed number of samples, it is compared with that many at a time.
+        example: inputs with the batch at axis 0, at least one sample, in any form that
+            `photomask.chip.data` describes; the result works for any batch size.
 
     Raises:
+        UsageError: the model is neither a module nor an exported program.
         CaptureError: the export fails, or the graph does not equal the model.
         UnsupportedOperatorError: names every operator outside the set, with its source line.
-        DataError: the example is empty, not floating-point or not finite.
-    """
-    batches = trial_batches(example)
-    examples = batches[0]
-    frozen = _copied(model)
-    check_weights(frozen)
-    try:
-        with torch.no_grad():
-            frozen(*(x.clone() for x in examples))
-        exported = _export(frozen, examples)
-    except Exception as error:
-        raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}"
-        ) from error
-    graph = _lower(exported, batch=2)
-    with torch.no_grad():
-        for batch in batches:
-            expected = _flat(frozen(*(x.clone() for x in batch)))
-            difference = largest_difference(graph(*batch), expected)
-            if not difference <= EQUALITY_TOLERANCE:
-                raise CaptureError(
-                    f"the captured graph differs from {type(model).__name__} by "
-                    f"{difference:.2g} of the largest output with a batch of {len(batch[0])}; "
-                    "the model may depend on the batch size or on data-dependent control flow, or "
-                    "a mask may hide all elements of a softmax's row, which then are 0 here"
-                )
-    return graph
-
-
-def trial_batches(example: Tensor | Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns the batches that a graph is compared on: of two samples, and of three.
-
-    Raises:
         DataError: the example is empty, not real or not finite.
     """
-    examples = [example] if isinstance(example, Tensor) else list(example)
-    pairs = [_two_samples(x) for x in examples]
-    return pairs, [torch.cat([x, _another(x)]) for x in pairs]
+    return capture_with_batches(model, example)[0]
 
 
-def _copied(model: torch.nn.Module) -> torch.nn.Module:
-    """Returns a copy in evaluation mode; weights that a hook computed are copied as they are."""
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
+def capture_with_batches(
+    model: nn.Module | ExportedProgram, example: Any
+) -> tuple[FloatGraph, tuple[list[Tensor], ...]]:
+    """Captures a model, and returns the batches on which the graph equals it as well."""
+    module = as_module(model)
+    given, names = example_inputs(module, example)
+    frozen = FloatModel(module, names, device="cpu")
+    batch = frozen.batch or 2
+    examples = [_samples(x, batch) for x in given]
+    check_weights(frozen.module)
     try:
-        return copy.deepcopy(model, computed).cpu().float().eval().requires_grad_(False)
+        frozen(examples)
+        exported = _export(frozen, examples)
+    except PhotomaskError:
+        raise
     except Exception as error:
-        raise CaptureError(f"{type(model).__name__} cannot be copied: {error}") from error
+        shapes = ", ".join(f"{x.dtype} {list(x.shape)}" for x in examples)
+        raise CaptureError(
+            f"torch.export cannot capture {type(module).__name__}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'} (called with {shapes})"
+        ) from error
+    batches = examples, [torch.cat([x, _another(x)]) for x in examples]
+    with float32_by_default():
+        graph = _lower(exported, batch)
+        _check_constants(graph, frozen.module)
+        for samples in batches:
+            _demand_equal(graph, frozen, samples)
+    return graph, batches
 
 
-def _export(model: torch.nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
-    with torch.no_grad(), warnings.catch_warnings():
+def _demand_equal(graph: FloatGraph, model: FloatModel, samples: Sequence[Tensor]) -> None:
+    """Refuses a graph that does not compute what the model does."""
+    expected = model(samples)
+    with torch.no_grad():
+        difference = largest_difference(graph(*samples), expected)
+    if not difference <= EQUALITY_TOLERANCE:
+        raise CaptureError(
+            f"the captured graph differs from {type(model.module).__name__} by "
+            f"{difference:.2g} of the largest output with a batch of {len(samples[0])}; "
+            "the model may depend on the batch size or on data-dependent control flow, or "
+            "a mask may hide all elements of a softmax's row, which then are 0 here"
+        )
+
+
+def _export(model: FloatModel, examples: Sequence[Tensor]) -> ExportedProgram:
+    args, kwargs = model.arguments([x.clone() for x in examples])
+    with torch.no_grad(), warnings.catch_warnings(), float32_by_default():
         # torch.export warns of its own internals' deprecations; the model cannot help it.
         warnings.simplefilter("ignore", FutureWarning)
         # Of a hook that computes a weight; the comparison with the model shows if it matters.
         warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
-        exported = torch.export.export(model, tuple(x.clone() for x in examples))
+        exported = torch.export.export(model.module, args, kwargs or None)
         if reads_as_functional(exported.graph):
             return exported
         return exported.run_decompositions({})
 
 
-def check_weights(model: torch.nn.Module) -> None:
-    """Refuses NaN and infinity in parameters and buffers.
+def check_weights(model: nn.Module) -> None:
+    """Refuses NaN and positive infinity in parameters and buffers.
+
+    Negative infinity may be a mask; where it is none, `_check_constants` finds it.
 
     Raises:
         DataError: names the tensor and how many values are not finite.
     """
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        bad = ~(torch.isfinite(tensor) | (tensor == -math.inf))
+        if bool(bad.any()):
             raise DataError(
-                f"{bad} of {tensor.numel()} values of the model's {name!r} are NaN or infinite"
+                f"{int(bad.sum())} of {tensor.numel()} values of the model's {name!r} are NaN or "
+                "infinite"
             )
 
 
-def _two_samples(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0 or x.is_complex():
-        found = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(f"an example must be real of shape [batch, …], got {found}")
+def _check_constants(graph: FloatGraph, model: nn.Module) -> None:
+    """Refuses infinity in what the graph computes with: no mask is left there.
+
+    Raises:
+        DataError: names the constant, its line, and the model's tensors that hold infinity.
+    """
+    for node in graph.nodes:
+        for role, value in graph.constants_of(node).items():
+            if bool(torch.isfinite(value).all()):
+                continue
+            bad = int((~torch.isfinite(value)).sum())
+            infinite = [
+                name
+                for name, tensor in model.state_dict().items()
+                if tensor.is_floating_point() and bool(torch.isinf(tensor).any())
+            ]
+            where = f"; infinity is in the model's {', '.join(map(repr, infinite))}"
+            raise DataError(
+                f"{bad} of {value.numel()} values of the {role} of {node.name!r} ({node.source}) "
+                f"are NaN or infinite{where if infinite else ''}"
+            )
+
+
+def _samples(x: Tensor, count: int) -> Tensor:
+    """Returns so many samples of an example, which come again where there are fewer."""
+    if x.ndim < 2 or not x.numel() or x.is_complex():
+        raise DataError(
+            f"an example must be real of shape [batch, …], got {x.dtype} {list(x.shape)}"
+        )
     if not bool(torch.isfinite(x).all()):
         raise DataError("the example input holds NaN or infinity")
-    pair = torch.cat([x[:1], x[1:2] if len(x) > 1 else x[:1]])
+    if x.dtype is torch.uint8 and x.ndim > 2:
+        raise DataError(f"the example holds {raw_pictures(x)}")
+    chosen = x[torch.arange(count).remainder(len(x))]
     if x.dtype is torch.bool:
-        return pair
-    return pair.to(torch.float32 if x.is_floating_point() else torch.int64)
+        return chosen
+    return chosen.to(torch.float32 if x.is_floating_point() else torch.int64)
 
 
 def _another(x: Tensor) -> Tensor:
@@ -146,12 +181,7 @@ def _another(x: Tensor) -> Tensor:
     return x[:1].flip(-1) if x.is_floating_point() else x[-1:]
 
 
-def _flat(outputs: object) -> list[Tensor]:
-    leaves = tree_leaves(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
+def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
     """Walks the traced graph once; collects what cannot be lowered and reports it together."""
     builder = Builder(batch)
     signature = exported.graph_signature
@@ -163,7 +193,10 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
     }
     problems: list[str] = []
     outputs: list[str] = []
+    live = _live(exported.graph, signature)
     for traced in exported.graph.nodes:
+        if traced not in live:
+            continue
         try:
             if traced.op == "placeholder":
                 if traced.name in names:
@@ -191,6 +224,23 @@ def _lower(exported: torch.export.ExportedProgram, batch: int) -> FloatGraph:
     return graph.pruned()
 
 
+def _live(graph: Graph, signature: ExportGraphSignature) -> set[TracedNode]:
+    """Returns what the results depend on, and all inputs: what nothing reads needs no integers."""
+    live = {node for node in graph.nodes if node.op in ("placeholder", "output")}
+    results: Any = graph.output_node().args[0]
+    waiting = [
+        result
+        for result, spec in zip(results, signature.output_specs, strict=True)
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(result, TracedNode)
+    ]
+    while waiting:
+        node = waiting.pop()
+        if node not in live:
+            live.add(node)
+            waiting += node.all_input_nodes
+    return live
+
+
 def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignature) -> list[str]:
     """Returns the edges that the model returns; None among its results is left out.
 
@@ -206,6 +256,8 @@ def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignatu
         value = builder.values[result] if isinstance(result, TracedNode) else result
         if isinstance(value, BatchBehind):
             raise CannotLower(f"the batch of a result is at axis {value.axis}, not the first")
+        if is_empty(getattr(result, "meta", {}).get("val")):
+            raise CaptureError(f"result {len(names)} of the model has no elements")
         if not isinstance(value, EdgeName):
             raise CaptureError(
                 "the model must return tensors that depend on its input, alone or in tuples, lists "

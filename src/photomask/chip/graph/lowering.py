@@ -27,26 +27,26 @@ from photomask.chip.graph.builder import (
     Masked,
     Value,
     Visible,
+    is_empty,
 )
+from photomask.chip.graph.joining import JOINING, without_empty
 from photomask.chip.graph.masking import MASKING, added_to_scores, computed_mask
 from photomask.chip.graph.operations import (
     Add,
     ChannelAffine,
     Clamp,
-    Concatenate,
-    Constant,
     Convolution,
     Linear,
     Matmul,
     Multiply,
-    Reshape,
     Slice,
 )
 from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS, lower_pointwise
 from photomask.chip.graph.rearranging import REARRANGING
 from photomask.chip.graph.reducing import REDUCING, per_axis
+from photomask.chip.graph.rows import emit_of_two
 
-LOWERINGS: dict[str, Lowering] = ATTENDING | MASKING | REARRANGING | REDUCING
+LOWERINGS: dict[str, Lowering] = ATTENDING | JOINING | MASKING | REARRANGING | REDUCING
 
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
@@ -65,8 +65,6 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
     Raises:
         CannotLower: the operator, or this use of it, has no integer form.
     """
-    if not traced.users:
-        return ()
     if traced.target is operator.getitem:
         source, index = traced.args
         values: Any = builder.values[source]  # type: ignore[index]
@@ -86,6 +84,10 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
         arguments[argument.name] = _resolve(builder, value)
     if not _reaches_input(list(arguments.values())):
         return _evaluate_once(builder, target, arguments)
+    if is_empty(traced.meta.get("val")):
+        return builder.empty(traced)
+    if "tensors" in arguments:
+        arguments["tensors"] = without_empty(builder, arguments["tensors"])
     call = Call(builder, traced, arguments)
     mask = arguments.get("self")
     if isinstance(mask, Visible) and mask.form != "seen" and moves(target):
@@ -207,7 +209,23 @@ def _matmul(call: Call) -> Value:
         return call.emit(Linear(), [call.edge("self")], constants)
     if min(len(call.shape("self")), len(call.shape(second))) < 2 or len(call.result_shape) < 3:
         raise CannotLower("both operands need a batch axis and two more, or the second be constant")
-    return call.emit(Matmul(), [call.edge("self"), call.edge(second)])
+    return emit_of_two(call, Matmul(), call["self"], weight)
+
+
+@lowers("baddbmm")
+def _baddbmm(call: Call) -> Value:
+    """A product of matrices and an addend, such as masked scores."""
+    alpha: Any = call["alpha"]
+    beta: Any = call["beta"]
+    product = emit_of_two(call, Matmul(float(alpha)), call["batch1"], call["batch2"])
+    addend = call["self"]
+    if beta == 0:
+        return product
+    if isinstance(addend, Tensor):
+        addend = addend * beta
+    elif beta != 1:
+        addend = lower_pointwise("mul_scalar", call, call.edge("self"), float(beta))
+    return _sum(call, product, addend, 1)
 
 
 @lowers("_native_batch_norm_legit_no_training", "batch_norm")
@@ -264,8 +282,7 @@ def _sum(call: Call, first: object, second: object, sign: int) -> Value:
     masked = added_to_scores(call, first, second) if sign == 1 else None
     if masked is not None:
         return masked
-    edges = [call.builder.as_edge(value, call) for value in (first, second)]
-    return call.emit(Add((1, sign)), edges)
+    return emit_of_two(call, Add((1, sign)), first, second)
 
 
 @lowers(
@@ -294,8 +311,7 @@ def _multiply(call: Call) -> Value:
             edge = call.builder.as_edge(other, call)
             constants = {"weight": channels, "bias": torch.zeros_like(channels)}
             return call.emit(ChannelAffine(axis), [edge], constants)
-    edges = [call.builder.as_edge(value, call) for value in (first, second)]
-    return call.emit(Multiply(), edges)
+    return emit_of_two(call, Multiply(), first, second)
 
 
 def channel_vector(call: Call, known: object, other: object) -> tuple[Tensor, int] | None:
@@ -310,38 +326,6 @@ def channel_vector(call: Call, known: object, other: object) -> tuple[Tensor, in
         if known.numel() == padded[axis] == shape[axis]:
             return known.reshape(-1), axis
     return None
-
-
-@lowers("cat", "concat", "concatenate")
-def _concatenate(call: Call) -> Value:
-    rank = len(call.result_shape)
-    axis = int(call["dim"]) % rank  # type: ignore[call-overload]
-    if axis == 0:
-        raise CannotLower("it joins along the batch axis")
-    items: Any = call["tensors"]
-    if call.result_shape[0] > 1 and any(isinstance(item, Tensor) for item in items):
-        return _join_rows(call, items, axis)
-    return call.emit(Concatenate(axis), [call.builder.as_edge(item, call) for item in items])
-
-
-def _join_rows(call: Call, items: list[Any], axis: int) -> Value:
-    """Joins rows of a sample, such as heads, with constants, which are repeated for every sample.
-
-    Meanwhile the rows are an axis of their own, so a constant may differ between them.
-    """
-    rows, *others = call.result_shape
-    parts = []
-    for item in items:
-        if isinstance(item, Tensor):
-            value = item.reshape(-1, rows, *item.shape[1:])
-            if not bool((value == value[:1]).all()):
-                raise CannotLower("a constant operand differs from sample to sample")
-            parts.append(call.emit(Constant(), [], {"value": value[:1]}))
-        else:
-            edge = call.builder.as_edge(item, call)
-            parts.append(call.emit(Reshape((rows, *call.builder.shapes[edge][1:])), [edge]))
-    joined = call.emit(Concatenate(axis + 1), parts)
-    return call.emit(Reshape(tuple(others)), [joined])
 
 
 @lowers("prelu")

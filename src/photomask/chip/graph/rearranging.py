@@ -87,7 +87,8 @@ def _reshape(call: Call) -> Value:
     whole = tuple(call.traced.meta["val"].shape)
     if isinstance(given, Masked) and whole[-1] == call.builder.shapes[given.scores][-1]:
         return replace(given, view=call.result_shape)
-    if isinstance(given, BatchBehind) or (isinstance(given, EdgeName) and whole[:1] == (1,)):
+    one = call.builder.batch > 1 and whole[:1] == (1,)
+    if isinstance(given, BatchBehind) or (isinstance(given, EdgeName) and one):
         return reshape_with_batch(call, given, whole)
     edge = call.edge("self" if "self" in call.arguments else "input")
     shape = call.result_shape
@@ -352,6 +353,8 @@ def _scatter(call: Call) -> Value:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])
     if (start, stop, step) == (0, shape[axis], 1):
         return source
+    if start >= stop:
+        return target
     if step != 1:
         raise CannotLower("it assigns to every n-th element")
     parts = [source]

@@ -1,12 +1,15 @@
 """Simplification that is proven on the model's own example."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import passes
-from photomask.chip.graph.capture import capture, trial_batches
+from photomask.chip.graph.capture import capture_with_batches
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
 from photomask.errors import CaptureError
 
@@ -17,15 +20,15 @@ FLOAT32_BAND = 2.0**-20
 which is `2**-24` of each."""
 
 
-def capture_simplified(model: nn.Module, example: Tensor | Sequence[Tensor]) -> FloatGraph:
+def capture_simplified(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
     """Captures a model and simplifies its graph; the simplified graph provably computes the same.
 
     `capture` compares the captured graph with the model. Here the simplified graph is compared with
     the captured one, on the same two batches.
 
     Args:
-        model: any module that `torch.export` captures; never changed.
-        example: inputs with the batch at axis 0, at least one sample.
+        model: any module that `torch.export` captures, or an exported program; never changed.
+        example: inputs with the batch at axis 0, at least one sample, as for `capture`.
 
     Raises:
         CaptureError: the export fails, the graph does not equal the model, or a pass changes what
@@ -33,10 +36,10 @@ def capture_simplified(model: nn.Module, example: Tensor | Sequence[Tensor]) -> 
         UnsupportedOperatorError: names every operator outside the set, with its source line.
         DataError: the example is empty, not real or not finite.
     """
-    graph = capture(model, example)
-    simplified = passes.simplify(graph)
-    with torch.no_grad():
-        for batch in trial_batches(example):
+    graph, batches = capture_with_batches(model, example)
+    with float32_by_default(), torch.no_grad():
+        simplified = passes.simplify(graph)
+        for batch in batches:
             _compare(graph, simplified, batch)
     return simplified
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from photomask.documents import Document, is_file, read_text
+from photomask.documents import Document, file_of_name, read_text
 from photomask.errors import TargetError
 
 Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
@@ -138,19 +138,19 @@ PRESETS: dict[str, Accelerator] = {
 """Machines to start from."""
 
 
-def load_accelerator(name_or_path: str | Path) -> Accelerator:
+def load_accelerator(name_or_path: str | Path | Accelerator) -> Accelerator:
     """Returns a preset by name, or reads an accelerator from a JSON file.
+
+    Args:
+        name_or_path: a preset's name, or a file; an accelerator is returned as it is.
 
     Raises:
         TargetError: no preset and no file of that name.
         DocumentError: the file is not a valid accelerator.
     """
+    if isinstance(name_or_path, Accelerator):
+        return name_or_path
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)]
-    path = Path(name_or_path)
-    if not is_file(path):
-        raise TargetError(
-            f"{str(name_or_path)!r} is neither an accelerator preset ({', '.join(PRESETS)}) nor "
-            "a file"
-        )
+    path = file_of_name(name_or_path, "accelerator", PRESETS, TargetError)
     return Accelerator.parse(read_text(path), str(path))

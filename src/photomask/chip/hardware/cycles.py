@@ -23,6 +23,7 @@ takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cy
 """
 
 import math
+from pathlib import Path
 
 from photomask.chip.hardware.accelerator import Accelerator
 from photomask.chip.hardware.descriptors import Descriptor, Operation
@@ -69,7 +70,7 @@ def step_cycles(lowered: LoweredProgram) -> dict[str, int]:
     }
 
 
-def model_cycles(program: IntegerProgram, accelerator: Accelerator) -> dict[str, int]:
+def model_cycles(program: IntegerProgram, accelerator: Accelerator | str | Path) -> dict[str, int]:
     """Returns the cycles that each step of a program takes on the reference design.
 
     Raises:

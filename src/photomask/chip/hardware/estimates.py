@@ -27,9 +27,10 @@ Samajdar et al. 2018, SCALE-Sim, arXiv:1811.02883, for cycles.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypeVar
 
-from photomask.chip.hardware.accelerator import Accelerator
+from photomask.chip.hardware.accelerator import Accelerator, load_accelerator
 from photomask.chip.hardware.dataflow import array_work
 from photomask.chip.hardware.passes import (
     Pass,
@@ -168,7 +169,7 @@ def _row(name: str, operator: str, costs: Costs) -> tuple[str, ...]:
     )
 
 
-def estimate(program: IntegerProgram, accelerator: Accelerator) -> HardwareReport:
+def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> HardwareReport:
     """Returns what one sample of a program costs on an accelerator.
 
     For another dataflow give another accelerator:
@@ -176,11 +177,12 @@ def estimate(program: IntegerProgram, accelerator: Accelerator) -> HardwareRepor
 
     Args:
         program: what runs.
-        accelerator: the machine.
+        accelerator: the machine; or a preset's name, or a file.
 
     Raises:
         TargetError: a step has wider operands than the machine, or does not fit its buffers.
     """
+    accelerator = load_accelerator(accelerator)
     steps = tuple(_estimate(program, found, accelerator) for found in passes_of(program))
     return HardwareReport(
         program_sha256=program.content_hash(),

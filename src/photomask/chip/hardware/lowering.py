@@ -4,9 +4,10 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from photomask.chip.formats import Interval
-from photomask.chip.hardware.accelerator import Accelerator
+from photomask.chip.hardware.accelerator import Accelerator, load_accelerator
 from photomask.chip.hardware.activation_products import matmul_passes
 from photomask.chip.hardware.descriptors import Descriptor
 from photomask.chip.hardware.images import ImageBuilder
@@ -113,16 +114,17 @@ class LoweredProgram:
         return [descriptor for descriptor in self.descriptors if descriptor.step == number]
 
 
-def support_report(program: IntegerProgram, accelerator: Accelerator) -> SupportReport:
+def support_report(program: IntegerProgram, accelerator: Accelerator | str | Path) -> SupportReport:
     """Says of each step whether it runs on the reference design.
 
     Raises:
         TargetError: the accelerator is none that the design can be built as.
     """
-    return SupportReport(steps=tuple(_lower_steps(program, accelerator)[1]))
+    machine = load_accelerator(accelerator)
+    return SupportReport(steps=tuple(_lower_steps(program, machine)[1]))
 
 
-def lower(program: IntegerProgram, accelerator: Accelerator) -> LoweredProgram:
+def lower(program: IntegerProgram, accelerator: Accelerator | str | Path) -> LoweredProgram:
     """Turns a program into passes, memory images and a memory map.
 
     Args:
@@ -133,6 +135,7 @@ def lower(program: IntegerProgram, accelerator: Accelerator) -> LoweredProgram:
         TargetError: names every step that does not run on the design and why, or says why the
             design cannot be built as this accelerator.
     """
+    accelerator = load_accelerator(accelerator)
     lowered, support = _lower_steps(program, accelerator)
     problems = [
         f"step {step.step!r} ({step.operator}, {step.source}): {step.reason}"

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 import photomask
+from photomask.chip.engines.codes import Inputs
 from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.exporters.conformance_vectors import conformance_vectors
-from photomask.chip.exporters.golden import Inputs, golden_edges, single_samples
+from photomask.chip.exporters.golden import golden_edges, single_samples
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import pass_cycles
 from photomask.chip.hardware.descriptors import Descriptor, Operation, render_table
@@ -47,7 +48,7 @@ def export_rtl(
     folder: str | Path,
     inputs: Inputs,
     *,
-    accelerator: Accelerator = PRESETS["reference"],
+    accelerator: Accelerator | str | Path = PRESETS["reference"],
     samples: int | None = None,
 ) -> RtlDesign:
     """Writes the reference design with a program and its golden vectors as a folder.

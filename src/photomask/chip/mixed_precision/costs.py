@@ -1,27 +1,29 @@
 """What each width of each tensor costs: bits of weights, bit operations, or cycles."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from photomask.chip.calibration import calibrate
+from photomask.chip.calibration import batches_of, calibrate
 from photomask.chip.conversion import convert
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution, Linear, Matmul
-from photomask.chip.hardware import Accelerator, estimate
+from photomask.chip.hardware import Accelerator, estimate, load_accelerator
 from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
 from photomask.chip.sites import sites
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 from photomask.documents import Document
 from photomask.errors import DocumentError, TargetError, UsageError
 
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 Unit = Literal["weight_bits", "bit_operations", "cycles"]
 
 
@@ -138,12 +140,13 @@ def bit_operation_costs(prepared: PreparedModel, sensitivities: Sensitivities) -
     return _costs("bit_operations", fixed, own, pairs)
 
 
+@float32_by_default()
 def cycle_costs(
     prepared: PreparedModel,
     sensitivities: Sensitivities,
     data: Data,
-    target: Target,
-    accelerator: Accelerator,
+    target: Target | str | Path,
+    accelerator: Accelerator | str | Path,
 ) -> Costs:
     """Estimates the cycles of every width, for one sample, from integer programs of each.
 
@@ -154,8 +157,8 @@ def cycle_costs(
         prepared: whose tensors they are.
         sensitivities: which widths are open; weights only.
         data: to calibrate the programs on; a few samples are enough, since no cycle depends on it.
-        target: what the programs are converted for.
-        accelerator: what they are estimated on.
+        target: what the programs are converted for; or a preset's name, or a file.
+        accelerator: what they are estimated on, likewise.
 
     Raises:
         TargetError: no layer's cycles depend on its width; or a width does not run there.
@@ -167,7 +170,8 @@ def cycle_costs(
             "traffic of every layer that reads or writes them"
         )
     candidates = sensitivities.tensors[0].bits
-    batches = [data] if isinstance(data, Tensor) else list(data)
+    target, accelerator = load_target(target), load_accelerator(accelerator)
+    batches = list(batches_of(prepared.graph, data))
     by_width = [
         _cycles(prepared, sensitivities, bits, batches, target, accelerator) for bits in candidates
     ]

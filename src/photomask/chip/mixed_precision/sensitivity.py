@@ -1,6 +1,6 @@
 """What each width of each tensor costs the network's outputs, measured on calibration data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
@@ -22,7 +24,6 @@ from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
 
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 Role = Literal["weight", "activation"]
 
 
@@ -61,6 +62,7 @@ class Sensitivities(Document):
 
 
 @changes(Effect.INSPECTS)
+@float32_by_default()
 def measure_sensitivity(
     prepared: PreparedModel,
     data: Data,

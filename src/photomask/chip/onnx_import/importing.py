@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from photomask.chip.conversion.builder import Conversion, Scale
 from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Pointwise
@@ -38,7 +40,7 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.chip.sites import sites
-from photomask.chip.target import Target
+from photomask.chip.target import Target, load_target
 from photomask.documents import describe_validation
 from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError
 
@@ -91,7 +93,10 @@ MOST_TABLE_ENTRIES = 1 << 25
 """Of all tables of functions together: 512 functions of 16-bit codes."""
 
 
-def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) -> IntegerProgram:
+@float32_by_default()
+def import_qdq(
+    source: "str | os.PathLike[str] | ModelProto", target: "Target | str | Path"
+) -> IntegerProgram:
     """Turns an ONNX model that another tool has quantized into an integer program.
 
     Weights, zero points, scales and biases are the file's. Only rescaling becomes integer: each
@@ -100,7 +105,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
 
     Args:
         source: a file, or a model in memory (without external data).
-        target: the numeric contract of the program.
+        target: the numeric contract of the program; or a preset's name, or a file.
 
     Returns:
         A program whose inputs are the codes of the file's inputs (`quantize_input` makes them),
@@ -114,6 +119,7 @@ def import_qdq(source: "str | os.PathLike[str] | ModelProto", target: Target) ->
         UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
     """
+    target = load_target(target)
     file = read_model(source)
     walk = _Walk(file)
     walk.run()

@@ -1,7 +1,9 @@
 """Recipes by name."""
 
 from pathlib import Path
+from typing import Unpack
 
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.recipe.documents import (
     ActivationDocument,
     GroupDocument,
@@ -10,8 +12,9 @@ from photomask.chip.recipe.documents import (
     RuleDocument,
     WeightDocument,
 )
+from photomask.chip.recipe.overrides import Overrides, override
 from photomask.chip.recipe.rules import Recipe
-from photomask.documents import is_file, read_text
+from photomask.documents import file_of_name, read_text
 from photomask.errors import RecipeError
 
 # Weights of 8 bits lose nothing to min-max; below, clipping a channel's tail pays.
@@ -140,18 +143,29 @@ PRESETS: dict[str, RecipeDocument] = {
 """Recipes by the name that `load_recipe` takes."""
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Returns a preset by name, or reads a recipe from a JSON file.
+@float32_by_default()
+def load_recipe(name_or_path: str | Path | Recipe, **overrides: Unpack[Overrides]) -> Recipe:
+    """Returns a preset by name, or reads a recipe from a JSON file; fields may be overridden.
+
+    `load_recipe("w4a4", keep=["first", "re:head.*"], weight={"bits": 6})` is `w4a4` with another
+    `keep`, and weights that differ from its own in their width alone.
+
+    Args:
+        name_or_path: a preset's name, or a file; a recipe is taken as it is.
+        overrides: fields of `Recipe` that replace its own. `weight` and `activation` are
+            quantizers, or some of their fields as JSON writes them, which are merged with those of
+            the preset or file. `rules` are `Rule` objects, or as JSON writes them.
 
     Raises:
-        RecipeError: no preset and no file of that name, or a request that cannot be met.
+        RecipeError: no preset and no file of that name, a field that recipes do not have, or a
+            request that cannot be met.
         DocumentError: the file is not a valid recipe document.
     """
+    if isinstance(name_or_path, Recipe):
+        return override(name_or_path, None, overrides)
     if str(name_or_path) in PRESETS:
-        return PRESETS[str(name_or_path)].build()
-    path = Path(name_or_path)
-    if not is_file(path):
-        raise RecipeError(
-            f"{str(name_or_path)!r} is neither a recipe preset ({', '.join(PRESETS)}) nor a file"
-        )
-    return RecipeDocument.parse(read_text(path), str(path)).build()
+        document = PRESETS[str(name_or_path)]
+    else:
+        path = file_of_name(name_or_path, "recipe", PRESETS, RecipeError)
+        document = RecipeDocument.parse(read_text(path), str(path))
+    return override(document.build(), document, overrides)

@@ -1,6 +1,6 @@
 """`reconstruct`: roundings, scales and biases learned from a few hundred samples."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of, make_room_for_biases
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.reconstruction.blocks import Block, find_blocks, has_weight
 from photomask.chip.reconstruction.checkpoints import Checkpoints, describe_run
@@ -30,9 +32,10 @@ SEEDS_APART = 1_000_003
 
 
 @changes(Effect.ROUNDS)
+@float32_by_default()
 def reconstruct(
     prepared: PreparedModel,
-    data: Tensor | Iterable[Tensor | Sequence[Tensor]],
+    data: Data,
     *,
     settings: ReconstructionSettings = DEFAULT_SETTINGS,
     checkpoint: Path | None = None,
@@ -189,9 +192,7 @@ def _still_read(prepared: PreparedModel, blocks: Sequence[Block]) -> set[str]:
     return {edge for block in blocks for edge in block.entries} | set(prepared.graph.outputs)
 
 
-def _whole(
-    prepared: PreparedModel, data: Tensor | Iterable[Tensor | Sequence[Tensor]]
-) -> list[Tensor]:
+def _whole(prepared: PreparedModel, data: Data) -> list[Tensor]:
     """Returns one checked tensor with all samples for each input."""
     batches = list(batches_of(prepared.graph, data))
     if not batches:

@@ -26,11 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
-from photomask.errors import UsageError
+from photomask.errors import DataError, UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 SMALLEST_FACTOR = 1e-6
@@ -99,12 +102,23 @@ class LiveBatchNorm(nn.Module):
             node: the layer.
             inputs: of the layer.
             constants: folded, the weight quantized.
+
+        Raises:
+            DataError: the batch has one value for each channel, and so no variance.
         """
         weight = constants["weight"]
         factor = self.factor().reshape(-1, *(1,) * (weight.ndim - 1))
         plain = {"weight": weight / factor, "bias": torch.zeros_like(constants["bias"])}
+        made = node.operation.compute(inputs, plain)
+        if made.numel() == made.shape[1]:
+            raise DataError(
+                f"the batch norm behind {node.name!r} ({node.source}) sees one value for each "
+                "channel, whose variance is 0, in a batch of one sample: use batches of two or "
+                "more (drop_last=True leaves out a smaller last one), or "
+                "freeze_batch_norms(prepared)"
+            )
         normed = F.batch_norm(
-            node.operation.compute(inputs, plain),
+            made,
             self.mean,
             self.variance,
             self.gain,
@@ -117,9 +131,8 @@ class LiveBatchNorm(nn.Module):
 
 
 @changes(Effect.KEEPS)
-def keep_batch_norms(
-    prepared: PreparedModel, model: nn.Module, example: Tensor | Sequence[Tensor]
-) -> tuple[str, ...]:
+@float32_by_default()
+def keep_batch_norms(prepared: PreparedModel, model: nn.Module, example: Data) -> tuple[str, ...]:
     """Takes the batch norms out of the layers that `prepare` folded them into, for training.
 
     What the prepared model computes in evaluation mode stays the same. Norms that do not stand
@@ -169,16 +182,11 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
     old = prepared.constants_of(layer)["bias"]
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
-    prepared.batch_norms[_key(layer.name)] = norm.to(old.device)
+    prepared.batch_norms[module_key(layer.name)] = norm.to(old.device)
     quantizer = prepared.weight_quantizer(layer.name)
     norm.scales_move = quantizer.can_rescale
     if norm.scales_move and quantizer.is_fitted:
         quantizer.rescale(1 / norm.factor().abs().detach())
-
-
-def _key(layer: str) -> str:
-    """Module names must not hold dots."""
-    return layer.replace(".", "/")
 
 
 def _is_alone(prepared: PreparedModel, layer: Node) -> bool:
@@ -217,6 +225,7 @@ def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
 
 
 @changes(Effect.KEEPS)
+@float32_by_default()
 @torch.no_grad()
 def measure_batch_norms(
     prepared: PreparedModel,
@@ -275,6 +284,7 @@ def measure_batch_norms(
 
 
 @changes(Effect.KEEPS)
+@float32_by_default()
 def fold_batch_norms(prepared: PreparedModel) -> None:
     """Folds what `keep_batch_norms` kept into weights and biases for good.
 
@@ -287,10 +297,10 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
     with torch.no_grad():
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
-            if _key(node.name) in prepared.batch_norms:
+            if module_key(node.name) in prepared.batch_norms:
                 unit = prepared.weight_unit(node)
                 if unit is not None:
                     prepared.weight_quantizer(node.name).rescale(unit.reshape(-1))
-                del prepared.batch_norms[_key(node.name)]
+                del prepared.batch_norms[module_key(node.name)]
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from photomask.arrays import tensor_file
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.training.documents import WIDEST, CheckpointDocument, ModelDocument
@@ -93,7 +94,7 @@ def _check_tensor(
     key, _, field = rest.rpartition(".")
     shape = wanted.shape
     if kind == "weight_quantizers" and tensor.dim() and field != "format_state":
-        (layer,) = (n for n in prepared.graph.nodes if n.name.replace(".", "/") == key)
+        (layer,) = (n for n in prepared.graph.nodes if module_key(n.name) == key)
         channels = prepared.graph.constants_of(layer)["weight"].shape[:1]
         shape = (*channels, *tensor.shape[1:])
     elif kind == "activation_quantizers" and field != "format_state":

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from photomask.chip.data import Array, InputForm, as_batch, as_tensor, checked_input, read_batch
+from photomask.chip.labels import label_tensor
 from photomask.chip.training.processes import Processes
 from photomask.chip.training.settings import TrainingSettings
 from photomask.errors import DataError, UsageError
@@ -15,6 +17,8 @@ BLOCK = 4096
 
 Batch = tuple[list[Tensor], Tensor | None]
 """One tensor for each input, and labels where there are any."""
+LabelCheck = Callable[[Tensor, int], Tensor]
+"""Labels and the number of their samples → what a loss reads; refuses what it cannot read."""
 
 
 class TrainingData(Protocol):
@@ -47,7 +51,7 @@ class TensorData:
     two processes see in a step what one process with the same `batch_size` sees.
 
     Args:
-        inputs: samples at axis 0; a sequence for a model with several inputs.
+        inputs: samples at axis 0, tensors or arrays; a sequence for a model with several inputs.
         labels: one for each sample; None where the loss needs none.
         augment: changes a batch of the first input, on its device; draws from PyTorch's own
             generators, which are seeded for every epoch and process.
@@ -58,12 +62,16 @@ class TensorData:
 
     def __init__(
         self,
-        inputs: Tensor | Sequence[Tensor],
-        labels: Tensor | None = None,
+        inputs: Array | Sequence[Array],
+        labels: Any = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ):
-        self.inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        self.labels = labels
+        alone = as_tensor(inputs)
+        found = [alone] if alone is not None else [as_tensor(x) for x in inputs]
+        self.inputs = [x for x in found if x is not None]
+        if len(self.inputs) != len(found):
+            raise DataError("the inputs of training must be tensors or arrays")
+        self.labels = None if labels is None else label_tensor(labels, "the labels of training")
         self.augment = augment
         counts = [len(x) for x in self.inputs] + ([] if labels is None else [len(labels)])
         if not counts or not counts[0] or len(set(counts)) > 1:
@@ -71,6 +79,15 @@ class TensorData:
         for x in self.inputs:
             if x.is_floating_point() and not bool(torch.isfinite(x).all()):
                 raise DataError("the training inputs hold NaN or infinity")
+
+    def check(self, forms: Sequence[InputForm], labels: LabelCheck | None) -> None:
+        """Brings samples to what a model takes, and labels to what its loss reads."""
+        if len(forms) != len(self.inputs):
+            raise DataError(f"the model has {len(forms)} input(s), training got {len(self.inputs)}")
+        pairs = zip(forms, self.inputs, strict=True)
+        self.inputs = [checked_input(form, x, "training data") for form, x in pairs]
+        if labels is not None and self.labels is not None:
+            self.labels = labels(self.labels, len(self.inputs[0]))
 
     @property
     def description(self) -> str:
@@ -124,7 +141,8 @@ class BatchData:
     part (`accelerator.prepare(loader)` does).
 
     Args:
-        batches: yields `(inputs, labels)`, inputs a tensor or a sequence of them; has a length.
+        batches: yields batches in any form that `photomask.chip.data` describes, such as
+            `(inputs, labels)`; has a length.
 
     Raises:
         UsageError: it has no length.
@@ -138,8 +156,14 @@ class BatchData:
                 f"(inputs, labels), not a {type(batches).__name__}"
             )
         self._batches: Any = batches
+        self._forms: Sequence[InputForm] = ()
+        self._label_check: LabelCheck | None = None
         if not len(self._batches):
             raise DataError("training needs at least one batch, got none")
+
+    def check(self, forms: Sequence[InputForm], labels: LabelCheck | None) -> None:
+        """Says what every batch is brought to: inputs that a model takes, labels of its loss."""
+        self._forms, self._label_check = forms, labels
 
     @property
     def description(self) -> str:
@@ -157,22 +181,20 @@ class BatchData:
         if hasattr(self._batches, "set_epoch"):
             self._batches.set_epoch(epoch)
         for batch in self._batches:
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise DataError(
-                    f"a batch must be (inputs, labels), found a {type(batch).__name__}"
-                    + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-                )
-            inputs, labels = batch
-            inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-            moved = [_laid_out(x.to(processes.device, non_blocking=True)) for x in inputs]
+            found = read_batch(self._forms, batch, what="training data")
+            labels = found.labels
             if labels is not None:
+                labels = label_tensor(labels, "the labels of a batch")
+                if self._label_check is not None:
+                    labels = self._label_check(labels, len(found.inputs[0]))
                 labels = labels.to(processes.device, non_blocking=True)
+            moved = [_laid_out(x.to(processes.device, non_blocking=True)) for x in found.inputs]
             yield moved, labels
 
     def first(self, count: int, device: torch.device) -> Iterator[list[Tensor]]:
         """Yields the inputs of the first batches."""
-        for inputs, _ in self._batches:
-            inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        for batch in self._batches:
+            inputs = read_batch(self._forms, batch, what="training data").inputs
             yield [x.to(device) for x in inputs]
             count -= len(inputs[0])
             if count <= 0:
@@ -180,22 +202,38 @@ class BatchData:
 
 
 def as_training_data(
-    data: Any, augment: Callable[[Tensor], Tensor] | None = None
+    data: Any,
+    forms: Sequence[InputForm],
+    labels: LabelCheck | None,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> TensorData | BatchData:
     """Returns tensors or batches as the loop takes them.
 
+    Args:
+        data: as `train` takes it.
+        forms: of the model's inputs.
+        labels: brings labels to what the loss reads; None where nothing reads them.
+        augment: changes a batch of the first input.
+
     Raises:
         UsageError: `augment` with batches, which their loader must do itself.
+        DataError: the samples do not fit the model, or the labels its outputs.
     """
-    if isinstance(data, TensorData | BatchData):
-        return data
-    if isinstance(data, Tensor):
-        return TensorData(data, None, augment)
-    if isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], Tensor):
-        return TensorData(data[0], data[1], augment)
-    if augment is not None:
-        raise UsageError("augment changes tensors that stay on the device; a loader has its own")
-    return BatchData(data)
+    if not isinstance(data, TensorData | BatchData):
+        pair = isinstance(data, (tuple, list)) and len(data) == 2 and len(forms) == 1
+        pair = pair and as_tensor(data[0]) is not None and as_tensor(data[1]) is not None
+        whole = None
+        if pair or not hasattr(data, "__next__"):
+            whole = as_batch(forms, data, "training data", inside=pair)
+        if whole is None and augment is not None:
+            raise UsageError(
+                "augment changes tensors that stay on the device; a loader has its own"
+            )
+        given = TensorData(whole.inputs, whole.labels, augment) if whole else BatchData(data)
+    else:
+        given = data
+    given.check(forms, labels)
+    return given
 
 
 def seed_of(seed: int, epoch: int, process: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import Input, Linear
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.training.batch_norm import LiveBatchNorm
@@ -161,9 +162,9 @@ def freeze_weight(prepared: PreparedModel, name: str) -> None:
     """Keeps the codes of a layer's weight as they are, whatever training does to the rest."""
     node = prepared.graph.by_name[name]
     tensor = prepared.graph.tensor_of(node.constants["weight"])
-    prepared.weights[tensor.replace(".", "/")].requires_grad_(False)
+    prepared.weights[module_key(tensor)].requires_grad_(False)
     prepared.weight_quantizer(name).requires_grad_(False)
     for key, norm in prepared.batch_norms.items():
-        if key == name.replace(".", "/") and isinstance(norm, LiveBatchNorm):
+        if key == module_key(name) and isinstance(norm, LiveBatchNorm):
             norm.frozen = True
             norm.gain.requires_grad_(False)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from photomask.chip.graph.module_keys import node_name
 from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 
@@ -72,7 +73,7 @@ class Health:
 
     def _last(self, parameters: list[str]) -> str:
         """Returns the one that is computed with last: gradients flow backward from there."""
-        readable = [name.removeprefix("weights.").replace("/", ".") for name in parameters]
+        readable = [node_name(name.removeprefix("weights.")) for name in parameters]
         nodes = self._prepared.graph.nodes
         ordered = [name for node in nodes for name in node.constants.values()]
         return max(readable, key=lambda name: ordered.index(name) if name in ordered else -1)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.chip.calibration import fit_biases
+from photomask.chip.calibration import fit_biases, input_forms
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.standing import Effect
@@ -36,7 +37,12 @@ from photomask.chip.training.data import (
 )
 from photomask.chip.training.documents import CheckpointDocument
 from photomask.chip.training.health import Health
-from photomask.chip.training.losses import Loss, cross_entropy, mixed_loss
+from photomask.chip.training.losses import (
+    Loss,
+    cross_entropy,
+    cross_entropy_labels,
+    mixed_loss,
+)
 from photomask.chip.training.objective import compile_objective, make_objective
 from photomask.chip.training.optimization import (
     ScaleFloor,
@@ -49,7 +55,7 @@ from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.teacher import float_model
 from photomask.chip.training.widths import least_bits, refit, set_least_bits
 from photomask.documents import refuse_foreign
-from photomask.errors import DataError, QuantizerError, TrainingError, UsageError
+from photomask.errors import DataError, PhotomaskError, QuantizerError, TrainingError, UsageError
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Shows how far an epoch has come: steps and a label → the steps."""
@@ -57,6 +63,7 @@ MEASURED_BATCHES = 200
 """How many fit the statistics of batch norms at the end."""
 
 
+@float32_by_default()
 def train(
     prepared: PreparedModel,
     data: Any,
@@ -81,7 +88,7 @@ def train(
         prepared: calibrated; changed in place, and back on its device and in evaluation mode at the
             end. `convert` then makes the program as after calibration alone.
         data: `(inputs, labels)`, which stay on the device; or batches of that, with a length, such
-            as a `DataLoader`.
+            as a `DataLoader`; in any form that `photomask.chip.data` describes.
         settings: the schedule.
         loss: of outputs and labels; cross-entropy of the first output if None.
         augment: changes a batch of inputs on its device, where `data` are tensors.
@@ -101,17 +108,21 @@ def train(
     Raises:
         OrderError: not calibrated, or weights were changed by hand since.
         QuantizerError: a quantizer breaks its contract; names the law.
-        DataError: no data, or labels without a use or a use without labels.
+        DataError: no data, samples that do not fit the model, a use without labels, labels that are
+            no classes of the first output, or a live batch norm that sees one value for each
+            channel.
         TrainingError: a loss or gradient is not finite, with the step and where it began; or
             `checkpoint` is of another run, with what differs.
         UsageError: `checkpoint` holds a training already, and `resume` is False.
         MissingDependencyError: several processes were launched without accelerate.
     """
     before = next(prepared.parameters()).device
+    first = prepared.graph.by_name[prepared.graph.outputs[0]].shape
+    reads = cross_entropy_labels(first) if loss is None and settings.distillation < 1 else None
     with prepared.standing.call("train", Effect.TRAINS, prepared, checked=not resume):
         run = _Run(
             prepared,
-            as_training_data(data, augment),
+            as_training_data(data, input_forms(prepared.graph), reads, augment),
             settings,
             mixed_loss(
                 loss or cross_entropy(settings.label_smoothing),
@@ -210,7 +221,7 @@ class _Run:
             rate = self.settings.learning_rate * self._factor(epoch * self.steps)
             try:
                 loss = self._steps(epoch, progress)
-            except TrainingError:
+            except PhotomaskError:
                 self.prepared.load_state_dict(good)
                 raise
         self.records.append(

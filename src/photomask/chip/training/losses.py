@@ -1,11 +1,15 @@
 """Losses: labels, the float model's outputs, or a mixture of both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photomask.chip.labels import class_labels
+
+IGNORED = -100
+"""The label of places without a class, as PyTorch has it."""
 Loss = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 """Outputs of the model and labels → one number, a mean over the samples."""
 
@@ -32,13 +36,33 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """Returns the usual loss of classifiers: of the first output, labels are classes (int64)."""
+    """Returns the usual loss of classifiers, of the first output.
+
+    Labels are classes (integers), `IGNORED` where there is none, or a probability for each class.
+    """
 
     def loss(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         logits = outputs[0].float()
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(
+            logits, labels, ignore_index=IGNORED, label_smoothing=label_smoothing
+        )
 
     return loss
+
+
+def cross_entropy_labels(shape: Sequence[int]) -> Callable[[Tensor, int], Tensor]:
+    """Returns what brings labels to what `cross_entropy` reads, and refuses all others.
+
+    Args:
+        shape: of the first output, [1, classes, ...].
+    """
+
+    def check(labels: Tensor, samples: int) -> Tensor:
+        if labels.is_floating_point() and list(labels.shape) == [samples, *shape[1:]]:
+            return labels.float()  # a probability for each class
+        return class_labels(labels, shape[1:], samples, "labels", ignored=IGNORED)
+
+    return check
 
 
 def mixed_loss(loss: Loss, distillation: float, temperature: float) -> Callable[..., Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from photomask.chip.graph.float_model import flat, takes_names
 from photomask.chip.preparation import PreparedModel
 
 
@@ -24,9 +25,11 @@ def float_model(
         constants = {name: tensor.to(device) for name, tensor in graph.constants.items()}
         return replace(graph, constants=constants)
     moved = teacher.to(device).eval()
+    by_name = takes_names(moved, prepared.graph.inputs)
 
     def outputs(*inputs: Tensor) -> tuple[Tensor, ...]:
-        result = moved(*inputs)
-        return (result,) if isinstance(result, Tensor) else tuple(result)
+        if by_name:
+            return tuple(flat(moved(**dict(zip(prepared.graph.inputs, inputs, strict=True)))))
+        return tuple(flat(moved(*inputs)))
 
     return outputs

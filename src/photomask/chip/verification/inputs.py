@@ -1,27 +1,40 @@
 """What a program is compared on: real inputs that fit it."""
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
+from photomask.chip.data import Batch, Data, InputForm, read_samples
 from photomask.chip.graph import FloatGraph
 from photomask.chip.program import Edge, IntegerProgram
 from photomask.errors import DataError
 
 
-def checked_inputs(program: IntegerProgram, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Returns floats as float32 and integers as int64, one tensor per input."""
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if len(tensors) != len(program.inputs):
-        raise DataError(f"the program takes {list(program.inputs)}, got {len(tensors)} tensor(s)")
-    checked = [
-        _checked_input(program.edges[name], x)
-        for name, x in zip(program.inputs, tensors, strict=True)
-    ]
-    if len({len(x) for x in checked}) > 1:
-        raise DataError(f"the inputs hold {[len(x) for x in checked]} samples")
-    return checked
+def checked_inputs(program: IntegerProgram, inputs: Data) -> Batch:
+    """Returns floats as float32 and integers as int64, one tensor per input, and their labels.
+
+    Raises:
+        DataError: wrong shape or dtype, no samples, NaN or infinity, or numbers of no row.
+    """
+    forms = [_form(program.edges[name]) for name in program.inputs]
+    batch = read_samples(forms, inputs, what="data")
+    for name, x in zip(program.inputs, batch.inputs, strict=True):
+        if not x.is_floating_point():
+            _check_codes(program.edges[name], x)
+    return batch
+
+
+def _form(edge: Edge) -> InputForm:
+    """Returns what an input takes: real numbers, or integers where codes are numbers of rows."""
+    may_be_codes = (edge.scale, edge.zero_point) == ((1.0,), 0)
+    return InputForm(edge.name, edge.shape[1:], None if may_be_codes else False)
+
+
+def _check_codes(edge: Edge, x: Tensor) -> None:
+    low, high = int(x.min()), int(x.max())
+    if low < edge.low or high > edge.high:
+        raise DataError(
+            f"input {edge.name!r} holds {low} to {high}, the program takes {edge.low} to "
+            f"{edge.high}"
+        )
 
 
 def require_edges(program: IntegerProgram, graph: FloatGraph) -> None:
@@ -35,27 +48,3 @@ def require_edges(program: IntegerProgram, graph: FloatGraph) -> None:
             f"the program has no edge for the model's node {missing[0]!r}: it was made from "
             "another model, or from another version of it"
         )
-
-
-def _checked_input(edge: Edge, x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise DataError(f"input {edge.name!r} must be a tensor, got {type(x).__name__}")
-    expected = edge.shape[1:]
-    if tuple(x.shape[1:]) != expected or x.ndim != len(expected) + 1 or not len(x):
-        raise DataError(
-            f"input {edge.name!r} has shape {list(x.shape)}, the program takes "
-            f"[samples, {', '.join(map(str, expected))}]"
-        )
-    if x.is_floating_point():
-        if not bool(torch.isfinite(x).all()):
-            raise DataError(f"input {edge.name!r} holds NaN or infinity")
-        return x.to(torch.float32)
-    if (edge.scale, edge.zero_point) != ((1.0,), 0):
-        raise DataError(f"input {edge.name!r} must be a float tensor, got {x.dtype}")
-    low, high = int(x.min()), int(x.max())
-    if low < edge.low or high > edge.high:
-        raise DataError(
-            f"input {edge.name!r} holds {low} to {high}, the program takes {edge.low} to "
-            f"{edge.high}"
-        )
-    return x.to(torch.int64)

@@ -1,13 +1,12 @@
 """The program's outputs beside the model's, over all samples."""
 
-import copy
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.export import ExportedProgram
 
 from photomask.chip.engines import TorchEngine
+from photomask.chip.graph.float_model import FloatModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import OutputReport
 from photomask.chip.verification.engines import quantized
@@ -20,20 +19,19 @@ BATCH_ELEMENTS = 1 << 19
 
 
 class Reference:
-    """The float model in evaluation mode; the model that was given is not changed."""
+    """The float model in evaluation mode and float32; the model that was given is not changed.
 
-    def __init__(self, model: nn.Module):
-        training = any(module.training for module in model.modules())
-        self.model = copy.deepcopy(model).eval() if training else model
-        parameter = next(self.model.parameters(), None)
-        self.device = torch.device("cpu") if parameter is None else parameter.device
+    Args:
+        model: as it was given to `prepare`.
+        names: of its inputs, by which it is called where its `forward` has such parameters.
+    """
+
+    def __init__(self, model: nn.Module | ExportedProgram, names: Sequence[str]):
+        self.model = FloatModel(model, names)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Returns the model's output tensors, in order, on the CPU."""
-        with torch.no_grad():
-            outputs = self.model(*(x.to(self.device) for x in inputs))
-        leaves = tree_leaves(outputs)
-        return [leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)]
+        return [value.cpu() for value in self.model(inputs)]
 
 
 def split(inputs: Sequence[Tensor], count: int | None = None) -> list[list[Tensor]]:

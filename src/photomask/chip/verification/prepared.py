@@ -1,13 +1,14 @@
 """Every integer of a program beside what the prepared model computes in its place."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Tokens
@@ -94,10 +95,11 @@ class PreparedReport(Document):
         return "\n".join(lines + (aligned(rows) if self.differing else []))
 
 
+@float32_by_default()
 def compare_with_prepared(
     program: IntegerProgram,
     prepared: PreparedModel,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Data,
     *,
     device: str | torch.device = "cpu",
     progress: Progress = without_progress,
@@ -112,7 +114,7 @@ def compare_with_prepared(
     Args:
         program: converted from `prepared`.
         prepared: as it was converted; not changed.
-        inputs: float, samples at axis 0; one tensor per input of the model.
+        inputs: real samples at axis 0, in any form that `photomask.chip.data` describes.
         device: where both compute.
         progress: shows the batches.
 
@@ -120,7 +122,7 @@ def compare_with_prepared(
         DataError: inputs of the wrong shape or dtype, or a program of another model.
     """
     prepared.standing.demand("compare_with_prepared", Effect.READS, prepared)
-    tensors = checked_inputs(program, inputs)
+    tensors = checked_inputs(program, inputs).inputs
     model = copy.deepcopy(prepared).double().eval().to(device)
     engine, nodes = TorchEngine(program, device), model.graph.nodes
     require_edges(program, model.graph)

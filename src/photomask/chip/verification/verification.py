@@ -3,14 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 import photomask
+from photomask.chip.data import Data, as_tensor
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture_simplified
+from photomask.chip.graph.float_model import FloatModel
+from photomask.chip.labels import class_labels
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
@@ -38,11 +42,12 @@ MOST_SAMPLES = {"oracle": 64, "layer": 128, "study": 128}
 MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 
+@float32_by_default()
 def verify(
     program: IntegerProgram,
     model: nn.Module,
-    inputs: Tensor | Sequence[Tensor],
-    labels: Tensor | Sequence[Tensor | None] | None = None,
+    inputs: Data,
+    labels: Any = None,
     *,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     graph: FloatGraph | None = None,
@@ -63,9 +68,10 @@ def verify(
     Args:
         program: as converted, or loaded from a file.
         model: the original float model; not changed.
-        inputs: float, samples at axis 0; one tensor per input of the model. Integers where an input
-            takes numbers of rows, such as tokens.
-        labels: the right classes, int64 [samples], of the first output; or one entry per output.
+        inputs: real samples at axis 0, in any form that `photomask.chip.data` describes. Integers
+            where an input takes numbers of rows, such as tokens.
+        labels: the right classes, integers [samples], of the first output; or one entry per output.
+            Where None, those that came with the inputs.
         thresholds: when the program passes.
         graph: the model's simplified float graph where there is one (`prepared.graph`); else the
             model is captured.
@@ -89,14 +95,15 @@ def verify(
         UsageError: a number of samples below 1.
         CaptureError: the model cannot be captured.
     """
-    tensors = checked_inputs(program, inputs)
-    targets = _checked_labels(program, labels, len(tensors[0]))
+    batch = checked_inputs(program, inputs)
+    tensors = batch.inputs
+    targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
     if prepared is not None:
         graph = prepared.graph
     if graph is None:
-        graph = capture_simplified(model, [x[:1] for x in tensors])
-    engine, reference = TorchEngine(program, device), Reference(model)
+        graph = capture_simplified(model, _example(model, program, tensors))
+    engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
     codes = quantized(program, [x[: samples.oracle] for x in tensors])
     with torch.no_grad():
         engines = compare_engines(program, engine, codes, progress)
@@ -226,28 +233,31 @@ def _totals(program: IntegerProgram, layers: Sequence[LayerReport]) -> TotalsRep
     )
 
 
-def _checked_labels(
-    program: IntegerProgram, labels: Tensor | Sequence[Tensor | None] | None, samples: int
-) -> list[Tensor | None]:
+def _example(
+    model: nn.Module, program: IntegerProgram, tensors: Sequence[Tensor]
+) -> Sequence[Tensor] | dict[str, Tensor]:
+    """Returns one sample as the model is called: by name where it has such parameters."""
+    first = [x[:1] for x in tensors]
+    named = FloatModel(model, program.inputs).names
+    return first if named is None else dict(zip(named, first, strict=True))
+
+
+def _checked_labels(program: IntegerProgram, labels: Any, samples: int) -> list[Tensor | None]:
     """Returns one entry per output."""
-    given = [labels] if labels is None or isinstance(labels, Tensor) else list(labels)
+    alone = not isinstance(labels, (tuple, list)) or not any(
+        x is None or as_tensor(x) is not None for x in labels
+    )
+    given = [labels] if alone else list(labels)
     if len(given) > len(program.outputs):
         raise DataError(f"{len(given)} labels for the outputs {list(program.outputs)}")
     given += [None] * (len(program.outputs) - len(given))
+    targets: list[Tensor | None] = []
     for name, target in zip(program.outputs, given, strict=True):
-        if target is None:
-            continue
         shape = program.edges[name].shape
-        if not is_classes(shape):
+        if target is not None and not is_classes(shape):
             raise DataError(f"output {name!r} of shape {list(shape)} has no classes to be right")
-        if target.dtype.is_floating_point or target.shape != (samples,):
-            raise DataError(
-                f"labels of output {name!r} must be integers [{samples}], got {target.dtype} "
-                f"{list(target.shape)}"
-            )
-        if int(target.min()) < 0 or int(target.max()) >= shape[1]:
-            raise DataError(
-                f"labels of output {name!r} go from {int(target.min())} to {int(target.max())}; "
-                f"it has {shape[1]} classes"
-            )
-    return given
+        what = f"labels of output {name!r}"
+        targets.append(
+            None if target is None else class_labels(target, shape[1:], samples, what).cpu()
+        )
+    return targets

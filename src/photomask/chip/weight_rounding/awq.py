@@ -1,12 +1,14 @@
 """AWQ: weights that meet large inputs get finer steps, by moving scale into the layer before."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.equalization import Channel, rescalable, rescale
 from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
@@ -16,8 +18,6 @@ from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
 from photomask.documents import Document, aligned
 from photomask.errors import DataError, UsageError
-
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 
 
 class PlaceScaling(Document):
@@ -54,6 +54,7 @@ class SalientReport(Document):
 
 
 @changes(Effect.REWRITES)
+@float32_by_default()
 def scale_salient_channels(
     prepared: PreparedModel, data: Data, *, steps: int = 20
 ) -> SalientReport:

@@ -1,11 +1,13 @@
 """GPTQ: weights are rounded one input at a time, and later ones make up for the error."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
+from photomask.chip.data import Data
+from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.operations import Input
@@ -21,7 +23,6 @@ from photomask.chip.weight_rounding.products import (
 from photomask.documents import Document, aligned
 from photomask.errors import DataError, QuantizerError, UsageError
 
-Data = Tensor | Iterable[Tensor | Sequence[Tensor]]
 BLOCK = 128
 """Inputs whose errors are spread at once over all later ones."""
 
@@ -52,6 +53,7 @@ class RoundingReport(Document):
 
 
 @changes(Effect.ROUNDS)
+@float32_by_default()
 def compensate_rounding(
     prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
 ) -> RoundingReport:

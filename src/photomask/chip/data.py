@@ -1,0 +1,350 @@
+"""Data as users have it: tensors, arrays, pairs with labels, dictionaries and loaders.
+
+Everything that takes data reads it here, so the same forms are accepted everywhere:
+
+- one tensor or array, samples at axis 0, for a model with one input;
+- a tuple or list with one of them for each input, in the order of the model's inputs;
+- a dictionary, or any other mapping, from the names of the inputs to them;
+- each of these with labels: as a pair `(inputs, labels)`, as one entry more than there are inputs,
+  or under the key `labels` or `label`;
+- an iterable of such batches: a list, a `DataLoader`, a generator.
+
+The number of inputs decides what an entry is. Of a model with one input, `(a, b)` inside an
+iterable is a batch and its labels; given alone, it is a pair where `b` does not have the input's
+shape, and two batches where it has.
+
+Floating-point data of any width becomes float32, integers become int64. Nothing else is converted:
+integers are never taken for real numbers, because the factor between them is the model's.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from photomask.errors import DataError
+
+Array = Tensor | np.ndarray
+Inputs = Array | Sequence[Array] | Mapping[str, Array]
+"""Samples of every input: one tensor, one for each input in order, or by the inputs' names."""
+Data = Array | Mapping[str, Any] | Iterable[Any]
+"""Inputs, with labels or without, or an iterable of batches of them."""
+LABEL_KEYS = ("labels", "label")
+"""What labels are called in a dictionary, unless an input of the model has that name."""
+MOST_UNSIZED_SAMPLES = 1 << 14
+"""Of an iterable that does not say how long it is, and may never end."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What one input of a model takes.
+
+    Attributes:
+        name: of the input.
+        shape: of one sample, without the batch.
+        integers: True for numbers of rows, such as tokens, and for masks; False for real numbers;
+            None where both may be given.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    integers: bool | None = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of every input, and what came beside them.
+
+    Attributes:
+        inputs: one tensor for each input, float32, int64 or bool.
+        labels: as they were given; None where there are none.
+    """
+
+    inputs: list[Tensor]
+    labels: Any = None
+
+
+def read_batches(
+    forms: Sequence[InputForm], data: Any, *, what: str, size: int | None = None
+) -> Iterator[Batch]:
+    """Yields data batch by batch, checked.
+
+    Args:
+        forms: of the model's inputs, in order.
+        data: in one of the forms of this module.
+        what: the word for it in messages, such as "calibration data".
+        size: samples at a time where all of them were given at once; None for all together.
+
+    Raises:
+        DataError: wrong shape, dtype or number of inputs, NaN or infinity, or an iterable without a
+            length that gives more than `MOST_UNSIZED_SAMPLES` samples.
+    """
+    whole = as_batch(forms, data, what, inside=False)
+    if whole is not None:
+        yield from _pieces(_checked(forms, whole, what, 0), size)
+        return
+    count = 0
+    for item in _walked(data, what):
+        batch = as_batch(forms, item, what, inside=True)
+        assert batch is not None  # noqa: S101 - an item is a batch, or it was refused
+        batch = _checked(forms, batch, what, count)
+        count += len(batch.inputs[0])
+        if count > MOST_UNSIZED_SAMPLES and length_of(data) is None:
+            raise DataError(
+                f"the {what} has no length and gave more than {MOST_UNSIZED_SAMPLES} samples; if "
+                "it never ends, cut it with itertools.islice, else give a list"
+            )
+        yield batch
+
+
+def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:
+    """Returns all samples at once.
+
+    Args:
+        forms: of the model's inputs, in order.
+        data: in one of the forms of this module.
+        what: the word for it in messages.
+
+    Raises:
+        DataError: as `read_batches`, or there are no samples.
+    """
+    batches = list(read_batches(forms, data, what=what))
+    if not batches:
+        raise DataError(f"the {what} holds no samples")
+    if len(batches) == 1:
+        return batches[0]
+    labels = [batch.labels for batch in batches]
+    found = [as_tensor(value) for value in labels]
+    joined = torch.cat([x for x in found if x is not None]) if None not in found else None
+    columns = zip(*(batch.inputs for batch in batches), strict=True)
+    return Batch([torch.cat(column) for column in columns], joined)
+
+
+def read_batch(forms: Sequence[InputForm], item: Any, *, what: str) -> Batch:
+    """Returns one batch of an iterable, checked.
+
+    Raises:
+        DataError: it is no batch, or does not fit the model.
+    """
+    batch = as_batch(forms, item, what, inside=True)
+    assert batch is not None  # noqa: S101 - an item is a batch, or it was refused
+    return _checked(forms, batch, what, 0)
+
+
+def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: bool) -> Batch | None:
+    """Returns tensors and labels of one batch, unchecked.
+
+    Args:
+        forms: of the model's inputs.
+        item: what was given.
+        what: the word for it in messages.
+        inside: True for an item of an iterable, which must be a batch.
+
+    Returns:
+        None for an iterable of batches.
+
+    Raises:
+        DataError: it is no batch, or lacks an input.
+    """
+    count = len(forms)
+    if isinstance(item, Mapping):
+        return _by_name(forms, item, what)
+    if (tensor := as_tensor(item)) is not None:
+        if count != 1:
+            names = ", ".join(form.name for form in forms)
+            raise DataError(f"the model has {count} inputs ({names}), the {what} is one tensor")
+        return Batch([tensor])
+    if isinstance(item, (tuple, list)):
+        found = _of_sequence(forms, item, inside=inside)
+        if found is not None or not inside:
+            return found
+    elif not inside and isinstance(item, Iterable) and not isinstance(item, (str, bytes)):
+        return None
+    names = ", ".join(form.name for form in forms)
+    if hasattr(item, "__getitem__") and not isinstance(item, (str, bytes, list, tuple)):
+        raise DataError(
+            f"the {what} is a {type(item).__name__}, whose items are no batches: wrap it in a "
+            "torch.utils.data.DataLoader"
+        )
+    raise DataError(
+        f"the model has {count} input(s) ({names}), the {what} holds {_described(item)}; expected "
+        "one tensor for each of them, and labels if there are any"
+    )
+
+
+def as_tensor(value: object) -> Tensor | None:
+    """Returns a tensor or an array of numbers as a tensor; None for everything else.
+
+    Raises:
+        DataError: an array of something else than numbers.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized or value.is_nested:
+            raise DataError(
+                f"a tensor that is sparse, nested or quantized ({value.layout}): give a dense one"
+            )
+        return value.detach()
+    if isinstance(value, np.generic) or not hasattr(value, "__array__"):
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"an array of {array.dtype}: expected numbers")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # PyTorch takes neither negative strides, foreign byte orders nor memory that is read-only.
+    plain = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+    return torch.from_numpy(np.ascontiguousarray(plain).reshape(array.shape))
+
+
+def raw_pictures(x: Tensor) -> str:
+    """Says what was found in place of real numbers, and how to make them."""
+    found = f"{x.dtype}, {int(x.min())} to {int(x.max())}" if x.numel() else f"{x.dtype}"
+    if x.dtype is not torch.uint8:
+        return f"{found}; convert it to floats in the units that the model was trained on"
+    return (
+        f"{found}, as pictures have before they are normalised; give what the model was trained "
+        "on, such as (x.float() / 255 - mean) / standard_deviation"
+    )
+
+
+def length_of(data: object) -> int | None:
+    """Returns how many items there are; None where that is not known."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tensor:
+    """Returns an input's samples as float32, int64 or bool.
+
+    Args:
+        form: what the input takes.
+        x: samples at axis 0.
+        what: the word for it in messages.
+        first: number of the first sample.
+
+    Raises:
+        DataError: wrong shape or dtype, no samples, NaN or infinity.
+    """
+    where = f"{what} for {form.name!r}"
+    if x.is_complex():
+        raise DataError(f"{where} must be real, got {x.dtype}")
+    if form.integers and x.is_floating_point():
+        raise DataError(
+            f"{where} must be integer tensors, got {x.dtype}: they are numbers of rows, or a mask"
+        )
+    if form.integers is False and not x.is_floating_point():
+        raise DataError(f"{where} must be float tensors, got {raw_pictures(x)}")
+    if tuple(x.shape[1:]) != form.shape or not x.ndim or not len(x):
+        raise DataError(f"{where} has shape {list(x.shape)}, {_expected(form, x)}")
+    if not x.is_floating_point():
+        return x if x.dtype is torch.bool else x.to(torch.int64)
+    finite = torch.isfinite(x.to(torch.float32))
+    if not bool(finite.all()):
+        sample = int((~finite).nonzero()[0, 0]) + first
+        raise DataError(f"{where}: sample {sample} holds NaN or infinity, or is beyond float32")
+    return x.to(torch.float32)
+
+
+def _expected(form: InputForm, x: Tensor) -> str:
+    """Says which shape was expected, and what the found one may come from."""
+    expected = f"expected [batch, {', '.join(map(str, form.shape))}]"
+    if tuple(x.shape) == form.shape:
+        return f"{expected}: it is one sample without the axis of the batch, so give x[None]"
+    if tuple(x.shape[1:]) != form.shape and sorted(x.shape[1:]) == sorted(form.shape):
+        left, order = list(range(1, x.ndim)), [0]
+        for size in form.shape:
+            axis = next(axis for axis in left if x.shape[axis] == size)
+            left.remove(axis)
+            order.append(axis)
+        return f"{expected}: its axes are in another order, so give x.permute{tuple(order)}"
+    return expected
+
+
+def _of_sequence(forms: Sequence[InputForm], items: Sequence[Any], *, inside: bool) -> Batch | None:
+    """Returns a tuple or list as inputs and labels; None where it is neither."""
+    count = len(forms)
+    tensors = [as_tensor(item) for item in items]
+    known = [x for x in tensors if x is not None]
+    if len(items) == count and len(known) == count:
+        return Batch(known)
+    if len(items) == 2 and isinstance(items[0], (tuple, list)) and _is_label(items[1], inside):
+        parts = [x for x in map(as_tensor, items[0]) if x is not None]
+        return Batch(parts, items[1]) if len(parts) == len(items[0]) == count else None
+    if len(items) == 2 and isinstance(items[0], Mapping) and _is_label(items[1], inside):
+        return Batch(_by_name(forms, items[0], "data").inputs, items[1])
+    if len(items) != count + 1 or None in tensors[:count]:
+        return None
+    is_batch = count == 1 and not inside and tensors[1] is not None
+    if is_batch and tuple(known[1].shape[1:]) == forms[0].shape:
+        return None
+    return Batch(known[:count], items[count]) if inside or _is_label(items[count], inside) else None
+
+
+def _is_label(value: object, inside: bool) -> bool:
+    """Tells whether the entry behind the inputs may be labels, and is no batch of its own."""
+    if inside or value is None or as_tensor(value) is not None:
+        return True
+    return isinstance(value, (tuple, list)) and all(isinstance(x, (int, float)) for x in value)
+
+
+def _by_name(forms: Sequence[InputForm], given: Mapping[Any, Any], what: str) -> Batch:
+    names = [form.name for form in forms]
+    keys = [key for key in given if key in names or key not in LABEL_KEYS]
+    if missing := [name for name in names if name not in given]:
+        raise DataError(
+            f"the {what} lacks the input {missing[0]!r}; it has {', '.join(map(str, given))}, the "
+            f"model takes {', '.join(names)}"
+        )
+    if unknown := [key for key in keys if key not in names]:
+        raise DataError(
+            f"the {what} has {unknown[0]!r}, which is no input of the model ({', '.join(names)}) "
+            "and not called 'labels': leave it out"
+        )
+    tensors = [as_tensor(given[name]) for name in names]
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None:
+            raise DataError(f"{what} for {name!r} is a {type(given[name]).__name__}, not a tensor")
+    labels = next((given[key] for key in LABEL_KEYS if key in given and key not in names), None)
+    return Batch([x for x in tensors if x is not None], labels)
+
+
+def _checked(forms: Sequence[InputForm], batch: Batch, what: str, first: int) -> Batch:
+    """Returns a batch whose inputs are what the model takes."""
+    inputs = [
+        checked_input(form, x, what, first) for form, x in zip(forms, batch.inputs, strict=True)
+    ]
+    if len({len(x) for x in inputs}) > 1:
+        raise DataError(f"the {what} of the inputs holds {[len(x) for x in inputs]} samples")
+    return Batch(inputs, batch.labels)
+
+
+def _pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
+    count = len(batch.inputs[0])
+    labels = as_tensor(batch.labels)
+    cut = labels is not None and labels.ndim > 0 and len(labels) == count
+    for start in range(0, count, size or count):
+        rows = slice(start, start + (size or count))
+        beside = labels[rows] if cut and labels is not None and size else batch.labels
+        yield Batch([x[rows] for x in batch.inputs], beside)
+
+
+def _walked(data: Any, what: str) -> Iterator[Any]:
+    """Walks an iterable of batches."""
+    try:
+        yield from data
+    except TypeError as error:
+        if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+            raise DataError(f"the {what} is a {_described(data)}, no batches") from error
+        raise
+
+
+def _described(item: object) -> str:
+    if isinstance(item, (tuple, list)):
+        kinds = ", ".join(type(x).__name__ for x in item[:4])
+        return f"a {type(item).__name__} of {len(item)} ({kinds}{', …' if len(item) > 4 else ''})"
+    return f"a {type(item).__name__}"

@@ -1,0 +1,102 @@
+"""The example that a model is captured with, in whatever form it is given."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from photomask.chip.data import LABEL_KEYS, as_tensor
+from photomask.chip.graph.float_model import forward_parameters
+from photomask.errors import DataError
+
+
+def example_inputs(model: nn.Module, example: Any) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Returns one tensor for each input of a model, and the inputs' names where they were given.
+
+    Labels are left out: the entry of a pair `(inputs, labels)` that is one integer for each sample
+    and that the model's `forward` does not ask for, and the keys `labels` and `label` of a
+    dictionary, unless `forward` cannot do without them.
+
+    Args:
+        model: the model.
+        example: a tensor or an array, one for each input, a dictionary by the names of `forward`'s
+            parameters, or an iterable of batches such as a `DataLoader`, whose first one is taken.
+
+    Raises:
+        DataError: it holds no tensors.
+    """
+    if isinstance(example, Mapping):
+        return _named(model, example)
+    if (tensor := as_tensor(example)) is not None:
+        return [tensor], ()
+    if isinstance(example, (tuple, list)):
+        return _in_order(model, list(example))
+    if isinstance(example, Iterable) and not isinstance(example, (str, bytes)):
+        first = next(iter(example), None)
+        if first is not None:
+            return example_inputs(model, first)
+    raise DataError(
+        f"an example must be a tensor, one for each input, a dictionary of them or a loader, got "
+        f"{type(example).__name__}"
+    )
+
+
+def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], tuple[str, ...]]:
+    parameters = forward_parameters(model)
+    names = [
+        key
+        for key in example
+        if example[key] is not None and (key not in LABEL_KEYS or _is_needed(parameters, key))
+    ]
+    starred = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in names if name not in parameters]
+    if unknown and parameters and not starred:
+        raise DataError(
+            f"the example has {unknown[0]!r}, which is no parameter of the model's forward "
+            f"({', '.join(parameters)})"
+        )
+    order = {name: place for place, name in enumerate(parameters)}
+    names.sort(key=lambda name: order.get(name, len(order)))
+    if not names:
+        raise DataError(f"the example has no inputs: {', '.join(map(str, example)) or 'no keys'}")
+    return [_tensor(example[name], repr(name)) for name in names], tuple(map(str, names))
+
+
+def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
+    if items and isinstance(items[0], (tuple, list, Mapping)):  # inputs and labels, or batches
+        return example_inputs(model, items[0])
+    if not items:
+        raise DataError("the example holds no tensors")
+    last = as_tensor(items[-1])
+    if last is None and isinstance(items[-1], (list, tuple)):
+        last = torch.tensor(items[-1]) if all(isinstance(x, int) for x in items[-1]) else None
+    if len(items) > 1 and last is not None and _is_label(last, as_tensor(items[0])):
+        try:
+            inspect.signature(model.forward).bind(*items[:-1])
+        except (TypeError, ValueError):
+            pass
+        else:
+            items = items[:-1]
+    return [_tensor(item, f"entry {place}") for place, item in enumerate(items)], ()
+
+
+def _is_label(last: Tensor, first: Tensor | None) -> bool:
+    """Tells whether the last entry is one integer for each sample, as no input is."""
+    samples = None if first is None or not first.ndim else len(first)
+    return not last.is_floating_point() and last.ndim == 1 and len(last) == samples
+
+
+def _is_needed(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
+    found = parameters.get(name)
+    return found is not None and found.default is inspect.Parameter.empty
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    tensor = as_tensor(value)
+    if tensor is None:
+        raise DataError(
+            f"an example must be real tensors, {where} of it is a {type(value).__name__}"
+        )
+    return tensor

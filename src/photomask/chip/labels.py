@@ -1,0 +1,85 @@
+"""The right classes of samples, checked before anything computes with them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from photomask.chip.data import as_tensor
+from photomask.errors import DataError
+
+
+def class_labels(
+    labels: object,
+    shape: Sequence[int],
+    samples: int,
+    what: str,
+    *,
+    ignored: int | None = None,
+) -> Tensor:
+    """Returns labels as int64, one for each sample, or for each place of a sample.
+
+    Args:
+        labels: a tensor, an array or a list of integers.
+        shape: of one sample's scores, [classes, ...] without the batch.
+        samples: how many there must be.
+        what: the word for them in messages, such as "labels of output 'head'".
+        ignored: a number besides the classes that marks places without a class.
+
+    Raises:
+        DataError: another dtype, another shape, or numbers that are no classes.
+    """
+    classes, *places = shape
+    expected = [samples, *places]
+    found = label_tensor(labels, what)
+    if list(found.shape) != expected:
+        raise DataError(
+            f"{what} must be integers {expected}, got {found.dtype} {list(found.shape)}"
+            f"{_way_out(found, expected, classes)}"
+        )
+    if found.is_floating_point() or found.dtype is torch.bool or found.is_complex():
+        raise DataError(
+            f"{what} must be integers {expected}, got {found.dtype} {list(found.shape)}; if they "
+            "are numbers of classes, give labels.long()"
+        )
+    found = found.to(torch.int64)
+    counted = found if ignored is None else found[found != ignored]
+    if not counted.numel():
+        return found
+    low, high = int(counted.min()), int(counted.max())
+    if low < 0 or high >= classes:
+        shifted = (
+            "; they seem to count from 1: give labels - 1" if (low, high) == (1, classes) else ""
+        )
+        marks = "" if ignored is None else f", and {ignored} where there is none"
+        raise DataError(
+            f"{what} go from {low} to {high}; it has {classes} classes, 0 to {classes - 1}"
+            f"{marks}{shifted}"
+        )
+    return found
+
+
+def label_tensor(labels: object, what: str) -> Tensor:
+    """Returns labels as a tensor.
+
+    Raises:
+        DataError: they are no numbers.
+    """
+    found = as_tensor(labels)
+    if found is not None:
+        return found
+    if isinstance(labels, (list, tuple)) and all(isinstance(x, (int, float)) for x in labels):
+        return torch.tensor(labels)
+    raise DataError(f"{what} must be a tensor or a list of integers, got {type(labels).__name__}")
+
+
+def _way_out(found: Tensor, expected: Sequence[int], classes: int) -> str:
+    """Says what labels of another shape may be."""
+    if found.ndim == len(expected) + 1 and len(found) == expected[0]:
+        if found.shape[1] == classes and classes > 1:
+            return "; they look like one number for each class: give labels.argmax(1)"
+        if found.shape[1] == 1:
+            return "; give labels[:, 0]"
+    if found.ndim == len(expected) and len(found) != expected[0]:
+        return f"; there are {expected[0]} samples"
+    return ""

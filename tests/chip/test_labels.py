@@ -1,0 +1,44 @@
+"""Labels that are no classes are refused before anything computes with them."""
+
+import numpy as np
+import pytest
+import torch
+
+from photomask.chip.labels import class_labels
+from photomask.errors import DataError
+
+LABELS = torch.tensor([0, 3, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS, LABELS.numpy(), LABELS.tolist(), LABELS.int(), LABELS.to(torch.uint8)]
+)
+def test_integers_of_any_kind_become_int64(labels):
+    found = class_labels(labels, (4,), 4, "labels")
+    assert found.dtype == torch.int64
+    assert torch.equal(found, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (LABELS + 1, "labels - 1"),
+        (LABELS - 1, "-1 to 2; it has 4 classes, 0 to 3"),
+        (LABELS.float(), r"labels\.long\(\)"),
+        (LABELS[:3], "4 samples"),
+        (torch.eye(4, dtype=torch.int64), r"argmax\(1\)"),
+        (LABELS[:, None], r"labels\[:, 0\]"),
+        (LABELS > 1, "torch.bool"),
+        (["a", "b"], "list of integers"),
+        (np.array(["a"]), "numbers"),
+        (torch.full((4,), -100), "-100 to -100"),
+    ],
+)
+def test_no_classes_are_refused_with_the_way_out(labels, message: str):
+    with pytest.raises(DataError, match=message):
+        class_labels(labels, (4,), 4, "labels")
+
+
+def test_a_mark_for_places_without_a_class_is_let_through():
+    dense = torch.tensor([[0, -100], [1, 3]])
+    assert torch.equal(class_labels(dense, (4, 2), 2, "labels", ignored=-100), dense)
