@@ -1,15 +1,19 @@
 import numpy as np
 import pytest
+import torch
 from tests.chip.programs import small_program
+from torch import nn
 
+from photomask.chip import calibrate, convert, prepare
+from photomask.chip.c_source.tensors import tensors_of
 from photomask.chip.exporters.element_order import (
     ElementOrder,
     axis_names,
     edge_orders,
-    feature_maps,
     row_major,
     tensor_order,
 )
+from photomask.chip.feature_maps import feature_maps
 from photomask.chip.target import PRESETS
 
 
@@ -67,3 +71,14 @@ def test_the_coordinate_is_in_the_tensors_own_axes():
         assert tensor[order.coordinate(position, shape)] == flat[position]
     assert axis_names(order, 4) == ("n", "c", "h", "w")
     assert axis_names(row_major((1, 2)), 2) == ("axis0", "axis1")
+
+
+def test_memory_images_and_c_agree_about_norms_behind_feature_maps():
+    model = nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.LayerNorm(8)).eval()
+    prepared = prepare(model, "w8a8", torch.randn(1, 3, 8))
+    calibrate(prepared, torch.randn(32, 3, 8))
+    program = convert(prepared, target(activation_layout="channels_last"))
+    in_images = {name for name, o in edge_orders(program).items() if o.name != "row_major"}
+    in_c = {name for name, t in tensors_of(program).items() if t.order_name != "row major"}
+    assert in_images == in_c == feature_maps(program)
+    assert program.outputs[0] not in in_images

@@ -4,12 +4,9 @@ import math
 from dataclasses import dataclass
 
 from photomask.chip.c_source.c_text import c_type, size_of
+from photomask.chip.feature_maps import feature_maps
 from photomask.chip.formats import Interval
 from photomask.chip.program import Edge, IntegerProgram
-
-SPATIAL_KINDS = frozenset({"convolution", "max_pool", "average_pool"})
-MIXING_KINDS = frozenset({"embedding", "linear", "matmul", "normalize", "permute", "reshape"})
-"""Operators behind which the axes mean something else."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +64,7 @@ class Tensor:
 def tensors_of(program: IntegerProgram) -> dict[str, Tensor]:
     """Returns the memory of every edge: channels last for feature maps, else row major.
 
-    A feature map is what a convolution or a pooling reads or writes, and what element-wise
-    operators connect to it. Channels last, the products of one output have consecutive operands.
+    Channels last, the products of one output have consecutive operands.
     """
-    maps = _feature_maps(program)
+    maps = feature_maps(program)
     return {name: Tensor.of(edge, name in maps) for name, edge in program.edges.items()}
-
-
-def _feature_maps(program: IntegerProgram) -> set[str]:
-    found: set[str] = set()
-    before = -1
-    while len(found) > before:
-        before = len(found)
-        for step in program.steps:
-            edges = (*step.inputs, step.output)
-            members = {name for name in edges if len(program.edges[name].shape) in (3, 4)}
-            joined = step.operator.kind not in MIXING_KINDS and found & members
-            if step.operator.kind in SPATIAL_KINDS or joined:
-                found |= members
-    return found

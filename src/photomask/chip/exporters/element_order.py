@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from photomask.chip.feature_maps import feature_maps
 from photomask.chip.program import IntegerProgram, Step
 
 SPATIAL_NAMES = {1: "W", 2: "HW", 3: "DHW"}
-SPATIAL_KINDS = frozenset({"convolution", "max_pool", "average_pool"})
-MIXING_KINDS = frozenset({"linear", "matmul", "permute", "reshape", "constant"})
-"""Operators behind which the axes may mean something else."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ def tensor_order(program: IntegerProgram, step: Step, role: str) -> ElementOrder
 def edge_orders(program: IntegerProgram) -> dict[str, ElementOrder]:
     """Returns the order of every edge: `target.activation_layout` for feature maps.
 
-    A feature map is [batch, channels, *spatial]: what a convolution or a pooling reads or writes,
-    and what element-wise operators connect to it. All other edges are row major.
+    All other edges are row major.
     """
     maps = feature_maps(program)
     last = program.target.activation_layout == "channels_last"
@@ -75,24 +72,6 @@ def edge_orders(program: IntegerProgram) -> dict[str, ElementOrder]:
             ElementOrder(_named(axes, "NC"), axes) if name in maps else row_major(edge.shape)
         )
     return orders
-
-
-def feature_maps(program: IntegerProgram) -> set[str]:
-    """Returns the edges whose axes are batch, channels and one to three spatial axes."""
-    found: set[str] = set()
-    while True:
-        before = len(found)
-        for step in program.steps:
-            members = [
-                name
-                for name in (*step.inputs, step.output)
-                if 3 <= len(program.edges[name].shape) <= 5
-            ]
-            connected = step.operator.kind not in MIXING_KINDS and found.intersection(members)
-            if step.operator.kind in SPATIAL_KINDS or connected:
-                found.update(members)
-        if len(found) == before:
-            return found
 
 
 def axis_names(order: ElementOrder, rank: int) -> tuple[str, ...]:

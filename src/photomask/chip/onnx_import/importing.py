@@ -40,6 +40,7 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.chip.sites import sites
+from photomask.chip.standing import Effect
 from photomask.chip.target import Target, load_target
 from photomask.documents import describe_validation
 from photomask.errors import DocumentError, TargetError, UnsupportedOperatorError
@@ -126,7 +127,8 @@ def import_qdq(
     prepared = _prepared(walk.builder, walk.outputs())
     _check_tables(prepared, file.name)
     conversion = Conversion(prepared, target)
-    with torch.no_grad(), np.errstate(over="raise", invalid="raise", divide="raise"):
+    exact = np.errstate(over="raise", invalid="raise", divide="raise")
+    with prepared.standing.call("import_qdq", Effect.LOADS, prepared), torch.no_grad(), exact:
         for node in prepared.graph.nodes:
             _convert(conversion, node, walk.builder.weights.get(node.name))
         return IntegerProgram(
