@@ -114,9 +114,9 @@ def test_a_chain_of_joins_loses_nothing_to_shared_scales():
         (torch.zeros(0, 3, 4, 4), "expected \\[batch, 3, 4, 4\\]|at least one sample"),
         (torch.zeros(2, 3, 4, 5), "expected \\[batch, 3, 4, 4\\]"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.int32), "must be float tensors"),
-        ([torch.zeros(2, 3, 4, 4).numpy()], "input"),
-        ([[torch.zeros(2, 3, 4, 4)] * 2], "the model has 1 input"),
-        (torch.full((2, 3, 4, 4), float("nan")), "sample 0 of .* holds NaN"),
+        ([object()], "holds a object"),
+        ([[torch.zeros(2, 3, 4, 4)] * 3], "the model has 1 input"),
+        (torch.full((2, 3, 4, 4), float("nan")), "sample 0 holds NaN"),
     ],
 )
 def test_bad_calibration_data_is_refused(data, message: str):
@@ -129,7 +129,7 @@ def test_the_sample_that_is_infinite_is_named():
     prepared = prepare(nn.Flatten(), load_recipe("w8a8"), torch.zeros(1, 3, 4))
     data = torch.zeros(70, 3, 4)
     data[65, 1, 2] = float("inf")
-    with pytest.raises(DataError, match="sample 65 of"):
+    with pytest.raises(DataError, match="sample 65 holds"):
         calibrate(prepared, data)
 
 

@@ -85,8 +85,8 @@ def test_votes_and_groups_are_options_of_plan(place: Path, tmp_path: Path):
     ("arguments", "message"),
     [
         (["show", "gone.json"], "cannot read"),
-        (["show", "gone.safetensors"], "cannot read the statistics"),
-        (["plan", "gone.safetensors", "--output", "plan.json"], "cannot read the statistics"),
+        (["show", "gone.safetensors"], "cannot read gone.safetensors"),
+        (["plan", "gone.safetensors", "--output", "plan.json"], "cannot read gone.safetensors"),
         (
             ["calibrate", "..", "--prompts", ZOO, "--output", "s.safetensors"],
             "cannot load the model '..'",

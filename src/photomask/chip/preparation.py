@@ -18,7 +18,6 @@ from photomask.chip.graph.operations import (
     Clamp,
     Input,
     Pad,
-    Tokens,
 )
 from photomask.chip.graph.scales import makes_values, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
@@ -28,7 +27,7 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, load_recipe
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
-from photomask.chip.sites import copy_wide_operands, refuse_scales_in_sums, sites
+from photomask.chip.sites import check_states, copy_wide_operands, refuse_scales_in_sums, sites
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.errors import DataError, UsageError
@@ -392,19 +391,3 @@ def prepare(
     graph = capture_simplified(model, example)
     check_states(graph, states or {})
     return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)
-
-
-def check_states(graph: FloatGraph, states: Mapping[str, int]) -> None:
-    """Refuses states that are no real inputs, or whose outputs do not exist.
-
-    Raises:
-        UsageError: says which, and what there is.
-    """
-    real = [name for name in graph.inputs if not isinstance(graph.by_name[name].operation, Tokens)]
-    for name, output in states.items():
-        if name not in real:
-            raise UsageError(f"no state {name!r}; the model's real inputs are {', '.join(real)}")
-        if not 0 <= output < len(graph.outputs):
-            raise UsageError(
-                f"state {name!r} carries output {output}; the model has {len(graph.outputs)}"
-            )

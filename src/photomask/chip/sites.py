@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Add, Concatenate, Constant, Copy, Matmul
+from photomask.chip.graph.operations import Add, Concatenate, Constant, Copy, Matmul, Tokens
 from photomask.chip.graph.scales import refusal, scale_owners
 from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors
 from photomask.chip.recipe import Recipe, Site, SiteQuantizers
-from photomask.errors import RecipeError
+from photomask.errors import RecipeError, UsageError
 
 
 def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Site]:
@@ -128,3 +128,19 @@ def refuse_scales_in_sums(
             f"{recipe.origin(name, sites(graph, states))}: {refusal(graph, name, axis)}. Quantize "
             "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
         )
+
+
+def check_states(graph: FloatGraph, states: Mapping[str, int]) -> None:
+    """Refuses states that are no real inputs, or whose outputs do not exist.
+
+    Raises:
+        UsageError: says which, and what there is.
+    """
+    real = [name for name in graph.inputs if not isinstance(graph.by_name[name].operation, Tokens)]
+    for name, output in states.items():
+        if name not in real:
+            raise UsageError(f"no state {name!r}; the model's real inputs are {', '.join(real)}")
+        if not 0 <= output < len(graph.outputs):
+            raise UsageError(
+                f"state {name!r} carries output {output}; the model has {len(graph.outputs)}"
+            )

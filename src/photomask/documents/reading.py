@@ -9,8 +9,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from photomask.errors import DocumentError, PhotomaskError
 
@@ -57,7 +57,7 @@ def file_of_name(
 
 
 @contextmanager
-def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
+def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
     """Opens a regular file of at most `limit` bytes for reading.
 
     It never waits: a pipe without a writer is refused at once.
@@ -80,7 +80,7 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
             raise DocumentError(f"cannot read {path}: {error}") from error
 
 
-def _open(path: Path, limit: int) -> BinaryIO:
+def _open(path: Path, limit: int) -> BufferedReader:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _check(os.fstat(handle), path, limit)

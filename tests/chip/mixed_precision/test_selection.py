@@ -102,7 +102,7 @@ def test_a_missing_solver_is_named(monkeypatch: pytest.MonkeyPatch):
 
     def without_scipy(name: str, *args: object, **kwargs: object):
         if name.startswith("scipy"):
-            raise ImportError(name)
+            raise ModuleNotFoundError(name, name=name)
         return real(name, *args, **kwargs)
 
     problem = Problem((Place((1.0, 0.0), (1, 2)), Place((1.0, 0.0), (1, 2))))

@@ -71,6 +71,8 @@ def test_two_processes_train_as_one_does(
     states = [prepared.state_dict() for prepared in (alone, first, second)]
     for name, value in states[0].items():
         assert torch.equal(states[1][name], states[2][name]), name
+        if name == "standing.record":
+            continue  # a checksum of weights that are equal up to rounding
         assert torch.allclose(states[1][name].double(), value.double(), atol=1e-4), name
 
 
@@ -78,7 +80,7 @@ def test_many_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="launcher chooses"):
         find_processes(device="cpu")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingDependencyError, match=r"photomask\[training\]"):
         find_processes()
 

@@ -8,8 +8,8 @@ from torch import nn
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, capture_simplified
-from photomask.chip.preparation import PreparedModel, check_states
-from photomask.chip.sites import copy_wide_operands
+from photomask.chip.preparation import PreparedModel
+from photomask.chip.sites import check_states, copy_wide_operands
 from photomask.errors import CaptureError
 
 

@@ -11,7 +11,7 @@ from photomask.chip.engines.codes import Inputs
 from photomask.chip.exporters.conformance import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.exporters.conformance_vectors import conformance_vectors
 from photomask.chip.exporters.golden import golden_edges, single_samples
-from photomask.chip.hardware.accelerator import PRESETS, Accelerator
+from photomask.chip.hardware.accelerator import PRESETS, Accelerator, load_accelerator
 from photomask.chip.hardware.cycles import pass_cycles
 from photomask.chip.hardware.descriptors import Descriptor, Operation, render_table
 from photomask.chip.hardware.images import MULTIPLIER_BITS
@@ -73,6 +73,7 @@ def export_rtl(
         DataError: the inputs do not fit the program.
         ExportError: the folder holds something else, or the disk refused a file.
     """
+    accelerator = load_accelerator(accelerator)
     batch = single_samples(program, inputs, samples)
     lowered = lower(program, accelerator)
     vectors = conformance_vectors(program, accelerator.accumulator_bits)

@@ -5,7 +5,6 @@ fits 32 bits, so that bias and products together need 33. Such a channel gets a 
 """
 
 import numpy as np
-import torch
 
 from photomask.chip.conversion.builder import Conversion, Scale
 from photomask.chip.formats import Interval, IntFormat
@@ -52,11 +51,8 @@ def with_fitting_sums(conversion: Conversion, node: Node, weight: Dequantized) -
     scale = np.ldexp(np.broadcast_to(weight.scale, channels), shifts).astype(np.float32)
     zero_point = np.broadcast_to(weight.zero_point, channels)
     coarse = np.rint(np.ldexp(centred.astype(np.float64), -spread)).astype(np.int64)
-    changed = Dequantized(
-        coarse + zero_point.reshape(spread.shape), scale, zero_point, 0, weight.format
-    )
-    conversion.prepared.set_constant(node.name, "weight", torch.from_numpy(changed.real()))
-    return changed
+    codes = coarse + zero_point.reshape(spread.shape)
+    return Dequantized(codes, scale, zero_point, 0, weight.format)
 
 
 def _fits(

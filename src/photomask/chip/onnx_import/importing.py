@@ -130,7 +130,7 @@ def import_qdq(
     exact = np.errstate(over="raise", invalid="raise", divide="raise")
     with prepared.standing.call("import_qdq", Effect.LOADS, prepared), torch.no_grad(), exact:
         for node in prepared.graph.nodes:
-            _convert(conversion, node, walk.builder.weights.get(node.name))
+            _convert(conversion, prepared, node, walk.builder.weights.get(node.name))
         return IntegerProgram(
             target=target,
             inputs=prepared.graph.inputs,
@@ -159,11 +159,15 @@ def _check_tables(prepared: PreparedModel, where: str) -> None:
         )
 
 
-def _convert(conversion: Conversion, node: Node, weight: Dequantized | None) -> None:
+def _convert(
+    conversion: Conversion, prepared: PreparedModel, node: Node, weight: Dequantized | None
+) -> None:
     try:
         if weight is not None:
             fitting = with_fitting_sums(conversion, node, weight)
-            _set_weight(conversion.prepared.weight_quantizer(node.name), fitting)
+            _set_weight(prepared.weight_quantizer(node.name), fitting)
+            if fitting is not weight:
+                prepared.set_constant(node.name, "weight", torch.from_numpy(fitting.real()))
         if isinstance(node.operation, TableFunction):
             convert_table(conversion, node)
         elif isinstance(node.operation, Rescale):

@@ -49,7 +49,12 @@ from photomask.chip.training.optimization import (
     make_optimizer,
     quantizer_parameters,
 )
-from photomask.chip.training.processes import Processes, find_processes, seeded
+from photomask.chip.training.processes import (
+    Processes,
+    find_processes,
+    is_first_process,
+    seeded,
+)
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.teacher import float_model
@@ -119,7 +124,9 @@ def train(
     before = next(prepared.parameters()).device
     first = prepared.graph.by_name[prepared.graph.outputs[0]].shape
     reads = cross_entropy_labels(first) if loss is None and settings.distillation < 1 else None
-    with prepared.standing.call("train", Effect.TRAINS, prepared, checked=not resume):
+    # What other processes hold is replaced by what the first one has.
+    checked = is_first_process() and not resume
+    with prepared.standing.call("train", Effect.TRAINS, prepared, checked=checked):
         run = _Run(
             prepared,
             as_training_data(data, input_forms(prepared.graph), reads, augment),
