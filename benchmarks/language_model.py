@@ -1,8 +1,9 @@
 """Does a real language model stay itself in integers, from the prompt to the last token?
 
-SmolLM2-135M-Instruct on 20,000 tokens: perplexity in float, with quantizers and as an integer
-program; mismatching integers between the engines; what it writes beside what the float model
-writes; tokens a second.
+SmolLM2-135M-Instruct on 20,000 tokens of text: perplexity in float, with quantizers and as an
+integer program. The same on 50 short chat prompts: how often the integers choose the float model's
+token. Mismatching integers between the engines; what it writes beside what the float model writes;
+tokens a second.
 """
 
 import argparse
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chat import BATCH, agree, answer, opened_windows
+from chat_prompts import CALIBRATION, SELECTION, TEST
 from photomask.chip import (
     CEngine,
     IntegerProgram,
@@ -42,33 +45,10 @@ from smollm2 import LanguageModel, load_smollm2, load_texts
 WHAT, NETWORK = "language_model", "SmolLM2-135M-Instruct"
 WRITTEN = 32
 """Tokens behind each question."""
-QUESTIONS = (
-    "What is the capital of France?",
-    "Name three primary colours.",
-    "Write a short poem about the sea.",
-    "Explain why the sky is blue.",
-    "How do I boil an egg?",
-    "Translate 'good morning' into Spanish.",
-    "What is 7 times 8?",
-    "Who wrote Romeo and Juliet?",
-    "Give me a tip for sleeping well.",
-    "What is a transistor?",
-)
 
-
-CALIBRATION_QUESTIONS = (
-    "What is the largest planet?",
-    "List four animals that live in water.",
-    "Write a haiku about autumn.",
-    "Explain how a bicycle stays upright.",
-    "How do I bake bread?",
-    "Translate 'thank you' into French.",
-    "What is 12 plus 30?",
-    "Who painted the Mona Lisa?",
-)
-"""None of those asked later; calibration sees them with the float model's answers."""
-CALIBRATION_ANSWER = 100
-"""Tokens of such an answer at most."""
+Runs = dict[str, Callable[[Tensor], Tensor]]
+CALIBRATION_ANSWER = 160
+"""Tokens of an answer that calibration sees at most."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +78,21 @@ def main() -> int:
     windows = windows_of(language.tokens("\n".join(texts)), arguments.window)
     windows = windows[: -(-arguments.tokens // arguments.window)]
     model = CachedModel(language.model, positions=arguments.positions)
-    data = calibration_windows(language, books, arguments.window, arguments.calibration_windows)
+    plain = LanguageModel(copy.deepcopy(language.model).to(device), language.tokenizer)
+    data = calibration_windows(plain, books, arguments.window, arguments.calibration_windows)
     print(f"calibration: {len(data)} windows of {arguments.window} tokens", flush=True)
-    whole = quantized(model, arguments, data)
-    measure_perplexity(setting, language, model, whole, windows, arguments.part)
-    mismatches = measure_exactness(setting, whole, model, windows, arguments.gate_tokens)
+    whole = quantized(model, arguments, data, device)
+    runs = runs_of(whole, model, plain, device)
+    measure_agreement(setting, runs, plain, arguments)
+    measure_perplexity(setting, runs, windows, arguments.part)
+    mismatches = 0
+    if arguments.gate_tokens:
+        mismatches = measure_exactness(setting, whole, model, windows, arguments.gate_tokens)
     if arguments.questions:
         chunks = [program_for(whole, model, n, arguments.positions) for n in (32, 1)]
         decoder = Decoder(*chunks, engine=partial(TorchEngine, device=device))
         measure_speed(setting, decoder, windows)
-        write_answers(language, decoder, QUESTIONS[: arguments.questions], arguments.recipe)
+        write_answers(plain, decoder, TEST[: arguments.questions], arguments.recipe)
     return int(mismatches > 0)
 
 
@@ -123,10 +108,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--product-strength", type=float, default=0.5, help="and products")
     parser.add_argument("--plain-rounding", action="store_true", help="of weights: no GPTQ")
     parser.add_argument("--calibration-windows", type=int, default=7, help="of each book")
-    parser.add_argument("--questions", type=int, default=len(QUESTIONS))
-    parser.add_argument("--gate-tokens", type=int, default=4)
+    parser.add_argument("--prompts", type=int, default=50, help="compared token by token")
+    parser.add_argument("--questions", type=int, default=10)
+    parser.add_argument("--gate-tokens", type=int, default=4, help="of each text; 0: not compared")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu", help="of what is timed: cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="where it runs: cpu or cuda")
     parser.add_argument("--weights", type=Path, help="folder of the weights' file")
     return parser.parse_args()
 
@@ -134,17 +120,13 @@ def _arguments() -> argparse.Namespace:
 def calibration_windows(
     language: LanguageModel, books: list[str], length: int, count: int
 ) -> Tensor:
-    """Returns beginnings of books, and questions with the answers of the float model."""
+    """Returns beginnings of books, and windows that begin with dialogues.
+
+    A dialogue is a question with the answer of the float model.
+    """
     parts = [windows_of(language.tokens(book), length)[:count] for book in books]
-    dialogues = []
-    for question in CALIBRATION_QUESTIONS:
-        prompt = language.prompt(question)[None]
-        with torch.no_grad():
-            answer = language.model.generate(
-                prompt, max_new_tokens=CALIBRATION_ANSWER, do_sample=False
-            )
-        dialogues.append(answer[0])
-    return torch.cat([*parts, windows_of(torch.cat(dialogues), length)])
+    dialogues = answer(language, CALIBRATION, CALIBRATION_ANSWER)
+    return torch.cat([*parts, opened_windows(dialogues, length)])
 
 
 def windows_of(tokens: Tensor, length: int) -> Tensor:
@@ -152,17 +134,21 @@ def windows_of(tokens: Tensor, length: int) -> Tensor:
     return tokens[: len(tokens) // length * length].reshape(-1, length)
 
 
-def quantized(model: CachedModel, arguments: argparse.Namespace, windows: Tensor) -> PreparedModel:
+def quantized(
+    model: CachedModel, arguments: argparse.Namespace, windows: Tensor, device: torch.device
+) -> PreparedModel:
     """Returns the model that computes whole windows, smoothed, calibrated and rounded."""
-    data = [model.first_chunk(part, 1) for part in windows.split(1)]
-    recipe = load_recipe(arguments.recipe)
-    prepared = prepare(model, recipe, data[0], states=model.states)
-    smooth(prepared, data, strength=arguments.strength, shift=True)
-    smooth_products(prepared, data, strength=arguments.product_strength)
-    calibrate(prepared, data)
-    if not arguments.plain_rounding:
-        compensate_rounding(prepared, data[::2])
-    return prepared
+    example = model.first_chunk(windows[:1], 1)
+    data = [[x.to(device) for x in model.first_chunk(part, 1)] for part in windows.split(BATCH)]
+    prepared = prepare(model, load_recipe(arguments.recipe), example, states=model.states)
+    prepared.to(device)
+    with device:
+        smooth(prepared, data, strength=arguments.strength, shift=True)
+        smooth_products(prepared, data, strength=arguments.product_strength)
+        calibrate(prepared, data)
+        if not arguments.plain_rounding:
+            compensate_rounding(prepared, data)
+    return prepared.cpu()
 
 
 def program_for(
@@ -173,19 +159,16 @@ def program_for(
     return convert(prepare_like(prepared, model, example), load_target("asic"))
 
 
-def measure_perplexity(
-    setting: Setting,
-    language: LanguageModel,
-    model: CachedModel,
-    prepared: PreparedModel,
-    windows: Tensor,
-    part: str,
-) -> None:
-    """Measures the float model, the one with quantizers, and the integer program."""
+def runs_of(
+    prepared: PreparedModel, model: CachedModel, plain: LanguageModel, device: torch.device
+) -> Runs:
+    """Returns the float model, the one with quantizers and the integer program.
+
+    Each takes tokens, int64 [batch, window], and returns logits.
+    """
     program = convert(prepared, load_target("asic"))
-    engine, edge = TorchEngine(program, setting.device), program.edges[program.outputs[0]]
-    plain = copy.deepcopy(language.model).to(setting.device)
-    twin = copy.deepcopy(prepared).to(setting.device)
+    engine, edge = TorchEngine(program, device), program.edges[program.outputs[0]]
+    twin = copy.deepcopy(prepared).to(device)
 
     def integers(tokens: Tensor) -> Tensor:
         inputs = zip(program.inputs, model.first_chunk(tokens, 1), strict=True)
@@ -193,13 +176,17 @@ def measure_perplexity(
         return edge.dequantize(engine.run(codes)[edge.name])
 
     def with_quantizers(tokens: Tensor) -> Tensor:
-        return twin(*(x.to(setting.device) for x in model.first_chunk(tokens, 1)))[0]
+        return twin(*(x.to(device) for x in model.first_chunk(tokens, 1)))[0]
 
-    runs: dict[str, Callable[[Tensor], Tensor]] = {
-        "float": lambda tokens: plain(tokens.to(setting.device)).logits,
+    return {
+        "float": lambda tokens: plain.model(tokens.to(device)).logits,
         "fake-quantized": with_quantizers,
         "integers": integers,
     }
+
+
+def measure_perplexity(setting: Setting, runs: Runs, windows: Tensor, part: str) -> None:
+    """Measures all runs on a long text."""
     note = f"{part}: {windows.numel()} tokens in windows of {windows.shape[1]}"
     for what, run in runs.items():
         start = time.perf_counter()
@@ -208,6 +195,28 @@ def measure_perplexity(
         setting.results.number(
             setting.subject, f"perplexity, {what}", found, "", note=f"{note}, {seconds:.0f} s"
         )
+
+
+def measure_agreement(
+    setting: Setting, runs: Runs, language: LanguageModel, arguments: argparse.Namespace
+) -> None:
+    """Compares what the float model chooses in its answers with what the others choose there."""
+    prompts = (TEST if arguments.part == "test" else SELECTION)[: arguments.prompts]
+    dialogues = answer(language, prompts)
+    for what in ("fake-quantized", "integers"):
+        found = agree(runs["float"], runs[what], dialogues, arguments.window)
+        note = (
+            f"{arguments.part}: {len(dialogues)} prompts, {found.positions} tokens of the float "
+            f"model's answers; norms smoothed with strength {arguments.strength:g}"
+        )
+        figures = {
+            "chat top-1 agreement": (100 * found.top_1, "%"),
+            "chat first token": (100 * found.first, "%"),
+            "chat divergence": (found.divergence, "nats"),
+            "chat whole answers": (100 * found.whole, "%"),
+        }
+        for metric, (value, unit) in figures.items():
+            setting.results.number(setting.subject, f"{metric}, {what}", value, unit, note=note)
 
 
 def perplexity(run: Callable[[Tensor], Tensor], windows: Tensor) -> float:
@@ -277,11 +286,9 @@ def write_answers(
     """Writes what both models answer, side by side, as a page to read."""
     lines = [f"# What {NETWORK} writes in float and in integers ({name})", ""]
     for question in questions:
-        prompt = language.prompt(question)[None]
-        with torch.no_grad():
-            expected = language.model.generate(prompt, max_new_tokens=WRITTEN, do_sample=False)
-        expected = expected[0, prompt.shape[1] :].numpy()
-        found = decoder.generate(prompt.numpy(), WRITTEN)[0][: len(expected)]
+        (dialogue,) = answer(language, [question], WRITTEN)
+        expected = dialogue.answer.numpy()
+        found = decoder.generate(dialogue.prompt[None].numpy(), WRITTEN)[0][: len(expected)]
         same = int(np.cumprod(found == expected).sum())
         lines += [f"## {question}", "", f"The first {same} of {len(expected)} tokens agree.", ""]
         for what, tokens in (("float", expected), ("integers", found)):

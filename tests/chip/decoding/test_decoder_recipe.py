@@ -1,6 +1,7 @@
 """The recipe for language models: what it makes wide, and the same integers in every engine."""
 
 import numpy as np
+import pytest
 import torch
 from tests.chip.decoding.language_models import CACHE, llama, texts
 
@@ -11,10 +12,10 @@ from photomask.chip.equalization import smooth, smooth_products
 from photomask.chip.weight_rounding import compensate_rounding
 
 
-def converted():
+def converted(recipe="w8a8-decoder"):
     model = CachedModel(llama(), positions=CACHE)
     data = model.first_chunk(torch.from_numpy(texts(8, 12)), CACHE)
-    prepared = prepare(model, load_recipe("w8a8-decoder"), data, states=model.states)
+    prepared = prepare(model, load_recipe(recipe), data, states=model.states)
     smooth(prepared, [data], strength=0.65, shift=True)
     smooth_products(prepared, [data])
     calibrate(prepared, [data])
@@ -22,22 +23,30 @@ def converted():
     return prepared, data, convert(prepared, load_target("asic"))
 
 
-def test_layers_read_eight_bits_but_behind_gated_units():
-    prepared, _, program = converted()
+@pytest.mark.parametrize(("recipe", "bits"), [("w8a8-decoder", 8), ("w8a10-decoder", 10)])
+def test_layers_read_the_bits_of_the_name_but_behind_gated_units(recipe, bits):
+    prepared, _, program = converted(recipe)
     read = {
         step.name: program.edges[step.inputs[0]].format.bits
         for step in program.steps
         if step.operator.kind == "linear"
     }
-    assert {bits for name, bits in read.items() if "down_proj" in name} == {16}
-    assert {bits for name, bits in read.items() if "down_proj" not in name} == {8}
+    assert {found for name, found in read.items() if "down_proj" in name} == {16}
+    assert {found for name, found in read.items() if "down_proj" not in name} == {bits}
+    weights = [
+        prepared.weight_quantizer(node.name)
+        for node in prepared.graph.nodes
+        if "weight" in node.constants
+    ]
+    assert {quantizer.codes.bits for quantizer in weights} == {8}
     for node in prepared.graph.nodes:
         if node.operation.kind == "normalize":
             assert len(program.edges[node.inputs[0]].scale) == 16
 
 
-def test_every_engine_computes_the_same_integers():
-    _, data, program = converted()
+@pytest.mark.parametrize("recipe", ["w8a8-decoder", "w8a10-decoder"])
+def test_every_engine_computes_the_same_integers(recipe):
+    _, data, program = converted(recipe)
     codes = {
         name: program.quantize_input(x, name).numpy()
         for name, x in zip(program.inputs, data, strict=True)

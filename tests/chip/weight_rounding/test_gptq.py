@@ -227,3 +227,14 @@ def test_what_cannot_be_compensated_is_refused():
     calibrate(prepared, x)
     with pytest.raises(QuantizerError, match="Doubling has a rounding of its own"):
         compensate_rounding(prepared, x)
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_codes_are_computed_where_the_weights_are(sort: bool):
+    """A tensor of the meta device refuses to meet one of the processor, as a GPU's does."""
+    weight = torch.zeros(1, 3, 5, dtype=torch.float64, device="meta")
+    moments = torch.zeros(1, 5, 5, dtype=torch.float64, device="meta")
+    grid = (torch.ones_like(weight), torch.zeros_like(weight), -3, 3)
+    codes = compensated_codes(weight, moments, grid, damping=0.01, sort=sort)
+    assert codes.device == weight.device
+    assert codes.shape == weight.shape

@@ -23,6 +23,7 @@ _WEIGHT_4 = WeightDocument(bits=4, observer="mse")
 # 3 dB over its whole range, small networks lose nothing.
 _COMMON = PercentileDocument(percentile=99.99)
 _ACTIVATION_8 = ActivationDocument(observer=_COMMON)
+_ACTIVATION_10 = ActivationDocument(bits=10)
 _ACTIVATION_12 = ActivationDocument(bits=12)
 # Most elements of a softmax over many tokens, and of a GELU, are small beside the largest: 8 bits
 # leave few codes for them, nor for what they are functions of, which costs no multiplier. Measured
@@ -121,6 +122,8 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(*_ENCODER, RuleDocument(match="operator:copy", activation=_ACTIVATION_12)),
         ),
         RecipeDocument(name="w8a8-decoder", rules=_DECODER),
+        # Eight bits keep the perplexity of a small language model, but not its answers.
+        RecipeDocument(name="w8a10-decoder", activation=_ACTIVATION_10, rules=_DECODER),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
         # For hardware without zero points (Deeploy).
         RecipeDocument(

@@ -244,7 +244,7 @@ def compensated_codes(
     scale, zero, low, high = grid
     groups, outputs, size = weight.shape
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
-    order = torch.arange(size).expand(groups, size)
+    order = torch.arange(size, device=weight.device).expand(groups, size)
     if sort:
         order = diagonal.argsort(dim=-1, descending=True, stable=True)
     along = order[:, None, :].expand(groups, outputs, size)
@@ -253,7 +253,7 @@ def compensated_codes(
     codes = torch.empty_like(weight)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
-        errors = torch.zeros(groups, outputs, stop - start, dtype=weight.dtype)
+        errors = weight.new_zeros(groups, outputs, stop - start)
         for j in range(start, stop):
             code = (weight[:, :, j] / scale[:, :, j]).round() + zero[:, :, j]
             codes[:, :, j] = code.clamp(low, high)
