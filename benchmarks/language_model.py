@@ -83,11 +83,9 @@ def main() -> int:
     print(f"calibration: {len(data)} windows of {arguments.window} tokens", flush=True)
     whole = quantized(model, arguments, data, device)
     runs = runs_of(whole, model, plain, device)
-    measure_agreement(setting, runs, plain, arguments)
     measure_perplexity(setting, runs, windows, arguments.part)
-    mismatches = 0
-    if arguments.gate_tokens:
-        mismatches = measure_exactness(setting, whole, model, windows, arguments.gate_tokens)
+    measure_agreement(setting, runs, plain, arguments)
+    mismatches = measure_exactness(setting, whole, model, windows, arguments.gate_tokens)
     if arguments.questions:
         chunks = [program_for(whole, model, n, arguments.positions) for n in (32, 1)]
         decoder = Decoder(*chunks, engine=partial(TorchEngine, device=device))
@@ -110,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calibration-windows", type=int, default=7, help="of each book")
     parser.add_argument("--prompts", type=int, default=50, help="compared token by token")
     parser.add_argument("--questions", type=int, default=10)
-    parser.add_argument("--gate-tokens", type=int, default=4, help="of each text; 0: not compared")
+    parser.add_argument("--gate-tokens", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where it runs: cpu or cuda")
     parser.add_argument("--weights", type=Path, help="folder of the weights' file")
@@ -141,13 +139,12 @@ def quantized(
     example = model.first_chunk(windows[:1], 1)
     data = [[x.to(device) for x in model.first_chunk(part, 1)] for part in windows.split(BATCH)]
     prepared = prepare(model, load_recipe(arguments.recipe), example, states=model.states)
-    prepared.to(device)
-    with device:
-        smooth(prepared, data, strength=arguments.strength, shift=True)
-        smooth_products(prepared, data, strength=arguments.product_strength)
-        calibrate(prepared, data)
-        if not arguments.plain_rounding:
-            compensate_rounding(prepared, data)
+    prepared = prepared.to(device)
+    smooth(prepared, data, strength=arguments.strength, shift=True)
+    smooth_products(prepared, data, strength=arguments.product_strength)
+    calibrate(prepared, data)
+    if not arguments.plain_rounding:
+        compensate_rounding(prepared, data)
     return prepared.cpu()
 
 
@@ -207,13 +204,13 @@ def measure_agreement(
         found = agree(runs["float"], runs[what], dialogues, arguments.window)
         note = (
             f"{arguments.part}: {len(dialogues)} prompts, {found.positions} tokens of the float "
-            f"model's answers; norms smoothed with strength {arguments.strength:g}"
+            "model's answers"
         )
         figures = {
-            "chat top-1 agreement": (100 * found.top_1, "%"),
-            "chat first token": (100 * found.first, "%"),
-            "chat divergence": (found.divergence, "nats"),
-            "chat whole answers": (100 * found.whole, "%"),
+            "top-1 agreement": (found.top_1, ""),
+            "first tokens alike": (found.first, ""),
+            "divergence": (found.divergence, "nats"),
+            "whole answers alike": (found.whole, ""),
         }
         for metric, (value, unit) in figures.items():
             setting.results.number(setting.subject, f"{metric}, {what}", value, unit, note=note)

@@ -1,5 +1,6 @@
 """What every observer shares: streaming extremes, and the refusal of NaN and infinity."""
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -89,16 +90,43 @@ class Observer:
 
 
 class MinMax(Observer):
-    """The whole range: `[min x, max x]` over all batches.
+    """The whole range: `[headroom * min x, headroom * max x]` over all batches.
+
+    Headroom is for values whose largest are rare, so that new data exceeds what calibration saw.
+    Each doubling costs one bit of resolution; many bits can spare it.
 
     Law: the order and the batching of the values do not matter.
 
-    Source: Jacob et al. 2018, section 3.1, arXiv:1712.05877.
+    Args:
+        headroom: how many times the observed range is represented, at least 1.
+
+    Raises:
+        RecipeError: `headroom` is below 1 or not finite.
+
+    Source: Jacob et al. 2018, section 3.1, arXiv:1712.05877, which has no headroom.
     """
+
+    def __init__(self, headroom: float = 1.0):
+        super().__init__()
+        if not 1 <= headroom < math.inf:
+            raise RecipeError(f"headroom must be finite and at least 1, found {headroom}")
+        self.headroom = headroom
+
+    def range(self, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Returns the extremes, times the headroom: wider than what was seen if it is above 1.
+
+        Raises:
+            QuantizerError: nothing was observed.
+        """
+        low, high = super().range(grid)
+        return low * self.headroom, high * self.headroom
 
     def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the extremes."""
         return low, high
+
+    def __str__(self) -> str:
+        return "MinMax" if self.headroom == 1 else f"MinMax(headroom={self.headroom:g})"
 
 
 class MovingAverage(Observer):

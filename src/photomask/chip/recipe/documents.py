@@ -70,6 +70,12 @@ class PercentileDocument(Document):
     percentile: float = Field(gt=50, le=100)
 
 
+class HeadroomDocument(Document):
+    """`{"headroom": 2}`: min-max, with a range that is twice as wide as what was observed."""
+
+    headroom: float = Field(ge=1, allow_inf_nan=False)
+
+
 class MovingAverageDocument(Document):
     """`{"moving_average": 0.9}`, the momentum."""
 
@@ -93,7 +99,11 @@ class UniformDocument(Document):
     bits: int = Field(default=8, ge=2, le=16)
     signed: bool | None = None
     observer: (
-        Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument | None
+        Literal["min_max", "mse", "kl"]
+        | PercentileDocument
+        | MovingAverageDocument
+        | HeadroomDocument
+        | None
     ) = None
     """None: where the algorithm starts, for uniform quantizers min-max."""
     power_of_two: bool = False
@@ -144,6 +154,8 @@ class UniformDocument(Document):
                 return Percentile(percent)
             case MovingAverageDocument(moving_average=momentum):
                 return MovingAverage(momentum)
+            case HeadroomDocument(headroom=headroom):
+                return MinMax(headroom)
             case "mse":
                 return MSE()
             case "kl":

@@ -18,6 +18,7 @@ from photomask.chip.recipe.documents import (
     WEIGHT_ALGORITHMS,
     ActivationDocument,
     GroupDocument,
+    HeadroomDocument,
     MovingAverageDocument,
     PercentileDocument,
     RecipeDocument,
@@ -28,7 +29,9 @@ from photomask.chip.recipe.rules import Recipe
 from photomask.documents import write_file
 from photomask.errors import RecipeError
 
-ObserverDocument = Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument
+ObserverDocument = (
+    Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument | HeadroomDocument
+)
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -141,8 +144,8 @@ def _observer(template: Quantizer) -> ObserverDocument | None:
             return PercentileDocument(percentile=percent)
         case MovingAverage(momentum=momentum):
             return MovingAverageDocument(moving_average=momentum)
-        case MinMax():
-            return "min_max"
+        case MinMax(headroom=headroom):
+            return "min_max" if headroom == 1 else HeadroomDocument(headroom=headroom)
         case MSE():
             return "mse"
         case KL():
