@@ -62,16 +62,11 @@ def judge(
     except Exception as error:  # noqa: BLE001 - what a reader may never let through
         return "traceback", f"{type(error).__name__}: {error}"
     try:
-        said = kind.said(files)
-        if found := difference(said, kind.held(loaded)):
+        held = kind.held(loaded)
+        if found := difference(kind.said(files), held):
             return "wrong", f"loaded another document: {found}"
-        before = kind.said(good)
-        if (
-            kind.sealed
-            and not was_repaired
-            and (difference(said, before) or difference(before, said))
-        ):
-            return "wrong", "what the files say has changed, and their hashes did not tell"
+        if kind.sealed and not was_repaired and (found := difference(kind.said(good), held)):
+            return "wrong", f"what was loaded has changed, and no hash told: {found}"
         kind.use(loaded, files)
     except AmbiguousError as error:
         return "wrong", f"accepted, although the bytes cannot be read: {error}"
