@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-from damage import KINDS, Verdict, make_specimens, run_all
-from damage.workers import Task
+from damage import KINDS, Task, Verdict, make_specimens, run_all
 
 OUTCOMES = ("refused", "harmless", "wrong", "tracebacks", "slow")
 SHOWN = 5

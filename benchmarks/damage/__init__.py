@@ -7,13 +7,14 @@ with `struct` and NumPy, and hashes are computed again from those.
 from .catalogue import KINDS, make_specimens
 from .damaging import damage
 from .specimen import Kind, RefusedError, Specimen, WrongError
-from .workers import Verdict, judge, run_all
+from .workers import Task, Verdict, judge, run_all
 
 __all__ = [
     "KINDS",
     "Kind",
     "RefusedError",
     "Specimen",
+    "Task",
     "Verdict",
     "WrongError",
     "damage",

@@ -222,7 +222,7 @@ def _use_allocation(found: Allocation, files: Files) -> None:
 
 KINDS = (
     Kind("program", IntegerProgram.load, _held_program, _said_program, repairing.program,
-         use_program, sealed=True, weight=12),
+         use_program, sealed=True, unhashed=("provenance",), weight=12),
     Kind("export", _read_export, lambda report: [{}, {}], lambda files: [{}, {}],
          repairing.export, _use_export, weight=4),
     Kind("simulator output", _read_outputs, lambda report: {}, lambda files: {}, weight=3),

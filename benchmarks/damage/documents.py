@@ -166,7 +166,7 @@ KINDS = (
          fixed=("a.png",), weight=2),
     Kind("head plan", lambda p: HeadPlan.load(p / "plan.json"), dumped,
          _said_plan,
-         repairing.head_plan, _use_plan),
+         repairing.head_plan, _use_plan, sealed=True, unhashed=("provenance",)),
     Kind("statistics", lambda p: AttentionStatistics.load(p / "statistics.safetensors"),
          _held_statistics, _said_statistics, repairing.statistics, _use_statistics, sealed=True),
     Kind("npy", lambda p: {"": read_array(p / "array.npy")}, _array_marks,

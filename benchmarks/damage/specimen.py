@@ -45,6 +45,7 @@ class Kind:
         use: holds what was loaded against promises that a valid file keeps; raises `WrongError`.
         sealed: whether every file is hashed, so that damage whose hashes were not repaired may
             not change what the files say.
+        unhashed: fields that no hash covers, by design.
         fixed: files that are never damaged.
         weight: how often the kind is drawn; slow readers less often.
     """
@@ -56,6 +57,7 @@ class Kind:
     repair: Callable[[Files], Files] = unrepaired
     use: Callable[[Any, Files], None] = unchecked
     sealed: bool = False
+    unhashed: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     weight: int = 4
 

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from pydantic import ValidationError
+from tests.attention.random_statistics import identity
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from photomask.attention.identity import identify
@@ -100,3 +102,9 @@ def test_weights_that_are_not_loaded_are_refused(model):
         empty = Qwen2_5_VLForConditionalGeneration(model.config)
     with pytest.raises(UsageError, match=r"parameter \S+ has no values"):
         identify(empty)
+
+
+@pytest.mark.parametrize("kv_heads", [3, 8])
+def test_heads_that_cannot_share_keys_evenly_are_no_identity(kv_heads: int):
+    with pytest.raises(ValidationError, match=f"4 heads cannot share {kv_heads} key"):
+        identity(heads=4, kv_heads=kv_heads)

@@ -25,7 +25,7 @@ from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import model_cycles
 from photomask.chip.hardware.lowering import PASSES, lower, support_report
 from photomask.chip.hardware.rtl_export import export_rtl
-from photomask.chip.hardware.simulation import simulate, sources_in
+from photomask.chip.hardware.simulation import compare_outputs, simulate, sources_in
 from photomask.chip.hardware.simulation_report import SimulationReport
 from photomask.chip.hardware.simulator import Simulator, build, verilator_command
 from photomask.chip.operators import Clamp, Linear, Matmul, Requantize, Sum
@@ -178,6 +178,27 @@ def test_what_a_mismatch_says(build_once, tmp_path):
     assert abs(first.expected - first.got) == 1
     assert "step 'half_up' (model.py:1), channels 4 to 7: element [0, 5, 0, 3]" in str(report)
     assert SimulationReport.parse(report.render(), "report") == report
+
+
+@pytest.mark.parametrize(
+    ("cycles", "error", "named"),
+    [
+        ("", EngineError, "ends with 'no line'"),
+        ("0 5\n\n", EngineError, "did not finish"),
+        ("0\ntotal 5\n", DocumentError, r"cycles\.txt holds '0', expected a step"),
+        ("0 x\ntotal 5\n", DocumentError, "holds '0 x'"),
+        ("0 5 5\ntotal 5\n", DocumentError, "holds '0 5 5'"),
+        (f"0 {10**5000}\ntotal 5\n", DocumentError, "holds '0 1000"),
+        ("total 5\n", EngineError, "without completing step"),
+    ],
+)
+def test_cycles_that_no_testbench_writes_are_refused(tmp_path, cycles, error, named):
+    program, codes = small_program(batch=1)
+    design = export_rtl(program, tmp_path / "rtl", codes)
+    outputs = tmp_path / "rtl" / "golden" / "0"
+    (outputs / "cycles.txt").write_text(cycles)
+    with pytest.raises(error, match=named):
+        compare_outputs(tmp_path / "rtl", design, [outputs], "simulator")
 
 
 def test_another_array_takes_the_place_of_ours(tmp_path):
