@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
 
+import torch
+
 from photomask.errors import PhotomaskError
 
 from .damaging import damage
@@ -160,11 +162,13 @@ def run_all(
         tell: is called with every verdict.
         until: time by `time.monotonic` at which to stop.
     """
-    place = 0
+    place, threads = 0, torch.get_num_threads()
+    torch.set_num_threads(1)  # threads do not live on in a forked process: it would wait for them
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as top:
         while place < len(numbers) and time.monotonic() < until:
             block = numbers[place : place + TOGETHER]
             place += _run_block(task, block, tell, Path(top) / "files", until)
+    torch.set_num_threads(threads)
 
 
 def _run_block(
