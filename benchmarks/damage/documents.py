@@ -48,6 +48,13 @@ def _said_document(name: str):
     return lambda files: parse(files[name])
 
 
+def _stated(value: Any) -> Any:
+    """Leaves out the fields of a recipe that are null: they ask for what is usual."""
+    if isinstance(value, dict):
+        return {name: _stated(part) for name, part in value.items() if part is not None}
+    return [_stated(part) for part in value] if isinstance(value, list) else value
+
+
 def _said_prompts(files: Files) -> Any:
     lines = [line for line in _lines(files["prompts.jsonl"]) if line.strip()]
     return [parse(line.encode()) for line in lines]
@@ -161,7 +168,8 @@ KINDS = (
     Kind("accelerator", lambda p: load_accelerator(p / "accelerator.json"), dumped,
          _said_document("accelerator.json"), weight=2),
     Kind("recipe", lambda p: load_recipe(p / "recipe.json"),
-         lambda recipe: dumped(recipe_document(recipe)), _said_document("recipe.json"), weight=2),
+         lambda recipe: dumped(recipe_document(recipe)),
+         lambda files: _stated(parse(files["recipe.json"])), weight=2),
     Kind("prompts", lambda p: read_prompts(p / "prompts.jsonl"), _held_prompts, _said_prompts,
          fixed=("a.png",), weight=2),
     Kind("head plan", lambda p: HeadPlan.load(p / "plan.json"), dumped,

@@ -61,6 +61,8 @@ def judge(
         loaded = kind.read(folder)
     except PhotomaskError as error:
         return "refused", f"{type(error).__name__}: {error}"
+    except WrongError as error:
+        return "wrong", str(error)
     except Exception as error:  # noqa: BLE001 - what a reader may never let through
         return "traceback", f"{type(error).__name__}: {error}"
     try:

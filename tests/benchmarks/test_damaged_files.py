@@ -41,7 +41,8 @@ def test_every_good_specimen_is_read_and_its_hashes_are_found_again(
         for files in (specimen.files, kind.repair(specimen.files)):
             module.write(files, tmp_path / "files")
             outcome = judge(kind, specimen.files, files, False, tmp_path / "files")
-            assert outcome == ("harmless", ""), specimen.kind
+            refused = specimen.kind == "output record"  # it holds a file of the user's
+            assert outcome[0] == ("refused" if refused else "harmless"), outcome
 
 
 def test_damaged_files_are_refused_or_harmless(specimens: list[Specimen]):

@@ -171,9 +171,6 @@ def test_a_forged_first_weight_format_runs_the_oracle_on_the_files(exported):
         lambda body: body["golden"].pop(),
         lambda body: body["memory"].reverse(),
         lambda body: body["memory"][0].update(axes=[1, 0, 2, 3]),
-        lambda body: body["memory"][0].update(axes=[0, 0, 2, 3]),
-        lambda body: body["memory"][0].update(shape=[2, 2, 3, 3]),
-        lambda body: body["golden"][0].update(elements=1),
         lambda body: body["target"].update(memory_word_bits=64),
         lambda body: body["edges"][2].update(scale=[0.25]),
         lambda body: body["steps"][0]["operator"].update(padding_value=1),
@@ -191,6 +188,25 @@ def test_a_manifest_that_describes_another_program_is_found(alter, exported):
     report = check_export(exported)
     assert not report.passed
     assert any("manifest.json" in problem for problem in report.problems), str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"axes": [0, 0, 2, 3]}, "are not those of the shape"),
+        ({"axes": [0, 1, 2]}, "are not those of the shape"),
+        ({"shape": [2, 2, 3, 3]}, "does not have 72 elements"),
+        ({"elements": 1}, "does not have 1 elements"),
+    ],
+)
+def test_an_image_whose_axes_or_elements_do_not_fit_its_shape_is_refused(change, named, exported):
+    path = exported / "manifest.json"
+    body = json.loads(path.read_text())
+    body["memory"][0].update(change)
+    path.write_text(json.dumps(body))
+    (problem,) = check_export(exported).problems
+    assert "manifest.json: field memory.0" in problem
+    assert named in problem
 
 
 def test_a_manifest_with_an_unknown_field_or_version_is_refused(exported):

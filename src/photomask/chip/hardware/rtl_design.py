@@ -1,9 +1,9 @@
 """What `design.json` of an RTL export holds: parameters, memory map and steps."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from photomask.chip.hardware.accelerator import Accelerator
 from photomask.chip.hardware.images import MULTIPLIER_BITS
@@ -57,6 +57,11 @@ class RtlStep(Document):
     cycles: int
     """By the cycle formula."""
 
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
+
 
 class RtlEdge(Document):
     """An input of the program and where it lies at first."""
@@ -64,6 +69,11 @@ class RtlEdge(Document):
     edge: str
     shape: tuple[int, ...]
     place: Place
+
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
 
 
 class RtlDesign(Document):
