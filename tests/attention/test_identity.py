@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+from tests.attention.random_statistics import identity
 from tests.attention.tiny_models import tiny_model
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -143,3 +145,9 @@ def test_a_quantized_weight_is_identified_by_what_its_codes_stand_for():
     assert identify(model) == expected
     layer.weight = nn.Parameter(Halved(codes + 1), requires_grad=False)
     assert identify(model) != expected
+
+
+@pytest.mark.parametrize("kv_heads", [3, 8])
+def test_heads_that_cannot_share_keys_evenly_are_no_identity(kv_heads: int):
+    with pytest.raises(ValidationError, match=f"4 heads cannot share {kv_heads} key"):
+        identity(heads=4, kv_heads=kv_heads)

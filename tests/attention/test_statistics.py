@@ -213,3 +213,17 @@ class TestContents:
         assert "5 prompts of 2 to 6 images and 100 to 104 tokens, 1 skipped" in text
         for name in ("sinks", "own image", "intra-image+sink", "output lost"):
             assert name in text
+
+    def test_what_no_measurement_gives_is_refused(self):
+        whole = random_statistics()
+        recall, pairs = whole.recall.clone(), whole.pairs.clone()
+        recall[1, 0, 2, 1] = 1.5
+        pairs[2, 1, 0] = pairs[2, 1, 3] + 1
+        for change, named in (
+            ({"recall": recall}, r"recall: found 1\.5, a share is at most 1"),
+            ({"pairs": pairs}, "a sparse pattern has more pairs than the dense one"),
+            ({"prompts": whole.prompts[::-1]}, r"\[8, 6, 4, 2, 0\] are not in order"),
+            ({"prompts": whole.prompts[:1] * 5}, "each once"),
+        ):
+            with pytest.raises(DataError, match=named):
+                dataclasses.replace(whole, **change)

@@ -79,6 +79,13 @@ class TestDocument:
         with pytest.raises(DocumentError, match=r"^here: 100,001 fields are .*unknown"):
             Sample.parse(text, "here")
 
+    @pytest.mark.parametrize(
+        "text", ['{"count": 1, "count": 1}', '{"count": 1, "co\\u0075nt": 2, "scale": 2.0}']
+    )
+    def test_a_field_that_is_there_twice_is_refused_by_name(self, text: str):
+        with pytest.raises(DocumentError, match="here: the field 'count' is there twice"):
+            Sample.parse(text, "here")
+
     @pytest.mark.parametrize("text", ['{"names": ["\ud800"]}', '{"names": ["\\ud800"]}'])
     def test_a_lone_surrogate_is_refused(self, text: str):
         with pytest.raises(DocumentError, match="here: "):

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -49,6 +49,12 @@ class ModelIdentity(Document):
     hidden_size: _Count
     vocabulary: _Count
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _heads_share_keys_evenly(self) -> ModelIdentity:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key and value heads")
+        return self
 
     def check(self, model: Any, what: str, remedy: str) -> None:
         """Holds that a model is this one.

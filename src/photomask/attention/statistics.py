@@ -24,6 +24,8 @@ from photomask.documents import Document, aligned, write_file
 from photomask.errors import DataError, DocumentError
 
 _METADATA = "photomask"
+_LARGEST_SHARE = 1.001
+"""Shares are sums of float32 numbers, which may come out above 1 by their rounding."""
 
 _SHAPES = {
     "mass": ("prompts", "layers", "heads", len(MASSES)),
@@ -102,7 +104,8 @@ class AttentionStatistics:
         pairs: int64 [P, L, 4], visible pairs of query and key of a head, by `Pattern`.
 
     Raises:
-        DataError: no prompt, or a number that is not finite; names prompt, layer and head.
+        DataError: no prompt, or a number that is not finite (names prompt, layer and head); prompts
+            out of order, a share above 1, or a pattern of more pairs than there are.
     """
 
     model: ModelIdentity
@@ -145,6 +148,19 @@ class AttentionStatistics:
         if wrong:  # what overflows in a head is no number in its layer and the next: tell the first
             *_, has_no_head, place, name = min(wrong)
             raise DataError(self._describe_wrong(name, place, has_no_head))
+        self._check_consistent()
+
+    def _check_consistent(self) -> None:
+        """Holds what every measurement keeps: order of prompts, shares, pairs of patterns."""
+        indices = [record.index for record in self.prompts]
+        if indices != sorted(set(indices)):
+            raise DataError(f"statistics: the prompts {indices[:8]} are not in order, each once")
+        for name in ("mass", "recall", "tail_recall"):
+            if (most := float(self.tensors()[name].max())) > _LARGEST_SHARE:
+                raise DataError(f"statistics {name}: found {most:.6g}, a share is at most 1")
+        dense = self.pairs[..., Pattern.DENSE, None]
+        if bool((self.pairs > dense).any()):
+            raise DataError("statistics pairs: a sparse pattern has more pairs than the dense one")
 
     def _describe_wrong(self, name: str, place: list[int], has_no_head: bool) -> str:
         """Says where a number is that cannot be."""

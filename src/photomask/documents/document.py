@@ -5,6 +5,7 @@ A document refuses unknown fields, converts no types silently and never changes 
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -36,8 +37,8 @@ class Document(BaseModel):
             origin: where the text came from; named in errors.
 
         Raises:
-            DocumentError: not JSON, a field missing, unknown or of the wrong type, or more than
-                `MOST_VALUES` values.
+            DocumentError: not JSON, a field missing, unknown, there twice or of the wrong type, or
+                more than `MOST_VALUES` values.
         """
         content = text.encode("utf-8", "replace") if isinstance(text, str) else text
         values = sum(content.count(mark) for mark in (b",", b":", b"[", b"{"))
@@ -46,15 +47,35 @@ class Document(BaseModel):
                 f"{origin}: holds up to {values:,} JSON values, at most {MOST_VALUES:,} are read"
             )
         try:
-            return cls.model_validate_json(text)
+            found = cls.model_validate_json(text)
+            # The validator takes the last of two values of one field and does not tell.
+            json.loads(text, object_pairs_hook=_refuse_twice, parse_int=len, parse_float=len)
         except ValidationError as error:
             raise DocumentError(f"{origin}: {describe_validation(error)}") from error
-        except (UnicodeError, RecursionError, MemoryError, OverflowError) as error:
+        except _TwiceError as error:
+            raise DocumentError(f"{origin}: {error}") from None
+        except (ValueError, RecursionError, MemoryError, OverflowError) as error:
             raise DocumentError(f"{origin}: not a JSON document: {error}") from error
+        return found
 
     def render(self) -> str:
         """Returns the document as indented JSON that ends with a newline."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+class _TwiceError(Exception):
+    """A field is there twice."""
+
+
+def _refuse_twice(fields: list[tuple[str, object]]) -> None:
+    """Stands in for each object of a document; keeps nothing of it.
+
+    Raises:
+        _TwiceError: names the field that is there twice.
+    """
+    if len({name for name, _ in fields}) < len(fields):
+        counts = Counter(name for name, _ in fields)
+        raise _TwiceError(f"the field {counts.most_common(1)[0][0]!r} is there twice")
 
 
 class SealedDocument(Document):

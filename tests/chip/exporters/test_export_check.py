@@ -190,6 +190,25 @@ def test_a_manifest_that_describes_another_program_is_found(alter, exported):
     assert any("manifest.json" in problem for problem in report.problems), str(report)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"axes": [0, 0, 2, 3]}, "are not those of the shape"),
+        ({"axes": [0, 1, 2]}, "are not those of the shape"),
+        ({"shape": [2, 2, 3, 3]}, "does not have 72 elements"),
+        ({"elements": 1}, "does not have 1 elements"),
+    ],
+)
+def test_an_image_whose_axes_or_elements_do_not_fit_its_shape_is_refused(change, named, exported):
+    path = exported / "manifest.json"
+    body = json.loads(path.read_text())
+    body["memory"][0].update(change)
+    path.write_text(json.dumps(body))
+    (problem,) = check_export(exported).problems
+    assert "manifest.json: field memory.0" in problem
+    assert named in problem
+
+
 def test_a_manifest_with_an_unknown_field_or_version_is_refused(exported):
     path = exported / "manifest.json"
     body = json.loads(path.read_text())

@@ -26,9 +26,10 @@ from photomask.chip.hardware import simulator as simulator_module
 from photomask.chip.hardware.accelerator import PRESETS, Accelerator
 from photomask.chip.hardware.cycles import model_cycles
 from photomask.chip.hardware.lowering import PASSES, lower, support_report
+from photomask.chip.hardware.rtl_design import RtlDesign
 from photomask.chip.hardware.rtl_export import export_rtl
 from photomask.chip.hardware.rtl_files import file_records
-from photomask.chip.hardware.simulation import simulate, sources_in
+from photomask.chip.hardware.simulation import compare_outputs, simulate, sources_in
 from photomask.chip.hardware.simulation_report import SimulationReport
 from photomask.chip.hardware.simulator import Simulator, build, verilator_command
 from photomask.chip.operators import Clamp, Linear, Matmul, Requantize, Sum
@@ -183,6 +184,40 @@ def test_what_a_mismatch_says(build_once, tmp_path):
     assert abs(first.expected - first.got) == 1
     assert "step 'half_up' (model.py:1), channels 4 to 7: element [0, 5, 0, 3]" in str(report)
     assert SimulationReport.parse(report.render(), "report") == report
+
+
+@pytest.mark.parametrize(
+    ("cycles", "error", "named"),
+    [
+        ("", EngineError, "ends with 'no line'"),
+        ("0 5\n\n", EngineError, "did not finish"),
+        ("0\ntotal 5\n", DocumentError, r"cycles\.txt holds '0', expected a step"),
+        ("0 x\ntotal 5\n", DocumentError, "holds '0 x'"),
+        ("0 5 5\ntotal 5\n", DocumentError, "holds '0 5 5'"),
+        ("0 " + "1" * 5000 + "\ntotal 5\n", DocumentError, "holds '0 1111"),
+        ("total 5\n", EngineError, "without completing step"),
+    ],
+)
+def test_cycles_that_no_testbench_writes_are_refused(tmp_path, cycles, error, named):
+    program, codes = small_program(batch=1)
+    design = export_rtl(program, tmp_path / "rtl", codes)
+    outputs = tmp_path / "rtl" / "golden" / "0"
+    (outputs / "cycles.txt").write_text(cycles)
+    with pytest.raises(error, match=named):
+        compare_outputs(tmp_path / "rtl", design, [outputs], "simulator")
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": (1, 1)}, {"shape": (1, -2, -6, 6)}, {"place": {"inner": 0}}]
+)
+def test_a_step_that_does_not_fill_its_place_is_refused(tmp_path, change):
+    program, codes = small_program(batch=1)
+    design = export_rtl(program, tmp_path / "rtl", codes)
+    body = design.model_dump(mode="json")
+    body["steps"][0]["place"] |= change.pop("place", {})
+    body["steps"][0] |= change
+    with pytest.raises(DocumentError, match=r"field steps\.0"):
+        RtlDesign.parse(json.dumps(body), "design.json")
 
 
 def test_another_array_takes_the_place_of_ours(tmp_path):

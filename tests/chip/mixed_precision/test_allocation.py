@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from photomask import zoo
@@ -32,6 +33,8 @@ from photomask.chip.mixed_precision import (
     uniform_cost,
     weight_bit_costs,
 )
+from photomask.chip.mixed_precision.costs import PairCosts
+from photomask.chip.mixed_precision.sensitivity import Sensitivity
 from photomask.chip.operators import Convolution, Linear
 from photomask.errors import DocumentError, RecipeError, TargetError, UsageError
 
@@ -178,6 +181,46 @@ def test_an_allocation_survives_a_file_and_an_altered_one_is_refused(
     path.write_text(text[:-20])
     with pytest.raises(DocumentError, match=r"allocation\.json"):
         Allocation.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"bits": (8, 8)}, "field bits: 2 widths of 3 tensors"),
+        ({"bits": (5, 8, 8)}, "field bits: 5 is no candidate for the weight of 'stem.0'"),
+        ({"bits": (8, 8, 8)}, "the fields cost and error say"),
+        ({"cost": 1}, "the fields cost and error say 1 and"),
+        ({"error": 0.0}, "the fields cost and error say"),
+        ({"budget": 1}, "the budget is 1;"),
+    ],
+)
+def test_an_allocation_that_contradicts_itself_is_refused_whatever_its_hash(
+    prepared: PreparedModel, of_weights: Sensitivities, tmp_path: Path, change: dict, named: str
+):
+    costs = weight_bit_costs(prepared, of_weights)
+    good = allocate(prepared, of_weights, costs, uniform_cost(of_weights, costs, 3))
+    edited = good.model_copy(update=change)
+    path = tmp_path / "allocation.json"
+    edited.model_copy(update={"content_sha256": edited.fingerprint()}).save(path)
+    with pytest.raises(DocumentError, match=named):
+        Allocation.load(path)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 9), (-1, 0), (1, 1)])
+def test_costs_of_a_pair_of_tensors_that_are_not_there_are_refused(
+    prepared: PreparedModel, of_weights: Sensitivities, first: int, second: int
+):
+    size = len(of_weights.tensors[0].bits)
+    pair = PairCosts(first=first, second=second, costs=((1,) * size,) * size)
+    costs = weight_bit_costs(prepared, of_weights).model_copy(update={"pairs": (pair,)})
+    with pytest.raises(DocumentError, match="other tensors or widths"):
+        allocate(prepared, of_weights, costs, 10**9)
+
+
+@pytest.mark.parametrize(("bits", "errors"), [((2, 4), (0.5,)), ((4, 4), (0.5, 0.1))])
+def test_a_sensitivity_has_one_error_for_each_width(bits: tuple, errors: tuple):
+    with pytest.raises(ValidationError, match="expected one of each"):
+        Sensitivity(site="stem", role="weight", bits=bits, errors=errors)
 
 
 def test_the_curve_is_drawn(prepared: PreparedModel, of_weights: Sensitivities, tmp_path: Path):

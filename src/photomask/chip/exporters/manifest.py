@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 import photomask
@@ -68,6 +70,14 @@ class ImageRecord(FileRecord):
     """Words of one element (hex, bin)."""
     words: int | None
     """Lines of the file but for its comment (hex, bin)."""
+
+    @model_validator(mode="after")
+    def _has_one_shape(self) -> Self:
+        if sorted(self.axes) != [*range(len(self.shape))]:
+            raise ValueError(f"axes {self.axes} are not those of the shape {self.shape}")
+        if min(self.shape, default=1) < 0 or math.prod(self.shape) != self.elements:
+            raise ValueError(f"the shape {self.shape} does not have {self.elements:,} elements")
+        return self
 
     @property
     def order(self) -> ElementOrder:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.hardware.layouts import channel_axes, copies
@@ -40,15 +41,33 @@ class Place(Document):
     """
 
     memory: Memory
-    address: int
-    channels: int
-    positions: int
-    inner: int
+    address: int = Field(ge=0)
+    channels: int = Field(ge=1)
+    positions: int = Field(ge=1)
+    inner: int = Field(ge=1)
     """Positions along the axes behind the channels: all of a map [1, C, H, W], 1 of rows
     [1, T, C]."""
-    lanes: int
-    lane_bits: int
+    lanes: int = Field(ge=1)
+    lane_bits: int = Field(ge=1, le=64)
     signed: bool
+
+    @model_validator(mode="after")
+    def _is_a_whole_number_of_rows(self) -> "Place":
+        if self.positions % self.inner:
+            raise ValueError(f"{self.positions} positions are no multiple of {self.inner}")
+        return self
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Holds that an edge of a shape fills the place.
+
+        Raises:
+            ValueError: it has more or fewer elements.
+        """
+        if min(shape, default=1) < 1 or math.prod(shape) != self.channels * self.positions:
+            raise ValueError(
+                f"the shape {tuple(shape)} does not fill {self.channels} channels of "
+                f"{self.positions} positions"
+            )
 
     @property
     def blocks(self) -> int:

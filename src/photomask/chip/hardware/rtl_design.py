@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from photomask.chip.exporters.manifest import FileRecord
 from photomask.chip.hardware.accelerator import Accelerator
@@ -65,6 +65,11 @@ class RtlStep(Document):
     cycles: int
     """By the cycle formula."""
 
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
+
 
 class RtlEdge(Document):
     """An input of the program and where it lies at first."""
@@ -72,6 +77,11 @@ class RtlEdge(Document):
     edge: str
     shape: tuple[int, ...]
     place: Place
+
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
 
 
 class RtlDesign(SealedDocument):

@@ -1,5 +1,6 @@
 """What the testbench writes: the words of each step's output, and its cycles."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,22 @@ def read_cycles(output: Path, design: RtlDesign) -> dict[int, int]:
     """Returns the cycles of each step by its number.
 
     Raises:
+        DocumentError: the file is missing or holds something else.
         EngineError: the run is not complete.
     """
-    lines = [line.split() for line in read_text(output / "cycles.txt").splitlines()]
-    if not lines or lines[-1][0] != "total":
+    path = output / "cycles.txt"
+    lines = [line.split() for line in read_text(path).splitlines()]
+    if not lines or lines[-1][:1] != ["total"]:
         last = " ".join(lines[-1]) if lines else "no line"
         raise EngineError(
             f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
             "raises sum_valid, or raises it too seldom, does this"
         )
-    cycles = {int(number): int(count) for number, count in lines[:-1]}
+    cycles: dict[int, int] = {}
+    for line in lines[:-1]:
+        if len(line) != 2 or not all(re.fullmatch("[0-9]{1,18}", part) for part in line):
+            raise DocumentError(f"{path} holds {' '.join(line)!r}, expected a step and its cycles")
+        cycles[int(line[0])] = int(line[1])
     missing = [step.name for step in design.steps if step.passes and step.number not in cycles]
     if missing:
         raise EngineError(f"the design ended without completing step {missing[0]!r}")

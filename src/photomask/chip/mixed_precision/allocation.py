@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -84,12 +85,39 @@ class Allocation(Document):
         """Reads an allocation and checks that it is the one that was saved.
 
         Raises:
-            DocumentError: the file is missing, altered, or of another schema.
+            DocumentError: the file is missing, altered, or of another schema; or its widths, its
+                cost or its error do not follow from its sensitivities, costs and budget.
         """
         found = cls.parse(read_text(Path(path)), str(path))
         if found.fingerprint() != found.content_sha256:
             raise DocumentError(f"{path}: the content hash does not match; the file was altered")
+        try:
+            found._check()
+        except DocumentError as error:
+            raise DocumentError(f"{path}: {error}; allocate again") from error
         return found
+
+    def _check(self) -> None:
+        """Holds the choice against everything that it was made from."""
+        problem = problem_of(self.sensitivities, self.costs)
+        tensors = self.sensitivities.tensors
+        if len(self.bits) != len(tensors):
+            raise DocumentError(f"field bits: {len(self.bits)} widths of {len(tensors)} tensors")
+        for tensor, bits in zip(tensors, self.bits, strict=True):
+            if bits not in tensor.bits:
+                raise DocumentError(
+                    f"field bits: {bits} is no candidate for the {tensor.role} of {tensor.site!r}; "
+                    f"there are {', '.join(map(str, tensor.bits))}"
+                )
+        choice = [t.bits.index(bits) for t, bits in zip(tensors, self.bits, strict=True)]
+        cost, error = problem.cost(choice), problem.error(choice)
+        if self.cost != cost or not math.isclose(self.error, error, rel_tol=1e-9):
+            raise DocumentError(
+                f"the widths cost {cost:,} with an error of {error:.6g}, the fields cost and error "
+                f"say {self.cost:,} and {self.error:.6g}"
+            )
+        if cost > self.budget:
+            raise DocumentError(f"the widths cost {cost:,}, the budget is {self.budget:,}")
 
     def __str__(self) -> str:
         unit = UNITS[self.costs.unit]

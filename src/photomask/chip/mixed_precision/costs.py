@@ -52,9 +52,11 @@ def problem_of(sensitivities: Sensitivities, costs: Costs) -> Problem:
     Raises:
         DocumentError: the costs are of other tensors or widths.
     """
-    sizes = [len(tensor.bits) for tensor in sensitivities.tensors]
-    if [len(own) for own in costs.tensors] != sizes or any(
-        [len(row) for row in pair.costs] != [sizes[pair.second]] * sizes[pair.first]
+    sizes = dict(enumerate(len(tensor.bits) for tensor in sensitivities.tensors))
+    if [len(own) for own in costs.tensors] != [*sizes.values()] or any(
+        pair.first == pair.second
+        or not {pair.first, pair.second} <= {*sizes}
+        or [len(row) for row in pair.costs] != [sizes[pair.second]] * sizes[pair.first]
         for pair in costs.pairs
     ):
         raise DocumentError("the costs are of other tensors or widths than the sensitivities")

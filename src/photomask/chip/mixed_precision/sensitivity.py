@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from photomask.chip.calibration import batches_of
@@ -50,6 +50,12 @@ class Sensitivity(Document):
     role: Role
     bits: tuple[int, ...] = Field(min_length=1)
     errors: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _has_an_error_of_each_width(self) -> "Sensitivity":
+        if len(self.errors) != len(self.bits) or len({*self.bits}) < len(self.bits):
+            raise ValueError(f"errors {self.errors} of widths {self.bits}: expected one of each")
+        return self
 
 
 class Sensitivities(Document):
