@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -16,6 +17,10 @@ class Sample(Document):
     count: int
     scale: float = 1.0
     names: tuple[str, ...] = ()
+
+
+class Versioned(Document):
+    schema_version: Literal[1] = 1
 
 
 class TestDocument:
@@ -78,6 +83,12 @@ class TestDocument:
         text = "{" + ",".join(f'"k{i}": 0' for i in range(100_000)) + "}"
         with pytest.raises(DocumentError, match=r"^here: 100,001 fields are .*unknown"):
             Sample.parse(text, "here")
+
+    @pytest.mark.parametrize("version", ["true", "1.0", '"1"', "2"])
+    def test_a_version_that_is_not_the_number_is_refused(self, version: str):
+        assert Versioned.parse('{"schema_version": 1}', "here") == Versioned()
+        with pytest.raises(DocumentError, match="here: field schema_version"):
+            Versioned.parse(f'{{"schema_version": {version}}}', "here")
 
     @pytest.mark.parametrize(
         "text", ['{"count": 1, "count": 1}', '{"count": 1, "co\\u0075nt": 2, "scale": 2.0}']

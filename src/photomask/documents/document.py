@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from photomask.errors import DocumentError
 
@@ -27,6 +27,13 @@ class Document(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
     )
+
+    @field_validator("schema_version", mode="before", check_fields=False)
+    @classmethod
+    def _is_a_version(cls, version: object) -> object:
+        if isinstance(version, bool | float):  # both equal 1 where a literal 1 is expected
+            raise ValueError(f"{version} is no version")
+        return version
 
     @classmethod
     def parse(cls, text: str | bytes, origin: str) -> Self:
