@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
+from photomask.dependencies import OptionalPackage
 from photomask.documents import Document, is_file, read_bytes, read_text, write_file
 from photomask.errors import DataError, DocumentError
 
@@ -82,7 +83,7 @@ class Prompt:
             DataError: a file is missing or is no picture.
         """
         return [
-            _open_image(part) if isinstance(part, Path) else part
+            open_image(part) if isinstance(part, Path) else part
             for part in self.content
             if not isinstance(part, str)
         ]
@@ -164,8 +165,15 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
     write_file(path, "".join(lines).encode())
 
 
-def _open_image(path: Path) -> Image:
-    from PIL import Image
+def open_image(path: Path) -> Image:
+    """Opens a picture as RGB, within bounds.
+
+    Raises:
+        DataError: it is absent, damaged, larger than is read, or no picture.
+        MissingDependencyError: pillow is not installed.
+    """
+    with OptionalPackage("pillow", "zoo", "reading pictures"):
+        from PIL import Image
 
     try:
         content = io.BytesIO(read_bytes(path, PICTURE_BYTES))

@@ -106,6 +106,17 @@ def test_verify_takes_labels(place: Path, tmp_path: Path):
     assert "10 samples" in done.stdout
 
 
+def test_verify_takes_an_archive_with_labels(place: Path, tmp_path: Path):
+    images, labels = np.load(place / "images.npy"), np.zeros(40, dtype=np.int64)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    done = call(
+        "chip", "verify", place / "export", f"{place}/model.py:net", "--data",
+        tmp_path / "data.npz",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "top-1, float" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("thresholds", "status"),
     [('{"min_output_sqnr_db": 5}', 0), ('{"min_output_sqnr_db": 99}', 1), ('{"min": 5}', 2)],

@@ -22,7 +22,10 @@ Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `conv
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
 ]
-DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+DATA_HELP = (
+    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
+    "preprocessing.json, or path/to/file.py:function."
+)
 CALIBRATION_BATCH = 32
 EngineName = Literal["torch", "numpy", "c", "onnx"]
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from photomask.chip import PreparedModel
     from photomask.chip.mixed_precision import Allocation, Costs, Sensitivities
 
-DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+DATA_HELP = (
+    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
+    "preprocessing.json, or path/to/file.py:function."
+)
 Unit = Literal["weight-bits", "bit-operations", "cycles"]
 ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from photomask.chip.training import TrainingSettings
 
 DATA_HELP = (
-    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy file of floats, or "
-    "path/to/file.py:function."
+    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy or .npz file of "
+    "floats, a folder of pictures with preprocessing.json, or path/to/file.py:function."
 )
 
 
@@ -160,16 +160,18 @@ def _training_data(source: str, labels: Path | None) -> "tuple[Tensor, Tensor | 
     """Loads images and, where there are any, their classes."""
     import torch
 
-    from photomask.cli.sources import load_array, load_inputs
+    from photomask.cli.sources import load_array, load_test_data
+    from photomask.documents import is_file
     from photomask.errors import DataError
     from photomask.zoo import calibration_set, training_set
+    from photomask.zoo.picture_folder import PREPROCESSING_FILE
 
     if source in ("fashion-mnist", "fashion_mnist"):
         images, classes = calibration_set()
-    elif Path(source).is_dir():
+    elif Path(source).is_dir() and not is_file(Path(source) / PREPROCESSING_FILE):
         images, classes = training_set(source)
     else:
-        images, classes = load_inputs(source, None), None
+        images, classes = load_test_data(source, None, None)
     if labels is not None:
         classes = torch.from_numpy(load_array(labels))
         if classes.is_floating_point():

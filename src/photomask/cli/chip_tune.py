@@ -7,7 +7,10 @@ import typer
 
 from photomask.cli.console import messages, show_progress
 
-DATA_HELP = "fashion-mnist, photographs, a .npy file of floats, or path/to/file.py:function."
+DATA_HELP = (
+    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
+    "preprocessing.json, or path/to/file.py:function."
+)
 
 Smoothing = Annotated[
     float | None,

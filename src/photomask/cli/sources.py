@@ -16,7 +16,8 @@ def load_inputs(source: str, samples: int | None) -> "Tensor":
     """Loads real inputs.
 
     Args:
-        source: a data set of the zoo, a `.npy` file, or `path/to/file.py:function`.
+        source: a data set of the zoo, a `.npy` or `.npz` file, a folder of pictures, or
+            `path/to/file.py:function`.
         samples: how many to take from the front; None takes all.
 
     Raises:
@@ -35,7 +36,7 @@ def load_test_data(
 
     Args:
         source: as for `load_inputs`; `fashion-mnist` is the test set, with its labels.
-        labels: `.npy` file of integers.
+        labels: `.npy` file of integers; None takes those that the source holds, if any.
         samples: how many to take from the front; None takes all.
 
     Raises:
@@ -51,10 +52,13 @@ def load_test_data(
         if labels is not None:
             classes = torch.from_numpy(load_array(labels))
         return _first(images, samples, source), classes[:samples]
-    images = load_inputs(source, samples)
-    if labels is None:
-        return images, None
-    return images, torch.from_numpy(load_array(labels))[: len(images)]
+    from photomask.zoo import load_labelled
+
+    images, classes = load_labelled(source)
+    images = _first(images, samples, source)
+    if labels is not None:
+        classes = torch.from_numpy(load_array(labels))
+    return images, None if classes is None else classes[: len(images)]
 
 
 def load_array(path: Path) -> "np.ndarray":

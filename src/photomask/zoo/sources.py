@@ -6,16 +6,22 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from photomask.arrays import read_array
-from photomask.documents import is_file
+from photomask.arrays import read_array, read_arrays
+from photomask.documents import is_file, is_folder
 from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
 from photomask.zoo import catalogue, fashion_mnist, photographs
+from photomask.zoo.picture_folder import read_picture_folder
+
+R = TypeVar("R")
+
+LABELS = "labels"
+"""The key of the classes in a `.npz` file."""
 
 _IMAGES: dict[str, Callable[[], Tensor]] = {
     "fashion_mnist": lambda: fashion_mnist.calibration_set()[0],
@@ -52,40 +58,85 @@ def load_model(source: str) -> nn.Module:
 
 
 def load_images(source: str) -> Tensor:
-    """Loads input images for calibration or test.
+    """Loads input images for calibration or test, without labels; see `load_labelled`."""
+    return load_labelled(source)[0]
+
+
+def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
+    """Loads input images and, where the source holds them, their classes.
 
     Args:
-        source: `fashion_mnist` (the calibration slice), `photographs` (64 crops, 224x224), a
-            `.npy` file of a float array, or `path/to/file.py:attribute`, where the attribute is an
-            array, a tensor or an iterable of batches, or a function without arguments that
-            returns one.
+        source: one of these:
+
+            - `fashion_mnist` (the calibration slice) or `photographs` (64 crops, 224x224);
+            - a `.npy` file of a float array; `NAME.labels.npy` beside `NAME.npy` holds its classes;
+            - a `.npz` file with one float array, and its classes under the key `labels`;
+            - a folder of pictures (see `photomask.zoo.picture_folder`), whose sub-folders, if it
+              has any, are the classes;
+            - `path/to/file.py:attribute`, where the attribute is an array, a tensor or an iterable
+              of batches, or a function without arguments that returns one.
 
     Returns:
-        Images as the model takes them, float32 [count, ...], on the CPU.
+        Images as the model takes them, float32 [count, ...], on the CPU, and classes, int64
+        [count], or None.
 
     Raises:
         UsageError: no such name, file or attribute, or running it failed.
-        DataError: no images, no float values, NaN or infinity, or a damaged file.
+        DataError: no images, no float values, NaN or infinity, another number of labels, or a
+            damaged file.
     """
     if source in _IMAGES:
-        return _IMAGES[source]()
+        return _IMAGES[source](), None
+    labels: Any = None
     if source.endswith(".npy"):
-        values: Any = _read_array(Path(source))
+        values: Any = _read(Path(source), read_array)
+        beside = Path(source.removesuffix(".npy") + ".labels.npy")
+        if os.path.lexists(beside):
+            labels = _read(beside, read_array)
+    elif source.endswith(".npz"):
+        values, labels = _of_archive(source)
     elif ":" in source:
         values = _evaluate(source)
+    elif is_folder(source):
+        values, labels = read_picture_folder(Path(source))
     else:
         raise UsageError(
-            f"no images {source!r}: give one of {', '.join(sorted(_IMAGES))}, a .npy file, "
-            "or path/to/file.py:function"
+            f"no images {source!r}: give one of {', '.join(sorted(_IMAGES))}, a .npy or .npz file, "
+            "a folder of pictures, or path/to/file.py:function"
         )
-    return _as_images(values, source)
+    images = _as_images(values, source)
+    return images, None if labels is None else _as_labels(labels, len(images), source)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _of_archive(source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the one array of a `.npz` file that is not its labels, and these."""
+    arrays = _read(Path(source), read_arrays)
+    labels = arrays.pop(LABELS, None)
+    if len(arrays) != 1:
+        raise DataError(
+            f"{source} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected one array "
+            f"of inputs, and the classes under {LABELS!r} if there are any"
+        )
+    return arrays.popitem()[1], labels
+
+
+def _as_labels(labels: Any, count: int, source: str) -> Tensor:
+    classes = torch.as_tensor(labels)
+    if classes.dtype.is_floating_point or classes.is_complex() or classes.dtype == torch.bool:
+        raise DataError(f"the labels of {source} are {classes.dtype}, expected integers")
+    if classes.shape != (count,):
+        raise DataError(
+            f"the labels of {source} have shape {list(classes.shape)}, expected [{count}], one for "
+            "each sample"
+        )
+    return classes.to(torch.int64)
+
+
+def _read(path: Path, reader: Callable[[Path], R]) -> R:
     if not os.path.lexists(path):
         raise UsageError(f"no file {path}")
     try:
-        return read_array(path)
+        return reader(path)
     except DocumentError as error:
         raise DataError(str(error)) from error
 

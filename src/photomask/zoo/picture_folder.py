@@ -1,0 +1,116 @@
+"""A folder of pictures as a model's input, prepared as a file in the folder says.
+
+How pixels become numbers is never guessed. `preprocessing.json` in the folder states it::
+
+    {"size": [224, 224], "channels": 3, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+The pictures lie in the folder itself, or in one sub-folder for each class. Then the sub-folders in
+the order of their names are the classes 0, 1, 2 …
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from photomask.documents import Document, is_file, read_text
+from photomask.errors import DataError
+from photomask.prompts import open_image
+
+PREPROCESSING_FILE = "preprocessing.json"
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+MOST_PICTURES = 100_000
+"""They are read into memory all at once."""
+EXAMPLE = '{"size": [224, 224], "channels": 3, "mean": [0, 0, 0], "std": [1, 1, 1]}'
+
+
+class Preprocessing(Document):
+    """How a picture becomes a model's input: `(pixel / 255 - mean) / std`, for each channel.
+
+    Attributes:
+        size: height and width that a picture is resized to, bilinear, where it has another size.
+        channels: 1 for grey, 3 for red, green and blue.
+        mean: of each channel, in units of the full scale.
+        std: likewise.
+    """
+
+    size: tuple[Annotated[int, Field(ge=1, le=1 << 14)], Annotated[int, Field(ge=1, le=1 << 14)]]
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _has_numbers_for_each_channel(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"{self.channels} channel(s) need as many numbers in mean and std")
+        return self
+
+
+def read_picture_folder(folder: Path) -> tuple[Tensor, Tensor | None]:
+    """Reads all pictures of a folder, in the order of their names.
+
+    Args:
+        folder: holds `preprocessing.json`, and pictures or one sub-folder for each class.
+
+    Returns:
+        float32 [count, channels, height, width], and the classes, int64 [count], where there are
+        sub-folders.
+
+    Raises:
+        DataError: no `preprocessing.json`, no pictures, pictures beside sub-folders, something that
+            is no picture, or a damaged one.
+        DocumentError: `preprocessing.json` is not valid.
+        MissingDependencyError: pillow is not installed.
+    """
+    path = folder / PREPROCESSING_FILE
+    if not is_file(path):
+        raise DataError(
+            f"the folder {folder} does not say how its pictures become numbers: write {path.name} "
+            f"into it, such as {EXAMPLE}"
+        )
+    form = Preprocessing.parse(read_text(path), str(path))
+    entries = [entry for entry in _visible(folder) if entry.name != PREPROCESSING_FILE]
+    classes = [entry for entry in entries if entry.is_dir()]
+    if classes and len(classes) != len(entries):
+        alone = next(entry for entry in entries if not entry.is_dir())
+        raise DataError(
+            f"{folder} holds {alone.name!r} beside its {len(classes)} sub-folders: put every "
+            "picture into the sub-folder of its class, or use no sub-folders"
+        )
+    found = [(picture, None) for picture in entries] if not classes else []
+    for label, part in enumerate(classes):
+        found += [(picture, label) for picture in _visible(part)]
+    if not found:
+        raise DataError(f"{folder} holds no pictures")
+    if len(found) > MOST_PICTURES:
+        raise DataError(f"{folder} holds {len(found)} pictures, at most {MOST_PICTURES} are read")
+    images = torch.stack([_prepared(picture, form) for picture, _ in found])
+    labels = [label for _, label in found if label is not None]
+    return images, torch.tensor(labels) if classes else None
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Yields what a folder holds, by name, without hidden files."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error}") from error
+    yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _prepared(path: Path, form: Preprocessing) -> Tensor:
+    """Returns one picture as [channels, height, width]."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path} is no picture ({', '.join(sorted(SUFFIXES))}); move it elsewhere")
+    image = open_image(path)
+    height, width = form.size
+    if image.size != (width, height):
+        image = image.resize((width, height), resample=2)  # bilinear
+    image = image.convert("L" if form.channels == 1 else "RGB")
+    pixels = np.asarray(image, dtype=np.float32).reshape(height, width, form.channels) / 255
+    mean, std = (np.array(x, dtype=np.float32) for x in (form.mean, form.std))
+    return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1).copy())
