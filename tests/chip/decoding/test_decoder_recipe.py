@@ -82,3 +82,43 @@ def test_chunks_of_any_length_give_the_same_logits():
     }
     first = NumpyEngine(program).run(codes)[program.outputs[0]]
     np.testing.assert_array_equal(first, whole)
+
+
+RARE, COMMON = 49, 7
+"""A token that calibration does not see, and one that it does."""
+
+
+def answering_to_a_rare_token() -> torch.nn.Module:
+    """Returns a model with a gated unit that is largest where the rare token stands.
+
+    For the common token it is about half as large.
+    """
+    model = llama()
+    rare, common = (x / x.norm() for x in model.model.embed_tokens.weight[[RARE, COMMON]].detach())
+    with torch.no_grad():
+        for layer in (model.model.layers[0].mlp.gate_proj, model.model.layers[0].mlp.up_proj):
+            layer.weight[0] = 4 * rare + 3 * common
+    return model
+
+
+@pytest.mark.parametrize("recipe", ["w8a8-decoder", "w8a10-decoder"])
+def test_gated_products_beyond_those_of_calibration_are_not_clipped(recipe: str):
+    model = CachedModel(answering_to_a_rare_token(), positions=CACHE)
+    common = torch.from_numpy(texts(8, 12)).remainder(RARE)
+    common[0, 0] = COMMON
+    data = model.first_chunk(common, CACHE)
+    prepared = prepare(model, load_recipe(recipe), data, states=model.states)
+    calibrate(prepared, [data])
+    rare = common[:1].clone()
+    rare[0, 3] = RARE
+    name = "model.model.layers.0.mlp.multiply"
+
+    def largest(tokens: torch.Tensor) -> torch.Tensor:
+        inputs = model.first_chunk(tokens, CACHE)
+        found = {n.name: x for n, x in prepared.graph.run(inputs, prepared.constants_of)}
+        return found[name].detach().max()
+
+    beyond = largest(rare)
+    assert 1.5 < beyond / largest(common) < 4
+    quantizer = prepared.activation_quantizer(name)
+    assert abs(float(quantizer(beyond) - beyond)) <= float(quantizer.scale)

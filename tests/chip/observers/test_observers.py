@@ -183,3 +183,18 @@ def test_an_observer_of_the_users_own_is_one_method():
     observer.observe(torch.tensor([[-4.0, 2.0]]))
     assert observer.range(AFFINE) == (torch.tensor([-2.0]), torch.tensor([1.0]))
     assert str(observer) == "Half"
+
+
+def test_headroom_widens_the_range_and_costs_resolution():
+    observer = MinMax(4)
+    observer.observe(torch.tensor([[-1.0, 3.0]]))
+    low, high = observer.range(AFFINE)
+    assert (float(low), float(high)) == (-4.0, 12.0)
+    assert str(observer) == "MinMax(headroom=4)"
+    assert str(MinMax()) == "MinMax"
+
+
+@pytest.mark.parametrize("headroom", [0.5, 0.0, -2.0, float("nan"), float("inf")])
+def test_headroom_below_one_or_not_finite_is_refused(headroom: float):
+    with pytest.raises(RecipeError, match="headroom"):
+        MinMax(headroom)
