@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from photomask.documents import TENSOR_BYTES, check_regular, opened
-from photomask.errors import DocumentError
+from photomask.errors import DataError, DocumentError
 
 MALFORMED = (
     AttributeError,
@@ -40,7 +40,7 @@ MALFORMED = (
 )
 """What NumPy, zipfile and safetensors raise for a file that is not what they wrote."""
 
-__all__ = ["array_from", "read_array", "read_arrays", "read_tensors", "tensor_file"]
+__all__ = ["array_from", "plain_array", "read_array", "read_arrays", "read_tensors", "tensor_file"]
 
 
 def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
@@ -121,6 +121,22 @@ def _header(file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype]:
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise DocumentError(f"its format has version {version}, expected 1.0 or 2.0")
+
+
+def plain_array(array: np.ndarray) -> np.ndarray:
+    """Returns an array in the form that PyTorch takes: contiguous, writable, in native byte order.
+
+    Floats of more than 64 bits become float64; elements keep their dtype otherwise.
+
+    Raises:
+        DataError: its elements are no booleans, integers or real numbers.
+    """
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"an array of {array.dtype}: expected numbers")
+    is_long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    dtype = np.dtype(np.float64) if is_long else array.dtype.newbyteorder("=")
+    plain = np.asarray(array, dtype=dtype, order="C")
+    return plain if plain.flags.writeable else plain.copy()
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -169,7 +169,7 @@ def open_image(path: Path) -> Image:
     """Opens a picture as RGB, within bounds.
 
     Raises:
-        DataError: it is absent, damaged, larger than is read, or no picture.
+        DataError: it is absent, damaged, larger than is read, of more than 8 bits, or no picture.
         MissingDependencyError: pillow is not installed.
     """
     with OptionalPackage("pillow", "zoo", "reading pictures"):
@@ -180,6 +180,11 @@ def open_image(path: Path) -> Image:
         with Image.open(content, formats=PICTURE_FORMATS) as file:
             if (pixels := math.prod(file.size)) > PICTURE_PIXELS:
                 raise DataError(f"it has {pixels:,} pixels, at most {PICTURE_PIXELS:,} are read")
+            if file.mode[0] in "IF":
+                raise DataError(
+                    f"its pixels have more than 8 bits (mode {file.mode}), which would be cut off "
+                    "at 255: save it with 8 bits"
+                )
             return file.convert("RGB")
     except (DocumentError, DataError, Image.DecompressionBombError, *DAMAGED) as error:
         raise DataError(f"cannot read the picture {path}: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from photomask.chip import IntegerProgram, NumpyEngine
@@ -115,6 +116,39 @@ def test_verify_takes_an_archive_with_labels(place: Path, tmp_path: Path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "top-1, float" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(41, int), "there are 40 samples"),
+        (np.zeros(10, int), "there are 40 samples"),
+        (np.zeros(40), "expected integers"),
+    ],
+)
+def test_labels_that_do_not_belong_to_the_samples_are_refused(
+    place: Path, tmp_path: Path, labels: np.ndarray, message: str
+):
+    np.save(tmp_path / "labels.npy", labels)
+    done = verify(place, "--labels", tmp_path / "labels.npy", "--samples", 10)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+def test_convert_takes_a_folder_of_pictures_with_a_hyphen_in_its_name(place: Path, tmp_path: Path):
+    folder = tmp_path / "my-pictures"
+    folder.mkdir()
+    form = {"size": [8, 8], "channels": 1, "mean": [0.5], "std": [0.5]}
+    (folder / "preprocessing.json").write_text(json.dumps(form))
+    for number in range(2):
+        Image.new("L", (8, 8), 100 * number).save(folder / f"{number}.png")
+    done = call(
+        "chip", "convert", f"{place}/model.py:net", "--calibration", folder,
+        "--output", tmp_path / "export",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    program = IntegerProgram.load(tmp_path / "export")
+    assert program.edges[program.inputs[0]].shape[1:] == (1, 8, 8)
 
 
 @pytest.mark.parametrize(

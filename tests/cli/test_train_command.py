@@ -87,3 +87,10 @@ def test_what_cannot_be_trained_is_a_usage_error(
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
     assert not (tmp_path / "export").exists()
+
+
+def test_a_folder_for_training_is_told_how_to_state_its_pixels(place: Path, tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    done = train(place, "--data", tmp_path, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "preprocessing.json" in done.output

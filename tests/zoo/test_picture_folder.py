@@ -63,12 +63,21 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(folder):
         (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is no picture"),
         (lambda f: (f / "b.png").write_bytes(b"no picture"), "cannot read the picture"),
         (lambda f: write_picture(f / "cat" / "0.png", 1), "'a.png' beside its 1 sub-folders"),
+        (lambda f: Image.new("I;16", (3, 2), 30_000).save(f / "b.png"), "more than 8 bits"),
+        (lambda f: Image.new("F", (3, 2), 0.5).save(f / "a.tiff"), "a.tiff is no picture"),
     ],
 )
 def test_what_is_no_folder_of_pictures_is_refused(folder, spoil, message):
     write_picture(folder / "a.png", 1)
     spoil(folder)
     with pytest.raises(DataError, match=message):
+        zoo.load_images(str(folder))
+
+
+def test_a_class_without_pictures_is_refused_because_it_would_shift_the_others(folder):
+    write_picture(folder / "cat" / "0.png", 1)
+    (folder / "ant").mkdir()
+    with pytest.raises(DataError, match="ant holds no pictures"):
         zoo.load_images(str(folder))
 
 
@@ -95,6 +104,25 @@ def test_labels_lie_beside_an_array_or_in_its_archive(tmp_path):
         assert labels.tolist() == [2, 0, 1]
 
 
+@pytest.mark.parametrize("key", ["labels", "label"])
+@pytest.mark.parametrize(("real", "whole"), [(">f4", ">i8"), ("<f2", "<u2"), (">f8", ">i2")])
+def test_arrays_of_any_width_and_byte_order_are_read(tmp_path, key, real, whole):
+    x, y = np.array([[0.5], [2.0], [-1.0]], real), np.array([2, 0, 1], whole)
+    np.savez(tmp_path / "a.npz", anything=x, **{key: y})
+    images, labels = zoo.load_labelled(str(tmp_path / "a.npz"))
+    assert images.tolist() == [[0.5], [2.0], [-1.0]]
+    assert labels is not None
+    assert labels.tolist() == [2, 0, 1]
+
+
+def test_labels_may_be_one_for_each_place_of_a_sample(tmp_path):
+    y = np.arange(12).reshape(3, 2, 2)
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 1, 2, 2)), labels=y)
+    labels = zoo.load_labelled(str(tmp_path / "a.npz"))[1]
+    assert labels is not None
+    assert labels.tolist() == y.tolist()
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -102,6 +130,11 @@ def test_labels_lie_beside_an_array_or_in_its_archive(tmp_path):
         ({"x": np.ones((3, 2)), "labels": np.zeros(3)}, "expected integers"),
         ({"x": np.ones((3, 2)), "y": np.ones(3)}, "the arrays x, y"),
         ({"labels": np.zeros(3, int)}, "the arrays none"),
+        ({"x": np.ones((3, 2)), "labels": np.array(3)}, r"expected \[3\]"),
+        ({"x": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "labels: an array of <U1"),
+        ({"x": np.ones((3, 2)), "label": np.zeros(3, int), "labels": np.zeros(3, int)}, "label, x"),
+        ({"x": np.array(["a", "b"])}, "an array of <U1: expected numbers"),
+        ({"x": np.zeros((3, 2), "M8[D]")}, "expected numbers"),
         ({"x": np.ones((3, 2), np.uint8)}, "expected floats"),
     ],
 )

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from photomask.arrays import plain_array
 from photomask.errors import DataError
 
 Array = Tensor | np.ndarray
@@ -189,14 +190,7 @@ def as_tensor(value: object) -> Tensor | None:
         return value.detach()
     if isinstance(value, np.generic) or not hasattr(value, "__array__"):
         return None
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"an array of {array.dtype}: expected numbers")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    # PyTorch takes neither negative strides, foreign byte orders nor memory that is read-only.
-    plain = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
-    return torch.from_numpy(np.ascontiguousarray(plain).reshape(array.shape))
+    return torch.from_numpy(plain_array(np.asarray(value)))
 
 
 def raw_pictures(x: Tensor) -> str:

@@ -158,23 +158,17 @@ def _schedule(
 
 def _training_data(source: str, labels: Path | None) -> "tuple[Tensor, Tensor | None]":
     """Loads images and, where there are any, their classes."""
-    import torch
-
-    from photomask.cli.sources import load_array, load_test_data
+    from photomask.cli.sources import load_test_data
     from photomask.documents import is_file
-    from photomask.errors import DataError
-    from photomask.zoo import calibration_set, training_set
-    from photomask.zoo.picture_folder import PREPROCESSING_FILE
+    from photomask.zoo import calibration_set, load_labels, training_set
+    from photomask.zoo.fashion_mnist import TRAINING_IMAGES
 
     if source in ("fashion-mnist", "fashion_mnist"):
         images, classes = calibration_set()
-    elif Path(source).is_dir() and not is_file(Path(source) / PREPROCESSING_FILE):
+    elif is_file(Path(source) / TRAINING_IMAGES):
         images, classes = training_set(source)
     else:
         images, classes = load_test_data(source, None, None)
     if labels is not None:
-        classes = torch.from_numpy(load_array(labels))
-        if classes.is_floating_point():
-            raise DataError(f"{labels} holds {classes.dtype}, expected classes as integers")
-        classes = classes.long()
+        classes = load_labels(labels, len(images))
     return images, classes

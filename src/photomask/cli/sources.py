@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEST_SETS = ("fashion_mnist",)
+HYPHENATED = ("fashion-mnist",)
 
 
 def load_inputs(source: str, samples: int | None) -> "Tensor":
@@ -43,22 +44,13 @@ def load_test_data(
         UsageError: there is no such source, or fewer samples.
         DataError: the data cannot be used.
     """
-    import torch
+    from photomask.zoo import load_labelled, load_labels, test_set
 
-    if _zoo_name(source) in TEST_SETS:
-        from photomask.zoo import test_set
-
-        images, classes = test_set()
-        if labels is not None:
-            classes = torch.from_numpy(load_array(labels))
-        return _first(images, samples, source), classes[:samples]
-    from photomask.zoo import load_labelled
-
-    images, classes = load_labelled(source)
-    images = _first(images, samples, source)
+    name = _zoo_name(source)
+    images, classes = test_set() if name in TEST_SETS else load_labelled(name)
     if labels is not None:
-        classes = torch.from_numpy(load_array(labels))
-    return images, None if classes is None else classes[: len(images)]
+        classes = load_labels(labels, len(images))
+    return _first(images, samples, source), None if classes is None else classes[:samples]
 
 
 def load_array(path: Path) -> "np.ndarray":
@@ -84,8 +76,8 @@ def load_array(path: Path) -> "np.ndarray":
 
 
 def _zoo_name(source: str) -> str:
-    """Data sets may be written with a hyphen, as their authors do."""
-    return source.replace("-", "_") if "." not in source and ":" not in source else source
+    """Data sets of the zoo may be written with a hyphen, as their authors do."""
+    return source.replace("-", "_") if source in HYPHENATED else source
 
 
 def _first(images: "Tensor", samples: int | None, source: str) -> "Tensor":

@@ -30,7 +30,7 @@ from photomask.zoo.picture_questions import (
     load_vision_language,
 )
 from photomask.zoo.sentences import load_sentence_encoder, review_snippets, sentence_embeddings
-from photomask.zoo.sources import load_images, load_labelled, load_model
+from photomask.zoo.sources import load_images, load_labelled, load_labels, load_model
 
 __all__ = [
     "Entry",
@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "load_images",
     "load_labelled",
+    "load_labels",
     "load_model",
     "load_sentence_encoder",
     "load_vision_language",

@@ -24,6 +24,9 @@ from photomask.arrays import read_arrays
 from photomask.documents import opened
 from photomask.errors import DataError, DocumentError, UsageError
 
+TRAINING_IMAGES = "train-images-idx3-ubyte.gz"
+"""The original file of the training pixels."""
+
 MEAN = 0.2860
 """Mean of the training pixels, in units of full scale (255)."""
 
@@ -97,7 +100,7 @@ def training_set(folder: str | Path) -> tuple[Tensor, Tensor]:
         UsageError: a file is missing.
         DataError: a file is not what its name says.
     """
-    pixels = read_idx(Path(folder) / "train-images-idx3-ubyte.gz")
+    pixels = read_idx(Path(folder) / TRAINING_IMAGES)
     labels = read_idx(Path(folder) / "train-labels-idx1-ubyte.gz")
     return normalise(pixels), torch.from_numpy(labels.astype(np.int64))
 

@@ -61,8 +61,8 @@ def read_picture_folder(folder: Path) -> tuple[Tensor, Tensor | None]:
         sub-folders.
 
     Raises:
-        DataError: no `preprocessing.json`, no pictures, pictures beside sub-folders, something that
-            is no picture, or a damaged one.
+        DataError: no `preprocessing.json`, no pictures, pictures beside sub-folders, a
+            sub-folder without any, something that is no picture, or a damaged one.
         DocumentError: `preprocessing.json` is not valid.
         MissingDependencyError: pillow is not installed.
     """
@@ -83,7 +83,13 @@ def read_picture_folder(folder: Path) -> tuple[Tensor, Tensor | None]:
         )
     found = [(picture, None) for picture in entries] if not classes else []
     for label, part in enumerate(classes):
-        found += [(picture, label) for picture in _visible(part)]
+        pictures = [(picture, label) for picture in _visible(part)]
+        if not pictures:
+            raise DataError(
+                f"the class {part} holds no pictures: fill the sub-folder, or remove it, which "
+                "gives the classes behind it other numbers"
+            )
+        found += pictures
     if not found:
         raise DataError(f"{folder} holds no pictures")
     if len(found) > MOST_PICTURES:

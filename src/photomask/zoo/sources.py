@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from photomask.arrays import read_array, read_arrays
+from photomask.arrays import plain_array, read_array, read_arrays
 from photomask.documents import is_file, is_folder
 from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
 from photomask.zoo import catalogue, fashion_mnist, photographs
@@ -20,8 +20,8 @@ from photomask.zoo.picture_folder import read_picture_folder
 
 R = TypeVar("R")
 
-LABELS = "labels"
-"""The key of the classes in a `.npz` file."""
+LABELS = ("labels", "label")
+"""The keys that classes may have in a `.npz` file."""
 
 _IMAGES: dict[str, Callable[[], Tensor]] = {
     "fashion_mnist": lambda: fashion_mnist.calibration_set()[0],
@@ -70,7 +70,8 @@ def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
 
             - `fashion_mnist` (the calibration slice) or `photographs` (64 crops, 224x224);
             - a `.npy` file of a float array; `NAME.labels.npy` beside `NAME.npy` holds its classes;
-            - a `.npz` file with one float array, and its classes under the key `labels`;
+            - a `.npz` file with one float array, and its classes under the key `labels` or
+              `label`;
             - a folder of pictures (see `photomask.zoo.picture_folder`), whose sub-folders, if it
               has any, are the classes;
             - `path/to/file.py:attribute`, where the attribute is an array, a tensor or an iterable
@@ -108,28 +109,56 @@ def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
     return images, None if labels is None else _as_labels(labels, len(images), source)
 
 
+def load_labels(path: Path, count: int) -> Tensor:
+    """Loads classes from a `.npy` file.
+
+    Args:
+        path: of the file.
+        count: of the samples that they belong to.
+
+    Returns:
+        int64 [count, ...].
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: they are no integers, there is another number of them, or the file is damaged.
+    """
+    return _as_labels(_read(path, read_array), count, str(path))
+
+
 def _of_archive(source: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the one array of a `.npz` file that is not its labels, and these."""
     arrays = _read(Path(source), read_arrays)
-    labels = arrays.pop(LABELS, None)
+    keys = [key for key in LABELS if key in arrays]
+    labels = arrays.pop(keys[0]) if keys else None
     if len(arrays) != 1:
         raise DataError(
             f"{source} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected one array "
-            f"of inputs, and the classes under {LABELS!r} if there are any"
+            f"of inputs, and the classes under {' or '.join(LABELS)} if there are any"
         )
     return arrays.popitem()[1], labels
 
 
 def _as_labels(labels: Any, count: int, source: str) -> Tensor:
-    classes = torch.as_tensor(labels)
+    classes = _as_tensor(labels, f"{source}, labels")
     if classes.dtype.is_floating_point or classes.is_complex() or classes.dtype == torch.bool:
         raise DataError(f"the labels of {source} are {classes.dtype}, expected integers")
-    if classes.shape != (count,):
+    if not classes.ndim or len(classes) != count:
         raise DataError(
-            f"the labels of {source} have shape {list(classes.shape)}, expected [{count}], one for "
-            "each sample"
+            f"the labels of {source} have shape {list(classes.shape)}, expected [{count}] or "
+            f"[{count}, ...]: there are {count} samples"
         )
     return classes.to(torch.int64)
+
+
+def _as_tensor(values: np.ndarray | Tensor, source: str) -> Tensor:
+    """Returns numbers as a tensor on the CPU."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    try:
+        return torch.from_numpy(plain_array(values))
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
 
 
 def _read(path: Path, reader: Callable[[Path], R]) -> R:
@@ -144,7 +173,7 @@ def _read(path: Path, reader: Callable[[Path], R]) -> R:
 def _as_images(values: Any, source: str) -> Tensor:
     """Turns an array, a tensor or an iterable of batches into one checked float32 tensor."""
     if isinstance(values, np.ndarray | Tensor):
-        images = torch.as_tensor(values).detach().cpu()
+        images = _as_tensor(values, source)
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
         batches = [_as_images(batch, source) for batch in values]
         if not batches:
