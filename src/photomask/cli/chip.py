@@ -10,6 +10,7 @@ from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
 from photomask.cli.console import messages, show_progress
+from photomask.cli.sources import DATA_HELP
 
 if TYPE_CHECKING:
     from photomask.chip import IntegerProgram, Report, Thresholds
@@ -22,10 +23,6 @@ Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `conv
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
 ]
-DATA_HELP = (
-    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
-    "preprocessing.json, or path/to/file.py:function."
-)
 CALIBRATION_BATCH = 32
 EngineName = Literal["torch", "numpy", "c", "onnx"]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from photomask.cli.console import messages
+from photomask.cli.sources import DATA_HELP
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
     from photomask.chip import PreparedModel
     from photomask.chip.mixed_precision import Allocation, Costs, Sensitivities
 
-DATA_HELP = (
-    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
-    "preprocessing.json, or path/to/file.py:function."
-)
 Unit = Literal["weight-bits", "bit-operations", "cycles"]
 ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
 

@@ -6,11 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from photomask.cli.console import messages, show_progress
-
-DATA_HELP = (
-    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
-    "preprocessing.json, or path/to/file.py:function."
-)
+from photomask.cli.sources import DATA_HELP
 
 Smoothing = Annotated[
     float | None,

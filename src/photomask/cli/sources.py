@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+DATA_HELP = (
+    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
+    "preprocessing.json, or path/to/file.py:function."
+)
+"""What options that take data say they take."""
+
 TEST_SETS = ("fashion_mnist",)
 HYPHENATED = ("fashion-mnist",)
 
