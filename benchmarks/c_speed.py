@@ -23,8 +23,8 @@ from networks import images_for
 from ours import RedGateError, make_program
 from photomask import zoo
 from photomask.chip import IntegerProgram, TorchEngine
-from photomask.chip.c_source import CSource, generate_c
 from photomask.chip.engines.c_engine import CEngine, compile_library
+from photomask.chip.forms.c import CSource, generate_c
 from photomask.errors import EngineError, MissingDependencyError
 from rows import Results, Subject
 

@@ -16,7 +16,7 @@ from ours import as_network, float_network, make_program, require_exact
 from peers import PEERS
 from photomask import zoo
 from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.exporters import export
+from photomask.chip.forms.memory import export
 from photomask.chip.verification import verify
 from photomask.errors import MissingDependencyError
 from photomask.report import NoiseMeter

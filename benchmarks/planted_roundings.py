@@ -18,9 +18,10 @@ from torch import nn
 
 from networks import images_for
 from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.hardware import RtlDesign, export_rtl, load_accelerator, simulate
-from photomask.chip.hardware.simulation import sources_in
-from photomask.chip.hardware.simulator import build
+from photomask.chip.cost import load_accelerator
+from photomask.chip.forms.rtl import RtlDesign, export_rtl, simulate
+from photomask.chip.forms.rtl.simulation import sources_in
+from photomask.chip.forms.rtl.simulator import build
 from photomask.zoo import load
 from rows import Results, Subject
 

@@ -20,10 +20,10 @@ from torch import nn
 
 from networks import images_for
 from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.hardware import export_rtl, simulate
-from photomask.chip.hardware.rtl_design import RtlDesign
-from photomask.chip.hardware.simulation import sources_in
-from photomask.chip.hardware.simulator import build
+from photomask.chip.forms.rtl import export_rtl, simulate
+from photomask.chip.forms.rtl.design import RtlDesign
+from photomask.chip.forms.rtl.simulation import sources_in
+from photomask.chip.forms.rtl.simulator import build
 from photomask.zoo import load, photograph_crops
 from photomask.zoo.models import VisionTransformer
 from rows import Results, Subject

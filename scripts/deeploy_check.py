@@ -144,7 +144,8 @@ def export(folder: Path, network: str) -> None:
         load_target,
         prepare,
     )
-    from photomask.chip.onnx_models import deeploy_model, save_onnx
+    from photomask.chip.forms.deeploy import deeploy_model
+    from photomask.chip.forms.onnx_builder import save_onnx
 
     images, tested = zoo.calibration_set(128)[0], zoo.test_set()[0][:SAMPLES]
     symmetric = load_recipe("w8a8-symmetric")

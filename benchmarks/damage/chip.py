@@ -17,8 +17,8 @@ from photomask.chip import (
     check_outputs,
     load_target,
 )
-from photomask.chip.hardware.rtl_design import RtlDesign
-from photomask.chip.hardware.simulation import compare_outputs
+from photomask.chip.forms.rtl.design import RtlDesign
+from photomask.chip.forms.rtl.simulation import compare_outputs
 from photomask.chip.mixed_precision import Allocation
 from photomask.chip.onnx_import import import_qdq
 from photomask.chip.reconstruction import reconstruct

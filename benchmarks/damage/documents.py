@@ -15,8 +15,8 @@ from photomask.attention import AttentionStatistics, HeadPlan, ModelIdentity, Pa
 from photomask.attention.patterns import SinkRule
 from photomask.attention.statistics import PromptRecord
 from photomask.chip import load_recipe, load_target, save_recipe
-from photomask.chip.hardware import load_accelerator
-from photomask.chip.hardware.accelerator import PRESETS as ACCELERATORS
+from photomask.chip.cost import load_accelerator
+from photomask.chip.cost.accelerator import PRESETS as ACCELERATORS
 from photomask.chip.recipe.saving import recipe_document
 from photomask.chip.target import PRESETS as TARGETS
 from photomask.prompts import read_prompts

@@ -6,7 +6,8 @@ import numpy as np
 
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.operators import Constant, Operator, Requantize
-from photomask.chip.program import MANY, Edge
+from photomask.chip.program import Edge
+from photomask.chip.program.program import MANY
 from photomask.chip.target import Rounding, Target
 
 from .builder import ProgramBuilder

@@ -17,14 +17,15 @@ from photomask.chip import (
     NumpyEngine,
     calibrate,
     convert,
-    hardware,
     load_recipe,
     load_target,
     prepare,
 )
-from photomask.chip.exporters import export, golden_inputs
-from photomask.chip.hardware import SimulationReport, simulate
-from photomask.chip.onnx_models import qdq_model, save_onnx
+from photomask.chip.forms import rtl
+from photomask.chip.forms.memory import export, golden_inputs
+from photomask.chip.forms.onnx_builder import save_onnx
+from photomask.chip.forms.qdq import qdq_model
+from photomask.chip.forms.rtl import SimulationReport, simulate
 from photomask.chip.target import PRESETS
 from photomask.cli import app
 from photomask.errors import DocumentError
@@ -128,7 +129,7 @@ def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
         reports.append(simulate(folder, engine="verilator"))
         return reports[-1]
 
-    monkeypatch.setattr(hardware, "simulate", kept)
+    monkeypatch.setattr(rtl, "simulate", kept)
     done = call("simulate", exported)
     assert done.exit_code == 0, done.output
     found = json.loads(last_line(done))
@@ -136,7 +137,7 @@ def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
     assert found["rounding_proven"] is True
     assert found["rtl_cycles"] == found["model_cycles"] > 0
     wrong = reports[0].model_copy(update={"mismatches": 1})
-    monkeypatch.setattr(hardware, "simulate", lambda folder, engine: wrong)
+    monkeypatch.setattr(rtl, "simulate", lambda folder, engine: wrong)
     again = call("simulate", exported)
     assert again.exit_code == 1
     assert json.loads(last_line(again))["mismatches"] == 1

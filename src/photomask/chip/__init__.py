@@ -9,10 +9,11 @@ export(program, "out/export", program.quantize_input(test_images), samples=1)
 
 from photomask.chip.calibration import calibrate
 from photomask.chip.conversion import align_to_target, convert
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
-from photomask.chip.exporters import check_export, check_outputs, export, export_c
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.forms.c import export_c
+from photomask.chip.forms.memory import check_export, check_outputs, export
 from photomask.chip.preparation import PreparedModel, prepare
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe
 from photomask.chip.target import Target, load_target

@@ -53,7 +53,7 @@ def convert(
     """
     from photomask.chip import calibrate, load_recipe, load_target, prepare
     from photomask.chip import convert as convert_model
-    from photomask.chip.exporters import export
+    from photomask.chip.forms.memory import export
     from photomask.cli.presentation import show_program
     from photomask.cli.sources import load_inputs
     from photomask.zoo import load_model
@@ -143,7 +143,7 @@ def verify(
     """
     from photomask.chip import IntegerProgram
     from photomask.chip import verify as verify_program
-    from photomask.chip.exporters import check_export
+    from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
     from photomask.documents import write_file
@@ -187,8 +187,8 @@ def _write_page(
 ) -> None:
     """Writes the report as a page, with what the program costs where an accelerator is named."""
     from photomask.chip import write_html
-    from photomask.chip.hardware import estimate as estimate_program
-    from photomask.chip.hardware import load_accelerator
+    from photomask.chip.cost import estimate as estimate_program
+    from photomask.chip.cost import load_accelerator
 
     machine = load_accelerator(accelerator) if accelerator else None
     write_html(report, path, hardware=estimate_program(program, machine) if machine else None)
@@ -211,7 +211,7 @@ def check(
 
     Example: photomask chip check out/resnet20 simulated
     """
-    from photomask.chip.exporters import check_outputs
+    from photomask.chip.forms.memory import check_outputs
 
     report = check_outputs(folder, simulator_output)
     typer.echo(str(report))

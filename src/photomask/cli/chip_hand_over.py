@@ -45,27 +45,29 @@ def export(
     Example: photomask chip export out/resnet20 --format c
     """
     from photomask.chip import IntegerProgram
-    from photomask.chip.exporters import export_c, export_deeploy, golden_inputs
+    from photomask.chip.forms.c import export_c
+    from photomask.chip.forms.deeploy import export_deeploy
+    from photomask.chip.forms.memory import golden_inputs
 
     program, path = IntegerProgram.load(folder), place or folder / PLACES[format]
     if format == "c":
         export_c(program, path, golden_inputs(folder), weights=weights)
     elif format == "rtl":
-        from photomask.chip.hardware import export_rtl, load_accelerator
+        from photomask.chip.cost import load_accelerator
+        from photomask.chip.forms.rtl import export_rtl
 
         machine = load_accelerator(accelerator)
         export_rtl(program, path, golden_inputs(folder), accelerator=machine)
     elif format == "deeploy":
         export_deeploy(program, path, golden_inputs(folder))
     else:
-        from photomask.chip import onnx_models
+        from photomask.chip.forms.onnx import integer_model
+        from photomask.chip.forms.onnx_builder import save_onnx
+        from photomask.chip.forms.qdq import qdq_model
+        from photomask.chip.forms.qonnx import qonnx_model
 
-        make = {
-            "onnx": onnx_models.integer_model,
-            "qdq": onnx_models.qdq_model,
-            "qonnx": onnx_models.qonnx_model,
-        }[format]
-        onnx_models.save_onnx(make(program), path)
+        make = {"onnx": integer_model, "qdq": qdq_model, "qonnx": qonnx_model}[format]
+        save_onnx(make(program), path)
     messages().print(f"written to {path}")
 
 
@@ -81,8 +83,8 @@ def estimate(
     Example: photomask chip estimate out/resnet20 --accelerator edge
     """
     from photomask.chip import IntegerProgram
-    from photomask.chip.hardware import estimate as estimate_program
-    from photomask.chip.hardware import load_accelerator
+    from photomask.chip.cost import estimate as estimate_program
+    from photomask.chip.cost import load_accelerator
     from photomask.documents import write_file
 
     machine = load_accelerator(accelerator)
@@ -112,7 +114,7 @@ def simulate(
 
     Example: photomask chip simulate out/resnet20
     """
-    from photomask.chip.hardware import simulate as simulate_design
+    from photomask.chip.forms.rtl import simulate as simulate_design
 
     report = simulate_design(_rtl_export(folder, accelerator), engine=engine)
     typer.echo(str(report))
@@ -125,9 +127,10 @@ def simulate(
 def _rtl_export(folder: Path, accelerator: str) -> Path:
     """Returns the RTL export that a folder is or holds; writes it where there is none."""
     from photomask.chip import IntegerProgram
-    from photomask.chip.exporters import golden_inputs
-    from photomask.chip.hardware import RtlDesign, export_rtl, load_accelerator
-    from photomask.chip.hardware.rtl_design import DESIGN_FILE
+    from photomask.chip.cost import load_accelerator
+    from photomask.chip.forms.memory import golden_inputs
+    from photomask.chip.forms.rtl import RtlDesign, export_rtl
+    from photomask.chip.forms.rtl.design import DESIGN_FILE
     from photomask.errors import DocumentError
 
     if (folder / DESIGN_FILE).is_file():
@@ -164,7 +167,7 @@ def import_model(
     import numpy as np
 
     from photomask.chip import load_target
-    from photomask.chip.exporters import export as export_program
+    from photomask.chip.forms.memory import export as export_program
     from photomask.chip.onnx_import import import_qdq
     from photomask.cli.presentation import show_program
     from photomask.cli.sources import load_inputs

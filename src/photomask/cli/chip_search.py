@@ -121,7 +121,7 @@ def _costs(
     accelerator: str,
 ) -> "Costs":
     from photomask.chip import load_target
-    from photomask.chip.hardware import load_accelerator
+    from photomask.chip.cost import load_accelerator
     from photomask.chip.mixed_precision import bit_operation_costs, cycle_costs, weight_bit_costs
 
     if unit == "weight-bits":

@@ -58,7 +58,7 @@ def tune(
     """
     from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
     from photomask.chip.equalization import smooth
-    from photomask.chip.exporters import export
+    from photomask.chip.forms.memory import export
     from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
     from photomask.cli.sources import load_inputs
     from photomask.documents import write_file

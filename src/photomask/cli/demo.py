@@ -52,8 +52,8 @@ def chip(
         verify,
         write_html,
     )
-    from photomask.chip.exporters import export
-    from photomask.chip.hardware import estimate, load_accelerator
+    from photomask.chip.cost import estimate, load_accelerator
+    from photomask.chip.forms.memory import export
     from photomask.cli.presentation import show_report
     from photomask.report import check_drawing
     from photomask.zoo import calibration_set, load, test_set

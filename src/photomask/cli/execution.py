@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from photomask.chip import IntegerProgram
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.program import NumpyEngine
 from photomask.cli.console import show_progress
 from photomask.errors import DataError
 

@@ -3,7 +3,7 @@
 import typer
 
 from photomask.chip import IntegerProgram, Report
-from photomask.chip.exporters import CheckReport
+from photomask.chip.forms.memory import CheckReport
 from photomask.chip.verification import page_of
 from photomask.cli.console import output
 from photomask.report import print_page

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, Recipe, calibrate, convert, prepare
-from photomask.chip.engines import NumpyEngine, TorchEngine
+from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture, simplify
 from photomask.chip.graph.float_graph import largest_difference
+from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.target import Target
 

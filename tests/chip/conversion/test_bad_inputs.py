@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip import Recipe, calibrate, convert, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import Quantizer
 from photomask.errors import DataError, PhotomaskError, TargetError
 

@@ -7,7 +7,8 @@ from tests.chip.conversion.flow import codes_of, signal_to_noise
 from torch import Tensor, nn
 
 from photomask.chip import Recipe, Rule, calibrate, convert, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer, check_quantizer
 from photomask.chip.target import Target
 from photomask.errors import RecipeError, TargetError

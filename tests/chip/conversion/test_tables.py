@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, Recipe, Rule, calibrate, convert, export, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.forms.qdq import qdq_model
+from photomask.chip.forms.qonnx import qonnx_model
 from photomask.chip.graph.transformer_operations import EXPONENT_BITS
 from photomask.chip.observers import Percentile
-from photomask.chip.onnx_models import qdq_model, qonnx_model
 from photomask.chip.operators import Interpolate, Lookup, Softmax
+from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.target import PRESETS, Target
 from photomask.errors import ExportError, TargetError

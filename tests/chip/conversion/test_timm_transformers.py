@@ -6,7 +6,8 @@ import torch
 from tests.chip.conversion.flow import codes_of, signal_to_noise
 
 from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine
+from photomask.chip.engines import CEngine, OnnxEngine
+from photomask.chip.program import NumpyEngine
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -7,7 +7,8 @@ from tests.chip.conversion.flow import codes_of, outputs_of, signal_to_noise
 from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
+from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.errors import TargetError

@@ -7,8 +7,9 @@ from tests.chip.decoding.language_models import CACHE, llama, texts
 
 from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
 from photomask.chip.decoding import CachedModel, Decoder, prepare_like
-from photomask.chip.engines import CEngine, NumpyEngine, OnnxEngine, TorchEngine
+from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.equalization import smooth, smooth_products
+from photomask.chip.program import NumpyEngine
 from photomask.chip.weight_rounding import compensate_rounding
 
 

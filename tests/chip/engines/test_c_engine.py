@@ -9,9 +9,10 @@ import pytest
 from benchmarks.random_program import merged, random_codes, random_program
 from tests.chip.programs import ProgramBuilder, small_program
 
-from photomask.chip.engines import CEngine, NumpyEngine
+from photomask.chip.engines import CEngine
 from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Clamp, Constant
+from photomask.chip.program import NumpyEngine
 from photomask.errors import DataError, EngineError
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from tests.chip.programs import ProgramBuilder, small_builder, small_program
 
-from photomask.chip.engines import NumpyEngine, TorchEngine
+from photomask.chip.engines import TorchEngine
 from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Add, Clamp
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError
 

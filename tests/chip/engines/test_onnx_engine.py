@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.chip.programs import ProgramBuilder, small_builder, small_program
 from tests.chip.strategies import random_programs
 
-from photomask.chip.engines import NumpyEngine, OnnxEngine, onnx_engine
+from photomask.chip.engines import OnnxEngine, onnx_engine
 from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Add
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError, EngineError, MissingDependencyError, UsageError
 

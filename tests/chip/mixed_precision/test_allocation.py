@@ -19,7 +19,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.chip.hardware import estimate, load_accelerator
+from photomask.chip.cost import estimate, load_accelerator
 from photomask.chip.mixed_precision import (
     Allocation,
     Costs,

@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from photomask.chip.engines import NumpyEngine
 from photomask.chip.onnx_import import import_qdq
-from photomask.chip.program import IntegerProgram
+from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.target import Target, load_target
 
 KINDS = {

@@ -12,7 +12,7 @@ from tests.chip.onnx_import.qdq_models import (
     imported,
 )
 
-from photomask.chip.engines import NumpyEngine
+from photomask.chip.program import NumpyEngine
 
 Make = Callable[[QdqModel], str]
 FUNCTIONS = {

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
 from tests.chip.onnx_import.qdq_models import QdqModel, codes_of_runtime, distances, imported, run
 
-from photomask.chip.engines import NumpyEngine, TorchEngine
+from photomask.chip.engines import TorchEngine
+from photomask.chip.program import NumpyEngine
 from photomask.chip.target import PRESETS, ZeroPoints
 
 KIND = quantization.QuantType

@@ -12,10 +12,10 @@ from tests.chip.conversion.flow import WIDE, Function, converted
 from torch import nn
 
 from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, prepare
-from photomask.chip.engines import NumpyEngine
+from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.onnx_import import import_qdq
-from photomask.chip.onnx_models import qdq_model
 from photomask.chip.operators import AnyOperator
+from photomask.chip.program import NumpyEngine
 from photomask.chip.target import PRESETS
 from photomask.errors import UnsupportedOperatorError
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.chip.onnx_import.qdq_models import QdqModel, codes_of_runtime, edge_name, imported, run
 
-from photomask.chip.engines import NumpyEngine
+from photomask.chip.program import NumpyEngine
 from photomask.errors import DocumentError, UnsupportedOperatorError
 
 Make = Callable[[QdqModel, str], str]

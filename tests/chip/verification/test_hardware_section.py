@@ -4,8 +4,8 @@ import pytest
 from torch import Tensor, nn
 
 from photomask.chip import IntegerProgram, Report, verify, write_html
-from photomask.chip.hardware.accelerator import PRESETS
-from photomask.chip.hardware.estimates import HardwareReport, estimate
+from photomask.chip.cost.accelerator import PRESETS
+from photomask.chip.cost.estimates import HardwareReport, estimate
 from photomask.chip.verification.hardware_section import hardware_sections
 from photomask.errors import UsageError
 

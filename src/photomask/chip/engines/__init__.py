@@ -1,8 +1,7 @@
-"""Executors of integer programs: the NumPy oracle, the fast torch engine, ONNX Runtime, C."""
+"""Fast executors of integer programs: the torch engine, compiled C, ONNX Runtime."""
 
 from photomask.chip.engines.c_engine import CEngine
-from photomask.chip.engines.numpy_engine import NumpyEngine
 from photomask.chip.engines.onnx_engine import OnnxEngine
 from photomask.chip.engines.torch_engine import TorchEngine
 
-__all__ = ["CEngine", "NumpyEngine", "OnnxEngine", "TorchEngine"]
+__all__ = ["CEngine", "OnnxEngine", "TorchEngine"]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from photomask.chip.c_source import CONSTANTS_FILE, CSource, generate_c
-from photomask.chip.c_source.c_text import numpy_type
-from photomask.chip.c_source.tensors import Tensor
-from photomask.chip.engines.codes import Inputs, arrays_by_name
-from photomask.chip.engines.numpy_engine import check_inputs
+from photomask.chip.forms.c import CONSTANTS_FILE, CSource, generate_c
+from photomask.chip.forms.c.tensors import Tensor
+from photomask.chip.forms.c.text import numpy_type
 from photomask.chip.program import IntegerProgram
+from photomask.chip.program.codes import Inputs, arrays_by_name
+from photomask.chip.program.oracle import check_inputs
 from photomask.errors import EngineError
 
 NAME = "network"

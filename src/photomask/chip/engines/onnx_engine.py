@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from photomask.chip.engines.codes import Inputs, arrays_by_name
-from photomask.chip.engines.numpy_engine import check_inputs
-from photomask.chip.onnx_models import integer_model
-from photomask.chip.onnx_models.graph_builder import LARGEST_MODEL
+from photomask.chip.forms.onnx import integer_model
+from photomask.chip.forms.onnx_builder import LARGEST_MODEL
 from photomask.chip.program import IntegerProgram
+from photomask.chip.program.codes import Inputs, arrays_by_name
+from photomask.chip.program.oracle import check_inputs
 from photomask.dependencies import OptionalPackage
 from photomask.errors import EngineError, UsageError
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from photomask.chip.arithmetic import carrier
-from photomask.chip.engines.codes import Inputs, codes_by_name
-from photomask.chip.engines.numpy_engine import check_inputs
 from photomask.chip.operators import TorchFunction
 from photomask.chip.program import IntegerProgram, Step
+from photomask.chip.program.codes import Inputs, codes_by_name
+from photomask.chip.program.oracle import check_inputs
 
 
 class TorchEngine:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from photomask.chip.calibration import batches_of, calibrate
 from photomask.chip.conversion import convert
+from photomask.chip.cost import Accelerator, estimate, load_accelerator
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Convolution, Linear, Matmul
-from photomask.chip.hardware import Accelerator, estimate, load_accelerator
 from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from torch import Tensor
 
-from photomask.chip.engines import NumpyEngine, TorchEngine
-from photomask.chip.program import IntegerProgram
+from photomask.chip.engines import TorchEngine
+from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.verification.documents import EngineReport
 from photomask.report import Progress
 

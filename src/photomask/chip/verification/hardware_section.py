@@ -1,7 +1,7 @@
 """What a program costs on an accelerator, as sections of the page."""
 
-from photomask.chip.hardware.estimates import Costs, HardwareReport, StepEstimate
-from photomask.chip.hardware.roofline import hardware_figures
+from photomask.chip.cost.estimates import Costs, HardwareReport, StepEstimate
+from photomask.chip.cost.roofline import hardware_figures
 from photomask.report import Cell, Column, Figure, Row, Section, Tone
 
 _COLUMNS = (

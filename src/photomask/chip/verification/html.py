@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from photomask.chip.hardware.estimates import HardwareReport
+from photomask.chip.cost.estimates import HardwareReport
 from photomask.chip.verification.documents import Report
 from photomask.chip.verification.hardware_section import hardware_sections
 from photomask.chip.verification.pictures import figures_of

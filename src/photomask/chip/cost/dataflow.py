@@ -1,0 +1,100 @@
+"""Cycles of a systolic array and what it reads and writes, for three dataflows.
+
+A matrix product of `reduction` K by `outputs` N at `pixels` P is cut into folds, each as large as
+the array of R rows and C columns. Two of the three axes lie along rows and columns, the third is
+streamed, T values a fold:
+
+```text
+dataflow             rows        columns   streamed   folds
+weight stationary    reduction   outputs   pixels     ceil(K/R) * ceil(N/C)
+output stationary    pixels      outputs   reduction  ceil(P/R) * ceil(N/C)
+input stationary     reduction   pixels    outputs    ceil(K/R) * ceil(P/C)
+```
+
+A fold takes `2*R + C + T - 2` cycles: T to stream; R + C - 2 until the skewed operands have reached
+the last cell, which is fill and drain; and R more, in which the stationary operand is loaded, or in
+the output-stationary array the sums are shifted out. A fold takes as long when it fills the array
+only in part.
+
+Source: Samajdar et al. 2018, SCALE-Sim, arXiv:1811.02883, for the dataflows and the formula.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from photomask.chip.cost.accelerator import Accelerator
+
+Count = Any
+"""An int, or an int64 array of them: the tiler computes all candidates at once."""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How the tiles of a product cut its axes.
+
+    Folds are counted tile by tile: a tile of 20 outputs takes two folds of 16 columns.
+    """
+
+    reduction: Count
+    reduction_tiles: Count
+    reduction_row_folds: Count
+    """Sum over tiles of `ceil(size / rows)`."""
+    outputs: Count
+    output_tiles: Count
+    output_column_folds: Count
+    pixels: Count
+    pixel_tiles: Count
+    pixel_row_folds: Count
+    pixel_column_folds: Count
+
+
+@dataclass(frozen=True)
+class ArrayWork:
+    """Cycles of the array and elements between it and the buffers, for all groups of a product."""
+
+    load_cycles: Count
+    """In which stationary operands enter the array."""
+    compute_cycles: Count
+    """In which operands stream."""
+    fill_drain_cycles: Count
+    weight_reads: Count
+    activation_reads: Count
+    accumulator_accesses: Count
+    """Reads and writes: sums of every fold of the reduction, and the reading of the result."""
+
+    @property
+    def cycles(self) -> Count:
+        """All of them."""
+        return self.load_cycles + self.compute_cycles + self.fill_drain_cycles
+
+
+def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> ArrayWork:
+    """Returns what the array does for a product of `groups` groups, each folded alike."""
+    rows, columns, f = accelerator.rows, accelerator.columns, folding
+    weights, activations = f.reduction * f.outputs, f.reduction * f.pixels
+    results = f.outputs * f.pixels
+    skew, load = rows + columns - 2, rows
+    if accelerator.dataflow == "weight_stationary":
+        passes = f.reduction_row_folds * f.output_column_folds
+        folds, streamed = passes * f.pixel_tiles, passes * f.pixels
+        reads = (weights * f.pixel_tiles, activations * f.output_column_folds)
+        sums = f.reduction_row_folds
+    elif accelerator.dataflow == "input_stationary":
+        passes = f.reduction_row_folds * f.pixel_column_folds
+        folds, streamed = passes * f.output_tiles, passes * f.outputs
+        reads = (weights * f.pixel_column_folds, activations * f.output_tiles)
+        sums = f.reduction_row_folds
+    else:
+        passes = f.pixel_row_folds * f.output_column_folds
+        folds, streamed = passes * f.reduction_tiles, passes * f.reduction
+        reads = (weights * f.pixel_row_folds, activations * f.output_column_folds)
+        skew, load, sums = skew + rows, 0, f.reduction_tiles
+    return ArrayWork(
+        load_cycles=groups * load * folds,
+        compute_cycles=groups * streamed,
+        fill_drain_cycles=groups * skew * folds,
+        weight_reads=groups * reads[0],
+        activation_reads=groups * reads[1],
+        # Written once a fold of the reduction, read before every one but the first, and at the end.
+        accumulator_accesses=groups * results * 2 * sums,
+    )

@@ -1,0 +1,327 @@
+"""What a program costs on an accelerator: cycles, utilization, traffic and energy, step by step.
+
+The model runs one sample, one step after the other. A step reads its operands from external memory
+and writes its results there, as SCALE-Sim does; what flows from step to step is not kept on chip.
+
+```text
+array     load + compute + fill and drain: see `dataflow`
+lanes     ceil(operations / columns)
+memory    ceil(external bytes / memory_bytes_per_cycle)
+cycles    first + max(array + lanes, memory - first - last) + last
+stall     cycles - array - lanes
+```
+
+`first` is the transfer of the operands of the first tile, before which nothing can be computed, and
+`last` that of the results of the last one. All other transfers run while the array computes on the
+other halves of the buffers. The lanes that rescale results keep pace with the array.
+
+```text
+energy    multiply-accumulates and operations of the lanes
+          + bytes read from and written to the buffers * buffer_byte_pj
+          + bytes read from and written to external memory * external_byte_pj
+```
+
+Source: Chen et al. 2016, Eyeriss, ISCA, for energy as accesses of each level times their cost;
+Samajdar et al. 2018, SCALE-Sim, arXiv:1811.02883, for cycles.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from photomask.chip.cost.accelerator import Accelerator, load_accelerator
+from photomask.chip.cost.dataflow import array_work
+from photomask.chip.cost.fusion import (
+    Pass,
+    constant_bytes,
+    edge_bytes,
+    lane_work,
+    passes_of,
+)
+from photomask.chip.cost.products import Product, packed_bytes, product_of
+from photomask.chip.cost.tiling import Tiling, tile_product
+from photomask.chip.operators import Constant, Reshape
+from photomask.chip.program import IntegerProgram
+from photomask.documents import Document, aligned
+
+Part = TypeVar("Part", bound=Document)
+
+
+class Cycles(Document):
+    """Where the cycles go; the sum is the time."""
+
+    load: int = 0
+    """Stationary operands enter the array."""
+    compute: int = 0
+    """Operands stream through the array, or through the lanes of a step without products."""
+    fill_drain: int = 0
+    """The array is partly empty at the beginning and the end of a fold."""
+    stall: int = 0
+    """Waiting for external memory."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.load + self.compute + self.fill_drain + self.stall
+
+
+class Traffic(Document):
+    """Bytes by what they hold."""
+
+    weights: int = 0
+    """Of external memory with biases, multipliers, shifts and tables."""
+    activations: int = 0
+    """Inputs of the step."""
+    results: int = 0
+    """External memory: the step's output. Buffers: accumulators."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.activations + self.results
+
+
+class Energy(Document):
+    """Picojoules."""
+
+    compute_pj: float = 0.0
+    buffers_pj: float = 0.0
+    external_pj: float = 0.0
+
+    @property
+    def total_pj(self) -> float:
+        """All of them."""
+        return self.compute_pj + self.buffers_pj + self.external_pj
+
+
+class Costs(Document):
+    """What a step, or a whole program, costs for one sample."""
+
+    multiply_accumulates: int
+    """Of the array."""
+    cycles: Cycles
+    utilization: float
+    """Multiply-accumulates over those that all cells could have done, 0 to 1."""
+    external: Traffic
+    buffers: Traffic
+    energy: Energy
+
+
+class StepEstimate(Document):
+    """One step and what it costs."""
+
+    step: str
+    operator: str
+    fused: tuple[str, ...]
+    """Steps that its results go through on their way out; their cost is in this one."""
+    costs: Costs
+    tiling: Tiling | None
+    """None for a step that multiplies no matrices: it streams through the lanes."""
+
+
+class HardwareReport(Document):
+    """What a program costs on an accelerator."""
+
+    schema_version: Literal[1] = 1
+    program_sha256: str
+    accelerator: Accelerator
+    steps: tuple[StepEstimate, ...]
+    totals: Costs
+
+    @property
+    def milliseconds(self) -> float:
+        """Time of one sample at the accelerator's clock."""
+        return self.totals.cycles.total / (1000 * self.accelerator.clock_mhz)
+
+    def __str__(self) -> str:
+        rows = [_TITLES, *(_row(found.step, found.operator, found.costs) for found in self.steps)]
+        machine, totals = self.accelerator, self.totals
+        title = (
+            f"estimate for accelerator {machine.name!r}, {machine.rows}×{machine.columns}, "
+            f"{machine.dataflow.replace('_', ' ')}: {totals.cycles.total:,} cycles, "
+            f"{self.milliseconds:.3g} ms at {machine.clock_mhz:g} MHz, "
+            f"{totals.energy.total_pj / 1e6:,.4g} µJ"
+        )
+        return "\n".join([title, *aligned([*rows, _row("total", "", totals)])])
+
+
+_TITLES = (
+    "step", "operator", "MACs", "cycles", "stall", "utilization", "weights B", "activations B",
+    "results B", "buffers B", "energy nJ",
+)  # fmt: skip
+
+
+def _row(name: str, operator: str, costs: Costs) -> tuple[str, ...]:
+    cycles = costs.cycles.total
+    return (
+        name,
+        operator,
+        f"{costs.multiply_accumulates:,}",
+        f"{cycles:,}",
+        f"{100 * costs.cycles.stall / max(1, cycles):.0f} %",
+        f"{100 * costs.utilization:.1f} %",
+        f"{costs.external.weights:,}",
+        f"{costs.external.activations:,}",
+        f"{costs.external.results:,}",
+        f"{costs.buffers.total:,}",
+        f"{costs.energy.total_pj / 1e3:,.1f}",
+    )
+
+
+def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> HardwareReport:
+    """Returns what one sample of a program costs on an accelerator.
+
+    For another dataflow give another accelerator:
+    `accelerator.model_copy(update={"dataflow": "output_stationary"})`.
+
+    Args:
+        program: what runs.
+        accelerator: the machine; or a preset's name, or a file.
+
+    Raises:
+        TargetError: a step has wider operands than the machine, or does not fit its buffers.
+    """
+    accelerator = load_accelerator(accelerator)
+    steps = tuple(_estimate(program, found, accelerator) for found in passes_of(program))
+    return HardwareReport(
+        program_sha256=program.content_hash(),
+        accelerator=accelerator,
+        steps=steps,
+        totals=_sum([found.costs for found in steps], accelerator),
+    )
+
+
+def _estimate(program: IntegerProgram, found: Pass, accelerator: Accelerator) -> StepEstimate:
+    product = product_of(program, found.step, accelerator)
+    if product is not None:
+        tiling, costs = _product_costs(program, found, product, accelerator)
+    else:
+        tiling, costs = None, _lane_costs(program, found, accelerator)
+    return StepEstimate(
+        step=found.step.name,
+        operator=found.step.operator.kind,
+        fused=tuple(step.name for step in found.fused),
+        costs=costs,
+        tiling=tiling,
+    )
+
+
+def _product_costs(
+    program: IntegerProgram, found: Pass, product: Product, accelerator: Accelerator
+) -> tuple[Tiling, Costs]:
+    """Returns what a convolution, linear layer or matrix product costs."""
+    tiling, choice = tile_product(found.step, product, accelerator)
+    work = array_work(choice.folding, product.groups, accelerator)
+    sum_bytes = -(-accelerator.accumulator_bits // 8)
+    external = Traffic(
+        weights=tiling.weight_bytes + constant_bytes(program, found),
+        activations=tiling.activation_bytes,
+        results=edge_bytes(program, found.output),
+    )
+    buffers = Traffic(
+        weights=packed_bytes(product.weight, work.weight_reads) + tiling.weight_bytes,
+        activations=packed_bytes(product.activation, work.activation_reads)
+        + tiling.activation_bytes,
+        results=work.accumulator_accesses * sum_bytes,
+    )
+    last = (
+        external.results
+        * tiling.accumulator_tile_bytes
+        // (sum_bytes * product.groups * product.channels_out * product.positions)
+    )
+    cycles = Cycles(
+        load=work.load_cycles, compute=work.compute_cycles, fill_drain=work.fill_drain_cycles
+    )
+    first = tiling.weight_tile_bytes + tiling.activation_tile_bytes
+    energy = accelerator.energy
+    cell_pj = energy.multiply_accumulate_pj(
+        accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits
+    )
+    lanes = lane_work(program, found, accelerator)
+    return tiling, _costs(
+        multiply_accumulates=product.multiply_accumulates,
+        cycles=_with_stall(cycles, external.total, first, last, accelerator),
+        external=external,
+        buffers=buffers,
+        compute_pj=product.multiply_accumulates * cell_pj + lanes.energy_pj,
+        accelerator=accelerator,
+    )
+
+
+def _lane_costs(program: IntegerProgram, found: Pass, accelerator: Accelerator) -> Costs:
+    """Returns what a step without products costs; each byte is written to a buffer and read."""
+    lanes = lane_work(program, found, accelerator)
+    external = Traffic()
+    if not isinstance(found.step.operator, Reshape | Constant):
+        external = Traffic(
+            weights=constant_bytes(program, found),
+            activations=sum(edge_bytes(program, name) for name in found.step.inputs),
+            results=edge_bytes(program, found.output),
+        )
+    twice = {name: 2 * size for name, size in external.model_dump().items()}
+    cycles = Cycles(compute=-(-lanes.operations // accelerator.columns))
+    return _costs(
+        multiply_accumulates=0,
+        cycles=_with_stall(cycles, external.total, 0, 0, accelerator),
+        external=external,
+        buffers=Traffic(**twice),
+        compute_pj=lanes.energy_pj,
+        accelerator=accelerator,
+    )
+
+
+def _with_stall(
+    cycles: Cycles, external_bytes: int, first: int, last: int, accelerator: Accelerator
+) -> Cycles:
+    """Adds the cycles in which the array waits; `first` and `last` are bytes it cannot hide."""
+    speed = accelerator.memory_bytes_per_cycle
+    alone = math.ceil(first / speed) + math.ceil(last / speed)
+    hidden = math.ceil(external_bytes / speed) - alone
+    stall = alone + max(0, hidden - cycles.total)
+    return cycles.model_copy(update={"stall": stall})
+
+
+def _costs(
+    *,
+    multiply_accumulates: int,
+    cycles: Cycles,
+    external: Traffic,
+    buffers: Traffic,
+    compute_pj: float,
+    accelerator: Accelerator,
+) -> Costs:
+    return Costs(
+        multiply_accumulates=multiply_accumulates,
+        cycles=cycles,
+        utilization=_utilization(multiply_accumulates, cycles, accelerator),
+        external=external,
+        buffers=buffers,
+        energy=Energy(
+            compute_pj=float(compute_pj),
+            buffers_pj=buffers.total * accelerator.energy.buffer_byte_pj,
+            external_pj=external.total * accelerator.energy.external_byte_pj,
+        ),
+    )
+
+
+def _utilization(multiply_accumulates: int, cycles: Cycles, accelerator: Accelerator) -> float:
+    return multiply_accumulates / max(1, accelerator.cells * cycles.total)
+
+
+def _sum(parts: Sequence[Costs], accelerator: Accelerator) -> Costs:
+    """Adds up costs field by field; the utilization is that of the whole."""
+    macs = sum(part.multiply_accumulates for part in parts)
+    cycles = _added(Cycles, [part.cycles for part in parts])
+    return Costs(
+        multiply_accumulates=macs,
+        cycles=cycles,
+        utilization=_utilization(macs, cycles, accelerator),
+        external=_added(Traffic, [part.external for part in parts]),
+        buffers=_added(Traffic, [part.buffers for part in parts]),
+        energy=_added(Energy, [part.energy for part in parts]),
+    )
+
+
+def _added(kind: type[Part], parts: Sequence[Part]) -> Part:
+    return kind(**{name: sum(getattr(part, name) for part in parts) for name in kind.model_fields})

@@ -1,0 +1,183 @@
+"""How a product is cut into tiles that fit the buffers of an accelerator.
+
+A tile is a range along each axis of the product. For a tile to be computed its weights, the
+activations it reads and its sums must lie in the three buffers, each in one half: the other half is
+filled or emptied meanwhile. Where all weights or all activations of a group fit one half, they stay
+there while the group is computed. The reduction (input channels, kernel) is the innermost loop, so
+that partial sums never leave the accumulator buffer. Groups are the outermost loop.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field
+
+from photomask.chip.cost.accelerator import Accelerator
+from photomask.chip.cost.products import Product, packed_bytes, product_of
+from photomask.chip.cost.tile_search import Choice, search
+from photomask.chip.program import IntegerProgram, Step
+from photomask.documents import Document
+from photomask.errors import TargetError
+
+Loop = Literal[
+    "groups", "channels_out", "rows", "columns", "channels_in", "kernel_rows", "kernel_columns"
+]
+
+
+class Sizes(Document):
+    """Elements along each axis of a product, of one group."""
+
+    channels_out: int = Field(ge=1)
+    channels_in: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    """Output positions, as are `columns`."""
+    columns: int = Field(ge=1)
+    kernel_rows: int = Field(ge=1)
+    kernel_columns: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A range along each axis; channels are counted inside the group."""
+
+    group: int
+    channels_out: range
+    rows: range
+    columns: range
+    channels_in: range
+    kernel_rows: range
+    kernel_columns: range
+
+
+class Tiling(Document):
+    """The tiles of one step. Only the last tile along an axis may be smaller than `tile`."""
+
+    step: str
+    groups: int
+    whole: Sizes
+    tile: Sizes
+    loop_order: tuple[Loop, ...]
+    """Outermost first."""
+    weight_tile_bytes: int
+    """Of one tile, the largest; a buffer has room for two, as for the other two kinds."""
+    activation_tile_bytes: int
+    accumulator_tile_bytes: int
+    weights_stay: bool
+    """All weights of a group stay in half of the weight buffer, so that they are read once."""
+    activations_stay: bool
+    """All activations that a group reads stay in half of the activation buffer."""
+    weight_bytes: int
+    """Read from external memory in all, in memory words of the target, tile by tile."""
+    activation_bytes: int
+    """Read from external memory in all, in memory words of the target."""
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles in all."""
+        whole, tile = self.whole.model_dump(), self.tile.model_dump()
+        count = self.groups
+        for axis, size in whole.items():
+            count *= -(-size // tile[axis])
+        return count
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yields the tiles in the order in which they are computed."""
+        ranges = {"groups": [range(group, group + 1) for group in range(self.groups)]}
+        whole, tile = self.whole.model_dump(), self.tile.model_dump()
+        for axis, size in whole.items():
+            step = tile[axis]
+            ranges[axis] = [range(start, min(start + step, size)) for start in range(0, size, step)]
+        for combination in itertools.product(*(ranges[loop] for loop in self.loop_order)):
+            found = dict(zip(self.loop_order, combination, strict=True))
+            group = found.pop("groups").start
+            yield Tile(group=group, **found)
+
+    @classmethod
+    def of(cls, step: str, product: Product, choice: Choice) -> Self:
+        """Returns what the search chose as a document."""
+        positions: tuple[Loop, ...] = ("rows", "columns")
+        outputs: tuple[Loop, ...] = ("channels_out",)
+        middle = outputs + positions if choice.outputs_outermost else positions + outputs
+        return cls(
+            step=step,
+            groups=product.groups,
+            whole=Sizes(
+                channels_out=product.channels_out,
+                channels_in=product.channels_in,
+                rows=product.rows.output,
+                columns=product.columns.output,
+                kernel_rows=product.rows.kernel,
+                kernel_columns=product.columns.kernel,
+            ),
+            tile=Sizes(
+                channels_out=choice.channels_out,
+                channels_in=choice.channels_in,
+                rows=choice.rows,
+                columns=choice.columns,
+                kernel_rows=product.rows.kernel if choice.whole_kernel else 1,
+                kernel_columns=product.columns.kernel if choice.whole_kernel else 1,
+            ),
+            loop_order=("groups", *middle, "channels_in", "kernel_rows", "kernel_columns"),
+            weight_tile_bytes=choice.weight_tile_bytes,
+            activation_tile_bytes=choice.activation_tile_bytes,
+            accumulator_tile_bytes=choice.accumulator_tile_bytes,
+            weights_stay=choice.weights_stay,
+            activations_stay=choice.activations_stay,
+            weight_bytes=choice.weight_bytes,
+            activation_bytes=choice.activation_bytes,
+        )
+
+
+def tile(program: IntegerProgram, accelerator: Accelerator) -> dict[str, Tiling]:
+    """Cuts every step that multiplies matrices into tiles.
+
+    All tile sizes are tried that cut an axis into 1 to 64 equal parts (channels rounded up to the
+    array's rows or columns) or are a power of two, with whole rows of output positions or parts of
+    one row, with the whole kernel or one tap of it, and both orders of output channels and
+    positions. The one that reads least from external memory wins; among equals the one with the
+    fewest cycles. Tiles smaller than the array are taken only where no others fit.
+
+    Returns:
+        Tilings by the names of the steps, in the order of computation.
+
+    Raises:
+        TargetError: an operand is too wide, or not even the smallest tile fits.
+    """
+    found = {}
+    for step in program.steps:
+        product = product_of(program, step, accelerator)
+        if product is not None:
+            found[step.name] = tile_product(step, product, accelerator)[0]
+    return found
+
+
+def tile_product(step: Step, product: Product, accelerator: Accelerator) -> tuple[Tiling, Choice]:
+    """Returns the tiles of one product, as a document and as the search found them.
+
+    Raises:
+        TargetError: not even the smallest tile fits.
+    """
+    choice = search(product, accelerator)
+    if choice is None:
+        raise TargetError(_does_not_fit(step, product, accelerator))
+    return Tiling.of(step.name, product, choice), choice
+
+
+def _does_not_fit(step: Step, product: Product, accelerator: Accelerator) -> str:
+    """Says which buffers cannot hold two of the smallest tiles."""
+    needs = {
+        "weight_buffer_bytes": packed_bytes(product.weight, 1),
+        "activation_buffer_bytes": packed_bytes(product.activation, 1),
+        "accumulator_buffer_bytes": -(-accelerator.accumulator_bits // 8),
+    }
+    missing = [
+        f"{field} of at least {2 * need}, which is {getattr(accelerator, field)}"
+        for field, need in needs.items()
+        if 2 * need > getattr(accelerator, field)
+    ]
+    return (
+        f"step {step.name!r} ({step.source}): two tiles of one element do not fit accelerator "
+        f"{accelerator.name!r}: it needs {' and '.join(missing)}"
+    )

@@ -1,0 +1,108 @@
+"""What an emitter gets to work with: one step, its tensors, and where results go."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from photomask.chip.forms.c.constants import Constants
+from photomask.chip.forms.c.loops import Operand
+from photomask.chip.forms.c.tensors import Tensor
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """An inline function that requantizes one number."""
+
+    function: str
+    parameter: str
+    """C type of what it takes."""
+    strides: tuple[int, ...] | None
+    """Into multipliers and shifts, by own axis of the tensor; None: one for all elements."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a result goes: into `y`, maybe through the requantization behind it."""
+
+    y: Tensor
+    rescale: Rescale | None = None
+
+    def operands(self) -> dict[str, Operand]:
+        """Returns `y`, and `factor` for the multiplier's index, over the axes of `y` in order."""
+        operands = {"y": Operand(self.y.in_order(self.y.strides))}
+        if self.rescale and self.rescale.strides is not None:
+            operands["factor"] = Operand(self.y.in_order(self.rescale.strides))
+        return operands
+
+    def line(self, value: str, ctype: str, offsets: Mapping[str, str]) -> str:
+        """Returns the statement that stores `value`, which has the type `ctype`."""
+        if self.rescale is None:
+            return f"y[{offsets['y']}] = {cast(value, ctype, self.y.ctype)};"
+        arguments = [cast(value, ctype, self.rescale.parameter)]
+        if self.rescale.strides is not None:
+            arguments.append(offsets["factor"])
+        return f"y[{offsets['y']}] = {self.rescale.function}({', '.join(arguments)});"
+
+
+@dataclass
+class Site:
+    """A step that becomes a function of C."""
+
+    name: str
+    """A C identifier."""
+    operator: Any
+    parameters: Mapping[str, np.ndarray]
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    """Of the step itself, even if only what is requantized from it is stored."""
+    store: Store
+    constants: Constants
+    kernels: dict[str, list[str]]
+    """Functions that several steps share, by name."""
+    scratch: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Working memory: C type and elements, by name of the function's parameter."""
+    helpers: list[str] = field(default_factory=list)
+    """Functions of this step alone, before its own."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the function's parameters for the inputs."""
+        if len(self.inputs) == 1:
+            return ("x",)
+        if len(self.inputs) == 2:
+            return ("a", "b")
+        return tuple(f"x{index}" for index in range(len(self.inputs)))
+
+    def constant(self, role: str, values: np.ndarray, note: str, ctype: str | None = None) -> str:
+        """Adds a constant array of this step and returns how C names it."""
+        return self.constants.add(f"{self.name}_{role}", values, f"{note} of {self.name}", ctype)
+
+
+Emitter = Callable[[Site], list[str]]
+"""Returns the body of the step's function."""
+
+
+def cast(value: str, found: str, wanted: str) -> str:
+    """Returns the expression `value` of type `found` as `wanted`."""
+    if found == wanted:
+        return value
+    simple = value.replace("_", "").isalnum() or (value.endswith("]") and " " not in value)
+    return f"({wanted}){value}" if simple else f"({wanted})({value})"
+
+
+def read(name: str, offset: str, tensor: Tensor, wanted: str) -> str:
+    """Returns an element of a tensor as a number of type `wanted`."""
+    found = f"{name}[{offset}]"
+    return found if tensor.ctype == wanted else f"({wanted}){found}"
+
+
+def broadcast(tensor: Tensor, rank: int) -> tuple[int, ...]:
+    """Returns the strides of a tensor by own axis of a result of `rank` axes."""
+    return (0,) * (rank - len(tensor.shape)) + tensor.strides
+
+
+def plus(value: str, constant: int, text: str) -> str:
+    """Returns `value + constant`, or `value` alone where the constant is 0."""
+    return value if constant == 0 else f"({value} + {text})"

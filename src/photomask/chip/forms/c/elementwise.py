@@ -1,0 +1,124 @@
+"""Operators of single elements: additions, products, clamps and tables."""
+
+from photomask.chip.formats import Interval
+from photomask.chip.forms.c.context import Site, broadcast, plus, read
+from photomask.chip.forms.c.loops import Operand, nest, scoped
+from photomask.chip.forms.c.text import arithmetic_type, c_type, literal
+from photomask.chip.operators import Add, Clamp, Interpolate, Lookup, Multiply
+
+
+def add(site: Site) -> list[str]:
+    """A weighted sum."""
+    operator: Add = site.operator
+    acc = arithmetic_type(
+        site.output.interval, *(x.interval for x in site.inputs), operator.bias,
+        *operator.coefficients,
+    )  # fmt: skip
+
+    def value(elements: list[str]) -> str:
+        terms = [
+            f"{literal(coefficient, acc)} * {element}"
+            for coefficient, element in zip(operator.coefficients, elements, strict=True)
+        ]
+        return " + ".join([*terms, literal(operator.bias, acc)])
+
+    return _each(site, acc, value)
+
+
+def multiply(site: Site) -> list[str]:
+    """A product of two elements without their zero points."""
+    operator: Multiply = site.operator
+    factors = [
+        x.interval.shifted(-z) for x, z in zip(site.inputs, operator.zero_points, strict=True)
+    ]
+    intervals = [x.interval for x in site.inputs]
+    acc = arithmetic_type(site.output.interval, *factors, *intervals, *operator.zero_points)
+
+    def value(elements: list[str]) -> str:
+        return " * ".join(
+            f"({element} - {literal(z, acc)})" if z else element
+            for element, z in zip(elements, operator.zero_points, strict=True)
+        )
+
+    return _each(site, acc, value)
+
+
+def clamp(site: Site) -> list[str]:
+    """Two comparisons."""
+    operator: Clamp = site.operator
+    x, y = site.inputs[0], site.store.y
+    acc = arithmetic_type(x.interval, operator.low, operator.high)
+    low, high = literal(operator.low, acc), literal(operator.high, acc)
+    operands = {**site.store.operands(), "x": Operand(y.in_order(x.strides))}
+
+    def body(at: dict[str, str]) -> list[str]:
+        clamped = f"v < {low} ? {low} : v > {high} ? {high} : v"
+        return [f"const {acc} v = {read('x', at['x'], x, acc)};", site.store.line(clamped, acc, at)]
+
+    return scoped(nest(y.in_order(y.shape), operands, body))
+
+
+def lookup(site: Site) -> list[str]:
+    """One read of the table per element."""
+    operator: Lookup = site.operator
+    values = site.parameters["table"]
+    x = site.inputs[0].interval
+    acc = arithmetic_type(x, operator.first, x.shifted(-operator.first))
+    table_type = c_type(Interval(int(values.min()), int(values.max())))
+    table = site.constant("table", values, "table", table_type)
+
+    def value(elements: list[str]) -> str:
+        return f"{table}[{plus(elements[0], -operator.first, literal(-operator.first, acc))}]"
+
+    return _each(site, acc, value, table_type)
+
+
+def interpolate(site: Site) -> list[str]:
+    """Two neighbouring entries and the line between them."""
+    operator: Interpolate = site.operator
+    values, x, y = site.parameters["table"], site.inputs[0], site.store.y
+    places = x.interval.shifted(-operator.first)
+    index = arithmetic_type(x.interval, operator.first, places)
+    acc = arithmetic_type(site.output.interval)
+    table_type = c_type(Interval(int(values.min()), int(values.max())))
+    table = site.constant("table", values, "table", table_type)
+    unit = 1 << operator.step_bits
+    operands = {**site.store.operands(), "x": Operand(y.in_order(x.strides))}
+
+    def body(at: dict[str, str]) -> list[str]:
+        element = read("x", at["x"], x, index)
+        position = plus(element, -operator.first, literal(-operator.first, index))
+        line = f"start * {literal(unit, acc)} + (end - start) * ({acc})(position & {unit - 1})"
+        return [
+            f"const {index} position = {position};",
+            f"const {acc} start = {table}[position >> {operator.step_bits}];",
+            f"const {acc} end = {table}[(position >> {operator.step_bits}) + 1];",
+            site.store.line(line, acc, at),
+        ]
+
+    return scoped(nest(y.in_order(y.shape), operands, body))
+
+
+def _each(site: Site, acc: str, value, result: str | None = None) -> list[str]:
+    """Returns loops that store `value` of the inputs' elements, which it gets as numbers of `acc`.
+
+    Args:
+        site: the step.
+        acc: C type of the arithmetic.
+        value: from the elements to the result, as C expressions.
+        result: C type of the result; `acc` if None.
+    """
+    y = site.store.y
+    rank = len(y.shape)
+    operands = site.store.operands()
+    for name, x in zip(site.input_names, site.inputs, strict=True):
+        operands[name] = Operand(y.in_order(broadcast(x, rank)))
+
+    def body(at: dict[str, str]) -> list[str]:
+        elements = [
+            read(name, at[name], x, acc)
+            for name, x in zip(site.input_names, site.inputs, strict=True)
+        ]
+        return [site.store.line(value(elements), result or acc, at)]
+
+    return nest(y.in_order(y.shape), operands, body)

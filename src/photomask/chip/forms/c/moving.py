@@ -1,0 +1,144 @@
+"""Operators that move integers: loops that copy."""
+
+import math
+
+import numpy as np
+
+from photomask.chip.forms.c.context import Site, cast
+from photomask.chip.forms.c.loops import Operand, nest
+from photomask.chip.forms.c.tensors import Tensor
+from photomask.chip.forms.c.text import literal
+from photomask.chip.operators import Gather, Pad, Permute, Slice
+
+
+def concatenate(site: Site) -> list[str]:
+    """One copy for each input."""
+    axis, at, lines = site.operator.axis, 0, []
+    for name, x in zip(site.input_names, site.inputs, strict=True):
+        start = at * _step(site.store.y, axis)
+        lines += _copy(site, name, x, x.shape, x.strides, start)
+        at += x.shape[axis]
+    return lines
+
+
+def permute(site: Site) -> list[str]:
+    """Reads with the strides in another order."""
+    operator: Permute = site.operator
+    x = site.inputs[0]
+    strides = tuple(x.strides[axis] for axis in operator.order)
+    return _copy(site, "x", x, site.store.y.shape, strides)
+
+
+def slice_(site: Site) -> list[str]:
+    """Reads from a start, some elements apart."""
+    operator: Slice = site.operator
+    x, y = site.inputs[0], site.store.y
+    first, _, _ = slice(operator.start, operator.stop, operator.step).indices(
+        x.shape[operator.axis]
+    )
+    strides = list(x.strides)
+    strides[operator.axis] *= operator.step
+    return _copy(site, "x", x, y.shape, tuple(strides), 0, first * x.strides[operator.axis])
+
+
+def pad(site: Site) -> list[str]:
+    """Fills with the constant, then copies what is not cropped."""
+    operator: Pad = site.operator
+    x, y = site.inputs[0], site.store.y
+    value = literal(operator.value, "int64_t" if y.ctype.endswith("64_t") else "int32_t")
+    pads = any(max(pair) > 0 for pair in operator.amounts)
+    fill = [f"for (int i = 0; i < {y.elements}; i++) {{", f"    y[i] = {value};", "}"]
+    sizes, start, first = [], 0, 0
+    for axis, (before, after) in enumerate(operator.amounts):
+        sizes.append(x.shape[axis] + min(before, 0) + min(after, 0))
+        start += max(before, 0) * _step(y, axis)
+        first += max(-before, 0) * x.strides[axis]
+    copy = _copy(site, "x", x, tuple(sizes), x.strides, start, first)
+    return [*fill, *copy] if pads else copy
+
+
+def gather(site: Site) -> list[str]:
+    """Reads through a table of indices."""
+    operator: Gather = site.operator
+    x, y = site.inputs[0], site.store.y
+    through = {}
+    if x.shape[operator.axis] > 1:
+        index = site.constant("index", site.parameters["index"], "indices")
+        through = {y.order.index(operator.axis): index + "[{}]"}
+    operands = {**_target(site), "x": Operand(y.in_order(x.strides), 0, through)}
+    return nest(
+        y.in_order(y.shape), operands, lambda at: [_line(at["y"], "x", at["x"], x, site.store.y)]
+    )
+
+
+def reshape(site: Site) -> list[str]:
+    """Copies in the order of the axes, which is not always the order of memory."""
+    x, y = site.inputs[0], site.store.y
+    if _is_row_major(y):
+        rows = _row_major(x.shape)
+        operands = {"x": Operand(x.in_order(x.strides)), "y": Operand(x.in_order(rows))}
+        sizes = x.in_order(x.shape)
+    elif _is_row_major(x):
+        rows = _row_major(y.shape)
+        operands = {"x": Operand(y.in_order(rows)), "y": Operand(y.in_order(y.strides))}
+        sizes = y.in_order(y.shape)
+    else:
+        return [
+            f"for (int i = 0; i < {x.elements}; i++) {{",
+            f"    {_line(_of_position(y), 'x', _of_position(x), x, y)}",
+            "}",
+        ]
+    return nest(sizes, operands, lambda at: [_line(at["y"], "x", at["x"], x, y)])
+
+
+def _copy(
+    site: Site,
+    name: str,
+    x: Tensor,
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    start: int = 0,
+    first: int = 0,
+) -> list[str]:
+    """Returns loops over `sizes` that copy from `first` on in `x` to `start` on in `y`."""
+    y = site.store.y
+    steps = tuple(_step(y, axis) if size > 1 else 0 for axis, size in enumerate(sizes))
+    operands = {
+        "y": Operand(y.in_order(steps), start),
+        "x": Operand(y.in_order(strides), first),
+    }
+    return nest(
+        y.in_order(sizes), operands, lambda at: [_line(at["y"], name, at["x"], x, site.store.y)]
+    )
+
+
+def _target(site: Site) -> dict[str, Operand]:
+    return {"y": Operand(site.store.y.in_order(site.store.y.strides))}
+
+
+def _line(y_at: str, name: str, x_at: str, x: Tensor, y: Tensor) -> str:
+    return f"y[{y_at}] = {cast(f'{name}[{x_at}]', x.ctype, y.ctype)};"
+
+
+def _step(tensor: Tensor, axis: int) -> int:
+    """Returns elements from one to the next along an axis, also of one element."""
+    place = tensor.order.index(axis)
+    return math.prod(tensor.shape[later] for later in tensor.order[place + 1 :])
+
+
+def _is_row_major(tensor: Tensor) -> bool:
+    long = [axis for axis in tensor.order if tensor.shape[axis] > 1]
+    return long == sorted(long)
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.cumprod((1, *shape[:0:-1]))[::-1])
+
+
+def _of_position(tensor: Tensor) -> str:
+    """Returns the offset of the element at position `i` in the order of the axes."""
+    terms = []
+    for axis, (size, rows) in enumerate(zip(tensor.shape, _row_major(tensor.shape), strict=True)):
+        if size > 1:
+            terms.append(f"i / {rows} % {size} * {tensor.strides[axis]}")
+    return " + ".join(terms) or "0"

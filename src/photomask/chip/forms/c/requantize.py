@@ -1,0 +1,182 @@
+"""Requantization: an inline function of one number, in the narrowest arithmetic that is proven."""
+
+import numpy as np
+
+from photomask.chip.formats import Interval
+from photomask.chip.forms.c.context import Rescale, Site, Store, plus
+from photomask.chip.forms.c.loops import Operand, nest
+from photomask.chip.forms.c.tensors import Tensor
+from photomask.chip.forms.c.text import arithmetic_type, literal
+from photomask.chip.operators import Requantize
+from photomask.chip.target import Rounding
+
+NUDGE = 1 << 30
+ADDENDS = {
+    Rounding.HALF_UP: ("to nearest, ties up", "half"),
+    Rounding.HALF_EVEN: (
+        "to nearest, ties to the even neighbour",
+        "half - (half != 0) + (half != 0 && (floor_shift_{w}(value, shift) & 1) != 0)",
+    ),
+    Rounding.HALF_AWAY: (
+        "to nearest, ties away from zero",
+        "half - (half != 0 && value < 0)",
+    ),
+    Rounding.DOUBLE: (
+        "half up, after a first rounding at bit 31 (TOSA double rounding)",
+        "half + (shift > 31 ? (value >= 0 ? 1 << 30 : -(1 << 30)) : 0)",
+    ),
+}
+"""What is added before the low bits are dropped, and what that is."""
+
+
+def requantize(site: Site) -> list[str]:
+    """A requantization that no step before it has taken."""
+    x, y = site.inputs[0], site.store.y
+    operands = site.store.operands()
+    operands["x"] = Operand(y.in_order(x.strides))
+    sizes = y.in_order(y.shape)
+    return nest(sizes, operands, lambda at: [site.store.line(f"x[{at['x']}]", x.ctype, at)])
+
+
+def rescale_function(site: Site, parameter: str) -> Rescale:
+    """Adds the inline function of a requantization to the helpers of `site`.
+
+    Args:
+        site: the requantization.
+        parameter: C type of the numbers it takes.
+    """
+    operator: Requantize = site.operator
+    x = site.inputs[0]
+    multiplier, shift = _with_one_shift(
+        operator, x.interval, site.parameters["multiplier"], site.parameters["shift"]
+    )
+    product, scaled = _arithmetic(operator, x.interval, multiplier, shift)
+    indexed = multiplier.size > 1 and not (_is_one(multiplier) and _is_one(shift))
+    scaling = "multipliers"
+    if multiplier is not site.parameters["multiplier"]:
+        scaling = f"multipliers, times powers of two so that all shift by {int(shift.max())},"
+    m = _factor(site, "multiplier", multiplier, scaling)
+    s = _factor(site, "shift", shift, "shifts")
+    centred = plus("x", operator.offset, literal(operator.offset, product))
+    if operator.offset and parameter != product:
+        centred = f"(({product})x + {literal(operator.offset, product)})"
+    width = product[3:5]
+    first = f"({product}){centred}" if not operator.offset and parameter != product else centred
+    rounded = f"{rounding_kernel(site, operator.rounding, width)}({first} * {m}, {s})"
+    if scaled != product:
+        rounded = f"({scaled}){rounded}"
+    zero_point = plus(rounded, operator.zero_point, literal(operator.zero_point, scaled))
+    low, high = literal(operator.low, scaled), literal(operator.high, scaled)
+    y = site.store.y.ctype
+    site.helpers += [
+        f"static inline {y} {site.name}({parameter} x{', int c' if indexed else ''})",
+        "{",
+        f"    const {scaled} y = {zero_point.removeprefix('(').removesuffix(')')};"
+        if operator.zero_point
+        else f"    const {scaled} y = {rounded};",
+        f"    return ({y})(y < {low} ? {low} : y > {high} ? {high} : y);",
+        "}",
+        "",
+    ]
+    strides = _factor_strides(multiplier.shape, x) if indexed else None
+    return Rescale(site.name, parameter, strides)
+
+
+def with_rescale(site: Site, parameter: str) -> Store:
+    """Returns the store of `site`'s results through its own inline function."""
+    return Store(site.store.y, rescale_function(site, parameter))
+
+
+def _with_one_shift(
+    operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives all channels the largest shift, and multipliers as many powers of two larger.
+
+    The quotient and its remainder's share of the divisor stay the same, and so does every rounding
+    but `DOUBLE`, which depends on the shift itself. Compilers vectorise shifts by a constant.
+    Returns what it got where products would become too large.
+    """
+    largest = int(shift.max())
+    too_far = largest - int(shift.min()) > 30 or int(multiplier.max()) >= 1 << 31
+    if operator.rounding is Rounding.DOUBLE or too_far:
+        return multiplier, shift
+    scaled = multiplier << (largest - shift)
+    product = x.shifted(operator.offset).magnitude * int(scaled.max()) + (1 << largest)
+    if int(scaled.max()) >= 1 << 31 or product >= 1 << 62:
+        return multiplier, shift
+    return (multiplier, shift) if _is_one(shift) else (scaled, np.full_like(shift, largest))
+
+
+def _arithmetic(
+    operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
+) -> tuple[str, str]:
+    """Returns the C types in which product and rounding, and the shifted result, are exact."""
+    centred = x.shifted(operator.offset)
+    largest, results = 0, [operator.low, operator.high, operator.zero_point]
+    pairs = np.unique(np.stack([multiplier.ravel(), shift.ravel()], axis=1), axis=0)
+    for m, s in pairs.tolist():
+        nudge = NUDGE if operator.rounding is Rounding.DOUBLE and s > 31 else 0
+        product = centred.magnitude * m + (1 << s) + nudge
+        largest = max(largest, product)
+        results.append((product >> s) + 1 + abs(operator.zero_point))
+    scaled = arithmetic_type(*results)
+    products = (x, centred, operator.offset, largest, int(multiplier.max()))
+    return arithmetic_type(*products, *results), scaled
+
+
+def _is_one(values: np.ndarray) -> bool:
+    return bool((values == values.flat[0]).all())
+
+
+def _factor(site: Site, role: str, values: np.ndarray, note: str) -> str:
+    """Returns multiplier or shift as a number where all are one, else as an array's element."""
+    if _is_one(values):
+        return str(int(values.flat[0]))
+    ctype = "int32_t" if role == "multiplier" and values.max() < 1 << 31 else None
+    return f"{site.constant(role, values, note, ctype)}[c]"
+
+
+def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
+    """Returns strides into the multipliers by own axis of `x`."""
+    padded = (1,) * (len(x.shape) - len(shape)) + shape
+    strides, step = [0] * len(padded), 1
+    for axis in reversed(range(len(padded))):
+        strides[axis] = step if padded[axis] > 1 else 0
+        step *= padded[axis]
+    return tuple(strides)
+
+
+def rounding_kernel(site: Site, rounding: Rounding, width: str) -> str:
+    """Adds the shift and the rounding of `width` bits to the shared functions; returns its name."""
+    shift_name = f"floor_shift_{width}"
+    top = f"(UINT{width}_C(1) << {int(width) - 1})"
+    site.kernels.setdefault(
+        shift_name,
+        [
+            "/* floor(value / 2^shift). The sum with the top bit is not negative, so that no",
+            " * negative number is shifted, and compilers vectorise it. */",
+            f"static inline int{width}_t {shift_name}(int{width}_t value, int shift)",
+            "{",
+            f"    const uint{width}_t top = {top};",
+            f"    return (int{width}_t)((((uint{width}_t)value + top) >> shift) - (top >> shift));",
+            "}",
+        ],
+    )
+    if rounding is Rounding.TRUNCATE:
+        return shift_name
+    name = f"round_{rounding.value}_{width}"
+    note, addend = ADDENDS[rounding]
+    addend = addend.format(w=width)
+    addend = addend if addend == "half" else f"({addend})"
+    site.kernels.setdefault(
+        name,
+        [
+            f"/* value / 2^shift, rounded {note}. */",
+            f"static inline int{width}_t {name}(int{width}_t value, int shift)",
+            "{",
+            f"    const int{width}_t half = (int{width}_t)((INT{width}_C(1) << shift) >> 1);",
+            f"    return {shift_name}(value + {addend}, shift);",
+            "}",
+        ],
+    )
+    return name

@@ -1,0 +1,70 @@
+"""Edges as C sees them: a type, and in which order the elements lie."""
+
+import math
+from dataclasses import dataclass
+
+from photomask.chip.formats import Interval
+from photomask.chip.forms.c.text import c_type, size_of
+from photomask.chip.program import Edge, IntegerProgram
+from photomask.chip.program.feature_maps import feature_maps
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The memory of an edge."""
+
+    ctype: str
+    """The narrowest that holds the edge's format."""
+    shape: tuple[int, ...]
+    """In the edge's own axes."""
+    order: tuple[int, ...]
+    """The own axes from the slowest to the fastest in memory."""
+    interval: Interval
+    """What values occur."""
+
+    @classmethod
+    def of(cls, edge: Edge, channels_last: bool) -> "Tensor":
+        """Returns the memory of `edge`."""
+        rank = len(edge.shape)
+        order = (0, *range(2, rank), 1) if channels_last else tuple(range(rank))
+        return cls(c_type(edge.format.interval), edge.shape, order, edge.interval)
+
+    @property
+    def elements(self) -> int:
+        """How many."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.elements * size_of(self.ctype)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one to the next, by own axis; 0 along an axis of one element."""
+        strides, step = [0] * len(self.shape), 1
+        for axis in reversed(self.order):
+            strides[axis] = step if self.shape[axis] > 1 else 0
+            step *= self.shape[axis]
+        return tuple(strides)
+
+    @property
+    def order_name(self) -> str:
+        """NHWC, NWC or row major."""
+        rank = len(self.shape)
+        if self.order == tuple(range(rank)):
+            return "row major"
+        return {3: "NWC", 4: "NHWC"}[rank]
+
+    def in_order(self, by_axis: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns numbers by own axis from the slowest axis to the fastest."""
+        return tuple(by_axis[axis] for axis in self.order)
+
+
+def tensors_of(program: IntegerProgram) -> dict[str, Tensor]:
+    """Returns the memory of every edge: channels last for feature maps, else row major.
+
+    Channels last, the products of one output have consecutive operands.
+    """
+    maps = feature_maps(program)
+    return {name: Tensor.of(edge, name in maps) for name, edge in program.edges.items()}

@@ -1,0 +1,213 @@
+"""Operators of transformers: softmax and norms of rows, and rows of tables."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from photomask.chip.forms.c.context import Site, broadcast, read
+from photomask.chip.forms.c.loops import Operand, nest, scoped, total
+from photomask.chip.forms.c.requantize import rounding_kernel
+from photomask.chip.forms.c.text import indent, literal
+from photomask.chip.operators import Normalize, Softmax
+from photomask.chip.operators.normalize import INVERSE_BITS, SQUARE_BITS
+from photomask.chip.target import Rounding
+
+ACC = "int64_t"
+
+
+def softmax(site: Site) -> list[str]:
+    """The peak, the sum of exponents, then each exponent times the reciprocal of the sum."""
+    operator: Softmax = site.operator
+    values, x = site.parameters["table"], site.inputs[0]
+    table = site.constant("table", values, "table", "int32_t" if values[0] < 1 << 31 else ACC)
+    shift = operator.reciprocal_bits - operator.fraction_bits
+    extra, conditions = {}, []
+    if "mask" in site.parameters:
+        mask = site.parameters["mask"]
+        name = site.constant("mask", (mask != 0).astype(np.int64), "mask", "uint8_t")
+        padded = (1,) * (len(x.shape) - mask.ndim) + mask.shape
+        extra = {"mask": _row_major(padded)}
+        conditions.append(f"{name}[{{mask}}] != 0")
+    if len(site.inputs) == 2:
+        conditions.append("b[{b}] != 0")
+    seen = " && ".join(conditions)
+
+    def body(at: dict[str, str]) -> list[str]:
+        element = read(site.input_names[0], at[site.input_names[0]], x, ACC)
+        condition = seen.format(**at)
+        count = x.shape[-1]
+        exponent = f"{table}[distance > {len(values) - 1} ? {len(values) - 1} : distance]"
+        visit = [f"const {ACC} distance = peak - {element};", f"total += {exponent};"]
+        store = [
+            f"const {ACC} distance = peak - {element};",
+            f"const {ACC} share = ({exponent} * reciprocal + {literal(1 << shift - 1, ACC)}) >> "
+            f"{shift};",
+            site.store.line("share", ACC, at),
+        ]
+        if condition:
+            hidden = ["} else {", *indent([site.store.line("0", "int32_t", at)])]
+            visit = [f"if ({condition}) {{", *indent(visit), "}"]
+            store = [f"if ({condition}) {{", *indent(store), *hidden, "}"]
+        find = f"if ({f'{condition} && ' if condition else ''}{element} > peak) {{"
+        return [
+            f"{ACC} peak = {literal(x.interval.low, ACC)};",
+            *_along(count, [find, f"    peak = {element};", "}"]),
+            f"{ACC} total = 0;",
+            *_along(count, visit),
+            f"const {ACC} reciprocal = total > 0 ? "
+            f"{literal(1 << operator.reciprocal_bits, ACC)} / total : 0;",
+            *_along(count, store),
+        ]
+
+    return _rows(site, body, extra)
+
+
+def normalize(site: Site) -> list[str]:
+    """Sum and squares of a row, their root, then each element times the root's reciprocal."""
+    operator: Normalize = site.operator
+    x = site.inputs[0]
+    gain, bias = (site.constant(role, site.parameters[role], role) for role in ("gain", "bias"))
+    shifts = site.parameters.get("channel_shift")
+    factor = ""
+    if shifts is not None:
+        factor = f" * {site.constant('factor', np.int64(1) << shifts, 'channel factors')}[t]"
+    _root_kernels(site)
+    rounded = rounding_kernel(site, Rounding.HALF_UP, "64")
+
+    def body(at: dict[str, str]) -> list[str]:
+        element = read("x", at["x"], x, ACC)
+        zero = f" - {literal(operator.zero_point, ACC)}" if operator.zero_point else ""
+        centred = f"({element}{zero}){factor}" if zero or factor else element
+        distance = f"{operator.terms} * {centred} - sum" if operator.centred else centred
+        declared = f"const {ACC} d = {distance};"
+        summing = [f"{ACC} sum = 0;", *_along(operator.terms, [f"sum += {centred};"])]
+        return [
+            *(summing if operator.centred else []),
+            f"{ACC} squares = {literal(operator.epsilon, ACC)};",
+            *_along(operator.terms, [declared, "squares += d * d;"]),
+            "const int power = root_power((uint64_t)squares);",
+            f"const {ACC} inverse = inverse_root((uint64_t)squares, power);",
+            *_along(
+                operator.terms,
+                [
+                    declared,
+                    f"const {ACC} normal = {rounded}(d * inverse, "
+                    f"{INVERSE_BITS - operator.fraction_bits} - power);",
+                    site.store.line(f"normal * {gain}[t] + {bias}[t]", ACC, at),
+                ],
+            ),
+        ]
+
+    return _rows(site, body)
+
+
+def embedding(site: Site) -> list[str]:
+    """A copy of a row of the table for each element."""
+    values, (x,), y = site.parameters["table"], site.inputs, site.store.y
+    table = site.constant("table", values, "table", y.ctype)
+    width = values.shape[1]
+    operands = {
+        **site.store.operands(),
+        "x": Operand(y.in_order((*x.strides, 0))),
+        "column": Operand(y.in_order((*(0,) * len(x.shape), 1))),
+    }
+
+    def body(at: dict[str, str]) -> list[str]:
+        row = f"{read('x', at['x'], x, 'int32_t')} * {width}"
+        return [site.store.line(f"{table}[{total(row, at['column'])}]", y.ctype, at)]
+
+    return scoped(nest(y.in_order(y.shape), operands, body))
+
+
+def _along(count: int, lines: list[str]) -> list[str]:
+    """Returns a loop along a row."""
+    return [f"for (int t = 0; t < {count}; t++) {{", *indent(lines), "}"]
+
+
+def _rows(
+    site: Site,
+    body: Callable[[dict[str, str]], list[str]],
+    extra: dict[str, tuple[int, ...]] | None = None,
+) -> list[str]:
+    """Returns loops over all rows; offsets inside go along a row by `t`.
+
+    Args:
+        site: the step.
+        body: the lines of a row, from the offset of each operand.
+        extra: more operands, by their strides.
+    """
+    y = site.store.y
+    rank = len(y.shape)
+    strides = {
+        name: dict(zip(y.order, operand.strides, strict=True))
+        for name, operand in site.store.operands().items()
+    }
+    for name, x in zip(site.input_names, site.inputs, strict=True):
+        strides[name] = dict(enumerate(broadcast(x, rank)))
+    for name, found in (extra or {}).items():
+        strides[name] = dict(enumerate(found))
+    steps = {name: by_axis.pop(rank - 1) for name, by_axis in strides.items()}
+    operands = {
+        name: Operand(y.in_order(tuple(by_axis.get(axis, 0) for axis in range(rank))))
+        for name, by_axis in strides.items()
+    }
+    sizes = y.in_order((*y.shape[:-1], 1))
+
+    def row(at: dict[str, str]) -> list[str]:
+        along = {0: "0", 1: "t"}
+        offsets = {
+            name: total(at[name], along.get(step, f"t * {step}")) for name, step in steps.items()
+        }
+        return body(offsets)
+
+    return scoped(nest(sizes, operands, row))
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the strides of a constant array; 0 along an axis of one element."""
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(range(len(shape))):
+        strides[axis] = step if shape[axis] > 1 else 0
+        step *= shape[axis]
+    return tuple(strides)
+
+
+def _root_kernels(site: Site) -> None:
+    """Adds the functions that every norm shares."""
+    site.kernels.setdefault(
+        "root_power",
+        [
+            "/* The power of four that brings a positive number to "
+            f"{SQUARE_BITS - 1} or {SQUARE_BITS} bits. */",
+            "static inline int root_power(uint64_t value)",
+            "{",
+            "    int bits = 0;",
+            "    for (; value != 0; value >>= 1) {",
+            "        bits++;",
+            "    }",
+            f"    return bits > {SQUARE_BITS} ? -((bits - {SQUARE_BITS - 1}) / 2) : "
+            f"({SQUARE_BITS} - bits) / 2;",
+            "}",
+        ],
+    )
+    site.kernels.setdefault(
+        "inverse_root",
+        [
+            f"/* 2^{INVERSE_BITS} / isqrt(value * 4^power), both rounded down; the root is found",
+            " * bit by bit. */",
+            "static inline int64_t inverse_root(uint64_t value, int power)",
+            "{",
+            "    uint64_t left = power >= 0 ? value << (2 * power) : value >> (-2 * power);",
+            "    uint64_t root = 0;",
+            f"    for (uint64_t bit = UINT64_C(1) << {SQUARE_BITS - 2}; bit != 0; bit >>= 2) {{",
+            "        if (left >= root + bit) {",
+            "            left -= root + bit;",
+            "            root = (root >> 1) + bit;",
+            "        } else {",
+            "            root >>= 1;",
+            "        }",
+            "    }",
+            f"    return (int64_t)((UINT64_C(1) << {INVERSE_BITS}) / root);",
+            "}",
+        ],
+    )

@@ -1,0 +1,82 @@
+"""Which steps run together, when each buffer is needed, and what everything is called in C."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from photomask.chip.forms.c.table import ABSORBING
+from photomask.chip.forms.c.text import identifiers, stem
+from photomask.chip.program import IntegerProgram, Step
+
+OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
+"""What names of our own begin with, which an edge's may not."""
+OWN_ENDS = (
+    "_of", "_columns", "_weight", "_bias", "_multiplier", "_shift", "_table", "_index", "_value",
+    "_mask", "_gain", "_factor",
+)  # fmt: skip
+"""What names end with that are made from a step's."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A step, and the requantization that its sums go through at once, if any."""
+
+    step: Step
+    requantize: Step | None = None
+
+    @property
+    def output(self) -> str:
+        """The edge that it writes."""
+        return (self.requantize or self.step).output
+
+
+def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
+    """Groups steps; a sum that only a requantization reads is never stored.
+
+    Args:
+        program: what runs.
+        keep_edges: whether every edge must be in memory in the end; then nothing is grouped.
+    """
+    if keep_edges:
+        return [Unit(step) for step in program.steps]
+    readers = Counter(name for step in program.steps for name in step.inputs)
+    alone = {name for name, count in readers.items() if count == 1} - set(program.outputs)
+    requantizations = {
+        step.inputs[0]: step for step in program.steps if step.operator.kind == "requantize"
+    }
+    units, absorbed = [], set()
+    for step in program.steps:
+        if step.name in absorbed:
+            continue
+        behind = requantizations.get(step.output) if step.output in alone else None
+        if behind is None or step.operator.kind not in ABSORBING:
+            units.append(Unit(step))
+            continue
+        units.append(Unit(step, behind))
+        absorbed.add(behind.name)
+    return units
+
+
+@dataclass(frozen=True)
+class Names:
+    """C identifiers, different from each other."""
+
+    steps: dict[str, str]
+    edges: dict[str, str]
+
+
+def names_of(program: IntegerProgram, name: str) -> Names:
+    """Returns an identifier for every step (it starts with `step_`) and every edge."""
+    steps = [f"step_{step.name}" for step in program.steps]
+    edges = [_edge_stem(edge, name) for edge in program.edges]
+    found = identifiers([*steps, *edges], OWN_ENDS)
+    count = len(steps)
+    return Names(
+        dict(zip((step.output for step in program.steps), found[:count], strict=True)),
+        dict(zip(program.edges, found[count:], strict=True)),
+    )
+
+
+def _edge_stem(edge: str, name: str) -> str:
+    plain = stem(edge)
+    own = plain.startswith((*OWN_STARTS, name)) or plain.upper() == plain
+    return f"edge_{plain}" if own else plain

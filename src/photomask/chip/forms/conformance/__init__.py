@@ -1,0 +1,1 @@
+"""Vectors that prove a receiver's rescaling on any network, and their examination."""

@@ -1,0 +1,113 @@
+"""The graph of the Deeploy form: names that C can hold, carriers, RequantShift."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from photomask.chip.formats import Interval
+from photomask.chip.forms.onnx_builder import IR_VERSION, metadata, onnx_package
+from photomask.chip.program import IntegerProgram, Step
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 10
+"""The newest whose Pad has its amounts as attributes, which is what Deeploy's parser takes."""
+INT32 = Interval(-(1 << 31), (1 << 31) - 1)
+
+
+class DeeployGraph:
+    """Nodes and tensors under names that are identifiers in C.
+
+    Attributes:
+        program: what the model computes.
+        folded: biases that a convolution leaves to the RequantShift behind it, by edge.
+    """
+
+    def __init__(self, program: IntegerProgram):
+        """Names every edge of the program; inputs and outputs as Deeploy's tests name them."""
+        self.onnx = onnx_package()
+        self.program = program
+        self.folded: dict[str, np.ndarray] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: list[onnx.TensorProto] = []
+        self._infos: dict[str, onnx.ValueInfoProto] = {}
+        self._names = {name: f"input_{at}" for at, name in enumerate(program.inputs)}
+        self._taken = set(self._names.values())
+        for at, name in enumerate(dict.fromkeys(program.outputs)):
+            self._names.setdefault(name, f"output_{at}")
+            self._taken.add(f"output_{at}")
+        for name in program.edges:
+            if name not in self._names:
+                self._names[name] = self.free(name)
+        for edge in program.edges.values():
+            self.describe(self.name(edge.name), edge.shape, edge.format.bits, edge.format.signed)
+
+    def name(self, edge: str) -> str:
+        """Returns what an edge is called."""
+        return self._names[edge]
+
+    def free(self, wanted: str) -> str:
+        """Returns a new identifier."""
+        base = "_".join(re.findall(r"[A-Za-z0-9]+", wanted)) or "tensor"
+        base = f"t_{base}" if base[0].isdigit() else base
+        name, count = base, 1
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
+
+    def describe(self, name: str, shape: tuple[int, ...], bits: int, signed: bool) -> None:
+        """States shape and carrier of a value."""
+        kinds = self.onnx.TensorProto
+        kind = kinds.INT32 if bits > 8 else (kinds.INT8 if signed else kinds.UINT8)
+        self._infos[name] = self.onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def tensor(self, wanted: str, values: np.ndarray, dtype: Any) -> str:
+        """Adds a constant."""
+        name = self.free(wanted)
+        self._tensors.append(
+            self.onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=dtype), name)
+        )
+        return name
+
+    def value(self, wanted: str, shape: tuple[int, ...]) -> str:
+        """Names a 32-bit value inside a step."""
+        name = self.free(wanted)
+        self.describe(name, shape, 32, True)
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str, step: Step, **attributes: Any):
+        """Adds a node with one output."""
+        node = self.onnx.helper.make_node(
+            operator, inputs, [output], name=self.free(f"{step.name}_{operator}"), **attributes
+        )
+        node.doc_string = f"node {step.node}, {step.source}"
+        self._nodes.append(node)
+
+    def number(self, value: int) -> "onnx.TensorProto":
+        """Returns a number as RequantShift's attributes hold it: a tensor."""
+        return self.onnx.numpy_helper.from_array(np.array(value, dtype=np.int64))
+
+    def finished(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> "onnx.ModelProto":
+        """Returns the model."""
+        helper = self.onnx.helper
+        ends = [self.name(name) for name in (*inputs, *outputs)]
+        graph = helper.make_graph(
+            self._nodes,
+            "integer_program",
+            [self._infos[self.name(name)] for name in inputs],
+            [self._infos[self.name(name)] for name in outputs],
+            initializer=self._tensors,
+            value_info=[info for name, info in self._infos.items() if name not in ends],
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="photomask",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        helper.set_model_props(model, metadata(self.program))
+        return model

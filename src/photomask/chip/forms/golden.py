@@ -1,0 +1,45 @@
+"""Golden vectors: every edge of a program for given inputs, as the oracle computes them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from photomask.chip.program import IntegerProgram
+from photomask.chip.program.codes import Inputs, arrays_by_name
+from photomask.chip.program.oracle import NumpyEngine, check_inputs
+from photomask.errors import DataError
+
+
+def single_samples(
+    program: IntegerProgram, inputs: Inputs, samples: int | None
+) -> list[dict[str, np.ndarray]]:
+    """Splits a batch of inputs into samples, each with a batch axis of 1.
+
+    Args:
+        program: whose inputs they are.
+        inputs: int64 codes.
+        samples: how many to take from the front; None takes all.
+
+    Raises:
+        DataError: an input is missing, not int64, out of its format or of another shape, or there
+            are fewer samples than asked for.
+    """
+    arrays = arrays_by_name(program, inputs)
+    check_inputs(program, arrays)
+    available = len(arrays[program.inputs[0]])
+    count = available if samples is None else samples
+    if not 1 <= count <= available:
+        raise DataError(f"asked for {count} samples of a batch of {available}")
+    return [
+        {name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)
+    ]
+
+
+def golden_edges(
+    program: IntegerProgram, samples: list[dict[str, np.ndarray]]
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yields sample, edge and integers, sample by sample in the order of computation."""
+    engine = NumpyEngine(program)
+    for index, inputs in enumerate(samples):
+        for edge, value in engine.edges(inputs):
+            yield index, edge, value

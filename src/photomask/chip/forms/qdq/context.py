@@ -1,0 +1,125 @@
+"""The graph of the QDQ form: real values between steps, codes between quantize and dequantize."""
+
+from typing import Any
+
+import numpy as np
+
+from photomask.chip.forms.onnx_builder import GraphBuilder
+from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.errors import TargetError
+
+SAME = 1e-6
+"""Relative difference below which two scales are one, as float32 has them."""
+
+
+class QdqGraph(GraphBuilder):
+    """A graph of floats whose activations are quantized and dequantized once each.
+
+    The value called as an edge is its real value; `<edge>/codes` are its integers.
+
+    Attributes:
+        divisors: by accumulator, what its value was divided by already.
+    """
+
+    def __init__(self, program: IntegerProgram):
+        """Starts an empty graph."""
+        super().__init__(program)
+        self.divisors: dict[str, float | np.ndarray] = {}
+        self._reals: dict[str, str] = {}
+        self._codes: dict[str, str] = {}
+
+    def real(self, edge: str) -> str:
+        """Returns the value that holds an edge's real numbers."""
+        return self._reals.get(edge, edge)
+
+    def codes(self, edge: str, step: Step) -> str:
+        """Returns the value that holds an activation's codes.
+
+        Raises:
+            TargetError: it is an accumulator, whose codes the QDQ form does not have.
+        """
+        if edge not in self._codes:
+            raise self.refusal(step, f"{edge!r} is an accumulator, which has no codes here")
+        return self._codes[edge]
+
+    def refusal(self, step: Step, problem: str) -> TargetError:
+        """Returns the error that says which step the QDQ form cannot express, and why."""
+        return TargetError(
+            f"step {step.name!r} ({step.source}) has no QDQ form: {problem}; "
+            "integer_model expresses every program"
+        )
+
+    def code_type(self, edge: Edge, step: Step) -> int:
+        """Returns the narrowest type of QuantizeLinear that holds an edge's codes.
+
+        Raises:
+            TargetError: the codes have more than 16 bits.
+        """
+        return self.narrowest(edge.format.bits, edge.format.signed, step)
+
+    def narrowest(self, bits: int, signed: bool, step: Step) -> int:
+        """Returns the narrowest type of DequantizeLinear that has so many bits.
+
+        Raises:
+            TargetError: there is none of more than 16 bits.
+        """
+        for width in (4, 8, 16):
+            if bits <= width:
+                return getattr(self.onnx.TensorProto, f"{'INT' if signed else 'UINT'}{width}")
+        raise self.refusal(step, f"{bits}-bit codes; QuantizeLinear has at most 16 bits")
+
+    def ends(self, edge: Edge, step: Step) -> tuple[int, int]:
+        """Returns where QuantizeLinear saturates the codes of an edge by itself."""
+        name = self.onnx.TensorProto.DataType.Name(self.code_type(edge, step))
+        bits = int(name.lstrip("UINT"))
+        return (0, (1 << bits) - 1) if name[0] == "U" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+
+    def floats(self, values: Any, step: Step, label: str) -> str:
+        """Adds a float32 constant called `<step>/<label>`."""
+        return self.tensor(f"{step.name}/{label}", np.asarray(values), self.onnx.TensorProto.FLOAT)
+
+    def integers(self, values: list[int], step: Step, label: str) -> str:
+        """Adds an int64 constant called `<step>/<label>`."""
+        return self.tensor(f"{step.name}/{label}", np.array(values), self.onnx.TensorProto.INT64)
+
+    def scaled(self, value: str, factor: Any, step: Step) -> str:
+        """Returns `value * factor`, or `value` where the factor is 1."""
+        if np.all(np.abs(np.asarray(factor) - 1) <= SAME):
+            return value
+        return self.node("Mul", [value, self.floats(factor, step, "factor")], step, "scaled")
+
+    def quantize(self, value: str, edge: Edge, step: Step, node_label: str = "quantize") -> None:
+        """Quantizes a real value to an edge's codes, and dequantizes them."""
+        kind = self.code_type(edge, step)
+        inputs = [value, *self._interpretation(edge, kind)]
+        name = self.value_name(step, "codes")
+        self.node("QuantizeLinear", inputs, step, node_label, output=name)
+        self.dequantize(name, edge, kind, step)
+
+    def dequantize(self, codes: str, edge: Edge, kind: int, step: Step) -> None:
+        """Turns codes of an edge into its real value."""
+        self._codes[edge.name] = codes
+        self.describe(codes, kind, edge)
+        output = edge.name
+        if edge.name in self.program.inputs:
+            output = self._reals[edge.name] = self.value_name(step, "quantized")
+        inputs = [codes, *self._interpretation(edge, kind)]
+        self.node("DequantizeLinear", inputs, step, "dequantize", output=output)
+
+    def _interpretation(self, edge: Edge, kind: int) -> list[str]:
+        """Adds the scale and the zero point of an edge."""
+        scale, zero_point = np.array(edge.scale[0]), np.array(edge.zero_point)
+        return [
+            self.tensor(f"{edge.name}/scale", scale, self.onnx.TensorProto.FLOAT),
+            self.tensor(f"{edge.name}/zero_point", zero_point, kind),
+        ]
+
+    def finish(self, step: Step, operator: str, inputs: list[str], **attributes: Any) -> None:
+        """Adds the node that has the step's name; an activation is quantized after it."""
+        edge = self.program.edges[step.output]
+        if edge.role == "accumulator":
+            self.node(operator, inputs, step, output=edge.name, **attributes)
+            return
+        value = self.value_name(step, "real")
+        self.node(operator, inputs, step, output=value, **attributes)
+        self.quantize(value, edge, step)

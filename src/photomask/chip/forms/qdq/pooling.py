@@ -1,0 +1,131 @@
+"""Maximum, average and sum of real values."""
+
+import math
+
+import numpy as np
+
+from photomask.chip.forms.qdq.context import SAME, QdqGraph
+from photomask.chip.operators import AveragePool, MaxPool, Requantize, Sum
+from photomask.chip.program import Step
+
+
+def max_pool(graph: QdqGraph, step: Step) -> None:
+    """MaxPool, which pads by what never wins."""
+    operator = step.operator
+    assert isinstance(operator, MaxPool)  # noqa: S101 - by EMITTERS
+    x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
+    if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+        raise graph.refusal(step, f"it moves codes of {x.name!r} to another scale")
+    spans = tuple((k - 1) * d + 1 for k, d in zip(operator.kernel, operator.dilation, strict=True))
+    graph.finish(
+        step,
+        "MaxPool",
+        [graph.real(x.name)],
+        kernel_shape=operator.kernel,
+        strides=operator.stride,
+        dilations=operator.dilation,
+        pads=_pads(graph, step, operator, spans),
+    )
+
+
+def average_pool(graph: QdqGraph, step: Step) -> None:
+    """AveragePool, which counts its padding unless the rescalings after it divide by what is left.
+
+    Where they divide by yet another number, they correct the average.
+    """
+    operator = step.operator
+    assert isinstance(operator, AveragePool)  # noqa: S101 - by EMITTERS
+    x = graph.program.edges[step.inputs[0]]
+    kernel, stride, pads = operator.kernel, operator.stride, [0] * (2 * len(operator.kernel))
+    if operator.adaptive:
+        if any(s % n for s, n in zip(x.shape[2:], operator.output_size, strict=True)):
+            raise graph.refusal(step, "its windows differ in length")
+        kernel = stride = tuple(
+            s // n for s, n in zip(x.shape[2:], operator.output_size, strict=True)
+        )
+    else:
+        pads = _pads(graph, step, operator, kernel)
+    _check_sum(graph, step, operator.zero_point)
+    if not _rescalings(graph, step):
+        raise graph.refusal(step, "its sum is read by more than rescalings")
+    counted, counts = True, np.array(math.prod(kernel))
+    if any(pads):
+        lengths = [
+            np.array([high - low for low, high in axis]) for axis in operator.windows(x.shape[2:])
+        ]
+        counts = lengths[0] if len(lengths) == 1 else np.multiply.outer(*lengths)
+        counted = not _is_divided(graph, step, counts)
+    graph.divisors[step.output] = math.prod(kernel) if counted else counts
+    graph.finish(
+        step,
+        "AveragePool",
+        [graph.real(x.name)],
+        kernel_shape=kernel,
+        strides=stride,
+        pads=pads,
+        count_include_pad=int(counted),
+    )
+
+
+def sum_(graph: QdqGraph, step: Step) -> None:
+    """ReduceMean where the rescaling after it divides by the count, else ReduceSum."""
+    operator = step.operator
+    assert isinstance(operator, Sum)  # noqa: S101 - by EMITTERS
+    _check_sum(graph, step, operator.zero_point)
+    name = "ReduceSum"
+    if _is_divided(graph, step, operator.terms):
+        name, graph.divisors[step.output] = "ReduceMean", operator.terms
+    axes = graph.integers(list(operator.axes), step, "axes")
+    inputs = [graph.real(step.inputs[0]), axes]
+    graph.finish(step, name, inputs, keepdims=int(operator.keep_axes))
+
+
+def _check_sum(graph: QdqGraph, step: Step, zero_point: int) -> None:
+    """Refuses a sum whose unit or zero point is not that of its input."""
+    x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
+    if zero_point != x.zero_point or y.zero_point or x.scale != y.scale:
+        raise graph.refusal(step, "its scale or zero point is not that of its edges")
+
+
+def _rescalings(graph: QdqGraph, step: Step) -> list[Step]:
+    """Returns the requantizations that read a sum; none if anything else reads it too."""
+    readers = [reader for reader in graph.program.steps if step.output in reader.inputs]
+    others = [reader for reader in readers if not isinstance(reader.operator, Requantize)]
+    return [] if others or step.output in graph.program.outputs else readers
+
+
+def _is_divided(graph: QdqGraph, step: Step, terms: int | np.ndarray) -> bool:
+    """Tells whether what follows a sum divides by the number of its terms, of each or of all."""
+    unit, readers = graph.program.edges[step.output].scale[0], _rescalings(graph, step)
+    for reader in readers:
+        parameters = graph.program.parameters(reader)
+        ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
+        factor = ratio * graph.program.edges[reader.output].scale[0] / unit
+        if np.any(np.abs(factor * terms - 1) > 2 * reader.relative_error + SAME):
+            return False
+    return bool(readers)
+
+
+def _pads(
+    graph: QdqGraph, step: Step, operator: AveragePool | MaxPool, spans: tuple[int, ...]
+) -> list[int]:
+    """Returns ONNX's padding: before each axis, then after each.
+
+    Raises:
+        TargetError: ONNX pads less than a kernel.
+    """
+    size = graph.program.edges[step.inputs[0]].shape[2:]
+    after = [
+        (count - 1) * stride - before + span - extent
+        for extent, count, stride, before, span in zip(
+            size, operator.output_size, operator.stride, operator.padding, spans, strict=True
+        )
+    ]
+    # Elements at the end that no window reaches are no padding.
+    after = [
+        0 if -stride < amount < 0 else amount
+        for amount, stride in zip(after, operator.stride, strict=True)
+    ]
+    if not all(0 <= amount < k for amount, k in zip(after, operator.kernel, strict=True)):
+        raise graph.refusal(step, f"its windows reach {after} elements beyond the input")
+    return [*operator.padding, *after]

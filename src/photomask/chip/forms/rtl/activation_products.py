@@ -1,0 +1,162 @@
+"""Products of two activations as passes of the array.
+
+The tiles of weights are loaded from what an earlier step computed: `a[..., m, k] * b[..., k, n]`
+streams the words of `a`, position m, channels k, and a tile's rows are the words of `b`, position
+k, channels n. Both factors lie as rows, so nothing is transposed.
+
+The array takes signed weights. What is loaded is therefore `b - centre`, with the centre as close
+to the zero point `zb` as the weights' bits allow, and a second pass adds the rest:
+
+    sum (a - za) * (b - zb) = sum (a - za) * (b - centre) + (centre - zb) * sum (a - za)
+
+Its tile holds `centre - zb` everywhere. Signed codes whose zero point is 0 need no such pass.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from photomask.chip.forms.rtl.context import PassContext
+from photomask.chip.forms.rtl.descriptors import Descriptor, Operation
+from photomask.chip.forms.rtl.memory_map import Place
+from photomask.chip.forms.rtl.moving import operand
+from photomask.chip.operators import Matmul
+from photomask.errors import TargetError
+
+
+def matmul_passes(context: PassContext) -> list[Descriptor]:
+    """Passes for each pair of matrices, block of outputs and block of terms."""
+    operator = context.step.operator
+    if not isinstance(operator, Matmul):
+        raise TypeError(operator)
+    (first, copied), (second, also_copied) = operand(context, 0), operand(context, 1)
+    first_zero, second_zero = operator.zero_points
+    _check_factor(context, first_zero)
+    centre = _centre(context, second_zero)
+    corrections = _within(centre - second_zero, context.accelerator.weight_bits)
+    rows, columns = context.accelerator.rows, context.accelerator.columns
+    passes = [*copied, *also_copied]
+    channels = context.output.shape[-1]
+    for matrices in _matrices(context):
+        for first_output, term in itertools.product(
+            range(0, channels, columns), range(0, operator.terms, rows)
+        ):
+            valid = min(rows, operator.terms - term)
+            passes.append(_load(context, second, matrices[1], first_output, term, valid, centre))
+            fields = _stream_fields(context, first, matrices, first_output, term)
+            common = fields | {"offset": -first_zero}
+            begins = {"start_from_memory": int(term > 0), "keep_weights": 1}
+            passes.append(_product(context, first, common | begins))
+            passes += [
+                _product(context, first, common | {"start_from_memory": 1, "weight_address": tile})
+                for tile in _constant_tiles(context, corrections, valid)
+            ]
+    return passes
+
+
+def _matrices(context: PassContext) -> list[tuple[int, int, int]]:
+    """Returns which matrix of each factor makes each matrix of the output, by their positions."""
+    leading = context.output.shape[:-2]
+    numbers = [
+        np.broadcast_to(np.arange(math.prod(edge.shape[:-2])).reshape(edge.shape[:-2]), leading)
+        for edge in context.inputs
+    ]
+    pairs = zip(*(part.reshape(-1).tolist() for part in numbers), strict=True)
+    return [(first, second, output) for output, (first, second) in enumerate(pairs)]
+
+
+def _load(
+    context: PassContext,
+    source: Place,
+    matrix: int,
+    first_output: int,
+    term: int,
+    valid: int,
+    centre: int,
+) -> Descriptor:
+    """Returns the pass that loads a tile, the last row first; rows without a term are 0."""
+    rows = context.accelerator.rows
+    terms = context.inputs[1].shape[-2]
+    return context.descriptor(
+        Operation.TILE,
+        source,
+        context.output_place,
+        rotation=-first_output % context.lanes,
+        input_address=source.block_address(first_output) + matrix * terms + term,
+        input_width=valid,
+        output_width=rows,
+        origin_column=rows - 1,
+        stride_column=-1,
+        padding_value=centre,
+        offset=-centre,
+    )
+
+
+def _stream_fields(
+    context: PassContext,
+    source: Place,
+    matrices: tuple[int, int, int],
+    first_output: int,
+    term: int,
+) -> dict[str, int]:
+    """Returns what all passes over one block of terms have in common."""
+    lane, height = first_output % context.lanes, context.output.shape[-2]
+    output = context.output_place.block_address(first_output) + matrices[2] * height
+    return {
+        "first_lane": lane,
+        "last_lane": lane + context.accelerator.columns - 1,
+        "rotation": -term % context.lanes,
+        "input_address": source.block_address(term) + matrices[0] * height,
+        "input_width": height,
+        "output_width": height,
+        "output_address": output,
+        "parameter_address": context.images.bias_word(np.zeros(0, np.int64), 0),
+    }
+
+
+def _product(context: PassContext, source: Place, fields: dict[str, int]) -> Descriptor:
+    return context.descriptor(Operation.MATRIX, source, context.output_place, **fields)
+
+
+def _constant_tiles(context: PassContext, corrections: list[int], valid: int) -> list[int]:
+    """Returns the addresses of tiles that hold one number in all rows that have a term."""
+    shape = (context.accelerator.rows, context.accelerator.columns)
+    reached = np.arange(shape[0])[:, None] < valid
+    return [
+        context.images.shared_tile(np.broadcast_to(np.where(reached, value, 0), shape))
+        for value in corrections
+    ]
+
+
+def _check_factor(context: PassContext, zero_point: int) -> None:
+    """Refuses a first factor that the array's activations cannot hold."""
+    machine, edge = context.accelerator, context.inputs[0]
+    limit = 1 << machine.activation_bits
+    low, high = edge.low - zero_point, edge.high - zero_point
+    if low < -limit or high >= limit:
+        raise TargetError(
+            f"its first factor less the zero point reaches from {low} to {high}; the array "
+            f"multiplies {machine.activation_bits}-bit activations"
+        )
+
+
+def _centre(context: PassContext, zero_point: int) -> int:
+    """Returns what to subtract of the second factor so that it fits the weights."""
+    bits, edge = context.accelerator.weight_bits, context.inputs[1]
+    if edge.high - edge.low >= 1 << bits:
+        raise TargetError(
+            f"its second factor reaches from {edge.low} to {edge.high}; the array multiplies "
+            f"signed {bits}-bit weights"
+        )
+    half = 1 << (bits - 1)
+    return min(max(zero_point, edge.high - half + 1), edge.low + half)
+
+
+def _within(total: int, bits: int) -> list[int]:
+    """Returns numbers of signed `bits` that add up to a total; none for 0."""
+    parts, low, high = [], -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    while total:
+        parts.append(max(low, min(high, total)) if bits > 1 else -1)
+        total -= parts[-1]
+    return parts

@@ -1,0 +1,79 @@
+"""How many cycles the reference design takes, from its passes alone.
+
+Passes do not overlap, so a step takes the sum of its passes:
+
+    MATRIX      outputs + 2 * rows + columns + 6; less `rows` if it keeps the weights of a TILE
+    VECTOR      outputs * taps of the kernel + 11
+    TILE        rows + 4
+    SOFTMAX     4 + matrix rows * (3 * walk + reciprocal bits + 1)
+    NORMALIZE   4 + matrix rows * (3 * walk + 73); 2 walks if it is not centred
+
+with walk = 2 * words of a row + its elements + 4.
+
+All hold three cycles to fetch the descriptor, fetch its parameters and start. MATRIX then holds
+`rows` cycles of loading weights, one for each output position, and from the last position on
+`rows + columns + 3` until its sum is written. VECTOR holds one cycle for each tap, and from the
+last one on 8 until its result is written. SOFTMAX and NORMALIZE hold one cycle for each element of
+each walk over a row, 2 to read a word, 4 to end a walk, and those of the divider: a bit a cycle
+(NORMALIZE: 24 for a root, 1 to hand it over, 48 to divide). They and TILE hold one cycle more
+before the next pass.
+
+A convolution of O outputs at P positions from I inputs (in one group) through K taps therefore
+takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cycles.
+"""
+
+import math
+from pathlib import Path
+
+from photomask.chip.cost.accelerator import Accelerator
+from photomask.chip.forms.rtl.descriptors import Descriptor, Operation
+from photomask.chip.forms.rtl.lowering import LoweredProgram, lower, steps_in_order
+from photomask.chip.program import IntegerProgram
+
+MATRIX_OVERHEAD = 6
+VECTOR_OVERHEAD = 11
+TILE_OVERHEAD = ROW_OVERHEAD = 4
+WORD_CYCLES = 2
+WALK_OVERHEAD = 4
+ROOT_CYCLES = 73
+
+
+def pass_cycles(descriptor: Descriptor, rows: int, columns: int) -> int:
+    """Returns the cycles of one pass on an array of `rows` and `columns`."""
+    match descriptor.operation:
+        case Operation.MATRIX:
+            loading = 0 if descriptor.keep_weights else rows
+            return descriptor.taps + loading + rows + columns + MATRIX_OVERHEAD
+        case Operation.TILE:
+            return rows + TILE_OVERHEAD
+        case Operation.SOFTMAX | Operation.NORMALIZE:
+            return _row_cycles(descriptor, math.lcm(rows, columns)) + ROW_OVERHEAD
+        case _:
+            return descriptor.taps + VECTOR_OVERHEAD
+
+
+def _row_cycles(descriptor: Descriptor, lanes: int) -> int:
+    """Returns the cycles of all rows of a softmax or a norm."""
+    elements = descriptor.kernel_width
+    walk = WORD_CYCLES * -(-elements // lanes) + elements + WALK_OVERHEAD
+    if descriptor.operation is Operation.SOFTMAX:
+        return descriptor.output_width * (3 * walk + descriptor.reciprocal_bits + 1)
+    return descriptor.output_width * ((2 + descriptor.centred) * walk + ROOT_CYCLES)
+
+
+def step_cycles(lowered: LoweredProgram) -> dict[str, int]:
+    """Returns the cycles of each step that has passes, in the order of computation."""
+    machine = lowered.accelerator
+    return {
+        step.name: sum(pass_cycles(one, machine.rows, machine.columns) for one in passes)
+        for _, step, passes in steps_in_order(lowered)
+    }
+
+
+def model_cycles(program: IntegerProgram, accelerator: Accelerator | str | Path) -> dict[str, int]:
+    """Returns the cycles that each step of a program takes on the reference design.
+
+    Raises:
+        TargetError: a step does not run on the design.
+    """
+    return step_cycles(lower(program, accelerator))

@@ -1,0 +1,130 @@
+"""What `design.json` of an RTL export holds: parameters, memory map, steps and files."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from photomask.chip.cost.accelerator import Accelerator
+from photomask.chip.forms.memory.manifest import FileRecord
+from photomask.chip.forms.rtl.images import MULTIPLIER_BITS
+from photomask.chip.forms.rtl.memory_map import Place
+from photomask.documents import Document, SealedDocument, read_text
+
+DESIGN_FILE = "design.json"
+PATIENCE = 4
+"""Times the formula's cycles after which a simulation is given up."""
+
+
+class DesignParameters(Document):
+    """The parameters that the RTL is built with; names in capitals there."""
+
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    lanes: int = Field(ge=1)
+    weight_bits: int
+    activation_bits: int
+    accumulator_bits: int
+    multiplier_bits: int = Field(ge=1, le=MULTIPLIER_BITS)
+    activation_depth: int
+    accumulator_depth: int
+    weight_depth: int
+    parameter_depth: int
+    table_depth: int
+    descriptor_depth: int
+    steps: int
+
+    def joined(self, other: "DesignParameters") -> Self:
+        """Returns the parameters of the smallest design that runs the programs of both."""
+        mine, others = self.model_dump(), other.model_dump()
+        return self.model_copy(update={name: max(mine[name], others[name]) for name in mine})
+
+    def hold(self, other: "DesignParameters") -> bool:
+        """Tells whether a design with these parameters runs a program that needs the other ones."""
+        sizes = ("multiplier_bits", "steps")
+        return all(
+            value >= getattr(other, name)
+            if name.endswith("_depth") or name in sizes
+            else value == getattr(other, name)
+            for name, value in self.model_dump().items()
+        )
+
+
+class RtlStep(Document):
+    """A step, what it takes, and where its output lies when it is done."""
+
+    number: int
+    name: str
+    operator: str
+    source: str
+    edge: str
+    shape: tuple[int, ...]
+    place: Place
+    passes: int
+    """0 for a constant, which lies in a memory from the start."""
+    cycles: int
+    """By the cycle formula."""
+
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
+
+
+class RtlEdge(Document):
+    """An input of the program and where it lies at first."""
+
+    edge: str
+    shape: tuple[int, ...]
+    place: Place
+
+    @model_validator(mode="after")
+    def _fills_its_place(self) -> Self:
+        self.place.check_shape(self.shape)
+        return self
+
+
+class RtlDesign(SealedDocument):
+    """What an RTL export holds. Steps are in the order of computation.
+
+    Version 1, which is still read, has no hashes.
+    """
+
+    schema_version: Literal[1, 2] = 2
+    kind: Literal["photomask rtl export"] = "photomask rtl export"
+    photomask_version: str
+    program_sha256: str
+    accelerator: Accelerator
+    parameters: DesignParameters
+    samples: int = Field(ge=1)
+    inputs: tuple[RtlEdge, ...]
+    outputs: tuple[str, ...]
+    steps: tuple[RtlStep, ...]
+    files: tuple[FileRecord, ...] = ()
+    """Every other file of the export."""
+
+    @model_serializer(mode="wrap")
+    def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body = dump(self)
+        if self.schema_version == 1:
+            del body["files"], body["content_sha256"]
+        return body
+
+    @property
+    def limit(self) -> int:
+        """Cycles of one sample after which a simulation is given up."""
+        return PATIENCE * sum(step.cycles for step in self.steps) + 1000
+
+    def computed_sha256(self) -> str:
+        """Returns the hash that `content_sha256` should hold; version 1 has none."""
+        return super().computed_sha256() if self.schema_version > 1 else ""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads `design.json` of an export and checks its own hash.
+
+        Raises:
+            DocumentError: missing, truncated, altered or of another schema.
+        """
+        path = folder / DESIGN_FILE
+        return cls.parse(read_text(path), str(path))

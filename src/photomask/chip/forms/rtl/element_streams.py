@@ -1,0 +1,146 @@
+"""Streams of elements from place to place, as few passes of the vector unit as possible.
+
+Whatever moves, selects, repeats or joins elements is a list of (source element, target element).
+The vector unit reads one word a cycle, turns its lanes by a fixed number and writes some of them;
+it walks along words that are evenly apart. Elements are therefore grouped by word, by the turn of
+their lanes and by neighbouring lanes, and the groups by even distances.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from photomask.chip.forms.rtl.memory_map import Place
+
+OUTSIDE = -1
+"""The source of an element that is padding."""
+
+
+@dataclass(frozen=True)
+class ElementStream:
+    """Element `i` of an output comes from lane `source_lane[i]` of word `source_word[i]`.
+
+    All arrays are int64 of one length. `parameter` is the parameter word that the target
+    lane of each element needs.
+    """
+
+    source_word: np.ndarray
+    source_lane: np.ndarray
+    target_word: np.ndarray
+    target_lane: np.ndarray
+    parameter: np.ndarray
+
+    def chosen(self, which: np.ndarray) -> "ElementStream":
+        """Returns some of the elements, or all in another order."""
+        return ElementStream(
+            self.source_word[which],
+            self.source_lane[which],
+            self.target_word[which],
+            self.target_lane[which],
+            self.parameter[which],
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Words that one pass moves: `count` of them, evenly apart at both ends."""
+
+    first_lane: int
+    last_lane: int
+    rotation: int
+    parameter: int
+    source: int
+    """The first word, or `OUTSIDE`."""
+    source_step: int
+    target: int
+    target_step: int
+    count: int
+
+
+def stream_between(
+    source: Place, target: Place, elements: np.ndarray, parameter: int
+) -> ElementStream:
+    """Returns the stream that fills an edge.
+
+    Args:
+        source: where the input lies.
+        target: where the output lies.
+        elements: for each output element in row-major order the number of the input's element, or
+            `OUTSIDE`.
+        parameter: the parameter word of all of them.
+    """
+    flat = elements.reshape(-1)
+    target_word, target_lane = target.locate(np.arange(flat.size))
+    source_word, source_lane = source.locate(np.maximum(flat, 0))
+    outside = flat == OUTSIDE
+    return ElementStream(
+        np.where(outside, OUTSIDE, source_word),
+        np.where(outside, target_lane, source_lane),
+        target_word,
+        target_lane,
+        np.full(flat.size, parameter),
+    )
+
+
+def runs_of(stream: ElementStream, lanes: int) -> Iterator[Run]:
+    """Yields runs that together move every element once."""
+    if not len(stream.target_word):
+        return
+    rotation = (stream.target_lane - stream.source_lane) % lanes
+    order = np.argsort(stream.target_word * lanes + stream.target_lane, kind="stable")
+    stream, rotation = stream.chosen(order), rotation[order]
+    keys = np.stack([stream.target_word, stream.parameter, rotation, stream.source_word])
+    new_group = np.ones(rotation.size, dtype=bool)
+    new_group[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    new_group[1:] |= np.diff(stream.target_lane) != 1
+    first = np.flatnonzero(new_group)
+    last = np.append(first[1:], rotation.size) - 1
+    first_lane, last_lane = stream.target_lane[first], stream.target_lane[last]
+    groups, rotation = stream.chosen(first), rotation[first]
+    kinds = np.stack([groups.parameter, rotation, first_lane, last_lane])
+    order = np.lexsort((groups.target_word, *kinds))
+    groups, kinds = groups.chosen(order), kinds[:, order]
+    borders = np.flatnonzero((kinds[:, 1:] != kinds[:, :-1]).any(axis=0)) + 1
+    for members in np.split(np.arange(kinds.shape[1]), borders):
+        parameter, turn, low, high = (int(kind) for kind in kinds[:, members[0]])
+        words = zip(
+            *_even_words(groups.source_word[members], groups.target_word[members]), strict=True
+        )
+        for source, source_step, target, target_step, count in words:
+            yield Run(low, high, turn, parameter, source, source_step, target, target_step, count)
+
+
+def _even_words(source: np.ndarray, target: np.ndarray) -> tuple[list[int], ...]:
+    """Cuts two lists of words where their distances change.
+
+    Returns:
+        First source, source step, first target, target step and count of each stretch.
+    """
+    starts: list[int] = []
+    counts: list[int] = []
+    source_steps, target_steps = np.diff(source), np.diff(target)
+    padding = source == OUTSIDE
+    # What joins a word to the next: the distance at both ends, and both inside or both padding.
+    joined = np.stack([source_steps, target_steps])
+    same = (joined[:, 1:] == joined[:, :-1]).all(axis=0)
+    breaks = np.append(np.flatnonzero(~same) + 1, len(source_steps))
+    alike = padding[1:] == padding[:-1]
+    position = 0
+    while position < len(source):
+        end = position
+        if position < len(source_steps) and alike[position]:
+            end = int(breaks[np.searchsorted(breaks, position, side="right")])
+        starts.append(position)
+        counts.append(end - position + 1)
+        position = end + 1
+    at = np.array(starts)
+    following = np.minimum(at + 1, len(source) - 1)
+    many = np.array(counts) > 1
+    return (
+        source[at].tolist(),
+        np.where(many, source[following] - source[at], 0).tolist(),
+        target[at].tolist(),
+        np.where(many, target[following] - target[at], 1).tolist(),
+        counts,
+    )

@@ -1,0 +1,64 @@
+"""The files of an RTL export: their hashes, and which of them have changed since."""
+
+from pathlib import Path
+
+from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER
+from photomask.chip.forms.memory.manifest import FileRecord
+from photomask.chip.forms.rtl.design import DESIGN_FILE, RtlDesign
+from photomask.documents import is_file, sha256_of
+from photomask.errors import DocumentError
+
+RTL_FOLDER = "rtl"
+PROGRAM_FOLDER = "program"
+INPUTS_FOLDER = "inputs"
+GOLDEN_FOLDER = "golden"
+DATA_FOLDERS = (PROGRAM_FOLDER, INPUTS_FOLDER, GOLDEN_FOLDER, CONFORMANCE_FOLDER)
+"""What a design is run with and compared with; nobody but the export writes there."""
+SHOWN_FILES = 8
+"""Of those that have changed, at most."""
+
+
+def file_records(folder: Path) -> tuple[FileRecord, ...]:
+    """Returns size and hash of every file of a folder but `design.json` at its top."""
+    return tuple(
+        FileRecord(
+            path=path.relative_to(folder).as_posix(),
+            bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / DESIGN_FILE
+    )
+
+
+def changed_files(folder: Path, design: RtlDesign) -> tuple[str, ...]:
+    """Returns which files of an export are not as they were written, each with how.
+
+    SystemVerilog may change, because another array may stand in the export; so may README and
+    Makefile.
+
+    Raises:
+        DocumentError: a golden vector, memory image, descriptor table, first state of a memory or
+            conformance vector has changed: what a design computes would be compared with it.
+    """
+    changes: dict[str, str] = {}
+    for record in design.files:
+        path = folder / record.path
+        if not is_file(path):
+            changes[record.path] = "missing"
+        elif sha256_of(path) != record.sha256:
+            changes[record.path] = "changed"
+    known = {record.path for record in design.files}
+    for path in sorted((folder / RTL_FOLDER).glob("*.sv")) if design.files else []:
+        name = path.relative_to(folder).as_posix()
+        if name not in known:
+            changes[name] = "added"
+    data = [name for name in changes if name.partition("/")[0] in DATA_FOLDERS]
+    if data:
+        named = ", ".join(f"{name} ({changes[name]})" for name in data[:SHOWN_FILES])
+        more = f" and {len(data) - SHOWN_FILES} more" if len(data) > SHOWN_FILES else ""
+        raise DocumentError(
+            f"{folder}: files that the design is compared with are not as they were exported: "
+            f"{named}{more}. This says nothing about the design; restore them, or export again"
+        )
+    return tuple(f"{name} ({change})" for name, change in changes.items())

@@ -1,0 +1,306 @@
+"""The integer program: a graph of integer operators, and nothing else.
+
+Saved as `program.json` (strict, versioned) and `program.safetensors` (integers only). The content
+hash covers both; a program altered in one integer is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from photomask.arrays import read_tensors
+from photomask.chip.data import Array, as_tensor, raw_pictures
+from photomask.chip.formats import IntFormat, storage_dtype
+from photomask.chip.program.document import Edge, ProgramDocument, Step, TensorRecord
+from photomask.chip.target import Target
+from photomask.documents import aligned, read_text, written_whole
+from photomask.errors import DataError, DocumentError
+
+PROGRAM_FILE = "program.json"
+TENSOR_FILE = "program.safetensors"
+MANY = 65537
+"""A batch size that no other axis has: tells what grows with the batch."""
+
+
+class IntegerProgram:
+    """An integer-only model, checked when it is made.
+
+    Attributes:
+        target: the numeric contract it was made for.
+        inputs: names of the input edges.
+        outputs: names of the output edges.
+        edges: every edge by name, in the order of computation.
+        steps: the operators in the order of computation.
+        formats: the true format of every constant tensor.
+        tensors: every constant tensor, int64.
+        provenance: who made it from what, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        edges: Sequence[Edge],
+        steps: Sequence[Step],
+        tensors: Mapping[str, np.ndarray],
+        formats: Mapping[str, IntFormat],
+        provenance: Mapping[str, str],
+    ):
+        """Checks structure, shapes, formats and intervals.
+
+        Raises:
+            DocumentError: the parts do not make a valid program.
+        """
+        self.target = target
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.edges = {edge.name: edge for edge in edges}
+        self.steps = tuple(steps)
+        if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
+            raise DocumentError(f"tensor {floats[0]!r} is not integer")
+        self.tensors = {name: tensors[name].astype(np.int64) for name in sorted(tensors)}
+        self.formats = dict(formats)
+        self.provenance = dict(provenance)
+        if len(self.edges) != len(edges):
+            raise DocumentError("two edges of the program have one name")
+        self._check_tensors()
+        self._check_steps()
+
+    def parameters(self, step: Step) -> dict[str, np.ndarray]:
+        """Returns a step's constant tensors by role."""
+        return {role: self.tensors[name] for role, name in step.tensors.items()}
+
+    def _check_tensors(self) -> None:
+        for name, tensor in self.tensors.items():
+            format = self.formats.get(name)
+            if format is None:
+                raise DocumentError(f"tensor {name!r} has no format")
+            if tensor.size and not (format.low <= tensor.min() and tensor.max() <= format.high):
+                raise DocumentError(
+                    f"tensor {name!r} holds {tensor.min()} to {tensor.max()}, outside {format}"
+                )
+
+    def _check_steps(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise DocumentError("the program needs an input and an output")
+        for name in (*self.inputs, *self.outputs):
+            if name not in self.edges:
+                raise DocumentError(f"the program has no edge {name!r}")
+        for name in self.inputs:
+            if self.edges[name].shape[0] != 1:
+                raise DocumentError(f"the shape of input {name!r} must be one sample's")
+        known = dict.fromkeys(self.inputs, True)
+        for step in self.steps:
+            self._check_step(step, known)
+            known[step.output] = any(known[name] for name in step.inputs)
+        if missing := [name for name in self.outputs if name not in known]:
+            raise DocumentError(f"no step computes the output {missing[0]!r}")
+        if unused := [name for name in self.edges if name not in known]:
+            raise DocumentError(f"no step computes the edge {unused[0]!r}")
+
+    def _check_step(self, step: Step, known: Mapping[str, bool]) -> None:
+        """Refuses a step that cannot run, or whose edge is not what it computes.
+
+        Args:
+            step: the step.
+            known: the edges computed before it; whether each grows with the batch.
+        """
+        where = f"step {step.name!r}"
+        for name in step.inputs:
+            if name not in known:
+                raise DocumentError(f"{where} reads {name!r} before any step computes it")
+        if step.output in known or step.output not in self.edges:
+            raise DocumentError(f"{where} must compute one new edge, not {step.output!r}")
+        operator, roles, count = step.operator, set(step.tensors), step.operator.input_count
+        if len(step.inputs) != count and (count is not None or not step.inputs):
+            raise DocumentError(
+                f"{where}: {operator.kind} takes {'some' if count is None else count} inputs, got "
+                f"{len(step.inputs)}"
+            )
+        required = set(operator.parameter_roles)
+        if not required <= roles <= required | set(operator.optional_roles):
+            raise DocumentError(
+                f"{where}: {operator.kind} needs the tensors {sorted(required)}, "
+                f"got {sorted(roles)}"
+            )
+        for name in step.tensors.values():
+            if name not in self.tensors:
+                raise DocumentError(f"{where}: the tensor {name!r} is missing")
+        inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
+        parameters = self.parameters(step)
+        shapes = [edge.shape for edge in inputs]
+        batches = [MANY if known[name] else 1 for name in step.inputs]
+        many = [(n * shape[0], *shape[1:]) for n, shape in zip(batches, shapes, strict=True)]
+        try:
+            shape = operator.output_shape(shapes, parameters)
+            of_many = operator.output_shape(many, parameters)
+            interval = operator.output_interval([edge.interval for edge in inputs], parameters)
+        except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+            raise DocumentError(f"{where}: {operator.kind} cannot apply: {error}") from error
+        if of_many != (max(batches, default=1) * shape[0], *shape[1:]):
+            raise DocumentError(f"{where}: {operator.kind} mixes the samples of a batch")
+        if shape != output.shape:
+            raise DocumentError(f"{where} computes shape {shape}, its edge says {output.shape}")
+        if interval != output.interval or not interval.within(output.format.interval):
+            raise DocumentError(
+                f"{where} computes values in {interval}, its edge says {output.interval} as "
+                f"{output.format}"
+            )
+
+    def quantize_input(self, x: Array, name: str | None = None) -> torch.Tensor:
+        """Turns real inputs into the program's integer inputs.
+
+        `codes = clamp(round_half_even(x / scale) + zero_point)`
+
+        Args:
+            x: float, the shape of the input edge but for the batch; integers where the input takes
+                numbers of rows, which stay as they are.
+            name: the input edge; the first if None.
+
+        Returns:
+            int64 codes.
+
+        Raises:
+            DataError: the shape does not fit, or a value is NaN or infinite.
+        """
+        edge = self.edges[name or self.inputs[0]]
+        tensor = as_tensor(x)
+        if tensor is None:
+            raise DataError(f"input {edge.name!r} is a {type(x).__name__}, not a tensor")
+        x = tensor
+        if tuple(x.shape[1:]) != edge.shape[1:]:
+            raise DataError(
+                f"input {edge.name!r} has shape {tuple(x.shape)}, the program takes "
+                f"[batch, {', '.join(map(str, edge.shape[1:]))}]"
+            )
+        if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
+            return x.to(torch.int64)  # numbers of rows, such as tokens, are codes already
+        if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+            found = "NaN or infinity" if x.is_floating_point() else raw_pictures(x)
+            raise DataError(f"input {edge.name!r} must be finite floats, got {found}")
+        scale = torch.tensor(edge.scale[0], dtype=torch.float32, device=x.device)
+        codes = torch.round(x.to(torch.float32) / scale).to(torch.float64) + edge.zero_point
+        return codes.clamp_(edge.low, edge.high).to(torch.int64)
+
+    def content_hash(self) -> str:
+        """Returns the SHA-256 of everything that decides which integers come out."""
+        body = self._document("").model_dump(mode="json", exclude={"provenance", "content_sha256"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+    def _document(self, content_sha256: str) -> ProgramDocument:
+        return ProgramDocument(
+            target=self.target,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            edges=tuple(self.edges.values()),
+            steps=self.steps,
+            tensors={
+                name: TensorRecord(
+                    format=self.formats[name],
+                    shape=tensor.shape,
+                    sha256=hashlib.sha256(
+                        np.ascontiguousarray(tensor, "<i8").tobytes()
+                    ).hexdigest(),
+                )
+                for name, tensor in self.tensors.items()
+            },
+            provenance=self.provenance,
+            content_sha256=content_sha256,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes `program.json` and `program.safetensors` into an existing folder."""
+        packed = {
+            name: np.ascontiguousarray(tensor.astype(storage_dtype(self.formats[name])))
+            for name, tensor in self.tensors.items()
+        }
+        (folder / TENSOR_FILE).write_bytes(safetensors.numpy.save(packed))
+        document = self._document(self.content_hash()).render()
+        (folder / PROGRAM_FILE).write_text(document, encoding="utf-8")
+
+    def save(self, folder: str | Path) -> None:
+        """Saves the program as a folder that appears whole or not at all.
+
+        Raises:
+            ExportError: the folder holds something else, or the disk refused a file.
+        """
+        with written_whole(Path(folder), "integer program", _files_of_earlier) as staging:
+            self.write(staging)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Loads a program and checks every hash, shape, format and interval.
+
+        Raises:
+            DocumentError: a file is missing, truncated, altered or of another schema.
+        """
+        path = Path(folder)
+        document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
+        shapes = {name: record.shape for name, record in document.tensors.items()}
+        tensors = read_tensors(path / TENSOR_FILE, shapes)
+        program = cls(
+            target=document.target,
+            inputs=document.inputs,
+            outputs=document.outputs,
+            edges=document.edges,
+            steps=document.steps,
+            tensors=tensors,
+            formats={name: record.format for name, record in document.tensors.items()},
+            provenance=document.provenance,
+        )
+        for name, record in program._document("").tensors.items():
+            if record != document.tensors[name]:
+                raise DocumentError(
+                    f"{path / TENSOR_FILE}: tensor {name!r} is not the one that was saved"
+                )
+        if program.content_hash() != document.content_sha256:
+            raise DocumentError(f"{path / PROGRAM_FILE}: the content hash does not match")
+        return program
+
+    def multiply_accumulates(self) -> dict[str, int]:
+        """Returns the multiply-accumulates of each step for one sample, where there are any."""
+        counts = {
+            step.name: step.operator.multiply_accumulates(
+                [self.edges[name].shape for name in step.inputs], self.parameters(step)
+            )
+            for step in self.steps
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def weight_bytes(self) -> float:
+        """Returns the size of all constant tensors at their true widths, in bytes."""
+        return sum(t.size * self.formats[name].bits for name, t in self.tensors.items()) / 8
+
+    def __str__(self) -> str:
+        rows = [("step", "operator", "inputs", "output", "shape", "values")]
+        for step in self.steps:
+            edge = self.edges[step.output]
+            rows.append(
+                (
+                    step.name,
+                    step.operator.kind,
+                    ", ".join(step.inputs),
+                    str(edge.format),
+                    "×".join(map(str, edge.shape[1:])),
+                    f"{edge.low}…{edge.high}",
+                )
+            )
+        title = f"integer program for target {self.target.name!r}, {len(self.steps)} steps"
+        return "\n".join([title, *aligned(rows)])
+
+
+def _files_of_earlier(folder: Path) -> tuple[str, ...]:
+    """Names the files of a program that was saved before folders had records, if it is whole."""
+    try:
+        IntegerProgram.load(folder)
+    except DocumentError:
+        return ()
+    return PROGRAM_FILE, TENSOR_FILE

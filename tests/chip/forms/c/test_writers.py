@@ -1,0 +1,44 @@
+"""Every operator has an emitter, and its C computes the oracle's integers."""
+
+import shutil
+from typing import get_args
+
+import numpy as np
+import pytest
+from tests.chip.forms.c.cases import program_of_cases
+from tests.chip.operators.operator_cases import GENERATORS
+
+from photomask.chip.engines.c_engine import CEngine
+from photomask.chip.forms.c.table import ABSORBING, EMITTERS
+from photomask.chip.operators import AnyOperator
+from photomask.chip.program import IntegerProgram, NumpyEngine
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+STRICT = "cc -O0 -Wall -Wextra -Werror -Wconversion"
+
+
+def assert_exact(program: IntegerProgram, codes: dict[str, np.ndarray], compiler: str) -> None:
+    engine, oracle = CEngine(program, compiler=compiler), dict(NumpyEngine(program).edges(codes))
+    outputs = engine.run(codes)
+    assert list(outputs) == list(program.outputs)
+    edges = dict(engine.edges(codes))
+    assert list(edges) == list(oracle)
+    for found in (outputs, edges):
+        for name, value in found.items():
+            assert value.dtype == np.int64
+            assert value.shape == oracle[name].shape, name
+            assert np.array_equal(value, oracle[name]), name
+
+
+def test_every_operator_has_an_emitter():
+    kinds = {
+        operator.model_fields["kind"].default for operator in get_args(get_args(AnyOperator)[0])
+    }
+    assert set(EMITTERS) | {"constant"} == kinds
+    assert set(EMITTERS) > ABSORBING
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", sorted(GENERATORS))
+def test_an_operator_computes_the_integers_of_the_oracle(kind: str):
+    assert_exact(*program_of_cases([kind], range(30)), STRICT)
