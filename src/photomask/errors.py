@@ -19,6 +19,7 @@ what to do::
     ├── PlanError                  a plan of another model, or a request no plan can meet
     ├── DocumentError              a file that is truncated, altered, or of another schema
     ├── ExportError                an export that could not be written whole
+    │   └── FormError                  steps that a form cannot express, all of them at once
     └── EngineError                a compiler, a runtime or a simulator failed
 """
 
@@ -118,6 +119,10 @@ class DocumentError(PhotomaskError):
 
 class ExportError(PhotomaskError):
     """An export that could not be written whole."""
+
+
+class FormError(ExportError):
+    """A form cannot express a step, or, once all were tried, these steps of a program."""
 
 
 class EngineError(PhotomaskError):

@@ -1,0 +1,159 @@
+"""Which function of a form writes which operator, and why others are not written."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Concatenate, Generic, ParamSpec, TypeVar
+
+from photomask.chip.operators import Operator
+from photomask.chip.program import IntegerProgram, Step
+from photomask.errors import FormError
+
+One = TypeVar("One", bound=Operator)
+Context = ParamSpec("Context")
+Result = TypeVar("Result")
+
+
+class Writers(Generic[Context, Result]):
+    """The functions that write the operators of one form.
+
+    ```python
+    C = Writers[[Site], list[str]]("C")
+
+
+    @C.of(Multiply)
+    def multiply(operator: Multiply, site: Site) -> list[str]: ...
+
+
+    C.refuses(Embedding, "C has no tables of rows")
+    ```
+
+    Each operator has one function or one reason; a test walks over all operators of all forms.
+    """
+
+    def __init__(self, form: str):
+        """Starts without functions.
+
+        Args:
+            form: how messages call the form.
+        """
+        self.form = form
+        self._functions: dict[type[Operator], Callable[..., Result]] = {}
+        self._reasons: dict[type[Operator], str] = {}
+
+    def of(
+        self, *operators: type[One]
+    ) -> Callable[
+        [Callable[Concatenate[One, Context], Result]], Callable[Concatenate[One, Context], Result]
+    ]:
+        """Registers the decorated function, which gets the operator first, for these operators.
+
+        Raises:
+            FormError: one of them is written or refused already.
+        """
+
+        def register(
+            function: Callable[Concatenate[One, Context], Result],
+        ) -> Callable[Concatenate[One, Context], Result]:
+            for operator in operators:
+                self._require_new(operator)
+                self._functions[operator] = function
+            return function
+
+        return register
+
+    def refuses(self, operator: type[Operator], reason: str) -> None:
+        """Says why the form has no way to write an operator.
+
+        Raises:
+            FormError: it is written or refused already.
+        """
+        self._require_new(operator)
+        self._reasons[operator] = reason
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns why an operator is not written; None where it is.
+
+        Raises:
+            FormError: the form says neither how it is written nor why it is not.
+        """
+        if operator in self._functions:
+            return None
+        if operator not in self._reasons:
+            raise FormError(
+                f"the form {self.form} neither writes nor refuses {operator.__name__}; register a "
+                "function with `of`, or a reason with `refuses`"
+            )
+        return self._reasons[operator]
+
+    def write(self, operator: Operator, *args: Context.args, **kwargs: Context.kwargs) -> Result:
+        """Returns what the operator's function makes of the context.
+
+        Raises:
+            FormError: the form refuses the operator, or its function refuses this step.
+        """
+        if (reason := self.refusal(type(operator))) is not None:
+            raise FormError(reason)
+        return self._functions[type(operator)](operator, *args, **kwargs)
+
+    def _require_new(self, operator: type[Operator]) -> None:
+        if operator in self._functions or operator in self._reasons:
+            raise FormError(
+                f"the form {self.form} writes or refuses {operator.__name__} twice; an operator "
+                "has one function or one reason"
+            )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a form cannot express a step."""
+
+    step: str
+    operator: str
+    source: str
+    """File and line of the model's code."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"step {self.step!r} ({self.operator}, {self.source}): {self.reason}"
+
+
+def each_step(
+    program: IntegerProgram, write: Callable[[Step], Result]
+) -> tuple[list[Result], list[Problem]]:
+    """Writes the steps in their order, and goes on behind those that cannot be written.
+
+    Args:
+        program: whose steps they are.
+        write: writes one step; raises `FormError` with the reason where it cannot.
+
+    Returns:
+        What was written, and what is wrong with the other steps.
+    """
+    results: list[Result] = []
+    problems: list[Problem] = []
+    for step in program.steps:
+        try:
+            results.append(write(step))
+        except FormError as error:
+            problems.append(Problem(step.name, step.operator.kind, step.source, str(error)))
+    return results, problems
+
+
+def require_none(problems: Iterable[Problem], form: str, instead: str = "") -> None:
+    """Refuses a program with steps that a form cannot express.
+
+    Args:
+        problems: of the program.
+        form: how messages call the form.
+        instead: what a user can do, as a clause.
+
+    Raises:
+        FormError: names all of them.
+    """
+    found = [str(problem) for problem in problems]
+    if found:
+        raise FormError(
+            f"{form} has no form for {len(found)} of the program's steps:\n  "
+            + "\n  ".join(found)
+            + (f"\n{instead}" if instead else "")
+        )
