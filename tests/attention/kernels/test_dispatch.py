@@ -1,5 +1,7 @@
 """What cannot be computed is refused before any executor sees it."""
 
+import sys
+
 import pytest
 import torch
 from tests.attention import layouts
@@ -101,8 +103,9 @@ def test_a_gpu_that_is_too_old_is_refused():
 @pytest.mark.gpu
 def test_a_gpu_without_triton_is_refused(monkeypatch):
     case = make_case(layouts.regular(2, 20, 3), head_size=16, device="cuda")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
     choose_executor.cache_clear()
     with pytest.raises(MissingDependencyError, match=r"executor='torch'.*pip install 'triton"):
         prefill_attention(*case.arguments)
+    choose_executor.cache_clear()
     assert_close(case, prefill_attention(*case.arguments, executor="torch"))
