@@ -42,3 +42,16 @@ def test_no_classes_are_refused_with_the_way_out(labels, message: str):
 def test_a_mark_for_places_without_a_class_is_let_through():
     dense = torch.tensor([[0, -100], [1, 3]])
     assert torch.equal(class_labels(dense, (4, 2), 2, "labels", ignored=-100), dense)
+
+
+@pytest.mark.parametrize("ignored", [None, -1])
+def test_unsigned_labels_beyond_int64_are_refused_and_never_wrap(ignored: int | None):
+    labels = np.array([0, 2, 2**64 - 1, 2**63], dtype=np.uint64)
+    with pytest.raises(DataError, match="labels of output 'y' go up to 18446744073709551615"):
+        class_labels(labels, [3], 4, "labels of output 'y'", ignored=ignored)
+
+
+def test_unsigned_labels_that_are_classes_are_taken():
+    labels = class_labels(np.array([0, 2], dtype=np.uint64), [3], 2, "labels")
+    assert labels.dtype is torch.int64
+    assert labels.tolist() == [0, 2]

@@ -97,3 +97,11 @@ def test_a_path_that_cannot_be_read_is_an_error_and_not_a_failed_check(path: str
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert b"error: " in done.stderr
+
+
+def test_the_package_runs_as_the_command():
+    finished = subprocess.run(
+        [sys.executable, "-m", "photomask", "--version"], capture_output=True, text=True
+    )
+    assert finished.returncode == 0
+    assert finished.stdout == run("--version").stdout

@@ -42,7 +42,13 @@ def class_labels(
             f"{what} must be integers {expected}, got {found.dtype} {list(found.shape)}; if they "
             "are numbers of classes, give labels.long()"
         )
+    wraps = found.dtype is torch.uint64
     found = found.to(torch.int64)
+    if wraps and found.numel() and int(found.min()) < 0:
+        largest = 2**64 + int(found[found < 0].max())
+        raise DataError(
+            f"{what} go up to {largest}, beyond int64; it has {classes} classes, 0 to {classes - 1}"
+        )
     counted = found if ignored is None else found[found != ignored]
     if not counted.numel():
         return found

@@ -107,3 +107,16 @@ def test_nearly_valid_text_is_words_or_a_document_error(text, word_bits):
         return
     assert int(parsed.words.max(initial=0)) <= 255
     assert all(int.from_bytes(row.tobytes()) < 2**word_bits for row in parsed.words)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [(b"0a\n0b\n/* no end", 3), (b"0a /*/\n0b\n", 1), (b"/* one */ 0a\n0b // two\n/*\n0c\n", 3)],
+)
+def test_a_comment_that_never_ends_is_refused_with_its_line(text: bytes, line: int):
+    with pytest.raises(DocumentError, match=rf"line {line} begins a comment"):
+        parse_words(text, 8, "hex")
+
+
+def test_a_comment_that_ends_on_the_last_byte_is_left_out():
+    assert parse_words(b"0a\n/* b // c\n**/", 8, "hex").words.tolist() == [[10]]

@@ -61,7 +61,8 @@ def parse_words(text: bytes, word_bits: int, base: Base, most: int | None = None
         most: words of the image, beyond which no address may point; None is 2**24.
 
     Raises:
-        DocumentError: names the line that is no word of `word_bits` bits.
+        DocumentError: names the line that is no word of `word_bits` bits, or where a comment begins
+            that never ends.
     """
     body = OWN_LINE_COMMENT.sub(b"", text.replace(b"\r\n", b"\n"))
     words = _parse_regular(body, word_bits, base)
@@ -137,7 +138,12 @@ def _normal_lines(text: bytes, word_bits: int, base: Base, most: int) -> list[st
 
 
 def _only_newlines(comment: re.Match[str]) -> str:
-    return "\n" * comment.group().count("\n") or " "
+    """Keeps the line numbers behind a comment; a block comment that never ends is refused."""
+    text = comment.group()
+    if text.startswith("/*") and (len(text) < 4 or not text.endswith("*/")):
+        line = comment.string.count("\n", 0, comment.start()) + 1
+        raise DocumentError(f"line {line} begins a comment with '/*' that no '*/' ends")
+    return "\n" * text.count("\n") or " "
 
 
 def _address(token: str, line: int, position: int, most: int) -> int:
