@@ -4,13 +4,14 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from . import chip, documents, others
+from . import checkpoints, chip, data, documents, others
 from .specimen import Kind, Specimen
 
 RECORD_FILE = ".photomask.json"
 """What lies in every output; only writers read it, so that it is damaged where one writes."""
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (*documents.KINDS, *chip.KINDS, *others.KINDS)
+    kind.name: kind
+    for kind in (*documents.KINDS, *chip.KINDS, *others.KINDS, *data.KINDS, *checkpoints.KINDS)
 }
 
 
@@ -21,6 +22,8 @@ def make_specimens(kinds: Collection[str] = tuple(KINDS)) -> list[Specimen]:
         documents.make(folder)
         chip.make(folder)
         others.make(folder)
+        data.make(folder)
+        checkpoints.make(folder)
         return [Specimen(name, _files_of(folder / name)) for name in KINDS if name in kinds]
 
 

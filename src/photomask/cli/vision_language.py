@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from photomask.dependencies import OptionalPackage
 from photomask.documents import is_file
 from photomask.errors import UsageError
+from photomask.pretrained import check_model_folder, load_pretrained
 from photomask.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
 
     Raises:
         UsageError: there is no such model or device.
+        DataError: the checkpoint lacks a weight of the model.
+        DocumentError: the folder holds something that is not to be opened.
         MissingDependencyError: transformers is not installed.
     """
     from torch import nn
@@ -41,10 +44,11 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
         return nn.Module.to(model, place), processor
     with OptionalPackage("transformers", "attention", "loading a vision-language model"):
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    check_model_folder(name)
     try:
         AutoConfig.from_pretrained(name)  # one small file tells soonest that there is no model
         processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
+        model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto")
     except (ImportError, RuntimeError) as error:
         raise UsageError(
             f"cannot load the model {name!r}, because a package that it needs is missing or "
