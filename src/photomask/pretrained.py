@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from photomask.arrays import tensor_file
 from photomask.documents import (
     DOCUMENT_BYTES,
     TENSOR_BYTES,
@@ -66,27 +67,41 @@ def _check_index(path: Path) -> None:
                 f"{path} names the file {name!r}: expected a file of tensors in the same folder"
             )
         check_regular(path.parent / name, TENSOR_BYTES)
+    holders: dict[str, str] = {}
+    for name in sorted(set(index.weight_map.values())):
+        if not name.endswith(".safetensors"):
+            continue
+        with tensor_file(path.parent / name, "np") as file:
+            for tensor in file.keys():  # noqa: SIM118
+                if holders.setdefault(tensor, name) != name:
+                    raise DocumentError(
+                        f"{path.parent}: both {holders[tensor]} and {name} hold {tensor!r}"
+                    )
 
 
-def load_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
+def load_pretrained(
+    model_class: Any, source: str | Path, *, exact: bool = False, **options: Any
+) -> Any:
     """Loads a model; transformers alone would draw random numbers for weights that are missing.
 
     Args:
         model_class: of transformers, such as `AutoModelForImageTextToText`.
         source: a folder that `save_pretrained` wrote, or an id of the hub.
+        exact: whether weights that the model does not have are refused too.
         **options: of `from_pretrained`.
 
     Raises:
         DocumentError: the folder holds something that is not to be opened.
-        DataError: the checkpoint lacks a weight of the model.
+        DataError: the checkpoint lacks a weight of the model, or has others and must not.
     """
     check_model_folder(source)
     model, report = model_class.from_pretrained(source, output_loading_info=True, **options)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise DataError(
-            f"the checkpoint {source} lacks {len(missing)} weights of the model: "
-            f"{', '.join(missing[:SHOWN])}{', …' if len(missing) > SHOWN else ''}. Compare its "
-            "tensor files with config.json, or fetch them again"
-        )
+    for kind, what in (("missing_keys", "lacks"), ("unexpected_keys", "has, beside the model's,")):
+        names = sorted(report[kind])
+        if names and (exact or kind == "missing_keys"):
+            raise DataError(
+                f"the checkpoint {source} {what} {len(names)} weights: {', '.join(names[:SHOWN])}"
+                f"{', …' if len(names) > SHOWN else ''}. Compare its tensor files with "
+                "config.json, or fetch them again"
+            )
     return model

@@ -284,7 +284,7 @@ class _Walk:
         results: Value | list[Value] = Unknown()
         if not any(isinstance(value, Unknown) for value in values):
             try:
-                results = self._importer(node)(call)
+                results = self._importer(node, values)(call)
                 self._count_constants(results, values)
             except CannotImport as error:
                 self.problems.append(f"{describe(node)}: {error}")
@@ -310,12 +310,14 @@ class _Walk:
             return node.op_type not in IMPORTERS
         return node.domain != "com.microsoft" or node.op_type not in _MICROSOFT
 
-    def _importer(self, node: Any) -> Callable[[Call], Value | list[Value]]:
+    def _importer(
+        self, node: Any, values: Sequence[Value | None]
+    ) -> Callable[[Call], Value | list[Value]]:
         if self._is_foreign(node):
             raise CannotImport("it is outside the supported set")
         if not any(node.output):
             raise CannotImport("it has no output")
-        check_schema(node, self.file.opset, node.domain in OWN_DOMAINS)
+        check_schema(node, self.file.opset, node.domain in OWN_DOMAINS, values)
         return IMPORTERS[node.op_type]
 
     def outputs(self) -> list[str]:

@@ -45,6 +45,7 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
         model = load_pretrained(
             Qwen2_5_VLForConditionalGeneration,
             folder,
+            exact=True,
             dtype=torch.float32,
             local_files_only=True,
         )
