@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from photomask.dependencies import OptionalPackage
 from photomask.documents import is_file
-from photomask.errors import UsageError
+from photomask.errors import PhotomaskError, UsageError
 from photomask.pretrained import check_model_folder, load_pretrained
 from photomask.prompts import Prompt, read_prompts
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 ZOO_MODEL = "picture-questions"
 """The model that comes with the package, and its questions."""
+
+FAILED_IMPORT = "Failed to import"
+"""How the error begins that transformers makes of an error of an import."""
 
 CALIBRATION_PROMPTS = 48
 HELD_OUT_PROMPTS_PER_TASK = 60
@@ -49,12 +52,15 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
         AutoConfig.from_pretrained(name)  # one small file tells soonest that there is no model
         processor = AutoProcessor.from_pretrained(name)
         model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto")
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(
-            f"cannot load the model {name!r}, because a package that it needs is missing or "
-            f"broken: {error}"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except PhotomaskError:
+        raise
+    except Exception as error:
+        # transformers, tokenizers and safetensors have no common error.
+        if isinstance(error, ImportError) or str(error).startswith(FAILED_IMPORT):
+            raise UsageError(
+                f"cannot load the model {name!r}, because a package that it needs is missing or "
+                f"broken: {error}"
+            ) from error
         raise UsageError(
             f"cannot load the model {name!r}: {error}\n"
             f"expected {ZOO_MODEL!r}, a folder that save_pretrained wrote, or an id of the hub"
