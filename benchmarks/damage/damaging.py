@@ -116,7 +116,8 @@ def _nudged(draw: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return draw.choice((value + 1, value - 1, -value, value * 2, value // 2, float(value)))
+        real = float(value) if abs(value) < 1 << 1000 else value  # a second edit meets the extremes
+        return draw.choice((value + 1, value - 1, -value, value * 2, value // 2, real))
     if isinstance(value, float):
         return draw.choice((-value, value * 2, value + 1, value * 1e30, value * 1e-30))
     if isinstance(value, str):

@@ -297,6 +297,26 @@ class _Walk:
         for position, name in enumerate(node.output):
             if name:
                 self.values[name] = results[position] if position < len(results) else Unknown()
+                if node.op_type == "QuantizeLinear":
+                    self._check_declared(name)
+
+    def _check_declared(self, name: str) -> None:
+        """Codes have the type that the graph says they have, where it says one."""
+        from onnx import TensorProto
+
+        value = self.values[name]
+        found = self.builder.scale(value.node) if isinstance(value, Codes) else None
+        graph = self.file.model.graph
+        for declared in (*graph.value_info, *graph.output):
+            number = declared.type.tensor_type.elem_type
+            if found is None or declared.name != name or not number:
+                continue
+            kind = f"{'' if found.format.signed else 'U'}INT{found.format.bits}"
+            if number != TensorProto.DataType.Value(kind):
+                raise DocumentError(
+                    f"{self.file.name}: the codes {shortened(name)!r} are {kind} by their zero "
+                    f"point, the graph declares type {number}"
+                )
 
     def _count_constants(
         self, results: Value | list[Value], values: Sequence[Value | None]
