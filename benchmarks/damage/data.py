@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from photomask.chip.hardware.synthesis import YosysStatistics, cells_of
+from photomask.chip.forms.rtl.synthesis import YosysStatistics, cells_of
 from photomask.zoo import catalogue, fashion_mnist, load_labelled, load_labels, sentences
 from photomask.zoo.picture_folder import read_picture_folder
 

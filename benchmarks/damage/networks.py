@@ -17,7 +17,6 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.rtl import export_rtl
 from photomask.chip.mixed_precision import allocate, measure_sensitivity, weight_bit_costs
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct

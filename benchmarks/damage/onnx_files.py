@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from photomask.chip import IntegerProgram, load_target
+from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.onnx_import import import_qdq
-from photomask.chip.onnx_models import qdq_model
 
 from . import networks
 from .chip import MOST_ELEMENTS, use_program
