@@ -4,13 +4,15 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from . import chip, documents, others
+from . import checkpoints, chip, data, documents, onnx_files, others
 from .specimen import Kind, Specimen
 
 RECORD_FILE = ".photomask.json"
 """What lies in every output; only writers read it, so that it is damaged where one writes."""
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (*documents.KINDS, *chip.KINDS, *others.KINDS)
+    kind.name: kind
+    for part in (documents, chip, onnx_files, others, data, checkpoints)
+    for kind in part.KINDS
 }
 
 
@@ -18,9 +20,8 @@ def make_specimens(kinds: Collection[str] = tuple(KINDS)) -> list[Specimen]:
     """Returns a good specimen of each kind asked for."""
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
-        documents.make(folder)
-        chip.make(folder)
-        others.make(folder)
+        for part in (documents, chip, onnx_files, others, data, checkpoints):
+            part.make(folder)
         return [Specimen(name, _files_of(folder / name)) for name in KINDS if name in kinds]
 
 

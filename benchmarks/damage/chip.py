@@ -15,12 +15,10 @@ from photomask.chip import (
     TorchEngine,
     check_export,
     check_outputs,
-    load_target,
 )
 from photomask.chip.forms.rtl.design import RtlDesign
 from photomask.chip.forms.rtl.simulation import compare_outputs
 from photomask.chip.mixed_precision import Allocation
-from photomask.chip.onnx_import import import_qdq
 from photomask.chip.reconstruction import reconstruct
 from photomask.chip.training import load_weights, train
 
@@ -176,12 +174,36 @@ def _use_weights(prepared: Any, files: Files) -> None:
 
 def _read_training(folder: Path) -> Any:
     prepared = copy.deepcopy(networks.prepared("w4a8"))
-    return train(prepared, networks.data(), networks.TRAINING, checkpoint=folder, resume=True)
+    report = train(prepared, networks.data(), networks.TRAINING, checkpoint=folder, resume=True)
+    return report, prepared
+
+
+def _held_training(found: Any) -> Any:
+    return {"epochs": dumped(found[0])["epochs"], "tensors": _held_tensors(found[1])}
 
 
 def _said_training(files: Files) -> Any:
+    """Returns the epochs, and the weights that a finished training ends with: their average.
+
+    Left out are biases, which are clipped at the end to what fits into the accumulator, and the
+    record of what was done to the model.
+    """
     parse(files["model.json"])
-    return {"epochs": parse(files["training.json"])["epochs"]}
+    epochs = parse(files["training.json"])["epochs"]
+    if len(epochs) < networks.TRAINING.epochs:
+        return {"epochs": epochs}
+    tensors, _ = tensors_of(files["model.safetensors"])
+    more, _ = tensors_of(files["training.safetensors"])
+    start = "average/"
+    averages = {name.removeprefix(start): x for name, x in more.items() if name.startswith(start)}
+    if not averages:
+        raise AmbiguousError("the average of no weight is there")
+    ends = {
+        name: tensor
+        for name, tensor in (tensors | averages).items()
+        if not name.endswith("bias") and not name.startswith("standing.")
+    }
+    return {"epochs": epochs, "tensors": marks(ends)}
 
 
 def _read_reconstruction(folder: Path) -> Any:
@@ -227,14 +249,12 @@ KINDS = (
          repairing.export, _use_export, weight=4),
     Kind("simulator output", _read_outputs, lambda report: {}, lambda files: {}, weight=3),
     Kind("rtl", _read_rtl, dumped, lambda files: parse(files["export/design.json"]), weight=3),
-    Kind("qdq", lambda p: import_qdq(p / "model.onnx", load_target("asic")), lambda program: {},
-         lambda files: {}, use=use_program, weight=4),
     Kind("allocation", lambda p: Allocation.load(p / "allocation.json"), dumped,
          lambda files: parse(files["allocation.json"]), repairing.allocation, _use_allocation,
          sealed=True),
     Kind("weights", _read_weights, _held_tensors, _said_tensors, repairing.weights, _use_weights,
          sealed=True),
-    Kind("training", _read_training, dumped, _said_training, repairing.weights, sealed=True,
+    Kind("training", _read_training, _held_training, _said_training, repairing.weights, sealed=True,
          weight=2),
     Kind("reconstruction", _read_reconstruction,
          lambda found: [dumped(block) for block in found[0].blocks], _said_reconstruction,

@@ -38,6 +38,8 @@ def damage(draw: random.Random, files: Files, fixed: Sequence[str], others: Sequ
             ways_of += [headerwise, headerwise, elementwise, elementwise]
         elif name.endswith((".hex", ".txt")):
             ways_of += [digitwise] * 3
+        elif name.endswith(".onnx"):
+            ways_of += [fieldwise] * 4
         way, content = draw.choice(ways_of)(draw, damaged[name], others)
         damaged[name] = content
         ways.append(f"{name}: {way}")
@@ -114,7 +116,8 @@ def _nudged(draw: random.Random, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return draw.choice((value + 1, value - 1, -value, value * 2, value // 2, float(value)))
+        real = float(value) if abs(value) < 1 << 1000 else value  # a second edit meets the extremes
+        return draw.choice((value + 1, value - 1, -value, value * 2, value // 2, real))
     if isinstance(value, float):
         return draw.choice((-value, value * 2, value + 1, value * 1e30, value * 1e-30))
     if isinstance(value, str):
@@ -199,6 +202,64 @@ def elementwise(draw: random.Random, content: bytes, others: Sequence[bytes]) ->
                                b"\x80", b"\x7f", b"\x01", b"\0\0\x80\xbf"))  # fmt: skip
         body[place : place + len(pattern)] = pattern
     return "elements", bytes(body[: len(content)])
+
+
+LOCATIONS = (
+    "../outside.data", "/dev/zero", "/etc/passwd", "..\\outside.data", "", ".", "\0", "é",
+    "./weights.data", "../model/weights.data", "model.onnx", "weights.data/",
+)  # fmt: skip
+"""Places that external data is said to lie in."""
+
+
+def fieldwise(draw: random.Random, content: bytes, others: Sequence[bytes]) -> tuple[str, bytes]:
+    """Edits an ONNX model: where a tensor lies, its shape, type or elements, or a node."""
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+
+    try:
+        model = ModelProto.FromString(content)
+        tensor = draw.choice(list(model.graph.initializer))
+        node = draw.choice(list(model.graph.node))
+    except (DecodeError, IndexError):
+        return bytewise(draw, content, others)
+    way = draw.choice(("place", "place", "place", "shape", "type", "elements", "node", "opset"))
+    if way == "place":
+        return f"{tensor.name}: {_moved(draw, tensor)}", model.SerializeToString()
+    if way == "shape":
+        tensor.dims[:] = draw.choice(([], [0], [-1], [2**40], [*tensor.dims, 1], tensor.dims[1:]))
+    elif way == "type":
+        tensor.data_type = draw.randrange(25)
+    elif way == "elements" and tensor.raw_data:
+        _, tensor.raw_data = elementwise(draw, bytes(8) + tensor.raw_data, others)
+    elif way == "node" and node.input:
+        place = draw.randrange(len(node.input))
+        node.input[place] = draw.choice((tensor.name, "", node.output[0], node.input[0]))
+    elif way == "opset":
+        model.opset_import[0].version = draw.choice((0, 7, 13, 19, 20, 22, 99, -1, 2**40))
+    return f"{way} of {tensor.name or node.name!r}", model.SerializeToString()
+
+
+def _moved(draw: random.Random, tensor: Any) -> str:
+    """Changes where a tensor says that its elements lie."""
+    from onnx import TensorProto
+
+    entries = {entry.key: entry for entry in tensor.external_data}
+    key = draw.choice(("location", "offset", "length", "twice", "gone", "other"))
+    if key == "location":
+        value = draw.choice(LOCATIONS)
+    else:
+        number = int(entries[key].value) if key in entries else 0
+        value = str(draw.choice((0, -1, number + 1, number - 1, number + 4, 2**31, 2**63, 10**30)))
+        value = draw.choice((value, value, f" {value}", f"+{value}", "1e3", "x", ""))
+    if key in ("twice", "other") or key not in entries:
+        tensor.data_location = draw.choice((TensorProto.EXTERNAL, tensor.data_location))
+        name = draw.choice(("location", "offset", "length", "checksum", ""))
+        tensor.external_data.add(key=name, value=value)
+    else:
+        entries[key].value = value
+    if key == "gone":
+        del tensor.external_data[draw.randrange(len(tensor.external_data))]
+    return f"{key} is {value[:20]!r}"
 
 
 def digitwise(draw: random.Random, content: bytes, others: Sequence[bytes]) -> tuple[str, bytes]:

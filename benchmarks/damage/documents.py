@@ -124,7 +124,12 @@ def _use_statistics(found: Any, files: Files) -> None:
         raise WrongError("the prompts are not in the order of their indices")
 
 
-def _read_npy(content: bytes) -> np.ndarray:
+def npy_array(content: bytes) -> np.ndarray:
+    """Reads a `.npy` file with NumPy alone.
+
+    Raises:
+        AmbiguousError: it is no such file.
+    """
     try:
         file = io.BytesIO(content)
         found = np.lib.format.read_array(file, allow_pickle=False)
@@ -139,16 +144,21 @@ def _array_marks(arrays: dict[str, np.ndarray]) -> Any:
     return {name: [x.dtype.str, list(x.shape), x.tobytes().hex()] for name, x in arrays.items()}
 
 
-def _said_npz(files: Files) -> Any:
+def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """Reads a `.npz` file with zipfile and NumPy alone.
+
+    Raises:
+        AmbiguousError: it is no such file, or holds a name twice.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(files["arrays.npz"])) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-            found = {name.removesuffix(".npy"): _read_npy(archive.read(name)) for name in names}
+            found = {name.removesuffix(".npy"): npy_array(archive.read(name)) for name in names}
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
         raise AmbiguousError(f"no archive: {error}") from error
     if len(found) != len(names):
         raise AmbiguousError("a name is there twice")
-    return _array_marks(found)
+    return found
 
 
 def _said_idx(files: Files) -> Any:
@@ -178,8 +188,9 @@ KINDS = (
     Kind("statistics", lambda p: AttentionStatistics.load(p / "statistics.safetensors"),
          _held_statistics, _said_statistics, repairing.statistics, _use_statistics, sealed=True),
     Kind("npy", lambda p: {"": read_array(p / "array.npy")}, _array_marks,
-         lambda files: _array_marks({"": _read_npy(files["array.npy"])}), weight=2),
-    Kind("npz", lambda p: read_arrays(p / "arrays.npz"), _array_marks, _said_npz, weight=2),
+         lambda files: _array_marks({"": npy_array(files["array.npy"])}), weight=2),
+    Kind("npz", lambda p: read_arrays(p / "arrays.npz"), _array_marks,
+         lambda files: _array_marks(npz_arrays(files["arrays.npz"])), weight=2),
     Kind("idx", lambda p: {"": read_idx(p / "images.gz")}, _array_marks, _said_idx, weight=2),
 )  # fmt: skip
 """In the order of the table in the documentation."""

@@ -17,7 +17,6 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.rtl import export_rtl
 from photomask.chip.mixed_precision import allocate, measure_sensitivity, weight_bit_costs
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
@@ -99,8 +98,6 @@ def make(folder: Path) -> None:
     for path in (folder / "rtl/export").rglob("*"):
         if path.is_file() and path.suffix != ".json" and "golden" not in path.parts:
             path.unlink()  # neither the comparison nor the record reads the design's sources
-    (folder / "qdq").mkdir()
-    (folder / "qdq/model.onnx").write_bytes(qdq_model(program()).SerializeToString())
     sensitivities = measure_sensitivity(prepared("w4a8"), images(), weight_bits=(2, 4, 8))
     costs = weight_bit_costs(prepared("w4a8"), sensitivities)
     chosen = allocate(prepared("w4a8"), sensitivities, costs, 4 * (72 + 36 + 12))

@@ -71,3 +71,29 @@ def test_a_damaged_idx_file_is_refused(tmp_path, damage):
 def test_normalise_refuses_floats():
     with pytest.raises(DataError, match="uint8"):
         fashion_mnist.normalise(np.zeros((1, 28, 28), np.float32))
+
+
+PIXELS = np.zeros((2, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"pixels": PIXELS},
+        {"labels": np.zeros(2, np.uint8)},
+        {"pixels": PIXELS, "labels": np.zeros(3, np.uint8)},
+        {"pixels": PIXELS, "labels": np.zeros(2)},
+        {"pixels": PIXELS, "labels": np.full(2, 10, np.uint8)},
+        {"pixels": PIXELS[:0], "labels": np.zeros(0, np.uint8)},
+        None,
+    ],
+)
+def test_damaged_shipped_pictures_are_refused(tmp_path, monkeypatch, arrays):
+    path = tmp_path / "fashion_mnist_test.npz"
+    if arrays is None:
+        path.write_bytes(b"PK")
+    else:
+        np.savez(path, **arrays)
+    monkeypatch.setattr(fashion_mnist, "_FOLDER", tmp_path)
+    with pytest.raises(DataError, match="reinstall photomask"):
+        fashion_mnist.test_set()

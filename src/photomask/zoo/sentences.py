@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from photomask.dependencies import OptionalPackage
 from photomask.documents import read_bytes
 from photomask.errors import DataError, DocumentError, MissingDependencyError, UsageError
+from photomask.pretrained import load_pretrained
 
 CACHE = Path.home() / ".cache" / "photomask"
 """Where downloaded archives are looked for."""
@@ -68,7 +69,7 @@ def load_sentence_encoder() -> tuple[SentenceEncoder, Any]:
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall {_PACKAGE}")
     try:
-        model = BertModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model = load_pretrained(BertModel, folder, dtype=torch.float32, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         # transformers, tokenizers and safetensors have no common error.

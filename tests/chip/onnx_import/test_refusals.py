@@ -202,3 +202,25 @@ def test_block_scales_without_a_common_unit_are_refused(scale: np.ndarray, messa
     make = blocks(scale)
     with pytest.raises((UnsupportedOperatorError, DocumentError), match=message):
         imported(make)
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(19, "int16"), (20, "uint16"), (19, "int4")])
+def test_codes_of_a_type_that_came_later_are_refused(opset: int, kind: str):
+    make = QdqModel(opset=opset)
+    x = make.quantized(make.input((1, 4, 7, 8)), kind=kind)
+    make.output(make.node("Relu", [x]))
+    message = refused(make)
+    assert f"of type {kind.upper()}, which operator set {opset} does not allow" in message
+
+
+def test_codes_are_of_the_type_that_the_graph_declares():
+    make = QdqModel()
+    make.output(make.node("Relu", [image(make)]))
+    model = make.build()
+    codes = next(node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    declared = helper.make_tensor_value_info(codes, TensorProto.INT8, None)
+    model.graph.value_info.append(declared)
+    imported(model)
+    model.graph.value_info[0].type.tensor_type.elem_type = TensorProto.UINT8
+    with pytest.raises(DocumentError, match="the graph declares type 2"):
+        imported(model)

@@ -284,7 +284,7 @@ class _Walk:
         results: Value | list[Value] = Unknown()
         if not any(isinstance(value, Unknown) for value in values):
             try:
-                results = self._importer(node)(call)
+                results = self._importer(node, values)(call)
                 self._count_constants(results, values)
             except CannotImport as error:
                 self.problems.append(f"{describe(node)}: {error}")
@@ -297,6 +297,26 @@ class _Walk:
         for position, name in enumerate(node.output):
             if name:
                 self.values[name] = results[position] if position < len(results) else Unknown()
+                if node.op_type == "QuantizeLinear":
+                    self._check_declared(name)
+
+    def _check_declared(self, name: str) -> None:
+        """Codes have the type that the graph says they have, where it says one."""
+        from onnx import TensorProto
+
+        value = self.values[name]
+        found = self.builder.scale(value.node) if isinstance(value, Codes) else None
+        graph = self.file.model.graph
+        for declared in (*graph.value_info, *graph.output):
+            number = declared.type.tensor_type.elem_type
+            if found is None or declared.name != name or not number:
+                continue
+            kind = f"{'' if found.format.signed else 'U'}INT{found.format.bits}"
+            if number != TensorProto.DataType.Value(kind):
+                raise DocumentError(
+                    f"{self.file.name}: the codes {shortened(name)!r} are {kind} by their zero "
+                    f"point, the graph declares type {number}"
+                )
 
     def _count_constants(
         self, results: Value | list[Value], values: Sequence[Value | None]
@@ -310,12 +330,14 @@ class _Walk:
             return node.op_type not in IMPORTERS
         return node.domain != "com.microsoft" or node.op_type not in _MICROSOFT
 
-    def _importer(self, node: Any) -> Callable[[Call], Value | list[Value]]:
+    def _importer(
+        self, node: Any, values: Sequence[Value | None]
+    ) -> Callable[[Call], Value | list[Value]]:
         if self._is_foreign(node):
             raise CannotImport("it is outside the supported set")
         if not any(node.output):
             raise CannotImport("it has no output")
-        check_schema(node, self.file.opset, node.domain in OWN_DOMAINS)
+        check_schema(node, self.file.opset, node.domain in OWN_DOMAINS, values)
         return IMPORTERS[node.op_type]
 
     def outputs(self) -> list[str]:

