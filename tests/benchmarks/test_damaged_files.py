@@ -120,4 +120,4 @@ def test_a_reader_that_takes_a_gigabyte_is_counted(specimens: list[Specimen], mo
 
     monkeypatch.setattr(module, "MOST_BYTES", 16 << 20)
     (verdict,) = read_all(only(specimens, "target", read=read), range(1))
-    assert verdict.outcome == "slow"
+    assert verdict.outcome == "slow", verdict
