@@ -9,11 +9,11 @@ from tests.chip.cost.tiling_cases import axes, machine, machines, packings, prod
 from tests.chip.programs import ProgramBuilder, small_program
 
 from photomask.chip.cost.accelerator import PRESETS, Accelerator
-from photomask.chip.cost.products import Product, SpatialAxis, packed_bytes
+from photomask.chip.cost.products import Product, packed_bytes
 from photomask.chip.cost.tile_search import Choice, search, tile_sizes
 from photomask.chip.cost.tiling import Tile, Tiling, tile
 from photomask.chip.formats import IntFormat
-from photomask.chip.operators import Linear
+from photomask.chip.operators import Linear, SpatialAxis
 from photomask.errors import TargetError
 
 

@@ -6,8 +6,9 @@ from tests.chip.operators.operator_cases import Case
 from tests.chip.programs import ProgramBuilder
 
 from photomask.chip.cost.accelerator import PRESETS, Accelerator, Dataflow
-from photomask.chip.cost.products import Product, SpatialAxis
+from photomask.chip.cost.products import Product
 from photomask.chip.formats import IntFormat
+from photomask.chip.operators import SpatialAxis
 from photomask.chip.packing import Packing
 from photomask.chip.program import IntegerProgram
 

@@ -33,15 +33,14 @@ from typing import Literal, TypeVar
 from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.cost.dataflow import array_work
 from photomask.chip.cost.fusion import (
-    Pass,
+    FusionGroup,
     constant_bytes,
     edge_bytes,
+    fusion_groups,
     lane_work,
-    passes_of,
 )
 from photomask.chip.cost.products import Product, packed_bytes, product_of
 from photomask.chip.cost.tiling import Tiling, tile_product
-from photomask.chip.operators import Constant, Reshape
 from photomask.chip.program import IntegerProgram
 from photomask.documents import Document, aligned
 
@@ -183,7 +182,7 @@ def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> 
         TargetError: a step has wider operands than the machine, or does not fit its buffers.
     """
     accelerator = load_accelerator(accelerator)
-    steps = tuple(_estimate(program, found, accelerator) for found in passes_of(program))
+    steps = tuple(_estimate(program, group, accelerator) for group in fusion_groups(program))
     return HardwareReport(
         program_sha256=program.content_hash(),
         accelerator=accelerator,
@@ -192,32 +191,34 @@ def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> 
     )
 
 
-def _estimate(program: IntegerProgram, found: Pass, accelerator: Accelerator) -> StepEstimate:
-    product = product_of(program, found.step, accelerator)
+def _estimate(
+    program: IntegerProgram, group: FusionGroup, accelerator: Accelerator
+) -> StepEstimate:
+    product = product_of(program, group.step, accelerator)
     if product is not None:
-        tiling, costs = _product_costs(program, found, product, accelerator)
+        tiling, costs = _product_costs(program, group, product, accelerator)
     else:
-        tiling, costs = None, _lane_costs(program, found, accelerator)
+        tiling, costs = None, _lane_costs(program, group, accelerator)
     return StepEstimate(
-        step=found.step.name,
-        operator=found.step.operator.kind,
-        fused=tuple(step.name for step in found.fused),
+        step=group.step.name,
+        operator=group.step.operator.kind,
+        fused=tuple(step.name for step in group.fused),
         costs=costs,
         tiling=tiling,
     )
 
 
 def _product_costs(
-    program: IntegerProgram, found: Pass, product: Product, accelerator: Accelerator
+    program: IntegerProgram, group: FusionGroup, product: Product, accelerator: Accelerator
 ) -> tuple[Tiling, Costs]:
     """Returns what a convolution, linear layer or matrix product costs."""
-    tiling, choice = tile_product(found.step, product, accelerator)
+    tiling, choice = tile_product(group.step, product, accelerator)
     work = array_work(choice.folding, product.groups, accelerator)
     sum_bytes = -(-accelerator.accumulator_bits // 8)
     external = Traffic(
-        weights=tiling.weight_bytes + constant_bytes(program, found),
+        weights=tiling.weight_bytes + constant_bytes(program, group),
         activations=tiling.activation_bytes,
-        results=edge_bytes(program, found.output),
+        results=edge_bytes(program, group.output),
     )
     buffers = Traffic(
         weights=packed_bytes(product.weight, work.weight_reads) + tiling.weight_bytes,
@@ -238,7 +239,7 @@ def _product_costs(
     cell_pj = energy.multiply_accumulate_pj(
         accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits
     )
-    lanes = lane_work(program, found, accelerator)
+    lanes = lane_work(program, group, accelerator)
     return tiling, _costs(
         multiply_accumulates=product.multiply_accumulates,
         cycles=_with_stall(cycles, external.total, first, last, accelerator),
@@ -249,15 +250,18 @@ def _product_costs(
     )
 
 
-def _lane_costs(program: IntegerProgram, found: Pass, accelerator: Accelerator) -> Costs:
-    """Returns what a step without products costs; each byte is written to a buffer and read."""
-    lanes = lane_work(program, found, accelerator)
+def _lane_costs(program: IntegerProgram, group: FusionGroup, accelerator: Accelerator) -> Costs:
+    """Returns what a step without products costs; each byte is written to a buffer and read.
+
+    A step without any work, such as a reshape, leaves its elements in memory where they are.
+    """
+    lanes = lane_work(program, group, accelerator)
     external = Traffic()
-    if not isinstance(found.step.operator, Reshape | Constant):
+    if lanes.operations:
         external = Traffic(
-            weights=constant_bytes(program, found),
-            activations=sum(edge_bytes(program, name) for name in found.step.inputs),
-            results=edge_bytes(program, found.output),
+            weights=constant_bytes(program, group),
+            activations=sum(edge_bytes(program, name) for name in group.step.inputs),
+            results=edge_bytes(program, group.output),
         )
     twice = {name: 2 * size for name, size in external.model_dump().items()}
     cycles = Cycles(compute=-(-lanes.operations // accelerator.columns))

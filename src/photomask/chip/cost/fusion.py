@@ -1,34 +1,18 @@
-"""Which steps of a program run together, and what each asks of memory and of the lanes."""
+"""Which steps of a program are fused into one, and what each asks of memory and of the lanes."""
 
 import math
 from dataclasses import dataclass
 
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.cost.products import packed_bytes
-from photomask.chip.operators import (
-    Add,
-    AveragePool,
-    Clamp,
-    Constant,
-    Convolution,
-    Linear,
-    Lookup,
-    Matmul,
-    MaxPool,
-    Multiply,
-    Normalize,
-    Requantize,
-    Reshape,
-    Softmax,
-    Sum,
-)
+from photomask.chip.operators import Family, LaneOperations, MatrixProduct
 from photomask.chip.packing import Packing
 from photomask.chip.program import IntegerProgram, Step
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A step, and the steps that its results go through on their way out."""
+class FusionGroup:
+    """A step, and the epilogues that its results go through on their way out."""
 
     step: Step
     fused: tuple[Step, ...]
@@ -49,31 +33,22 @@ class LaneWork:
     """Fused steps included."""
 
 
-def passes_of(program: IntegerProgram) -> list[Pass]:
-    """Returns the program's steps in the order of computation, every step in exactly one pass.
+def fusion_groups(program: IntegerProgram) -> list[FusionGroup]:
+    """Returns the program's steps in the order of computation, every step in exactly one group.
 
     A requantization, a table or a clamp belongs to the step before it where nothing else reads that
-    step's result: accumulators then never leave the machine.
+    step's result: accumulators then never leave the machine. A step without any work has no results
+    on their way out.
     """
-    readers: dict[str, list[Step]] = {name: [] for name in program.edges}
+    found: list[FusionGroup] = []
+    fused: set[str] = set()
     for step in program.steps:
-        for name in step.inputs:
-            readers[name].append(step)
-    found, taken = [], set()
-    for step in program.steps:
-        if step.name in taken:
+        if step.name in fused:
             continue
-        fused, edge = [], step.output
-        while not isinstance(step.operator, Reshape | Constant) and edge not in program.outputs:
-            if len(readers[edge]) != 1:
-                break
-            after = readers[edge][0]
-            if not isinstance(after.operator, Requantize | Lookup | Clamp):
-                break
-            fused.append(after)
-            edge = after.output
-        taken.update(after.name for after in fused)
-        found.append(Pass(step, tuple(fused)))
+        works = program.work(step) != LaneOperations()
+        group = FusionGroup(step, program.links.epilogues(step) if works else ())
+        fused.update(epilogue.name for epilogue in group.fused)
+        found.append(group)
     return found
 
 
@@ -83,63 +58,49 @@ def edge_bytes(program: IntegerProgram, name: str) -> int:
     return packed_bytes(Packing.of(edge.format, program.target), math.prod(edge.shape))
 
 
-def constant_bytes(program: IntegerProgram, found: Pass) -> int:
-    """Returns the bytes of all constants of a pass but the weights: biases, multipliers, tables."""
+def constant_bytes(program: IntegerProgram, group: FusionGroup) -> int:
+    """Returns the bytes of a group's constants: biases, multipliers, tables.
+
+    The weights of a product of matrices come tile by tile and are counted there; the value of a
+    constant is its edge.
+    """
     return sum(
         packed_bytes(Packing.of(program.formats[name], program.target), program.tensors[name].size)
-        for step in (found.step, *found.fused)
+        for step in (group.step, *group.fused)
+        if step.operator.family is not Family.CONSTANT
         for role, name in step.tensors.items()
-        if not isinstance(step.operator, Constant)
-        and not (role == "weight" and isinstance(step.operator, Convolution | Linear))
+        if not (role == "weight" and isinstance(program.work(step), MatrixProduct))
     )
 
 
-def lane_work(program: IntegerProgram, found: Pass, accelerator: Accelerator) -> LaneWork:
-    """Returns what a pass does outside the array.
+def lane_work(program: IntegerProgram, group: FusionGroup, accelerator: Accelerator) -> LaneWork:
+    """Returns what a group does outside the array.
 
     A lane does one operation a cycle: it takes in one operand of an addition, a sum or a pooling,
     makes one product, rescales, looks up, clamps or moves one value. A product of matrices and a
     reshape need none.
     """
-    operations = _operations(program, found.step)
-    energy = operations * _operation_pj(found.step, accelerator)
-    for step in found.fused:
-        energy += _operations(program, step) * _operation_pj(step, accelerator)
-    return LaneWork(operations, energy)
+    own = _lane_operations(program, group.step)
+    energy = _energy_pj(own, accelerator)
+    for step in group.fused:
+        energy += _energy_pj(_lane_operations(program, step), accelerator)
+    return LaneWork(own.total, energy)
 
 
-def _operations(program: IntegerProgram, step: Step) -> int:
-    operator, outputs = step.operator, math.prod(program.edges[step.output].shape)
-    if isinstance(operator, Convolution | Linear | Matmul | Reshape | Constant):
-        return 0
-    if isinstance(operator, Add):
-        return outputs * len(step.inputs)
-    if isinstance(operator, Sum):
-        return outputs * operator.terms
-    if isinstance(operator, Softmax | Normalize):
-        return 3 * outputs  # one visit for the peak or the sum, one for the total, one to divide
-    if isinstance(operator, MaxPool):
-        return outputs * math.prod(operator.kernel)
-    if isinstance(operator, AveragePool):
-        windows = operator.windows(program.edges[step.inputs[0]].shape[-len(operator.kernel) :])
-        elements = math.prod(sum(stop - start for start, stop in axis) for axis in windows)
-        return outputs // math.prod(operator.output_size) * elements
-    return outputs
+def _lane_operations(program: IntegerProgram, step: Step) -> LaneOperations:
+    work = program.work(step)
+    return LaneOperations() if isinstance(work, MatrixProduct) else work
 
 
-def _operation_pj(step: Step, accelerator: Accelerator) -> float:
-    """Returns the energy of one operation; moving costs only its reads and writes."""
+def _energy_pj(counts: LaneOperations, accelerator: Accelerator) -> float:
+    """Returns the energy of operations; moving costs only its reads and writes."""
     energy = accelerator.energy
-    if isinstance(step.operator, Add | Multiply):
-        return energy.multiply_accumulate_pj(
-            accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits
-        )
-    if isinstance(step.operator, Sum | MaxPool | AveragePool | Clamp):
-        return energy.add_32_pj
-    if isinstance(step.operator, Requantize):
-        return energy.requantize_pj
-    if isinstance(step.operator, Normalize):
-        return energy.requantize_pj
-    if isinstance(step.operator, Lookup | Softmax):
-        return energy.lookup_pj
-    return 0.0
+    multiply_add_pj = energy.multiply_accumulate_pj(
+        accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits
+    )
+    return (
+        counts.multiply_adds * multiply_add_pj
+        + counts.additions * energy.add_32_pj
+        + counts.rescalings * energy.requantize_pj
+        + counts.lookups * energy.lookup_pj
+    )

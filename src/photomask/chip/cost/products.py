@@ -1,13 +1,10 @@
 """What a convolution, a linear layer or a matrix product asks of an array of multipliers."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from photomask.chip.cost.accelerator import Accelerator
-from photomask.chip.operators import Convolution, Linear, Matmul
+from photomask.chip.operators import MatrixProduct
 from photomask.chip.packing import Packing
 from photomask.chip.program import IntegerProgram, Step
 from photomask.errors import TargetError
@@ -18,64 +15,11 @@ MOST_PRODUCTS = 1 << 48
 
 
 @dataclass(frozen=True)
-class SpatialAxis:
-    """One spatial axis: output position `p` and tap `k` read `p*stride + k*dilation - padding`."""
+class Product(MatrixProduct):
+    """A product of matrices whose operands lie in memory words."""
 
-    input: int
-    output: int
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    padding: int = 0
-    """Elements before the input."""
-
-    def touched(self, outputs: range, taps: range) -> int:
-        """Returns how many different elements of the input some outputs read by some taps.
-
-        Padding is not among them: it is a constant that the hardware inserts.
-        """
-        positions = (
-            np.arange(outputs.start, outputs.stop)[:, None] * self.stride
-            + np.arange(taps.start, taps.stop)[None, :] * self.dilation
-            - self.padding
-        )
-        inside = positions[(positions >= 0) & (positions < self.input)]
-        return inside.size if len(taps) == 1 else len(np.unique(inside))
-
-
-@dataclass(frozen=True)
-class Product:
-    """`out[g,o,p] = sum_{i,k} w[g,o,i,k] * x[g,i,p,k]`: as many matrix products as groups.
-
-    A convolution over one axis, a linear layer and a product of two activations have one row of
-    output positions. The weights of the last are its second input. Where a reshape has put several
-    maps of one sample along the batch axis, each is a group, with the weights read again.
-    """
-
-    groups: int
-    channels_out: int
-    """Of one group, as is `channels_in`."""
-    channels_in: int
-    rows: SpatialAxis
-    columns: SpatialAxis
     weight: Packing
     activation: Packing
-
-    @property
-    def taps(self) -> int:
-        """Positions of the kernel."""
-        return self.rows.kernel * self.columns.kernel
-
-    @property
-    def positions(self) -> int:
-        """Output positions of one sample."""
-        return self.rows.output * self.columns.output
-
-    @property
-    def multiply_accumulates(self) -> int:
-        """Of one sample; products with padding are computed too."""
-        reduction = self.channels_in * self.taps
-        return self.groups * self.channels_out * reduction * self.positions
 
 
 def packed_bytes(packing: Packing, elements: Any) -> Any:
@@ -90,35 +34,18 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
         TargetError: an operand or the accumulator is wider than the accelerator's, or the step is
             larger than the model counts.
     """
-    operator, target = step.operator, program.target
-    if not isinstance(operator, Convolution | Linear | Matmul):
+    work = program.work(step)
+    if not isinstance(work, MatrixProduct):
         return None
-    edges = [program.edges[name] for name in step.inputs]
-    shape, output = edges[0].shape, program.edges[step.output]
-    activation = Packing.of(edges[0].format, target)
-    if isinstance(operator, Matmul):
-        *batch, rows, channels_out = output.shape
-        weight = Packing.of(edges[1].format, target)
-        sizes = (math.prod(batch), channels_out, operator.terms)
-        axes = (SpatialAxis(1, 1), SpatialAxis(rows, rows))
-    elif isinstance(operator, Linear):
-        weight = Packing.of(program.formats[step.tensors["weight"]], target)
-        rows = math.prod(shape[:-1])
-        sizes = (1, output.shape[-1], shape[-1])
-        axes = (SpatialAxis(1, 1), SpatialAxis(rows, rows))
-    else:
-        weight = Packing.of(program.formats[step.tensors["weight"]], target)
-        kernel = program.tensors[step.tensors["weight"]].shape[2:]
-        sizes = (
-            shape[0] * operator.groups,
-            output.shape[1] // operator.groups,
-            shape[1] // operator.groups,
-        )
-        axes = _spatial_axes(operator, shape[2:], output.shape[2:], kernel)
+    edges, output = [program.edges[name] for name in step.inputs], program.edges[step.output]
+    activation = Packing.of(edges[0].format, program.target)
+    tensor = step.tensors.get("weight")
+    weights = edges[1].format if tensor is None else program.formats[tensor]
+    weight = Packing.of(weights, program.target)
     _check_width(step, "activation_bits", "activations", edges[0].format.bits, accelerator)
     _check_width(step, "weight_bits", "weights", weight.format.bits, accelerator)
     _check_width(step, "accumulator_bits", "accumulators", output.interval.bits, accelerator)
-    product = Product(*sizes, *axes, weight, activation)
+    product = Product(**vars(work), weight=weight, activation=activation)
     longest = max(product.rows.output, product.columns.output)
     if longest > LARGEST_AXIS or product.multiply_accumulates > MOST_PRODUCTS:
         raise TargetError(
@@ -127,19 +54,6 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
             f"counts up to {MOST_PRODUCTS:,} and {LARGEST_AXIS:,}"
         )
     return product
-
-
-def _spatial_axes(
-    operator: Convolution,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-    kernel: tuple[int, ...],
-) -> tuple[SpatialAxis, SpatialAxis]:
-    """Returns rows and columns of a convolution."""
-    before = tuple(first for first, _ in operator.padding)
-    sizes = (inputs, outputs, kernel, operator.stride, operator.dilation, before)
-    axes = [SpatialAxis(*numbers) for numbers in zip(*sizes, strict=True)]
-    return (axes[0], axes[1]) if len(axes) == 2 else (SpatialAxis(1, 1), axes[0])
 
 
 def _check_width(step: Step, field: str, what: str, bits: int, accelerator: Accelerator) -> None:

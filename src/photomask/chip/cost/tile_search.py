@@ -7,7 +7,8 @@ import numpy as np
 
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.cost.dataflow import Folding, array_work
-from photomask.chip.cost.products import Product, SpatialAxis, packed_bytes
+from photomask.chip.cost.products import Product, packed_bytes
+from photomask.chip.operators import SpatialAxis
 
 MOST_PARTS = 64
 """An axis is cut into 1 to this many equal parts, or into tiles of a power of two."""

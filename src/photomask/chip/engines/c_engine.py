@@ -50,7 +50,7 @@ class CEngine:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._library = _Library(program, compiler, self._folder / "run", keep_edges=False)
         self._whole: _Library | None = None
-        self._grows = _growing(program)
+        self._grows = program.links.growing
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
         """Yields every edge and its int64 codes in the order of computation, inputs first.
@@ -202,12 +202,3 @@ def _own_axes(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Returns the int64 tensor whose elements lie in `flat` in C's order."""
     ordered = flat.reshape([tensor.shape[axis] for axis in tensor.order])
     return ordered.transpose(np.argsort(tensor.order)).astype(np.int64)
-
-
-def _growing(program: IntegerProgram) -> set[str]:
-    """Returns the edges that depend on an input, and so have a row for every sample."""
-    growing = set(program.inputs)
-    for step in program.steps:
-        if growing.intersection(step.inputs):
-            growing.add(step.output)
-    return growing

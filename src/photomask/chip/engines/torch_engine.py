@@ -34,9 +34,6 @@ class TorchEngine:
             )
             for step in program.steps
         ]
-        self._last_use = {
-            name: index for index, step in enumerate(program.steps) for name in step.inputs
-        }
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields every edge and its int64 codes in the order of computation, inputs first.
@@ -78,7 +75,7 @@ class TorchEngine:
             value = function(*(values[name] for name in step.inputs))
             values[step.output] = value
             for name in step.inputs:
-                if self._last_use[name] == index:
+                if self.program.links.last_reads[name] == index:
                     values.pop(name, None)
             yield step.output, value
 

@@ -63,7 +63,6 @@ class GraphBuilder:
         self._value_infos: dict[str, onnx.ValueInfoProto] = {}
         self._value_names = set(program.edges)
         self._node_names = {step.name for step in program.steps}
-        self._growing = growing_edges(program)
 
     def value_name(self, step: Step, label: str) -> str:
         """Returns a new name `<step>/<label>` for a value inside a step."""
@@ -150,13 +149,13 @@ class GraphBuilder:
     def dimensions(self, edge: Edge) -> list[int | str]:
         """Returns an edge's shape, the first dimension by name where it grows with the batch."""
         rows, *rest = edge.shape
-        if not self._growing[edge.name]:
+        if not self.grows(edge.name):
             return [rows, *rest]
         return [BATCH if rows == 1 else f"{rows}*{BATCH}", *rest]
 
     def grows(self, edge: str) -> bool:
         """Tells whether an edge has one set of rows for every sample of a batch."""
-        return self._growing[edge]
+        return edge in self.program.links.growing
 
     def model(
         self,
@@ -192,14 +191,6 @@ class GraphBuilder:
         model.doc_string = doc_string
         helper.set_model_props(model, metadata(self.program))
         return model
-
-
-def growing_edges(program: IntegerProgram) -> dict[str, bool]:
-    """Tells of each edge whether it grows with the batch; constants and their functions do not."""
-    growing = dict.fromkeys(program.inputs, True)
-    for step in program.steps:
-        growing[step.output] = any(growing[name] for name in step.inputs)
-    return growing
 
 
 def described(edge: Edge) -> str:

@@ -259,9 +259,8 @@ def _cycles(
     trial = PreparedModel(current_graph(prepared), recipe)
     calibrate(trial, batches)
     program = convert(trial, target)
-    node_of = {step.name: step.node for step in program.steps}
     found: dict[str, int] = {}
     for step in estimate(program, accelerator).steps:
-        node = node_of[step.step]
+        node = program.links.steps[step.step].node
         found[node] = found.get(node, 0) + step.costs.cycles.total
     return found

@@ -10,6 +10,7 @@ from photomask.chip.operators.clamp import Clamp
 from photomask.chip.operators.concatenate import Concatenate
 from photomask.chip.operators.convolution import Convolution
 from photomask.chip.operators.embedding import Embedding
+from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.interpolate import Interpolate
 from photomask.chip.operators.linear import Linear
 from photomask.chip.operators.lookup import Lookup
@@ -21,6 +22,7 @@ from photomask.chip.operators.requantize import Requantize
 from photomask.chip.operators.shape import Constant, Gather, Pad, Permute, Reshape, Slice
 from photomask.chip.operators.softmax import Softmax
 from photomask.chip.operators.sum import Sum
+from photomask.chip.operators.work import LaneOperations, MatrixProduct, SpatialAxis
 
 AnyOperator = Annotated[
     Add
@@ -58,11 +60,14 @@ __all__ = [
     "Constant",
     "Convolution",
     "Embedding",
+    "Family",
     "Gather",
     "Interpolate",
+    "LaneOperations",
     "Linear",
     "Lookup",
     "Matmul",
+    "MatrixProduct",
     "MaxPool",
     "Multiply",
     "Normalize",
@@ -72,9 +77,11 @@ __all__ = [
     "Permute",
     "Requantize",
     "Reshape",
+    "Scaling",
     "Shape",
     "Slice",
     "Softmax",
+    "SpatialAxis",
     "Sum",
     "TorchFunction",
 ]

@@ -1,5 +1,6 @@
 """Weighted sum of activations: residual addition and subtraction with aligned scales."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -9,6 +10,8 @@ import torch
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Add(Operator):
@@ -21,6 +24,9 @@ class Add(Operator):
     coefficients: tuple[Int64, ...]
     bias: Int64
     input_count: ClassVar[int | None] = None
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.CHANGED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' common shape."""
@@ -55,3 +61,9 @@ class Add(Operator):
             return total
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One product for each input of each sum."""
+        return LaneOperations(
+            multiply_adds=math.prod(self.output_shape(shapes, parameters)) * len(shapes)
+        )

@@ -1,7 +1,8 @@
 """Saturation of an activation between two integers: a ReLU that no requantization could take."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from pydantic import model_validator
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Clamp(Operator):
@@ -18,6 +21,9 @@ class Clamp(Operator):
     kind: Literal["clamp"] = "clamp"
     low: Int64
     high: Int64
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.KEPT
+    accumulates: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -49,3 +55,7 @@ class Clamp(Operator):
             return x.to(dtype).clamp(self.low, self.high).to(carrier(interval))
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Both comparisons of an element are one operation."""
+        return LaneOperations(additions=math.prod(shapes[0]))

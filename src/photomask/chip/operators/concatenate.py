@@ -1,5 +1,6 @@
 """Concatenation of activations that share one scale."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -16,6 +17,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Concatenate(Operator):
@@ -27,6 +30,9 @@ class Concatenate(Operator):
     kind: Literal["concatenate"] = "concatenate"
     axis: DataAxis
     input_count: ClassVar[int | None] = None
+    family: ClassVar[Family] = Family.MOVE
+    scaling: ClassVar[Scaling] = Scaling.KEPT
+    accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' shape, `axis` added up."""
@@ -65,3 +71,7 @@ class Concatenate(Operator):
             return torch.cat(whole, dim=self.axis)
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Each element is written anew."""
+        return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))

@@ -1,7 +1,6 @@
 """Convolution over one or two spatial axes: grouped, depthwise, dilated, strided."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -21,7 +20,9 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.weights import effective_weight, partial_sums
+from photomask.chip.operators.work import MatrixProduct, SpatialAxis
 
 
 class Convolution(Operator):
@@ -41,6 +42,10 @@ class Convolution(Operator):
     padding_value: Int64
     parameter_roles: ClassVar[tuple[str, ...]] = ("weight", "bias")
     optional_roles: ClassVar[tuple[str, ...]] = ("weight_zero_point", "group_multiplier")
+    learned_roles: ClassVar[tuple[str, ...]] = (*parameter_roles, *optional_roles)
+    family: ClassVar[Family] = Family.MAP
+    scaling: ClassVar[Scaling] = Scaling.MULTIPLIED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[N, O, *spatial]."""
@@ -154,10 +159,21 @@ class Convolution(Operator):
         convolve = F.conv2d if len(self.stride) == 2 else F.conv1d
         return convolve(x, kernel, bias, self.stride, amount, self.dilation, self.groups)
 
-    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
-        """Output elements times inputs per output."""
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
+        """One product for each group."""
+        (shape,) = shapes
         output = self.output_shape(shapes, parameters)
-        return math.prod(output) * math.prod(parameters["weight"].shape[1:])
+        before = tuple(first for first, _ in self.padding)
+        kernel = parameters["weight"].shape[2:]
+        sizes = (shape[2:], output[2:], kernel, self.stride, self.dilation, before)
+        axes = [SpatialAxis(*numbers) for numbers in zip(*sizes, strict=True)]
+        return MatrixProduct(
+            groups=shape[0] * self.groups,
+            channels_out=output[1] // self.groups,
+            channels_in=shape[1] // self.groups,
+            rows=axes[0] if len(axes) == 2 else SpatialAxis(1, 1),
+            columns=axes[-1],
+        )
 
 
 def input_pieces(weight: np.ndarray, x: Interval) -> list[slice] | None:

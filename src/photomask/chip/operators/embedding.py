@@ -1,5 +1,6 @@
 """Rows of a table, chosen by the input."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -9,6 +10,8 @@ import torch
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction, require
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Embedding(Operator):
@@ -16,6 +19,10 @@ class Embedding(Operator):
 
     kind: Literal["embedding"] = "embedding"
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
+    learned_roles: ClassVar[tuple[str, ...]] = ("table",)
+    family: ClassVar[Family] = Family.ROW
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[..., C] of a table [V, C]."""
@@ -48,3 +55,11 @@ class Embedding(Operator):
             return table[x.to(torch.int64)]
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Each element of a row is written."""
+        return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))
+
+    def input_lane_axis(self, number: int, shape: Shape) -> int | None:
+        """The batch: every number of a row stands for itself."""
+        return 0

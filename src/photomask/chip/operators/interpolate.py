@@ -1,5 +1,6 @@
 """Any function of one activation, as a line between table entries a power of two codes apart."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -17,6 +18,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Interpolate(Operator):
@@ -33,6 +36,10 @@ class Interpolate(Operator):
     """The input code of the table's first entry."""
     step_bits: Annotated[int, Field(ge=1, le=16)]
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
+    learned_roles: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
@@ -79,3 +86,7 @@ class Interpolate(Operator):
             return starts[index] + slopes[index] * rest.to(output)
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Both reads and the product of an element are one operation."""
+        return LaneOperations(lookups=math.prod(shapes[0]))

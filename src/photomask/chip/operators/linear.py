@@ -12,7 +12,9 @@ from photomask.chip.arithmetic import FLOAT64_EXACT, carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import Operator, Parameters, Shape, TorchFunction, require
 from photomask.chip.operators.convolution import input_pieces
+from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.weights import effective_weight, partial_sums
+from photomask.chip.operators.work import MatrixProduct, SpatialAxis
 
 MOST_PIECES = 2
 """More products in float32 take longer than one in float64: inputs of 16 bits have hundreds."""
@@ -28,6 +30,10 @@ class Linear(Operator):
     kind: Literal["linear"] = "linear"
     parameter_roles: ClassVar[tuple[str, ...]] = ("weight", "bias")
     optional_roles: ClassVar[tuple[str, ...]] = ("weight_zero_point", "group_multiplier")
+    learned_roles: ClassVar[tuple[str, ...]] = (*parameter_roles, *optional_roles)
+    family: ClassVar[Family] = Family.ROW
+    scaling: ClassVar[Scaling] = Scaling.MULTIPLIED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[..., O]."""
@@ -76,6 +82,14 @@ class Linear(Operator):
 
         return run
 
-    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
-        """Rows of the input times the weight matrix."""
-        return math.prod(shapes[0][:-1]) * int(parameters["weight"].size)
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
+        """Each row of the input is a position."""
+        outputs, inputs = parameters["weight"].shape
+        rows = math.prod(shapes[0][:-1])
+        return MatrixProduct(
+            groups=1,
+            channels_out=outputs,
+            channels_in=inputs,
+            rows=SpatialAxis(1, 1),
+            columns=SpatialAxis(rows, rows),
+        )

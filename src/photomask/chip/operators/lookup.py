@@ -1,5 +1,6 @@
 """Any function of one activation, as a table with one entry per input code."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -16,6 +17,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Lookup(Operator):
@@ -25,6 +28,10 @@ class Lookup(Operator):
     first: Int64
     """The input code of the table's first entry."""
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
+    learned_roles: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
@@ -57,3 +64,7 @@ class Lookup(Operator):
             return table[x.to(torch.int64) - self.first]
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One read for each element."""
+        return LaneOperations(lookups=math.prod(shapes[0]))

@@ -18,6 +18,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import MatrixProduct, SpatialAxis
 
 
 class Matmul(Operator):
@@ -28,6 +30,9 @@ class Matmul(Operator):
     terms: Extent
     """Length of the summed axis."""
     input_count: ClassVar[int | None] = 2
+    family: ClassVar[Family] = Family.ROW
+    scaling: ClassVar[Scaling] = Scaling.MULTIPLIED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """[..., M, N]; leading axes broadcast."""
@@ -65,6 +70,13 @@ class Matmul(Operator):
 
         return run
 
-    def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
-        """Output elements times `terms`."""
-        return math.prod(self.output_shape(shapes, parameters)) * self.terms
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
+        """One product for each sample and head; `b` stands for the weights."""
+        *batch, rows, columns = self.output_shape(shapes, parameters)
+        return MatrixProduct(
+            groups=math.prod(batch),
+            channels_out=columns,
+            channels_in=self.terms,
+            rows=SpatialAxis(1, 1),
+            columns=SpatialAxis(rows, rows),
+        )

@@ -10,6 +10,8 @@ import torch
 from photomask.chip.arithmetic import carrier
 from photomask.chip.formats import Interval
 from photomask.chip.operators.base import Int64, Operator, Parameters, Shape, TorchFunction
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Multiply(Operator):
@@ -18,6 +20,9 @@ class Multiply(Operator):
     kind: Literal["multiply"] = "multiply"
     zero_points: tuple[Int64, Int64]
     input_count: ClassVar[int | None] = 2
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.MULTIPLIED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The inputs' common shape."""
@@ -46,6 +51,10 @@ class Multiply(Operator):
             return product.to(carrier(interval))
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One product for each element."""
+        return LaneOperations(multiply_adds=self.multiply_accumulates(shapes, parameters))
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
         """One per output element."""

@@ -19,6 +19,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 from photomask.chip.target import Target
 
 SQUARE_BITS = 48
@@ -58,6 +60,10 @@ class Normalize(Operator):
     fraction_bits: Annotated[int, Field(ge=1, le=20)]
     parameter_roles: ClassVar[tuple[str, ...]] = ("gain", "bias")
     optional_roles: ClassVar[tuple[str, ...]] = ("channel_shift",)
+    learned_roles: ClassVar[tuple[str, ...]] = ("gain", "bias")
+    family: ClassVar[Family] = Family.ROW
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Unchanged."""
@@ -126,6 +132,10 @@ class Normalize(Operator):
             return (normal * gain + bias).to(output)
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Three visits of each element: for the sum, for the squares, and to divide."""
+        return LaneOperations(rescalings=3 * math.prod(shapes[0]))
 
 
 def normal_of(x: torch.Tensor, centred: bool, epsilon: int, fraction_bits: int) -> torch.Tensor:

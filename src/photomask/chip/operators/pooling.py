@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 Window = tuple[int, int]
 """First element and one past the last, inside the input."""
@@ -35,6 +37,7 @@ class _Pool(Operator):
     """Elements before the input at which the first window starts."""
     output_size: tuple[Extent, ...]
     """Windows per axis; states how partial windows at the end are treated."""
+    family: ClassVar[Family] = Family.MAP
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
         """Returns the windows of each axis for an input of `spatial` size."""
@@ -95,6 +98,8 @@ class MaxPool(_Pool):
 
     kind: Literal["max_pool"] = "max_pool"
     dilation: tuple[Extent, ...]
+    scaling: ClassVar[Scaling] = Scaling.KEPT
+    accumulates: ClassVar[bool] = False
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
         """Returns the span of each window; elements `dilation` apart count."""
@@ -156,6 +161,12 @@ class MaxPool(_Pool):
 
         return run
 
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One comparison for each element of a kernel."""
+        return LaneOperations(
+            additions=math.prod(self.output_shape(shapes, parameters)) * math.prod(self.kernel)
+        )
+
 
 class AveragePool(_Pool):
     """`accumulator[p] = sum(x[window p] - zero_point)`; a requantization divides by the count.
@@ -167,6 +178,8 @@ class AveragePool(_Pool):
     kind: Literal["average_pool"] = "average_pool"
     zero_point: Int64
     adaptive: bool
+    scaling: ClassVar[Scaling] = Scaling.SUMMED
+    accumulates: ClassVar[bool] = True
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
         """Returns the windows of each axis for an input of `spatial` size."""
@@ -236,3 +249,11 @@ class AveragePool(_Pool):
             return total.to(carrier(interval))
 
         return run_adaptive if self.adaptive else run_regular
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One addition for each element of a window."""
+        rank = len(self.kernel)
+        maps = math.prod(self.output_shape(shapes, parameters)[:-rank])
+        windows = self.windows(shapes[0][-rank:])
+        elements = math.prod(sum(stop - start for start, stop in axis) for axis in windows)
+        return LaneOperations(additions=maps * elements)

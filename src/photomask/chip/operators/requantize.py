@@ -1,5 +1,6 @@
 """Rescaling of an accumulator, or of another activation, to a format of fewer bits."""
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
@@ -18,6 +19,8 @@ from photomask.chip.operators.base import (
     require,
 )
 from photomask.chip.operators.blocks import in_blocks
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 from photomask.chip.target import Rounding
 
 
@@ -39,6 +42,10 @@ class Requantize(Operator):
     low: Int64
     high: Int64
     parameter_roles: ClassVar[tuple[str, ...]] = ("multiplier", "shift")
+    learned_roles: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[Family] = Family.ELEMENTWISE
+    scaling: ClassVar[Scaling] = Scaling.CHANGED
+    accumulates: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:
@@ -192,3 +199,7 @@ class Requantize(Operator):
             return value.add_(self.zero_point).clamp_(self.low, self.high)
 
         return in_blocks(rescale, (multiplier, shift, half, nudge), output)
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One for each element."""
+        return LaneOperations(rescalings=math.prod(shapes[0]))

@@ -19,14 +19,24 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class _Move(Operator):
     """The output's interval is the input's."""
 
+    family: ClassVar[Family] = Family.MOVE
+    scaling: ClassVar[Scaling] = Scaling.KEPT
+    accumulates: ClassVar[bool] = False
+
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
         """Unchanged."""
         return inputs[0]
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Each element is written anew."""
+        return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))
 
 
 class Reshape(_Move):
@@ -34,6 +44,7 @@ class Reshape(_Move):
 
     kind: Literal["reshape"] = "reshape"
     shape: tuple[Annotated[int, Field(ge=1)], ...]
+    family: ClassVar[Family] = Family.REARRANGEMENT
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The first axis takes what is left, so that it grows with the batch."""
@@ -55,12 +66,34 @@ class Reshape(_Move):
 
         return run
 
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """None: the elements are in their places already."""
+        return LaneOperations()
+
+    def axis_before(self, axis: int, shape: Shape, output: Shape) -> int | None:
+        """An axis of as many elements, with as many rows of them."""
+        return _same_axis(output, axis, shape)
+
+    def axis_behind(self, axis: int, shape: Shape, output: Shape) -> int | None:
+        """An axis of as many elements, with as many rows of them."""
+        return _same_axis(shape, axis, output)
+
+
+def _same_axis(shape: Shape, axis: int, other: Shape) -> int | None:
+    """Returns the axis of another shape with as many elements, and as many rows of them."""
+    rows = math.prod(shape[:axis])
+    for candidate, size in enumerate(other):
+        if size == shape[axis] and math.prod(other[:candidate]) == rows:
+            return candidate
+    return None
+
 
 class Permute(_Move):
     """`y.shape[i] = x.shape[order[i]]`; the batch stays first."""
 
     kind: Literal["permute"] = "permute"
     order: tuple[int, ...]
+    family: ClassVar[Family] = Family.REARRANGEMENT
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The axes in their new order."""
@@ -83,6 +116,14 @@ class Permute(_Move):
             return x.permute(self.order)
 
         return run
+
+    def axis_before(self, axis: int, shape: Shape, output: Shape) -> int | None:
+        """The axis that `order` puts there."""
+        return self.order[axis]
+
+    def axis_behind(self, axis: int, shape: Shape, output: Shape) -> int | None:
+        """Where `order` puts the axis."""
+        return self.order.index(axis)
 
 
 class Slice(_Move):
@@ -177,6 +218,7 @@ class Gather(_Move):
     kind: Literal["gather"] = "gather"
     axis: DataAxis
     parameter_roles: ClassVar[tuple[str, ...]] = ("index",)
+    learned_roles: ClassVar[tuple[str, ...]] = ()
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """`axis` as long as the index."""
@@ -212,6 +254,10 @@ class Constant(Operator):
     kind: Literal["constant"] = "constant"
     input_count: ClassVar[int | None] = 0
     parameter_roles: ClassVar[tuple[str, ...]] = ("value",)
+    learned_roles: ClassVar[tuple[str, ...]] = ("value",)
+    family: ClassVar[Family] = Family.CONSTANT
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """The constant's; its first axis is 1 and broadcasts over the batch."""
@@ -239,3 +285,7 @@ class Constant(Operator):
             return value.clone()
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """None: it is in memory from the start."""
+        return LaneOperations()

@@ -1,5 +1,6 @@
 """Softmax over the last axis: exponents from a table, one reciprocal a row."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -16,6 +17,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Softmax(Operator):
@@ -41,7 +44,11 @@ class Softmax(Operator):
     reciprocal_bits: Annotated[int, Field(ge=1, le=52)]
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
     optional_roles: ClassVar[tuple[str, ...]] = ("mask",)
+    learned_roles: ClassVar[tuple[str, ...]] = ()
     input_count: ClassVar[int | None] = None
+    family: ClassVar[Family] = Family.REDUCTION
+    scaling: ClassVar[Scaling] = Scaling.OWN
+    accumulates: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -123,3 +130,15 @@ class Softmax(Operator):
             return torch.floor((exponent * reciprocal + half) * unit).to(output)
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """Three visits of each element: for the peak, for the sum, and to divide."""
+        return LaneOperations(lookups=3 * math.prod(shapes[0]))
+
+    def input_lane_axis(self, number: int, shape: Shape) -> int | None:
+        """The last axis of the scores; a mask may lie anyhow."""
+        return len(shape) - 1 if number == 0 else None
+
+    def output_lane_axis(self, shapes: Sequence[Shape], output: Shape) -> int | None:
+        """The last axis, as that of the scores."""
+        return len(output) - 1

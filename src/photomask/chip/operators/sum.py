@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from photomask.chip.operators.base import (
     TorchFunction,
     require,
 )
+from photomask.chip.operators.facts import Family, Scaling
+from photomask.chip.operators.work import LaneOperations
 
 
 class Sum(Operator):
@@ -30,6 +32,9 @@ class Sum(Operator):
     zero_point: Int64
     terms: Annotated[int, Field(ge=1)]
     """Elements in one sum."""
+    family: ClassVar[Family] = Family.REDUCTION
+    scaling: ClassVar[Scaling] = Scaling.SUMMED
+    accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
         """Without `axes`, or with 1 in their places."""
@@ -63,3 +68,19 @@ class Sum(Operator):
             return centred.sum(dim=self.axes, keepdim=self.keep_axes).to(carrier(interval))
 
         return run
+
+    def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
+        """One addition for each element."""
+        return LaneOperations(
+            additions=math.prod(self.output_shape(shapes, parameters)) * self.terms
+        )
+
+    def input_lane_axis(self, number: int, shape: Shape) -> int | None:
+        """An axis that is not summed, so that each lane has sums of its own: 1, or the last."""
+        kept = [axis for axis in (1, len(shape) - 1) if axis not in self.axes]
+        return kept[0] if kept else 0
+
+    def output_lane_axis(self, shapes: Sequence[Shape], output: Shape) -> int | None:
+        """The same axis, behind the axes that are gone."""
+        axis = self.input_lane_axis(0, shapes[0]) or 0
+        return axis - (0 if self.keep_axes else sum(other < axis for other in self.axes))

@@ -2,7 +2,8 @@
 
 from photomask.chip.program.codes import Codes, Inputs
 from photomask.chip.program.document import Edge, Step
+from photomask.chip.program.links import Links
 from photomask.chip.program.oracle import NumpyEngine
 from photomask.chip.program.program import IntegerProgram
 
-__all__ = ["Codes", "Edge", "Inputs", "IntegerProgram", "NumpyEngine", "Step"]
+__all__ = ["Codes", "Edge", "Inputs", "IntegerProgram", "Links", "NumpyEngine", "Step"]

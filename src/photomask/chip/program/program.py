@@ -6,7 +6,8 @@ hash covers both; a program altered in one integer is refused.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,9 @@ import torch
 from photomask.arrays import read_tensors
 from photomask.chip.data import Array, as_tensor, raw_pictures
 from photomask.chip.formats import IntFormat, storage_dtype
+from photomask.chip.operators import LaneOperations, MatrixProduct
 from photomask.chip.program.document import Edge, ProgramDocument, Step, TensorRecord
+from photomask.chip.program.links import Links
 from photomask.chip.target import Target
 from photomask.documents import aligned, read_text, written_whole
 from photomask.errors import DataError, DocumentError
@@ -78,6 +81,16 @@ class IntegerProgram:
         """Returns a step's constant tensors by role."""
         return {role: self.tensors[name] for role, name in step.tensors.items()}
 
+    def work(self, step: Step) -> MatrixProduct | LaneOperations:
+        """Returns what one sample of a step asks of a machine."""
+        shapes = [self.edges[name].shape for name in step.inputs]
+        return step.operator.work(shapes, self.parameters(step))
+
+    @cached_property
+    def links(self) -> Links:
+        """Who makes and who reads each edge."""
+        return Links(self.steps, self.inputs, self.outputs)
+
     def _check_tensors(self) -> None:
         for name, tensor in self.tensors.items():
             format = self.formats.get(name)
@@ -97,21 +110,21 @@ class IntegerProgram:
         for name in self.inputs:
             if self.edges[name].shape[0] != 1:
                 raise DocumentError(f"the shape of input {name!r} must be one sample's")
-        known = dict.fromkeys(self.inputs, True)
+        known = set(self.inputs)
         for step in self.steps:
             self._check_step(step, known)
-            known[step.output] = any(known[name] for name in step.inputs)
+            known.add(step.output)
         if missing := [name for name in self.outputs if name not in known]:
             raise DocumentError(f"no step computes the output {missing[0]!r}")
         if unused := [name for name in self.edges if name not in known]:
             raise DocumentError(f"no step computes the edge {unused[0]!r}")
 
-    def _check_step(self, step: Step, known: Mapping[str, bool]) -> None:
+    def _check_step(self, step: Step, known: Set[str]) -> None:
         """Refuses a step that cannot run, or whose edge is not what it computes.
 
         Args:
             step: the step.
-            known: the edges computed before it; whether each grows with the batch.
+            known: the edges computed before it.
         """
         where = f"step {step.name!r}"
         for name in step.inputs:
@@ -137,7 +150,7 @@ class IntegerProgram:
         inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
         parameters = self.parameters(step)
         shapes = [edge.shape for edge in inputs]
-        batches = [MANY if known[name] else 1 for name in step.inputs]
+        batches = [MANY if name in self.links.growing else 1 for name in step.inputs]
         many = [(n * shape[0], *shape[1:]) for n, shape in zip(batches, shapes, strict=True)]
         try:
             shape = operator.output_shape(shapes, parameters)

@@ -117,7 +117,7 @@ class LayerReport(Document):
     where the others are."""
     multiply_accumulates: int
     parameters: int
-    """Weights and biases."""
+    """Numbers that the model has too: weights, biases, gains of norms, embeddings, constants."""
     bytes: float
     """Of all constants, at their true widths."""
 
@@ -131,10 +131,11 @@ class TotalsReport(Document):
     """The whole program."""
 
     parameters: int
+    """Numbers that the model has too: weights, biases, gains of norms, embeddings, constants."""
     float_bytes: float
-    """Weights and biases of the model as float32."""
+    """Those of the model as float32."""
     weight_bytes: float
-    """Weights and biases of the program, packed at their true widths."""
+    """Those of the program, packed at their true widths."""
     integer_bytes: float
     """All constants, rescaling and tables included, packed at their true widths."""
     multiply_accumulates: int

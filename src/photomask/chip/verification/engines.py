@@ -60,7 +60,7 @@ def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def _describe(
     program: IntegerProgram, edge: str, found: np.ndarray, expected: np.ndarray, start: int
 ) -> str:
-    step = next((step for step in program.steps if step.output == edge), None)
+    step = program.links.makers.get(edge)
     what = f"step {step.name!r} ({step.operator.kind})" if step else "an input"
     if found.shape != expected.shape:
         return f"edge {edge!r}, {what}: shape {found.shape}, the oracle has {expected.shape}"

@@ -22,21 +22,13 @@ from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.scales import scale_owners
+from photomask.chip.operators import Scaling
 from photomask.chip.operators.normalize import GAIN_BITS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.sites import with_copies
 from photomask.errors import PhotomaskError, UsageError
-
-LEARNED = {
-    "convolution": ("weight", "bias", "weight_zero_point", "group_multiplier"),
-    "linear": ("weight", "bias", "weight_zero_point", "group_multiplier"),
-    "normalize": ("gain", "bias"),
-    "embedding": ("table",),
-    "constant": ("value",),
-}
-"""By kind of operator: the roles of the tensors that come from the model's constants."""
 
 
 class _Stated:
@@ -144,7 +136,7 @@ def _given_parameters(program: IntegerProgram) -> dict[str, GivenParameters]:
             np.array(program.edges[step.output].scale),
         )
         for step in program.steps
-        if (roles := [r for r in LEARNED.get(step.operator.kind, ()) if r in step.tensors])
+        if (roles := [r for r in step.operator.learned_roles if r in step.tensors])
     }
 
 
@@ -184,7 +176,7 @@ def wrong_values(program: IntegerProgram, expected: Expected) -> dict[str, Wrong
             node.values += 1
             continue
         wrong = _wrong_step(mine, other) + _wrong_tensors(program, mine, expected, other)
-        if mine.operator.kind in ("add", "requantize"):
+        if mine.operator.scaling is Scaling.CHANGED:
             node.rescalings += wrong
         else:
             node.values += wrong

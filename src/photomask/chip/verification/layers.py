@@ -1,6 +1,6 @@
 """Every layer of a program beside the same layer of the float model."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from photomask.chip.engines import TorchEngine
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.operators import Requantize
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.verification.documents import (
@@ -28,8 +29,6 @@ BINS = 64
 """Parts of a format's range in a histogram."""
 MARGIN_BINS = 8
 """Parts of the same size beyond either end, for values that the format cuts off."""
-LEARNED = ("weight", "bias")
-"""Roles of the tensors that the model has too."""
 
 
 @dataclass
@@ -142,16 +141,13 @@ class _Facts:
             graph, wrong_values(program, expected_program(program, graph, prepared))
         )
         self.operations = program.multiply_accumulates()
-        self.steps: dict[str, list[Step]] = {}
-        for step in program.steps:
-            self.steps.setdefault(step.node, []).append(step)
 
     def layer(self, node: Node, tally: EdgeTally) -> LayerReport:
         """Puts together what is known of one node."""
-        edge, steps = tally.edge, self.steps.get(node.name, [])
+        edge, steps = tally.edge, self.program.links.of_node(node.name)
         wrong, strays = self.wrong.get(node.name, Wrong()), self.strays.get(node.name)
         weight = self._weight(steps)
-        errors = [step.relative_error for step in steps if step.operator.kind == "requantize"]
+        errors = [step.relative_error for step in steps if isinstance(step.operator, Requantize)]
         return LayerReport(
             node=node.name,
             operator=node.operation.kind,
@@ -173,7 +169,9 @@ class _Facts:
             wrong_values=wrong.values,
             stray_constants=0 if strays is None or weight else strays.total,
             multiply_accumulates=sum(self.operations.get(step.name, 0) for step in steps),
-            parameters=sum(size for step in steps for size, _ in self._sizes(step, LEARNED)),
+            parameters=sum(
+                size for step in steps for size, _ in self._sizes(step, step.operator.model_roles())
+            ),
             bytes=sum(bits for step in steps for _, bits in self._sizes(step, step.tensors)) / 8,
         )
 
@@ -186,7 +184,7 @@ class _Facts:
         sizes = [(self.program.tensors[name].size, name) for name in tensors]
         return [(size, size * self.program.formats[name].bits) for size, name in sizes]
 
-    def _weight(self, steps: list[Step]) -> WeightReport | None:
+    def _weight(self, steps: Sequence[Step]) -> WeightReport | None:
         step = next((step for step in steps if "weight" in step.tensors), None)
         if step is None:
             return None
@@ -202,7 +200,7 @@ class _Facts:
             stray_biases=strays.biases,
         )
 
-    def _accumulator(self, steps: list[Step]) -> AccumulatorReport | None:
+    def _accumulator(self, steps: Sequence[Step]) -> AccumulatorReport | None:
         edges = [self.program.edges[step.output] for step in steps]
         edges = [edge for edge in edges if edge.role == "accumulator"]
         if not edges:

@@ -55,7 +55,7 @@ def stray_parameters(program: IntegerProgram, graph: FloatGraph) -> dict[str, St
             found[step.node] = _of_layer(program, step, constants)
         elif "gain" in step.tensors:
             found[step.node] = _of_norm(program, step, constants)
-        elif step.operator.kind in ("embedding", "constant"):
+        elif step.operator.learned_roles:
             found[step.node] = _of_codes(program, step, constants)
     return found
 
@@ -103,7 +103,7 @@ def _off_norm_biases(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray | None
 
 
 def _of_codes(program: IntegerProgram, step: Step, constants: Mapping[str, np.ndarray]) -> Strays:
-    role = next(iter(step.tensors))
+    (role,) = step.operator.learned_roles
     codes, edge = program.tensors[step.tensors[role]], program.edges[step.output]
     if codes.shape != constants[role].shape:
         return Strays(None, None)

@@ -25,6 +25,8 @@ class Alignment:
     """The coefficients of an addition, and the shift that follows it."""
 
     operator: Add
+    rescaler: Step
+    """The requantization that shifts."""
     shift: int
     relative_error: float
 
@@ -35,28 +37,22 @@ class Rescaling:
     def __init__(self, program: IntegerProgram, target: Target):
         self.program = program
         self.target = target
-        self._producers = {step.output: step for step in program.steps}
-        self._readers: dict[str, list[Step]] = {}
-        for step in program.steps:
-            for name in step.inputs:
-                self._readers.setdefault(name, []).append(step)
 
     def _edge(self, name: str) -> Edge:
         return self.program.edges[name]
 
-    def rescaler(self, step: Step) -> Step | None:
-        """Returns the requantization that alone reads an addition; None if there is none."""
-        readers = self._readers.get(step.output, [])
-        single = len(readers) == 1 and isinstance(readers[0].operator, Requantize)
-        return readers[0] if single else None
+    def alignment(self, step: Step) -> Alignment | None:
+        """Returns what brings an addition's inputs to the scale of its rescaling.
 
-    def alignment(self, step: Step, rescaler: Step) -> Alignment:
-        """Returns what brings an addition's inputs to one scale.
+        Returns:
+            None if the step is no addition, or if anything but one rescaling needs its sums.
 
         Raises:
             TargetError: the target cannot.
         """
-        assert isinstance(step.operator, Add)  # noqa: S101 - callers ask for additions only
+        rescaler = self.program.links.rescaling(step)
+        if rescaler is None or not isinstance(step.operator, Add):
+            return None
         inputs = [self.program.edges[name] for name in step.inputs]
         unit = min(self.program.edges[rescaler.output].scale)
         ratios = np.array([min(edge.scale) / unit for edge in inputs])
@@ -79,7 +75,7 @@ class Rescaling:
         coefficients = [int(c) * s for c, s in zip(fixed.multiplier, signs, strict=True)]
         bias = -sum(c * edge.zero_point for c, edge in zip(coefficients, inputs, strict=True))
         operator = Add(coefficients=tuple(coefficients), bias=bias)
-        return Alignment(operator, int(fixed.shift[0]), fixed.relative_error)
+        return Alignment(operator, rescaler, int(fixed.shift[0]), fixed.relative_error)
 
     def multipliers(self, step: Step) -> FixedPoint:
         """Returns multipliers and shifts of a requantization, or only the shift of an addition's.
@@ -87,9 +83,9 @@ class Rescaling:
         Raises:
             TargetError: the target cannot.
         """
-        producer = self._producers.get(step.inputs[0])
-        if producer is not None and isinstance(producer.operator, Add) and self.rescaler(producer):
-            aligned = self.alignment(producer, step)
+        producer = self.program.links.makers.get(step.inputs[0])
+        aligned = None if producer is None else self.alignment(producer)
+        if producer is not None and aligned is not None:
             one, shift = np.ones(1, dtype=np.int64), np.full(1, aligned.shift, dtype=np.int64)
             fixed, result = FixedPoint(one, shift, aligned.relative_error), self._edge(step.output)
             if len(result.scale) == 1 or len(self._edge(producer.output).scale) > 1:
@@ -137,8 +133,8 @@ class _Rebuild:
         edge, was = program.edges[step.output], step
         if isinstance(step.operator, Requantize):
             step = self._requantized(step)
-        elif isinstance(step.operator, Add) and (rescaler := self.rescaling.rescaler(step)):
-            aligned = self.rescaling.alignment(step, rescaler)
+        elif (aligned := self.rescaling.alignment(step)) is not None:
+            rescaler = aligned.rescaler
             step = step.model_copy(update={"operator": aligned.operator})
             scales = (
                 program.edges[rescaler.output].scale

@@ -27,7 +27,7 @@ from photomask.chip.verification.documents import (
 )
 from photomask.chip.verification.engines import compare_engines, quantized
 from photomask.chip.verification.inputs import checked_inputs
-from photomask.chip.verification.layers import LEARNED, compare_layers
+from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.errors import DataError, UsageError
@@ -220,9 +220,7 @@ def _output_checks(thresholds: Thresholds, output: OutputReport) -> list[Check]:
 
 def _totals(program: IntegerProgram, layers: Sequence[LayerReport]) -> TotalsReport:
     parameters = sum(layer.parameters for layer in layers)
-    learned = {
-        name for step in program.steps for role, name in step.tensors.items() if role in LEARNED
-    }
+    learned = {step.tensors[role] for step in program.steps for role in step.operator.model_roles()}
     bits = sum(program.tensors[name].size * program.formats[name].bits for name in learned)
     return TotalsReport(
         parameters=parameters,

@@ -6,7 +6,7 @@ from tests.chip.programs import ProgramBuilder
 from tests.chip.strategies import random_programs
 
 from photomask.chip.formats import IntFormat
-from photomask.chip.forms.rtl.layouts import channel_axes, copies, input_axis
+from photomask.chip.forms.rtl.layouts import channel_axes, copies
 from photomask.chip.operators import Clamp, Matmul, Permute, Reshape, Softmax
 
 INT8 = IntFormat(bits=8, signed=True)
@@ -63,6 +63,6 @@ def test_every_step_finds_its_inputs_as_it_wants_them(program):
     for step in program.steps:
         for number, name in enumerate(step.inputs):
             shape = program.edges[name].shape
-            wanted = input_axis(step, number, shape)
+            wanted = step.operator.input_lane_axis(number, shape)
             assert 0 <= axes[name] < len(shape)
             assert wanted is None or copied.get((step.name, number), axes[name]) == wanted

@@ -46,19 +46,3 @@ EMITTERS: dict[str, Emitter] = {
     "sum": sum_,
 }
 """By the operator's kind. A `constant` has no function: its edge is an array."""
-
-ABSORBING = frozenset(
-    {
-        "add",
-        "average_pool",
-        "convolution",
-        "interpolate",
-        "linear",
-        "matmul",
-        "multiply",
-        "normalize",
-        "softmax",
-        "sum",
-    }
-)
-"""Operators that requantize each sum at once where nothing else reads the sums."""

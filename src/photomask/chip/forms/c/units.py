@@ -1,9 +1,7 @@
 """Which steps run together, when each buffer is needed, and what everything is called in C."""
 
-from collections import Counter
 from dataclasses import dataclass
 
-from photomask.chip.forms.c.table import ABSORBING
 from photomask.chip.forms.c.text import identifiers, stem
 from photomask.chip.program import IntegerProgram, Step
 
@@ -38,17 +36,12 @@ def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
     """
     if keep_edges:
         return [Unit(step) for step in program.steps]
-    readers = Counter(name for step in program.steps for name in step.inputs)
-    alone = {name for name, count in readers.items() if count == 1} - set(program.outputs)
-    requantizations = {
-        step.inputs[0]: step for step in program.steps if step.operator.kind == "requantize"
-    }
     units, absorbed = [], set()
     for step in program.steps:
         if step.name in absorbed:
             continue
-        behind = requantizations.get(step.output) if step.output in alone else None
-        if behind is None or step.operator.kind not in ABSORBING:
+        behind = program.links.rescaling(step) if step.operator.accumulates else None
+        if behind is None:
             units.append(Unit(step))
             continue
         units.append(Unit(step, behind))

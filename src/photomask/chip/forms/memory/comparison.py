@@ -15,6 +15,7 @@ from photomask.chip.forms.memory.image import (
     most_bytes,
 )
 from photomask.chip.forms.memory.manifest import GoldenImage, ImageRecord, Manifest
+from photomask.chip.program import Links
 from photomask.documents import read_bytes
 from photomask.errors import DocumentError
 
@@ -83,7 +84,7 @@ class EdgeTally:
     def __init__(self, manifest: Manifest):
         self.manifest = manifest
         self._rank = {edge.name: rank for rank, edge in enumerate(manifest.edges)}
-        self._makers = {step.output: step for step in manifest.steps}
+        self._makers = Links(manifest.steps, manifest.inputs, manifest.outputs).makers
         self._counts = {edge.name: _Count() for edge in manifest.edges}
         self._right: set[tuple[int, str]] = set()
         self._first: _Candidate | None = None

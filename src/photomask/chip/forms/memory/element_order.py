@@ -46,7 +46,7 @@ def tensor_order(program: IntegerProgram, step: Step, role: str) -> ElementOrder
     A weight is [outputs, inputs, *kernel]: OIHW, OHWI or HWIO.
     """
     shape = program.tensors[step.tensors[role]].shape
-    if role != "weight" or step.operator.kind not in ("convolution", "linear"):
+    if role != "weight":
         return row_major(shape)
     kernel = tuple(range(2, len(shape)))
     axes = {

@@ -261,7 +261,7 @@ def _golden_images(
 ) -> list[GoldenImage]:
     stems = safe_names(list(program.edges))
     orders = edge_orders(program)
-    makers = {step.output: step for step in program.steps}
+    makers = program.links.makers
     return [
         GoldenImage(
             path=f"{GOLDEN_FOLDER}/{sample}/{stem}.{encoding}",

@@ -9,7 +9,6 @@ import numpy as np
 from photomask.chip.cost.tiling import Tile, Tiling
 from photomask.chip.forms.memory.element_order import tensor_order
 from photomask.chip.forms.memory.image import Encoding, decode, encode, entries_of
-from photomask.chip.operators import Convolution, Linear
 from photomask.chip.packing import Packing
 from photomask.chip.program import IntegerProgram, Step
 from photomask.errors import DataError, DocumentError, UsageError
@@ -73,12 +72,9 @@ def weight_blocks(program: IntegerProgram, tiling: Tiling) -> list[WeightBlock]:
 
 
 def _step_of(program: IntegerProgram, tiling: Tiling) -> Step:
-    step = next((step for step in program.steps if step.name == tiling.step), None)
-    if step is None or not isinstance(step.operator, Convolution | Linear):
-        raise UsageError(
-            f"{tiling.step!r} is no convolution and no linear step of the program: it has no "
-            "weights to cut"
-        )
+    step = program.links.steps.get(tiling.step)
+    if step is None or "weight" not in step.tensors:
+        raise UsageError(f"{tiling.step!r} is no step of the program with weights to cut")
     return step
 
 

@@ -1,6 +1,7 @@
 """Maximum, average and sum of real values."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,11 +88,11 @@ def _check_sum(graph: QdqGraph, step: Step, zero_point: int) -> None:
         raise graph.refusal(step, "its scale or zero point is not that of its edges")
 
 
-def _rescalings(graph: QdqGraph, step: Step) -> list[Step]:
+def _rescalings(graph: QdqGraph, step: Step) -> Sequence[Step]:
     """Returns the requantizations that read a sum; none if anything else reads it too."""
-    readers = [reader for reader in graph.program.steps if step.output in reader.inputs]
+    readers = graph.program.links.readers[step.output]
     others = [reader for reader in readers if not isinstance(reader.operator, Requantize)]
-    return [] if others or step.output in graph.program.outputs else readers
+    return () if others or step.output in graph.program.outputs else readers
 
 
 def _is_divided(graph: QdqGraph, step: Step, terms: int | np.ndarray) -> bool:

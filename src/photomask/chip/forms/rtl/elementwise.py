@@ -7,7 +7,6 @@ import numpy as np
 from photomask.chip.forms.rtl.context import PassContext
 from photomask.chip.forms.rtl.descriptors import ROUNDINGS, Combine, Descriptor, Operation
 from photomask.chip.forms.rtl.element_streams import stream_between
-from photomask.chip.forms.rtl.layouts import input_axis
 from photomask.chip.forms.rtl.memory_map import Place
 from photomask.chip.forms.rtl.moving import (
     IDENTITY,
@@ -254,7 +253,7 @@ def sum_passes(context: PassContext) -> list[Descriptor]:
     operator, edge = context.step.operator, context.inputs[0]
     if not isinstance(operator, Sum):
         raise TypeError(operator)
-    channels = input_axis(context.step, 0, edge.shape)
+    channels = operator.input_lane_axis(0, edge.shape)
     walked: list[tuple[int, bool]] = []
     for axis, size in enumerate(edge.shape):
         if axis == channels or size == 1:

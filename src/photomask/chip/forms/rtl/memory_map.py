@@ -10,26 +10,13 @@ from pydantic import Field, model_validator
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl.layouts import channel_axes, copies
-from photomask.chip.program import IntegerProgram
+from photomask.chip.operators import Family
+from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import Document
 
 Memory = Literal["activations", "accumulators"]
 MEMORIES: tuple[Memory, Memory] = ("activations", "accumulators")
 """A memory's number in `dumps.hex` is its position."""
-ACCUMULATING = frozenset(
-    {
-        "add",
-        "average_pool",
-        "convolution",
-        "linear",
-        "matmul",
-        "multiply",
-        "normalize",
-        "softmax",
-        "sum",
-    }
-)
-"""Operators whose output is a sum or a product, whatever its width."""
 
 
 class Place(Document):
@@ -136,17 +123,16 @@ class _Life:
     last: int
 
 
-def memory_of(format: IntFormat, kind: str | None, activation_bits: int) -> Memory:
+def _memory_of(format: IntFormat, maker: Step | None, activation_bits: int) -> Memory:
     """Returns where an edge lies: sums, and what is too wide for activations, as accumulators.
 
     Args:
         format: of the edge.
-        kind: the operator that computes it; None for an input.
+        maker: the step that computes it; None for an input.
         activation_bits: of the accelerator.
     """
-    if kind in ACCUMULATING or format.bits > activation_bits:
-        return "accumulators"
-    return "activations"
+    is_sum = maker is not None and maker.operator.accumulates
+    return "accumulators" if is_sum or format.bits > activation_bits else "activations"
 
 
 def place_edges(
@@ -162,24 +148,23 @@ def place_edges(
         "activations": activation_bits,
         "accumulators": accumulator_bits,
     }
-    makers = {step.output: (n, step.operator.kind) for n, step in enumerate(program.steps)}
-    last_use = {
-        name: number for number, step in enumerate(program.steps) for name in step.inputs
-    } | dict.fromkeys(program.outputs, len(program.steps))
+    links = program.links
+    last_use = {**links.last_reads, **dict.fromkeys(program.outputs, len(program.steps))}
     lives: list[_Life] = []
     for name, edge in program.edges.items():
-        number, kind = makers.get(name, (-1, None))
-        memory = memory_of(edge.format, kind, activation_bits)
+        maker = links.makers.get(name)
+        number = -1 if maker is None else links.positions[maker.name]
+        memory = _memory_of(edge.format, maker, activation_bits)
         signed = memory == "accumulators" or edge.format.signed
         place = _place(edge.shape, axes[name], memory, lanes, lane_bits[memory], signed)
-        first = -1 if kind == "constant" else number
+        is_constant = maker is not None and maker.operator.family is Family.CONSTANT
+        first = -1 if is_constant else number
         lives.append(_settled(place, first, last_use.get(name, number), lives))
     edges = dict(zip(program.edges, (life.place for life in lives), strict=True))
-    numbers = {step.name: number for number, step in enumerate(program.steps)}
     found: dict[tuple[str, int], Place] = {}
     for copy in copies(program, axes):
-        number = numbers[copy.step]
-        source = edges[program.steps[number].inputs[copy.number]]
+        number = links.positions[copy.step]
+        source = edges[links.steps[copy.step].inputs[copy.number]]
         memory = "accumulators" if copy.in_accumulators else source.memory
         signed = copy.in_accumulators or source.signed
         place = _place(copy.shape, copy.axis, memory, lanes, lane_bits[memory], signed)
