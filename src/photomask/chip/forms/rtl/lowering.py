@@ -8,8 +8,8 @@ from pathlib import Path
 
 from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.formats import Interval
-from photomask.chip.forms.rtl.activation_products import matmul_passes
 from photomask.chip.forms.rtl.context import PassContext
+from photomask.chip.forms.rtl.convolution import convolution_passes, linear_passes
 from photomask.chip.forms.rtl.descriptors import Descriptor
 from photomask.chip.forms.rtl.elementwise import (
     add_passes,
@@ -22,9 +22,9 @@ from photomask.chip.forms.rtl.elementwise import (
     sum_passes,
 )
 from photomask.chip.forms.rtl.images import ImageBuilder
-from photomask.chip.forms.rtl.matrix_passes import convolution_passes, linear_passes
 from photomask.chip.forms.rtl.memory_map import MemoryMap, place_edges
 from photomask.chip.forms.rtl.moving import move_passes
+from photomask.chip.forms.rtl.products import matmul_passes
 from photomask.chip.forms.rtl.transformers import embedding_passes, normalize_passes, softmax_passes
 from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import Document, aligned
