@@ -68,3 +68,17 @@ def test_a_machine_too_narrow_for_a_program_is_refused(
     with pytest.raises(error, match=reason):
         export_rtl(program, tmp_path / "rtl", codes, accelerator=accelerator)
     assert not (tmp_path / "rtl").exists()
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "low", "runs"), [(0, 0, False), (1, 0, True), (3, 0, True), (0, -1, True)]
+)
+def test_a_factor_of_one_bit_runs_where_minus_one_and_zero_make_it_up(
+    zero_point: int, low: int, runs: bool
+):
+    make = ProgramBuilder()
+    a, b = make.input("a", (1, 3, 4)), make.input("b", (1, 4, 2), bits=1, signed=low < 0)
+    program = make.build(make.step("p", Matmul(zero_points=(0, zero_point), terms=4), [a, b]))
+    (step,) = support_report(program, machine(4, 4, weight_bits=1)).steps
+    assert (step.reason is None) == runs
+    assert runs or "signed 1-bit weights" in str(step.reason)

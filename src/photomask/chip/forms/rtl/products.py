@@ -177,9 +177,19 @@ def _centre(context: Context, zero_point: int) -> int:
 
 
 def _within(total: int, bits: int) -> list[int]:
-    """Returns numbers of signed `bits` that add up to a total; none for 0."""
-    parts, low, high = [], -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    """Returns numbers of signed `bits` that add up to a total; none for 0.
+
+    Raises:
+        FormError: there are none, because a signed bit is -1 or 0.
+    """
+    if bits == 1 and total > 0:
+        raise FormError(
+            "its second factor lies above its zero point, which the array's signed 1-bit weights, "
+            "-1 and 0, cannot make up for"
+        )
+    parts: list[int] = []
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     while total:
-        parts.append(max(low, min(high, total)) if bits > 1 else -1)
+        parts.append(max(low, min(high, total)))
         total -= parts[-1]
     return parts
