@@ -215,6 +215,12 @@ class TestAlteredFiles:
         rewrite(saved, original | {"edges": [*original["edges"], original["edges"][0]]})
         refused(saved, "one name")
 
+    def test_two_steps_of_one_name(self, saved: Path):
+        original = document(saved)
+        name = original["steps"][0]["name"]
+        rewrite(saved, replaced(original, ("steps", 1, "name"), name))
+        refused(saved, "two steps of the program have one name")
+
     @pytest.mark.parametrize("field", ["low", "high"])
     def test_another_interval(self, saved: Path, field: str):
         original = document(saved)

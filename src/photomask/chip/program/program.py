@@ -74,6 +74,8 @@ class IntegerProgram:
         self.provenance = dict(provenance)
         if len(self.edges) != len(edges):
             raise DocumentError("two edges of the program have one name")
+        if len({step.name for step in self.steps}) != len(self.steps):
+            raise DocumentError("two steps of the program have one name")
         self._check_tensors()
         self._check_steps()
 

@@ -19,7 +19,7 @@ from photomask.chip.forms.rtl.descriptors import (
     render_table,
 )
 from photomask.chip.forms.rtl.readme import FIELD_MEANINGS
-from photomask.errors import TargetError
+from photomask.errors import FormError
 
 PACKAGE = resources.files("photomask.chip.forms.rtl") / "sources" / "descriptor_package.sv"
 ENUM_BITS = {"operation_t": 4, "combine_t": 4, "rounding_t": 4}
@@ -94,7 +94,7 @@ def test_every_field_is_explained():
     [("first_lane", 256), ("first_lane", -1), ("output_address", 1 << 31), ("offset", 1 << 63)],
 )
 def test_a_number_that_its_field_cannot_hold_is_refused(field: str, value: int):
-    with pytest.raises(TargetError, match=f"{field} is {value}"):
+    with pytest.raises(FormError, match=f"{field} is {value}"):
         replace(STOP, **{field: value})
 
 

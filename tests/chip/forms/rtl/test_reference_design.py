@@ -17,7 +17,7 @@ REFERENCE = PRESETS["reference"]
     ("channels_in", "channels_out", "size", "kernel"),
     [(16, 16, 8, 3), (32, 16, 6, 3), (16, 40, 10, 1), (48, 32, 5, 1)],
 )
-def test_a_pass_of_the_rtl_takes_eight_cycles_more_than_a_fold(
+def test_a_descriptor_of_the_rtl_takes_eight_cycles_more_than_a_fold(
     channels_in: int, channels_out: int, size: int, kernel: int
 ):
     make = ProgramBuilder()
@@ -26,7 +26,7 @@ def test_a_pass_of_the_rtl_takes_eight_cycles_more_than_a_fold(
     program = make.build(make.requantize("y", sums, INT8))
     cycles = estimate(program, REFERENCE).steps[0].costs.cycles
     folds = channels_in // 16 * -(-channels_out // 16) * kernel**2
-    assert cycles.load == 16 * folds, "one tile of positions, so that the folds are the passes"
+    assert cycles.load == 16 * folds, "one tile of positions, so that each fold is a descriptor"
     counted = model_cycles(program, REFERENCE)["conv"]
     assert counted == cycles.total - cycles.stall + 8 * folds
 

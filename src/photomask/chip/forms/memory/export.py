@@ -9,6 +9,7 @@ import numpy as np
 
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
+from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.golden import golden_edges, single_samples
 from photomask.chip.forms.memory.export_check import file_problem
 from photomask.chip.forms.memory.image import Encoding, encode
@@ -16,7 +17,6 @@ from photomask.chip.forms.memory.manifest import (
     DOCUMENT_FILES,
     MANIFEST_FILE,
     README_FILE,
-    FileRecord,
     GoldenImage,
     ImageRecord,
     Manifest,

@@ -9,6 +9,7 @@ import numpy as np
 
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, ConformanceVectors
 from photomask.chip.forms.conformance.vectors import conformance_vectors
+from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.memory.check_report import CheckReport
 from photomask.chip.forms.memory.comparison import EdgeTally, decode_whole
 from photomask.chip.forms.memory.golden_inputs import golden_inputs
@@ -16,7 +17,6 @@ from photomask.chip.forms.memory.manifest import (
     GOLDEN_FOLDER,
     MANIFEST_FILE,
     MEMORY_FOLDER,
-    FileRecord,
     GoldenImage,
     ImageRecord,
     Manifest,

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -17,6 +16,7 @@ from pydantic import (
 import photomask
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
+from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.memory.element_order import ElementOrder, edge_orders, tensor_order
 from photomask.chip.forms.memory.file_names import safe_names
 from photomask.chip.forms.memory.image import Encoding
@@ -34,23 +34,6 @@ MEMORY_FOLDER = "memory"
 GOLDEN_FOLDER = "golden"
 DOCUMENT_FILES = (README_FILE, PROGRAM_FILE, TENSOR_FILE)
 CONFORMANCE_FILES = tuple(f"{CONFORMANCE_FOLDER}/{name}" for name in (VECTORS_FILE, MANIFEST_FILE))
-
-
-class FileRecord(Document):
-    """A file of the export."""
-
-    path: str
-    """Relative to the export, with forward slashes; never outside of it."""
-    bytes: int = Field(default=0, ge=0)
-    sha256: str = ""
-
-    @field_validator("path")
-    @classmethod
-    def _stays_inside(cls, path: str) -> str:
-        parts = path.split("/")
-        if not all(parts) or {".", ".."} & {*parts} or "\\" in path or "\0" in path:
-            raise ValueError(f"{path!r} is no path inside the export")
-        return path
 
 
 class ImageRecord(FileRecord):

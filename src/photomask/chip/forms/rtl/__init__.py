@@ -1,14 +1,22 @@
 """The reference design: a program as its descriptors and images, and its simulation."""
 
+from photomask.chip.forms.rtl import convolution as convolution
+from photomask.chip.forms.rtl import elementwise as elementwise
+from photomask.chip.forms.rtl import moving as moving
+from photomask.chip.forms.rtl import pooling as pooling
+from photomask.chip.forms.rtl import products as products
+from photomask.chip.forms.rtl import requantize as requantize
+from photomask.chip.forms.rtl import transformers as transformers
 from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.design import RtlDesign
-from photomask.chip.forms.rtl.export import export_rtl
+from photomask.chip.forms.rtl.export import RtlForm, export_rtl
 from photomask.chip.forms.rtl.lowering import SupportReport, support_report
 from photomask.chip.forms.rtl.simulation import simulate
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
 
 __all__ = [
     "RtlDesign",
+    "RtlForm",
     "SimulationReport",
     "SupportReport",
     "export_rtl",

@@ -1,4 +1,4 @@
-"""What a step's passes are made from."""
+"""What the writers of the reference design get, and the table of them."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,14 @@ from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.forms.rtl.descriptors import Descriptor, Operation
 from photomask.chip.forms.rtl.images import ImageBuilder
 from photomask.chip.forms.rtl.memory_map import Place
+from photomask.chip.forms.writers import Writers
 from photomask.chip.operators import Parameters
 from photomask.chip.program import Edge, IntegerProgram, Step
-from photomask.errors import TargetError
+from photomask.errors import FormError
 
 
 @dataclass(frozen=True)
-class PassContext:
+class Context:
     """One step, the design, and where everything lies.
 
     Attributes:
@@ -64,6 +65,16 @@ class PassContext:
         """The step's constant tensors by role."""
         return self.program.parameters(self.step)
 
+    @property
+    def lowest(self) -> int:
+        """The lowest number that a lane of the vector unit holds."""
+        return -(1 << (self.accelerator.accumulator_bits - 1))
+
+    @property
+    def highest(self) -> int:
+        """The highest number that a lane of the vector unit holds."""
+        return (1 << (self.accelerator.accumulator_bits - 1)) - 1
+
     def descriptor(
         self, operation: Operation, source: Place, target: Place, **fields: int
     ) -> Descriptor:
@@ -71,8 +82,7 @@ class PassContext:
 
         It saturates to what a lane holds, unless the fields say otherwise.
         """
-        limit = 1 << (self.accelerator.accumulator_bits - 1)
-        fields = {"low": -limit, "high": limit - 1} | fields
+        fields = {"low": self.lowest, "high": self.highest} | fields
         return Descriptor(
             operation,
             input_in_accumulators=int(source.memory == "accumulators"),
@@ -86,15 +96,22 @@ class PassContext:
         edge = self.inputs[number]
         return np.arange(np.prod(edge.shape, dtype=np.int64)).reshape(edge.shape)
 
+    def saturation(self, low: int, high: int) -> dict[str, int]:
+        """Returns the fields of a clamp; an end that no lane can hold becomes the nearest one."""
+        return {"low": max(low, self.lowest), "high": min(high, self.highest)}
+
     def require_accumulators(self, low: int, high: int, what: str) -> None:
         """Refuses numbers that a lane of the vector unit cannot hold.
 
         Raises:
-            TargetError: says what they are.
+            FormError: says what they are.
         """
-        limit = 1 << (self.accelerator.accumulator_bits - 1)
-        if low < -limit or high >= limit:
-            raise TargetError(
+        if low < self.lowest or high > self.highest:
+            raise FormError(
                 f"{what} lies between {low} and {high}; a lane has "
                 f"{self.accelerator.accumulator_bits} bits"
             )
+
+
+RTL = Writers[[Context], list[Descriptor]]("the reference design")
+"""Which function turns a step with which operator into descriptors."""

@@ -1,6 +1,6 @@
-"""How many cycles the reference design takes, from its passes alone.
+"""How many cycles the reference design takes, from its descriptors alone.
 
-Passes do not overlap, so a step takes the sum of its passes:
+A descriptor begins when the one before it has ended, so a step takes the sum of its descriptors:
 
     MATRIX      outputs + 2 * rows + columns + 6; less `rows` if it keeps the weights of a TILE
     VECTOR      outputs * taps of the kernel + 11
@@ -16,7 +16,7 @@ All hold three cycles to fetch the descriptor, fetch its parameters and start. M
 last one on 8 until its result is written. SOFTMAX and NORMALIZE hold one cycle for each element of
 each walk over a row, 2 to read a word, 4 to end a walk, and those of the divider: a bit a cycle
 (NORMALIZE: 24 for a root, 1 to hand it over, 48 to divide). They and TILE hold one cycle more
-before the next pass.
+before the next descriptor.
 
 A convolution of O outputs at P positions from I inputs (in one group) through K taps therefore
 takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cycles.
@@ -38,8 +38,8 @@ WALK_OVERHEAD = 4
 ROOT_CYCLES = 73
 
 
-def pass_cycles(descriptor: Descriptor, rows: int, columns: int) -> int:
-    """Returns the cycles of one pass on an array of `rows` and `columns`."""
+def descriptor_cycles(descriptor: Descriptor, rows: int, columns: int) -> int:
+    """Returns the cycles of one descriptor on an array of `rows` and `columns`."""
     match descriptor.operation:
         case Operation.MATRIX:
             loading = 0 if descriptor.keep_weights else rows
@@ -62,11 +62,11 @@ def _row_cycles(descriptor: Descriptor, lanes: int) -> int:
 
 
 def step_cycles(lowered: LoweredProgram) -> dict[str, int]:
-    """Returns the cycles of each step that has passes, in the order of computation."""
+    """Returns the cycles of each step that has descriptors, in the order of computation."""
     machine = lowered.accelerator
     return {
-        step.name: sum(pass_cycles(one, machine.rows, machine.columns) for one in passes)
-        for _, step, passes in steps_in_order(lowered)
+        step.name: sum(descriptor_cycles(one, machine.rows, machine.columns) for one in group)
+        for _, step, group in steps_in_order(lowered)
     }
 
 
@@ -74,6 +74,7 @@ def model_cycles(program: IntegerProgram, accelerator: Accelerator | str | Path)
     """Returns the cycles that each step of a program takes on the reference design.
 
     Raises:
-        TargetError: a step does not run on the design.
+        FormError: a step does not run on the design.
+        TargetError: the accelerator is none that the design can be built as.
     """
     return step_cycles(lower(program, accelerator))

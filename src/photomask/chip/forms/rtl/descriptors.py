@@ -1,18 +1,19 @@
-"""Descriptors: the instructions of the reference design, one for each pass over a map.
+"""Descriptors: the instructions of the reference design, each a walk over the words of a map.
 
 The fields and their order are those of `descriptor_t` in `rtl/descriptor_package.sv`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from photomask.chip.target import Rounding
-from photomask.errors import TargetError
+from photomask.errors import FormError
 
 
 class Operation(IntEnum):
-    """What a pass does."""
+    """What the design does with the words that it walks over."""
 
     STOP = 0
     MATRIX = 1
@@ -83,7 +84,10 @@ DESCRIPTOR_BITS = sum(bits for _, bits in FIELDS)
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One pass. What a field means is said in `descriptor_package.sv`; the defaults do nothing."""
+    """One instruction; the defaults of its fields do nothing.
+
+    What a field means is said in `descriptor_package.sv`.
+    """
 
     operation: Operation
     combine: Combine = Combine.ADD
@@ -131,25 +135,25 @@ class Descriptor:
         """Refuses numbers that their fields cannot hold.
 
         Raises:
-            TargetError: names the field.
+            FormError: names the field.
         """
         for name, bits in FIELDS:
             value = getattr(self, name)
             low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if bits >= 32 else (0, 1 << bits)
             if not low <= value < high:
-                raise TargetError(
-                    f"the reference design cannot run a pass whose {name} is {value}: its "
-                    f"descriptors have {bits} bits for it"
+                raise FormError(
+                    f"it needs a descriptor whose {name} is {value}; descriptors have {bits} bits "
+                    "for it"
                 )
 
     @property
     def outputs(self) -> int:
-        """Words that the pass writes."""
+        """Words that are written."""
         return self.output_height * self.output_width
 
     @property
     def taps(self) -> int:
-        """Words that the pass reads."""
+        """Words that are read."""
         return self.outputs * self.kernel_height * self.kernel_width
 
     def encode(self) -> int:
@@ -173,6 +177,21 @@ class Descriptor:
             "combine": Combine(values["combine"]),
         }
         return cls(**values | kinds)
+
+
+def rows_and_columns(sizes: tuple[int, ...], rows: int = 1) -> tuple[int, int]:
+    """Returns what a descriptor has for two axes from what an operator has for its own.
+
+    Args:
+        sizes: one number an axis behind the channels.
+        rows: the number of the first axis where the operator has only one.
+
+    Raises:
+        FormError: the operator has more than two axes.
+    """
+    if len(sizes) > 2:
+        raise FormError(f"{len(sizes)} axes behind the channels; the design walks over two")
+    return (rows, math.prod(sizes)) if len(sizes) < 2 else (sizes[0], sizes[1])
 
 
 STOP = Descriptor(Operation.STOP)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from photomask.chip.cost.accelerator import Accelerator
-from photomask.chip.forms.memory.manifest import FileRecord
+from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.rtl.images import MULTIPLIER_BITS
 from photomask.chip.forms.rtl.memory_map import Place
 from photomask.documents import Document, SealedDocument, read_text
@@ -61,7 +61,7 @@ class RtlStep(Document):
     shape: tuple[int, ...]
     place: Place
     passes: int
-    """0 for a constant, which lies in a memory from the start."""
+    """Descriptors; 0 for a constant, which lies in a memory from the start."""
     cycles: int
     """By the cycle formula."""
 

@@ -1,4 +1,4 @@
-"""Streams of elements from place to place, as few passes of the vector unit as possible.
+"""Streams of elements from place to place, as few descriptors of the vector unit as possible.
 
 Whatever moves, selects, repeats or joins elements is a list of (source element, target element).
 The vector unit reads one word a cycle, turns its lanes by a fixed number and writes some of them;
@@ -44,7 +44,7 @@ class ElementStream:
 
 @dataclass(frozen=True)
 class Run:
-    """Words that one pass moves: `count` of them, evenly apart at both ends."""
+    """Words that one descriptor moves: `count` of them, evenly apart at both ends."""
 
     first_lane: int
     last_lane: int

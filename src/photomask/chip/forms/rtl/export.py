@@ -1,18 +1,22 @@
 """The RTL export: the reference design, one program for it, and what every step must compute."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 import photomask
-from photomask.chip.cost.accelerator import PRESETS, Accelerator, load_accelerator
+from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
+from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.golden import golden_edges, single_samples
-from photomask.chip.forms.rtl.cycles import pass_cycles
-from photomask.chip.forms.rtl.descriptors import Descriptor, Operation, render_table
+from photomask.chip.forms.rtl.context import RTL
+from photomask.chip.forms.rtl.cycles import descriptor_cycles
+from photomask.chip.forms.rtl.descriptors import Descriptor, render_table
 from photomask.chip.forms.rtl.design import (
     DESIGN_FILE,
     DesignParameters,
@@ -21,26 +25,152 @@ from photomask.chip.forms.rtl.design import (
     RtlStep,
 )
 from photomask.chip.forms.rtl.files import (
+    COCOTB_FILE,
     GOLDEN_FOLDER,
     INPUTS_FOLDER,
     PROGRAM_FOLDER,
     RTL_FOLDER,
+    changed_files,
     file_records,
 )
 from photomask.chip.forms.rtl.images import MULTIPLIER_BITS
-from photomask.chip.forms.rtl.lowering import LoweredProgram, lower
+from photomask.chip.forms.rtl.listing import LISTING_FILE, render_listing
+from photomask.chip.forms.rtl.lowering import (
+    LoweredProgram,
+    check_accelerator,
+    lower,
+    lower_steps,
+    steps_in_order,
+)
 from photomask.chip.forms.rtl.memory_map import MEMORIES, Memory, Place, words_to_hex
 from photomask.chip.forms.rtl.readme import render_makefile, render_readme
-from photomask.chip.program import IntegerProgram, Step
+from photomask.chip.forms.rtl.simulation import simulate
+from photomask.chip.forms.writers import Problem
+from photomask.chip.operators import Constant, Operator
+from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs
-from photomask.documents import aligned, written_whole
+from photomask.documents import written_whole
+from photomask.errors import DataError
 
-PASSES_FILE = "passes.txt"
 README_FILE = "README.md"
 MAKE_FILE = "Makefile"
-COCOTB_FILE = "test_design.py"
 PARAMETER_BITS = 40
 """Bits of a lane of a parameter word, unless the accumulators are wider."""
+
+
+@dataclass(frozen=True)
+class RtlForm:
+    """The reference design with a program and its golden vectors as a folder.
+
+    Its README says how to run it and how to put another array in. Its subfolder `conformance` holds
+    a second program for the same design: vectors that prove its rescaling, whatever the network's
+    data are.
+
+    Attributes:
+        accelerator: rows, columns and widths of the design; the name of a preset, or a JSON file.
+
+    Raises:
+        TargetError: the design cannot be built as this accelerator.
+    """
+
+    name: ClassVar[str] = "rtl"
+    title: ClassVar[str] = "the reference design in SystemVerilog with its testbench, to simulate"
+    place: ClassVar[str] = "rtl"
+    accelerator: Accelerator | str | Path = "reference"
+
+    def __post_init__(self) -> None:
+        machine = load_accelerator(self.accelerator)
+        check_accelerator(machine)
+        object.__setattr__(self, "accelerator", machine)
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns why the design has no unit for an operator; None where it has one."""
+        return RTL.refusal(operator)
+
+    def problems(self, program: IntegerProgram) -> list[Problem]:
+        """Returns every step that does not run on the design, and why."""
+        return list(lower_steps(program, self.accelerator)[1].values())
+
+    def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> RtlDesign:
+        """Writes the folder; the same program and samples give the same bytes.
+
+        Args:
+            program: what the design shall compute.
+            place: the folder; an earlier export there is replaced.
+            samples: what golden vectors are made from, at least one.
+
+        Returns:
+            What `design.json` holds.
+
+        Raises:
+            FormError: names every step that does not run on the design.
+            DataError: there are no samples.
+            ExportError: the folder holds something else, or the disk refused a file.
+        """
+        if not samples:
+            raise DataError("the reference design needs at least one sample for its golden vectors")
+        lowered = lower(program, self.accelerator)
+        vectors = conformance_vectors(program, lowered.accelerator.accumulator_bits)
+        proof = (
+            None if vectors is None else lower(vectors.program(program.target), self.accelerator)
+        )
+        parameters = design_parameters(lowered)
+        if proof is not None:
+            parameters = parameters.joined(design_parameters(proof))
+        design = describe(lowered, len(samples), parameters)
+        proof_design = None if proof is None else describe(proof, 1, parameters)
+        with written_whole(place, "RTL export") as staging:
+            write_sources(staging / RTL_FOLDER)
+            _write_run(lowered, design, samples, staging)
+            if vectors is not None and proof is not None and proof_design is not None:
+                folder = staging / CONFORMANCE_FOLDER
+                folder.mkdir()
+                _write_run(proof, proof_design, [vectors.inputs()], folder)
+                _write_text(folder / VECTORS_FILE, vectors.render())
+                _write_text(folder / DESIGN_FILE, proof_design.sealed().render())
+            _write_text(staging / LISTING_FILE, render_listing(lowered))
+            limit = 0 if proof_design is None else proof_design.limit
+            _write_text(staging / README_FILE, render_readme(design))
+            _write_text(staging / MAKE_FILE, render_makefile(design, source_names(), limit))
+            _write_text(staging / COCOTB_FILE, _packaged("cocotb_test.py"))
+            design = design.model_copy(update={"files": file_records(staging)}).sealed()
+            _write_text(staging / DESIGN_FILE, design.render())
+        return design
+
+    def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
+        """Simulates the folder with Verilator: golden vectors, then conformance vectors.
+
+        A folder of another program, or with files that are not as they were written, is not
+        simulated; `simulate` is for an export that has got another array.
+
+        Args:
+            program: what the folder must hold.
+            place: the folder.
+            samples: not needed; the golden vectors hold their own.
+
+        Raises:
+            DocumentError: a file that the design is run with or compared with is missing or
+                altered.
+            EngineError: a tool is missing, the build failed, or the design never finished.
+            MissingDependencyError: the package `verilator` is not installed.
+        """
+        design = RtlDesign.load(place)
+        problems = [f"{name}: not as it was exported" for name in changed_files(place, design)]
+        if design.program_sha256 != program.content_hash():
+            problems.append(f"{place} holds another program")
+        if problems:
+            return FormCheck(0, 0, tuple(problems))
+        report = simulate(place)
+        if report.first_mismatch is not None:
+            problems.append(str(report.first_mismatch))
+        proof = report.conformance
+        if proof is None:
+            return FormCheck(report.integers, report.mismatches, tuple(problems))
+        if not report.rounding_proven:
+            problems.append(str(proof))
+        return FormCheck(
+            report.integers + proof.compared, report.mismatches + proof.wrong, tuple(problems)
+        )
 
 
 def export_rtl(
@@ -48,19 +178,14 @@ def export_rtl(
     folder: str | Path,
     inputs: Inputs,
     *,
-    accelerator: Accelerator | str | Path = PRESETS["reference"],
+    accelerator: Accelerator | str | Path = "reference",
     samples: int | None = None,
 ) -> RtlDesign:
     """Writes the reference design with a program and its golden vectors as a folder.
 
-    The folder appears whole or not at all, and replaces an earlier export. Its README says how to
-    run it and how to put another array in. Its subfolder `conformance` holds a second program for
-    the same design: vectors that prove its rescaling, whatever the network's data are. The same
-    program and inputs give the same bytes.
-
     Args:
         program: what the design shall compute.
-        folder: where to.
+        folder: where to; see `RtlForm`.
         inputs: int64 codes, batch first; a mapping by input name where there are several.
         accelerator: rows, columns and widths of the design.
         samples: how many samples of `inputs` become golden vectors; None takes all.
@@ -69,37 +194,13 @@ def export_rtl(
         What `design.json` holds.
 
     Raises:
-        TargetError: steps that do not run on the design, all of them at once.
+        FormError: names every step that does not run on the design.
+        TargetError: the design cannot be built as this accelerator.
         DataError: the inputs do not fit the program.
         ExportError: the folder holds something else, or the disk refused a file.
     """
-    accelerator = load_accelerator(accelerator)
     batch = single_samples(program, inputs, samples)
-    lowered = lower(program, accelerator)
-    vectors = conformance_vectors(program, accelerator.accumulator_bits)
-    proof = None if vectors is None else lower(vectors.program(program.target), accelerator)
-    parameters = design_parameters(lowered)
-    if proof is not None:
-        parameters = parameters.joined(design_parameters(proof))
-    design = describe(lowered, len(batch), parameters)
-    proof_design = None if proof is None else describe(proof, 1, parameters)
-    with written_whole(Path(folder), "RTL export") as staging:
-        write_sources(staging / RTL_FOLDER)
-        _write_run(lowered, design, batch, staging)
-        if vectors is not None and proof is not None and proof_design is not None:
-            place = staging / CONFORMANCE_FOLDER
-            place.mkdir()
-            _write_run(proof, proof_design, [vectors.inputs()], place)
-            _write_text(place / VECTORS_FILE, vectors.render())
-            _write_text(place / DESIGN_FILE, proof_design.sealed().render())
-        _write_text(staging / PASSES_FILE, render_passes(lowered))
-        limit = 0 if proof_design is None else proof_design.limit
-        _write_text(staging / README_FILE, render_readme(design))
-        _write_text(staging / MAKE_FILE, render_makefile(design, source_names(), limit))
-        _write_text(staging / COCOTB_FILE, _packaged("cocotb_test.py"))
-        design = design.model_copy(update={"files": file_records(staging)}).sealed()
-        _write_text(staging / DESIGN_FILE, design.render())
-    return design
+    return RtlForm(accelerator).export(program, Path(folder), batch)
 
 
 def source_names() -> list[str]:
@@ -133,7 +234,9 @@ def describe(
         parameters: of the design; None takes those of the smallest that runs the program.
     """
     program, machine = lowered.program, lowered.accelerator
-    passes = {number: lowered.passes_of(number) for number in range(len(program.steps))}
+    descriptors: dict[int, list[Descriptor]] = {number: [] for number in range(len(program.steps))}
+    for number, _, group in steps_in_order(lowered):
+        descriptors[number] = group
     return RtlDesign(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -154,8 +257,11 @@ def describe(
                 edge=step.output,
                 shape=program.edges[step.output].shape,
                 place=lowered.memory.edges[step.output],
-                passes=len(passes[number]),
-                cycles=sum(pass_cycles(p, machine.rows, machine.columns) for p in passes[number]),
+                passes=len(descriptors[number]),
+                cycles=sum(
+                    descriptor_cycles(one, machine.rows, machine.columns)
+                    for one in descriptors[number]
+                ),
             )
             for number, step in enumerate(program.steps)
         ),
@@ -190,7 +296,7 @@ def _power_of_two(words: int) -> int:
 
 
 def _write_run(
-    lowered: LoweredProgram, design: RtlDesign, batch: list[dict[str, np.ndarray]], folder: Path
+    lowered: LoweredProgram, design: RtlDesign, batch: Sequence[Sample], folder: Path
 ) -> None:
     """Writes what one program is run with and what it is compared with."""
     _write_program(lowered, design, folder / PROGRAM_FOLDER)
@@ -217,15 +323,13 @@ def _write_program(lowered: LoweredProgram, design: RtlDesign, folder: Path) -> 
     )
 
 
-def _write_inputs(
-    lowered: LoweredProgram, samples: list[dict[str, np.ndarray]], folder: Path
-) -> None:
+def _write_inputs(lowered: LoweredProgram, samples: Sequence[Sample], folder: Path) -> None:
     """Writes what both memories hold before the first step: the inputs and the constants."""
     program, places = lowered.program, lowered.memory.edges
     constants = {
         step.output: program.parameters(step)["value"]
         for step in program.steps
-        if step.operator.kind == "constant"
+        if isinstance(step.operator, Constant)
     }
     for number, inputs in enumerate(samples):
         (folder / str(number)).mkdir(parents=True)
@@ -246,88 +350,16 @@ def _image(initial: Sequence[tuple[Place, np.ndarray]], memory: Memory) -> list[
     return lines
 
 
-def _write_golden(
-    lowered: LoweredProgram, samples: list[dict[str, np.ndarray]], folder: Path
-) -> None:
+def _write_golden(lowered: LoweredProgram, samples: Sequence[Sample], folder: Path) -> None:
     """Writes the words of every step's output, lanes without a channel as 0."""
     makers = {step.output: number for number, step in enumerate(lowered.program.steps)}
     for sample in range(len(samples)):
         (folder / str(sample)).mkdir(parents=True)
-    for sample, edge, codes in golden_edges(lowered.program, samples):
+    for sample, edge, codes in golden_edges(lowered.program, list(samples)):
         if edge in makers:
             place = lowered.memory.edges[edge]
             words = words_to_hex(place.words_of(codes), place.lane_bits)
             _write_lines(folder / str(sample) / f"step_{makers[edge]}.hex", words)
-
-
-def render_passes(lowered: LoweredProgram) -> str:
-    """Returns a table of all passes for people: which tile of which step, and its cycles."""
-    machine = lowered.accelerator
-    rows = [("pass", "step", "operator", "tile", "positions", "cycles")]
-    for number, one in enumerate(lowered.descriptors):
-        step = lowered.program.steps[one.step]
-        rows.append(
-            (
-                str(number),
-                step.name,
-                step.operator.kind,
-                tile_name(lowered, number),
-                str(one.outputs),
-                str(pass_cycles(one, machine.rows, machine.columns)),
-            )
-        )
-    return "\n".join(aligned(rows)) + "\n"
-
-
-def tile_name(lowered: LoweredProgram, number: int) -> str:
-    """Says which part of its step a pass computes."""
-    one = lowered.descriptors[number]
-    step = lowered.program.steps[one.step]
-    copies = [place for (name, _), place in lowered.memory.copies.items() if name == step.name]
-    if one.operation in (Operation.SOFTMAX, Operation.NORMALIZE):
-        return f"rows 0 to {one.output_width - 1} of {one.kernel_width} elements"
-    if one.operation is Operation.TILE:
-        source = _place_of(lowered, step, 1)
-        first = _channel(source, one.input_address) + -one.rotation % source.lanes
-        position = (one.input_address - source.address) % source.positions
-        last = first + lowered.accelerator.columns - 1
-        return (
-            f"weights from positions {position} to {position + one.input_width - 1}, channels "
-            f"{first} to {last}"
-        )
-    target = lowered.memory.edges[step.output]
-    if any(_writes(one, copy) for copy in copies) and not _writes(one, target):
-        return "copy of an input"
-    last_word = one.output_address + (one.outputs - 1) * one.output_step
-    first, last = (_channel(target, word) for word in (one.output_address, last_word))
-    outputs = f"output channels {first + one.first_lane} to {last + one.last_lane}"
-    if one.operation is not Operation.MATRIX:
-        return outputs
-    source = _place_of(lowered, step, 0)
-    first = _channel(source, one.input_address) + -one.rotation % target.lanes
-    last = first + lowered.accelerator.rows - 1
-    begins = ", begins with biases" if not one.start_from_memory else ""
-    return (
-        f"{outputs}, input channels {first} to {last}, input row {one.origin_row}, "
-        f"column {one.origin_column}{begins}"
-    )
-
-
-def _place_of(lowered: LoweredProgram, step: Step, number: int) -> Place:
-    """Returns where a step reads an input."""
-    edge = lowered.memory.edges[step.inputs[number]]
-    return lowered.memory.copies.get((step.name, number), edge)
-
-
-def _channel(place: Place, word: int) -> int:
-    """Returns the channel in lane 0 of a word."""
-    return (word - place.address) // place.positions * place.lanes
-
-
-def _writes(one: Descriptor, place: Place) -> bool:
-    """Tells whether a pass writes to a place."""
-    memory = MEMORIES[one.output_in_accumulators]
-    return memory == place.memory and 0 <= one.output_address - place.address < place.words
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

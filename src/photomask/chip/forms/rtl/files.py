@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER
-from photomask.chip.forms.memory.manifest import FileRecord
+from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.rtl.design import DESIGN_FILE, RtlDesign
 from photomask.documents import is_file, sha256_of
 from photomask.errors import DocumentError
@@ -12,6 +12,7 @@ RTL_FOLDER = "rtl"
 PROGRAM_FOLDER = "program"
 INPUTS_FOLDER = "inputs"
 GOLDEN_FOLDER = "golden"
+COCOTB_FILE = "test_design.py"
 DATA_FOLDERS = (PROGRAM_FOLDER, INPUTS_FOLDER, GOLDEN_FOLDER, CONFORMANCE_FOLDER)
 """What a design is run with and compared with; nobody but the export writes there."""
 SHOWN_FILES = 8
@@ -21,11 +22,7 @@ SHOWN_FILES = 8
 def file_records(folder: Path) -> tuple[FileRecord, ...]:
     """Returns size and hash of every file of a folder but `design.json` at its top."""
     return tuple(
-        FileRecord(
-            path=path.relative_to(folder).as_posix(),
-            bytes=path.stat().st_size,
-            sha256=sha256_of(path),
-        )
+        FileRecord.of(folder, path.relative_to(folder).as_posix())
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / DESIGN_FILE
     )

@@ -1,63 +1,24 @@
-"""Programs as passes of the reference design: descriptors, images and the place of every edge."""
+"""Programs as descriptors of the reference design, with images and the place of every edge."""
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.formats import Interval
-from photomask.chip.forms.rtl.activation_products import matmul_passes
-from photomask.chip.forms.rtl.context import PassContext
+from photomask.chip.forms.rtl.context import RTL, Context
 from photomask.chip.forms.rtl.descriptors import Descriptor
-from photomask.chip.forms.rtl.elementwise import (
-    add_passes,
-    clamp_passes,
-    interpolate_passes,
-    lookup_passes,
-    multiply_passes,
-    pool_passes,
-    requantize_passes,
-    sum_passes,
-)
 from photomask.chip.forms.rtl.images import ImageBuilder
-from photomask.chip.forms.rtl.matrix_passes import convolution_passes, linear_passes
 from photomask.chip.forms.rtl.memory_map import MemoryMap, place_edges
-from photomask.chip.forms.rtl.moving import move_passes
-from photomask.chip.forms.rtl.transformers import embedding_passes, normalize_passes, softmax_passes
+from photomask.chip.forms.writers import Problem, each_step, require_none
 from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import Document, aligned
-from photomask.errors import TargetError
+from photomask.errors import FormError, TargetError
 
 WIDEST_ACCUMULATOR = 48
 MOST_LANES = 256
-Passes = Callable[[PassContext], list[Descriptor]]
-
-PASSES: Mapping[str, Passes] = {
-    "add": add_passes,
-    "average_pool": pool_passes,
-    "clamp": clamp_passes,
-    "concatenate": move_passes,
-    "convolution": convolution_passes,
-    "embedding": embedding_passes,
-    "gather": move_passes,
-    "interpolate": interpolate_passes,
-    "linear": linear_passes,
-    "lookup": lookup_passes,
-    "matmul": matmul_passes,
-    "max_pool": pool_passes,
-    "multiply": multiply_passes,
-    "normalize": normalize_passes,
-    "pad": move_passes,
-    "permute": move_passes,
-    "requantize": requantize_passes,
-    "reshape": move_passes,
-    "slice": move_passes,
-    "softmax": softmax_passes,
-    "sum": sum_passes,
-}
-"""How each operator becomes passes. A constant needs none: it lies in a memory from the start."""
 
 
 class StepSupport(Document):
@@ -67,8 +28,8 @@ class StepSupport(Document):
     operator: str
     source: str
     """File and line of the model's code."""
-    passes: int
-    """Passes over a map; 0 for what does not run, and for constants."""
+    descriptors: int
+    """0 for what does not run, and for constants."""
     reason: str | None = None
     """Why it does not run; None if it does."""
 
@@ -84,8 +45,8 @@ class SupportReport(Document):
         return all(step.reason is None for step in self.steps)
 
     def __str__(self) -> str:
-        rows = [("step", "operator", "passes", "why it does not run")]
-        rows += [(s.step, s.operator, str(s.passes), s.reason or "") for s in self.steps]
+        rows = [("step", "operator", "descriptors", "why it does not run")]
+        rows += [(s.step, s.operator, str(s.descriptors), s.reason or "") for s in self.steps]
         return "\n".join(aligned(rows))
 
 
@@ -98,7 +59,7 @@ class LoweredProgram:
         accelerator: rows, columns and widths of the design.
         lanes: channels in a word of its memories.
         memory: where every edge and every copy lies.
-        descriptors: the passes in their order, without the final stop.
+        descriptors: of all steps in their order, without the final stop.
         images: weights, parameters and tables.
     """
 
@@ -109,10 +70,6 @@ class LoweredProgram:
     descriptors: tuple[Descriptor, ...]
     images: ImageBuilder = field(repr=False)
 
-    def passes_of(self, number: int) -> list[Descriptor]:
-        """Returns the passes of one step."""
-        return [descriptor for descriptor in self.descriptors if descriptor.step == number]
-
 
 def support_report(program: IntegerProgram, accelerator: Accelerator | str | Path) -> SupportReport:
     """Says of each step whether it runs on the reference design.
@@ -120,95 +77,93 @@ def support_report(program: IntegerProgram, accelerator: Accelerator | str | Pat
     Raises:
         TargetError: the accelerator is none that the design can be built as.
     """
-    machine = load_accelerator(accelerator)
-    return SupportReport(steps=tuple(_lower_steps(program, machine)[1]))
+    lowered, problems = lower_steps(program, accelerator)
+    counts = Counter(descriptor.step for descriptor in lowered.descriptors)
+    return SupportReport(
+        steps=tuple(
+            StepSupport(
+                step=step.name,
+                operator=step.operator.kind,
+                source=step.source,
+                descriptors=counts[number],
+                reason=problems[number].reason if number in problems else None,
+            )
+            for number, step in enumerate(program.steps)
+        )
+    )
 
 
 def lower(program: IntegerProgram, accelerator: Accelerator | str | Path) -> LoweredProgram:
-    """Turns a program into passes, memory images and a memory map.
+    """Turns a program into descriptors, memory images and a memory map.
 
     Args:
         program: any program.
         accelerator: its rows, columns and widths are the design's.
 
     Raises:
-        TargetError: names every step that does not run on the design and why, or says why the
-            design cannot be built as this accelerator.
+        FormError: names every step that does not run on the design and why.
+        TargetError: the accelerator is none that the design can be built as.
     """
-    accelerator = load_accelerator(accelerator)
-    lowered, support = _lower_steps(program, accelerator)
-    problems = [
-        f"step {step.step!r} ({step.operator}, {step.source}): {step.reason}"
-        for step in support
-        if step.reason is not None
-    ]
-    if problems:
-        raise TargetError(
-            f"{len(problems)} of {len(support)} steps do not run on the reference design as "
-            f"{accelerator.name!r}: " + "; ".join(problems)
-        )
+    lowered, problems = lower_steps(program, accelerator)
+    require_none(
+        problems.values(),
+        f"the reference design as {lowered.accelerator.name!r}",
+        "an accelerator with wider weights, activations or accumulators may run steps that are "
+        "too wide for this one",
+    )
     return lowered
 
 
-def _lower_steps(
-    program: IntegerProgram, accelerator: Accelerator
-) -> tuple[LoweredProgram, list[StepSupport]]:
-    lanes = math.lcm(accelerator.rows, accelerator.columns)
-    _check_accelerator(accelerator, lanes)
-    memory = place_edges(program, lanes, accelerator.activation_bits, accelerator.accumulator_bits)
+def lower_steps(
+    program: IntegerProgram, accelerator: Accelerator | str | Path
+) -> tuple[LoweredProgram, dict[int, Problem]]:
+    """Turns each step that runs on the reference design into descriptors.
+
+    Returns:
+        The program without the steps that do not run, and what is wrong with these, by the number
+        of the step.
+
+    Raises:
+        TargetError: the accelerator is none that the design can be built as.
+    """
+    machine = load_accelerator(accelerator)
+    check_accelerator(machine)
+    lanes = math.lcm(machine.rows, machine.columns)
+    memory = place_edges(program, lanes, machine.activation_bits, machine.accumulator_bits)
     images = ImageBuilder(lanes)
-    descriptors: list[Descriptor] = []
-    support: list[StepSupport] = []
-    for number, step in enumerate(program.steps):
-        context = PassContext(
-            program, accelerator, lanes, memory.edges, memory.copies, images, step
-        )
-        passes, reason = [], None
-        try:
-            passes = _passes_of(context)
-        except TargetError as error:
-            reason = str(error)
-        support.append(
-            StepSupport(
-                step=step.name,
-                operator=step.operator.kind,
-                source=step.source,
-                passes=len(passes),
-                reason=reason,
-            )
-        )
-        numbered = [replace(one, step=number) for one in passes]
-        descriptors += numbered[:-1]
-        descriptors += [replace(one, last_of_step=1) for one in numbered[-1:]]
-    return (
-        LoweredProgram(program, accelerator, lanes, memory, tuple(descriptors), images),
-        support,
-    )
+    numbers = {step.output: number for number, step in enumerate(program.steps)}
+
+    def write(step: Step) -> tuple[int, list[Descriptor]]:
+        context = Context(program, machine, lanes, memory.edges, memory.copies, images, step)
+        for name in (*step.inputs, step.output):
+            _check_edge(context, name)
+        number, written = numbers[step.output], RTL.write(step.operator, context)
+        numbered = [replace(one, step=number) for one in written]
+        return number, numbered[:-1] + [replace(one, last_of_step=1) for one in numbered[-1:]]
+
+    written, problems = each_step(program, write)
+    by_number = dict(written)
+    refused = [number for number in range(len(program.steps)) if number not in by_number]
+    descriptors = tuple(itertools.chain.from_iterable(by_number.values()))
+    lowered = LoweredProgram(program, machine, lanes, memory, descriptors, images)
+    return lowered, dict(zip(refused, problems, strict=True))
 
 
-def _passes_of(context: PassContext) -> list[Descriptor]:
-    step = context.step
-    for name in (*step.inputs, step.output):
-        _check_edge(context, name)
-    if step.operator.kind == "constant":
-        return []
-    passes = PASSES.get(step.operator.kind)
-    if passes is None:
-        raise TargetError(f"the design has no unit for the operator {step.operator.kind!r}")
-    return passes(context)
-
-
-def _check_edge(context: PassContext, name: str) -> None:
+def _check_edge(context: Context, name: str) -> None:
     edge, bits = context.program.edges[name], context.accelerator.accumulator_bits
-    widest = Interval(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-    if not edge.interval.within(widest):
-        raise TargetError(
+    if not edge.interval.within(Interval(context.lowest, context.highest)):
+        raise FormError(
             f"the edge {name!r} holds {edge.low} to {edge.high}, the accumulators have {bits} bits"
         )
 
 
-def _check_accelerator(accelerator: Accelerator, lanes: int) -> None:
-    """Refuses what the design cannot be built as."""
+def check_accelerator(accelerator: Accelerator) -> None:
+    """Refuses what the design cannot be built as.
+
+    Raises:
+        TargetError: says why.
+    """
+    lanes = math.lcm(accelerator.rows, accelerator.columns)
     name = f"accelerator {accelerator.name!r}"
     if accelerator.dataflow != "weight_stationary":
         raise TargetError(
@@ -228,6 +183,6 @@ def _check_accelerator(accelerator: Accelerator, lanes: int) -> None:
 
 
 def steps_in_order(lowered: LoweredProgram) -> list[tuple[int, Step, list[Descriptor]]]:
-    """Returns number, step and passes of each step that has any."""
+    """Returns number, step and descriptors of each step that has any."""
     grouped = itertools.groupby(lowered.descriptors, key=lambda descriptor: descriptor.step)
-    return [(number, lowered.program.steps[number], list(passes)) for number, passes in grouped]
+    return [(number, lowered.program.steps[number], list(group)) for number, group in grouped]

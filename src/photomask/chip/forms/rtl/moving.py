@@ -1,135 +1,58 @@
-"""Elements from place to place: passes of the vector unit that take what is where it is not."""
+"""Whatever moves, selects, repeats, joins or pads: the operator itself says what goes where.
 
-from dataclasses import replace
+It runs on the numbers of its inputs' elements instead of their codes.
+"""
 
 import numpy as np
 
-from photomask.chip.forms.rtl.context import PassContext
-from photomask.chip.forms.rtl.descriptors import Descriptor, Operation
-from photomask.chip.forms.rtl.element_streams import (
-    OUTSIDE,
-    ElementStream,
-    runs_of,
-    stream_between,
-)
-from photomask.chip.forms.rtl.memory_map import Place
-from photomask.chip.operators import Concatenate, Pad
-
-IDENTITY = 0
-"""The parameter word with multiplier 1 and shift 0."""
+from photomask.chip.forms.rtl.context import RTL, Context
+from photomask.chip.forms.rtl.descriptors import Descriptor
+from photomask.chip.forms.rtl.element_streams import OUTSIDE, stream_between
+from photomask.chip.forms.rtl.vector_unit import IDENTITY, move
+from photomask.chip.operators import Concatenate, Constant, Gather, Pad, Permute, Reshape, Slice
 
 
-def stream_passes(
-    context: PassContext, source: Place, target: Place, stream: ElementStream, **fields: int
-) -> list[Descriptor]:
-    """Returns the passes that bring a stream of elements to a place.
-
-    Args:
-        context: the step.
-        source: the memory that the stream reads.
-        target: the memory that it writes.
-        stream: where each element comes from and goes to.
-        **fields: what the vector unit does on the way.
-    """
-    return [
-        context.descriptor(
-            Operation.VECTOR,
-            source,
-            target,
-            first_lane=run.first_lane,
-            last_lane=run.last_lane,
-            rotation=run.rotation,
-            parameter_address=run.parameter,
-            origin_column=run.source,
-            stride_column=run.source_step,
-            output_width=run.count,
-            output_address=run.target,
-            output_step=run.target_step,
-            **fields,
-        )
-        for run in runs_of(stream, context.lanes)
-    ]
+@RTL.of(Constant)
+def constant(operator: Constant, context: Context) -> list[Descriptor]:
+    """None: a constant lies in its memory from the start."""
+    return []
 
 
-def broadcast_passes(
-    context: PassContext, number: int, target: Place, **fields: int
-) -> list[Descriptor]:
-    """Returns the passes that bring one input, broadcast to the output's shape, to a place."""
-    source, numbers = context.input_places[number], context.row_major(number)
-    rank = len(context.output.shape)
-    aligned = numbers.reshape((1,) * (rank - numbers.ndim) + numbers.shape)
-    elements = np.broadcast_to(aligned, context.output.shape)
-    stream = stream_between(source, target, elements, IDENTITY)
-    return stream_passes(context, source, target, stream, **fields)
-
-
-def rescaling_passes(
-    context: PassContext,
-    target: Place,
-    multiplier: np.ndarray,
-    shift: np.ndarray,
-    **fields: int,
-) -> list[Descriptor]:
-    """Returns the passes that bring the first input to a place with a multiplier for each element.
-
-    Args:
-        context: the step.
-        target: where to; it holds the input's shape.
-        multiplier: int64, broadcast to the input's shape; so is `shift`.
-        shift: right shifts in bits.
-        **fields: what else the vector unit does.
-    """
-    source, shape = context.input_places[0], context.inputs[0].shape
-    stream = stream_between(source, target, context.row_major(0), IDENTITY)
-    scales = [target.words_of(np.broadcast_to(values, shape)) for values in (multiplier, shift)]
-    distinct, inverse = np.unique(np.concatenate(scales, axis=1), axis=0, return_inverse=True)
-    addresses = [
-        context.images.scale_word(row[: context.lanes], row[context.lanes :]) for row in distinct
-    ]
-    words = np.array(addresses, dtype=np.int64)[inverse.reshape(-1)]
-    stream = replace(stream, parameter=words[stream.target_word - target.address])
-    return stream_passes(context, source, target, stream, **fields)
-
-
-def operand(context: PassContext, number: int) -> tuple[Place, list[Descriptor]]:
-    """Returns where an input lies as the step wants it, and the passes that bring it there."""
-    source, copy = context.input_places[number], context.copy_of(number)
-    if copy is None:
-        return source, []
-    stream = stream_between(source, copy, context.row_major(number), IDENTITY)
-    return copy, stream_passes(context, source, copy, stream)
-
-
-def move_passes(context: PassContext) -> list[Descriptor]:
-    """Whatever moves, selects, repeats, joins or pads: the operator itself says what goes where.
-
-    It runs on the numbers of its inputs' elements instead of their codes.
-    """
-    operator = context.step.operator
-    if isinstance(operator, Concatenate):
-        return _concatenation(context, operator)
-    fields: dict[str, int] = {}
-    if isinstance(operator, Pad):
-        fields = {"padding_value": operator.value}
-        context.require_accumulators(operator.value, operator.value, "its padding")
-        operator = operator.model_copy(update={"value": OUTSIDE})
+@RTL.of(Gather, Permute, Reshape, Slice)
+def rearrange(operator: Gather | Permute | Reshape | Slice, context: Context) -> list[Descriptor]:
+    """Each element of the output is one of the input."""
     elements = operator.run_numpy([context.row_major(0)], context.parameters)
+    return _filled(context, elements)
+
+
+@RTL.of(Pad)
+def pad(operator: Pad, context: Context) -> list[Descriptor]:
+    """What lies outside the input is read as the padding value."""
+    context.require_accumulators(operator.value, operator.value, "its padding")
+    outside = operator.model_copy(update={"value": OUTSIDE})
+    elements = outside.run_numpy([context.row_major(0)], context.parameters)
+    return _filled(context, elements, padding_value=operator.value)
+
+
+def _filled(context: Context, elements: np.ndarray, **fields: int) -> list[Descriptor]:
+    """Returns the descriptors that fill the output with elements of the first input."""
     source, target = context.input_places[0], context.output_place
     stream = stream_between(source, target, elements, IDENTITY)
-    return stream_passes(context, source, target, stream, **fields)
+    return move(context, source, target, stream, **fields)
 
 
-def _concatenation(context: PassContext, operator: Concatenate) -> list[Descriptor]:
-    """Returns the passes of one input after the other."""
+@RTL.of(Concatenate)
+def concatenate(operator: Concatenate, context: Context) -> list[Descriptor]:
+    """One input after the other."""
     target = context.output_place
     elements = [context.row_major(number) for number in range(len(context.inputs))]
     owners = operator.run_numpy(
         [np.full(numbers.shape, number) for number, numbers in enumerate(elements)], {}
     ).reshape(-1)
     joined = operator.run_numpy(elements, {}).reshape(-1)
-    passes: list[Descriptor] = []
+    descriptors: list[Descriptor] = []
     for number, source in enumerate(context.input_places):
         stream = stream_between(source, target, joined, IDENTITY)
         own = stream.chosen(np.flatnonzero(owners == number))
-        passes += stream_passes(context, source, target, own)
-    return passes
+        descriptors += move(context, source, target, own)
+    return descriptors

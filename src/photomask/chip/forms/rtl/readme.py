@@ -265,7 +265,8 @@ def _memory_map(design: RtlDesign) -> str:
 
 def _marked(shape: tuple[int, ...], place: Place) -> str:
     """Returns a shape, the axis of the channels in bold."""
-    sizes, behind, marked = [], 1, False
+    sizes: list[str] = []
+    behind, marked = 1, False
     for size in reversed(shape):
         here = not marked and behind == place.inner and size == place.channels
         marked, behind = marked or here, behind * size

@@ -15,8 +15,8 @@ from photomask.chip.forms.rtl.conformance import (
     without_vectors,
 )
 from photomask.chip.forms.rtl.design import RtlDesign, RtlStep
-from photomask.chip.forms.rtl.export import COCOTB_FILE
 from photomask.chip.forms.rtl.files import (
+    COCOTB_FILE,
     GOLDEN_FOLDER,
     INPUTS_FOLDER,
     PROGRAM_FOLDER,

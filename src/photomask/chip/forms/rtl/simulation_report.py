@@ -38,7 +38,7 @@ class LayerSimulation(Document):
     step: str
     operator: str
     passes: int
-    """Tiles that went through the design; 0 for a constant."""
+    """Descriptors that the design ran; 0 for a constant."""
     integers: int
     """Compared, over all samples."""
     mismatches: int

@@ -1,15 +1,15 @@
-"""Products of two activations as passes of the array.
+"""Products: linear layers, whose weights are constants, and products of two activations.
 
-The tiles of weights are loaded from what an earlier step computed: `a[..., m, k] * b[..., k, n]`
-streams the words of `a`, position m, channels k, and a tile's rows are the words of `b`, position
-k, channels n. Both factors lie as rows, so nothing is transposed.
+The tiles of a product of two activations are loaded from what an earlier step computed:
+`a[..., m, k] * b[..., k, n]` streams the words of `a`, position m, channels k, and a tile's rows
+are the words of `b`, position k, channels n. Both factors lie as rows, so nothing is transposed.
 
 The array takes signed weights. What is loaded is therefore `b - centre`, with the centre as close
-to the zero point `zb` as the weights' bits allow, and a second pass adds the rest:
+to the zero point `zb` as the weights' bits allow, and a second descriptor adds the rest:
 
     sum (a - za) * (b - zb) = sum (a - za) * (b - centre) + (centre - zb) * sum (a - za)
 
-Its tile holds `centre - zb` everywhere. Signed codes whose zero point is 0 need no such pass.
+Its tile holds `centre - zb` everywhere. Signed codes whose zero point is 0 need no such descriptor.
 """
 
 import itertools
@@ -17,45 +17,68 @@ import math
 
 import numpy as np
 
-from photomask.chip.forms.rtl.context import PassContext
+from photomask.chip.forms.rtl.context import RTL, Context
 from photomask.chip.forms.rtl.descriptors import Descriptor, Operation
 from photomask.chip.forms.rtl.memory_map import Place
-from photomask.chip.forms.rtl.moving import operand
-from photomask.chip.operators import Matmul
-from photomask.errors import TargetError
+from photomask.chip.forms.rtl.vector_unit import operand
+from photomask.chip.forms.rtl.weight_tiles import check_weighted_sum, tile_fields, weight_tiles
+from photomask.chip.operators import Linear, Matmul
+from photomask.chip.operators.weights import effective_weight
+from photomask.errors import FormError
 
 
-def matmul_passes(context: PassContext) -> list[Descriptor]:
-    """Passes for each pair of matrices, block of outputs and block of terms."""
-    operator = context.step.operator
-    if not isinstance(operator, Matmul):
-        raise TypeError(operator)
+@RTL.of(Linear)
+def linear(operator: Linear, context: Context) -> list[Descriptor]:
+    """A linear layer is a 1×1 convolution of a map that is one row."""
+    (source, descriptors), target = operand(context, 0), context.output_place
+    weight = effective_weight(context.parameters)
+    check_weighted_sum(context, weight)
+    return descriptors + [
+        context.descriptor(
+            Operation.MATRIX,
+            source,
+            target,
+            input_address=source.block_address(tile.first_input),
+            input_width=source.positions,
+            output_width=source.positions,
+            output_address=target.block_address(tile.first_output),
+            **tile_fields(context, tile),
+        )
+        for tile in weight_tiles(context, weight[..., None, None])
+    ]
+
+
+@RTL.of(Matmul)
+def matmul(operator: Matmul, context: Context) -> list[Descriptor]:
+    """Descriptors for each pair of matrices, block of outputs and block of terms."""
     (first, copied), (second, also_copied) = operand(context, 0), operand(context, 1)
     first_zero, second_zero = operator.zero_points
     _check_factor(context, first_zero)
     centre = _centre(context, second_zero)
     corrections = _within(centre - second_zero, context.accelerator.weight_bits)
     rows, columns = context.accelerator.rows, context.accelerator.columns
-    passes = [*copied, *also_copied]
+    descriptors = [*copied, *also_copied]
     channels = context.output.shape[-1]
     for matrices in _matrices(context):
         for first_output, term in itertools.product(
             range(0, channels, columns), range(0, operator.terms, rows)
         ):
             valid = min(rows, operator.terms - term)
-            passes.append(_load(context, second, matrices[1], first_output, term, valid, centre))
+            descriptors.append(
+                _load(context, second, matrices[1], first_output, term, valid, centre)
+            )
             fields = _stream_fields(context, first, matrices, first_output, term)
             common = fields | {"offset": -first_zero}
             begins = {"start_from_memory": int(term > 0), "keep_weights": 1}
-            passes.append(_product(context, first, common | begins))
-            passes += [
+            descriptors.append(_product(context, first, common | begins))
+            descriptors += [
                 _product(context, first, common | {"start_from_memory": 1, "weight_address": tile})
                 for tile in _constant_tiles(context, corrections, valid)
             ]
-    return passes
+    return descriptors
 
 
-def _matrices(context: PassContext) -> list[tuple[int, int, int]]:
+def _matrices(context: Context) -> list[tuple[int, int, int]]:
     """Returns which matrix of each factor makes each matrix of the output, by their positions."""
     leading = context.output.shape[:-2]
     numbers = [
@@ -67,7 +90,7 @@ def _matrices(context: PassContext) -> list[tuple[int, int, int]]:
 
 
 def _load(
-    context: PassContext,
+    context: Context,
     source: Place,
     matrix: int,
     first_output: int,
@@ -75,7 +98,7 @@ def _load(
     valid: int,
     centre: int,
 ) -> Descriptor:
-    """Returns the pass that loads a tile, the last row first; rows without a term are 0."""
+    """Returns the descriptor that loads a tile, the last row first; rows without a term are 0."""
     rows = context.accelerator.rows
     terms = context.inputs[1].shape[-2]
     return context.descriptor(
@@ -94,13 +117,13 @@ def _load(
 
 
 def _stream_fields(
-    context: PassContext,
+    context: Context,
     source: Place,
     matrices: tuple[int, int, int],
     first_output: int,
     term: int,
 ) -> dict[str, int]:
-    """Returns what all passes over one block of terms have in common."""
+    """Returns what all descriptors of one block of terms have in common."""
     lane, height = first_output % context.lanes, context.output.shape[-2]
     output = context.output_place.block_address(first_output) + matrices[2] * height
     return {
@@ -115,11 +138,11 @@ def _stream_fields(
     }
 
 
-def _product(context: PassContext, source: Place, fields: dict[str, int]) -> Descriptor:
+def _product(context: Context, source: Place, fields: dict[str, int]) -> Descriptor:
     return context.descriptor(Operation.MATRIX, source, context.output_place, **fields)
 
 
-def _constant_tiles(context: PassContext, corrections: list[int], valid: int) -> list[int]:
+def _constant_tiles(context: Context, corrections: list[int], valid: int) -> list[int]:
     """Returns the addresses of tiles that hold one number in all rows that have a term."""
     shape = (context.accelerator.rows, context.accelerator.columns)
     reached = np.arange(shape[0])[:, None] < valid
@@ -129,23 +152,23 @@ def _constant_tiles(context: PassContext, corrections: list[int], valid: int) ->
     ]
 
 
-def _check_factor(context: PassContext, zero_point: int) -> None:
+def _check_factor(context: Context, zero_point: int) -> None:
     """Refuses a first factor that the array's activations cannot hold."""
     machine, edge = context.accelerator, context.inputs[0]
     limit = 1 << machine.activation_bits
     low, high = edge.low - zero_point, edge.high - zero_point
     if low < -limit or high >= limit:
-        raise TargetError(
+        raise FormError(
             f"its first factor less the zero point reaches from {low} to {high}; the array "
             f"multiplies {machine.activation_bits}-bit activations"
         )
 
 
-def _centre(context: PassContext, zero_point: int) -> int:
+def _centre(context: Context, zero_point: int) -> int:
     """Returns what to subtract of the second factor so that it fits the weights."""
     bits, edge = context.accelerator.weight_bits, context.inputs[1]
     if edge.high - edge.low >= 1 << bits:
-        raise TargetError(
+        raise FormError(
             f"its second factor reaches from {edge.low} to {edge.high}; the array multiplies "
             f"signed {bits}-bit weights"
         )
@@ -154,9 +177,19 @@ def _centre(context: PassContext, zero_point: int) -> int:
 
 
 def _within(total: int, bits: int) -> list[int]:
-    """Returns numbers of signed `bits` that add up to a total; none for 0."""
-    parts, low, high = [], -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    """Returns numbers of signed `bits` that add up to a total; none for 0.
+
+    Raises:
+        FormError: there are none, because a signed bit is -1 or 0.
+    """
+    if bits == 1 and total > 0:
+        raise FormError(
+            "its second factor lies above its zero point, which the array's signed 1-bit weights, "
+            "-1 and 0, cannot make up for"
+        )
+    parts: list[int] = []
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     while total:
-        parts.append(max(low, min(high, total)) if bits > 1 else -1)
+        parts.append(max(low, min(high, total)))
         total -= parts[-1]
     return parts

@@ -1,0 +1,110 @@
+"""Constant weights of the array: a tile for each block of outputs, block of inputs and kernel tap.
+
+A tile is ROWS input channels by COLUMNS output channels at one position of the kernel. Its
+descriptor streams, for every output position, the input word that this kernel position reads.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from photomask.chip.forms.rtl.context import Context
+from photomask.errors import FormError
+
+
+@dataclass(frozen=True)
+class WeightTile:
+    """The weights of one descriptor.
+
+    Attributes:
+        first_output: the output channel of column 0.
+        first_input: the input channel of row 0, counted over all groups.
+        position: of the kernel.
+        weights: int64 [rows, columns].
+        starts: whether it is the first of its outputs, so that their sums begin with it.
+    """
+
+    first_output: int
+    first_input: int
+    position: tuple[int, ...]
+    weights: np.ndarray
+    starts: bool
+
+
+def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Iterator[WeightTile]:
+    """Yields the tiles of a layer, block of outputs by block of outputs.
+
+    Args:
+        context: rows and columns.
+        weight: int64 [outputs, inputs of a group, height, width].
+        groups: groups of channels.
+    """
+    rows, columns = context.accelerator.rows, context.accelerator.columns
+    outputs, per_group = weight.shape[:2]
+    group_of = np.arange(outputs) // (outputs // groups)
+    for first_output in range(0, outputs, columns):
+        members = np.arange(first_output, min(first_output + columns, outputs))
+        begins = group_of[members] * per_group
+        low, high = int(begins.min()) // rows, (int(begins.max()) + per_group - 1) // rows
+        starts = True
+        for block in range(low, high + 1):
+            first_input = block * rows
+            # Which input of its group each row is to each column; others multiply by zero.
+            inputs = first_input + np.arange(rows)[:, None] - begins[None, :]
+            reached = (inputs >= 0) & (inputs < per_group)
+            for position in itertools.product(*map(range, weight.shape[2:])):
+                tile = np.zeros((rows, columns), dtype=np.int64)
+                taken = weight[members[None, :], np.clip(inputs, 0, per_group - 1), *position]
+                tile[:, : len(members)] = np.where(reached, taken, 0)
+                yield WeightTile(first_output, first_input, position, tile, starts)
+                starts = False
+
+
+def tile_fields(context: Context, tile: WeightTile) -> dict[str, int]:
+    """Adds a tile and its biases to the images, and returns the fields that name them."""
+    lane = tile.first_output % context.lanes
+    return {
+        "start_from_memory": int(not tile.starts),
+        "first_lane": lane,
+        "last_lane": lane + context.accelerator.columns - 1,
+        "rotation": -tile.first_input % context.lanes,
+        "weight_address": context.images.tile(tile.weights),
+        "parameter_address": _biases(context, tile.first_output) if tile.starts else 0,
+    }
+
+
+def _biases(context: Context, first_output: int) -> int:
+    columns = context.accelerator.columns
+    biases = context.parameters["bias"][first_output : first_output + columns]
+    return context.images.bias_word(biases, first_output % context.lanes)
+
+
+def check_weighted_sum(context: Context, weight: np.ndarray, padding_value: int = 0) -> None:
+    """Refuses weights, activations and biases that the array cannot take.
+
+    Args:
+        context: the step.
+        weight: int64, zero points and group multipliers applied.
+        padding_value: what is read outside the input.
+
+    Raises:
+        FormError: says what is too wide.
+    """
+    machine, edge = context.accelerator, context.inputs[0]
+    limit = 1 << (machine.weight_bits - 1)
+    if weight.min() < -limit or weight.max() >= limit:
+        raise FormError(
+            f"its weights (zero points and group multipliers applied) reach from {weight.min()} to "
+            f"{weight.max()}; the array multiplies signed {machine.weight_bits}-bit weights"
+        )
+    limit = 1 << machine.activation_bits
+    low, high = min(edge.low, padding_value), max(edge.high, padding_value)
+    if low < -limit or high >= limit:
+        raise FormError(
+            f"its input and padding reach from {low} to {high}; the array multiplies "
+            f"{machine.activation_bits}-bit activations"
+        )
+    biases = context.parameters["bias"]
+    context.require_accumulators(int(biases.min()), int(biases.max()), "its bias")
