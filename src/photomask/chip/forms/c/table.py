@@ -17,8 +17,8 @@ from photomask.chip.forms.c.moving import (
     reshape,
     slice_,
 )
+from photomask.chip.forms.c.pooling import average_pool, matmul, max_pool, sum_
 from photomask.chip.forms.c.products import linear
-from photomask.chip.forms.c.reducing import average_pool, matmul, max_pool, sum_
 from photomask.chip.forms.c.requantize import requantize
 from photomask.chip.forms.c.transformers import embedding, normalize, softmax
 
