@@ -3,9 +3,38 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from photomask.chip.forms.c.table import ABSORBING
 from photomask.chip.forms.c.text import identifiers, stem
+from photomask.chip.operators import (
+    Add,
+    AveragePool,
+    Convolution,
+    Interpolate,
+    Linear,
+    Matmul,
+    Multiply,
+    Normalize,
+    Operator,
+    Requantize,
+    Softmax,
+    Sum,
+)
 from photomask.chip.program import IntegerProgram, Step
+
+ABSORBING: frozenset[type[Operator]] = frozenset(
+    {
+        Add,
+        AveragePool,
+        Convolution,
+        Interpolate,
+        Linear,
+        Matmul,
+        Multiply,
+        Normalize,
+        Softmax,
+        Sum,
+    }
+)
+"""Operators that requantize each sum at once where nothing else reads the sums."""
 
 OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
 """What names of our own begin with, which an edge's may not."""
@@ -28,6 +57,12 @@ class Unit:
         """The edge that it writes."""
         return (self.requantize or self.step).output
 
+    @property
+    def rescaling(self) -> tuple[Step, Requantize] | None:
+        """The requantization through which results are stored: that behind the step, or its own."""
+        step = self.requantize or self.step
+        return (step, step.operator) if isinstance(step.operator, Requantize) else None
+
 
 def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
     """Groups steps; a sum that only a requantization reads is never stored.
@@ -41,14 +76,14 @@ def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
     readers = Counter(name for step in program.steps for name in step.inputs)
     alone = {name for name, count in readers.items() if count == 1} - set(program.outputs)
     requantizations = {
-        step.inputs[0]: step for step in program.steps if step.operator.kind == "requantize"
+        step.inputs[0]: step for step in program.steps if isinstance(step.operator, Requantize)
     }
     units, absorbed = [], set()
     for step in program.steps:
         if step.name in absorbed:
             continue
         behind = requantizations.get(step.output) if step.output in alone else None
-        if behind is None or step.operator.kind not in ABSORBING:
+        if behind is None or type(step.operator) not in ABSORBING:
             units.append(Unit(step))
             continue
         units.append(Unit(step, behind))
