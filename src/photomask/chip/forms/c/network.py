@@ -40,7 +40,7 @@ class Network:
     program: IntegerProgram
     name: str
     external: bool
-    keep_edges: bool
+    keep_edges: bool = False
     tensors: dict[str, Tensor] = field(init=False)
     names: Names = field(init=False)
     constants: Constants = field(init=False)

@@ -15,6 +15,10 @@ from photomask.chip.forms.writers import require_none
 from photomask.chip.program import IntegerProgram
 from photomask.errors import UsageError
 
+NAME = "network"
+"""Of a project's functions and files, unless told otherwise."""
+OUTPUT = "C project"
+"""What the record of a project's folder calls it."""
 CONSTANTS_FILE = "constants.bin"
 """Holds the constants of a project whose weights are binary."""
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,7 +54,7 @@ class CSource:
 def generate_c(
     program: IntegerProgram,
     *,
-    name: str = "network",
+    name: str = NAME,
     weights: Weights = "arrays",
     keep_edges: bool = False,
     also_check: str | None = None,
@@ -78,9 +82,8 @@ def generate_c(
             f"{name!r} cannot be the name of a C library: use lower-case letters, digits and _, "
             "a letter first, 40 characters at most"
         )
-    if weights not in ("arrays", "binary"):
-        raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
-    network = Network(program, name, weights == "binary", keep_edges)
+    require_weights(weights)
+    network = Network(program, name, external=weights == "binary", keep_edges=keep_edges)
     require_none(network.problems, "C", WITHOUT_C)
     source = render(network)
     files = {
@@ -93,6 +96,16 @@ def generate_c(
     if network.external:
         encoded[CONSTANTS_FILE] = network.constants.file_content(program.content_hash())
     return CSource(name, encoded, program.inputs, network.outputs, network.tensors, network.plan)
+
+
+def require_weights(weights: str) -> None:
+    """Refuses another place of constants than those that there are.
+
+    Raises:
+        UsageError: `weights` is neither "arrays" nor "binary".
+    """
+    if weights not in ("arrays", "binary"):
+        raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
 
 
 def _header(network: Network) -> str:
