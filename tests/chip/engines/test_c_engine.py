@@ -13,7 +13,7 @@ from photomask.chip.engines import CEngine
 from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Clamp, Constant
 from photomask.chip.program import NumpyEngine
-from photomask.errors import DataError, EngineError
+from photomask.errors import DataError, EngineError, UsageError
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 INT8 = IntFormat(bits=8, signed=True)
@@ -84,6 +84,11 @@ def test_the_compiled_files_go_with_the_engine():
 def test_a_missing_compiler_is_named_with_what_installs_one():
     with pytest.raises(EngineError, match=r"no C compiler 'no-such-cc'.*apt install gcc"):
         CEngine(small_program()[0], compiler="no-such-cc -O2")
+
+
+def test_a_compiler_that_is_no_command_line_is_refused():
+    with pytest.raises(UsageError, match="no command line: No closing quotation"):
+        CEngine(small_program()[0], compiler='cc "-O2')
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path: Path):

@@ -1,9 +1,7 @@
 """The program as generated C: compiled, loaded, and run sample by sample."""
 
 import ctypes
-import shlex
 import shutil
-import subprocess
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -12,17 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from photomask.chip.forms.c import CONSTANTS_FILE, CSource, generate_c
-from photomask.chip.forms.c.tensors import Tensor
+from photomask.chip.forms.c.compiler import compile_sources
+from photomask.chip.forms.c.project import NAME
 from photomask.chip.forms.c.text import numpy_type
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs, arrays_by_name
 from photomask.chip.program.oracle import check_inputs
 from photomask.errors import EngineError
 
-NAME = "network"
 FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC")
-LONGEST_COMPILATION_S = 900
-LINES_OF_A_MESSAGE = 12
 
 
 class CEngine:
@@ -42,6 +38,8 @@ class CEngine:
                 "gcc -O3 -march=native". It must make code for this machine.
 
         Raises:
+            UsageError: the command has a quotation mark without its end.
+            FormError: names all steps that C cannot express.
             EngineError: there is no such compiler, or it failed.
         """
         self.program = program
@@ -126,7 +124,7 @@ class _Library:
     def run(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one sample and returns the output edges, int64, in their own axes."""
         source = self.source
-        memory = [_laid_out(sample[name], source.tensors[name]) for name in source.inputs]
+        memory = [source.tensors[name].laid_out(sample[name]) for name in source.inputs]
         results = {}
         for name in source.outputs:
             tensor = source.tensors[name]
@@ -134,7 +132,7 @@ class _Library:
         arrays = [*memory, *results.values()]
         if status := self._run(*(ctypes.c_void_p(array.ctypes.data) for array in arrays)):
             raise EngineError(f"the compiled program refused an input ({status})")
-        return {name: _own_axes(flat, source.tensors[name]) for name, flat in results.items()}
+        return {name: source.tensors[name].own_axes(flat) for name, flat in results.items()}
 
     def edge(self, index: int, name: str) -> np.ndarray | None:
         """Returns an edge as the last run left it; None for the caller's own memory."""
@@ -143,7 +141,7 @@ class _Library:
             return None
         tensor = self.source.tensors[name]
         kind = numpy_type(tensor.ctype)
-        return _own_axes(np.frombuffer(ctypes.string_at(address, tensor.bytes), kind), tensor)
+        return tensor.own_axes(np.frombuffer(ctypes.string_at(address, tensor.bytes), kind))
 
 
 def compile_library(source: CSource, compiler: str, folder: Path) -> Path:
@@ -155,50 +153,16 @@ def compile_library(source: CSource, compiler: str, folder: Path) -> Path:
         folder: where to; made if absent.
 
     Raises:
+        UsageError: the command has a quotation mark without its end.
         EngineError: there is no such compiler, or it failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in source.files.items():
         (folder / name).write_bytes(content)
-    command, *options = shlex.split(compiler) or [""]
-    if shutil.which(command) is None:
-        raise EngineError(
-            f"there is no C compiler {command!r}. Install one with: apt install gcc libc6-dev "
-            "(Debian, Ubuntu), dnf install gcc (Fedora) or xcode-select --install (macOS); or name "
-            "another by compiler="
-        )
     library = folder / f"lib{source.name}.so"
-    files = [str(folder / f"{source.name}.c"), "-o", str(library)]
-    try:
-        done = subprocess.run(
-            [command, *FLAGS, *options, *files],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LONGEST_COMPILATION_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"the C compiler {command!r} failed: {error}") from error
-    if done.returncode:
-        message = "\n".join((done.stderr or done.stdout).splitlines()[:LINES_OF_A_MESSAGE])
-        raise EngineError(
-            f"the C compiler {compiler!r} failed with status {done.returncode}:\n{message}"
-        )
-    return library
+    return compile_sources(compiler, FLAGS, [folder / f"{source.name}.c"], library)
 
 
 def _samples(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     for index in range(len(next(iter(inputs.values())))):
         yield {name: codes[index : index + 1] for name, codes in inputs.items()}
-
-
-def _laid_out(codes: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """Returns codes in the type and order that C reads."""
-    return np.ascontiguousarray(codes.transpose(tensor.order), numpy_type(tensor.ctype))
-
-
-def _own_axes(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """Returns the int64 tensor whose elements lie in `flat` in C's order."""
-    ordered = flat.reshape([tensor.shape[axis] for axis in tensor.order])
-    return ordered.transpose(np.argsort(tensor.order)).astype(np.int64)

@@ -14,9 +14,9 @@ from photomask.chip.engines.c_engine import CEngine
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.forms.c import generate_c
 from photomask.chip.forms.c.text import c_type, identifiers, literal
-from photomask.chip.operators import Clamp, Reshape
+from photomask.chip.operators import Clamp, Reshape, Slice
 from photomask.chip.program import NumpyEngine
-from photomask.errors import UsageError
+from photomask.errors import FormError, UsageError
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 INT8 = IntFormat(bits=8, signed=True)
@@ -109,9 +109,23 @@ def test_names_that_are_made_from_others_stay_apart():
         assert np.array_equal(found[name], expected)
 
 
-def test_an_edge_that_c_cannot_index_is_refused():
+def test_edges_that_c_cannot_index_are_refused_with_all_their_steps():
     make = ProgramBuilder()
     x = make.input("x", (1, 1 << 16, 1 << 15))
-    program = make.build(make.step("y", Clamp(low=0, high=9), [x], format=INT8))
-    with pytest.raises(UsageError, match=r"'x' .* has more elements than C's int counts"):
-        generate_c(program)
+    y = make.step("y", Clamp(low=0, high=9), [x], format=INT8)
+    small = make.step("small", Slice(axis=1, start=0, stop=2, step=1), [y], format=INT8)
+    z = make.step("z", Clamp(low=0, high=5), [small], format=INT8)
+    with pytest.raises(FormError, match="C has no form for 2 of the program's steps") as error:
+        generate_c(make.build(z))
+    assert "step 'y' (clamp, " in str(error.value)
+    assert "edge 'x' of shape [1, 65536, 32768] has more elements than C's int" in str(error.value)
+    assert "step 'small' (slice, " in str(error.value)
+    assert "step 'z'" not in str(error.value)
+
+
+def test_an_input_that_no_step_reads_is_counted_as_well():
+    make = ProgramBuilder()
+    make.input("unread", (1, 1 << 16, 1 << 15))
+    y = make.step("y", Clamp(low=0, high=9), [make.input("x", (1, 2))], format=INT8)
+    with pytest.raises(FormError, match=r"edge 'unread' of shape .* has more elements"):
+        generate_c(make.build(y))

@@ -1,6 +1,25 @@
-"""A program as C11: types, loops, a memory plan, and a project that checks itself."""
+"""A program as C11: a project without dependencies that checks itself.
 
-from photomask.chip.forms.c.export import export_c
+How a program becomes C, in the words that all forms share:
+
+1. A **writer** (`convolution`, `elementwise`, `moving`, `pooling`, `products`, `requantize`,
+   `transformers`) gets an operator and the **context** of its step, and returns the body of the
+   step's C function. `context.py` says what a context holds; its table `C` says which writer
+   belongs to which operator.
+2. `network.py` makes a context for each step, calls the writers, and plans the memory; `source.py`
+   and `project.py` put what they wrote into files.
+3. `export.py` has the form, `CForm`. Its **export** writes the files with golden vectors beside
+   them, and its **check** compiles them and compares every output integer with the oracle's.
+"""
+
+from photomask.chip.forms.c import convolution as convolution
+from photomask.chip.forms.c import elementwise as elementwise
+from photomask.chip.forms.c import moving as moving
+from photomask.chip.forms.c import pooling as pooling
+from photomask.chip.forms.c import products as products
+from photomask.chip.forms.c import requantize as requantize
+from photomask.chip.forms.c import transformers as transformers
+from photomask.chip.forms.c.export import CForm, export_c
 from photomask.chip.forms.c.project import CONSTANTS_FILE, CSource, Weights, generate_c
 
-__all__ = ["CONSTANTS_FILE", "CSource", "Weights", "export_c", "generate_c"]
+__all__ = ["CONSTANTS_FILE", "CForm", "CSource", "Weights", "export_c", "generate_c"]

@@ -1,14 +1,25 @@
-"""What an emitter gets to work with: one step, its tensors, and where results go."""
+"""What a writer of the C form gets, and which writer belongs to which operator.
 
-from collections.abc import Callable, Mapping
+A writer is a function that is registered here for its operator::
+
+    @C.of(Multiply)
+    def multiply(operator: Multiply, context: Context) -> list[str]: ...
+
+It gets the operator and the `Context` of one step: where the step's inputs lie, where its results
+go, and what takes the constants, working memory and functions that its code needs. It returns the
+body of the step's C function.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from photomask.chip.forms.c.constants import Constants
 from photomask.chip.forms.c.loops import Operand
 from photomask.chip.forms.c.tensors import Tensor
+from photomask.chip.forms.writers import Writers
+from photomask.chip.operators import Parameters
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,14 @@ class Store:
 
 
 @dataclass
-class Site:
-    """A step that becomes a function of C."""
+class Context:
+    """One step that becomes a function of C."""
 
     name: str
-    """A C identifier."""
-    operator: Any
-    parameters: Mapping[str, np.ndarray]
+    """Of the function: a C identifier."""
+    edge: str
+    """The edge that the step computes."""
+    parameters: Parameters
     inputs: tuple[Tensor, ...]
     output: Tensor
     """Of the step itself, even if only what is requantized from it is stored."""
@@ -65,6 +77,9 @@ class Site:
     """Working memory: C type and elements, by name of the function's parameter."""
     helpers: list[str] = field(default_factory=list)
     """Functions of this step alone, before its own."""
+    array: str | None = None
+    """How C names the constant array that holds the results of a step that computes nothing; such a
+    step has no function."""
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -80,8 +95,8 @@ class Site:
         return self.constants.add(f"{self.name}_{role}", values, f"{note} of {self.name}", ctype)
 
 
-Emitter = Callable[[Site], list[str]]
-"""Returns the body of the step's function."""
+C = Writers[[Context], list[str]]("C")
+"""The writers of all operators; each returns the body of its step's function."""
 
 
 def cast(value: str, found: str, wanted: str) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from photomask.chip.formats import Interval
-from photomask.chip.forms.c.context import Site, read
+from photomask.chip.forms.c.context import C, Context, read
 from photomask.chip.forms.c.loops import Operand, nest, total
-from photomask.chip.forms.c.products import products_call
+from photomask.chip.forms.c.products import GROUP, products_call
 from photomask.chip.forms.c.tensors import Tensor
 from photomask.chip.forms.c.text import affine, arithmetic_type, c_type, indent, literal
 from photomask.chip.operators import Convolution
@@ -26,6 +26,9 @@ class Plane:
     before: tuple[int, int]
     out_height: int
     out_width: int
+    groups: int
+    padding_value: int
+    """The code of what lies outside the input."""
 
     @classmethod
     def of(cls, operator: Convolution, weight: np.ndarray, x: Tensor, y: Tensor) -> "Plane":
@@ -45,6 +48,8 @@ class Plane:
             two(tuple(before for before, _ in operator.padding), 0),
             out_height,
             out_width,
+            operator.groups,
+            operator.padding_value,
         )
 
     def row(self) -> str:
@@ -72,19 +77,19 @@ class Plane:
         return -self.before[axis], last - self.before[axis]
 
 
-def convolution(site: Site) -> list[str]:
+@C.of(Convolution)
+def convolution(operator: Convolution, context: Context) -> list[str]:
     """Returns the body of a convolution."""
-    operator: Convolution = site.operator
-    weight = effective_weight(site.parameters)
-    plane = Plane.of(operator, weight, site.inputs[0], site.store.y)
+    weight = effective_weight(context.parameters)
+    plane = Plane.of(operator, weight, context.inputs[0], context.store.y)
     if operator.groups > 1 and weight.shape[1] == 1:
-        return _depthwise(site, plane, weight)
-    return _dense(site, plane, weight)
+        return _depthwise(context, plane, weight)
+    return _dense(context, plane, weight)
 
 
-def _padded(site: Site) -> Interval:
+def _padded(context: Context, plane: Plane) -> Interval:
     """What operands hold: the input, and the code of padding."""
-    return Interval.hull(site.inputs[0].interval, site.operator.padding_value)
+    return Interval.hull(context.inputs[0].interval, plane.padding_value)
 
 
 def _spatial(tensor: Tensor) -> tuple[int, int]:
@@ -93,27 +98,27 @@ def _spatial(tensor: Tensor) -> tuple[int, int]:
     return (strides[2], strides[3]) if len(strides) == 4 else (0, strides[2])
 
 
-def _dense(site: Site, plane: Plane, weight: np.ndarray) -> list[str]:
+def _dense(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
     """Copies the operands of two positions side by side, then multiplies."""
-    x, groups = site.inputs[0], site.operator.groups
+    x, groups = context.inputs[0], plane.groups
     rank = len(x.shape)
     flat = weight.transpose(0, *range(2, rank), 1).reshape(weight.shape[0], -1)
     positions = plane.out_height * plane.out_width
     pair = 2 if positions > 1 else 1
-    group = "g" if groups > 1 else None
-    call, operand, acc = products_call(site, flat, _padded(site), pair, group)
+    group = GROUP if groups > 1 else None
+    call, operand, acc = products_call(context, flat, _padded(context, plane), pair, groups)
     outputs, terms = weight.shape[0] // groups, flat.shape[1]
-    _add_columns(site, plane, operand, weight.shape[1])
+    _add_columns(context, plane, operand, weight.shape[1])
     source = [f"n * {x.strides[0]}"] if x.shape[0] > 1 else []
-    source += [f"g * {weight.shape[1] * x.strides[1]}"] if group and x.strides[1] else []
+    source += [f"{GROUP} * {weight.shape[1] * x.strides[1]}"] if group and x.strides[1] else []
     start = " + ".join(["x", *source])
     work = [
-        f"{site.name}_columns({start}, {row}, {column}, columns{f' + {terms}' if p else ''});"
+        f"{context.name}_columns({start}, {row}, {column}, columns{f' + {terms}' if p else ''});"
         for p, (row, column) in enumerate(_positions(plane, pair))
     ]
-    work += [f"{call};", *_stores(site, plane, pair, outputs, acc, group)]
+    work += [f"{call};", *_stores(context, plane, pair, outputs, acc, group)]
     if group:
-        work = [f"for (int g = 0; g < {groups}; g++) {{", *indent(work), "}"]
+        work = [f"for (int {GROUP} = 0; {GROUP} < {groups}; {GROUP}++) {{", *indent(work), "}"]
     if pair == 2 and positions % 2:
         last = f"position + 1 < {positions} ? position + 1 : position"
         work = [f"const int next = {last};", *work]
@@ -142,22 +147,22 @@ def _positions(plane: Plane, pair: int) -> list[tuple[str, str]]:
 
 
 def _stores(
-    site: Site, plane: Plane, pair: int, outputs: int, acc: str, group: str | None
+    context: Context, plane: Plane, pair: int, outputs: int, acc: str, group: str | None
 ) -> list[str]:
     """Returns the loops that store the sums of each position."""
-    y = site.store.y
+    y = context.store.y
     lines = []
     for p, (row, column) in enumerate(_positions(plane, pair)):
         offsets = {}
         operands = {"sums": Operand((1,), p * outputs)}
-        for name, operand in site.store.operands().items():
+        for name, operand in context.store.operands().items():
             by_axis = dict(zip(y.order, operand.strides, strict=True))
             offsets[name] = _place(by_axis, plane, row, column, outputs, group)
             operands[name] = Operand((by_axis[1],))
 
         def store(at: dict[str, str], offsets: dict[str, str] = offsets) -> list[str]:
             places = {name: total(offsets[name], at[name]) for name in offsets}
-            return [site.store.line(f"sums[{at['sums']}]", acc, places)]
+            return [context.store.line(f"sums[{at['sums']}]", acc, places)]
 
         lines += nest([outputs], operands, store, "o")
     return lines
@@ -181,13 +186,13 @@ def _place(
             else []
         )
     if group and by_axis[1]:
-        terms.append(f"g * {outputs * by_axis[1]}")
+        terms.append(f"{group} * {outputs * by_axis[1]}")
     return total(*terms)
 
 
-def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
+def _add_columns(context: Context, plane: Plane, operand: str, channels: int) -> None:
     """Adds the function that copies the operands of one output position."""
-    x = site.inputs[0]
+    x = context.inputs[0]
     h_stride, w_stride = _spatial(x)
     kernel, outside = plane.kernel, plane.outside()
     c_stride = x.strides[1]
@@ -195,7 +200,7 @@ def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
     every = f"for (int c = 0; c < {channels}; c++) {{"
     copy = [every, f"    columns[c] = {read('x', at, x, operand)};", "}"]
     if outside:
-        padding = literal(site.operator.padding_value, operand)
+        padding = literal(plane.padding_value, operand)
         copy = [
             f"if ({outside}) {{",
             *indent([every, f"    columns[c] = {padding};", "}"]),
@@ -217,9 +222,9 @@ def _add_columns(site: Site, plane: Plane, operand: str, channels: int) -> None:
     if not (h_stride or "h " in outside):
         body = ["(void)h;", *body]
     lines = [f"for (int i = 0; i < {kernel[0]}; i++) {{", *indent([row, *body]), "}"]
-    site.helpers += [
-        f"/* Copies the operands of one output position of {site.name}, [kernel, channel]. */",
-        f"static void {site.name}_columns(",
+    context.helpers += [
+        f"/* Copies the operands of one output position of {context.name}, [kernel, channel]. */",
+        f"static void {context.name}_columns(",
         f"    const {x.ctype} *restrict x, int row, int column, {operand} *restrict columns)",
         "{",
         *indent(lines),
@@ -259,28 +264,28 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
     ]
 
 
-def _depthwise(site: Site, plane: Plane, weight: np.ndarray) -> list[str]:
+def _depthwise(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
     """Adds tap after tap to the sums of all channels."""
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     outputs, low, high = weight.shape[0], int(weight.min()), int(weight.max())
-    acc = arithmetic_type(site.output.interval, _padded(site), low, high)
+    acc = arithmetic_type(context.output.interval, _padded(context, plane), low, high)
     kind = c_type(Interval(min(low, -1), high))
-    w = site.constant("weight", weight.reshape(outputs, -1).T, "weights [tap, channel]", kind)
-    b = site.constant("bias", site.parameters["bias"], "biases", acc)
-    site.scratch["sums"] = (acc, outputs)
+    w = context.constant("weight", weight.reshape(outputs, -1).T, "weights [tap, channel]", kind)
+    b = context.constant("bias", context.parameters["bias"], "biases", acc)
+    context.scratch["sums"] = (acc, outputs)
     tap = [
         f"const {kind} *restrict taps = {w} + (i * {plane.kernel[1]} + j) * {outputs};",
-        *_tap(site, plane, acc, outputs),
+        *_tap(context, plane, acc, outputs),
     ]
     offsets, operands = {}, {"sums": Operand((1,))}
-    for name, operand in site.store.operands().items():
+    for name, operand in context.store.operands().items():
         by_axis = dict(zip(y.order, operand.strides, strict=True))
         offsets[name] = _place(by_axis, plane, "row", "column", outputs, None)
         operands[name] = Operand((by_axis[1],))
 
     def store(at: dict[str, str]) -> list[str]:
         places = {name: total(offsets[name], at[name]) for name in offsets}
-        return [site.store.line(f"sums[{at['sums']}]", acc, places)]
+        return [context.store.line(f"sums[{at['sums']}]", acc, places)]
 
     lines = [
         f"for (int row = 0; row < {plane.out_height}; row++) {{",
@@ -300,18 +305,18 @@ def _depthwise(site: Site, plane: Plane, weight: np.ndarray) -> list[str]:
     return _over_rows(x, lines)
 
 
-def _tap(site: Site, plane: Plane, acc: str, outputs: int) -> list[str]:
+def _tap(context: Context, plane: Plane, acc: str, outputs: int) -> list[str]:
     """Returns what adds one position of the kernel to the sums."""
-    x, outside = site.inputs[0], plane.outside()
+    x, outside = context.inputs[0], plane.outside()
     h_stride, w_stride = _spatial(x)
-    multiple = outputs // site.operator.groups
+    multiple = outputs // plane.groups
     channel = "c" if multiple == 1 else f"(c / {multiple})"
     batch = x.strides[0] if x.shape[0] > 1 else 0
     at = affine(("n", batch), ("h", h_stride), ("w", w_stride), (channel, x.strides[1]))
     every = f"for (int c = 0; c < {outputs}; c++) {{"
     add = [every, f"    sums[c] += {read('x', at, x, acc)} * taps[c];", "}"]
     if outside:
-        padding = site.operator.padding_value
+        padding = plane.padding_value
         other = [every, f"    sums[c] += {literal(padding, acc)} * taps[c];", "}"]
         add = [f"if (!({outside})) {{", *indent(add), "}"]
         if padding:

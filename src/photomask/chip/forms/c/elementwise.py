@@ -1,17 +1,19 @@
 """Operators of single elements: additions, products, clamps and tables."""
 
+from collections.abc import Callable
+
 from photomask.chip.formats import Interval
-from photomask.chip.forms.c.context import Site, broadcast, plus, read
+from photomask.chip.forms.c.context import C, Context, broadcast, plus, read
 from photomask.chip.forms.c.loops import Operand, nest, scoped
 from photomask.chip.forms.c.text import arithmetic_type, c_type, literal
 from photomask.chip.operators import Add, Clamp, Interpolate, Lookup, Multiply
 
 
-def add(site: Site) -> list[str]:
+@C.of(Add)
+def add(operator: Add, context: Context) -> list[str]:
     """A weighted sum."""
-    operator: Add = site.operator
     acc = arithmetic_type(
-        site.output.interval, *(x.interval for x in site.inputs), operator.bias,
+        context.output.interval, *(x.interval for x in context.inputs), operator.bias,
         *operator.coefficients,
     )  # fmt: skip
 
@@ -22,17 +24,17 @@ def add(site: Site) -> list[str]:
         ]
         return " + ".join([*terms, literal(operator.bias, acc)])
 
-    return _each(site, acc, value)
+    return _each(context, acc, value)
 
 
-def multiply(site: Site) -> list[str]:
+@C.of(Multiply)
+def multiply(operator: Multiply, context: Context) -> list[str]:
     """A product of two elements without their zero points."""
-    operator: Multiply = site.operator
     factors = [
-        x.interval.shifted(-z) for x, z in zip(site.inputs, operator.zero_points, strict=True)
+        x.interval.shifted(-z) for x, z in zip(context.inputs, operator.zero_points, strict=True)
     ]
-    intervals = [x.interval for x in site.inputs]
-    acc = arithmetic_type(site.output.interval, *factors, *intervals, *operator.zero_points)
+    intervals = [x.interval for x in context.inputs]
+    acc = arithmetic_type(context.output.interval, *factors, *intervals, *operator.zero_points)
 
     def value(elements: list[str]) -> str:
         return " * ".join(
@@ -40,50 +42,53 @@ def multiply(site: Site) -> list[str]:
             for element, z in zip(elements, operator.zero_points, strict=True)
         )
 
-    return _each(site, acc, value)
+    return _each(context, acc, value)
 
 
-def clamp(site: Site) -> list[str]:
+@C.of(Clamp)
+def clamp(operator: Clamp, context: Context) -> list[str]:
     """Two comparisons."""
-    operator: Clamp = site.operator
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     acc = arithmetic_type(x.interval, operator.low, operator.high)
     low, high = literal(operator.low, acc), literal(operator.high, acc)
-    operands = {**site.store.operands(), "x": Operand(y.in_order(x.strides))}
+    operands = {**context.store.operands(), "x": Operand(y.in_order(x.strides))}
 
     def body(at: dict[str, str]) -> list[str]:
         clamped = f"v < {low} ? {low} : v > {high} ? {high} : v"
-        return [f"const {acc} v = {read('x', at['x'], x, acc)};", site.store.line(clamped, acc, at)]
+        return [
+            f"const {acc} v = {read('x', at['x'], x, acc)};",
+            context.store.line(clamped, acc, at),
+        ]
 
     return scoped(nest(y.in_order(y.shape), operands, body))
 
 
-def lookup(site: Site) -> list[str]:
+@C.of(Lookup)
+def lookup(operator: Lookup, context: Context) -> list[str]:
     """One read of the table per element."""
-    operator: Lookup = site.operator
-    values = site.parameters["table"]
-    x = site.inputs[0].interval
+    values = context.parameters["table"]
+    x = context.inputs[0].interval
     acc = arithmetic_type(x, operator.first, x.shifted(-operator.first))
     table_type = c_type(Interval(int(values.min()), int(values.max())))
-    table = site.constant("table", values, "table", table_type)
+    table = context.constant("table", values, "table", table_type)
 
     def value(elements: list[str]) -> str:
         return f"{table}[{plus(elements[0], -operator.first, literal(-operator.first, acc))}]"
 
-    return _each(site, acc, value, table_type)
+    return _each(context, acc, value, table_type)
 
 
-def interpolate(site: Site) -> list[str]:
+@C.of(Interpolate)
+def interpolate(operator: Interpolate, context: Context) -> list[str]:
     """Two neighbouring entries and the line between them."""
-    operator: Interpolate = site.operator
-    values, x, y = site.parameters["table"], site.inputs[0], site.store.y
+    values, x, y = context.parameters["table"], context.inputs[0], context.store.y
     places = x.interval.shifted(-operator.first)
     index = arithmetic_type(x.interval, operator.first, places)
-    acc = arithmetic_type(site.output.interval)
+    acc = arithmetic_type(context.output.interval)
     table_type = c_type(Interval(int(values.min()), int(values.max())))
-    table = site.constant("table", values, "table", table_type)
+    table = context.constant("table", values, "table", table_type)
     unit = 1 << operator.step_bits
-    operands = {**site.store.operands(), "x": Operand(y.in_order(x.strides))}
+    operands = {**context.store.operands(), "x": Operand(y.in_order(x.strides))}
 
     def body(at: dict[str, str]) -> list[str]:
         element = read("x", at["x"], x, index)
@@ -93,32 +98,34 @@ def interpolate(site: Site) -> list[str]:
             f"const {index} position = {position};",
             f"const {acc} start = {table}[position >> {operator.step_bits}];",
             f"const {acc} end = {table}[(position >> {operator.step_bits}) + 1];",
-            site.store.line(line, acc, at),
+            context.store.line(line, acc, at),
         ]
 
     return scoped(nest(y.in_order(y.shape), operands, body))
 
 
-def _each(site: Site, acc: str, value, result: str | None = None) -> list[str]:
+def _each(
+    context: Context, acc: str, value: Callable[[list[str]], str], result: str | None = None
+) -> list[str]:
     """Returns loops that store `value` of the inputs' elements, which it gets as numbers of `acc`.
 
     Args:
-        site: the step.
+        context: the step.
         acc: C type of the arithmetic.
         value: from the elements to the result, as C expressions.
         result: C type of the result; `acc` if None.
     """
-    y = site.store.y
+    y = context.store.y
     rank = len(y.shape)
-    operands = site.store.operands()
-    for name, x in zip(site.input_names, site.inputs, strict=True):
+    operands = context.store.operands()
+    for name, x in zip(context.input_names, context.inputs, strict=True):
         operands[name] = Operand(y.in_order(broadcast(x, rank)))
 
     def body(at: dict[str, str]) -> list[str]:
         elements = [
             read(name, at[name], x, acc)
-            for name, x in zip(site.input_names, site.inputs, strict=True)
+            for name, x in zip(context.input_names, context.inputs, strict=True)
         ]
-        return [site.store.line(value(elements), result or acc, at)]
+        return [context.store.line(value(elements), result or acc, at)]
 
     return nest(y.in_order(y.shape), operands, body)

@@ -1,24 +1,91 @@
-"""The C project: sources, golden vectors and a Makefile that compares them."""
+"""The C form: a project of sources, golden vectors and a Makefile that compares them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from photomask.chip.forms.c.project import CONSTANTS_FILE, CSource, Weights, generate_c
-from photomask.chip.forms.c.text import numpy_type, size_of
+from photomask.chip.forms.c.context import C
+from photomask.chip.forms.c.network import Network
+from photomask.chip.forms.c.project import (
+    NAME,
+    OUTPUT,
+    CSource,
+    Weights,
+    generate_c,
+    require_weights,
+)
+from photomask.chip.forms.c.project_check import check_project
+from photomask.chip.forms.c.readme import readme
+from photomask.chip.forms.c.sample_files import GOLDEN_FILE, INPUTS_FILE, packed
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
+from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.golden import single_samples
+from photomask.chip.forms.writers import Problem
+from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs
 from photomask.chip.program.oracle import NumpyEngine
 from photomask.documents import written_whole
 from photomask.errors import DataError
 
-NAME = "network"
-INPUTS_FILE = "inputs.bin"
-GOLDEN_FILE = "golden.bin"
+
+@dataclass(frozen=True)
+class CForm:
+    """A C11 project that checks itself: a function for each step, and golden vectors.
+
+    Attributes:
+        weights: "arrays" writes constants into the source, "binary" into a file that is loaded.
+        compiler: the C compiler with which `check` compiles, with options if need be:
+            "gcc -O3 -march=native". It must make code for this machine.
+    """
+
+    name = "c"
+    title = "a C11 project without dependencies that checks itself, for processors"
+    place = "c"
+    weights: Weights = "arrays"
+    compiler: str = "cc"
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot be right.
+
+        Raises:
+            UsageError: `weights` is neither.
+        """
+        require_weights(self.weights)
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns why C has no way to write an operator; None where it has one."""
+        return C.refusal(operator)
+
+    def problems(self, program: IntegerProgram) -> list[Problem]:
+        """Returns every step of a program that C cannot express."""
+        return Network(program, NAME, external=self.weights == "binary").problems
+
+    def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> CSource:
+        """Writes a project; see `export_c`, whose errors it raises."""
+        return export_c(program, place, samples, weights=self.weights)
+
+    def check(
+        self, program: IntegerProgram, place: Path, samples: Sequence[Sample] = ()
+    ) -> FormCheck:
+        """Compiles a project elsewhere, runs it, and compares its outputs with the oracle's.
+
+        The conformance project inside is compiled, run and compared as well.
+
+        Args:
+            program: what was written.
+            place: the project's folder, in which nothing is changed.
+            samples: not used: a project holds samples of its own.
+
+        Raises:
+            DocumentError: there is no project, it is of another program, or a file is missing or
+                not as it was written.
+            EngineError: there is no such compiler, or the compiler or what it made failed.
+        """
+        return check_project(program, place, self.compiler)
 
 
 def export_c(
@@ -47,6 +114,7 @@ def export_c(
 
     Raises:
         UsageError: `weights` is neither.
+        FormError: names all steps that C cannot express.
         DataError: the samples do not fit the program, or there are none.
         ExportError: the folder holds something else, or the disk refused a file.
     """
@@ -56,7 +124,7 @@ def export_c(
     singles = list(_single(program, samples))
     if not singles:
         raise DataError("a C project needs at least one sample for its golden vectors")
-    with written_whole(Path(folder), "C project") as staging:
+    with written_whole(Path(folder), OUTPUT) as staging:
         _write_project(program, source, singles, staging)
         if vectors is not None:
             proof, place = vectors.program(program.target), staging / CONFORMANCE_FOLDER
@@ -64,8 +132,8 @@ def export_c(
             own = generate_c(proof, name=CONFORMANCE_FOLDER)
             _write_project(proof, own, [vectors.inputs()], place)
             (place / VECTORS_FILE).write_text(vectors.render(), encoding="utf-8", newline="\n")
-        readme = _readme(program, source, len(singles))
-        (staging / "README.md").write_text(readme, encoding="utf-8", newline="\n")
+        page = readme(program, source, len(singles))
+        (staging / "README.md").write_text(page, encoding="utf-8", newline="\n")
     return source
 
 
@@ -80,8 +148,8 @@ def _write_project(
     golden = [engine.run(sample) for sample in samples]
     for name, content in source.files.items():
         (folder / name).write_bytes(content)
-    (folder / INPUTS_FILE).write_bytes(_packed(source, source.inputs, samples))
-    (folder / GOLDEN_FILE).write_bytes(_packed(source, source.outputs, golden))
+    (folder / INPUTS_FILE).write_bytes(packed(source.tensors, source.inputs, samples))
+    (folder / GOLDEN_FILE).write_bytes(packed(source.tensors, source.outputs, golden))
 
 
 def _single(
@@ -90,90 +158,3 @@ def _single(
     parts = samples if isinstance(samples, Sequence) else [samples]
     for part in parts:
         yield from single_samples(program, part, None)
-
-
-def _packed(
-    source: CSource, names: Sequence[str], samples: Sequence[Mapping[str, np.ndarray]]
-) -> bytes:
-    """Returns sample after sample, of each every tensor, in C's types and orders."""
-    return b"".join(
-        sample[name]
-        .transpose(source.tensors[name].order)
-        .astype(numpy_type(source.tensors[name].ctype))
-        .tobytes()
-        for sample in samples
-        for name in names
-    )
-
-
-def _table(program: IntegerProgram, source: CSource) -> str:
-    """Returns what the files of samples hold, as rows of Markdown."""
-    names = (*source.inputs, *source.outputs)
-    head = ("file", "tensor", "C type", "axes in memory", "elements", "bytes", "values")
-    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
-    for name, file in zip(
-        names,
-        [INPUTS_FILE] * len(source.inputs) + [GOLDEN_FILE] * len(source.outputs),
-        strict=True,
-    ):
-        tensor, edge = source.tensors[name], program.edges[name]
-        axes = "×".join(str(tensor.shape[axis]) for axis in tensor.order)
-        rows.append(
-            (
-                file,
-                f"`{name}`",
-                f"`{tensor.ctype}`",
-                f"{axes} ({tensor.order_name})",
-                str(tensor.elements),
-                str(tensor.elements * size_of(tensor.ctype)),
-                f"{edge.low} to {edge.high} ({edge.format})",
-            )
-        )
-    return "\n".join(f"| {line} |" for line in (" | ".join(row) for row in rows))
-
-
-def _readme(program: IntegerProgram, source: CSource, samples: int) -> str:
-    table = _table(program, source)
-    external = CONSTANTS_FILE in source.files
-    constants = (
-        f"- `{CONSTANTS_FILE}`: all constants. Give its bytes to `{NAME}_load` once, before the "
-        "first run; it refuses a file that is truncated, altered or of another program.\n"
-        if external
-        else ""
-    )
-    usage = f" {CONSTANTS_FILE}" if external else ""
-    return f"""# An integer network in C
-
-Program `{program.content_hash()}`, {len(program.steps)} steps, target `{program.target.name}`.
-C11, integers only, no allocation, no dependencies. Activations and working memory take
-{source.arena_bytes} bytes of static memory.
-
-```sh
-make check      # compiles, runs {samples} samples, compares every output integer
-make sanitize   # the same with the compiler's checks for undefined behaviour
-./{NAME} run {INPUTS_FILE} outputs.bin{usage}
-```
-
-`make check` ends with `0 mismatches`, or names the first integer that differs. The program's exit
-status is 0 if all are equal, 1 if one differs, 2 if a file is missing, truncated or wrong.
-
-- `{NAME}.c`, `{NAME}.h`: the network; `{NAME}_run` is all that an application calls.
-{constants}- `main.c`: reads the files below; an application does not need it.
-- `conformance/`: a project of the program's rescalings alone, on numbers that make ties of both
-  signs, values beyond both ends and the largest products, which real data almost never hold.
-  `make check` runs it first. `conformance/vectors.json` lists accumulator, multiplier, shift and
-  expected result of each. (Absent where the program rescales nothing.)
-- `{INPUTS_FILE}`: {samples} samples. `{GOLDEN_FILE}`: what the program computes from them, by its
-  definition in Python.
-
-Both files hold sample after sample, of each every tensor in this order, little-endian, two's
-complement, the last axis the fastest, without a header:
-
-{table}
-
-Feature maps have their channels last (NHWC, or NWC with one spatial axis), whatever the order of
-axes in the model. Compile with `-fno-strict-aliasing`: the arena holds integers of different widths
-at different times. Beyond C11 the code assumes 32-bit `int` and conversion modulo 2^n to signed
-types, and checks both when it is compiled; it shifts no negative number. For a microcontroller:
-`make CC=arm-none-eabi-gcc CFLAGS='-O2 -mcpu=cortex-m7'`, or add `{NAME}.c` to a build of your own.
-"""

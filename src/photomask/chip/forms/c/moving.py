@@ -1,50 +1,52 @@
-"""Operators that move integers: loops that copy."""
+"""Operators that move integers, as loops that copy, and constants, as arrays."""
 
 import math
 
 import numpy as np
 
-from photomask.chip.forms.c.context import Site, cast
+from photomask.chip.forms.c.context import C, Context, cast
 from photomask.chip.forms.c.loops import Operand, nest
 from photomask.chip.forms.c.tensors import Tensor
-from photomask.chip.forms.c.text import literal
-from photomask.chip.operators import Gather, Pad, Permute, Slice
+from photomask.chip.forms.c.text import comment, literal
+from photomask.chip.operators import Concatenate, Constant, Gather, Pad, Permute, Reshape, Slice
 
 
-def concatenate(site: Site) -> list[str]:
+@C.of(Concatenate)
+def concatenate(operator: Concatenate, context: Context) -> list[str]:
     """One copy for each input."""
-    axis, at, lines = site.operator.axis, 0, []
-    for name, x in zip(site.input_names, site.inputs, strict=True):
-        start = at * _step(site.store.y, axis)
-        lines += _copy(site, name, x, x.shape, x.strides, start)
+    axis, at = operator.axis, 0
+    lines: list[str] = []
+    for name, x in zip(context.input_names, context.inputs, strict=True):
+        start = at * _step(context.store.y, axis)
+        lines += _copy(context, name, x, x.shape, x.strides, start)
         at += x.shape[axis]
     return lines
 
 
-def permute(site: Site) -> list[str]:
+@C.of(Permute)
+def permute(operator: Permute, context: Context) -> list[str]:
     """Reads with the strides in another order."""
-    operator: Permute = site.operator
-    x = site.inputs[0]
+    x = context.inputs[0]
     strides = tuple(x.strides[axis] for axis in operator.order)
-    return _copy(site, "x", x, site.store.y.shape, strides)
+    return _copy(context, "x", x, context.store.y.shape, strides)
 
 
-def slice_(site: Site) -> list[str]:
+@C.of(Slice)
+def slice_(operator: Slice, context: Context) -> list[str]:
     """Reads from a start, some elements apart."""
-    operator: Slice = site.operator
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     first, _, _ = slice(operator.start, operator.stop, operator.step).indices(
         x.shape[operator.axis]
     )
     strides = list(x.strides)
     strides[operator.axis] *= operator.step
-    return _copy(site, "x", x, y.shape, tuple(strides), 0, first * x.strides[operator.axis])
+    return _copy(context, "x", x, y.shape, tuple(strides), 0, first * x.strides[operator.axis])
 
 
-def pad(site: Site) -> list[str]:
+@C.of(Pad)
+def pad(operator: Pad, context: Context) -> list[str]:
     """Fills with the constant, then copies what is not cropped."""
-    operator: Pad = site.operator
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     value = literal(operator.value, "int64_t" if y.ctype.endswith("64_t") else "int32_t")
     pads = any(max(pair) > 0 for pair in operator.amounts)
     fill = [f"for (int i = 0; i < {y.elements}; i++) {{", f"    y[i] = {value};", "}"]
@@ -53,27 +55,41 @@ def pad(site: Site) -> list[str]:
         sizes.append(x.shape[axis] + min(before, 0) + min(after, 0))
         start += max(before, 0) * _step(y, axis)
         first += max(-before, 0) * x.strides[axis]
-    copy = _copy(site, "x", x, tuple(sizes), x.strides, start, first)
+    copy = _copy(context, "x", x, tuple(sizes), x.strides, start, first)
     return [*fill, *copy] if pads else copy
 
 
-def gather(site: Site) -> list[str]:
+@C.of(Gather)
+def gather(operator: Gather, context: Context) -> list[str]:
     """Reads through a table of indices."""
-    operator: Gather = site.operator
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     through = {}
     if x.shape[operator.axis] > 1:
-        index = site.constant("index", site.parameters["index"], "indices")
+        index = context.constant("index", context.parameters["index"], "indices")
         through = {y.order.index(operator.axis): index + "[{}]"}
-    operands = {**_target(site), "x": Operand(y.in_order(x.strides), 0, through)}
+    operands = {**_target(context), "x": Operand(y.in_order(x.strides), 0, through)}
     return nest(
-        y.in_order(y.shape), operands, lambda at: [_line(at["y"], "x", at["x"], x, site.store.y)]
+        y.in_order(y.shape), operands, lambda at: [_line(at["y"], "x", at["x"], x, context.store.y)]
     )
 
 
-def reshape(site: Site) -> list[str]:
+@C.of(Constant)
+def constant(operator: Constant, context: Context) -> list[str]:
+    """An array that is read where it lies."""
+    y = context.output
+    context.array = context.constants.add(
+        f"{context.name}_value",
+        context.parameters["value"].transpose(y.order),
+        comment(f"edge {context.edge}: {y.description}"),
+        y.ctype,
+    )
+    return []
+
+
+@C.of(Reshape)
+def reshape(operator: Reshape, context: Context) -> list[str]:
     """Copies in the order of the axes, which is not always the order of memory."""
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     if _is_row_major(y):
         rows = _row_major(x.shape)
         operands = {"x": Operand(x.in_order(x.strides)), "y": Operand(x.in_order(rows))}
@@ -92,7 +108,7 @@ def reshape(site: Site) -> list[str]:
 
 
 def _copy(
-    site: Site,
+    context: Context,
     name: str,
     x: Tensor,
     sizes: tuple[int, ...],
@@ -101,19 +117,19 @@ def _copy(
     first: int = 0,
 ) -> list[str]:
     """Returns loops over `sizes` that copy from `first` on in `x` to `start` on in `y`."""
-    y = site.store.y
+    y = context.store.y
     steps = tuple(_step(y, axis) if size > 1 else 0 for axis, size in enumerate(sizes))
     operands = {
         "y": Operand(y.in_order(steps), start),
         "x": Operand(y.in_order(strides), first),
     }
     return nest(
-        y.in_order(sizes), operands, lambda at: [_line(at["y"], name, at["x"], x, site.store.y)]
+        y.in_order(sizes), operands, lambda at: [_line(at["y"], name, at["x"], x, context.store.y)]
     )
 
 
-def _target(site: Site) -> dict[str, Operand]:
-    return {"y": Operand(site.store.y.in_order(site.store.y.strides))}
+def _target(context: Context) -> dict[str, Operand]:
+    return {"y": Operand(context.store.y.in_order(context.store.y.strides))}
 
 
 def _line(y_at: str, name: str, x_at: str, x: Tensor, y: Tensor) -> str:

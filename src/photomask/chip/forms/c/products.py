@@ -1,25 +1,29 @@
-"""Sums of products with constant weights: the shared inner loops, and linear."""
+"""Sums of products, with constant weights or of two activations, and the shared inner loops."""
 
 import numpy as np
 
 from photomask.chip.formats import Interval
-from photomask.chip.forms.c.context import Site, read
-from photomask.chip.forms.c.loops import Operand, nest, total
-from photomask.chip.forms.c.text import arithmetic_type, c_type, indent
+from photomask.chip.forms.c.context import C, Context, broadcast, read
+from photomask.chip.forms.c.loops import Operand, nest, scoped, total
+from photomask.chip.forms.c.text import arithmetic_type, c_type, indent, literal
+from photomask.chip.operators import Linear, Matmul
 from photomask.chip.operators.weights import effective_weight
 
 INT16 = Interval(-(1 << 15), (1 << 15) - 1)
 BLOCK = 4
 """Outputs whose sums are in registers together."""
+GROUP = "g"
+"""The variable that counts groups, where there are several."""
 
 
-def linear(site: Site) -> list[str]:
+@C.of(Linear)
+def linear(operator: Linear, context: Context) -> list[str]:
     """Row after row: copied to consecutive operands, then multiplied."""
-    x, y = site.inputs[0], site.store.y
-    weight = effective_weight(site.parameters)
+    x, y = context.inputs[0], context.store.y
+    weight = effective_weight(context.parameters)
     outputs, terms = weight.shape
     last = len(y.shape) - 1
-    call, operand, acc = products_call(site, weight, x.interval, 1)
+    call, operand, acc = products_call(context, weight, x.interval, 1)
 
     def body(at: dict[str, str]) -> list[str]:
         def copy(inner: dict[str, str]) -> list[str]:
@@ -28,12 +32,12 @@ def linear(site: Site) -> list[str]:
 
         def store(inner: dict[str, str]) -> list[str]:
             offsets = {name: total(at[name], inner[name]) for name in inner if name in at}
-            return [site.store.line(f"sums[{inner['sums']}]", acc, offsets)]
+            return [context.store.line(f"sums[{inner['sums']}]", acc, offsets)]
 
         columns = {"x": Operand((x.strides[last],)), "columns": Operand((1,))}
         results = {
             name: Operand((whole.strides[y.order.index(last)],))
-            for name, whole in site.store.operands().items()
+            for name, whole in context.store.operands().items()
         }
         results["sums"] = Operand((1,))
         return [
@@ -43,49 +47,86 @@ def linear(site: Site) -> list[str]:
         ]
 
     rows = y.in_order(tuple(1 if axis == last else n for axis, n in enumerate(y.shape)))
-    return nest(rows, {**site.store.operands(), "x": Operand(y.in_order(x.strides))}, body)
+    return nest(rows, {**context.store.operands(), "x": Operand(y.in_order(x.strides))}, body)
+
+
+@C.of(Matmul)
+def matmul(operator: Matmul, context: Context) -> list[str]:
+    """Row times column."""
+    a, b = context.inputs
+    y = context.store.y
+    rank = len(y.shape)
+    factors = [
+        x.interval.shifted(-z) for x, z in zip(context.inputs, operator.zero_points, strict=True)
+    ]
+    acc = arithmetic_type(
+        context.output.interval, *factors, a.interval, b.interval, *operator.zero_points
+    )
+    a_strides, b_strides = list(broadcast(a, rank)), list(broadcast(b, rank))
+    a_step, b_step = a_strides[-1], b_strides[-2]
+    a_strides[-1] = b_strides[-2] = 0
+
+    def body(at: dict[str, str]) -> list[str]:
+        factor = []
+        for name, x, step, zero in zip(
+            "ab", (a, b), (a_step, b_step), operator.zero_points, strict=True
+        ):
+            along = [] if step == 0 else ["t" if step == 1 else f"t * {step}"]
+            element = read(name, total(at[name], *along), x, acc)
+            factor.append(f"({element} - {literal(zero, acc)})" if zero else element)
+        return [
+            f"{acc} sum = 0;",
+            f"for (int t = 0; t < {operator.terms}; t++) {{",
+            f"    sum += {' * '.join(factor)};",
+            "}",
+            context.store.line("sum", acc, at),
+        ]
+
+    operands = {
+        **context.store.operands(),
+        "a": Operand(y.in_order(tuple(a_strides))),
+        "b": Operand(y.in_order(tuple(b_strides))),
+    }
+    return scoped(nest(y.in_order(y.shape), operands, body))
 
 
 def products_call(
-    site: Site, weight: np.ndarray, x: Interval, columns: int, group: str | None = None
+    context: Context, weight: np.ndarray, x: Interval, columns: int, groups: int = 1
 ) -> tuple[str, str, str]:
     """Adds weights, biases, working memory and the shared inner loops of a step.
 
     Args:
-        site: the step.
+        context: the step.
         weight: [outputs, terms], all groups.
         x: what the operands hold.
         columns: 1 or 2 at a time.
-        group: the variable that counts groups; None for one.
+        groups: how many; several are computed one after the other, counted by `GROUP`.
 
     Returns:
         The call, and the C types of the operands and of the sums.
     """
     outputs, terms = weight.shape
     low, high = int(weight.min()), int(weight.max())
-    acc = arithmetic_type(site.output.interval, x, low, high)
+    acc = arithmetic_type(context.output.interval, x, low, high)
     operand = "int16_t" if acc == "int32_t" and x.within(INT16) else acc
     kind = c_type(Interval(min(low, -1), high))
-    w = site.constant("weight", weight, "weights [output, term]", kind)
-    b = site.constant("bias", site.parameters["bias"], "biases", acc)
-    site.scratch["columns"] = (operand, columns * terms)
-    site.scratch["sums"] = (acc, columns * outputs)
-    name = _kernel(site, operand, kind, acc, columns)
-    if group is None:
-        return f"{name}(columns, {w}, {b}, {terms}, {outputs}, sums)", operand, acc
-    groups = site.operator.groups
+    w = context.constant("weight", weight, "weights [output, term]", kind)
+    b = context.constant("bias", context.parameters["bias"], "biases", acc)
+    context.scratch["columns"] = (operand, columns * terms)
     count = outputs // groups
-    site.scratch["sums"] = (acc, columns * count)
-    w, b = f"{w} + {group} * {count * terms}", f"{b} + {group} * {count}"
+    context.scratch["sums"] = (acc, columns * count)
+    name = _kernel(context, operand, kind, acc, columns)
+    if groups > 1:
+        w, b = f"{w} + {GROUP} * {count * terms}", f"{b} + {GROUP} * {count}"
     return f"{name}(columns, {w}, {b}, {terms}, {count}, sums)", operand, acc
 
 
-def _kernel(site: Site, operand: str, weight: str, acc: str, columns: int) -> str:
+def _kernel(context: Context, operand: str, weight: str, acc: str, columns: int) -> str:
     """Adds the inner loops for these types to the shared functions; returns their name."""
     short = "_".join(t.removesuffix("_t").replace("int", "i") for t in (operand, weight, acc))
     name = f"products_{columns}_{short}"
     many = f"{columns} columns at once" if columns > 1 else "one column"
-    site.kernels.setdefault(
+    context.kernels.setdefault(
         name,
         [
             f"/* sums[column, o] = biases[o] + sum(columns[column, t] * weights[o, t]): {many},",

@@ -1,6 +1,5 @@
 """From a program to the files of a C project."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +7,25 @@ from typing import Literal
 
 from photomask.chip.forms.c.constants import HEADER_BYTES
 from photomask.chip.forms.c.memory_plan import MemoryPlan
-from photomask.chip.forms.c.network import Network, prototype, render
+from photomask.chip.forms.c.network import Network
+from photomask.chip.forms.c.source import prototype, render
 from photomask.chip.forms.c.tensors import Tensor
 from photomask.chip.forms.c.text import KEYWORDS, comment, identifiers, size_of, string
+from photomask.chip.forms.writers import require_none
 from photomask.chip.program import IntegerProgram
 from photomask.errors import UsageError
 
+NAME = "network"
+"""Of a project's functions and files, unless told otherwise."""
+OUTPUT = "C project"
+"""What the record of a project's folder calls it."""
 CONSTANTS_FILE = "constants.bin"
 """Holds the constants of a project whose weights are binary."""
 TEMPLATES = Path(__file__).parent / "templates"
 Weights = Literal["arrays", "binary"]
 """Where constants are: in the source, or in a file of their own."""
-MOST_ELEMENTS = (1 << 31) - 1
-"""Of an edge: indices are of type `int`."""
+WITHOUT_C = "such a program runs in TorchEngine alone"
+"""What a message says of a program that C cannot express."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class CSource:
 def generate_c(
     program: IntegerProgram,
     *,
-    name: str = "network",
+    name: str = NAME,
     weights: Weights = "arrays",
     keep_edges: bool = False,
     also_check: str | None = None,
@@ -69,22 +74,17 @@ def generate_c(
             `make sanitize` run first.
 
     Raises:
-        UsageError: the name is no C identifier, `weights` is neither, or an edge is too large.
+        UsageError: the name is no C identifier, or `weights` is neither.
+        FormError: names all steps that C cannot express.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in KEYWORDS or name == "load":
         raise UsageError(
             f"{name!r} cannot be the name of a C library: use lower-case letters, digits and _, "
             "a letter first, 40 characters at most"
         )
-    if weights not in ("arrays", "binary"):
-        raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
-    for edge in program.edges.values():
-        if math.prod(edge.shape) > MOST_ELEMENTS:
-            raise UsageError(
-                f"edge {edge.name!r} of shape {list(edge.shape)} has more elements than C's int "
-                f"counts, {MOST_ELEMENTS}; such a program runs in TorchEngine alone"
-            )
-    network = Network(program, name, weights == "binary", keep_edges)
+    require_weights(weights)
+    network = Network(program, name, external=weights == "binary", keep_edges=keep_edges)
+    require_none(network.problems, "C", WITHOUT_C)
     source = render(network)
     files = {
         f"{name}.c": source,
@@ -96,6 +96,16 @@ def generate_c(
     if network.external:
         encoded[CONSTANTS_FILE] = network.constants.file_content(program.content_hash())
     return CSource(name, encoded, program.inputs, network.outputs, network.tensors, network.plan)
+
+
+def require_weights(weights: str) -> None:
+    """Refuses another place of constants than those that there are.
+
+    Raises:
+        UsageError: `weights` is neither "arrays" nor "binary".
+    """
+    if weights not in ("arrays", "binary"):
+        raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
 
 
 def _header(network: Network) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from photomask.chip.formats import Interval
-from photomask.chip.forms.c.context import Rescale, Site, Store, plus
+from photomask.chip.forms.c.context import C, Context, Rescale, plus
 from photomask.chip.forms.c.loops import Operand, nest
 from photomask.chip.forms.c.tensors import Tensor
 from photomask.chip.forms.c.text import arithmetic_type, literal
@@ -29,47 +29,48 @@ ADDENDS = {
 """What is added before the low bits are dropped, and what that is."""
 
 
-def requantize(site: Site) -> list[str]:
+@C.of(Requantize)
+def requantize(operator: Requantize, context: Context) -> list[str]:
     """A requantization that no step before it has taken."""
-    x, y = site.inputs[0], site.store.y
-    operands = site.store.operands()
+    x, y = context.inputs[0], context.store.y
+    operands = context.store.operands()
     operands["x"] = Operand(y.in_order(x.strides))
     sizes = y.in_order(y.shape)
-    return nest(sizes, operands, lambda at: [site.store.line(f"x[{at['x']}]", x.ctype, at)])
+    return nest(sizes, operands, lambda at: [context.store.line(f"x[{at['x']}]", x.ctype, at)])
 
 
-def rescale_function(site: Site, parameter: str) -> Rescale:
-    """Adds the inline function of a requantization to the helpers of `site`.
+def rescale_function(operator: Requantize, context: Context, parameter: str) -> Rescale:
+    """Adds the inline function of a requantization to the helpers of `context`.
 
     Args:
-        site: the requantization.
+        operator: the requantization.
+        context: its own.
         parameter: C type of the numbers it takes.
     """
-    operator: Requantize = site.operator
-    x = site.inputs[0]
+    x = context.inputs[0]
     multiplier, shift = _with_one_shift(
-        operator, x.interval, site.parameters["multiplier"], site.parameters["shift"]
+        operator, x.interval, context.parameters["multiplier"], context.parameters["shift"]
     )
     product, scaled = _arithmetic(operator, x.interval, multiplier, shift)
     indexed = multiplier.size > 1 and not (_is_one(multiplier) and _is_one(shift))
     scaling = "multipliers"
-    if multiplier is not site.parameters["multiplier"]:
+    if multiplier is not context.parameters["multiplier"]:
         scaling = f"multipliers, times powers of two so that all shift by {int(shift.max())},"
-    m = _factor(site, "multiplier", multiplier, scaling)
-    s = _factor(site, "shift", shift, "shifts")
+    m = _factor(context, "multiplier", multiplier, scaling)
+    s = _factor(context, "shift", shift, "shifts")
     centred = plus("x", operator.offset, literal(operator.offset, product))
     if operator.offset and parameter != product:
         centred = f"(({product})x + {literal(operator.offset, product)})"
     width = product[3:5]
     first = f"({product}){centred}" if not operator.offset and parameter != product else centred
-    rounded = f"{rounding_kernel(site, operator.rounding, width)}({first} * {m}, {s})"
+    rounded = f"{rounding_kernel(context, operator.rounding, width)}({first} * {m}, {s})"
     if scaled != product:
         rounded = f"({scaled}){rounded}"
     zero_point = plus(rounded, operator.zero_point, literal(operator.zero_point, scaled))
     low, high = literal(operator.low, scaled), literal(operator.high, scaled)
-    y = site.store.y.ctype
-    site.helpers += [
-        f"static inline {y} {site.name}({parameter} x{', int c' if indexed else ''})",
+    y = context.store.y.ctype
+    context.helpers += [
+        f"static inline {y} {context.name}({parameter} x{', int c' if indexed else ''})",
         "{",
         f"    const {scaled} y = {zero_point.removeprefix('(').removesuffix(')')};"
         if operator.zero_point
@@ -79,12 +80,7 @@ def rescale_function(site: Site, parameter: str) -> Rescale:
         "",
     ]
     strides = _factor_strides(multiplier.shape, x) if indexed else None
-    return Rescale(site.name, parameter, strides)
-
-
-def with_rescale(site: Site, parameter: str) -> Store:
-    """Returns the store of `site`'s results through its own inline function."""
-    return Store(site.store.y, rescale_function(site, parameter))
+    return Rescale(context.name, parameter, strides)
 
 
 def _with_one_shift(
@@ -128,12 +124,12 @@ def _is_one(values: np.ndarray) -> bool:
     return bool((values == values.flat[0]).all())
 
 
-def _factor(site: Site, role: str, values: np.ndarray, note: str) -> str:
+def _factor(context: Context, role: str, values: np.ndarray, note: str) -> str:
     """Returns multiplier or shift as a number where all are one, else as an array's element."""
     if _is_one(values):
         return str(int(values.flat[0]))
     ctype = "int32_t" if role == "multiplier" and values.max() < 1 << 31 else None
-    return f"{site.constant(role, values, note, ctype)}[c]"
+    return f"{context.constant(role, values, note, ctype)}[c]"
 
 
 def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
@@ -146,11 +142,11 @@ def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def rounding_kernel(site: Site, rounding: Rounding, width: str) -> str:
+def rounding_kernel(context: Context, rounding: Rounding, width: str) -> str:
     """Adds the shift and the rounding of `width` bits to the shared functions; returns its name."""
     shift_name = f"floor_shift_{width}"
     top = f"(UINT{width}_C(1) << {int(width) - 1})"
-    site.kernels.setdefault(
+    context.kernels.setdefault(
         shift_name,
         [
             "/* floor(value / 2^shift). The sum with the top bit is not negative, so that no",
@@ -168,7 +164,7 @@ def rounding_kernel(site: Site, rounding: Rounding, width: str) -> str:
     note, addend = ADDENDS[rounding]
     addend = addend.format(w=width)
     addend = addend if addend == "half" else f"({addend})"
-    site.kernels.setdefault(
+    context.kernels.setdefault(
         name,
         [
             f"/* value / 2^shift, rounded {note}. */",

@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from photomask.chip.formats import Interval
-from photomask.chip.forms.c.text import c_type, size_of
+from photomask.chip.forms.c.text import c_type, numpy_type, size_of
 from photomask.chip.program import Edge, IntegerProgram
 from photomask.chip.program.feature_maps import feature_maps
 
@@ -55,6 +57,20 @@ class Tensor:
         if self.order == tuple(range(rank)):
             return "row major"
         return {3: "NWC", 4: "NHWC"}[rank]
+
+    @property
+    def description(self) -> str:
+        """Its shape and its order, for a comment."""
+        return f"[{', '.join(map(str, self.shape))}] {self.order_name}"
+
+    def laid_out(self, codes: np.ndarray) -> np.ndarray:
+        """Returns integers of this shape in the type and order that C reads."""
+        return np.ascontiguousarray(codes.transpose(self.order), numpy_type(self.ctype))
+
+    def own_axes(self, flat: np.ndarray) -> np.ndarray:
+        """Returns the int64 integers of this shape whose elements lie in `flat` in C's order."""
+        ordered = flat.reshape([self.shape[axis] for axis in self.order])
+        return ordered.transpose(np.argsort(self.order)).astype(np.int64)
 
     def in_order(self, by_axis: tuple[int, ...]) -> tuple[int, ...]:
         """Returns numbers by own axis from the slowest axis to the fastest."""

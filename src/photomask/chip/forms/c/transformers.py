@@ -4,36 +4,36 @@ from collections.abc import Callable
 
 import numpy as np
 
-from photomask.chip.forms.c.context import Site, broadcast, read
+from photomask.chip.forms.c.context import C, Context, broadcast, read
 from photomask.chip.forms.c.loops import Operand, nest, scoped, total
 from photomask.chip.forms.c.requantize import rounding_kernel
 from photomask.chip.forms.c.text import indent, literal
-from photomask.chip.operators import Normalize, Softmax
+from photomask.chip.operators import Embedding, Normalize, Softmax
 from photomask.chip.operators.normalize import INVERSE_BITS, SQUARE_BITS
 from photomask.chip.target import Rounding
 
 ACC = "int64_t"
 
 
-def softmax(site: Site) -> list[str]:
+@C.of(Softmax)
+def softmax(operator: Softmax, context: Context) -> list[str]:
     """The peak, the sum of exponents, then each exponent times the reciprocal of the sum."""
-    operator: Softmax = site.operator
-    values, x = site.parameters["table"], site.inputs[0]
-    table = site.constant("table", values, "table", "int32_t" if values[0] < 1 << 31 else ACC)
+    values, x = context.parameters["table"], context.inputs[0]
+    table = context.constant("table", values, "table", "int32_t" if values[0] < 1 << 31 else ACC)
     shift = operator.reciprocal_bits - operator.fraction_bits
     extra, conditions = {}, []
-    if "mask" in site.parameters:
-        mask = site.parameters["mask"]
-        name = site.constant("mask", (mask != 0).astype(np.int64), "mask", "uint8_t")
+    if "mask" in context.parameters:
+        mask = context.parameters["mask"]
+        name = context.constant("mask", (mask != 0).astype(np.int64), "mask", "uint8_t")
         padded = (1,) * (len(x.shape) - mask.ndim) + mask.shape
         extra = {"mask": _row_major(padded)}
         conditions.append(f"{name}[{{mask}}] != 0")
-    if len(site.inputs) == 2:
+    if len(context.inputs) == 2:
         conditions.append("b[{b}] != 0")
     seen = " && ".join(conditions)
 
     def body(at: dict[str, str]) -> list[str]:
-        element = read(site.input_names[0], at[site.input_names[0]], x, ACC)
+        element = read(context.input_names[0], at[context.input_names[0]], x, ACC)
         condition = seen.format(**at)
         count = x.shape[-1]
         exponent = f"{table}[distance > {len(values) - 1} ? {len(values) - 1} : distance]"
@@ -42,10 +42,10 @@ def softmax(site: Site) -> list[str]:
             f"const {ACC} distance = peak - {element};",
             f"const {ACC} share = ({exponent} * reciprocal + {literal(1 << shift - 1, ACC)}) >> "
             f"{shift};",
-            site.store.line("share", ACC, at),
+            context.store.line("share", ACC, at),
         ]
         if condition:
-            hidden = ["} else {", *indent([site.store.line("0", "int32_t", at)])]
+            hidden = ["} else {", *indent([context.store.line("0", "int32_t", at)])]
             visit = [f"if ({condition}) {{", *indent(visit), "}"]
             store = [f"if ({condition}) {{", *indent(store), *hidden, "}"]
         find = f"if ({f'{condition} && ' if condition else ''}{element} > peak) {{"
@@ -59,20 +59,21 @@ def softmax(site: Site) -> list[str]:
             *_along(count, store),
         ]
 
-    return _rows(site, body, extra)
+    return _rows(context, body, extra)
 
 
-def normalize(site: Site) -> list[str]:
+@C.of(Normalize)
+def normalize(operator: Normalize, context: Context) -> list[str]:
     """Sum and squares of a row, their root, then each element times the root's reciprocal."""
-    operator: Normalize = site.operator
-    x = site.inputs[0]
-    gain, bias = (site.constant(role, site.parameters[role], role) for role in ("gain", "bias"))
-    shifts = site.parameters.get("channel_shift")
+    x = context.inputs[0]
+    gain = context.constant("gain", context.parameters["gain"], "gain")
+    bias = context.constant("bias", context.parameters["bias"], "bias")
+    shifts = context.parameters.get("channel_shift")
     factor = ""
     if shifts is not None:
-        factor = f" * {site.constant('factor', np.int64(1) << shifts, 'channel factors')}[t]"
-    _root_kernels(site)
-    rounded = rounding_kernel(site, Rounding.HALF_UP, "64")
+        factor = f" * {context.constant('factor', np.int64(1) << shifts, 'channel factors')}[t]"
+    _root_kernels(context)
+    rounded = rounding_kernel(context, Rounding.HALF_UP, "64")
 
     def body(at: dict[str, str]) -> list[str]:
         element = read("x", at["x"], x, ACC)
@@ -93,28 +94,29 @@ def normalize(site: Site) -> list[str]:
                     declared,
                     f"const {ACC} normal = {rounded}(d * inverse, "
                     f"{INVERSE_BITS - operator.fraction_bits} - power);",
-                    site.store.line(f"normal * {gain}[t] + {bias}[t]", ACC, at),
+                    context.store.line(f"normal * {gain}[t] + {bias}[t]", ACC, at),
                 ],
             ),
         ]
 
-    return _rows(site, body)
+    return _rows(context, body)
 
 
-def embedding(site: Site) -> list[str]:
+@C.of(Embedding)
+def embedding(operator: Embedding, context: Context) -> list[str]:
     """A copy of a row of the table for each element."""
-    values, (x,), y = site.parameters["table"], site.inputs, site.store.y
-    table = site.constant("table", values, "table", y.ctype)
+    values, (x,), y = context.parameters["table"], context.inputs, context.store.y
+    table = context.constant("table", values, "table", y.ctype)
     width = values.shape[1]
     operands = {
-        **site.store.operands(),
+        **context.store.operands(),
         "x": Operand(y.in_order((*x.strides, 0))),
         "column": Operand(y.in_order((*(0,) * len(x.shape), 1))),
     }
 
     def body(at: dict[str, str]) -> list[str]:
         row = f"{read('x', at['x'], x, 'int32_t')} * {width}"
-        return [site.store.line(f"{table}[{total(row, at['column'])}]", y.ctype, at)]
+        return [context.store.line(f"{table}[{total(row, at['column'])}]", y.ctype, at)]
 
     return scoped(nest(y.in_order(y.shape), operands, body))
 
@@ -125,24 +127,24 @@ def _along(count: int, lines: list[str]) -> list[str]:
 
 
 def _rows(
-    site: Site,
+    context: Context,
     body: Callable[[dict[str, str]], list[str]],
     extra: dict[str, tuple[int, ...]] | None = None,
 ) -> list[str]:
     """Returns loops over all rows; offsets inside go along a row by `t`.
 
     Args:
-        site: the step.
+        context: the step.
         body: the lines of a row, from the offset of each operand.
         extra: more operands, by their strides.
     """
-    y = site.store.y
+    y = context.store.y
     rank = len(y.shape)
     strides = {
         name: dict(zip(y.order, operand.strides, strict=True))
-        for name, operand in site.store.operands().items()
+        for name, operand in context.store.operands().items()
     }
-    for name, x in zip(site.input_names, site.inputs, strict=True):
+    for name, x in zip(context.input_names, context.inputs, strict=True):
         strides[name] = dict(enumerate(broadcast(x, rank)))
     for name, found in (extra or {}).items():
         strides[name] = dict(enumerate(found))
@@ -172,9 +174,9 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _root_kernels(site: Site) -> None:
+def _root_kernels(context: Context) -> None:
     """Adds the functions that every norm shares."""
-    site.kernels.setdefault(
+    context.kernels.setdefault(
         "root_power",
         [
             "/* The power of four that brings a positive number to "
@@ -190,7 +192,7 @@ def _root_kernels(site: Site) -> None:
             "}",
         ],
     )
-    site.kernels.setdefault(
+    context.kernels.setdefault(
         "inverse_root",
         [
             f"/* 2^{INVERSE_BITS} / isqrt(value * 4^power), both rounded down; the root is found",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from photomask.chip.forms.c.text import identifiers, stem
+from photomask.chip.operators import Requantize
 from photomask.chip.program import IntegerProgram, Step
 
 OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
@@ -25,6 +26,12 @@ class Unit:
     def output(self) -> str:
         """The edge that it writes."""
         return (self.requantize or self.step).output
+
+    @property
+    def rescaling(self) -> tuple[Step, Requantize] | None:
+        """The requantization through which results are stored: that behind the step, or its own."""
+        step = self.requantize or self.step
+        return (step, step.operator) if isinstance(step.operator, Requantize) else None
 
 
 def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:

@@ -1,23 +1,23 @@
-"""Sums and extremes over windows and axes, and products of two activations."""
+"""Sums and extremes over windows and axes."""
 
 from collections.abc import Callable
 
-from photomask.chip.forms.c.context import Site, broadcast, read
+from photomask.chip.forms.c.context import C, Context, read
 from photomask.chip.forms.c.loops import Operand, nest, scoped, total
 from photomask.chip.forms.c.text import affine, arithmetic_type, indent, literal
-from photomask.chip.operators import AveragePool, Matmul, MaxPool, Sum
+from photomask.chip.operators import AveragePool, MaxPool, Sum
 
 NAMES = ("h", "w")
 
 
-def sum_(site: Site) -> list[str]:
+@C.of(Sum)
+def sum_(operator: Sum, context: Context) -> list[str]:
     """One sum after the other."""
-    operator: Sum = site.operator
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     rank = len(x.shape)
     kept = [axis for axis in range(rank) if axis not in operator.axes or operator.keep_axes]
     centred = x.interval.shifted(-operator.zero_point)
-    acc = arithmetic_type(site.output.interval, x.interval, centred, operator.zero_point)
+    acc = arithmetic_type(context.output.interval, x.interval, centred, operator.zero_point)
     outer = tuple(0 if axis in operator.axes else x.strides[axis] for axis in kept)
     summed = [axis for axis in x.order if axis in operator.axes]
 
@@ -32,59 +32,19 @@ def sum_(site: Site) -> list[str]:
         return [
             f"{acc} sum = 0;",
             *nest(sizes, {"x": Operand(strides)}, inner, "stuv"),
-            site.store.line("sum", acc, at),
+            context.store.line("sum", acc, at),
         ]
 
-    operands = {**site.store.operands(), "x": Operand(y.in_order(outer))}
+    operands = {**context.store.operands(), "x": Operand(y.in_order(outer))}
     return scoped(nest(y.in_order(y.shape), operands, body))
 
 
-def matmul(site: Site) -> list[str]:
-    """Row times column."""
-    operator: Matmul = site.operator
-    a, b = site.inputs
-    y = site.store.y
-    rank = len(y.shape)
-    factors = [
-        x.interval.shifted(-z) for x, z in zip(site.inputs, operator.zero_points, strict=True)
-    ]
-    acc = arithmetic_type(
-        site.output.interval, *factors, a.interval, b.interval, *operator.zero_points
-    )
-    a_strides, b_strides = list(broadcast(a, rank)), list(broadcast(b, rank))
-    a_step, b_step = a_strides[-1], b_strides[-2]
-    a_strides[-1] = b_strides[-2] = 0
-
-    def body(at: dict[str, str]) -> list[str]:
-        factor = []
-        for name, x, step, zero in zip(
-            "ab", (a, b), (a_step, b_step), operator.zero_points, strict=True
-        ):
-            along = [] if step == 0 else ["t" if step == 1 else f"t * {step}"]
-            element = read(name, total(at[name], *along), x, acc)
-            factor.append(f"({element} - {literal(zero, acc)})" if zero else element)
-        return [
-            f"{acc} sum = 0;",
-            f"for (int t = 0; t < {operator.terms}; t++) {{",
-            f"    sum += {' * '.join(factor)};",
-            "}",
-            site.store.line("sum", acc, at),
-        ]
-
-    operands = {
-        **site.store.operands(),
-        "a": Operand(y.in_order(tuple(a_strides))),
-        "b": Operand(y.in_order(tuple(b_strides))),
-    }
-    return scoped(nest(y.in_order(y.shape), operands, body))
-
-
-def average_pool(site: Site) -> list[str]:
+@C.of(AveragePool)
+def average_pool(operator: AveragePool, context: Context) -> list[str]:
     """Sums over windows, cut to what lies in the input."""
-    operator: AveragePool = site.operator
-    x = site.inputs[0]
+    x = context.inputs[0]
     centred = x.interval.shifted(-operator.zero_point)
-    acc = arithmetic_type(site.output.interval, x.interval, centred, operator.zero_point)
+    acc = arithmetic_type(context.output.interval, x.interval, centred, operator.zero_point)
     bounds = []
     for axis, size in enumerate(x.shape[2:]):
         name, count = NAMES[axis], operator.output_size[axis]
@@ -99,13 +59,13 @@ def average_pool(site: Site) -> list[str]:
     def step(element: str) -> list[str]:
         return [f"sum += {element}{f' - {literal(zero, acc)}' if zero else ''};"]
 
-    return _windows(site, (acc, "sum", "0"), bounds, (1,) * len(x.shape[2:]), step)
+    return _windows(context, (acc, "sum", "0"), bounds, (1,) * len(x.shape[2:]), step)
 
 
-def max_pool(site: Site) -> list[str]:
+@C.of(MaxPool)
+def max_pool(operator: MaxPool, context: Context) -> list[str]:
     """The largest element of each window."""
-    operator: MaxPool = site.operator
-    x = site.inputs[0]
+    x = context.inputs[0]
     acc = arithmetic_type(x.interval)
     bounds = []
     for axis, size in enumerate(x.shape[2:]):
@@ -117,7 +77,7 @@ def max_pool(site: Site) -> list[str]:
         return [f"if ({element} > largest) {{", f"    largest = {element};", "}"]
 
     lowest = literal(x.interval.low, acc)
-    return _windows(site, (acc, "largest", lowest), bounds, operator.dilation, step)
+    return _windows(context, (acc, "largest", lowest), bounds, operator.dilation, step)
 
 
 def _bounds(
@@ -147,7 +107,7 @@ def _bounds(
 
 
 def _windows(
-    site: Site,
+    context: Context,
     result: tuple[str, str, str],
     bounds: list[str],
     steps: tuple[int, ...],
@@ -156,21 +116,21 @@ def _windows(
     """Returns loops over positions and channels around loops over a window.
 
     Args:
-        site: the pooling.
+        context: the pooling.
         result: C type, name and first value of what a window gives.
         bounds: declarations of each window's first and last element, by the names of the loops.
         steps: from one element of a window to the next, by spatial axis.
         step: from an element to what it does to the result.
     """
     acc, variable, start = result
-    x, y = site.inputs[0], site.store.y
+    x, y = context.inputs[0], context.store.y
     spatial = len(x.shape) - 2
     terms = {}
     sizes = {"n": y.shape[0], "h": y.shape[2], "c": y.shape[1]}
     if spatial == 2:
         sizes = {"n": y.shape[0], "h": y.shape[2], "w": y.shape[3], "c": y.shape[1]}
     own = {"n": 0, "c": 1, "h": 2, "w": 3}
-    for operand, whole in site.store.operands().items():
+    for operand, whole in context.store.operands().items():
         by_axis = dict(zip(y.order, whole.strides, strict=True))
         terms[operand] = [_term(name, by_axis[own[name]]) for name in sizes]
     inner = [_term("n", x.strides[0]), _term("c", x.strides[1])]
@@ -183,7 +143,7 @@ def _windows(
         head = f"for (int {name}_at = {name}_first; {name}_at < {name}_last; {advance}) {{"
         lines = [head, *indent(lines), "}"]
     at = {operand: total(*parts) for operand, parts in terms.items()}
-    lines = [f"{acc} {variable} = {start};", *lines, site.store.line(variable, acc, at)]
+    lines = [f"{acc} {variable} = {start};", *lines, context.store.line(variable, acc, at)]
     for name in reversed([name for name in sizes if sizes[name] > 1 or name in NAMES]):
         own_bounds = [line for line in bounds if line.startswith(f"const int {name}_")]
         head = f"for (int {name} = 0; {name} < {sizes[name]}; {name}++) {{"
