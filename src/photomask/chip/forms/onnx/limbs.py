@@ -1,4 +1,4 @@
-"""Convolutions and matrix products as ConvInteger and MatMulInteger, of any width.
+"""Factors of any width, whose products ConvInteger and MatMulInteger add up.
 
 Both take 8-bit factors and add in 32 bits. Wider factors are split into limbs,
 
@@ -17,8 +17,6 @@ import numpy as np
 from photomask.chip.formats import Interval
 from photomask.chip.forms.onnx.context import IntegerGraph
 from photomask.chip.forms.onnx.functions import add_limb, flip_sign, limb
-from photomask.chip.operators import Convolution, Matmul
-from photomask.chip.operators.weights import effective_weight
 from photomask.chip.program import Step
 
 LARGEST_SUM = (1 << 31) - 1
@@ -195,47 +193,3 @@ def _product(
     ]
     inputs = [a.value, b.value, *zero_points]
     return graph.node(operator, inputs, step, "products", **attributes)
-
-
-def convolution(graph: IntegerGraph, step: Step) -> None:
-    """Padding stands for the code `padding_value`; what it adds to a full sum goes to the bias."""
-    operator = step.operator
-    assert isinstance(operator, Convolution)  # noqa: S101 - by EMITTERS
-    parameters = graph.program.parameters(step)
-    weight = effective_weight(parameters)
-    padded = any(margin for pair in operator.padding for margin in pair)
-    zero = operator.padding_value if padded else 0
-    bias = parameters["bias"] + zero * weight.reshape(len(weight), -1).sum(axis=1)
-    second = split_weights(graph, step, weight, 0)
-    largest = max(part.magnitude for part in second)
-    add_up(
-        graph,
-        step,
-        "ConvInteger",
-        (split_activation(graph, step, step.inputs[0], zero, largest), second),
-        bias.reshape(-1, *(1,) * len(operator.stride)),
-        pads=[margin for side in zip(*operator.padding, strict=True) for margin in side],
-        strides=operator.stride,
-        dilations=operator.dilation,
-        group=operator.groups,
-    )
-
-
-def linear(graph: IntegerGraph, step: Step) -> None:
-    """A product with the transposed weights."""
-    parameters = graph.program.parameters(step)
-    second = split_weights(graph, step, effective_weight(parameters).T, 1)
-    largest = max(part.magnitude for part in second)
-    first = split_activation(graph, step, step.inputs[0], 0, largest)
-    add_up(graph, step, "MatMulInteger", (first, second), parameters["bias"])
-
-
-def matmul(graph: IntegerGraph, step: Step) -> None:
-    """A product of two activations."""
-    operator = step.operator
-    assert isinstance(operator, Matmul)  # noqa: S101 - by EMITTERS
-    (a, b), (zero_a, zero_b) = step.inputs, operator.zero_points
-    second = split_activation(graph, step, b, zero_b, 255 * operator.terms)
-    largest = max(part.magnitude for part in second) * operator.terms
-    first = split_activation(graph, step, a, zero_a, largest)
-    add_up(graph, step, "MatMulInteger", (first, second), np.zeros(1, dtype=np.int64))
