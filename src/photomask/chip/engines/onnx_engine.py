@@ -1,23 +1,16 @@
 """An engine outside Python: ONNX Runtime on the integer form of the program."""
 
-import importlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from photomask.chip.forms.onnx import integer_model
 from photomask.chip.forms.onnx_builder import LARGEST_MODEL
+from photomask.chip.forms.onnx_runtime import Session, giving_every_value, runtime_package
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs, arrays_by_name
 from photomask.chip.program.oracle import check_inputs
-from photomask.dependencies import OptionalPackage
 from photomask.errors import EngineError, UsageError
-
-NUMPY_TYPES = {f"tensor({name})": np.dtype(name) for name in ("int8", "uint8", "int32", "int64")}
-"""The types of a model's inputs, as ONNX Runtime calls them."""
-ONLY_ERRORS = 3
-"""ONNX Runtime's log level."""
 
 
 class OnnxEngine:
@@ -39,14 +32,14 @@ class OnnxEngine:
             raise UsageError(f"ONNX Runtime needs at least 1 thread, got {threads}")
         self.program = program
         self.threads = threads
-        self._runtime = _runtime()
+        self._runtime = runtime_package("OnnxEngine")
         self._model = integer_model(program)
         if self._model.ByteSize() > LARGEST_MODEL:
             raise EngineError(
                 f"the model has {self._model.ByteSize()} bytes, ONNX Runtime reads at most "
                 f"{LARGEST_MODEL}; run the program in TorchEngine"
             )
-        self._sessions: dict[bool, Any] = {}
+        self._sessions: dict[bool, Session] = {}
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
         """Yields every edge and its integers in the order of computation, inputs first.
@@ -76,40 +69,15 @@ class OnnxEngine:
         check_inputs(self.program, values)
         computed = [name for name in dict.fromkeys(names) if name not in values]
         session = self._session(every_edge=not set(names) <= set(self.program.outputs))
-        types = {value.name: value.type for value in session.get_inputs()}
-        feeds = {name: codes.astype(NUMPY_TYPES[types[name]]) for name, codes in values.items()}
-        try:
-            results = session.run(computed, feeds)
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime cannot run the program: {error}") from error
-        values |= {n: r.astype(np.int64) for n, r in zip(computed, results, strict=True)}
+        values |= session.run_integers(computed, values)
         return {name: values[name] for name in names}
 
-    def _session(self, *, every_edge: bool) -> Any:
+    def _session(self, *, every_edge: bool) -> Session:
         """Returns ONNX Runtime's session, made at its first use.
 
         One that gives every edge cannot drop any, so there are two.
         """
         if every_edge not in self._sessions:
-            model = self._model
-            if every_edge:
-                model = type(model)()
-                model.CopyFrom(self._model)
-                known = {value.name for value in (*model.graph.input, *model.graph.output)}
-                model.graph.output.extend(v for v in model.graph.value_info if v.name not in known)
-            options = self._runtime.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            options.log_severity_level = ONLY_ERRORS
-            try:
-                self._sessions[every_edge] = self._runtime.InferenceSession(
-                    model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:
-                raise EngineError(f"ONNX Runtime refuses the program: {error}") from error
+            model = giving_every_value(self._model) if every_edge else self._model
+            self._sessions[every_edge] = Session(self._runtime, model, threads=self.threads)
         return self._sessions[every_edge]
-
-
-def _runtime() -> Any:
-    """Returns the package `onnxruntime`."""
-    with OptionalPackage("onnxruntime", "onnx", "OnnxEngine"):
-        return importlib.import_module("onnxruntime")

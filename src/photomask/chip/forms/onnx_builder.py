@@ -23,6 +23,8 @@ LARGEST_MODEL = (1 << 31) - 1
 """Bytes; protobuf reads no larger message."""
 BATCH = "batch"
 """Name of the first dimension of what grows with the batch."""
+PROGRAM_HASH = "photomask.content_sha256"
+"""Key of the metadata that says what program a model is a form of."""
 
 
 def onnx_package() -> ModuleType:
@@ -215,7 +217,7 @@ def metadata(program: IntegerProgram) -> dict[str, str]:
         for name, edge in program.edges.items()
     }
     return {
-        "photomask.content_sha256": program.content_hash(),
+        PROGRAM_HASH: program.content_hash(),
         "photomask.target": json.dumps(program.target.model_dump(mode="json")),
         "photomask.edges": json.dumps(edges),
     }

@@ -1,13 +1,16 @@
 """The graph of the Deeploy form: names that C can hold, carriers, RequantShift."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from photomask.chip.formats import Interval
 from photomask.chip.forms.onnx_builder import IR_VERSION, metadata, onnx_package
+from photomask.chip.forms.writers import Writers
 from photomask.chip.program import IntegerProgram, Step
+from photomask.errors import FormError
 
 if TYPE_CHECKING:
     import onnx
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 OPSET = 10
 """The newest whose Pad has its amounts as attributes, which is what Deeploy's parser takes."""
 INT32 = Interval(-(1 << 31), (1 << 31) - 1)
+INT8 = Interval(-128, 127)
 
 
 class DeeployGraph:
@@ -87,6 +91,36 @@ class DeeployGraph:
         node.doc_string = f"node {step.node}, {step.source}"
         self._nodes.append(node)
 
+    def convolve(
+        self,
+        step: Step,
+        output: str,
+        weight: np.ndarray,
+        *,
+        stride: Sequence[int],
+        groups: int,
+        padding: Sequence[tuple[int, int]],
+    ) -> None:
+        """Adds a convolution of a step's first input.
+
+        Args:
+            step: the step.
+            output: what the result is called.
+            weight: int64, [O, I / groups, H, W].
+            stride: of both spatial axes.
+            groups: of channels.
+            padding: by 0, before and after each spatial axis.
+
+        Raises:
+            FormError: the weights need more than 8 bits.
+        """
+        before, after = zip(*padding, strict=True)
+        name = self.tensor(f"{step.name}_weight", as_int8(weight), np.int8)
+        self.node(
+            "Conv", [self.name(step.inputs[0]), name], output, step, dilations=(1, 1),
+            group=groups, kernel_shape=weight.shape[2:], pads=(*before, *after), strides=stride,
+        )  # fmt: skip
+
     def number(self, value: int) -> "onnx.TensorProto":
         """Returns a number as RequantShift's attributes hold it: a tensor."""
         return self.onnx.numpy_helper.from_array(np.array(value, dtype=np.int64))
@@ -111,3 +145,21 @@ class DeeployGraph:
         )
         helper.set_model_props(model, metadata(self.program))
         return model
+
+
+def as_int8(weight: np.ndarray) -> np.ndarray:
+    """Returns weights unchanged.
+
+    Raises:
+        FormError: they need more than 8 bits.
+    """
+    if not Interval(int(weight.min()), int(weight.max())).within(INT8):
+        raise FormError(f"weights from {weight.min()} to {weight.max()}; Deeploy has int8")
+    return weight
+
+
+DEEPLOY = Writers[[DeeployGraph, Step], None]("Deeploy")
+"""Adds the nodes of a step.
+
+Source: Deeploy 0.2.1, `Targets/Generic`: parsers, bindings and the kernels they call.
+"""

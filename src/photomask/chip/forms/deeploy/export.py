@@ -1,19 +1,107 @@
-"""The folder that Deeploy's tests read: a network and one sample of what goes in and comes out."""
+"""A program as Deeploy's tests read it: a network, and one sample with what comes out of it."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from photomask.chip.forms.deeploy.model import deeploy_model
+from photomask.arrays import read_arrays
+from photomask.chip.forms.deeploy.check import run_network
+from photomask.chip.forms.deeploy.context import DEEPLOY, DeeployGraph
+from photomask.chip.forms.form import FormCheck, Sample
+from photomask.chip.forms.golden import single_samples
 from photomask.chip.forms.onnx_builder import save_onnx
-from photomask.chip.program import IntegerProgram
+from photomask.chip.forms.onnx_check import Tally, read_onnx
+from photomask.chip.forms.writers import Problem, each_step, require_none
+from photomask.chip.operators import Operator, Requantize
+from photomask.chip.program import Edge, IntegerProgram, NumpyEngine, Step
 from photomask.documents import written_whole
+from photomask.errors import DataError, DocumentError, FormError
+
+if TYPE_CHECKING:
+    import onnx
 
 NETWORK_FILE = "network.onnx"
 INPUTS_FILE = "inputs.npz"
 OUTPUTS_FILE = "outputs.npz"
+
+
+class DeeployModel(NamedTuple):
+    """What Deeploy's tests read: `network.onnx`, `inputs.npz` and `outputs.npz`."""
+
+    model: "onnx.ModelProto"
+    inputs: dict[str, np.ndarray]
+    """int64 codes by input name, in the order of the model."""
+    outputs: dict[str, np.ndarray]
+    """int64 codes by output name, in the order of the model; what must come out."""
+
+
+def deeploy_model(program: IntegerProgram, codes: Mapping[str, np.ndarray]) -> DeeployModel:
+    """Returns a program for Deeploy, with one sample and what comes out of it.
+
+    `RequantShift(x, mul, add) = clip((x * mul + add + div / 2) >> log2(div))`, all in 32 bits. A
+    convolution's bias is part of `add`, as Deeploy's convolution has none; averages are depthwise
+    convolutions with ones. The codes are equal to the program's, bit for bit.
+
+    Args:
+        program: made for a target like `deeploy`: no zero points, rounding half up, multipliers
+            so narrow that `x * mul` fits 32 bits (8 bits do, where 16 do not).
+        codes: int64 codes of one sample by input name, [1, ...].
+
+    Raises:
+        FormError: operators, formats or sizes that Deeploy has no form for; names all of them.
+        DataError: the codes are not those of one sample.
+        MissingDependencyError: the package onnx is not installed.
+    """
+    sample, *others = single_samples(program, codes, None)
+    if others:
+        raise DataError(f"Deeploy's tests take one sample, got {1 + len(others)}; pass the first")
+    graph, problems = _written(program)
+    require_none(problems, "Deeploy's generic platform")
+    inputs, outputs = program.inputs, tuple(dict.fromkeys(program.outputs))
+    values = NumpyEngine(program).run(sample)
+    return DeeployModel(
+        graph.finished(inputs, outputs),
+        {graph.name(name): sample[name] for name in inputs},
+        {graph.name(name): values[name] for name in outputs},
+    )
+
+
+def _written(program: IntegerProgram) -> tuple[DeeployGraph, list[Problem]]:
+    """Returns the nodes of all steps, and what is wrong with edges and steps that have no form."""
+    graph = DeeployGraph(program)
+    problems: list[Problem] = []
+    for name in program.inputs:
+        try:
+            _require_carrier(program.edges[name])
+        except FormError as error:
+            problems.append(Problem(name, "input", "the model's input", str(error)))
+    _, of_edges = each_step(program, lambda step: _require_codes(program, step))
+    _, of_steps = each_step(program, lambda step: DEEPLOY.write(step.operator, graph, step))
+    return graph, [*problems, *of_edges, *of_steps]
+
+
+def _require_codes(program: IntegerProgram, step: Step) -> None:
+    """Refuses an activation that Deeploy cannot carry, and sums that are not only rescaled."""
+    edge = program.edges[step.output]
+    if edge.role != "accumulator":
+        _require_carrier(edge)
+        return
+    readers = [reader for reader in program.steps if edge.name in reader.inputs]
+    rescaled = all(isinstance(reader.operator, Requantize) for reader in readers)
+    if not readers or not rescaled or edge.name in program.outputs:
+        raise FormError("rescalings, and nothing else, must read its sums")
+
+
+def _require_carrier(edge: Edge) -> None:
+    if edge.format.bits > 8 or edge.zero_point:
+        raise FormError(
+            f"{edge.format} codes with zero point {edge.zero_point}; Deeploy has 8 bits and no "
+            "zero points"
+        )
 
 
 def export_deeploy(
@@ -29,8 +117,8 @@ def export_deeploy(
         codes: int64 codes by input name, batch first; the first sample is taken.
 
     Raises:
-        ExportError: operators or formats that Deeploy has no form for, all of them; the folder
-            holds something else, or the disk refused a file.
+        FormError: operators or formats that Deeploy has no form for, all of them.
+        ExportError: the folder holds something else, or the disk refused a file.
         DataError: the codes do not fit the program.
         MissingDependencyError: the package onnx is not installed.
     """
@@ -41,3 +129,69 @@ def export_deeploy(
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **arrays)
             (staging / name).write_bytes(buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class DeeployForm:
+    """A program as a folder of Deeploy's tests; see `deeploy_model`."""
+
+    name: ClassVar[str] = "deeploy"
+    title: ClassVar[str] = "the ONNX dialect of Deeploy, bit for bit; microcontrollers"
+    place: ClassVar[str] = "deeploy"
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns why an operator has no such form; None where it has one."""
+        return DEEPLOY.refusal(operator)
+
+    def problems(self, program: IntegerProgram) -> list[Problem]:
+        """Returns every input and every step that cannot be expressed.
+
+        Raises:
+            MissingDependencyError: the package onnx is not installed.
+        """
+        return _written(program)[1]
+
+    def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
+        """Writes the folder, with the first sample and what comes out of it.
+
+        Raises:
+            FormError: names all steps that cannot be expressed.
+            DataError: there are no samples, or the first does not fit the program.
+            ExportError: the folder holds something else, or the disk refused a file.
+            MissingDependencyError: the package onnx is not installed.
+        """
+        if not samples:
+            raise DataError("Deeploy's tests need one sample with what comes out of it")
+        export_deeploy(program, place, samples[0])
+
+    def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
+        """Runs the network on the folder's own sample, in 32 bits as Deeploy does.
+
+        What comes out, and what the folder says must come out, are compared with the oracle.
+
+        Args:
+            program: what was written.
+            place: the folder.
+            samples: not needed; the folder holds its own.
+
+        Raises:
+            DocumentError: a file is missing, is none that `export` writes, or of another program.
+            MissingDependencyError: the package onnx is not installed.
+        """
+        model = read_onnx(place / NETWORK_FILE, program)
+        inputs, outputs = (read_arrays(place / name) for name in (INPUTS_FILE, OUTPUTS_FILE))
+        try:
+            given = [inputs[value.name] for value in model.graph.input]
+            sample = dict(zip(program.inputs, given, strict=True))
+            oracle = NumpyEngine(program).run(sample)
+            values, problems = run_network(model, inputs)
+            wanted = dict(zip(dict.fromkeys(program.outputs), model.graph.output, strict=True))
+            found = {name: (outputs[v.name], values[v.name]) for name, v in wanted.items()}
+        except (DataError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DocumentError(f"{place} holds no network that Deeploy runs: {error}") from error
+        tally = Tally()
+        tally.problems += problems
+        for name, arrays in found.items():
+            for array in arrays:
+                tally.add(name, 0, array, oracle[name])
+        return tally.result()

@@ -7,6 +7,7 @@ import numpy as np
 from photomask.chip.formats import Interval
 from photomask.chip.forms.onnx.functions import DOMAIN
 from photomask.chip.forms.onnx_builder import GraphBuilder
+from photomask.chip.forms.writers import Writers
 from photomask.chip.program import Edge, Step
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ class IntegerGraph(GraphBuilder):
         if interval.within(Interval(-128, 127)):
             return kinds.INT8
         return kinds.UINT8 if interval.within(Interval(0, 255)) else self.type_of(interval)
+
+    def interval(self, step: Step) -> Interval:
+        """Returns what lies on a step's output."""
+        return self.program.edges[step.output].interval
+
+    def intervals(self, step: Step) -> list[Interval]:
+        """Returns what lies on each of a step's inputs."""
+        return [self.program.edges[name].interval for name in step.inputs]
 
     def operand(self, edge: str, element_type: int, step: Step) -> str:
         """Returns the value of an input edge as `element_type`, converted where it is another."""
@@ -110,3 +119,7 @@ class IntegerGraph(GraphBuilder):
             self.call(operator, inputs, step, output=output, **attributes)
         if element_type != wanted:
             self.node("Cast", [output], step, "output_cast", output=step.output, to=wanted)
+
+
+ONNX = Writers[[IntegerGraph, Step], None]("integer ONNX")
+"""Adds the nodes of a step, the last one under its name."""

@@ -3,21 +3,21 @@
 import itertools
 from collections.abc import Sequence
 
+from photomask.chip.arithmetic import FLOAT64_EXACT
 from photomask.chip.formats import Interval
-from photomask.chip.forms.onnx.context import IntegerGraph
+from photomask.chip.forms.onnx.context import ONNX, IntegerGraph
 from photomask.chip.forms.onnx.functions import larger, window_sum
-from photomask.chip.operators import AveragePool, MaxPool
+from photomask.chip.operators import AveragePool, MaxPool, Sum
 from photomask.chip.program import Step
 
 
-def max_pool(graph: IntegerGraph, step: Step) -> None:
+@ONNX.of(MaxPool)
+def max_pool(operator: MaxPool, graph: IntegerGraph, step: Step) -> None:
     """MaxPool on 8 bits; else the largest of one slice for each kernel position.
 
     The latter also where windows reach further beyond the input than MaxPool pads; the smallest
     code lies there, which never wins.
     """
-    operator = step.operator
-    assert isinstance(operator, MaxPool)  # noqa: S101 - by EMITTERS
     edge = graph.program.edges[step.inputs[0]]
     after = [
         (count - 1) * stride - before + (kernel - 1) * dilation + 1 - size
@@ -51,7 +51,7 @@ def max_pool(graph: IntegerGraph, step: Step) -> None:
         smallest = graph.scalar(edge.low, kind, step, "smallest")
         x = graph.node("Pad", [x, amounts, smallest], step, "padded")
     positions = itertools.product(*map(range, operator.kernel))
-    first, *taps = [_tap(graph, step, x, position) for position in positions]
+    first, *taps = [_tap(operator, graph, step, x, position) for position in positions]
     if kind == graph.onnx.TensorProto.INT32:
         graph.finish(step, kind, "Max", [first, *taps])
         return
@@ -60,10 +60,10 @@ def max_pool(graph: IntegerGraph, step: Step) -> None:
     graph.finish(step, kind, "Identity", [first])
 
 
-def _tap(graph: IntegerGraph, step: Step, x: str, position: Sequence[int]) -> str:
+def _tap(
+    operator: MaxPool, graph: IntegerGraph, step: Step, x: str, position: Sequence[int]
+) -> str:
     """Returns one element of every window."""
-    operator = step.operator
-    assert isinstance(operator, MaxPool)  # noqa: S101 - by EMITTERS
     starts = [at * dilation for at, dilation in zip(position, operator.dilation, strict=True)]
     stops = [
         start + (count - 1) * stride + 1
@@ -79,10 +79,9 @@ def _tap(graph: IntegerGraph, step: Step, x: str, position: Sequence[int]) -> st
     return graph.node("Slice", [x, *constants], step, label)
 
 
-def average_pool(graph: IntegerGraph, step: Step) -> None:
+@ONNX.of(AveragePool)
+def average_pool(operator: AveragePool, graph: IntegerGraph, step: Step) -> None:
     """Sums over windows, one axis after the other."""
-    operator = step.operator
-    assert isinstance(operator, AveragePool)  # noqa: S101 - by EMITTERS
     edge = graph.program.edges[step.inputs[0]]
     output = graph.program.edges[step.output]
     kind = graph.type_of(Interval.hull(edge.interval, operator.zero_point, output.interval))
@@ -98,3 +97,24 @@ def average_pool(graph: IntegerGraph, step: Step) -> None:
             value = graph.call(window_sum(), inputs, step, f"axis{axis}", axis=axis)
         else:
             graph.finish(step, kind, window_sum(), inputs, axis=axis)
+
+
+@ONNX.of(Sum)
+def sum_terms(operator: Sum, graph: IntegerGraph, step: Step) -> None:
+    """ReduceSum where it is exact, else differences of running sums."""
+    (x,), y = graph.intervals(step), graph.interval(step)
+    kind = graph.type_of(Interval.hull(x, operator.zero_point, y))
+    value = graph.centred(step.inputs[0], operator.zero_point, kind, step)
+    axes = graph.vector(list(operator.axes), step, "axes")
+    if y.magnitude <= FLOAT64_EXACT:  # ONNX Runtime 1.31 adds up int64 in float64
+        keep = int(operator.keep_axes)
+        graph.finish(step, kind, "ReduceSum", [value, axes], keepdims=keep)
+        return
+    shape = graph.program.edges[step.inputs[0]].shape
+    for axis in operator.axes:
+        ends = [graph.vector([end], step, "end") for end in (0, shape[axis])]
+        value = graph.call(window_sum(), [value, *ends], step, f"axis{axis}", axis=axis)
+    if operator.keep_axes:
+        graph.finish(step, kind, "Identity", [value])
+    else:
+        graph.finish(step, kind, "Squeeze", [value, axes])

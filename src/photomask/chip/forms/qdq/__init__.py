@@ -1,5 +1,12 @@
 """A program as an ONNX model of quantizing and dequantizing nodes."""
 
-from photomask.chip.forms.qdq.export import qdq_model
+from photomask.chip.forms.qdq import convolution as convolution
+from photomask.chip.forms.qdq import elementwise as elementwise
+from photomask.chip.forms.qdq import moving as moving
+from photomask.chip.forms.qdq import pooling as pooling
+from photomask.chip.forms.qdq import products as products
+from photomask.chip.forms.qdq import requantize as requantize
+from photomask.chip.forms.qdq import transformers as transformers
+from photomask.chip.forms.qdq.export import QdqForm, qdq_model
 
-__all__ = ["qdq_model"]
+__all__ = ["QdqForm", "qdq_model"]

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from photomask.chip.forms.onnx_builder import GraphBuilder
+from photomask.chip.forms.writers import Writers
 from photomask.chip.program import Edge, IntegerProgram, Step
-from photomask.errors import TargetError
+from photomask.errors import FormError
 
 SAME = 1e-6
 """Relative difference below which two scales are one, as float32 has them."""
@@ -32,45 +33,42 @@ class QdqGraph(GraphBuilder):
         """Returns the value that holds an edge's real numbers."""
         return self._reals.get(edge, edge)
 
-    def codes(self, edge: str, step: Step) -> str:
-        """Returns the value that holds an activation's codes.
+    def codes(self, edge: str) -> str:
+        """Returns the value that holds an activation's codes; a name alone if its step is refused.
 
         Raises:
-            TargetError: it is an accumulator, whose codes the QDQ form does not have.
+            FormError: it is an accumulator, whose codes the QDQ form does not have.
         """
-        if edge not in self._codes:
-            raise self.refusal(step, f"{edge!r} is an accumulator, which has no codes here")
-        return self._codes[edge]
+        if edge not in self._codes and self.program.edges[edge].role == "accumulator":
+            raise FormError(f"{edge!r} is an accumulator, which has no codes here")
+        return self._codes.get(edge, edge)
 
-    def refusal(self, step: Step, problem: str) -> TargetError:
-        """Returns the error that says which step the QDQ form cannot express, and why."""
-        return TargetError(
-            f"step {step.name!r} ({step.source}) has no QDQ form: {problem}; "
-            "integer_model expresses every program"
-        )
+    def edges(self, step: Step) -> list[Edge]:
+        """Returns a step's inputs."""
+        return [self.program.edges[name] for name in step.inputs]
 
-    def code_type(self, edge: Edge, step: Step) -> int:
+    def code_type(self, edge: Edge) -> int:
         """Returns the narrowest type of QuantizeLinear that holds an edge's codes.
 
         Raises:
-            TargetError: the codes have more than 16 bits.
+            FormError: the codes have more than 16 bits.
         """
-        return self.narrowest(edge.format.bits, edge.format.signed, step)
+        return self.narrowest(edge.format.bits, edge.format.signed)
 
-    def narrowest(self, bits: int, signed: bool, step: Step) -> int:
+    def narrowest(self, bits: int, signed: bool) -> int:
         """Returns the narrowest type of DequantizeLinear that has so many bits.
 
         Raises:
-            TargetError: there is none of more than 16 bits.
+            FormError: there is none of more than 16 bits.
         """
         for width in (4, 8, 16):
             if bits <= width:
                 return getattr(self.onnx.TensorProto, f"{'INT' if signed else 'UINT'}{width}")
-        raise self.refusal(step, f"{bits}-bit codes; QuantizeLinear has at most 16 bits")
+        raise FormError(f"{bits}-bit codes; QuantizeLinear has at most 16 bits")
 
-    def ends(self, edge: Edge, step: Step) -> tuple[int, int]:
+    def ends(self, edge: Edge) -> tuple[int, int]:
         """Returns where QuantizeLinear saturates the codes of an edge by itself."""
-        name = self.onnx.TensorProto.DataType.Name(self.code_type(edge, step))
+        name = self.onnx.TensorProto.DataType.Name(self.code_type(edge))
         bits = int(name.lstrip("UINT"))
         return (0, (1 << bits) - 1) if name[0] == "U" else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
@@ -90,7 +88,7 @@ class QdqGraph(GraphBuilder):
 
     def quantize(self, value: str, edge: Edge, step: Step, node_label: str = "quantize") -> None:
         """Quantizes a real value to an edge's codes, and dequantizes them."""
-        kind = self.code_type(edge, step)
+        kind = self.code_type(edge)
         inputs = [value, *self._interpretation(edge, kind)]
         name = self.value_name(step, "codes")
         self.node("QuantizeLinear", inputs, step, node_label, output=name)
@@ -123,3 +121,25 @@ class QdqGraph(GraphBuilder):
         value = self.value_name(step, "real")
         self.node(operator, inputs, step, output=value, **attributes)
         self.quantize(value, edge, step)
+
+    def move(self, step: Step, operator: str, constants: list[str], **attributes: Any) -> None:
+        """Adds the node of an operator that keeps codes and, so, scales.
+
+        Args:
+            step: the step.
+            operator: of ai.onnx.
+            constants: further inputs, behind the step's own.
+            attributes: of the node.
+
+        Raises:
+            FormError: an input has another scale or zero point than the output.
+        """
+        y = self.program.edges[step.output]
+        for x in self.edges(step):
+            if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+                raise FormError(f"it moves codes of {x.name!r} to another scale")
+        self.finish(step, operator, [*map(self.real, step.inputs), *constants], **attributes)
+
+
+QDQ = Writers[[QdqGraph, Step], None]("QDQ")
+"""Adds the nodes of a step, the float operator under its name."""

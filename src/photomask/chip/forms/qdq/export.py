@@ -1,10 +1,19 @@
 """An integer program as an ONNX model of float operators between quantize and dequantize."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from photomask.chip.forms.qdq.context import QdqGraph
-from photomask.chip.forms.qdq.operators import emit
+from photomask.chip.forms.form import FormCheck, Sample
+from photomask.chip.forms.onnx_builder import save_onnx
+from photomask.chip.forms.onnx_check import read_onnx
+from photomask.chip.forms.qdq.check import check_steps
+from photomask.chip.forms.qdq.context import QDQ, QdqGraph
+from photomask.chip.forms.writers import Problem, each_step, require_none
+from photomask.chip.operators import Operator
 from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.errors import FormError
 
 if TYPE_CHECKING:
     import onnx
@@ -31,17 +40,13 @@ def qdq_model(program: IntegerProgram) -> "onnx.ModelProto":
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
-        TargetError: a step has no QDQ form; names it and says why.
+        FormError: steps that have no QDQ form; names all of them and says why.
     """
-    graph = QdqGraph(program)
-    floats = graph.onnx.TensorProto.FLOAT
-    for name in program.inputs:
-        _input(graph, program.edges[name])
-    for step in program.steps:
-        emit(graph, step)
+    graph, problems = _written(program)
+    require_none(problems, "QDQ", "The integer form of ONNX expresses every program.")
     for edge in program.edges.values():
         for value in (edge.name, graph.real(edge.name)):
-            graph.describe(value, floats, edge)
+            graph.describe(value, graph.onnx.TensorProto.FLOAT, edge)
     return graph.model(
         program.inputs,
         tuple(dict.fromkeys(map(graph.real, program.outputs))),
@@ -50,13 +55,73 @@ def qdq_model(program: IntegerProgram) -> "onnx.ModelProto":
     )
 
 
+def _written(program: IntegerProgram) -> tuple[QdqGraph, list[Problem]]:
+    """Returns the nodes of all inputs and steps, and what is wrong with those that have none."""
+    graph = QdqGraph(program)
+    problems: list[Problem] = []
+    for name in program.inputs:
+        try:
+            _input(graph, program.edges[name])
+        except FormError as error:
+            problems.append(Problem(name, "input", "the model's input", str(error)))
+    _, others = each_step(program, lambda step: QDQ.write(step.operator, graph, step))
+    return graph, problems + others
+
+
 def _input(graph: QdqGraph, edge: Edge) -> None:
     """Quantizes an input; codes narrower than their type are clamped before."""
     step = Step.model_construct(name=edge.name, node=edge.name, source="input", output=edge.name)
     value = edge.name
-    if (edge.low, edge.high) != graph.ends(edge, step):
+    if (edge.low, edge.high) != graph.ends(edge):
         ends = [(end - edge.zero_point) * edge.scale[0] for end in (edge.low, edge.high)]
         labels = zip(ends, ("low", "high"), strict=True)
         constants = [graph.floats(end, step, label) for end, label in labels]
         value = graph.node("Clip", [value, *constants], step, "clamp")
     graph.quantize(value, edge, step)
+
+
+@dataclass(frozen=True)
+class QdqForm:
+    """A program as an ONNX file of quantizing and dequantizing nodes; see `qdq_model`."""
+
+    name: ClassVar[str] = "qdq"
+    title: ClassVar[str] = "ONNX between quantize and dequantize; tools that rescale in floats"
+    place: ClassVar[str] = "network.qdq.onnx"
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns why an operator has no such form; None where it has one."""
+        return QDQ.refusal(operator)
+
+    def problems(self, program: IntegerProgram) -> list[Problem]:
+        """Returns every input and every step that cannot be expressed.
+
+        Raises:
+            MissingDependencyError: the package onnx is not installed.
+        """
+        return _written(program)[1]
+
+    def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
+        """Writes the file; samples are not needed.
+
+        Raises:
+            FormError: names all steps that cannot be expressed.
+            ExportError: the model is larger than protobuf reads, or the disk refused the file.
+            MissingDependencyError: the package onnx is not installed.
+        """
+        save_onnx(qdq_model(program), place)
+
+    def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
+        """Runs the file in ONNX Runtime, and compares each activation, computed from equal codes.
+
+        Args:
+            program: what was written.
+            place: the file.
+            samples: to run, at least one.
+
+        Raises:
+            DataError: there are no samples, or they do not fit the program.
+            DocumentError: the file is missing, no ONNX model, or of another program.
+            EngineError: ONNX Runtime refuses the file, or fails.
+            MissingDependencyError: onnx or onnxruntime is not installed.
+        """
+        return check_steps(program, read_onnx(place, program), samples)

@@ -5,23 +5,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from photomask.chip.forms.qdq.context import SAME, QdqGraph
+from photomask.chip.forms.qdq.context import QDQ, SAME, QdqGraph
 from photomask.chip.operators import AveragePool, MaxPool, Requantize, Sum
 from photomask.chip.program import Step
+from photomask.errors import FormError
 
 
-def max_pool(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(MaxPool)
+def max_pool(operator: MaxPool, graph: QdqGraph, step: Step) -> None:
     """MaxPool, which pads by what never wins."""
-    operator = step.operator
-    assert isinstance(operator, MaxPool)  # noqa: S101 - by EMITTERS
-    x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
-    if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-        raise graph.refusal(step, f"it moves codes of {x.name!r} to another scale")
     spans = tuple((k - 1) * d + 1 for k, d in zip(operator.kernel, operator.dilation, strict=True))
-    graph.finish(
+    graph.move(
         step,
         "MaxPool",
-        [graph.real(x.name)],
+        [],
         kernel_shape=operator.kernel,
         strides=operator.stride,
         dilations=operator.dilation,
@@ -29,18 +26,17 @@ def max_pool(graph: QdqGraph, step: Step) -> None:
     )
 
 
-def average_pool(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(AveragePool)
+def average_pool(operator: AveragePool, graph: QdqGraph, step: Step) -> None:
     """AveragePool, which counts its padding unless the rescalings after it divide by what is left.
 
     Where they divide by yet another number, they correct the average.
     """
-    operator = step.operator
-    assert isinstance(operator, AveragePool)  # noqa: S101 - by EMITTERS
     x = graph.program.edges[step.inputs[0]]
     kernel, stride, pads = operator.kernel, operator.stride, [0] * (2 * len(operator.kernel))
     if operator.adaptive:
         if any(s % n for s, n in zip(x.shape[2:], operator.output_size, strict=True)):
-            raise graph.refusal(step, "its windows differ in length")
+            raise FormError("its windows differ in length")
         kernel = stride = tuple(
             s // n for s, n in zip(x.shape[2:], operator.output_size, strict=True)
         )
@@ -48,7 +44,7 @@ def average_pool(graph: QdqGraph, step: Step) -> None:
         pads = _pads(graph, step, operator, kernel)
     _check_sum(graph, step, operator.zero_point)
     if not _rescalings(graph, step):
-        raise graph.refusal(step, "its sum is read by more than rescalings")
+        raise FormError("its sum is read by more than rescalings")
     counted, counts = True, np.array(math.prod(kernel))
     if any(pads):
         lengths = [
@@ -68,10 +64,9 @@ def average_pool(graph: QdqGraph, step: Step) -> None:
     )
 
 
-def sum_(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(Sum)
+def sum_terms(operator: Sum, graph: QdqGraph, step: Step) -> None:
     """ReduceMean where the rescaling after it divides by the count, else ReduceSum."""
-    operator = step.operator
-    assert isinstance(operator, Sum)  # noqa: S101 - by EMITTERS
     _check_sum(graph, step, operator.zero_point)
     name = "ReduceSum"
     if _is_divided(graph, step, operator.terms):
@@ -85,7 +80,7 @@ def _check_sum(graph: QdqGraph, step: Step, zero_point: int) -> None:
     """Refuses a sum whose unit or zero point is not that of its input."""
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     if zero_point != x.zero_point or y.zero_point or x.scale != y.scale:
-        raise graph.refusal(step, "its scale or zero point is not that of its edges")
+        raise FormError("its scale or zero point is not that of its edges")
 
 
 def _rescalings(graph: QdqGraph, step: Step) -> Sequence[Step]:
@@ -113,7 +108,7 @@ def _pads(
     """Returns ONNX's padding: before each axis, then after each.
 
     Raises:
-        TargetError: ONNX pads less than a kernel.
+        FormError: ONNX pads less than a kernel.
     """
     size = graph.program.edges[step.inputs[0]].shape[2:]
     after = [
@@ -128,5 +123,5 @@ def _pads(
         for amount, stride in zip(after, operator.stride, strict=True)
     ]
     if not all(0 <= amount < k for amount, k in zip(after, operator.kernel, strict=True)):
-        raise graph.refusal(step, f"its windows reach {after} elements beyond the input")
+        raise FormError(f"its windows reach {after} elements beyond the input")
     return [*operator.padding, *after]

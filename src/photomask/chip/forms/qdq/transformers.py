@@ -4,22 +4,23 @@ import math
 
 import numpy as np
 
-from photomask.chip.forms.qdq.context import QdqGraph
+from photomask.chip.forms.qdq.context import QDQ, QdqGraph
 from photomask.chip.operators import Embedding, Normalize, Softmax
 from photomask.chip.program import Step
+from photomask.errors import FormError
 
 HIDDEN = -1e9
 """What stands for an element that a softmax does not see."""
 
 
-def softmax(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(Softmax)
+def softmax(operator: Softmax, graph: QdqGraph, step: Step) -> None:
     """A softmax of the real scores; its table of exponents is left out."""
-    assert isinstance(step.operator, Softmax)  # noqa: S101 - by EMITTERS
     kinds, parameters = graph.onnx.TensorProto, graph.program.parameters(step)
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     value = graph.real(x.name)
     masks = [
-        graph.node("Cast", [graph.codes(name, step)], step, "mask", to=kinds.BOOL)
+        graph.node("Cast", [graph.codes(name)], step, "mask", to=kinds.BOOL)
         for name in step.inputs[1:]
     ]
     if "mask" in parameters:
@@ -27,21 +28,21 @@ def softmax(graph: QdqGraph, step: Step) -> None:
     for mask in masks:
         hidden = graph.floats(HIDDEN, step, "hidden")
         value = graph.node("Where", [mask, value, hidden], step, "visible")
-    one = y.scale[0] * 2.0**step.operator.fraction_bits
+    one = y.scale[0] * 2.0**operator.fraction_bits
     if not math.isclose(one, 1.0, rel_tol=1e-6):
-        raise graph.refusal(step, f"its shares sum up to {one:.6g}, not 1")
+        raise FormError(f"its shares sum up to {one:.6g}, not 1")
     graph.finish(step, "Softmax", [value], axis=-1)
 
 
-def normalize(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(Normalize)
+def normalize(operator: Normalize, graph: QdqGraph, step: Step) -> None:
     """LayerNormalization, or a root-mean-square norm in small operators."""
-    operator, parameters = step.operator, graph.program.parameters(step)
-    assert isinstance(operator, Normalize)  # noqa: S101 - by EMITTERS
+    parameters = graph.program.parameters(step)
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     if operator.zero_point != x.zero_point and not operator.centred:
-        raise graph.refusal(step, "its zero point is not that of its input")
+        raise FormError("its zero point is not that of its input")
     if "channel_shift" in parameters:
-        raise graph.refusal(step, "its channels have scales of their own")
+        raise FormError("its channels have scales of their own")
     unit = np.array(y.scale)
     normal = math.sqrt(operator.terms) * 2.0**-operator.fraction_bits
     gain = graph.floats(parameters["gain"] * unit / normal, step, "gain")
@@ -64,17 +65,17 @@ def normalize(graph: QdqGraph, step: Step) -> None:
     graph.finish(step, "Add", [scaled, bias])
 
 
-def embedding(graph: QdqGraph, step: Step) -> None:
+@QDQ.of(Embedding)
+def embedding(operator: Embedding, graph: QdqGraph, step: Step) -> None:
     """Rows of a table of codes, dequantized."""
-    assert isinstance(step.operator, Embedding)  # noqa: S101 - by EMITTERS
     kinds, table = graph.onnx.TensorProto, graph.program.parameters(step)["table"]
     y = graph.program.edges[step.output]
-    kind = graph.code_type(y, step)
+    kind = graph.code_type(y)
     stored = {kinds.INT4: kinds.INT8, kinds.UINT4: kinds.UINT8}.get(
         kind, kind
     )  # Gather has no 4 bits
     constant = graph.tensor(step.tensors["table"], table, stored)
-    rows = graph.node("Cast", [graph.codes(step.inputs[0], step)], step, "rows", to=kinds.INT32)
+    rows = graph.node("Cast", [graph.codes(step.inputs[0])], step, "rows", to=kinds.INT32)
     value = graph.value_name(step, "codes")
     graph.node("Gather", [constant, rows], step, output=value, axis=0)
     graph.dequantize(value, y, stored, step)

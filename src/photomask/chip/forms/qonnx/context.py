@@ -1,11 +1,13 @@
 """The graph of the QONNX form: real values, what one unit of each is worth, Quant nodes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.onnx_builder import GraphBuilder, described
+from photomask.chip.forms.writers import Writers
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.target import Rounding
 
@@ -26,15 +28,14 @@ class QonnxGraph(GraphBuilder):
     Attributes:
         inputs: real inputs of the model by the edge that they are quantized to.
         units: real value of one unit of each edge, as it broadcasts against a sample with its
-            batch axis. For an activation it is the edge's scale; of an accumulator, whatever its
-            step made it.
+            batch axis. It is the edge's scale, or whatever the step of an accumulator makes it.
     """
 
     def __init__(self, program: IntegerProgram):
         """Starts an empty graph."""
         super().__init__(program)
         self.inputs: dict[str, str] = {}
-        self.units: dict[str, np.ndarray] = {}
+        self.units = {name: np.array(edge.scale[0]) for name, edge in program.edges.items()}
 
     def dimensions(self, edge: Edge) -> list[int | str]:
         """Returns an edge's shape for one sample: tools for QONNX want every size."""
@@ -129,3 +130,39 @@ class QonnxGraph(GraphBuilder):
         """States what an edge is."""
         self.units[edge.name] = unit
         self.describe(edge.name, self.onnx.TensorProto.FLOAT, edge, f"real; {described(edge)}")
+
+    def move(self, step: Step, operator: str, constants: list[str], **attributes: Any) -> None:
+        """Adds the node of an operator that keeps the unit of its input.
+
+        Args:
+            step: the step, of one input.
+            operator: of ai.onnx.
+            constants: further inputs, behind the step's own.
+            attributes: of the node.
+        """
+        (name,) = step.inputs
+        self.finish(step, self.units[name], operator, [name, *constants], **attributes)
+
+    def padded(
+        self, step: Step, amounts: Sequence[tuple[int, int]], code: int, value: str = ""
+    ) -> str:
+        """Returns the first input of a step, padded by a code.
+
+        Args:
+            step: the step.
+            amounts: before and after each axis; negative amounts crop.
+            code: what the padding stands for.
+            value: the input, or what is left of it when `code` was taken away; "" for the input.
+        """
+        x = self.edge(step.inputs[0])
+        zero_point = x.zero_point
+        if value and value != x.name:
+            zero_point = code
+        sides = [*(before for before, _ in amounts), *(after for _, after in amounts)]
+        filler = self.real(step, "filler", (code - zero_point) * self.units[x.name])
+        inputs = [value or x.name, self.whole(step, "amounts", sides), filler]
+        return self.node("Pad", inputs, step, "padded")
+
+
+QONNX = Writers[[QonnxGraph, Step], None]("QONNX")
+"""Adds the nodes of a step, the last one under its name."""

@@ -1,0 +1,86 @@
+"""Maximum, average and sum over windows; sums are depthwise convolutions with ones."""
+
+import numpy as np
+
+from photomask.chip.forms.deeploy.context import DEEPLOY, DeeployGraph
+from photomask.chip.operators import AveragePool, MaxPool, Sum
+from photomask.chip.program import Step
+from photomask.errors import FormError
+
+NO_PADDING = ((0, 0), (0, 0))
+
+
+@DEEPLOY.of(MaxPool)
+def max_pool(operator: MaxPool, graph: DeeployGraph, step: Step) -> None:
+    """MaxPool, which pads by 0."""
+    x = graph.program.edges[step.inputs[0]]
+    if len(operator.kernel) != 2 or any(d != 1 for d in operator.dilation):
+        raise FormError("Deeploy's windows are two-dimensional and not dilated")
+    padding = _padding(operator, graph, step)
+    if any(map(any, padding)) and x.low < 0:
+        raise FormError("Deeploy pads with 0, which wins over negative codes")
+    before, after = zip(*padding, strict=True)
+    graph.node(
+        "MaxPool", [graph.name(x.name)], graph.name(step.output), step, ceil_mode=0,
+        strides=operator.stride, kernel_shape=operator.kernel, pads=(*before, *after),
+    )  # fmt: skip
+
+
+@DEEPLOY.of(AveragePool)
+def average_pool(operator: AveragePool, graph: DeeployGraph, step: Step) -> None:
+    """The sum of each window, which the rescaling behind it divides; zero points are 0."""
+    x = graph.program.edges[step.inputs[0]]
+    _require_maps(x.shape)
+    if not operator.adaptive:
+        stride, padding = operator.stride, _padding(operator, graph, step)
+    elif any(s % n for s, n in zip(x.shape[2:], operator.output_size, strict=True)):
+        raise FormError("adaptive windows of different sizes")
+    else:
+        stride, padding = operator.kernel, NO_PADDING
+    graph.convolve(
+        step, graph.name(step.output), _ones(x.shape[1], operator.kernel), stride=stride,
+        groups=x.shape[1], padding=padding,
+    )  # fmt: skip
+
+
+@DEEPLOY.of(Sum)
+def sum_terms(operator: Sum, graph: DeeployGraph, step: Step) -> None:
+    """The sum over both spatial axes."""
+    x, output = graph.program.edges[step.inputs[0]], graph.name(step.output)
+    _require_maps(x.shape)
+    if operator.axes != (2, 3):
+        raise FormError(f"sums over axes {operator.axes}; this form sums over (2, 3)")
+    channels, ones = x.shape[1], _ones(x.shape[1], x.shape[2:])
+    if operator.keep_axes:
+        graph.convolve(step, output, ones, stride=(1, 1), groups=channels, padding=NO_PADDING)
+        return
+    summed = graph.value(f"{step.name}_sum", (*x.shape[:2], 1, 1))
+    graph.convolve(step, summed, ones, stride=(1, 1), groups=channels, padding=NO_PADDING)
+    shape = np.array(graph.program.edges[step.output].shape)
+    wanted = graph.tensor(f"{step.name}_shape", shape, np.int64)
+    graph.node("Reshape", [summed, wanted], output, step)
+
+
+def _require_maps(shape: tuple[int, ...]) -> None:
+    """Refuses what is no feature map, [N, C, H, W]."""
+    if len(shape) != 4:
+        raise FormError(f"an input of shape {shape}; this form sums over two spatial axes")
+
+
+def _ones(channels: int, kernel: tuple[int, ...]) -> np.ndarray:
+    """Returns the weights of a depthwise convolution that sums windows."""
+    return np.ones((channels, 1, *kernel), dtype=np.int64)
+
+
+def _padding(
+    operator: AveragePool | MaxPool, graph: DeeployGraph, step: Step
+) -> list[tuple[int, int]]:
+    """Returns the padding before and after each spatial axis; none where windows end earlier."""
+    spatial = graph.program.edges[step.inputs[0]].shape[2:]
+    return [
+        (before, max(0, (count - 1) * stride - before + kernel - size))
+        for before, count, stride, kernel, size in zip(
+            operator.padding, operator.output_size, operator.stride, operator.kernel, spatial,
+            strict=True,
+        )
+    ]  # fmt: skip

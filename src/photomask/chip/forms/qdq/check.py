@@ -1,0 +1,66 @@
+"""Whether the nodes of a QDQ file give the program's codes, each from equal codes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from photomask.chip.forms.form import FormCheck, Sample
+from photomask.chip.forms.onnx_builder import onnx_package
+from photomask.chip.forms.onnx_check import Tally
+from photomask.chip.forms.onnx_steps import compare_steps, given, reading_given
+from photomask.chip.program import IntegerProgram
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def check_steps(
+    program: IntegerProgram, model: "onnx.ModelProto", samples: Sequence[Sample]
+) -> FormCheck:
+    """Runs every step in ONNX Runtime, without its fusions, on the oracle's own codes.
+
+    Args:
+        program: what the model was made of.
+        model: as it was read from a file.
+        samples: to run, at least one.
+
+    Raises:
+        DataError: there are no samples, or they do not fit the program.
+        EngineError: ONNX Runtime refuses the model, or fails.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    dequantized = {
+        node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
+    activations = [name for name, edge in program.edges.items() if edge.role == "activation"]
+    edges = [name for name in activations if name in dequantized]
+    tally = Tally(bound=1)
+    tally.problems += [f"{name!r} is not dequantized" for name in activations if name not in edges]
+    changed = reading_given(model, edges)
+    for name in edges:
+        codes, *interpretation = dequantized[name].input
+        give_codes(changed, name, codes, interpretation)
+    compare_steps(program, changed, edges, samples, tally)
+    return tally.result()
+
+
+def give_codes(
+    model: "onnx.ModelProto", edge: str, codes: str, interpretation: Sequence[str]
+) -> None:
+    """Lets what reads the codes of an edge, but for its DequantizeLinear, read the given ones.
+
+    Args:
+        model: of `reading_given`.
+        edge: that is given.
+        codes: the value that holds its codes.
+        interpretation: names of its scale and its zero point.
+    """
+    readers = [node for node in model.graph.node if codes in node.input and node.output[0] != edge]
+    if not readers:
+        return
+    name = f"{given(edge)}/codes"
+    for node in readers:
+        node.input[:] = [name if value == codes else value for value in node.input]
+    quantized = onnx_package().helper.make_node(
+        "QuantizeLinear", [given(edge), *interpretation], [name]
+    )
+    model.graph.node.insert(0, quantized)

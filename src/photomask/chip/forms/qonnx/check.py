@@ -1,0 +1,111 @@
+"""Whether the nodes of a QONNX file give the program's codes, each from equal codes.
+
+ONNX Runtime knows no Quant, so the nodes are called as functions that say in standard operators
+what they compute. Source: the package qonnx 1.0, `custom_op/general/intquant.py` and
+`bipolar_quant.py`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from photomask.chip.forms.form import FormCheck, Sample
+from photomask.chip.forms.onnx_builder import onnx_package
+from photomask.chip.forms.onnx_check import Tally
+from photomask.chip.forms.onnx_steps import compare_steps, reading_given
+from photomask.chip.forms.qonnx.context import DOMAIN
+from photomask.chip.program import IntegerProgram
+from photomask.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnx
+
+ROUNDINGS = {
+    "ROUND": "rounded = Round(clipped)",
+    "FLOOR": "rounded = Floor(clipped)",
+    "HALF_UP": """size = Abs(clipped)
+    half = Constant<value_float: float = 0.5>()
+    raised = Add(size, half)
+    whole_size = Floor(raised)
+    side = Sign(clipped)
+    rounded = Mul(side, whole_size)""",
+}
+"""What turns `clipped` into `rounded`, by rounding mode."""
+
+QUANT = """<domain: "{domain}", opset_import: ["": 13]>
+Quant{mode}<signed, narrow>(x, scale, zero_point, bits) => (y)
+{{
+    is_signed_int = Constant<value_int: int = @signed>()
+    is_signed = Cast<to: int = 1>(is_signed_int)
+    is_narrow_int = Constant<value_int: int = @narrow>()
+    is_narrow = Cast<to: int = 1>(is_narrow_int)
+    one = Constant<value_float: float = 1.0>()
+    two = Constant<value_float: float = 2.0>()
+    magnitude_bits = Sub(bits, is_signed)
+    magnitude = Pow(two, magnitude_bits)
+    below = Sub(is_narrow, magnitude)
+    low = Mul(below, is_signed)
+    is_unsigned = Sub(one, is_signed)
+    kept_off = Mul(is_narrow, is_unsigned)
+    largest = Sub(magnitude, one)
+    high = Sub(largest, kept_off)
+    scaled = Div(x, scale)
+    moved = Add(scaled, zero_point)
+    at_most = Min(moved, high)
+    clipped = Max(at_most, low)
+    {rounding}
+    centred = Sub(rounded, zero_point)
+    y = Mul(centred, scale)
+}}"""
+
+BIPOLAR_QUANT = """<domain: "{domain}", opset_import: ["": 13]>
+BipolarQuant(x, scale) => (y)
+{{
+    zero = Constant<value_float: float = 0.0>()
+    is_positive = GreaterOrEqual(x, zero)
+    minus_scale = Neg(scale)
+    y = Where(is_positive, scale, minus_scale)
+}}"""
+
+
+def check_steps(
+    program: IntegerProgram, model: "onnx.ModelProto", samples: Sequence[Sample]
+) -> FormCheck:
+    """Runs every step in ONNX Runtime on the oracle's own codes.
+
+    Args:
+        program: what the model was made of.
+        model: as it was read from a file.
+        samples: to run, at least one.
+
+    Raises:
+        DataError: there are no samples, or they do not fit the program.
+        EngineError: ONNX Runtime refuses the model, or fails.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    made = {name for node in model.graph.node for name in node.output}
+    activations = [name for name, edge in program.edges.items() if edge.role != "accumulator"]
+    edges = [name for name in activations if name in made]
+    tally = Tally(bound=1)
+    tally.problems += [f"no node makes {name!r}" for name in activations if name not in made]
+    changed = reading_given(model, edges)
+    _define_quant(changed)
+    compare_steps(program, changed, edges, samples, tally)
+    return tally.result()
+
+
+def _define_quant(model: "onnx.ModelProto") -> None:
+    """Lets a model's Quant nodes call functions, which are added to it."""
+    parse = onnx_package().parser.parse_function
+    for mode, rounding in ROUNDINGS.items():
+        text = QUANT.format(domain=DOMAIN, mode=mode, rounding=rounding)
+        model.functions.append(parse(text))
+    model.functions.append(parse(BIPOLAR_QUANT.format(domain=DOMAIN)))
+    for node in model.graph.node:
+        if node.op_type == "Quant" and node.domain == DOMAIN:
+            (mode,) = [a.s.decode() for a in node.attribute if a.name == "rounding_mode"] or [""]
+            if mode not in ROUNDINGS:
+                raise EngineError(f"node {node.name!r} rounds by {mode!r}, none of {[*ROUNDINGS]}")
+            kept = [a for a in node.attribute if a.name != "rounding_mode"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.op_type = f"Quant{mode}"

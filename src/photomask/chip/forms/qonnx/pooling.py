@@ -1,0 +1,62 @@
+"""Maximum, average and sum of real values."""
+
+import numpy as np
+
+from photomask.chip.forms.qonnx.context import QONNX, QonnxGraph
+from photomask.chip.operators import AveragePool, MaxPool, Sum
+from photomask.chip.program import Step
+from photomask.errors import FormError
+
+
+@QONNX.of(MaxPool)
+def max_pool(operator: MaxPool, graph: QonnxGraph, step: Step) -> None:
+    """MaxPool behind a Pad with the smallest value, which never wins."""
+    x = graph.edge(step.inputs[0])
+    amounts = [
+        (before, (count - 1) * stride - before + (kernel - 1) * dilation + 1 - size)
+        for before, count, stride, kernel, dilation, size in zip(
+            operator.padding, operator.output_size, operator.stride, operator.kernel,
+            operator.dilation, x.shape[2:], strict=True,
+        )
+    ]  # fmt: skip
+    value = x.name
+    if any(map(any, amounts)):
+        value = graph.padded(step, ((0, 0), (0, 0), *amounts), x.low)
+    graph.finish(
+        step, graph.units[x.name], "MaxPool", [value], kernel_shape=operator.kernel,
+        strides=operator.stride, dilations=operator.dilation,
+    )  # fmt: skip
+
+
+@QONNX.of(AveragePool)
+def average_pool(operator: AveragePool, graph: QonnxGraph, step: Step) -> None:
+    """Averages over windows; one unit is worth `scale / elements of the kernel`."""
+    x = graph.edge(step.inputs[0])
+    stride, spatial = operator.stride, x.shape[2:]
+    if operator.adaptive:
+        if any(size % count for size, count in zip(spatial, operator.output_size, strict=True)):
+            raise FormError(
+                "windows of different sizes; take an output size that divides its input"
+            )
+        stride = operator.kernel
+    value = graph.centred(step, 0, operator.zero_point)
+    amounts = [
+        (before, (count - 1) * s - before + kernel - size)
+        for before, count, s, kernel, size in zip(
+            operator.padding, operator.output_size, stride, operator.kernel, spatial, strict=True
+        )
+    ]
+    if any(map(any, amounts)):
+        value = graph.padded(step, ((0, 0), (0, 0), *amounts), operator.zero_point, value)
+    unit = graph.units[x.name] / int(np.prod(operator.kernel))
+    graph.finish(step, unit, "AveragePool", [value], kernel_shape=operator.kernel, strides=stride)
+
+
+@QONNX.of(Sum)
+def sum_terms(operator: Sum, graph: QonnxGraph, step: Step) -> None:
+    """The mean; one unit is worth `scale / elements`."""
+    value = graph.centred(step, 0, operator.zero_point)
+    unit = graph.units[step.inputs[0]] / operator.terms
+    graph.finish(
+        step, unit, "ReduceMean", [value], axes=operator.axes, keepdims=int(operator.keep_axes)
+    )

@@ -1,0 +1,45 @@
+"""Rescaling as a Quant node."""
+
+import numpy as np
+
+from photomask.chip.forms.qonnx.context import QONNX, ROUNDING_MODES, QonnxGraph
+from photomask.chip.operators import Requantize
+from photomask.chip.program import Step
+from photomask.chip.target import Rounding
+
+
+@QONNX.of(Requantize)
+def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
+    """A division by a float32 scale, a clamp where the codes do not saturate, and Quant."""
+    x, y = graph.edge(step.inputs[0]), graph.edge(step.output)
+    parameters = graph.program.parameters(step)
+    ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
+    value = graph.centred(step, 0, -operator.offset)
+    value = graph.scaled(step, value, ratio[None] * y.scale[0] / graph.units[x.name])
+    low, high = operator.low, operator.high
+    if low > y.format.low + y.format.signed or high < y.format.high:
+        value = _clipped(graph, step, value, low, high)
+    mode = ROUNDING_MODES.get(operator.rounding)
+    multiplier = parameters["multiplier"]
+    if mode is None and np.any(multiplier & (multiplier - 1)):
+        # The middle of two codes is met by shifts alone, but for chance.
+        mode = ROUNDING_MODES[Rounding.HALF_EVEN]
+    if mode is None and not y.format.signed and not operator.zero_point:
+        mode = ROUNDING_MODES[Rounding.HALF_AWAY]
+    if mode is None:
+        half = graph.real(step, "half", y.scale[0] / 2)
+        value = graph.node("Add", [value, half], step, "half_up")
+        mode = "FLOOR"
+    graph.quant(step, value, y.model_copy(update={"zero_point": operator.zero_point}), mode)
+
+
+def _clipped(graph: QonnxGraph, step: Step, value: str, low: int, high: int) -> str:
+    """Clamps to the real values of two codes; a ReLU where it is one."""
+    y = graph.edge(step.output)
+    if low == y.zero_point and high == y.format.high:
+        return graph.node("Relu", [value], step, "relu")
+    bounds = [
+        graph.real(step, label, (code - y.zero_point) * y.scale[0])
+        for label, code in (("low", low), ("high", high))
+    ]
+    return graph.node("Clip", [value, *bounds], step, "clipped")
