@@ -168,7 +168,7 @@ def wrong_values(program: IntegerProgram, expected: Expected) -> dict[str, Wrong
     attribute that differs counts one. Steps that are missing, or one too many, count one.
     """
     found: dict[str, Wrong] = {}
-    steps = {step.name: step for step in program.steps}
+    steps = program.links.steps
     for name in [*steps, *(name for name in expected.steps if name not in steps)]:
         mine, other = steps.get(name), expected.steps.get(name)
         node = found.setdefault((mine or expected.steps[name]).node, Wrong())

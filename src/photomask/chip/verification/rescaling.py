@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import with_factors
 from photomask.chip.formats import IntFormat
-from photomask.chip.operators import Add, AveragePool, Requantize, Sum
+from photomask.chip.operators import Add, Requantize, Scaling
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.target import Target
 from photomask.documents import describe_validation
@@ -109,7 +109,7 @@ class Rescaling:
         if step.divisors is not None:
             divisor = np.array(step.divisors, dtype=np.float64)
             divisor = divisor.reshape(shape) if divisor.size > 1 else divisor
-        elif producer is not None and isinstance(producer.operator, (AveragePool, Sum)):
+        elif producer is not None and producer.operator.scaling is Scaling.SUMMED:
             raise TargetError(
                 f"{step.name!r} does not record by what it divides: the program was made by an "
                 "earlier version of Photomask; convert the model again"

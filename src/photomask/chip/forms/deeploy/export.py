@@ -90,7 +90,7 @@ def _require_codes(program: IntegerProgram, step: Step) -> None:
     if edge.role != "accumulator":
         _require_carrier(edge)
         return
-    readers = [reader for reader in program.steps if edge.name in reader.inputs]
+    readers = program.links.readers[edge.name]
     rescaled = all(isinstance(reader.operator, Requantize) for reader in readers)
     if not readers or not rescaled or edge.name in program.outputs:
         raise FormError("rescalings, and nothing else, must read its sums")

@@ -1,12 +1,26 @@
 """A program as memory images, golden vectors and a manifest, and the checks of all of them."""
 
 from photomask.chip.forms.memory.check_report import CheckReport, EdgeResult, Mismatch
+from photomask.chip.forms.memory.compressed import (
+    StreamPacking,
+    check_stream,
+    pack_stream,
+    unpack_stream,
+)
+from photomask.chip.forms.memory.compressed_sparse import (
+    SparseImage,
+    SparsePacking,
+    check_sparse,
+    pack_sparse,
+    unpack_sparse,
+)
 from photomask.chip.forms.memory.export import export
 from photomask.chip.forms.memory.export_check import check_export
 from photomask.chip.forms.memory.golden_inputs import golden_inputs
 from photomask.chip.forms.memory.image import Encoding
 from photomask.chip.forms.memory.manifest import Manifest
 from photomask.chip.forms.memory.output_check import check_outputs
+from photomask.chip.forms.memory.tile_images import WeightBlock, check_tile_images, tile_images
 
 __all__ = [
     "CheckReport",
@@ -14,8 +28,20 @@ __all__ = [
     "Encoding",
     "Manifest",
     "Mismatch",
+    "SparseImage",
+    "SparsePacking",
+    "StreamPacking",
+    "WeightBlock",
     "check_export",
     "check_outputs",
+    "check_sparse",
+    "check_stream",
+    "check_tile_images",
     "export",
     "golden_inputs",
+    "pack_sparse",
+    "pack_stream",
+    "tile_images",
+    "unpack_sparse",
+    "unpack_stream",
 ]

@@ -13,14 +13,26 @@ from photomask.chip.forms.rtl.export import RtlForm, export_rtl
 from photomask.chip.forms.rtl.lowering import SupportReport, support_report
 from photomask.chip.forms.rtl.simulation import simulate
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
+from photomask.chip.forms.rtl.synthesis import (
+    LintReport,
+    SynthesisReport,
+    lint,
+    rtl_sources,
+    synthesize,
+)
 
 __all__ = [
+    "LintReport",
     "RtlDesign",
     "RtlForm",
     "SimulationReport",
     "SupportReport",
+    "SynthesisReport",
     "export_rtl",
+    "lint",
     "model_cycles",
+    "rtl_sources",
     "simulate",
     "support_report",
+    "synthesize",
 ]

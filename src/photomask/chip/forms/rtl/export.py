@@ -352,14 +352,15 @@ def _image(initial: Sequence[tuple[Place, np.ndarray]], memory: Memory) -> list[
 
 def _write_golden(lowered: LoweredProgram, samples: Sequence[Sample], folder: Path) -> None:
     """Writes the words of every step's output, lanes without a channel as 0."""
-    makers = {step.output: number for number, step in enumerate(lowered.program.steps)}
+    links = lowered.program.links
     for sample in range(len(samples)):
         (folder / str(sample)).mkdir(parents=True)
     for sample, edge, codes in golden_edges(lowered.program, list(samples)):
-        if edge in makers:
+        maker = links.makers.get(edge)
+        if maker is not None:
             place = lowered.memory.edges[edge]
             words = words_to_hex(place.words_of(codes), place.lane_bits)
-            _write_lines(folder / str(sample) / f"step_{makers[edge]}.hex", words)
+            _write_lines(folder / str(sample) / f"step_{links.positions[maker.name]}.hex", words)
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

@@ -131,13 +131,12 @@ def lower_steps(
     lanes = math.lcm(machine.rows, machine.columns)
     memory = place_edges(program, lanes, machine.activation_bits, machine.accumulator_bits)
     images = ImageBuilder(lanes)
-    numbers = {step.output: number for number, step in enumerate(program.steps)}
 
     def write(step: Step) -> tuple[int, list[Descriptor]]:
         context = Context(program, machine, lanes, memory.edges, memory.copies, images, step)
         for name in (*step.inputs, step.output):
             _check_edge(context, name)
-        number, written = numbers[step.output], RTL.write(step.operator, context)
+        number, written = program.links.positions[step.name], RTL.write(step.operator, context)
         numbered = [replace(one, step=number) for one in written]
         return number, numbered[:-1] + [replace(one, last_of_step=1) for one in numbered[-1:]]
 
