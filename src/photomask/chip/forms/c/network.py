@@ -185,9 +185,8 @@ def _require_countable(edge: Edge) -> None:
 
 def _problems_of_unread_inputs(program: IntegerProgram) -> Iterator[Problem]:
     """Yields what is wrong with inputs that belong to no step, because no step reads them."""
-    read = {name for step in program.steps for name in step.inputs}
     for name in program.inputs:
-        if name in read:
+        if program.links.readers[name]:
             continue
         try:
             _require_countable(program.edges[name])

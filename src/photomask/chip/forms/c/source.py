@@ -127,11 +127,11 @@ def _run(network: Network) -> list[str]:
 
 
 def _unused(network: Network) -> list[str]:
-    read = {name for step in network.program.steps for name in step.inputs}
+    readers = network.program.links.readers
     return [
         f"(void){network.names.edges[name]};"
         for name in network.program.inputs
-        if name not in read and name not in network.program.outputs
+        if not readers[name] and name not in network.program.outputs
     ]
 
 
