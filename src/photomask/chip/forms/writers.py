@@ -17,11 +17,11 @@ class Writers(Generic[Context, Result]):
     """The functions that write the operators of one form.
 
     ```python
-    C = Writers[[Site], list[str]]("C")
+    C = Writers[[Context], list[str]]("C")
 
 
     @C.of(Multiply)
-    def multiply(operator: Multiply, site: Site) -> list[str]: ...
+    def multiply(operator: Multiply, context: Context) -> list[str]: ...
 
 
     C.refuses(Embedding, "C has no tables of rows")

@@ -267,7 +267,8 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
 def _depthwise(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
     """Adds tap after tap to the sums of all channels."""
     x, y = context.inputs[0], context.store.y
-    outputs, low, high = weight.shape[0], int(weight.min()), int(weight.max())
+    outputs = weight.shape[0]
+    low, high = int(weight.min()), int(weight.max())
     acc = arithmetic_type(context.output.interval, _padded(context, plane), low, high)
     kind = c_type(Interval(min(low, -1), high))
     w = context.constant("weight", weight.reshape(outputs, -1).T, "weights [tap, channel]", kind)

@@ -81,7 +81,8 @@ def lookup(operator: Lookup, context: Context) -> list[str]:
 @C.of(Interpolate)
 def interpolate(operator: Interpolate, context: Context) -> list[str]:
     """Two neighbouring entries and the line between them."""
-    values, x, y = context.parameters["table"], context.inputs[0], context.store.y
+    values = context.parameters["table"]
+    x, y = context.inputs[0], context.store.y
     places = x.interval.shifted(-operator.first)
     index = arithmetic_type(x.interval, operator.first, places)
     acc = arithmetic_type(context.output.interval)

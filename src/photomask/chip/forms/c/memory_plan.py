@@ -59,7 +59,9 @@ def plan_memory(buffers: Iterable[Buffer]) -> MemoryPlan:
 
 
 def _best_gap(busy: list[tuple[int, int]], size: int) -> int:
-    best, best_room, end = None, 0, 0
+    best: int | None = None
+    best_room = 0
+    end = 0
     for start, stop in busy:
         room = start - end
         if room >= size and (best is None or room < best_room):

@@ -50,7 +50,8 @@ def pad(operator: Pad, context: Context) -> list[str]:
     value = literal(operator.value, "int64_t" if y.ctype.endswith("64_t") else "int32_t")
     pads = any(max(pair) > 0 for pair in operator.amounts)
     fill = [f"for (int i = 0; i < {y.elements}; i++) {{", f"    y[i] = {value};", "}"]
-    sizes, start, first = [], 0, 0
+    sizes: list[int] = []
+    start, first = 0, 0
     for axis, (before, after) in enumerate(operator.amounts):
         sizes.append(x.shape[axis] + min(before, 0) + min(after, 0))
         start += max(before, 0) * _step(y, axis)

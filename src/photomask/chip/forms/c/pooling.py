@@ -92,7 +92,8 @@ def _bounds(
         span: elements from the first of a window to its last, both included.
         dilation: from one element of a window to the next.
     """
-    name, stride, before = NAMES[axis], operator.stride[axis], operator.padding[axis]
+    name, stride = NAMES[axis], operator.stride[axis]
+    before = operator.padding[axis]
     begin = affine((name, stride), constant=-before)
     end = affine((name, stride), constant=span - before)
     first, last = begin, end

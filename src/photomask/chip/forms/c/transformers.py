@@ -105,7 +105,8 @@ def normalize(operator: Normalize, context: Context) -> list[str]:
 @C.of(Embedding)
 def embedding(operator: Embedding, context: Context) -> list[str]:
     """A copy of a row of the table for each element."""
-    values, (x,), y = context.parameters["table"], context.inputs, context.store.y
+    values = context.parameters["table"]
+    x, y = context.inputs[0], context.store.y
     table = context.constant("table", values, "table", y.ctype)
     width = values.shape[1]
     operands = {

@@ -43,16 +43,15 @@ def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
     """
     if keep_edges:
         return [Unit(step) for step in program.steps]
-    units, absorbed = [], set()
+    units: list[Unit] = []
+    absorbed: set[str] = set()
     for step in program.steps:
         if step.name in absorbed:
             continue
         behind = program.links.rescaling(step) if step.operator.accumulates else None
-        if behind is None:
-            units.append(Unit(step))
-            continue
         units.append(Unit(step, behind))
-        absorbed.add(behind.name)
+        if behind is not None:
+            absorbed.add(behind.name)
     return units
 
 
