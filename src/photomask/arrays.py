@@ -40,7 +40,15 @@ MALFORMED = (
 )
 """What NumPy, zipfile and safetensors raise for a file that is not what they wrote."""
 
-__all__ = ["array_from", "plain_array", "read_array", "read_arrays", "read_tensors", "tensor_file"]
+__all__ = [
+    "array_from",
+    "int64_array",
+    "plain_array",
+    "read_array",
+    "read_arrays",
+    "read_tensors",
+    "tensor_file",
+]
 
 
 def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
@@ -137,6 +145,24 @@ def plain_array(array: np.ndarray) -> np.ndarray:
     dtype = np.dtype(np.float64) if is_long else array.dtype.newbyteorder("=")
     plain = np.asarray(array, dtype=dtype, order="C")
     return plain if plain.flags.writeable else plain.copy()
+
+
+def int64_array(array: np.ndarray, where: str) -> np.ndarray:
+    """Returns integers as int64, of which none has wrapped.
+
+    Args:
+        array: of any integer dtype.
+        where: what it is, for the message.
+
+    Raises:
+        DataError: an integer is beyond int64; or the elements are no integers.
+    """
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{where} must be integers, got {array.dtype}")
+    largest = np.iinfo(np.int64).max
+    if array.dtype == np.uint64 and array.size and array.max() > largest:
+        raise DataError(f"{where} holds {array.max()}, beyond int64, whose largest is {largest}")
+    return array.astype(np.int64)
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
         quantizer.forget_observations()
     count = 0
     with torch.no_grad():
-        for inputs in batches_of(prepared.graph, data):
+        for inputs in batches_of(prepared, data):
             prepared.observe(inputs)
             count += len(inputs[0])
         if not count:
@@ -87,27 +87,28 @@ def fit_biases(prepared: PreparedModel) -> None:
                 make_room_for_biases(prepared, node)
 
 
-def batches_of(graph: FloatGraph, data: Data) -> Iterator[list[Tensor]]:
+def batches_of(prepared: PreparedModel, data: Data) -> Iterator[list[Tensor]]:
     """Yields batches of data, one tensor for each input, checked; labels are left out.
 
     Args:
-        graph: whose inputs they are.
+        prepared: whose inputs they are; the batches are moved to where it is.
         data: samples at axis 0, or batches, in any form that `photomask.chip.data` describes.
 
     Raises:
         DataError: wrong shape or dtype, NaN or infinity.
     """
-    for batch in read_batches(input_forms(graph), data, what="calibration data", size=BATCH):
+    graph, forms = prepared.graph, input_forms(prepared.graph, prepared.device)
+    for batch in read_batches(forms, data, what="calibration data", size=BATCH):
         for name, x in zip(graph.inputs, batch.inputs, strict=True):
             if not x.is_floating_point():
                 _check_rows(graph, graph.by_name[name], x)
         yield [_laid_out(x) for x in batch.inputs]
 
 
-def input_forms(graph: FloatGraph) -> list[InputForm]:
-    """Returns what each input of a graph takes, in order."""
+def input_forms(graph: FloatGraph, device: torch.device) -> list[InputForm]:
+    """Returns what each input of a graph takes, in order, on the device where it is needed."""
     nodes = [graph.by_name[name] for name in graph.inputs]
-    return [InputForm(n.name, n.shape[1:], isinstance(n.operation, Tokens)) for n in nodes]
+    return [InputForm(n.name, n.shape[1:], isinstance(n.operation, Tokens), device) for n in nodes]
 
 
 def _laid_out(x: Tensor) -> Tensor:

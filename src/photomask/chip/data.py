@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from photomask.arrays import plain_array
+from photomask.arrays import int64_array, plain_array
 from photomask.errors import DataError
 
 Array = Tensor | np.ndarray
@@ -48,11 +48,13 @@ class InputForm:
         shape: of one sample, without the batch.
         integers: True for numbers of rows, such as tokens, and for masks; False for real numbers;
             None where both may be given.
+        device: where samples are moved to; None leaves them where they are.
     """
 
     name: str
     shape: tuple[int, ...]
     integers: bool | None = False
+    device: torch.device | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ def as_tensor(value: object) -> Tensor | None:
 
 def raw_pictures(x: Tensor) -> str:
     """Says what was found in place of real numbers, and how to make them."""
-    found = f"{x.dtype}, {int(x.min())} to {int(x.max())}" if x.numel() else f"{x.dtype}"
+    values = x if x.dtype is torch.bool else x.to(torch.float64)  # for what else has no minimum
+    found = f"{x.dtype}, {values.min():.0f} to {values.max():.0f}" if x.numel() else f"{x.dtype}"
     if x.dtype is not torch.uint8:
         return f"{found}; convert it to floats in the units that the model was trained on"
     return (
@@ -213,7 +216,7 @@ def length_of(data: object) -> int | None:
 
 
 def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tensor:
-    """Returns an input's samples as float32, int64 or bool.
+    """Returns an input's samples as float32, int64 or bool, on the device that the form names.
 
     Args:
         form: what the input takes.
@@ -222,7 +225,7 @@ def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tens
         first: number of the first sample.
 
     Raises:
-        DataError: wrong shape or dtype, no samples, NaN or infinity.
+        DataError: wrong shape or dtype, no samples, NaN, infinity, or integers beyond int64.
     """
     where = f"{what} for {form.name!r}"
     if x.is_complex():
@@ -236,12 +239,35 @@ def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tens
     if tuple(x.shape[1:]) != form.shape or not x.ndim or not len(x):
         raise DataError(f"{where} has shape {list(x.shape)}, {_expected(form, x)}")
     if not x.is_floating_point():
-        return x if x.dtype is torch.bool else x.to(torch.int64)
-    finite = torch.isfinite(x.to(torch.float32))
+        return _placed(form, x if x.dtype is torch.bool else as_int64(x, where))
+    values = x.to(torch.float32)
+    finite = torch.isfinite(values)
     if not bool(finite.all()):
         sample = int((~finite).nonzero()[0, 0]) + first
         raise DataError(f"{where}: sample {sample} holds NaN or infinity, or is beyond float32")
-    return x.to(torch.float32)
+    return _placed(form, values)
+
+
+def _placed(form: InputForm, x: Tensor) -> Tensor:
+    """Moves samples to where the form wants them; a GPU waits for pinned memory by itself."""
+    if form.device is None:
+        return x
+    return x.to(form.device, non_blocking=form.device.type == "cuda")
+
+
+def as_int64(x: Tensor, where: str) -> Tensor:
+    """Returns integers as int64, of which none has wrapped.
+
+    Args:
+        x: of any integer dtype, or bool.
+        where: what it is, for the message.
+
+    Raises:
+        DataError: an integer is beyond int64.
+    """
+    if x.dtype is not torch.uint64:
+        return x.to(torch.int64)
+    return torch.from_numpy(int64_array(x.cpu().numpy(), where)).to(x.device)
 
 
 def _expected(form: InputForm, x: Tensor) -> str:

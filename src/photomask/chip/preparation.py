@@ -97,6 +97,11 @@ class PreparedModel(nn.Module):
     def target(self, target: Target | None) -> None:
         self.standing.align(self, target)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the quantizers are, and the weights if there are any."""
+        return next(iter(self.state_dict().values())).device
+
     def used_quantizers(self) -> dict[str, Quantizer]:
         """Returns the quantizers that compute, by what they quantize."""
         found: dict[str, Quantizer] = {}

@@ -176,7 +176,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     calibrated = prepared.standing.phase(prepared) is not Phase.PREPARED
     with torch.no_grad():
         errors = {name: _weight_error(prepared, node) for name, node in layers.items()}
-        for inputs in batches_of(prepared.graph, data):
+        for inputs in batches_of(prepared, data):
             count += len(inputs[0])
             for node, values in _values(prepared, inputs):
                 if node.name in layers:
@@ -339,7 +339,7 @@ def bounds_of(
     """Returns the least and the largest value of each channel of the last axis, of some edges."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
-        for inputs in batches_of(prepared.graph, data):
+        for inputs in batches_of(prepared, data):
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name in names:
                     rows = value.flatten(0, -2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip.data import LABEL_KEYS, as_tensor
-from photomask.chip.graph.float_model import forward_parameters
+from photomask.chip.graph.float_model import BY_NAME, forward_parameters
 from photomask.errors import DataError
 
 
@@ -56,6 +56,16 @@ def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], 
         raise DataError(
             f"the example has {unknown[0]!r}, which is no parameter of the model's forward "
             f"({', '.join(parameters)})"
+        )
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind in BY_NAME and _is_needed(parameters, name) and name not in names
+    ]
+    if missing:
+        raise DataError(
+            f"the example lacks {missing[0]!r}, which the model's forward needs; it has "
+            f"{', '.join(map(str, names)) or 'no inputs'}"
         )
     order = {name: place for place, name in enumerate(parameters)}
     names.sort(key=lambda name: order.get(name, len(order)))

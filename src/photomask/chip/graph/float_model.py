@@ -101,7 +101,7 @@ def takes_names(model: nn.Module, names: Sequence[str]) -> bool:
     """Tells whether the `forward` of a model takes each of these names as a keyword."""
     parameters = forward_parameters(model)
     kinds = {parameter.kind: name for name, parameter in parameters.items()}
-    named = [name for name, p in parameters.items() if p.kind in _BY_NAME]
+    named = [name for name, p in parameters.items() if p.kind in BY_NAME]
     others = [name for name in names if name not in named]
     if not others or inspect.Parameter.VAR_KEYWORD not in kinds:
         return not others
@@ -110,7 +110,8 @@ def takes_names(model: nn.Module, names: Sequence[str]) -> bool:
     return starred is None or not any(name.startswith(f"{starred}_") for name in others)
 
 
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+"""The kinds of parameters that a call can give by name."""
 
 
 def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:

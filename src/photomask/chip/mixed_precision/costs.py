@@ -173,7 +173,7 @@ def cycle_costs(
         )
     candidates = sensitivities.tensors[0].bits
     target, accelerator = load_target(target), load_accelerator(accelerator)
-    batches = list(batches_of(prepared.graph, data))
+    batches = list(batches_of(prepared, data))
     by_width = [
         _cycles(prepared, sensitivities, bits, batches, target, accelerator) for bits in candidates
     ]

@@ -102,7 +102,7 @@ def measure_sensitivity(
     graph = current_graph(prepared)
     if measure is not Measure.OUTPUT_MSE:
         _check_outputs(graph, measure)
-    batches = list(batches_of(prepared.graph, data))
+    batches = list(batches_of(prepared, data))
     if not batches:
         raise DataError("measuring sensitivities needs at least one sample, got none")
     with torch.no_grad():

@@ -31,11 +31,6 @@ def run_nodes(
         values[node.name] = settle(node, compute_quantized(node, operands, constants_of(node)))
 
 
-def device_of(prepared: PreparedModel) -> torch.device:
-    """Returns where a model's quantizers are, and its weights if it has any."""
-    return next(iter(prepared.state_dict().values())).device
-
-
 @dataclass
 class EdgeValues:
     """Values of the edges that blocks still read, for all samples.

@@ -13,7 +13,7 @@ from photomask.chip.quantizers import AdaRound, PerTensor, Quantizer
 from photomask.chip.quantizers.qdrop import drop_quantization
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.chip.reconstruction.documents import ReconstructionSettings
-from photomask.chip.reconstruction.edges import device_of, run_nodes
+from photomask.chip.reconstruction.edges import run_nodes
 from photomask.chip.reconstruction.learnable import is_uniform, learned_scales
 from photomask.errors import QuantizerError
 
@@ -67,7 +67,7 @@ class BlockLearner:
             if has_weight(node):
                 self._adopt(node, settings)
         self.owners = learned_scales(prepared, block) if settings.scale_rate else []
-        device = device_of(prepared)
+        device = prepared.device
         self.start = torch.stack(
             [prepared.activation_quantizer(owner).scale.detach() for owner in self.owners]
             or [torch.ones((), device=device)]

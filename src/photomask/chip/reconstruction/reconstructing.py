@@ -18,7 +18,7 @@ from photomask.chip.reconstruction.documents import (
     ReconstructionReport,
     ReconstructionSettings,
 )
-from photomask.chip.reconstruction.edges import EdgeValues, device_of
+from photomask.chip.reconstruction.edges import EdgeValues
 from photomask.chip.reconstruction.learnable import check_reconstructible
 from photomask.chip.reconstruction.learner import LARGEST_FACTOR, BlockLearner, Learned
 from photomask.chip.reconstruction.optimization import DivergedError, optimize
@@ -121,7 +121,7 @@ def reconstruct(
 
 def apply(prepared: PreparedModel, learned: Learned) -> None:
     """Puts what a block learned into a prepared model: plain weights, biases and scales."""
-    device = device_of(prepared)
+    device = prepared.device
     for role, tensors in (("weight", learned.weights), ("bias", learned.biases)):
         for node, tensor in tensors.items():
             prepared.set_constant(node, role, tensor.to(device))
@@ -194,7 +194,7 @@ def _still_read(prepared: PreparedModel, blocks: Sequence[Block]) -> set[str]:
 
 def _whole(prepared: PreparedModel, data: Data) -> list[Tensor]:
     """Returns one checked tensor with all samples for each input."""
-    batches = list(batches_of(prepared.graph, data))
+    batches = list(batches_of(prepared, data))
     if not batches:
         raise DataError("reconstruction needs at least one sample, got none")
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
@@ -215,7 +215,7 @@ def _noise_of_outputs(
 @contextmanager
 def _placed(prepared: PreparedModel, device: str | torch.device | None) -> Iterator[torch.device]:
     """Moves a model to where it is reconstructed, and back; evaluation mode meanwhile."""
-    home = device_of(prepared)
+    home = prepared.device
     training = prepared.training
     place = home if device is None else _existing(device)
     prepared.to(place).eval()

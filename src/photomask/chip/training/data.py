@@ -188,8 +188,7 @@ class BatchData:
                 if self._label_check is not None:
                     labels = self._label_check(labels, len(found.inputs[0]))
                 labels = labels.to(processes.device, non_blocking=True)
-            moved = [_laid_out(x.to(processes.device, non_blocking=True)) for x in found.inputs]
-            yield moved, labels
+            yield [_laid_out(x) for x in found.inputs], labels
 
     def first(self, count: int, device: torch.device) -> Iterator[list[Tensor]]:
         """Yields the inputs of the first batches."""

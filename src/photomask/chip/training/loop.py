@@ -127,9 +127,11 @@ def train(
     # What other processes hold is replaced by what the first one has.
     checked = is_first_process() and not resume
     with prepared.standing.call("train", Effect.TRAINS, prepared, checked=checked):
+        processes = find_processes(accelerator, device)
+        forms = input_forms(prepared.graph, processes.device)
         run = _Run(
             prepared,
-            as_training_data(data, input_forms(prepared.graph), reads, augment),
+            as_training_data(data, forms, reads, augment),
             settings,
             mixed_loss(
                 loss or cross_entropy(settings.label_smoothing),
@@ -138,7 +140,7 @@ def train(
             ),
             teacher,
             callbacks,
-            find_processes(accelerator, device),
+            processes,
             compiled,
         )
         try:

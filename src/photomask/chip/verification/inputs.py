@@ -1,5 +1,6 @@
 """What a program is compared on: real inputs that fit it."""
 
+import torch
 from torch import Tensor
 
 from photomask.chip.data import Batch, Data, InputForm, read_samples
@@ -10,6 +11,8 @@ from photomask.errors import DataError
 
 def checked_inputs(program: IntegerProgram, inputs: Data) -> Batch:
     """Returns floats as float32 and integers as int64, one tensor per input, and their labels.
+
+    They are moved to the CPU, where float graphs have their constants.
 
     Raises:
         DataError: wrong shape or dtype, no samples, NaN or infinity, or numbers of no row.
@@ -25,7 +28,9 @@ def checked_inputs(program: IntegerProgram, inputs: Data) -> Batch:
 def _form(edge: Edge) -> InputForm:
     """Returns what an input takes: real numbers, or integers where codes are numbers of rows."""
     may_be_codes = (edge.scale, edge.zero_point) == ((1.0,), 0)
-    return InputForm(edge.name, edge.shape[1:], None if may_be_codes else False)
+    return InputForm(
+        edge.name, edge.shape[1:], None if may_be_codes else False, torch.device("cpu")
+    )
 
 
 def _check_codes(edge: Edge, x: Tensor) -> None:

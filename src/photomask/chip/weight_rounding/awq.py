@@ -139,7 +139,7 @@ def _statistics(
     sizes: dict[str, Tensor] = {}
     count = 0
     with torch.no_grad():
-        for inputs in batches_of(prepared.graph, data):
+        for inputs in batches_of(prepared, data):
             count += len(inputs[0])
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name not in readers:

@@ -90,7 +90,7 @@ def compensate_rounding(
     """
     if not damping > 0:
         raise UsageError(f"damping must be positive, found {damping}")
-    batches = list(batches_of(prepared.graph, data))
+    batches = list(batches_of(prepared, data))
     if not batches:
         raise DataError("compensating roundings needs at least one sample, got none")
     reports = []
