@@ -128,14 +128,25 @@ def test_labels_may_be_one_for_each_place_of_a_sample(tmp_path):
     [
         ({"x": np.ones((3, 2)), "labels": np.zeros(2, int)}, r"expected \[3\]"),
         ({"x": np.ones((3, 2)), "labels": np.zeros(3)}, "expected integers"),
-        ({"x": np.ones((3, 2)), "y": np.ones(3)}, "the arrays x, y"),
-        ({"labels": np.zeros(3, int)}, "the arrays none"),
+        ({"x": np.ones((3, 2)), "y": np.ones(3)}, "'y', holds no samples"),
+        ({"labels": np.zeros(3, int)}, "the arrays labels; expected an array for each input"),
         ({"x": np.ones((3, 2)), "labels": np.array(3)}, r"expected \[3\]"),
         ({"x": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "labels: an array of <U1"),
-        ({"x": np.ones((3, 2)), "label": np.zeros(3, int), "labels": np.zeros(3, int)}, "label, x"),
+        (
+            {"x": np.ones((3, 2)), "label": np.zeros(3, int), "labels": np.zeros(3, int)},
+            "both, labels and label",
+        ),
         ({"x": np.array(["a", "b"])}, "an array of <U1: expected numbers"),
         ({"x": np.zeros((3, 2), "M8[D]")}, "expected numbers"),
-        ({"x": np.ones((3, 2), np.uint8)}, "expected floats"),
+        ({"x": np.ones((3, 2)), "y": np.ones((4, 2))}, "3 of 'x', 4 of 'y'"),
+        (
+            {"x": np.ones((3, 2)), "y": np.full((3, 2), 1e300)},
+            "'y', holds NaN or infinity, or numb",
+        ),
+        (
+            {"x": np.ones((3, 2)), "labels": np.full(3, 2**64 - 1, np.uint64)},
+            "18446744073709551615, beyond int64",
+        ),
     ],
 )
 def test_an_archive_that_cannot_be_understood_is_refused(tmp_path, arrays, message):

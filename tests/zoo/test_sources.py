@@ -134,8 +134,8 @@ def test_images_come_by_name():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((0, 3)), "no images"),
-        (np.zeros(3), "no images"),
+        (np.zeros((0, 3)), "no samples"),
+        (np.zeros(3), "no samples"),
         (np.zeros((2, 3), np.uint8), "uint8"),
         (np.full((2, 3), np.nan), "NaN"),
         (np.full((2, 3), np.inf, np.float32), "infinity"),
@@ -150,10 +150,11 @@ def test_bad_arrays_are_refused(tmp_path, values, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = []", "no images"),
+        ("x = []", "no samples"),
         ("x = [np.zeros((1, 2)), np.zeros((1, 3))]", "different shapes"),
         ("x = 'text'", r"builtins\.str"),
-        ("x = {'a': 1}", r"builtins\.dict"),
+        ("x = {'a': 1}", r"builtins\.int"),
+        ("x = {'a': 1, 'b': 2}", r"array 'a', is builtins\.int"),
         ("x = [1, 2]", r"builtins\.int"),
     ],
 )

@@ -54,16 +54,17 @@ def convert(
     from photomask.chip import calibrate, load_recipe, load_target, prepare
     from photomask.chip import convert as convert_model
     from photomask.chip.forms.memory import export
+    from photomask.cli.execution import golden_codes
     from photomask.cli.presentation import show_program
-    from photomask.cli.sources import load_inputs
+    from photomask.cli.sources import batches_of, first_of, load_inputs
     from photomask.zoo import load_model
 
     asked, hardware = load_recipe(recipe), load_target(target)
     network, images = load_model(model), load_inputs(calibration, calibration_samples)
-    prepared = prepare(network, asked, images[:1])
-    calibrate(prepared, show_progress(images.split(CALIBRATION_BATCH), "calibrating"))
+    prepared = prepare(network, asked, first_of(images, 1))
+    calibrate(prepared, show_progress(batches_of(images, CALIBRATION_BATCH), "calibrating"))
     program = convert_model(prepared, hardware)
-    golden = program.quantize_input(images[:samples])
+    golden = golden_codes(program, first_of(images, samples))
     export(program, output_folder, golden, formats=format or ["hex"], samples=samples)
     show_program(program)
     messages().print(f"written to {output_folder}")
@@ -75,7 +76,9 @@ def run(
     inputs: Annotated[
         list[Path],
         typer.Option(
-            "--input", metavar="X.npy", help="Floats, or the program's integers; one per input."
+            "--input",
+            metavar="X.npy",
+            help="Floats, or the program's integers: one .npy file per input, or a .npz file.",
         ),
     ],
     result: Annotated[
@@ -97,11 +100,10 @@ def run(
     """
     from photomask.chip import IntegerProgram
     from photomask.cli.execution import run_program
-    from photomask.cli.sources import load_array, save_arrays
+    from photomask.cli.sources import load_arrays, save_arrays
 
     program = IntegerProgram.load(folder)
-    arrays = [load_array(path) for path in inputs]
-    save_arrays(result, run_program(program, arrays, engine, real=real))
+    save_arrays(result, run_program(program, load_arrays(inputs), engine, real=real))
 
 
 @app.command()

@@ -169,6 +169,7 @@ def import_model(
     from photomask.chip import load_target
     from photomask.chip.forms.memory import export as export_program
     from photomask.chip.onnx_import import import_qdq
+    from photomask.cli.execution import golden_codes
     from photomask.cli.presentation import show_program
     from photomask.cli.sources import load_inputs
 
@@ -183,7 +184,7 @@ def import_model(
             for edge in edges
         }
     else:
-        golden = program.quantize_input(load_inputs(data, samples))
+        golden = golden_codes(program, load_inputs(data, samples))
     export_program(program, output_folder, golden, samples=samples)
     show_program(program)
     messages().print(f"written to {output_folder}")

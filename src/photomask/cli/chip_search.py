@@ -9,10 +9,9 @@ from photomask.cli.console import messages
 from photomask.cli.sources import DATA_HELP
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from photomask.chip import PreparedModel
     from photomask.chip.mixed_precision import Allocation, Costs, Sensitivities
+    from photomask.zoo import Samples
 
 Unit = Literal["weight-bits", "bit-operations", "cycles"]
 ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
@@ -61,7 +60,7 @@ def search(
     """
     from photomask.chip import load_recipe, prepare
     from photomask.chip.mixed_precision import allocate, measure_sensitivity, uniform_cost
-    from photomask.cli.sources import load_inputs
+    from photomask.cli.sources import first_of, load_inputs
     from photomask.errors import UsageError
     from photomask.report import check_drawing
     from photomask.zoo import load_model
@@ -72,7 +71,7 @@ def search(
         check_drawing()
     bits = _widths(widths, "--widths")
     images = load_inputs(calibration, calibration_samples)
-    prepared = prepare(load_model(model), load_recipe(recipe), images[:1])
+    prepared = prepare(load_model(model), load_recipe(recipe), first_of(images, 1))
     found = measure_sensitivity(
         prepared,
         images,
@@ -116,17 +115,18 @@ def _costs(
     unit: Unit,
     prepared: "PreparedModel",
     found: "Sensitivities",
-    images: "Tensor",
+    images: "Samples",
     target: str,
     accelerator: str,
 ) -> "Costs":
     from photomask.chip import load_target
     from photomask.chip.cost import load_accelerator
     from photomask.chip.mixed_precision import bit_operation_costs, cycle_costs, weight_bit_costs
+    from photomask.cli.sources import first_of
 
     if unit == "weight-bits":
         return weight_bit_costs(prepared, found)
     if unit == "bit-operations":
         return bit_operation_costs(prepared, found)
     machine = load_accelerator(accelerator)
-    return cycle_costs(prepared, found, images[:8], load_target(target), machine)
+    return cycle_costs(prepared, found, first_of(images, 8), load_target(target), machine)

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from photomask.chip import PreparedModel
     from photomask.chip import Recipe as RecipeObject
     from photomask.chip.training import TrainingSettings
+    from photomask.zoo import Samples
 
 DATA_HELP = (
-    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy or .npz file of "
-    "floats, a folder of pictures with preprocessing.json, or path/to/file.py:function."
+    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy file, "
+    "a .npz file with an array for each input by its name, a folder of pictures with "
+    "preprocessing.json, or path/to/file.py:function."
 )
 
 
@@ -87,6 +89,8 @@ def train(
     from photomask.chip.forms.memory import export
     from photomask.chip.training import TensorData, is_first_process, save_weights
     from photomask.chip.training import train as train_model
+    from photomask.cli.execution import golden_codes
+    from photomask.cli.sources import first_of
     from photomask.documents import write_file
     from photomask.zoo import load_model
     from photomask.zoo.augmentation import augment as augment_images
@@ -98,7 +102,7 @@ def train(
     prepared = _prepared(network, asked, images, schedule, batch_norms)
     report = train_model(
         prepared,
-        TensorData(images, classes, augment_images if augment else None),
+        TensorData(_in_order(prepared, images), classes, augment_images if augment else None),
         schedule,
         checkpoint=checkpoint,
         resume=resume,
@@ -109,7 +113,8 @@ def train(
     if not is_first_process():
         return
     program = convert(prepared, hardware)
-    export(program, output_folder, program.quantize_input(images[:samples]), samples=samples)
+    golden = golden_codes(program, first_of(images, samples))
+    export(program, output_folder, golden, samples=samples)
     if weights is not None:
         save_weights(prepared, weights)
     if json is not None:
@@ -121,19 +126,30 @@ def train(
 def _prepared(
     network: "nn.Module",
     recipe: "RecipeObject",
-    images: "Tensor",
+    images: "Samples",
     schedule: "TrainingSettings",
     batch_norms: bool,
 ) -> "PreparedModel":
     """Prepares and calibrates a model; with its batch norms kept, where that was asked for."""
     from photomask.chip import calibrate, prepare
     from photomask.chip.training import keep_batch_norms
+    from photomask.cli.sources import first_of
 
-    prepared = prepare(network, recipe, images[:1])
-    calibrate(prepared, images[: schedule.calibration_samples])
+    example = first_of(images, 1)
+    prepared = prepare(network, recipe, example)
+    calibrate(prepared, first_of(images, schedule.calibration_samples))
     if batch_norms:
-        keep_batch_norms(prepared, network, images[:1])
+        keep_batch_norms(prepared, network, example)
     return prepared
+
+
+def _in_order(prepared: "PreparedModel", samples: "Samples") -> "list[Tensor]":
+    """Returns the samples of each input, in the order of the model's inputs."""
+    from photomask.chip.calibration import input_forms
+    from photomask.chip.data import read_batch
+
+    forms = input_forms(prepared.graph, prepared.device)
+    return read_batch(forms, samples, what="training data").inputs
 
 
 def _schedule(
@@ -156,11 +172,11 @@ def _schedule(
         raise UsageError(f"impossible schedule: {describe_validation(error)}") from error
 
 
-def _training_data(source: str, labels: Path | None) -> "tuple[Tensor, Tensor | None]":
-    """Loads images and, where there are any, their classes."""
+def _training_data(source: str, labels: Path | None) -> "tuple[Samples, Tensor | None]":
+    """Loads samples and, where there are any, their classes."""
     from photomask.cli.sources import load_test_data
     from photomask.documents import is_file
-    from photomask.zoo import calibration_set, load_labels, training_set
+    from photomask.zoo import calibration_set, count_of, load_labels, training_set
     from photomask.zoo.fashion_mnist import TRAINING_IMAGES
 
     if source in ("fashion-mnist", "fashion_mnist"):
@@ -170,5 +186,5 @@ def _training_data(source: str, labels: Path | None) -> "tuple[Tensor, Tensor | 
     else:
         images, classes = load_test_data(source, None, None)
     if labels is not None:
-        classes = load_labels(labels, len(images))
+        classes = load_labels(labels, count_of(images))
     return images, classes

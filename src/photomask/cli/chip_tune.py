@@ -60,7 +60,8 @@ def tune(
     from photomask.chip.equalization import smooth
     from photomask.chip.forms.memory import export
     from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
-    from photomask.cli.sources import load_inputs
+    from photomask.cli.execution import golden_codes
+    from photomask.cli.sources import first_of, load_inputs
     from photomask.documents import write_file
     from photomask.errors import UsageError
     from photomask.zoo import load_model
@@ -68,7 +69,7 @@ def tune(
     asked, hardware = load_recipe(recipe), load_target(target)
     settings = ReconstructionSettings(granularity=granularity, iterations=iterations, seed=seed)
     network, images = load_model(model), load_inputs(calibration, calibration_samples)
-    prepared = prepare(network, asked, images[:1])
+    prepared = prepare(network, asked, first_of(images, 1))
     if smoothing is not None and not smooth(prepared, images, strength=smoothing, shift=True):
         raise UsageError(f"{model!r} has no norm that only layers read: leave out --smooth")
     calibrate(prepared, images)
@@ -81,7 +82,8 @@ def tune(
         progress=show_progress,
     )
     program = convert(prepared, hardware)
-    export(program, output_folder, program.quantize_input(images[:samples]), samples=samples)
+    golden = golden_codes(program, first_of(images, samples))
+    export(program, output_folder, golden, samples=samples)
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))

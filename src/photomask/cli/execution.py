@@ -7,10 +7,14 @@ import numpy as np
 import torch
 
 from photomask.chip import IntegerProgram
+from photomask.chip.data import LABEL_KEYS, InputForm, read_batch
 from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.program import NumpyEngine
+from photomask.chip.verification.engines import quantized
+from photomask.chip.verification.inputs import checked_inputs
 from photomask.cli.console import show_progress
 from photomask.errors import DataError
+from photomask.zoo import Samples
 
 BATCH = 32
 ARRAY_ENGINES = {"numpy": NumpyEngine, "c": CEngine, "onnx": OnnxEngine}
@@ -19,7 +23,7 @@ ARRAY_ENGINES = {"numpy": NumpyEngine, "c": CEngine, "onnx": OnnxEngine}
 
 def run_program(
     program: IntegerProgram,
-    arrays: Sequence[np.ndarray],
+    arrays: Sequence[np.ndarray] | Mapping[str, np.ndarray],
     engine: Literal["torch", "numpy", "c", "onnx"],
     *,
     real: bool,
@@ -28,7 +32,8 @@ def run_program(
 
     Args:
         program: what to run.
-        arrays: one per input; floats are quantized, integers are codes.
+        arrays: one per input, in order or by the inputs' names; floats are quantized, integers are
+            codes.
         engine: which engine runs it.
         real: dequantize the outputs.
 
@@ -37,15 +42,10 @@ def run_program(
         EngineError: the engine's compiler or runtime failed.
         MissingDependencyError: the engine's package is not installed.
     """
-    if len(arrays) != len(program.inputs):
-        raise DataError(f"the program takes {list(program.inputs)}, got {len(arrays)} array(s)")
-    codes = {
-        name: _codes(program, name, array)
-        for name, array in zip(program.inputs, arrays, strict=True)
-    }
+    codes = _codes_of(program, arrays)
     compute = _computer(program, engine)
     found: dict[str, list[np.ndarray]] = {name: [] for name in program.outputs}
-    count = max(len(values) for values in codes.values())
+    count = len(codes[program.inputs[0]])
     for start in show_progress(range(0, count, BATCH), f"running, {engine} engine"):
         outputs = compute({name: values[start : start + BATCH] for name, values in codes.items()})
         for name, value in outputs.items():
@@ -70,9 +70,29 @@ def _computer(
     return lambda batch: other.run({name: value.numpy() for name, value in batch.items()})
 
 
-def _codes(program: IntegerProgram, name: str, array: np.ndarray) -> torch.Tensor:
-    if array.ndim == 0 or not len(array):
-        raise DataError(f"input {name!r} holds no samples")
-    if array.dtype.kind == "f":
-        return program.quantize_input(torch.from_numpy(array), name)
-    return torch.from_numpy(array.astype(np.int64))
+def golden_codes(program: IntegerProgram, samples: Samples) -> dict[str, torch.Tensor]:
+    """Returns the codes of real inputs, by name.
+
+    Raises:
+        DataError: an input is missing, or does not fit the program.
+    """
+    return quantized(program, checked_inputs(program, samples).inputs)
+
+
+def _codes_of(
+    program: IntegerProgram, arrays: Sequence[np.ndarray] | Mapping[str, np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """Returns the codes of every input."""
+    given = dict(arrays) if isinstance(arrays, Mapping) else list(arrays)
+    if isinstance(given, dict) and len(program.inputs) == 1:
+        inputs = [name for name in given if name not in LABEL_KEYS]
+        given = [given[inputs[0]]] if len(inputs) == 1 else given
+    if isinstance(given, list) and len(given) != len(program.inputs):
+        raise DataError(f"the program takes {list(program.inputs)}, got {len(given)} array(s)")
+    edges = [program.edges[name] for name in program.inputs]
+    forms = [InputForm(edge.name, edge.shape[1:], integers=None) for edge in edges]
+    batch = read_batch(forms, given, what="data")
+    return {
+        form.name: program.quantize_input(x, form.name) if x.is_floating_point() else x.long()
+        for form, x in zip(forms, batch.inputs, strict=True)
+    }

@@ -1,5 +1,6 @@
 """Data by what a user types."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from photomask.zoo import Samples
+
 DATA_HELP = (
-    "fashion-mnist, photographs, a .npy or .npz file of floats, a folder of pictures with "
-    "preprocessing.json, or path/to/file.py:function."
+    "fashion-mnist, photographs, a .npy file, a .npz file with an array for each input by its "
+    "name, a folder of pictures with preprocessing.json, or path/to/file.py:function."
 )
 """What options that take data say they take."""
 
@@ -19,7 +22,7 @@ TEST_SETS = ("fashion_mnist",)
 HYPHENATED = ("fashion-mnist",)
 
 
-def load_inputs(source: str, samples: int | None) -> "Tensor":
+def load_inputs(source: str, samples: int | None) -> "Samples":
     """Loads real inputs.
 
     Args:
@@ -29,16 +32,16 @@ def load_inputs(source: str, samples: int | None) -> "Tensor":
 
     Raises:
         UsageError: there is no such source, or fewer samples.
-        DataError: no images, no float values, NaN or infinity, or a damaged file.
+        DataError: no samples, NaN or infinity, or a damaged file.
     """
-    from photomask.zoo import load_images
+    from photomask.zoo import load_labelled
 
-    return _first(load_images(_zoo_name(source)), samples, source)
+    return _counted(load_labelled(_zoo_name(source))[0], samples, source)
 
 
 def load_test_data(
     source: str, labels: Path | None, samples: int | None
-) -> "tuple[Tensor, Tensor | None]":
+) -> "tuple[Samples, Tensor | None]":
     """Loads real inputs and, where there are any, the right classes.
 
     Args:
@@ -50,35 +53,59 @@ def load_test_data(
         UsageError: there is no such source, or fewer samples.
         DataError: the data cannot be used.
     """
-    from photomask.zoo import load_labelled, load_labels, test_set
+    from photomask.zoo import count_of, load_labelled, load_labels, test_set
 
     name = _zoo_name(source)
-    images, classes = test_set() if name in TEST_SETS else load_labelled(name)
+    inputs, classes = test_set() if name in TEST_SETS else load_labelled(name)
     if labels is not None:
-        classes = load_labels(labels, len(images))
-    return _first(images, samples, source), None if classes is None else classes[:samples]
+        classes = load_labels(labels, count_of(inputs))
+    return _counted(inputs, samples, source), None if classes is None else classes[:samples]
 
 
-def load_array(path: Path) -> "np.ndarray":
-    """Reads a `.npy` file.
+def first_of(samples: "Samples", count: int | None) -> "Samples":
+    """Returns the first samples of every input; all where the count is None."""
+    if isinstance(samples, dict):
+        return {name: values[:count] for name, values in samples.items()}
+    return samples[:count]
+
+
+def batches_of(samples: "Samples", size: int) -> "Sequence[Samples]":
+    """Cuts the samples of every input into batches; the last one may be smaller."""
+    if not isinstance(samples, dict):
+        return samples.split(size)
+    columns = zip(*(values.split(size) for values in samples.values()), strict=True)
+    return [dict(zip(samples, column, strict=True)) for column in columns]
+
+
+def load_arrays(paths: Sequence[Path]) -> "list[np.ndarray] | dict[str, np.ndarray]":
+    """Reads what a program is run on.
+
+    Args:
+        paths: `.npy` files, one for each input in order; or one `.npz` file.
+
+    Returns:
+        The arrays in order, or those of the `.npz` file by name.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: it is no plain array of numbers.
+        UsageError: there is no such file, or another file beside a `.npz` file.
+        DataError: a file holds no plain arrays.
     """
     import os
 
-    from photomask.arrays import read_array
+    from photomask.arrays import read_array, read_arrays
 
-    if not os.path.lexists(path):
-        raise UsageError(f"no file {path}")
+    if absent := [path for path in paths if not os.path.lexists(path)]:
+        raise UsageError(f"no file {absent[0]}")
+    archives = [path for path in paths if path.suffix == ".npz"]
+    if archives and len(paths) > 1:
+        raise UsageError(
+            f"{archives[0]} holds inputs by name, so it must be the only file; {len(paths)} files "
+            "were given"
+        )
     try:
-        array = read_array(path)
+        return read_arrays(archives[0]) if archives else [read_array(path) for path in paths]
     except DocumentError as error:
         raise DataError(str(error)) from error
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{path} is not a plain .npy array of numbers")
-    return array
 
 
 def _zoo_name(source: str) -> str:
@@ -86,10 +113,14 @@ def _zoo_name(source: str) -> str:
     return source.replace("-", "_") if source in HYPHENATED else source
 
 
-def _first(images: "Tensor", samples: int | None, source: str) -> "Tensor":
-    if samples is not None and not 1 <= samples <= len(images):
-        raise UsageError(f"{source} holds {len(images)} samples, asked for {samples}")
-    return images[:samples]
+def _counted(samples: "Samples", count: int | None, source: str) -> "Samples":
+    """Returns as many samples as were asked for."""
+    from photomask.zoo import count_of
+
+    held = count_of(samples)
+    if count is not None and not 1 <= count <= held:
+        raise UsageError(f"{source} holds {held} samples, asked for {count}")
+    return first_of(samples, count)
 
 
 def save_arrays(path: Path, arrays: "dict[str, np.ndarray]") -> None:

@@ -30,12 +30,21 @@ from photomask.zoo.picture_questions import (
     load_vision_language,
 )
 from photomask.zoo.sentences import load_sentence_encoder, review_snippets, sentence_embeddings
-from photomask.zoo.sources import load_images, load_labelled, load_labels, load_model
+from photomask.zoo.sources import (
+    Samples,
+    count_of,
+    load_images,
+    load_labelled,
+    load_labels,
+    load_model,
+)
 
 __all__ = [
     "Entry",
+    "Samples",
     "calibration_prompts",
     "calibration_set",
+    "count_of",
     "entry",
     "held_out_prompts",
     "load",

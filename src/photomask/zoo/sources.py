@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from photomask.arrays import plain_array, read_array, read_arrays
+from photomask.arrays import int64_array, plain_array, read_array, read_arrays
 from photomask.documents import is_file, is_folder
 from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
 from photomask.zoo import catalogue, fashion_mnist, photographs
@@ -20,8 +20,10 @@ from photomask.zoo.picture_folder import read_picture_folder
 
 R = TypeVar("R")
 
+Samples = Tensor | dict[str, Tensor]
+"""Samples at axis 0: of a model with one input, or of each input by its name."""
 LABELS = ("labels", "label")
-"""The keys that classes may have in a `.npz` file."""
+"""The keys that classes may have in a `.npz` file or a dictionary."""
 
 _IMAGES: dict[str, Callable[[], Tensor]] = {
     "fashion_mnist": lambda: fashion_mnist.calibration_set()[0],
@@ -58,33 +60,52 @@ def load_model(source: str) -> nn.Module:
 
 
 def load_images(source: str) -> Tensor:
-    """Loads input images for calibration or test, without labels; see `load_labelled`."""
-    return load_labelled(source)[0]
+    """Loads input images for calibration or test, without labels.
+
+    Args:
+        source: as for `load_labelled`, with one array of inputs.
+
+    Returns:
+        Float32 [count, ...], on the CPU.
+
+    Raises:
+        UsageError: no such name, file or attribute, or running it failed.
+        DataError: the inputs cannot be used or are no floats, or there are several arrays.
+    """
+    images = load_labelled(source)[0]
+    if isinstance(images, dict):
+        raise DataError(f"{source} holds the arrays {', '.join(images)}, expected one of images")
+    if not images.is_floating_point():
+        raise DataError(
+            f"{source} holds {images.dtype}, expected floats normalised as the model takes them"
+        )
+    return images
 
 
-def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
-    """Loads input images and, where the source holds them, their classes.
+def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
+    """Loads input samples and, where the source holds them, their classes.
 
     Args:
         source: one of these:
 
             - `fashion_mnist` (the calibration slice) or `photographs` (64 crops, 224x224);
-            - a `.npy` file of a float array; `NAME.labels.npy` beside `NAME.npy` holds its classes;
-            - a `.npz` file with one float array, and its classes under the key `labels` or
-              `label`;
+            - a `.npy` file; `NAME.labels.npy` beside `NAME.npy` holds its classes;
+            - a `.npz` file with one array, or with an array for each input of the model under the
+              input's name; its classes are under the key `labels` or `label`;
             - a folder of pictures (see `photomask.zoo.picture_folder`), whose sub-folders, if it
               has any, are the classes;
-            - `path/to/file.py:attribute`, where the attribute is an array, a tensor or an iterable
-              of batches, or a function without arguments that returns one.
+            - `path/to/file.py:attribute`, where the attribute is an array, a tensor, an iterable
+              of batches or a dictionary such as a `.npz` file holds, or a function without
+              arguments that returns one.
 
     Returns:
-        Images as the model takes them, float32 [count, ...], on the CPU, and classes, int64
-        [count], or None.
+        Inputs on the CPU, float32 or integers [count, ...], by name where there are several arrays.
+        And classes, int64 [count], or None.
 
     Raises:
         UsageError: no such name, file or attribute, or running it failed.
-        DataError: no images, no float values, NaN or infinity, another number of labels, or a
-            damaged file.
+        DataError: no samples, NaN or infinity, no numbers, another number of labels, or a damaged
+            file.
     """
     if source in _IMAGES:
         return _IMAGES[source](), None
@@ -95,7 +116,7 @@ def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
         if os.path.lexists(beside):
             labels = _read(beside, read_array)
     elif source.endswith(".npz"):
-        values, labels = _of_archive(source)
+        values = _read(Path(source), read_arrays)
     elif ":" in source:
         values = _evaluate(source)
     elif is_folder(source):
@@ -105,8 +126,15 @@ def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
             f"no images {source!r}: give one of {', '.join(sorted(_IMAGES))}, a .npy or .npz file, "
             "a folder of pictures, or path/to/file.py:function"
         )
-    images = _as_images(values, source)
-    return images, None if labels is None else _as_labels(labels, len(images), source)
+    if isinstance(values, Mapping):
+        values, labels = _parted(values, source)
+    samples = _by_name(values, source) if isinstance(values, dict) else _as_images(values, source)
+    return samples, None if labels is None else _as_labels(labels, count_of(samples), source)
+
+
+def count_of(samples: Samples) -> int:
+    """Returns how many samples there are."""
+    return len(next(iter(samples.values()))) if isinstance(samples, dict) else len(samples)
 
 
 def load_labels(path: Path, count: int) -> Tensor:
@@ -126,17 +154,33 @@ def load_labels(path: Path, count: int) -> Tensor:
     return _as_labels(_read(path, read_array), count, str(path))
 
 
-def _of_archive(source: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the one array of a `.npz` file that is not its labels, and these."""
-    arrays = _read(Path(source), read_arrays)
-    keys = [key for key in LABELS if key in arrays]
-    labels = arrays.pop(keys[0]) if keys else None
-    if len(arrays) != 1:
+def _parted(arrays: Mapping[str, Any], source: str) -> tuple[Any, Any]:
+    """Returns the array of inputs, or several by name, and the labels beside them."""
+    inputs = dict(arrays)
+    keys = [key for key in LABELS if key in inputs]
+    if len(keys) > 1:
+        raise DataError(f"{source} holds classes under both, {' and '.join(keys)}: leave one out")
+    labels = inputs.pop(keys[0]) if keys else None
+    if not inputs:
         raise DataError(
-            f"{source} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected one array "
-            f"of inputs, and the classes under {' or '.join(LABELS)} if there are any"
+            f"{source} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected an array "
+            f"for each input, and the classes under {' or '.join(LABELS)} if there are any"
         )
-    return arrays.popitem()[1], labels
+    return (inputs if len(inputs) > 1 else inputs.popitem()[1]), labels
+
+
+def _by_name(arrays: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Returns the samples of several inputs; which names there must be the model says."""
+    samples = {}
+    for name, values in arrays.items():
+        where = f"{source}, array {name!r},"
+        if not isinstance(values, np.ndarray | Tensor):
+            raise DataError(f"{where} is {_kind(values)}, not an array or a tensor")
+        samples[name] = _checked(_as_tensor(values, where), where)
+    if len({len(values) for values in samples.values()}) > 1:
+        found = ", ".join(f"{len(values)} of {name!r}" for name, values in samples.items())
+        raise DataError(f"{source} holds different numbers of samples: {found}")
+    return samples
 
 
 def _as_labels(labels: Any, count: int, source: str) -> Tensor:
@@ -148,7 +192,7 @@ def _as_labels(labels: Any, count: int, source: str) -> Tensor:
             f"the labels of {source} have shape {list(classes.shape)}, expected [{count}] or "
             f"[{count}, ...]: there are {count} samples"
         )
-    return classes.to(torch.int64)
+    return torch.from_numpy(int64_array(classes.numpy(), f"{source}, labels,"))
 
 
 def _as_tensor(values: np.ndarray | Tensor, source: str) -> Tensor:
@@ -177,21 +221,25 @@ def _as_images(values: Any, source: str) -> Tensor:
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
         batches = [_as_images(batch, source) for batch in values]
         if not batches:
-            raise DataError(f"{source} holds no images")
+            raise DataError(f"{source} holds no samples")
         if len({batch.shape[1:] for batch in batches}) > 1:
             raise DataError(f"{source}: batches hold images of different shapes")
         return torch.cat(batches)
     else:
         raise DataError(f"{source} gave {_kind(values)}, not an array, a tensor or batches of them")
-    if images.ndim < 2 or images.numel() == 0:
-        raise DataError(f"{source} holds no images: shape {list(images.shape)}, expected [N, ...]")
-    if not images.is_floating_point():
-        raise DataError(
-            f"{source} holds {images.dtype}, expected floats normalised as the model takes them"
-        )
-    if not torch.isfinite(images).all():
-        raise DataError(f"{source} holds NaN or infinity")
-    return images.to(torch.float32)
+    return _checked(images, source)
+
+
+def _checked(values: Tensor, where: str) -> Tensor:
+    """Returns samples; floats as float32."""
+    if values.ndim < 2 or values.numel() == 0:
+        raise DataError(f"{where} holds no samples: shape {list(values.shape)}, expected [N, ...]")
+    if not values.is_floating_point():
+        return values
+    values = values.to(torch.float32)
+    if not torch.isfinite(values).all():
+        raise DataError(f"{where} holds NaN or infinity, or numbers beyond float32")
+    return values
 
 
 def _evaluate(source: str) -> Any:
