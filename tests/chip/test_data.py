@@ -118,6 +118,34 @@ def test_a_tensor_alone_is_refused_where_a_model_has_two_inputs():
         read_samples(TWO, (IDS.float(), REAL), what="data")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_unsigned_integers_are_taken_or_refused_and_never_wrap(dtype):
+    numbers = IDS.numpy().astype(dtype)
+    ids, _ = read_samples(TWO, (numbers, REAL), what="data").inputs
+    assert torch.equal(ids, IDS)
+    with pytest.raises(DataError, match=r"0 to 47"):
+        read_samples([InputForm("x", (6,))], torch.from_numpy(numbers), what="data")
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+def test_integers_beyond_int64_are_refused_by_name(number: int):
+    numbers = IDS.numpy().astype(np.uint64)
+    numbers[2, 3] = number
+    for given in (numbers, torch.from_numpy(numbers)):
+        with pytest.raises(DataError, match=f"'ids' holds {number}, beyond int64"):
+            read_samples(TWO, (given, REAL), what="data")
+
+
+@pytest.mark.parametrize("x", [X, X.long(), X > 3, X.numpy().astype(np.uint64)])
+def test_samples_of_every_dtype_are_moved_to_the_forms_device(x):
+    # The device "meta" stands for a GPU: it is another one than the data's.
+    elsewhere = InputForm("x", (3, 4, 5), None, torch.device("meta"))
+    for data in (x, {"x": x}, [(x, LABELS)]):
+        (batch,) = read_batches([elsewhere], data, what="data")
+        assert batch.inputs[0].device.type == "meta"
+        assert batch.inputs[0].dtype in (torch.float32, torch.int64, torch.bool)
+
+
 def test_an_endless_iterable_is_an_error_and_no_hang():
     def endless():
         while True:

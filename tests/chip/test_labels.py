@@ -30,6 +30,7 @@ def test_integers_of_any_kind_become_int64(labels):
         (LABELS[:, None], r"labels\[:, 0\]"),
         (LABELS > 1, "torch.bool"),
         (["a", "b"], "list of integers"),
+        ([0, 1, 2, 2**63], "no integer of 64 bits"),
         (np.array(["a"]), "numbers"),
         (torch.full((4,), -100), "-100 to -100"),
     ],

@@ -75,7 +75,10 @@ def label_tensor(labels: object, what: str) -> Tensor:
     if found is not None:
         return found
     if isinstance(labels, (list, tuple)) and all(isinstance(x, (int, float)) for x in labels):
-        return torch.tensor(labels)
+        try:
+            return torch.tensor(labels)
+        except (OverflowError, RuntimeError, ValueError) as error:
+            raise DataError(f"{what} hold a number that no integer of 64 bits has") from error
     raise DataError(f"{what} must be a tensor or a list of integers, got {type(labels).__name__}")
 
 

@@ -182,7 +182,7 @@ class TestAlteredFiles:
         name = sorted(tensors)[0]
         tensors[name] = tensors[name].astype(dtype)
         safetensors.numpy.save_file(tensors, saved / TENSOR_FILE)
-        refused(saved, "not integer")
+        refused(saved, "must be integers")
 
     def test_a_bfloat16_tensor(self, saved: Path):
         from safetensors.torch import load_file, save_file
@@ -256,10 +256,18 @@ class TestImpossiblePrograms:
         with pytest.raises(DocumentError, match="takes 1 inputs, got 2"):
             make.build("clamp")
 
+    def test_an_integer_that_would_wrap(self):
+        make, output = small_builder()
+        weight = make.tensors["layer1.conv.weight"].astype(np.uint64)
+        weight.flat[0] = 2**64 - 1  # is -1 where it wraps, which the format holds
+        make.tensors["layer1.conv.weight"] = weight
+        with pytest.raises(DocumentError, match="18446744073709551615, beyond int64"):
+            make.build(output)
+
     def test_a_float_tensor(self):
         make, output = small_builder()
         make.tensors["layer1.conv.weight"] = make.tensors["layer1.conv.weight"].astype(float)
-        with pytest.raises(DocumentError, match="not integer"):
+        with pytest.raises(DocumentError, match="must be integers"):
             make.build(output)
 
     def test_a_tensor_outside_its_format(self):

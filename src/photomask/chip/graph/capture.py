@@ -16,7 +16,7 @@ from torch.export.graph_signature import ExportGraphSignature, OutputKind
 from torch.fx import Graph
 from torch.fx import Node as TracedNode
 
-from photomask.chip.data import raw_pictures
+from photomask.chip.data import as_int64, raw_pictures
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.builder import (
     BatchBehind,
@@ -166,14 +166,14 @@ def _samples(x: Tensor, count: int) -> Tensor:
         raise DataError(
             f"an example must be real of shape [batch, …], got {x.dtype} {list(x.shape)}"
         )
-    if not bool(torch.isfinite(x).all()):
-        raise DataError("the example input holds NaN or infinity")
+    if not bool(torch.isfinite(x.to(torch.float32)).all()):
+        raise DataError("the example input holds NaN or infinity, or numbers beyond float32")
     if x.dtype is torch.uint8 and x.ndim > 2:
         raise DataError(f"the example holds {raw_pictures(x)}")
     chosen = x[torch.arange(count).remainder(len(x))]
     if x.dtype is torch.bool:
         return chosen
-    return chosen.to(torch.float32 if x.is_floating_point() else torch.int64)
+    return chosen.to(torch.float32) if x.is_floating_point() else as_int64(chosen, "the example")
 
 
 def _another(x: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from photomask.chip.data import LABEL_KEYS, as_tensor
 from photomask.chip.graph.float_model import BY_NAME, forward_parameters
+from photomask.chip.labels import label_tensor
 from photomask.errors import DataError
 
 
@@ -81,7 +81,8 @@ def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[s
         raise DataError("the example holds no tensors")
     last = as_tensor(items[-1])
     if last is None and isinstance(items[-1], (list, tuple)):
-        last = torch.tensor(items[-1]) if all(isinstance(x, int) for x in items[-1]) else None
+        whole = all(isinstance(x, int) for x in items[-1])
+        last = label_tensor(items[-1], "the labels of the example") if whole else None
     if len(items) > 1 and last is not None and _is_label(last, as_tensor(items[0])):
         try:
             inspect.signature(model.forward).bind(*items[:-1])

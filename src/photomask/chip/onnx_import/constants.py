@@ -30,6 +30,10 @@ def cast(call: Call) -> Value:
         return cast_codes(call, value)
     if not isinstance(value, Integers) or call.integer("to", 0) not in (6, 7):
         raise CannotImport("it casts what is no constant integer, or not to int32 or int64")
+    limits = np.iinfo(np.int32 if call.integer("to", 0) == 6 else np.int64)
+    for number in (value.array.min(), value.array.max()) if value.array.size else ():
+        if not limits.min <= int(number) <= limits.max:
+            raise CannotImport(f"it casts the constant {number}, which {limits.dtype} cannot hold")
     return Integers(value.array.astype(np.int64), "INT64")
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from photomask.arrays import read_tensors
-from photomask.chip.data import Array, as_tensor, raw_pictures
+from photomask.arrays import int64_array, read_tensors
+from photomask.chip.data import Array, as_int64, as_tensor, raw_pictures
 from photomask.chip.formats import IntFormat, storage_dtype
 from photomask.chip.operators import LaneOperations, MatrixProduct
 from photomask.chip.program.document import Edge, ProgramDocument, Step, TensorRecord
@@ -67,9 +67,12 @@ class IntegerProgram:
         self.outputs = tuple(outputs)
         self.edges = {edge.name: edge for edge in edges}
         self.steps = tuple(steps)
-        if floats := [name for name, tensor in tensors.items() if tensor.dtype.kind not in "iu"]:
-            raise DocumentError(f"tensor {floats[0]!r} is not integer")
-        self.tensors = {name: tensors[name].astype(np.int64) for name in sorted(tensors)}
+        try:
+            self.tensors = {
+                name: int64_array(tensors[name], f"tensor {name!r}") for name in sorted(tensors)
+            }
+        except DataError as error:
+            raise DocumentError(str(error)) from error
         self.formats = dict(formats)
         self.provenance = dict(provenance)
         if len(self.edges) != len(edges):
@@ -197,7 +200,8 @@ class IntegerProgram:
                 f"[batch, {', '.join(map(str, edge.shape[1:]))}]"
             )
         if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
-            return x.to(torch.int64)  # numbers of rows, such as tokens, are codes already
+            # Numbers of rows, such as tokens, are codes already.
+            return as_int64(x, f"input {edge.name!r}")
         if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
             found = "NaN or infinity" if x.is_floating_point() else raw_pictures(x)
             raise DataError(f"input {edge.name!r} must be finite floats, got {found}")

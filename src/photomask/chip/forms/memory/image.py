@@ -8,12 +8,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from photomask.arrays import array_from
+from photomask.arrays import array_from, int64_array
 from photomask.chip.formats import storage_dtype
 from photomask.chip.forms.memory.element_order import ElementOrder
 from photomask.chip.forms.memory.word_text import Base, parse_words, render_words
 from photomask.chip.packing import Packing, pack, unpack
-from photomask.errors import DocumentError
+from photomask.errors import DataError, DocumentError
 
 DECIMAL = re.compile(r"[+-]?\d{1,19}")
 INT64 = np.iinfo(np.int64)
@@ -125,11 +125,13 @@ def decode(
 
 def _decode_npy(data: bytes, shape: tuple[int, ...], order: ElementOrder) -> Image:
     array = array_from(io.BytesIO(data), len(data))
-    if array.dtype.kind not in "iu":
-        raise DocumentError(f"holds {array.dtype}, expected integers")
+    try:
+        array = int64_array(array, "the array")
+    except DataError as error:
+        raise DocumentError(str(error)) from error
     if array.shape not in (shape, shape[1:]):
         raise DocumentError(f"has shape {list(array.shape)}, expected {list(shape)}")
-    values = order.flatten(array.reshape(shape)).astype(np.int64)
+    values = order.flatten(array.reshape(shape))
     return Image(values, None, values.size)
 
 
