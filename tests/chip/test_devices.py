@@ -105,9 +105,14 @@ def test_every_function_asks_for_data_where_the_model_is(
 @pytest.mark.parametrize(("model", "data"), [("cuda", "cpu"), ("cpu", "cuda")])
 @pytest.mark.parametrize("name", [*BEFORE, *AFTER])
 def test_data_may_lie_on_another_device_than_the_model(name: str, model: str, data: str):
-    scales = run(name, model, data).cpu().state_dict()
-    for key, value in run(name, model, model).cpu().state_dict().items():
-        assert torch.equal(scales[key], value), key
+    found, expected = run(name, model, data), run(name, model, model)
+    if name in BEFORE:
+        calibrate(found, inputs(data))
+        calibrate(expected, inputs(model))
+    codes = inputs(model).values()
+    with torch.no_grad():
+        # Sums of gradients on a GPU have no fixed order.
+        torch.testing.assert_close(found(*codes), expected(*codes), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.gpu
@@ -124,4 +129,6 @@ def test_a_program_is_verified_on_data_of_any_device(model_device: str, device: 
     assert [output.integer_top1 for output in report.outputs] == [
         output.integer_top1 for output in expected.outputs
     ]
-    assert compare_with_prepared(program, prepared, given, device=device).samples == 8
+    assert compare_with_prepared(program, prepared, given, device=device) == (
+        compare_with_prepared(program, prepared, inputs("cpu"), device=device)
+    )

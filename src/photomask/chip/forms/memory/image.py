@@ -125,6 +125,8 @@ def decode(
 
 def _decode_npy(data: bytes, shape: tuple[int, ...], order: ElementOrder) -> Image:
     array = array_from(io.BytesIO(data), len(data))
+    if array.dtype.kind not in "iu":
+        raise DocumentError(f"holds {array.dtype}, expected integers")
     try:
         array = int64_array(array, "the array")
     except DataError as error:
