@@ -128,6 +128,48 @@ def test_what_no_result_reads_needs_no_integer_form():
     }
 
 
+class WithInputs(nn.Module):
+    """Three inputs, of which two have a default."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x, y=None, z=None):
+        return self.function(self, x, y, z)
+
+
+UNREAD = {
+    "never named": (lambda m, x, y, z: x * 2 + z, "'y'"),
+    "its shape alone": (lambda m, x, y, z: x + torch.zeros_like(y) * 3 + z, "'y'"),
+    "what nothing reads": (lambda m, x, y, z: (m.layer(y), x + 1)[1], "'y', 'z'"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_inputs_that_no_result_reads_are_refused_by_name(name: str):
+    function, names = UNREAD[name]
+    model = WithInputs(function).eval()
+    for given in ((SEQUENCE,) * 3, {"z": SEQUENCE, "x": SEQUENCE, "y": SEQUENCE}):
+        for entry in (capture, lambda m, x: prepare(m, "w8a8", x)):
+            with pytest.raises(CaptureError, match=rf"its input\(s\) {names}: leave them out"):
+                entry(model, given)
+
+
+def test_an_input_with_a_default_may_be_left_out():
+    model = WithInputs(lambda m, x, y, z: m.layer(x) + z).eval()
+    graph = capture(model, {"z": SEQUENCE, "x": SEQUENCE})
+    assert graph.inputs == ("x", "z")
+    found = graph(SEQUENCE, SEQUENCE * 2)[0]
+    assert torch.allclose(found, model(SEQUENCE, z=SEQUENCE * 2), atol=1e-5)
+
+
+def test_an_input_that_is_a_result_is_read():
+    graph = capture(WithInputs(lambda m, x, y, z: (x + z, y)).eval(), (SEQUENCE,) * 3)
+    assert graph.inputs == ("x", "y", "z")
+
+
 @pytest.mark.parametrize("average", [True, False])
 @pytest.mark.parametrize("queries", [1, 3])
 def test_learned_queries_may_ask_for_their_weights(average: bool, queries: int):

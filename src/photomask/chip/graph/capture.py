@@ -54,7 +54,8 @@ def capture(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
 
     Raises:
         UsageError: the model is neither a module nor an exported program.
-        CaptureError: the export fails, or the graph does not equal the model.
+        CaptureError: the export fails, the graph does not equal the model, or no result depends on
+            one of the inputs.
         UnsupportedOperatorError: names every operator outside the set, with its source line.
         DataError: the example is empty, not real or not finite.
     """
@@ -221,11 +222,28 @@ def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
         builder.constants,
         origins=origins_of(builder.given),
     )
-    return graph.pruned()
+    graph = graph.pruned()
+    _demand_read(graph)
+    return graph
+
+
+def _demand_read(graph: FloatGraph) -> None:
+    """Refuses inputs that nothing reads: hardware would have to be given them for nothing.
+
+    Raises:
+        CaptureError: names them.
+    """
+    readers = graph.users()
+    if unread := [name for name in graph.inputs if not readers[name]]:
+        raise CaptureError(
+            f"no result of the model depends on its input(s) {', '.join(map(repr, unread))}: leave "
+            "them out of the example and the data where the model's forward has a default for "
+            "them, else wrap the model in a module whose forward gives it a constant instead"
+        )
 
 
 def _live(graph: Graph, signature: ExportGraphSignature) -> set[TracedNode]:
-    """Returns what the results depend on, and all inputs: what nothing reads needs no integers."""
+    """Returns what the results depend on, and all inputs: other parts need no integer form."""
     live = {node for node in graph.nodes if node.op in ("placeholder", "output")}
     results: Any = graph.output_node().args[0]
     waiting = [
