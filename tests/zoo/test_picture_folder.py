@@ -55,6 +55,18 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(folder):
     assert pixels.round().int().tolist() == [30, 20, 25, 10]
 
 
+@pytest.mark.parametrize(("room", "fits"), [(72, True), (71, False)])
+def test_pictures_are_limited_by_the_memory_that_they_take(folder, monkeypatch, room, fits):
+    monkeypatch.setattr("photomask.zoo.picture_folder.MOST_BYTES", room)
+    for number in range(3):  # each is 2x3 float32, whatever the file has
+        write_picture(folder / f"{number}.png", number, size=(30, 20))
+    if fits:
+        assert len(zoo.load_images(str(folder))) == 3
+        return
+    with pytest.raises(DataError, match=r"72 bytes of memory at 24 each.* keep 2 of them there"):
+        zoo.load_images(str(folder))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -23,8 +23,8 @@ from photomask.prompts import open_image
 
 PREPROCESSING_FILE = "preprocessing.json"
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
-MOST_PICTURES = 100_000
-"""They are read into memory all at once."""
+MOST_BYTES = 1 << 34
+"""Of all pictures together as float32: they are read into memory all at once."""
 EXAMPLE = '{"size": [224, 224], "channels": 3, "mean": [0, 0, 0], "std": [1, 1, 1]}'
 
 
@@ -61,8 +61,8 @@ def read_picture_folder(folder: Path) -> tuple[Tensor, Tensor | None]:
         sub-folders.
 
     Raises:
-        DataError: no `preprocessing.json`, no pictures, pictures beside sub-folders, a
-            sub-folder without any, something that is no picture, or a damaged one.
+        DataError: no `preprocessing.json`, no pictures, more than fit into memory, pictures beside
+            sub-folders, a sub-folder without any, something that is no picture, or a damaged one.
         DocumentError: `preprocessing.json` is not valid.
         MissingDependencyError: pillow is not installed.
     """
@@ -92,11 +92,23 @@ def read_picture_folder(folder: Path) -> tuple[Tensor, Tensor | None]:
         found += pictures
     if not found:
         raise DataError(f"{folder} holds no pictures")
-    if len(found) > MOST_PICTURES:
-        raise DataError(f"{folder} holds {len(found)} pictures, at most {MOST_PICTURES} are read")
-    images = torch.stack([_prepared(picture, form) for picture, _ in found])
+    _demand_room(folder, form, len(found))
+    images = torch.empty(len(found), form.channels, *form.size)
+    for row, (picture, _) in zip(images, found, strict=True):
+        row.copy_(_prepared(picture, form))
     labels = [label for _, label in found if label is not None]
     return images, torch.tensor(labels) if classes else None
+
+
+def _demand_room(folder: Path, form: Preprocessing, count: int) -> None:
+    """Refuses more pictures than fit into memory once they are decoded."""
+    each = 4 * form.channels * form.size[0] * form.size[1]
+    if count * each > MOST_BYTES:
+        raise DataError(
+            f"the {count:,} pictures of {folder} take {count * each:,} bytes of memory at "
+            f"{each:,} each, and at most {MOST_BYTES:,} are read: keep {MOST_BYTES // each:,} of "
+            f"them there, or state a smaller size in {PREPROCESSING_FILE}"
+        )
 
 
 def _visible(folder: Path) -> Iterator[Path]:
