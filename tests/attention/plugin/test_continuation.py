@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests.attention.caches import cache_of, holding
 from tests.attention.plugin.handlers import DENSE, LAYERS, MIXED, LiteralHandler
 from tests.attention.tiny_models import (
@@ -110,6 +111,48 @@ def test_a_static_cache_gives_what_the_whole_gives():
         cache = StaticCache(config=model.config.get_text_config(), max_cache_len=100)
         parts = pieces(family, inputs, behind_images(inputs, 0, 1))
         assert_same(piecewise(model, parts, cache), whole(model, inputs))
+
+
+class Stream:
+    """Stands for a stream of a GPU: what is copied there is complete at once."""
+
+    def wait_stream(self, other: object) -> None:
+        """Waits for nothing."""
+
+    def __enter__(self) -> None:
+        """Makes it the stream of what follows, which it is anyway."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was changed."""
+
+
+@pytest.mark.parametrize("kind", ["DynamicCache", "StaticCache"])
+def test_an_offloaded_cache_gives_what_the_whole_gives(kind: str, monkeypatch: pytest.MonkeyPatch):
+    # Only the streams are no GPU's: transformers' own cache offloads and fetches each layer.
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda *_: Stream())
+    monkeypatch.setattr(torch, "Stream", Stream)
+    offloaded = []
+    for family in ("gemma3", "internvl"):
+        inputs, model = tiny_inputs(family, [PARTS]), attached(family)
+        room = {"max_cache_len": 100} if kind == "StaticCache" else {}
+        config = model.config.get_text_config()
+        cache = getattr(transformers, kind)(config=config, offloading=True, **room)
+        offload = cache.offload
+        cache.offload = lambda *a, call=offload, **k: (offloaded.append(a), call(*a, **k))
+        parts = pieces(family, inputs, behind_images(inputs, 0, 1))
+        assert_same(piecewise(model, parts, cache), whole(model, inputs))
+        assert offloaded
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", ["offloaded", "offloaded_static"])
+def test_generate_with_an_offloaded_cache_writes_the_same(implementation: str):
+    model = tiny_model("internvl").cuda()
+    inputs = {name: x.cuda() for name, x in tiny_inputs("internvl", [PARTS]).items()}
+    asked = {**inputs, "max_new_tokens": 4, "do_sample": False, "pad_token_id": PAD}
+    asked["cache_implementation"] = implementation
+    expected = model.generate(**asked)
+    assert torch.equal(attach(model, LiteralHandler(DENSE)).generate(**asked), expected)
 
 
 def test_a_conversation_goes_on_after_decoding():
