@@ -71,8 +71,9 @@ def main() -> None:
     """Runs the command line.
 
     What a terminal cannot show is written in escapes of ASCII, or in UTF-8 where click believes
-    that a terminal which claims to show ASCII alone is configured wrongly. Only a verification that failed gives exit
-    status 1: an error of any other kind gives 2, an interruption 130, a closed pipe 141.
+    that a terminal which claims to show ASCII alone is configured wrongly. Only a verification
+    that failed gives exit status 1: an error of any other kind gives 2, an interruption 130, a
+    closed pipe 141.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
