@@ -82,8 +82,7 @@ def tune(
         progress=show_progress,
     )
     program = convert(prepared, hardware)
-    golden = golden_codes(program, first_of(images, samples))
-    export(program, output_folder, golden, samples=samples)
+    export(program, output_folder, golden_codes(program, first_of(images, samples)))
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))
