@@ -17,12 +17,13 @@ from photomask.chip import (
     NumpyEngine,
     calibrate,
     convert,
+    export,
     load_recipe,
     load_target,
     prepare,
 )
 from photomask.chip.forms import rtl
-from photomask.chip.forms.memory import export, golden_inputs
+from photomask.chip.forms.memory import golden_inputs
 from photomask.chip.forms.onnx_builder import save_onnx
 from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.rtl import SimulationReport, simulate

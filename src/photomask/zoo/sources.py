@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.arrays import plain_array, read_array, read_arrays
-from photomask.documents import is_file, is_folder
+from photomask.documents import is_folder
 from photomask.errors import DataError, DocumentError, UsageError
 from photomask.user_files import evaluate, kind_of
 from photomask.zoo import catalogue, fashion_mnist, photographs
@@ -180,7 +180,9 @@ def _as_images(values: Any, source: str) -> Tensor:
             raise DataError(f"{source}: batches hold images of different shapes")
         return torch.cat(batches)
     else:
-        raise DataError(f"{source} gave {kind_of(values)}, not an array, a tensor or batches of them")
+        raise DataError(
+            f"{source} gave {kind_of(values)}, not an array, a tensor or batches of them"
+        )
     if images.ndim < 2 or images.numel() == 0:
         raise DataError(f"{source} holds no images: shape {list(images.shape)}, expected [N, ...]")
     if not images.is_floating_point():

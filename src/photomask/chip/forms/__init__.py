@@ -1,1 +1,25 @@
-"""The forms in which a program leaves: C, ONNX, RTL, memory images. Each is a folder, cut alike."""
+"""The forms in which a program leaves, the one function that writes them, and their contract."""
+
+from photomask.chip.forms.catalogue import FORMS, load_form
+from photomask.chip.forms.contract import check_form
+from photomask.chip.forms.exporting import export
+from photomask.chip.forms.form import Form, FormCheck, Sample
+from photomask.chip.forms.memory import MemoryForm
+from photomask.chip.forms.support import support_matrix
+from photomask.chip.forms.writers import Problem, Writers, each_step, require_none
+
+__all__ = [
+    "FORMS",
+    "Form",
+    "FormCheck",
+    "MemoryForm",
+    "Problem",
+    "Sample",
+    "Writers",
+    "check_form",
+    "each_step",
+    "export",
+    "load_form",
+    "require_none",
+    "support_matrix",
+]
