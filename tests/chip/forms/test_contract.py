@@ -260,6 +260,6 @@ def test_a_missing_package_is_no_broken_law():
 def test_the_program_and_the_samples_of_the_user_stay_as_they_are():
     program, codes = small_program()
     before, kept = program.content_hash(), codes.copy()
-    check_form(MemoryForm(), program, [{"x": codes[:1]}])
+    check_form(ListingForm(), program, [{"x": codes[:1]}])
     assert program.content_hash() == before
     np.testing.assert_array_equal(codes, kept)

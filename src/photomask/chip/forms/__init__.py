@@ -4,7 +4,7 @@ from photomask.chip.forms.catalogue import FORMS, load_form
 from photomask.chip.forms.contract import check_form
 from photomask.chip.forms.exporting import export
 from photomask.chip.forms.form import Form, FormCheck, Sample
-from photomask.chip.forms.memory import MemoryForm
+from photomask.chip.forms.memory import Manifest, MemoryForm
 from photomask.chip.forms.support import support_matrix
 from photomask.chip.forms.writers import Problem, Writers, each_step, require_none
 
@@ -12,6 +12,7 @@ __all__ = [
     "FORMS",
     "Form",
     "FormCheck",
+    "Manifest",
     "MemoryForm",
     "Problem",
     "Sample",

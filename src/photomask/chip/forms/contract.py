@@ -211,7 +211,7 @@ def _test_refused(trial: _Trial) -> None:
     else:
         raise _BrokenError("it raised nothing")
     if left := _files(trial.folder):
-        raise _BrokenError(f"it left {next(iter(left))}")
+        raise _BrokenError(f"it left {left[0].name}")
 
 
 def _test_export(trial: _Trial) -> None:
