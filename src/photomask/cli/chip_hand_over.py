@@ -66,12 +66,11 @@ def export(
     """
     from photomask.chip import IntegerProgram, load_form
     from photomask.chip import export as export_program
-    from photomask.chip.cost import load_accelerator
 
     form = _with_settings(
         load_form(format),
         weights=weights,
-        accelerator=load_accelerator(accelerator) if accelerator else None,
+        accelerator=accelerator,
         encodings=tuple(encodings) if encodings else None,
     )
     program, path = IntegerProgram.load(folder), place or folder / form.place
@@ -178,18 +177,18 @@ def simulate(
 def _rtl_export(folder: Path, accelerator: str) -> Path:
     """Returns the RTL export that a folder is or holds; writes it where there is none."""
     from photomask.chip import IntegerProgram
-    from photomask.chip.cost import load_accelerator
+    from photomask.chip import export as export_program
     from photomask.chip.forms.memory import golden_inputs
-    from photomask.chip.forms.rtl import RtlDesign, export_rtl
+    from photomask.chip.forms.rtl import RtlDesign, RtlForm
     from photomask.chip.forms.rtl.design import DESIGN_FILE
     from photomask.errors import DocumentError
 
     if (folder / DESIGN_FILE).is_file():
         return folder
-    program, rtl = IntegerProgram.load(folder), folder / "rtl"
+    form = RtlForm(accelerator=accelerator)
+    program, rtl = IntegerProgram.load(folder), folder / form.place
     if not (rtl / DESIGN_FILE).is_file():
-        machine = load_accelerator(accelerator)
-        export_rtl(program, rtl, golden_inputs(folder), accelerator=machine, samples=1)
+        export_program(program, rtl, golden_inputs(folder), form=form, samples=1)
     elif RtlDesign.load(rtl).program_sha256 != program.content_hash():
         raise DocumentError(f"{rtl} is of another program than {folder}; export it again")
     return rtl

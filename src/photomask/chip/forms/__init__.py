@@ -5,6 +5,7 @@ from photomask.chip.forms.contract import check_form
 from photomask.chip.forms.exporting import export
 from photomask.chip.forms.form import Form, FormCheck, Sample
 from photomask.chip.forms.memory import Manifest, MemoryForm
+from photomask.chip.forms.rtl import RtlForm
 from photomask.chip.forms.support import support_matrix
 from photomask.chip.forms.writers import Problem, Writers, each_step, require_none
 
@@ -15,6 +16,7 @@ __all__ = [
     "Manifest",
     "MemoryForm",
     "Problem",
+    "RtlForm",
     "Sample",
     "Writers",
     "check_form",

@@ -4,10 +4,11 @@ from typing import Any
 
 from photomask.chip.forms.form import Form, require_form
 from photomask.chip.forms.memory import MemoryForm
+from photomask.chip.forms.rtl import RtlForm
 from photomask.errors import UsageError
 from photomask.user_files import evaluate
 
-FORMS: tuple[Form[Any], ...] = (MemoryForm(),)
+FORMS: tuple[Form[Any], ...] = (MemoryForm(), RtlForm())
 """Every form of the package, with its usual settings."""
 
 
