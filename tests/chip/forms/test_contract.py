@@ -12,25 +12,67 @@ from tests.chip.programs import ProgramBuilder, small_program
 
 from photomask.chip import check_form
 from photomask.chip.formats import IntFormat
-from photomask.chip.forms import FormCheck, MemoryForm, Problem, Sample
-from photomask.chip.operators import Clamp, MaxPool, Operator, Permute
+from photomask.chip.forms import FORMS, FormCheck, Problem, Sample
+from photomask.chip.operators import Clamp, Interpolate, MaxPool, Operator, Permute, Reshape
 from photomask.chip.program import IntegerProgram
 from photomask.errors import DocumentError, FormError, MissingDependencyError
+
+INT8 = IntFormat(bits=8, signed=True)
+SLOW = ("rtl",)
+"""Simulated, on one build of the design, by its own tests."""
 
 
 def program_with_steps_that_a_listing_refuses() -> IntegerProgram:
     make = ProgramBuilder()
     x = make.input("x", (1, 2, 3))
-    x = make.step("swap", Permute(order=(0, 2, 1)), [x], format=IntFormat(bits=8, signed=True))
+    x = make.step("swap", Permute(order=(0, 2, 1)), [x], format=INT8)
     x = make.step("clip", Clamp(low=0, high=9), [x])
-    x = make.step("swap_back", Permute(order=(0, 2, 1)), [x], format=IntFormat(bits=8, signed=True))
+    x = make.step("swap_back", Permute(order=(0, 2, 1)), [x], format=INT8)
     return make.build(x)
 
 
-@pytest.mark.parametrize("form", [ListingForm(), ListingForm(comment="mine"), MemoryForm(("bin",))])
+@pytest.mark.parametrize("form", [ListingForm(), ListingForm(comment="mine")])
 def test_a_form_that_keeps_the_contract_passes(form: Any):
     program, _ = small_program()
     assert check_form(form, program) == []
+
+
+def pooled_program() -> IntegerProgram:
+    """What even Deeploy expresses: windows and moves."""
+    make = ProgramBuilder()
+    windows = MaxPool(
+        kernel=(2, 2), stride=(2, 2), padding=(0, 0), output_size=(2, 3), dilation=(1, 1)
+    )
+    x = make.input("x", (1, 3, 4, 6))
+    x = make.step("pool", windows, [x], format=INT8)
+    x = make.step("swap", Permute(order=(0, 2, 3, 1)), [x], format=INT8)
+    return make.build(make.step("flatten", Reshape(shape=(18,)), [x], format=INT8))
+
+
+def refused_program() -> IntegerProgram:
+    """What QONNX and Deeploy have no form for."""
+    make = ProgramBuilder()
+    x = make.step("clip", Clamp(low=-8, high=7), [make.input("x", (1, 5))], format=INT8)
+    table = np.array([-9, 2, 5, 11, 12])
+    y = make.step(
+        "line", Interpolate(first=-8, step_bits=2), [x], {"table": table}, {"table": INT8}
+    )
+    return make.build(make.requantize("rescale", y, INT8, shift=18))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [small_program()[0], pooled_program(), refused_program()],
+    ids=["small", "pooled", "refused"],
+)
+@pytest.mark.parametrize(
+    "form", [f for f in FORMS if f.name not in SLOW], ids=lambda form: form.name
+)
+def test_every_form_of_the_package_keeps_the_contract(form: Any, program: IntegerProgram):
+    pytest.importorskip("onnxruntime")
+    found = check_form(form, program)
+    refused = [s for s in program.steps if form.refusal(type(s.operator)) is not None]
+    assert {problem.step for problem in found} >= {step.name for step in refused}
 
 
 def test_golden_samples_of_ones_own_are_taken():
@@ -192,7 +234,7 @@ class ReturningText(ListingForm):
         (WithoutReason(), "operators", "the reason of Permute is ''"),
         (SilentAboutAnOperator(), "operators", "neither writes nor refuses Permute"),
         (RefusingWhatIsNoProblem(), "problems", "refuses MaxPool, but step 'pool'"),
-        (WithProblemsOfOtherSteps(), "problems", "no step 'elsewhere'"),
+        (WithProblemsOfOtherSteps(), "problems", "no step and no input 'elsewhere'"),
         (WithProblemsAsText(), "problems", "expected a Problem"),
         (WritingNothing(), "export", "no file at listing.json"),
         (WritingBeside(), "export", "it wrote listing.log, too"),

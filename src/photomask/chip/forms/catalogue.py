@@ -2,13 +2,26 @@
 
 from typing import Any
 
+from photomask.chip.forms.c import CForm
+from photomask.chip.forms.deeploy import DeeployForm
 from photomask.chip.forms.form import Form, require_form
 from photomask.chip.forms.memory import MemoryForm
+from photomask.chip.forms.onnx import OnnxForm
+from photomask.chip.forms.qdq import QdqForm
+from photomask.chip.forms.qonnx import QonnxForm
 from photomask.chip.forms.rtl import RtlForm
 from photomask.errors import UsageError
 from photomask.user_files import evaluate
 
-FORMS: tuple[Form[Any], ...] = (MemoryForm(), RtlForm())
+FORMS: tuple[Form[Any], ...] = (
+    MemoryForm(),
+    CForm(),
+    OnnxForm(),
+    QdqForm(),
+    QonnxForm(),
+    DeeployForm(),
+    RtlForm(),
+)
 """Every form of the package, with its usual settings."""
 
 

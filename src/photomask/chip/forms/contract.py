@@ -183,12 +183,12 @@ def _test_problems(trial: _Trial) -> None:
     found: object = trial.form.problems(trial.program)
     if not isinstance(found, list):
         raise _BrokenError(f"problems returned {found!r}, expected a list")
-    names = {step.name for step in trial.program.steps}
+    names = {*trial.program.inputs, *(step.name for step in trial.program.steps)}
     for problem in found:
         if not isinstance(problem, Problem):
             raise _BrokenError(f"found {problem!r}, expected a Problem")
         if problem.step not in names:
-            raise _BrokenError(f"the program has no step {problem.step!r}")
+            raise _BrokenError(f"the program has no step and no input {problem.step!r}")
         if not problem.reason.strip():
             raise _BrokenError(f"step {problem.step!r} has a problem without a reason")
         trial.problems.append(problem)

@@ -8,7 +8,7 @@ import pytest
 from tests.chip.forms.rtl.rtl_programs import NARROW, built, machine, shared_folder
 from tests.chip.programs import ProgramBuilder, small_program
 
-from photomask.chip import export
+from photomask.chip import check_form, export
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.forms.conformance.documents import ConformanceVectors
 from photomask.chip.forms.form import Form
@@ -140,6 +140,11 @@ def test_check_compares_every_golden_integer_and_every_conformance_vector(
     vectors = ConformanceVectors.load(tmp_path / "rtl" / "conformance")
     assert found.integers == sum(sizes) + vectors.count
     assert (found.mismatches, found.problems) == (0, ())
+
+
+def test_it_keeps_the_contract(narrow: RtlForm):
+    assert check_form(narrow, small_program(batch=1)[0]) == []
+    assert {problem.step for problem in check_form(narrow, too_wide())} == {"first", "second"}
 
 
 @pytest.mark.parametrize("program", [".", "conformance"])
