@@ -1,9 +1,6 @@
 """Models and images by what a user types: a name of the zoo, a file, or `file.py:function`."""
 
-import hashlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from photomask.arrays import plain_array, read_array, read_arrays
-from photomask.documents import is_file, is_folder
-from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
+from photomask.documents import is_folder
+from photomask.errors import DataError, DocumentError, UsageError
+from photomask.user_files import evaluate, kind_of
 from photomask.zoo import catalogue, fashion_mnist, photographs
 from photomask.zoo.picture_folder import read_picture_folder
 
@@ -51,9 +49,9 @@ def load_model(source: str) -> nn.Module:
                 "or path/to/file.py:function"
             )
         return catalogue.load(source)
-    model = _evaluate(source)
+    model = evaluate(source, kept=nn.Module)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{source} gave {_kind(model)}, not a torch.nn.Module")
+        raise UsageError(f"{source} gave {kind_of(model)}, not a torch.nn.Module")
     return model.eval()
 
 
@@ -97,7 +95,7 @@ def load_labelled(source: str) -> tuple[Tensor, Tensor | None]:
     elif source.endswith(".npz"):
         values, labels = _of_archive(source)
     elif ":" in source:
-        values = _evaluate(source)
+        values = evaluate(source)
     elif is_folder(source):
         values, labels = read_picture_folder(Path(source))
     else:
@@ -182,7 +180,9 @@ def _as_images(values: Any, source: str) -> Tensor:
             raise DataError(f"{source}: batches hold images of different shapes")
         return torch.cat(batches)
     else:
-        raise DataError(f"{source} gave {_kind(values)}, not an array, a tensor or batches of them")
+        raise DataError(
+            f"{source} gave {kind_of(values)}, not an array, a tensor or batches of them"
+        )
     if images.ndim < 2 or images.numel() == 0:
         raise DataError(f"{source} holds no images: shape {list(images.shape)}, expected [N, ...]")
     if not images.is_floating_point():
@@ -192,59 +192,3 @@ def _as_images(values: Any, source: str) -> Tensor:
     if not torch.isfinite(images).all():
         raise DataError(f"{source} holds NaN or infinity")
     return images.to(torch.float32)
-
-
-def _evaluate(source: str) -> Any:
-    """Runs `path/to/file.py:attribute`: the attribute itself, or what it returns if callable."""
-    path_text, _, attribute = source.rpartition(":")
-    path = Path(path_text)
-    if not is_file(path):
-        raise UsageError(f"no file {path_text!r} (from {source!r}, read as file:function)")
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        module = _import(path.resolve())
-        if not attribute or not hasattr(module, attribute):
-            raise UsageError(
-                f"{path} has no attribute {attribute!r}; it has: {', '.join(_public(module))}"
-            )
-        value = getattr(module, attribute)
-        return value() if callable(value) and not isinstance(value, nn.Module) else value
-    except PhotomaskError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"running {source} failed: {type(error).__name__}: {error}") from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-
-
-def _import(path: Path) -> Any:
-    """Imports a file under a name of its own, so that its source stays findable."""
-    name = f"photomask_user_{path.stem}"
-    if name in sys.modules and sys.modules[name].__file__ != str(path):
-        name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise UsageError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _public(module: Any) -> list[str]:
-    """Names that the file itself defines."""
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    ] or ["nothing of its own"]
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -21,7 +21,7 @@ from photomask.chip.forms.rtl import requantize as requantize
 from photomask.chip.forms.rtl import transformers as transformers
 from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.design import RtlDesign
-from photomask.chip.forms.rtl.export import RtlForm, export_rtl
+from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.lowering import SupportReport, support_report
 from photomask.chip.forms.rtl.simulation import simulate
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
@@ -40,7 +40,6 @@ __all__ = [
     "SimulationReport",
     "SupportReport",
     "SynthesisReport",
-    "export_rtl",
     "lint",
     "model_cycles",
     "rtl_sources",
