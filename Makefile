@@ -28,7 +28,7 @@ TRANSFORMERS_TESTS := tests/attention/plugin tests/attention/test_families.py \
 # What most changes break, in a few minutes: no simulation, no training, no compiled C.
 QUICK_TESTS := tests/house tests/documents tests/report tests/chip/test_*.py tests/chip/graph \
 	tests/chip/operators tests/chip/observers tests/chip/recipe tests/chip/engines \
-	tests/chip/exporters tests/attention/test_*.py tests/attention/plugin
+	tests/chip/forms/test_*.py tests/chip/forms/memory tests/attention/test_*.py tests/attention/plugin
 
 .PHONY: help demo test quick test-transformers test-gpu check docs bench format clean always
 .DELETE_ON_ERROR:

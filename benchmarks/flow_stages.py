@@ -15,8 +15,7 @@ from networks import timm_model
 from ours import as_network, float_network, make_program, require_exact
 from peers import PEERS
 from photomask import zoo
-from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.forms.memory import export
+from photomask.chip import calibrate, convert, export, load_recipe, load_target, prepare
 from photomask.chip.verification import verify
 from photomask.errors import MissingDependencyError
 from photomask.report import NoiseMeter

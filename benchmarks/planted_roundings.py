@@ -17,9 +17,17 @@ import torch
 from torch import nn
 
 from networks import images_for
-from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
+from photomask.chip import (
+    IntegerProgram,
+    calibrate,
+    convert,
+    export,
+    load_recipe,
+    load_target,
+    prepare,
+)
 from photomask.chip.cost import load_accelerator
-from photomask.chip.forms.rtl import RtlDesign, export_rtl, simulate
+from photomask.chip.forms.rtl import RtlDesign, RtlForm, simulate
 from photomask.chip.forms.rtl.simulation import sources_in
 from photomask.chip.forms.rtl.simulator import build
 from photomask.zoo import load
@@ -154,7 +162,7 @@ def measure(network: str, results: Results, folder: Path) -> None:
     """Plants every fault in the network's export and appends what was found."""
     program, codes = converted(network)
     machine = load_accelerator("reference")
-    design: RtlDesign = export_rtl(program, folder / "rtl", codes, accelerator=machine)
+    design: RtlDesign = export(program, folder / "rtl", codes, form=RtlForm(accelerator=machine))
     plant(folder / "rtl" / "rtl")
     simulator = build(sources_in(folder / "rtl" / "rtl"), design.parameters, folder / "build")
     for number, words in enumerate(("none", *(fault.words for fault in FAULTS))):

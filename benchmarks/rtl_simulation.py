@@ -19,8 +19,16 @@ import torch
 from torch import nn
 
 from networks import images_for
-from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
-from photomask.chip.forms.rtl import export_rtl, simulate
+from photomask.chip import (
+    IntegerProgram,
+    calibrate,
+    convert,
+    export,
+    load_recipe,
+    load_target,
+    prepare,
+)
+from photomask.chip.forms.rtl import RtlForm, simulate
 from photomask.chip.forms.rtl.design import RtlDesign
 from photomask.chip.forms.rtl.simulation import sources_in
 from photomask.chip.forms.rtl.simulator import build
@@ -68,7 +76,9 @@ def measure(network: str, results: Results, folder: Path) -> None:
     """Simulates one image and appends what was found."""
     program, picture = converted(network), images_of(network, 1, seed=1)
     started = time.perf_counter()
-    design: RtlDesign = export_rtl(program, folder / "rtl", program.quantize_input(picture))
+    design: RtlDesign = export(
+        program, folder / "rtl", program.quantize_input(picture), form=RtlForm()
+    )
     exported = time.perf_counter()
     simulator = build(sources_in(folder / "rtl" / "rtl"), design.parameters, folder / "build")
     built = time.perf_counter()

@@ -17,7 +17,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.chip.forms.rtl import export_rtl
+from photomask.chip.forms.rtl import RtlForm
 from photomask.chip.mixed_precision import allocate, measure_sensitivity, weight_bit_costs
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
 from photomask.chip.training import TrainingSettings, save_weights, train
@@ -91,7 +91,7 @@ def make(folder: Path) -> None:
     export(program(), folder / "export", codes, samples=1)
     shutil.copytree(folder / "export", folder / "simulator output/export")
     shutil.copytree(folder / "export/golden", folder / "simulator output/out")
-    export_rtl(program(), folder / "rtl/export", codes, samples=1)
+    export(program(), folder / "rtl/export", codes, form=RtlForm(), samples=1)
     shutil.copytree(folder / "rtl/export/golden/0", folder / "rtl/out")
     design = (folder / "rtl/export/design.json").read_text(encoding="utf-8")
     (folder / "rtl/out/cycles.txt").write_text(_cycles(design), encoding="ascii")

@@ -127,7 +127,7 @@ class ExportError(PhotomaskError):
 
 
 class FormError(ExportError):
-    """A form cannot express a step, or, once all were tried, these steps of a program."""
+    """A form cannot express these steps of a program, or breaks the contract of a form."""
 
 
 class EngineError(PhotomaskError):

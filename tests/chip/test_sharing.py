@@ -16,13 +16,13 @@ from photomask.chip import (
     check_export,
     convert,
     export,
-    export_c,
     load_recipe,
     load_target,
     prepare,
     verify,
 )
 from photomask.chip.equalization import correct_biases, equalize, smooth
+from photomask.chip.forms import CForm
 from photomask.chip.graph import capture, simplify
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
 from photomask.chip.training import TrainingSettings, keep_batch_norms, train
@@ -331,7 +331,7 @@ def test_c_source_holds_a_shared_weight_once(tmp_path: Path):
     prepared, data = prepared_of("unrolled")
     calibrate(prepared, data)
     program = convert(prepared, ASIC)
-    export_c(program, tmp_path / "c", program.quantize_input(data[:2]))
+    export(program, tmp_path / "c", program.quantize_input(data[:2]), form=CForm())
     text = "".join(path.read_text() for path in (tmp_path / "c").rglob("*.c"))
     assert text.count("[64] = {") == 1
 

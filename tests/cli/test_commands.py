@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", images.numpy())
     done = call(
         "chip", "convert", f"{folder}/model.py:net", "--calibration", f"{folder}/model.py:images",
-        "--output", folder / "export", "--samples", 2, "--format", "hex", "--format", "npy",
+        "--output", folder / "export", "--samples", 2, "--encoding", "hex", "--encoding", "npy",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder
@@ -271,7 +271,7 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
         ),
         (
             ["chip", "convert", "PLACE/model.py:net", "--calibration", "PLACE/images.npy",
-             "--output", "o", "--format", "elf"],
+             "--output", "o", "--encoding", "elf"],
             "elf",
         ),
         (

@@ -17,18 +17,21 @@ from photomask.chip import (
     NumpyEngine,
     calibrate,
     convert,
+    export,
     load_recipe,
     load_target,
     prepare,
 )
-from photomask.chip.forms import rtl
-from photomask.chip.forms.memory import export, golden_inputs
+from photomask.chip.forms import FORMS, rtl
+from photomask.chip.forms.memory import golden_inputs
 from photomask.chip.forms.onnx_builder import save_onnx
 from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.rtl import SimulationReport, simulate
 from photomask.chip.target import PRESETS
 from photomask.cli import app
 from photomask.errors import DocumentError
+
+OWN_FORM = f"{Path(__file__).parents[1] / 'chip/forms/own_form.py'}:ListingForm"
 
 
 def call(*arguments: object) -> Result:
@@ -110,6 +113,82 @@ def test_a_format_that_cannot_hold_the_program_writes_nothing(exported: Path):
     assert done.exit_code == 2
     assert "Deeploy" in done.output
     assert not (exported / "deeploy").exists()
+
+
+def test_the_help_of_export_lists_the_forms():
+    done = call("export", "--help")
+    assert done.exit_code == 0
+    shown = " ".join(done.output.split())
+    for form in FORMS:
+        assert f"{form.name}: {form.title}" in shown
+
+
+def test_memory_images_are_written_again_in_another_encoding(exported: Path, tmp_path: Path):
+    done = call(
+        "export", exported, "--format", "memory", "--encoding", "npy", "--output", tmp_path / "npy"
+    )
+    assert done.exit_code == 0, done.output
+    assert list((tmp_path / "npy" / "golden").rglob("*.npy"))
+    assert not list((tmp_path / "npy" / "golden").rglob("*.hex"))
+    assert len(golden_inputs(tmp_path / "npy")["x"]) == 2
+
+
+def test_an_export_is_not_replaced_by_what_is_read_from_it(exported: Path):
+    done = call("export", exported, "--format", "memory", "--encoding", "npy")
+    assert done.exit_code == 2
+    assert "--output" in done.output
+    assert list((exported / "golden").rglob("*.hex"))
+
+
+@pytest.mark.parametrize(
+    "option", [("--weights", "binary"), ("--accelerator", "edge"), ("--encoding", "npy")]
+)
+def test_a_setting_of_another_form_is_refused_by_name(exported: Path, option: tuple[str, str]):
+    done = call("export", exported, "--format", OWN_FORM, *option)
+    assert done.exit_code == 2
+    setting = option[0].removeprefix("--").replace("encoding", "encodings")
+    assert f"'listing' has no setting '{setting}'; it has: comment" in " ".join(done.output.split())
+
+
+def test_a_form_of_ones_own_is_exported_and_checked(exported: Path):
+    done = call("export", exported, "--format", OWN_FORM)
+    assert done.exit_code == 0, done.output
+    assert (exported / "listing.json").is_file()
+    done = call("check", exported, "--format", OWN_FORM)
+    assert done.exit_code == 0, done.output
+    assert last_line(done) == "PASSED: 144 integers compared, 0 mismatches"
+    (exported / "listing.json").write_text("{}")
+    done = call("check", exported, "--format", OWN_FORM)
+    assert done.exit_code == 2
+    assert "not what was exported" in done.output
+
+
+def test_an_export_is_checked_where_no_simulator_is_named(exported: Path):
+    done = call("check", exported)
+    assert done.exit_code == 0, done.output
+    assert last_line(done).startswith("PASSED: ")
+    file = exported / "golden" / "0" / "pool.hex"
+    file.write_text(file.read_text().replace("0", "1"), encoding="ascii")
+    done = call("check", exported)
+    assert done.exit_code == 1
+    assert "golden/0/pool.hex" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("EXPORT", "--format", "listing"), "no form 'listing'"),
+        (("EXPORT", "--format", "OWN"), "photomask chip export"),
+        (("EXPORT", "SIMULATED", "--format", "memory"), "leave out --format"),
+    ],
+)
+def test_a_check_that_cannot_be_made_says_what_to_do(
+    exported: Path, arguments: tuple[str, ...], message: str
+):
+    names = {"EXPORT": str(exported), "SIMULATED": str(exported / "golden"), "OWN": OWN_FORM}
+    done = call("check", *(names.get(argument, argument) for argument in arguments))
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
 
 
 def test_estimate_prints_a_table_and_writes_a_document(exported: Path, tmp_path: Path):

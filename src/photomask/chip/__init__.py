@@ -10,8 +10,8 @@ export(program, "out/export", program.quantize_input(test_images), samples=1)
 from photomask.chip.calibration import calibrate
 from photomask.chip.conversion import align_to_target, convert
 from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
-from photomask.chip.forms.c import export_c
-from photomask.chip.forms.memory import check_export, check_outputs, export
+from photomask.chip.forms import Form, check_form, export, load_form
+from photomask.chip.forms.memory import check_export, check_outputs
 from photomask.chip.preparation import PreparedModel, prepare
 from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.quantizers import Quantizer, check_quantizer
@@ -28,6 +28,7 @@ from photomask.chip.verification import (
 
 __all__ = [
     "CEngine",
+    "Form",
     "IntegerProgram",
     "NumpyEngine",
     "OnnxEngine",
@@ -43,12 +44,13 @@ __all__ = [
     "align_to_target",
     "calibrate",
     "check_export",
+    "check_form",
     "check_outputs",
     "check_quantizer",
     "compare_with_prepared",
     "convert",
     "export",
-    "export_c",
+    "load_form",
     "load_recipe",
     "load_target",
     "prepare",

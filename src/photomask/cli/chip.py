@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from photomask.cli.chip_hand_over import estimate, export, import_model, simulate
+from photomask.cli.chip_hand_over import (
+    CommandWithForms,
+    check_written,
+    estimate,
+    export,
+    import_model,
+    simulate,
+)
 from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
@@ -36,9 +43,12 @@ def convert(
     ],
     recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w8a8",
     target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
-    format: Annotated[
+    encodings: Annotated[
         list[str] | None,
-        typer.Option(help="hex, bin, dec or npy; may be repeated. Default: hex."),
+        typer.Option(
+            "--encoding",
+            help="How images are written: hex, bin, dec or npy; may be repeated. Default: hex.",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
     calibration_samples: Annotated[
@@ -53,7 +63,8 @@ def convert(
     """
     from photomask.chip import calibrate, load_recipe, load_target, prepare
     from photomask.chip import convert as convert_model
-    from photomask.chip.forms.memory import export
+    from photomask.chip import export as export_program
+    from photomask.chip.forms import MemoryForm
     from photomask.cli.execution import golden_codes
     from photomask.cli.presentation import show_program
     from photomask.cli.sources import batches_of, first_of, load_inputs
@@ -65,7 +76,8 @@ def convert(
     calibrate(prepared, show_progress(batches_of(images, CALIBRATION_BATCH), "calibrating"))
     program = convert_model(prepared, hardware)
     golden = golden_codes(program, first_of(images, samples))
-    export(program, output_folder, golden, formats=format or ["hex"], samples=samples)
+    form = MemoryForm(encodings=tuple(encodings or ["hex"]))
+    export_program(program, output_folder, golden, form=form)
     show_program(program)
     messages().print(f"written to {output_folder}")
 
@@ -200,10 +212,15 @@ def _write_page(
 def check(
     folder: Export,
     simulator_output: Annotated[
-        Path, typer.Argument(metavar="SIMULATOR_OUTPUT", help="A folder laid out like golden/.")
-    ],
+        Path | None,
+        typer.Argument(metavar="[SIMULATOR_OUTPUT]", help="A folder laid out like golden/."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Check what `export` wrote in this form instead."),
+    ] = None,
 ) -> None:
-    """Compare what a simulator wrote with an export's golden vectors.
+    """Compare what a simulator wrote with an export's golden vectors, or check the export itself.
 
     Names the first integer that differs, and the step to look at. Exit status 1 on a mismatch.
 
@@ -211,10 +228,20 @@ def check(
     conformance vectors, in SIMULATOR_OUTPUT/conformance, prove how the simulator rounds. Without
     them the report says that the rounding is not proven, and the exit status is that of the rest.
 
+    Without SIMULATOR_OUTPUT, the export, or the form that `export --format NAME` put into it, is
+    read back, run, and compared with the oracle.
+
     Example: photomask chip check out/resnet20 simulated
     """
     from photomask.chip.forms.memory import check_outputs
+    from photomask.errors import UsageError
 
+    if simulator_output is None:
+        found = check_written(folder, format or "memory")
+        typer.echo(str(found))
+        raise typer.Exit(0 if found.passed else 1)
+    if format is not None:
+        raise UsageError("a simulator's output is compared with memory images; leave out --format")
     report = check_outputs(folder, simulator_output)
     typer.echo(str(report))
     raise typer.Exit(0 if report.passed else 1)
@@ -232,7 +259,7 @@ def show(folder: Export) -> None:
     show_program(IntegerProgram.load(folder))
 
 
-app.command()(export)
+app.command(cls=CommandWithForms)(export)
 app.command()(estimate)
 app.command()(simulate)
 app.command()(search)

@@ -1,74 +1,124 @@
 """`photomask chip export`, `estimate`, `simulate`, `import`: programs for others' tools."""
 
 import json
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from photomask.cli.console import messages
+from photomask.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from photomask.chip import Form
+    from photomask.chip.forms import FormCheck
 
 Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convert` wrote.")]
 AcceleratorOption = Annotated[
     str, typer.Option(metavar="NAME", help="A preset (reference, edge, …), or a JSON file.")
 ]
-Format = Literal["c", "onnx", "qdq", "qonnx", "deeploy", "rtl"]
-PLACES: dict[Format, str] = {
-    "c": "c",
-    "onnx": "network.onnx",
-    "qdq": "network.qdq.onnx",
-    "qonnx": "network.qonnx.onnx",
-    "deeploy": "deeploy",
-    "rtl": "rtl",
-}
-"""Where a format goes inside an export, unless told otherwise."""
+
+
+class CommandWithForms(TyperCommand):
+    """A command whose help ends with the forms, which are imported only for that."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help."""
+        from photomask.chip.forms import FORMS
+
+        listed = "\n\n".join(f"{form.name}: {form.title}" for form in FORMS)
+        self.epilog = f"NAME is one of these forms:\n\n{listed}"
+        super().format_help(ctx, formatter)
 
 
 def export(
     folder: Export,
-    format: Annotated[Format, typer.Option(help="What to write.")],
+    format: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="What to write: a form, or path/to/file.py:function."),
+    ],
     place: Annotated[
         Path | None,
         typer.Option("--output", metavar="PATH", help="Where it goes. Default: inside DIR."),
     ] = None,
     weights: Annotated[
-        Literal["arrays", "binary"],
-        typer.Option(help="C: weights in the source, or in a file that is loaded."),
-    ] = "arrays",
-    accelerator: AcceleratorOption = "reference",
+        str | None,
+        typer.Option(help="c: arrays in the source, or a binary file. Default: arrays."),
+    ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="rtl: a preset, or a JSON file. Default: reference."),
+    ] = None,
+    encodings: Annotated[
+        list[str] | None,
+        typer.Option("--encoding", help="memory: hex, bin, dec or npy; may be repeated."),
+    ] = None,
 ) -> None:
-    """Write a program for other tools: a C project, an ONNX model, or RTL with its testbench.
+    """Write a program in another form, for the tools of others.
 
-    c: a C11 project that checks itself. onnx: integers alone, bit-exact. qdq, qonnx: for tools that
-    rescale in floating point. deeploy: its dialect. rtl: the reference design, ready to simulate.
+    Steps that the form cannot express are named, all at once, and nothing is written then.
 
     Example: photomask chip export out/resnet20 --format c
     """
-    from photomask.chip import IntegerProgram
-    from photomask.chip.forms.c import export_c
-    from photomask.chip.forms.deeploy import export_deeploy
-    from photomask.chip.forms.memory import golden_inputs
+    from photomask.chip import IntegerProgram, load_form
+    from photomask.chip import export as export_program
 
-    program, path = IntegerProgram.load(folder), place or folder / PLACES[format]
-    if format == "c":
-        export_c(program, path, golden_inputs(folder), weights=weights)
-    elif format == "rtl":
-        from photomask.chip.cost import load_accelerator
-        from photomask.chip.forms.rtl import export_rtl
-
-        machine = load_accelerator(accelerator)
-        export_rtl(program, path, golden_inputs(folder), accelerator=machine)
-    elif format == "deeploy":
-        export_deeploy(program, path, golden_inputs(folder))
-    else:
-        from photomask.chip.forms.onnx import integer_model
-        from photomask.chip.forms.onnx_builder import save_onnx
-        from photomask.chip.forms.qdq import qdq_model
-        from photomask.chip.forms.qonnx import qonnx_model
-
-        make = {"onnx": integer_model, "qdq": qdq_model, "qonnx": qonnx_model}[format]
-        save_onnx(make(program), path)
+    form = _with_settings(
+        load_form(format),
+        weights=weights,
+        accelerator=accelerator,
+        encodings=tuple(encodings) if encodings else None,
+    )
+    program, path = IntegerProgram.load(folder), place or folder / form.place
+    if path.resolve() == folder.resolve():
+        raise UsageError(f"{path} is the export that is read; give another folder as --output")
+    export_program(program, path, _golden_inputs_of(folder), form=form)
     messages().print(f"written to {path}")
+
+
+def _with_settings(form: "Form[Any]", **settings: object) -> "Form[Any]":
+    """Returns a form with the settings that are not None; refuses those that it does not have."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if not given:
+        return form
+    own = [field.name for field in fields(form)] if is_dataclass(form) else []
+    if odd := [name for name in given if name not in own]:
+        raise UsageError(
+            f"the form {form.name!r} has no setting {odd[0]!r}; it has: {', '.join(own) or 'none'}"
+        )
+    return replace(form, **given)  # type: ignore[type-var]
+
+
+def _golden_inputs_of(folder: Path) -> "dict[str, np.ndarray] | None":
+    """Returns what the golden vectors of a folder are made from; None where it has none."""
+    from photomask.chip.forms.memory import golden_inputs
+    from photomask.chip.forms.memory.manifest import MANIFEST_FILE
+
+    return golden_inputs(folder) if (folder / MANIFEST_FILE).is_file() else None
+
+
+def check_written(folder: Path, format: str) -> "FormCheck":
+    """Reads back what `export` wrote of a program in a form, and compares it with the oracle.
+
+    Raises:
+        UsageError: the folder has no such form.
+    """
+    from photomask.chip import IntegerProgram, load_form
+    from photomask.chip.forms.golden import single_samples
+
+    form, program = load_form(format), IntegerProgram.load(folder)
+    place = folder / form.place
+    if not place.exists():
+        raise UsageError(
+            f"there is no {place}; write it with photomask chip export {folder} --format {format}"
+        )
+    inputs = _golden_inputs_of(folder)
+    samples = [] if inputs is None else single_samples(program, inputs, None)
+    return form.check(program, place, samples)
 
 
 def estimate(
@@ -127,18 +177,18 @@ def simulate(
 def _rtl_export(folder: Path, accelerator: str) -> Path:
     """Returns the RTL export that a folder is or holds; writes it where there is none."""
     from photomask.chip import IntegerProgram
-    from photomask.chip.cost import load_accelerator
+    from photomask.chip import export as export_program
     from photomask.chip.forms.memory import golden_inputs
-    from photomask.chip.forms.rtl import RtlDesign, export_rtl
+    from photomask.chip.forms.rtl import RtlDesign, RtlForm
     from photomask.chip.forms.rtl.design import DESIGN_FILE
     from photomask.errors import DocumentError
 
     if (folder / DESIGN_FILE).is_file():
         return folder
-    program, rtl = IntegerProgram.load(folder), folder / PLACES["rtl"]
+    form = RtlForm(accelerator=accelerator)
+    program, rtl = IntegerProgram.load(folder), folder / form.place
     if not (rtl / DESIGN_FILE).is_file():
-        machine = load_accelerator(accelerator)
-        export_rtl(program, rtl, golden_inputs(folder), accelerator=machine, samples=1)
+        export_program(program, rtl, golden_inputs(folder), form=form, samples=1)
     elif RtlDesign.load(rtl).program_sha256 != program.content_hash():
         raise DocumentError(f"{rtl} is of another program than {folder}; export it again")
     return rtl
@@ -164,10 +214,9 @@ def import_model(
 
     Example: photomask chip import resnet18.int8.onnx --output out/resnet18
     """
-    import numpy as np
-
+    from photomask.chip import export as export_program
     from photomask.chip import load_target
-    from photomask.chip.forms.memory import export as export_program
+    from photomask.chip.forms.golden import random_inputs
     from photomask.chip.onnx_import import import_qdq
     from photomask.cli.execution import golden_codes
     from photomask.cli.presentation import show_program
@@ -175,14 +224,7 @@ def import_model(
 
     program = import_qdq(model, load_target(target))
     if data is None:
-        random = np.random.default_rng(0)
-        edges = [program.edges[name] for name in program.inputs]
-        golden = {
-            edge.name: random.integers(
-                edge.low, edge.high, (samples, *edge.shape[1:]), endpoint=True
-            )
-            for edge in edges
-        }
+        golden = random_inputs(program, samples)
     else:
         golden = golden_codes(program, load_inputs(data, samples))
     export_program(program, output_folder, golden, samples=samples)

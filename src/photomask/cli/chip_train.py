@@ -85,8 +85,7 @@ def train(
 
     Example: photomask chip train resnet20 --data fashion-mnist --epochs 5 --output out/resnet20
     """
-    from photomask.chip import convert, load_recipe, load_target
-    from photomask.chip.forms.memory import export
+    from photomask.chip import convert, export, load_recipe, load_target
     from photomask.chip.training import TensorData, is_first_process, save_weights
     from photomask.chip.training import train as train_model
     from photomask.cli.execution import golden_codes

@@ -56,9 +56,8 @@ def tune(
 
     Example: photomask chip tune resnet20 --calibration fashion-mnist --recipe w4a4 --output out/r
     """
-    from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
+    from photomask.chip import calibrate, convert, export, load_recipe, load_target, prepare
     from photomask.chip.equalization import smooth
-    from photomask.chip.forms.memory import export
     from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
     from photomask.cli.execution import golden_codes
     from photomask.cli.sources import first_of, load_inputs

@@ -46,6 +46,7 @@ def chip(
     from photomask.chip import (
         calibrate,
         convert,
+        export,
         load_recipe,
         load_target,
         prepare,
@@ -53,7 +54,6 @@ def chip(
         write_html,
     )
     from photomask.chip.cost import estimate, load_accelerator
-    from photomask.chip.forms.memory import export
     from photomask.cli.presentation import show_report
     from photomask.report import check_drawing
     from photomask.zoo import calibration_set, load, test_set
@@ -78,7 +78,7 @@ def chip(
         progress=show_progress,
     )
     golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])
-    export(program, output_folder, golden, formats=["hex"], samples=GOLDEN_SAMPLES)
+    export(program, output_folder, golden)
     hardware = estimate(program, load_accelerator("reference"))
     write_html(report, output_folder / "report.html", hardware=hardware)
     show_report(report)

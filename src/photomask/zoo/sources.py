@@ -1,9 +1,6 @@
 """Models and images by what a user types: a name of the zoo, a file, or `file.py:function`."""
 
-import hashlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from photomask.arrays import int64_array, plain_array, read_array, read_arrays
-from photomask.documents import is_file, is_folder
-from photomask.errors import DataError, DocumentError, PhotomaskError, UsageError
+from photomask.documents import is_folder
+from photomask.errors import DataError, DocumentError, UsageError
+from photomask.user_files import evaluate, kind_of
 from photomask.zoo import catalogue, fashion_mnist, photographs
 from photomask.zoo.picture_folder import read_picture_folder
 
@@ -53,9 +51,9 @@ def load_model(source: str) -> nn.Module:
                 "or path/to/file.py:function"
             )
         return catalogue.load(source)
-    model = _evaluate(source)
+    model = evaluate(source, kept=nn.Module)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{source} gave {_kind(model)}, not a torch.nn.Module")
+        raise UsageError(f"{source} gave {kind_of(model)}, not a torch.nn.Module")
     return model.eval()
 
 
@@ -118,7 +116,7 @@ def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
     elif source.endswith(".npz"):
         values = _read(Path(source), read_arrays)
     elif ":" in source:
-        values = _evaluate(source)
+        values = evaluate(source)
     elif is_folder(source):
         values, labels = read_picture_folder(Path(source))
     else:
@@ -175,7 +173,7 @@ def _by_name(arrays: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     for name, values in arrays.items():
         where = f"{source}, array {name!r},"
         if not isinstance(values, np.ndarray | Tensor):
-            raise DataError(f"{where} is {_kind(values)}, not an array or a tensor")
+            raise DataError(f"{where} is {kind_of(values)}, not an array or a tensor")
         samples[name] = _checked(_as_tensor(values, where), where)
     if len({len(values) for values in samples.values()}) > 1:
         found = ", ".join(f"{len(values)} of {name!r}" for name, values in samples.items())
@@ -226,7 +224,9 @@ def _as_images(values: Any, source: str) -> Tensor:
             raise DataError(f"{source}: batches hold images of different shapes")
         return torch.cat(batches)
     else:
-        raise DataError(f"{source} gave {_kind(values)}, not an array, a tensor or batches of them")
+        raise DataError(
+            f"{source} gave {kind_of(values)}, not an array, a tensor or batches of them"
+        )
     return _checked(images, source)
 
 
@@ -240,59 +240,3 @@ def _checked(values: Tensor, where: str) -> Tensor:
     if not torch.isfinite(values).all():
         raise DataError(f"{where} holds NaN or infinity, or numbers beyond float32")
     return values
-
-
-def _evaluate(source: str) -> Any:
-    """Runs `path/to/file.py:attribute`: the attribute itself, or what it returns if callable."""
-    path_text, _, attribute = source.rpartition(":")
-    path = Path(path_text)
-    if not is_file(path):
-        raise UsageError(f"no file {path_text!r} (from {source!r}, read as file:function)")
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        module = _import(path.resolve())
-        if not attribute or not hasattr(module, attribute):
-            raise UsageError(
-                f"{path} has no attribute {attribute!r}; it has: {', '.join(_public(module))}"
-            )
-        value = getattr(module, attribute)
-        return value() if callable(value) and not isinstance(value, nn.Module) else value
-    except PhotomaskError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"running {source} failed: {type(error).__name__}: {error}") from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-
-
-def _import(path: Path) -> Any:
-    """Imports a file under a name of its own, so that its source stays findable."""
-    name = f"photomask_user_{path.stem}"
-    if name in sys.modules and sys.modules[name].__file__ != str(path):
-        name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    specification = importlib.util.spec_from_file_location(name, path)
-    if specification is None or specification.loader is None:
-        raise UsageError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _public(module: Any) -> list[str]:
-    """Names that the file itself defines."""
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    ] or ["nothing of its own"]
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

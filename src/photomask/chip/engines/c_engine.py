@@ -24,7 +24,7 @@ FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC")
 class CEngine:
     """Runs a program as C does.
 
-    The sources are those of `export_c`, compiled to a library in a temporary folder that lives as
+    The sources are those of `CForm`, compiled to a library in a temporary folder that lives as
     long as the engine. `edges` compiles them a second time, with memory for every edge. Memory is
     static, so that one thread at a time may run an engine.
     """

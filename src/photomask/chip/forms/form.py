@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
+from photomask.errors import FormError
 
 Written_co = TypeVar("Written_co", covariant=True)
 Sample = dict[str, np.ndarray]
@@ -35,21 +36,27 @@ class FormCheck:
         """Whether something was compared and nothing is wrong."""
         return self.integers > 0 and not self.mismatches and not self.problems
 
+    def __str__(self) -> str:
+        lines = [f"problem: {problem}" for problem in self.problems]
+        counts = f"{self.integers:,} integers compared, {self.mismatches:,} mismatches"
+        return "\n".join([*lines, f"{'PASSED' if self.passed else 'FAILED'}: {counts}"])
+
 
 @runtime_checkable
 class Form(Protocol[Written_co]):
     """A form in which a program leaves: files for the tools of others.
 
     An object of any class with these members is one; its settings are its own attributes, as those
-    of a quantizer are. `photomask.chip.export` takes it.
+    of a quantizer are. `photomask.chip.export` takes it, and `check_form` proves that it keeps the
+    contract.
     """
 
-    name: str
+    name: ClassVar[str]
     """What `--format` calls it: a lower-case identifier."""
-    title: str
+    title: ClassVar[str]
     """One line: what it is and for whom."""
-    place: str
-    """Its file or folder inside an export of memory images."""
+    place: ClassVar[str]
+    """Its file or folder inside an export of memory images, a relative path."""
 
     def refusal(self, operator: type[Operator]) -> str | None:
         """Returns why an operator has no such form; None where it has one."""
@@ -91,3 +98,35 @@ class Form(Protocol[Written_co]):
             MissingDependencyError: what runs it is not installed.
         """
         ...
+
+
+TEXTS = ("name", "title", "place")
+METHODS = ("refusal", "problems", "export", "check")
+
+
+def require_form(value: object) -> None:
+    """Refuses an object that lacks a member of a form, or has one of another kind.
+
+    Raises:
+        FormError: names the member.
+    """
+    broken = f"{_called(value)} breaks the law of members (a form has {_listed()})"
+    if isinstance(value, type):
+        raise FormError(f"{broken}: it is a class; give an object of it: {value.__name__}()")
+    for member in TEXTS:
+        found = getattr(value, member, None)
+        if not isinstance(found, str) or not found.strip() or len(found.splitlines()) != 1:
+            raise FormError(f"{broken}: {member} is {found!r}, expected one line of text")
+    for member in METHODS:
+        if not callable(getattr(value, member, None)):
+            raise FormError(f"{broken}: it has no method {member!r}")
+
+
+def _called(value: object) -> str:
+    """Returns how messages call a form, or what was given for one."""
+    kind = value if isinstance(value, type) else type(value)
+    return f"the form {kind.__qualname__}"
+
+
+def _listed() -> str:
+    return f"the texts {', '.join(TEXTS)} and the methods {', '.join(METHODS)}"

@@ -1,18 +1,17 @@
 """Golden vectors: every edge of a program for given inputs, as the oracle computes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from photomask.chip.forms.form import Sample
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs, arrays_by_name
 from photomask.chip.program.oracle import NumpyEngine, check_inputs
 from photomask.errors import DataError
 
 
-def single_samples(
-    program: IntegerProgram, inputs: Inputs, samples: int | None
-) -> list[dict[str, np.ndarray]]:
+def single_samples(program: IntegerProgram, inputs: Inputs, samples: int | None) -> list[Sample]:
     """Splits a batch of inputs into samples, each with a batch axis of 1.
 
     Args:
@@ -35,8 +34,21 @@ def single_samples(
     ]
 
 
+def random_inputs(program: IntegerProgram, samples: int) -> dict[str, np.ndarray]:
+    """Returns codes by input name, [samples, …], evenly distributed over what each edge holds.
+
+    They are seeded: the same program gives the same codes.
+    """
+    random = np.random.default_rng(0)
+    edges = [program.edges[name] for name in program.inputs]
+    return {
+        edge.name: random.integers(edge.low, edge.high, (samples, *edge.shape[1:]), endpoint=True)
+        for edge in edges
+    }
+
+
 def golden_edges(
-    program: IntegerProgram, samples: list[dict[str, np.ndarray]]
+    program: IntegerProgram, samples: Sequence[Sample]
 ) -> Iterator[tuple[int, str, np.ndarray]]:
     """Yields sample, edge and integers, sample by sample in the order of computation."""
     engine = NumpyEngine(program)

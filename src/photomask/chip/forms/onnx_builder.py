@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from photomask.chip.operators import AveragePool
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.dependencies import OptionalPackage
 from photomask.documents import write_file
-from photomask.errors import ExportError
+from photomask.errors import ExportError, FormError
 
 if TYPE_CHECKING:
     import onnx
@@ -193,6 +194,29 @@ class GraphBuilder:
         model.doc_string = doc_string
         helper.set_model_props(model, metadata(self.program))
         return model
+
+
+def average_windows(
+    operator: AveragePool, spatial: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns kernel and stride of the windows of an average.
+
+    Args:
+        operator: whose windows they are; adaptive ones follow from the sizes alone.
+        spatial: sizes of the input's spatial axes.
+
+    Raises:
+        FormError: adaptive windows differ in size.
+    """
+    if not operator.adaptive:
+        return operator.kernel, operator.stride
+    if any(size % count for size, count in zip(spatial, operator.output_size, strict=True)):
+        raise FormError(
+            f"adaptive windows of different sizes: {tuple(spatial)} elements become "
+            f"{operator.output_size}; take an output size that divides its input"
+        )
+    kernel = tuple(s // n for s, n in zip(spatial, operator.output_size, strict=True))
+    return kernel, kernel
 
 
 def described(edge: Edge) -> str:

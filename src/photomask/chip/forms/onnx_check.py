@@ -61,21 +61,19 @@ class Tally:
     """Counts integers, and those that differ by more than a bound.
 
     Attributes:
-        bound: how far an integer may lie from the oracle's.
         integers: how many were compared.
-        mismatches: how many differ by more than the bound.
-        near: how many differ by the bound or less.
+        mismatches: how many differ by more than their bound.
         problems: the first mismatch, and what else is wrong.
     """
 
-    def __init__(self, bound: int = 0):
-        self.bound = bound
+    def __init__(self):
         self.integers = 0
         self.mismatches = 0
-        self.near = 0
         self.problems: list[str] = []
 
-    def add(self, edge: str, sample: int, found: np.ndarray, expected: np.ndarray) -> None:
+    def add(
+        self, edge: str, sample: int, found: np.ndarray, expected: np.ndarray, bound: int = 0
+    ) -> int:
         """Compares one edge of one sample.
 
         Args:
@@ -83,26 +81,32 @@ class Tally:
             sample: its position.
             found: integers.
             expected: the oracle's integers.
+            bound: how far each may lie from the oracle's.
+
+        Returns:
+            How many differ at all.
         """
         self.integers += expected.size
         if found.shape != expected.shape:
-            self.mismatches += expected.size
-            self._first(f"{edge!r}, sample {sample}: shape {found.shape}, not {expected.shape}")
-            return
-        distance = np.abs(found - expected)
-        wrong = distance > self.bound
-        self.mismatches += int(np.count_nonzero(wrong))
-        self.near += int(np.count_nonzero((distance > 0) & ~wrong))
-        if wrong.any():
-            at = tuple(int(index) for index in np.argwhere(wrong)[0])
-            self._first(
-                f"{edge!r}, sample {sample}, element {list(at)}: {found[at]}, the oracle has "
-                f"{expected[at]}"
+            self._mismatch(
+                expected.size,
+                f"{edge!r}, sample {sample}: shape {found.shape}, not {expected.shape}",
             )
+            return expected.size
+        distance = np.abs(found - expected)
+        if (wrong := distance > bound).any():
+            at = tuple(int(index) for index in np.argwhere(wrong)[0])
+            self._mismatch(
+                int(np.count_nonzero(wrong)),
+                f"{edge!r}, sample {sample}, element {list(at)}: {found[at]}, the oracle has "
+                f"{expected[at]}",
+            )
+        return int(np.count_nonzero(distance))
 
-    def _first(self, problem: str) -> None:
-        if not self.problems:
-            self.problems.append(problem)
+    def _mismatch(self, count: int, description: str) -> None:
+        if not self.mismatches:
+            self.problems.append(description)
+        self.mismatches += count
 
     def result(self) -> FormCheck:
         """Returns what came of it."""

@@ -5,20 +5,29 @@ two. Over a whole network such differences add up, so that no bound says what is
 from equal codes, each edge has a bound.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from photomask.chip.forms.form import Sample
+from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.onnx_builder import onnx_package
 from photomask.chip.forms.onnx_check import Tally, oracle_edges
 from photomask.chip.forms.onnx_runtime import Session, runtime_package
 from photomask.chip.program import Edge, IntegerProgram
+from photomask.errors import DocumentError
 
 if TYPE_CHECKING:
     import onnx
+
+BOUND = 1
+"""How far a code may lie from the oracle's: the middle of two falls to either."""
+WIDE_BOUND = 4
+"""The same for codes of more than 8 bits, which float32 and integer functions round apart."""
+FEW = 32
+"""So many codes and fewer say nothing about how many are off."""
 
 
 def given(edge: str) -> str:
@@ -48,34 +57,59 @@ def reading_given(model: "onnx.ModelProto", edges: Iterable[str]) -> "onnx.Model
     return copy
 
 
+def activations_in(model: "onnx.ModelProto", program: IntegerProgram) -> list[str]:
+    """Returns the activations of a program, each of which a node of the model makes.
+
+    Raises:
+        DocumentError: a node is missing.
+    """
+    made = {name for node in model.graph.node for name in node.output}
+    names = [name for name, edge in program.edges.items() if edge.role == "activation"]
+    if missing := [name for name in names if name not in made]:
+        raise DocumentError(f"no node makes the activations {missing}; export the model again")
+    return names
+
+
 def compare_steps(
     program: IntegerProgram,
     model: "onnx.ModelProto",
     edges: Sequence[str],
     samples: Sequence[Sample],
-    tally: Tally,
-) -> None:
+) -> FormCheck:
     """Runs a model of `reading_given`, and counts the codes that differ from the oracle's.
+
+    A code may be off by `BOUND`, one of more than 8 bits by `WIDE_BOUND`. Half of an edge's codes
+    of up to 8 bits must be equal: more are off only if something shifts all of them.
 
     Args:
         program: what it computes.
         model: its first inputs are the program's, as real numbers.
         edges: what it was made with.
         samples: to run, at least one.
-        tally: takes the codes.
 
     Raises:
         DataError: there are no samples, or they do not fit the program.
         EngineError: ONNX Runtime refuses the model, or fails.
         MissingDependencyError: onnxruntime is not installed.
     """
+    if not edges:
+        return FormCheck(0, 0, ("the program has no activations, which alone have codes here",))
     session = Session(runtime_package("the check of an ONNX file"), model, optimized=False)
     read = [*program.inputs, *edges]
     named = dict(zip((value.name for value in model.graph.input), read, strict=True))
+    tally, off, compared = Tally(), Counter[str](), Counter[str]()
     for position, codes in oracle_edges(program, samples):
         feeds = {name: _real(program.edges[edge], codes[edge]) for name, edge in named.items()}
-        for edge, value in session.run(edges, feeds).items():
-            tally.add(edge, position, _codes(program.edges[edge], value), codes[edge])
+        for name, values in session.run(edges, feeds).items():
+            edge, expected = program.edges[name], codes[name]
+            bound = BOUND if edge.format.bits <= 8 else WIDE_BOUND
+            off[name] += tally.add(name, position, _codes(edge, values), expected, bound)
+            compared[name] += expected.size
+    for name, count in off.items():
+        narrow = program.edges[name].format.bits <= 8
+        if narrow and compared[name] >= FEW and 2 * count > compared[name]:
+            tally.problems.append(f"{name!r}: {count} of {compared[name]} codes differ")
+    return tally.result()
 
 
 def _real(edge: Edge, codes: np.ndarray) -> np.ndarray:

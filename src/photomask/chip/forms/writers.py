@@ -105,9 +105,10 @@ class Writers(Generic[Context, Result]):
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a form cannot express a step."""
+    """Why a form cannot express a step, or an input of the model."""
 
     step: str
+    """Of the step, or of the input."""
     operator: str
     source: str
     """File and line of the model's code."""

@@ -1,6 +1,6 @@
 """The integer operators: everything that must agree about one lies in its file."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -51,7 +51,11 @@ AnyOperator = Annotated[
 ]
 """Any integer operator; JSON says which by its `kind`."""
 
+OPERATORS: tuple[type[Operator], ...] = get_args(get_args(AnyOperator)[0])
+"""The class of every integer operator, in alphabetical order."""
+
 __all__ = [
+    "OPERATORS",
     "Add",
     "AnyOperator",
     "AveragePool",

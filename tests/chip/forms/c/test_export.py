@@ -13,9 +13,9 @@ from tests.chip.forms.c.cases import program_of_cases
 from tests.chip.operators.operator_cases import GENERATORS
 from tests.chip.programs import ProgramBuilder, small_program
 
-from photomask.chip import NumpyEngine
+from photomask.chip import NumpyEngine, export
 from photomask.chip.formats import IntFormat
-from photomask.chip.forms.c import export_c
+from photomask.chip.forms.c import CForm
 from photomask.chip.operators import Clamp
 from photomask.errors import DataError, ExportError, UsageError
 
@@ -33,7 +33,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
 def pristine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A compiled project of the small program with three samples."""
     folder = tmp_path_factory.mktemp("c") / "project"
-    export_c(small_program()[0], folder, CODES, weights=request.param)
+    export(small_program()[0], folder, CODES, form=CForm(weights=request.param))
     done = run(folder, "make", "--no-print-directory", "check", "CFLAGS=-O1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("3 samples, 15 integers compared, 0 mismatches\n")
@@ -103,7 +103,7 @@ def test_a_missing_file_is_named(project: Path):
 
 @needs_compiler
 def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
-    export_c(small_program()[0], tmp_path / "project", CODES)
+    export(small_program()[0], tmp_path / "project", CODES, form=CForm())
     path = tmp_path / "project" / "network.c"
     text = path.read_text()
     altered = re.sub(r"(step_classifier_weight\[180\] = \{\n    )-2,", r"\g<1>90,", text)
@@ -128,7 +128,7 @@ def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
 )
 def test_constants_that_are_not_the_programs_are_refused(tmp_path: Path, change, problem: str):
     folder = tmp_path / "project"
-    export_c(small_program()[0], folder, CODES, weights="binary")
+    export(small_program()[0], folder, CODES, form=CForm(weights="binary"))
     run(folder, "make", "--no-print-directory", "CFLAGS=-O0")
     path = folder / "constants.bin"
     path.write_bytes(change(path.read_bytes()))
@@ -143,7 +143,7 @@ def test_inputs_outside_the_edge_are_refused(tmp_path: Path):
     make = ProgramBuilder()
     x = make.input("x", (1, 4), bits=4)
     make.step("y", Clamp(low=0, high=9), [x], format=IntFormat(bits=4, signed=True))
-    export_c(make.build("y"), tmp_path / "project", make.codes(2))
+    export(make.build("y"), tmp_path / "project", make.codes(2), form=CForm())
     (tmp_path / "project" / "inputs.bin").write_bytes(bytes([0, 1, 2, 3, 0, 8, 2, 3]))
     done = run(tmp_path / "project", "make", "--no-print-directory", "check", "CFLAGS=-O0")
     assert "inputs.bin: sample 1: input x holds integers that the program does not" in done.stderr
@@ -152,7 +152,7 @@ def test_inputs_outside_the_edge_are_refused(tmp_path: Path):
 @needs_compiler
 def test_all_operators_are_clean_under_the_sanitizers(tmp_path: Path):
     program, codes = program_of_cases(sorted(GENERATORS), range(100, 104))
-    export_c(program, tmp_path / "cases", {name: x[:6] for name, x in codes.items()})
+    export(program, tmp_path / "cases", {name: x[:6] for name, x in codes.items()}, form=CForm())
     done = run(tmp_path / "cases", "make", "--no-print-directory", "sanitize")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(", 0 mismatches\n")
@@ -161,7 +161,7 @@ def test_all_operators_are_clean_under_the_sanitizers(tmp_path: Path):
 @needs_compiler
 def test_random_programs_are_clean_under_the_sanitizers(tmp_path: Path):
     program = merged([random_program(seed) for seed in range(100, 108)])
-    export_c(program, tmp_path / "programs", random_codes(program, 4), weights="binary")
+    export(program, tmp_path / "programs", random_codes(program, 4), form=CForm(weights="binary"))
     done = run(tmp_path / "programs", "make", "--no-print-directory", "sanitize")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(", 0 mismatches\n")
@@ -170,7 +170,7 @@ def test_random_programs_are_clean_under_the_sanitizers(tmp_path: Path):
 def test_golden_vectors_are_the_oracles(tmp_path: Path):
     program = merged([random_program(seed) for seed in range(5)])
     codes = random_codes(program, 2)
-    source = export_c(program, tmp_path / "project", codes)
+    source = export(program, tmp_path / "project", codes, form=CForm())
     oracle = NumpyEngine(program).run(codes)
     content = (tmp_path / "project" / "golden.bin").read_bytes()
     for sample in range(2):
@@ -187,11 +187,11 @@ def test_golden_vectors_are_the_oracles(tmp_path: Path):
     assert content == b""
 
 
-def test_samples_may_be_a_list_or_a_tensor(tmp_path: Path):
+def test_samples_may_be_an_array_a_tensor_or_a_list_for_the_form(tmp_path: Path):
     program = small_program()[0]
-    listed = [{"x": CODES[index : index + 1]} for index in range(3)]
-    for folder, samples in (("a", CODES), ("b", listed), ("c", torch.from_numpy(CODES))):
-        export_c(program, tmp_path / folder, samples)
+    export(program, tmp_path / "a", CODES, form=CForm())
+    CForm().export(program, tmp_path / "b", [{"x": CODES[i : i + 1]} for i in range(3)])
+    export(program, tmp_path / "c", torch.from_numpy(CODES), form="c")
     files = [
         {path.name: path.read_bytes() for path in (tmp_path / folder).rglob("*") if path.is_file()}
         for folder in "abc"
@@ -202,21 +202,23 @@ def test_samples_may_be_a_list_or_a_tensor(tmp_path: Path):
 def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path):
     program, folder = small_program()[0], tmp_path / "project"
     with pytest.raises(DataError, match="at least one sample"):
-        export_c(program, folder, [])
+        export(program, folder, form=CForm())
     with pytest.raises(DataError, match="outside -128 to 127"):
-        export_c(program, folder, CODES + 999)
+        export(program, folder, CODES + 999, form=CForm())
+    with pytest.raises(DataError, match="outside -128 to 127"):
+        CForm().export(program, folder, [{"x": CODES[:1] + 999}])
     with pytest.raises(UsageError):
-        export_c(program, folder, CODES, weights="both")  # type: ignore[arg-type]
+        CForm(weights="both")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 def test_only_an_earlier_project_is_replaced(tmp_path: Path):
     program = small_program()[0]
-    export_c(program, tmp_path / "project", CODES, weights="binary")
-    export_c(program, tmp_path / "project", CODES)
+    export(program, tmp_path / "project", CODES, form=CForm(weights="binary"))
+    export(program, tmp_path / "project", CODES, form=CForm())
     assert not (tmp_path / "project" / "constants.bin").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(ExportError, match="not an earlier output"):
-        export_c(program, tmp_path / "other", CODES)
+        export(program, tmp_path / "other", CODES, form=CForm())
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]

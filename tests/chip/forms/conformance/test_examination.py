@@ -9,9 +9,10 @@ import pytest
 from tests.chip.forms.memory.receivers import WRONG, Receiver
 from tests.chip.programs import small_program
 
+from photomask.chip import export
 from photomask.chip.forms.conformance.documents import ConformanceVectors
 from photomask.chip.forms.file_records import FileRecord
-from photomask.chip.forms.memory import Manifest, check_export, check_outputs, export
+from photomask.chip.forms.memory import Manifest, check_export, check_outputs
 from photomask.chip.forms.memory.export import write_export
 from photomask.chip.forms.memory.image import Encoding
 from photomask.documents import sha256_of

@@ -12,7 +12,8 @@ import torch
 from tests.chip.forms.memory.plain import plain_tensor
 from tests.chip.programs import ProgramBuilder, small_builder, small_program
 
-from photomask.chip.forms.memory import check_export, export
+from photomask.chip import check_export, export
+from photomask.chip.forms import MemoryForm
 from photomask.chip.forms.memory import export as folder
 from photomask.chip.operators import Add, Clamp
 from photomask.chip.program import IntegerProgram, NumpyEngine
@@ -51,7 +52,7 @@ def as_array(tensor: dict[tuple[int, ...], int], shape: list[int]) -> np.ndarray
 def test_every_file_means_what_the_manifest_says(fields, tmp_path):
     """Read from the JSON and the text alone, with no code of the package."""
     program, codes = small_program(PRESETS["asic"].model_copy(update=fields))
-    export(program, tmp_path / "out", codes, formats=("hex", "bin", "dec"))
+    export(program, tmp_path / "out", codes, form=MemoryForm(encodings=("hex", "bin", "dec")))
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     for record in manifest["memory"]:
         tensor = plain_tensor(tmp_path / "out", record, manifest["words"])
@@ -85,7 +86,7 @@ def test_every_tensor_and_every_edge_has_its_file(pristine_export):
 def test_the_same_program_and_inputs_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         program, codes = small_program()
-        export(program, tmp_path / name, codes, formats=("npy", "hex"))
+        export(program, tmp_path / name, codes, form=MemoryForm(encodings=("npy", "hex")))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -128,11 +129,14 @@ def test_names_that_differ_only_by_case_or_by_unsafe_letters_get_their_own_files
     assert check_export(tmp_path / "out").passed
 
 
-@pytest.mark.parametrize("formats", [("hexx",), (), ("hex", "HEX")])
-def test_an_unknown_format_is_a_usage_error(formats, tmp_path):
-    program, codes = small_program()
+@pytest.mark.parametrize("encodings", [("hexx",), (), ("hex", "HEX"), "binary"])
+def test_an_unknown_encoding_is_a_usage_error(encodings):
     with pytest.raises(UsageError, match="choose from hex, bin, dec, npy"):
-        export(program, tmp_path / "out", codes, formats=formats)
+        MemoryForm(encodings=encodings)
+
+
+def test_encodings_are_sorted_and_each_is_written_once():
+    assert MemoryForm(encodings=("npy", "hex", "npy")).encodings == ("hex", "npy")
 
 
 @pytest.mark.parametrize("samples", [0, -1, 3])
@@ -241,7 +245,7 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
 
 def test_an_earlier_export_is_replaced_whole(tmp_path):
     program, codes = small_program()
-    export(program, tmp_path / "out", codes, formats=("hex", "dec"))
+    export(program, tmp_path / "out", codes, form=MemoryForm(encodings=("hex", "dec")))
     export(program, tmp_path / "out", codes[:1])
     assert not list((tmp_path / "out").rglob("*.dec"))
     assert [path.name for path in (tmp_path / "out/golden").iterdir()] == ["0"]

@@ -8,10 +8,11 @@ import pytest
 from tests.chip.forms.rtl.rtl_programs import NARROW, built, machine, shared_folder
 from tests.chip.programs import ProgramBuilder, small_program
 
+from photomask.chip import check_form, export
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.forms.conformance.documents import ConformanceVectors
 from photomask.chip.forms.form import Form
-from photomask.chip.forms.rtl import RtlForm, export_rtl, simulation, support_report
+from photomask.chip.forms.rtl import RtlForm, simulation, support_report
 from photomask.chip.forms.rtl.design import DESIGN_FILE, RtlDesign
 from photomask.chip.forms.rtl.files import file_records
 from photomask.chip.operators import AnyOperator, Clamp, Matmul, Operator
@@ -125,7 +126,7 @@ def test_the_function_writes_the_bytes_of_the_form(tmp_path: Path):
     name = program.inputs[0]
     samples = [{name: codes[:1]}, {name: codes[1:]}]
     design = RtlForm(NARROW).export(program, tmp_path / "form", samples)
-    assert design == export_rtl(program, tmp_path / "function", codes, accelerator=NARROW)
+    assert design == export(program, tmp_path / "function", codes, form=RtlForm(accelerator=NARROW))
     assert file_records(tmp_path / "form") == file_records(tmp_path / "function")
 
 
@@ -139,6 +140,11 @@ def test_check_compares_every_golden_integer_and_every_conformance_vector(
     vectors = ConformanceVectors.load(tmp_path / "rtl" / "conformance")
     assert found.integers == sum(sizes) + vectors.count
     assert (found.mismatches, found.problems) == (0, ())
+
+
+def test_it_keeps_the_contract(narrow: RtlForm):
+    assert check_form(narrow, small_program(batch=1)[0]) == []
+    assert {problem.step for problem in check_form(narrow, too_wide())} == {"first", "second"}
 
 
 @pytest.mark.parametrize("program", [".", "conformance"])

@@ -13,7 +13,8 @@ from tests.chip.forms.rtl.rescaling_mutants import RESCALING_MUTANTS, Mutant
 from tests.chip.forms.rtl.rtl_programs import NARROW, built, every_operator, shared_folder
 from tests.chip.programs import small_program
 
-from photomask.chip.forms.rtl.export import export_rtl, write_sources
+from photomask.chip import export
+from photomask.chip.forms.rtl.export import RtlForm, write_sources
 from photomask.chip.forms.rtl.simulation import simulate, sources_in
 from photomask.chip.forms.rtl.simulator import Simulator
 from photomask.errors import EngineError
@@ -313,7 +314,7 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulator]:
     """The export of one program, and a design with every mutant."""
     folder = tmp_path_factory.mktemp("mutants")
     program, codes = every_operator()
-    export_rtl(program, folder / "export", codes, accelerator=NARROW, samples=1)
+    export(program, folder / "export", codes, form=RtlForm(accelerator=NARROW), samples=1)
     plant(folder / "rtl")
     build = shared_folder(tmp_path_factory) / "rtl-mutants"
     return folder / "export", built(build, NARROW, sources_in(folder / "rtl"))
@@ -336,7 +337,7 @@ def dull(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a network in which no product is a tie."""
     folder = tmp_path_factory.mktemp("dull") / "export"
     program, codes = small_program(batch=1)
-    export_rtl(program, folder, codes, accelerator=NARROW)
+    export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     return folder
 
 

@@ -21,12 +21,13 @@ from tests.chip.forms.rtl.rtl_programs import (
 )
 from tests.chip.programs import ProgramBuilder, small_program
 
+from photomask.chip import export
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl import simulator as simulator_module
 from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.design import RtlDesign
-from photomask.chip.forms.rtl.export import export_rtl
+from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.files import file_records
 from photomask.chip.forms.rtl.lowering import support_report
 from photomask.chip.forms.rtl.simulation import compare_outputs, simulate, sources_in
@@ -101,7 +102,7 @@ def run(
     accelerator: Accelerator,
     simulator: Simulator,
 ) -> SimulationReport:
-    export_rtl(program, folder, codes, accelerator=accelerator)
+    export(program, folder, codes, form=RtlForm(accelerator=accelerator))
     report = simulate(folder, simulator=simulator)
     assert report.first_mismatch is None, str(report.first_mismatch)
     assert report.mismatches == 0
@@ -164,7 +165,7 @@ def test_every_rounding_is_exact_on_ties_and_extremes(rounding, build_once, tmp_
 def test_what_a_mismatch_says(build_once, tmp_path):
     program, codes = every_operator()
     folder = tmp_path / "rtl"
-    design = export_rtl(program, folder, codes, accelerator=NARROW)
+    design = export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     step = next(step for step in design.steps if step.name == "half_up")
     path = folder / "golden" / "1" / f"step_{step.number}.hex"
     lines = path.read_text().splitlines()
@@ -200,7 +201,7 @@ def test_what_a_mismatch_says(build_once, tmp_path):
 )
 def test_cycles_that_no_testbench_writes_are_refused(tmp_path, cycles, error, named):
     program, codes = small_program(batch=1)
-    design = export_rtl(program, tmp_path / "rtl", codes)
+    design = export(program, tmp_path / "rtl", codes, form=RtlForm())
     outputs = tmp_path / "rtl" / "golden" / "0"
     (outputs / "cycles.txt").write_text(cycles)
     with pytest.raises(error, match=named):
@@ -212,7 +213,7 @@ def test_cycles_that_no_testbench_writes_are_refused(tmp_path, cycles, error, na
 )
 def test_a_step_that_does_not_fill_its_place_is_refused(tmp_path, change):
     program, codes = small_program(batch=1)
-    design = export_rtl(program, tmp_path / "rtl", codes)
+    design = export(program, tmp_path / "rtl", codes, form=RtlForm())
     body = design.model_dump(mode="json")
     body["steps"][0]["place"] |= change.pop("place", {})
     body["steps"][0] |= change
@@ -224,7 +225,7 @@ def test_another_array_takes_the_place_of_ours(tmp_path):
     program, codes = small_program(batch=1)
     folder = tmp_path / "rtl"
     accelerator = machine(4, 4)
-    export_rtl(program, folder, codes, accelerator=accelerator)
+    export(program, folder, codes, form=RtlForm(accelerator=accelerator))
     (folder / "rtl" / "systolic_array.sv").write_text(ONE_CYCLE_ARRAY)
     simulator = build(
         sources_in(folder / "rtl"), parameters(accelerator), tmp_path / "build", optimize=False
@@ -243,7 +244,7 @@ def test_cocotb_runs_an_export(tmp_path, monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "VM_PARALLEL_BUILDS=0 OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0")
     program, codes = small_program(batch=2)
     folder = tmp_path / "rtl"
-    export_rtl(program, folder, codes, accelerator=machine(2, 2))
+    export(program, folder, codes, form=RtlForm(accelerator=machine(2, 2)))
     report = simulate(folder, engine="cocotb")
     assert (report.simulator, report.samples, report.mismatches) == ("cocotb", 2, 0)
     assert report.rtl_cycles == report.model_cycles > 0
@@ -251,7 +252,7 @@ def test_cocotb_runs_an_export(tmp_path, monkeypatch):
 
 def test_a_simulator_that_is_too_small_is_refused(build_once, tmp_path):
     program, codes = small_program(batch=1)
-    export_rtl(program, tmp_path / "rtl", codes)
+    export(program, tmp_path / "rtl", codes, form=RtlForm())
     with pytest.raises(EngineError, match="build it again"):
         simulate(tmp_path / "rtl", simulator=build_once(NARROW))
 
@@ -260,7 +261,7 @@ def test_a_simulator_that_is_too_small_is_refused(build_once, tmp_path):
 def test_a_damaged_export_is_refused(damage: str, build_once, tmp_path):
     program, codes = small_program(batch=1)
     folder = tmp_path / "rtl"
-    export_rtl(program, folder, codes, accelerator=NARROW)
+    export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     path = folder / "golden" / "0" / "step_1.hex"
     text = path.read_text()
     path.unlink()
@@ -288,7 +289,7 @@ def test_a_damaged_export_is_refused(damage: str, build_once, tmp_path):
 def test_a_changed_file_is_not_blamed_on_the_design(name, build_once, tmp_path):
     program, codes = small_program(batch=1)
     folder = tmp_path / "rtl"
-    export_rtl(program, folder, codes, accelerator=NARROW)
+    export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     path = folder / name
     text = path.read_text()
     at = max(index for index, digit in enumerate(text) if digit in "0123456789")
@@ -300,7 +301,7 @@ def test_a_changed_file_is_not_blamed_on_the_design(name, build_once, tmp_path):
 
 def test_an_altered_design_document_is_refused(build_once, tmp_path):
     program, codes = small_program(batch=1)
-    export_rtl(program, tmp_path / "rtl", codes, accelerator=NARROW)
+    export(program, tmp_path / "rtl", codes, form=RtlForm(accelerator=NARROW))
     path = tmp_path / "rtl" / "design.json"
     path.write_text(path.read_text().replace('"address": 0', '"address": 1', 1))
     with pytest.raises(DocumentError, match="altered"):
@@ -310,7 +311,7 @@ def test_an_altered_design_document_is_refused(build_once, tmp_path):
 def test_files_that_run_a_design_may_change_and_are_named(build_once, tmp_path):
     program, codes = small_program(batch=1)
     folder = tmp_path / "rtl"
-    export_rtl(program, folder, codes, accelerator=NARROW)
+    export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     (folder / "rtl" / "testbench.sv").write_text("// waveforms are written too\n")
     (folder / "rtl" / "my_array.sv").write_text("// mine\n")
     (folder / "README.md").unlink()
@@ -325,7 +326,7 @@ def test_files_that_run_a_design_may_change_and_are_named(build_once, tmp_path):
 def test_an_rtl_export_of_the_first_version_runs_and_proves_no_rounding(build_once, tmp_path):
     program, codes = small_program(batch=1)
     folder = tmp_path / "rtl"
-    export_rtl(program, folder, codes, accelerator=NARROW)
+    export(program, folder, codes, form=RtlForm(accelerator=NARROW))
     shutil.rmtree(folder / "conformance")
     path = folder / "design.json"
     body = json.loads(path.read_text())
@@ -357,21 +358,21 @@ def test_rtl_that_does_not_compile_says_where(tmp_path):
 def test_an_export_is_the_same_bytes_again_and_replaces_only_itself(tmp_path):
     program, codes = small_program(batch=1)
     first, second = tmp_path / "first", tmp_path / "second"
-    export_rtl(program, first, codes)
-    export_rtl(program, second, codes)
-    export_rtl(program, second, codes)
+    export(program, first, codes, form=RtlForm())
+    export(program, second, codes, form=RtlForm())
+    export(program, second, codes, form=RtlForm())
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in files)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(ExportError, match="not an earlier output"):
-        export_rtl(program, tmp_path / "other", codes)
+        export(program, tmp_path / "other", codes, form=RtlForm())
 
 
 def test_the_listing_of_descriptors_names_every_tile(tmp_path):
     program, codes = small_program(batch=1)
-    design = export_rtl(program, tmp_path / "rtl", codes, accelerator=NARROW)
+    design = export(program, tmp_path / "rtl", codes, form=RtlForm(accelerator=NARROW))
     lines = (tmp_path / "rtl" / "passes.txt").read_text().splitlines()[1:]
     assert len(lines) == sum(step.passes for step in design.steps)
     assert sum(int(line.split()[-1]) for line in lines) == sum(s.cycles for s in design.steps)

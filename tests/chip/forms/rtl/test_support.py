@@ -7,9 +7,10 @@ import pytest
 from tests.chip.forms.rtl.rtl_programs import INT8, machine
 from tests.chip.programs import ProgramBuilder, small_program
 
+from photomask.chip import export
 from photomask.chip.cost.accelerator import PRESETS, Accelerator
 from photomask.chip.formats import IntFormat
-from photomask.chip.forms.rtl.export import export_rtl
+from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.lowering import lower, support_report
 from photomask.chip.operators import Clamp, Linear, Matmul, Sum
 from photomask.errors import FormError, PhotomaskError, TargetError
@@ -66,7 +67,7 @@ def test_a_machine_too_narrow_for_a_program_is_refused(
 ):
     program, codes = small_program(batch=1)
     with pytest.raises(error, match=reason):
-        export_rtl(program, tmp_path / "rtl", codes, accelerator=accelerator)
+        export(program, tmp_path / "rtl", codes, form=RtlForm(accelerator=accelerator))
     assert not (tmp_path / "rtl").exists()
 
 

@@ -8,9 +8,17 @@ from tests.chip.conversion.test_transformers import FirstOutput, transformers
 from tests.chip.forms.rtl.rtl_programs import NARROW, built, shared_folder
 from torch import Tensor, nn
 
-from photomask.chip import IntegerProgram, calibrate, convert, load_recipe, load_target, prepare
+from photomask.chip import (
+    IntegerProgram,
+    calibrate,
+    convert,
+    export,
+    load_recipe,
+    load_target,
+    prepare,
+)
 from photomask.chip.forms.rtl.cycles import model_cycles
-from photomask.chip.forms.rtl.export import export_rtl
+from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.simulation import simulate
 from photomask.zoo.models import VisionTransformer
 
@@ -32,7 +40,7 @@ def program_of(model: nn.Module, recipe: str, samples: Tensor) -> IntegerProgram
 
 def compare(program: IntegerProgram, sample: Tensor, folder: Path, shared: Path) -> None:
     """Runs a program in RTL, on the narrow array that all tests share."""
-    export_rtl(program, folder, program.quantize_input(sample), accelerator=NARROW)
+    export(program, folder, program.quantize_input(sample), form=RtlForm(accelerator=NARROW))
     report = simulate(folder, simulator=built(shared / "rtl-test-4x4", NARROW))
     assert report.passed, str(report.first_mismatch)
     cycles = {layer.step: layer.rtl_cycles for layer in report.layers if layer.passes}

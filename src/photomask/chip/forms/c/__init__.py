@@ -19,7 +19,7 @@ from photomask.chip.forms.c import pooling as pooling
 from photomask.chip.forms.c import products as products
 from photomask.chip.forms.c import requantize as requantize
 from photomask.chip.forms.c import transformers as transformers
-from photomask.chip.forms.c.export import CForm, export_c
+from photomask.chip.forms.c.export import CForm
 from photomask.chip.forms.c.project import CONSTANTS_FILE, CSource, Weights, generate_c
 
-__all__ = ["CONSTANTS_FILE", "CForm", "CSource", "Weights", "export_c", "generate_c"]
+__all__ = ["CONSTANTS_FILE", "CForm", "CSource", "Weights", "generate_c"]

@@ -1,10 +1,9 @@
 """The C form: a project of sources, golden vectors and a Makefile that compares them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import ClassVar
 
 from photomask.chip.forms.c.context import C
 from photomask.chip.forms.c.network import Network
@@ -22,11 +21,9 @@ from photomask.chip.forms.c.sample_files import GOLDEN_FILE, INPUTS_FILE, packed
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
 from photomask.chip.forms.form import FormCheck, Sample
-from photomask.chip.forms.golden import single_samples
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
-from photomask.chip.program.codes import Inputs
 from photomask.chip.program.oracle import NumpyEngine
 from photomask.documents import written_whole
 from photomask.errors import DataError
@@ -42,9 +39,9 @@ class CForm:
             "gcc -O3 -march=native". It must make code for this machine.
     """
 
-    name = "c"
-    title = "a C11 project without dependencies that checks itself, for processors"
-    place = "c"
+    name: ClassVar[str] = "c"
+    title: ClassVar[str] = "a C11 project without dependencies that checks itself, for processors"
+    place: ClassVar[str] = "c"
     weights: Weights = "arrays"
     compiler: str = "cc"
 
@@ -65,8 +62,42 @@ class CForm:
         return Network(program, NAME, external=self.weights == "binary").problems
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> CSource:
-        """Writes a project; see `export_c`, whose errors it raises."""
-        return export_c(program, place, samples, weights=self.weights)
+        """Writes a project that checks itself against the oracle.
+
+        `make check` in the folder compiles it, runs every sample, and compares each output integer.
+        Before that it does the same in the subfolder `conformance`, a project whose only steps are
+        the program's rescalings on numbers that make ties, overflows and the largest products.
+
+        Args:
+            program: what to write.
+            place: the folder; an earlier project there is replaced.
+            samples: what golden vectors are made from, at least one.
+
+        Returns:
+            What was written, with the types and orders of inputs and outputs.
+
+        Raises:
+            FormError: names all steps that C cannot express.
+            DataError: the samples do not fit the program, or there are none.
+            ExportError: the folder holds something else, or the disk refused a file.
+        """
+        vectors = conformance_vectors(program)
+        beside = None if vectors is None else CONFORMANCE_FOLDER
+        source = generate_c(program, name=NAME, weights=self.weights, also_check=beside)
+        if not samples:
+            raise DataError("a C project needs at least one sample for its golden vectors")
+        with written_whole(place, OUTPUT) as staging:
+            _write_project(program, source, samples, staging)
+            if vectors is not None:
+                proof, folder = vectors.program(program.target), staging / CONFORMANCE_FOLDER
+                folder.mkdir()
+                own = generate_c(proof, name=CONFORMANCE_FOLDER)
+                _write_project(proof, own, [vectors.inputs()], folder)
+                text = vectors.render()
+                (folder / VECTORS_FILE).write_text(text, encoding="utf-8", newline="\n")
+            page = readme(program, source, len(samples))
+            (staging / "README.md").write_text(page, encoding="utf-8", newline="\n")
+        return source
 
     def check(
         self, program: IntegerProgram, place: Path, samples: Sequence[Sample] = ()
@@ -88,59 +119,10 @@ class CForm:
         return check_project(program, place, self.compiler)
 
 
-def export_c(
-    program: IntegerProgram,
-    folder: str | Path,
-    samples: Inputs | Sequence[Mapping[str, np.ndarray]],
-    *,
-    weights: Weights = "arrays",
-) -> CSource:
-    """Writes a program as a C11 project that checks itself against the oracle.
-
-    `make check` in the folder compiles it, runs every sample, and compares each output integer.
-    Before that it does the same in the subfolder `conformance`, a project whose only steps are the
-    program's rescalings on numbers that make ties, overflows and the largest products. The folder
-    appears whole or not at all, and replaces an earlier project.
-
-    Args:
-        program: what to write.
-        folder: where to.
-        samples: int64 codes, batch first (`program.quantize_input` makes them), a mapping by input
-            name where the program has several inputs; or a list of such mappings.
-        weights: "arrays" in the source, or one "binary" file that is loaded.
-
-    Returns:
-        What was written, with the types and orders of inputs and outputs.
-
-    Raises:
-        UsageError: `weights` is neither.
-        FormError: names all steps that C cannot express.
-        DataError: the samples do not fit the program, or there are none.
-        ExportError: the folder holds something else, or the disk refused a file.
-    """
-    vectors = conformance_vectors(program)
-    beside = None if vectors is None else CONFORMANCE_FOLDER
-    source = generate_c(program, name=NAME, weights=weights, also_check=beside)
-    singles = list(_single(program, samples))
-    if not singles:
-        raise DataError("a C project needs at least one sample for its golden vectors")
-    with written_whole(Path(folder), OUTPUT) as staging:
-        _write_project(program, source, singles, staging)
-        if vectors is not None:
-            proof, place = vectors.program(program.target), staging / CONFORMANCE_FOLDER
-            place.mkdir()
-            own = generate_c(proof, name=CONFORMANCE_FOLDER)
-            _write_project(proof, own, [vectors.inputs()], place)
-            (place / VECTORS_FILE).write_text(vectors.render(), encoding="utf-8", newline="\n")
-        page = readme(program, source, len(singles))
-        (staging / "README.md").write_text(page, encoding="utf-8", newline="\n")
-    return source
-
-
 def _write_project(
     program: IntegerProgram,
     source: CSource,
-    samples: Sequence[Mapping[str, np.ndarray]],
+    samples: Sequence[Sample],
     folder: Path,
 ) -> None:
     """Writes the sources of a program, its samples, and what the oracle computes from them."""
@@ -150,11 +132,3 @@ def _write_project(
         (folder / name).write_bytes(content)
     (folder / INPUTS_FILE).write_bytes(packed(source.tensors, source.inputs, samples))
     (folder / GOLDEN_FILE).write_bytes(packed(source.tensors, source.outputs, golden))
-
-
-def _single(
-    program: IntegerProgram, samples: Inputs | Sequence[Mapping[str, np.ndarray]]
-) -> Iterator[dict[str, np.ndarray]]:
-    parts = samples if isinstance(samples, Sequence) else [samples]
-    for part in parts:
-        yield from single_samples(program, part, None)

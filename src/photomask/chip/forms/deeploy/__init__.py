@@ -7,11 +7,6 @@ from photomask.chip.forms.deeploy import pooling as pooling
 from photomask.chip.forms.deeploy import products as products
 from photomask.chip.forms.deeploy import requantize as requantize
 from photomask.chip.forms.deeploy import transformers as transformers
-from photomask.chip.forms.deeploy.export import (
-    DeeployForm,
-    DeeployModel,
-    deeploy_model,
-    export_deeploy,
-)
+from photomask.chip.forms.deeploy.export import DeeployForm, DeeployModel, deeploy_model
 
-__all__ = ["DeeployForm", "DeeployModel", "deeploy_model", "export_deeploy"]
+__all__ = ["DeeployForm", "DeeployModel", "deeploy_model"]

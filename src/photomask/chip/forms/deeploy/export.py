@@ -104,33 +104,6 @@ def _require_carrier(edge: Edge) -> None:
         )
 
 
-def export_deeploy(
-    program: IntegerProgram, folder: str | Path, codes: Mapping[str, np.ndarray]
-) -> None:
-    """Writes `network.onnx`, `inputs.npz` and `outputs.npz`, as Deeploy's test runner wants them.
-
-    The folder appears whole or not at all, and replaces an earlier one.
-
-    Args:
-        program: made for a target like `deeploy`.
-        folder: where to.
-        codes: int64 codes by input name, batch first; the first sample is taken.
-
-    Raises:
-        FormError: operators or formats that Deeploy has no form for, all of them.
-        ExportError: the folder holds something else, or the disk refused a file.
-        DataError: the codes do not fit the program.
-        MissingDependencyError: the package onnx is not installed.
-    """
-    model = deeploy_model(program, {name: values[:1] for name, values in codes.items()})
-    with written_whole(Path(folder), "Deeploy folder") as staging:
-        save_onnx(model.model, staging / NETWORK_FILE)
-        for name, arrays in ((INPUTS_FILE, model.inputs), (OUTPUTS_FILE, model.outputs)):
-            buffer = io.BytesIO()
-            np.savez(buffer, allow_pickle=False, **arrays)
-            (staging / name).write_bytes(buffer.getvalue())
-
-
 @dataclass(frozen=True)
 class DeeployForm:
     """A program as a folder of Deeploy's tests; see `deeploy_model`."""
@@ -152,7 +125,12 @@ class DeeployForm:
         return _written(program)[1]
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
-        """Writes the folder, with the first sample and what comes out of it.
+        """Writes a network, its inputs and its outputs, as Deeploy's test runner wants them.
+
+        Args:
+            program: made for a target like `deeploy`.
+            place: the folder; an earlier one there is replaced.
+            samples: the first is written, with what comes out of it.
 
         Raises:
             FormError: names all steps that cannot be expressed.
@@ -162,7 +140,13 @@ class DeeployForm:
         """
         if not samples:
             raise DataError("Deeploy's tests need one sample with what comes out of it")
-        export_deeploy(program, place, samples[0])
+        model = deeploy_model(program, samples[0])
+        with written_whole(place, "Deeploy folder") as staging:
+            save_onnx(model.model, staging / NETWORK_FILE)
+            for name, arrays in ((INPUTS_FILE, model.inputs), (OUTPUTS_FILE, model.outputs)):
+                buffer = io.BytesIO()
+                np.savez(buffer, allow_pickle=False, **arrays)
+                (staging / name).write_bytes(buffer.getvalue())
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
         """Runs the network on the folder's own sample, in 32 bits as Deeploy does.

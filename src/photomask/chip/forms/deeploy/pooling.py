@@ -3,6 +3,7 @@
 import numpy as np
 
 from photomask.chip.forms.deeploy.context import DEEPLOY, DeeployGraph
+from photomask.chip.forms.onnx_builder import average_windows
 from photomask.chip.operators import AveragePool, MaxPool, Sum
 from photomask.chip.program import Step
 from photomask.errors import FormError
@@ -31,14 +32,10 @@ def average_pool(operator: AveragePool, graph: DeeployGraph, step: Step) -> None
     """The sum of each window, which the rescaling behind it divides; zero points are 0."""
     x = graph.program.edges[step.inputs[0]]
     _require_maps(x.shape)
-    if not operator.adaptive:
-        stride, padding = operator.stride, _padding(operator, graph, step)
-    elif any(s % n for s, n in zip(x.shape[2:], operator.output_size, strict=True)):
-        raise FormError("adaptive windows of different sizes")
-    else:
-        stride, padding = operator.kernel, NO_PADDING
+    kernel, stride = average_windows(operator, x.shape[2:])
+    padding = NO_PADDING if operator.adaptive else _padding(operator, graph, step)
     graph.convolve(
-        step, graph.name(step.output), _ones(x.shape[1], operator.kernel), stride=stride,
+        step, graph.name(step.output), _ones(x.shape[1], kernel), stride=stride,
         groups=x.shape[1], padding=padding,
     )  # fmt: skip
 

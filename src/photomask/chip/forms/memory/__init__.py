@@ -14,7 +14,7 @@ from photomask.chip.forms.memory.compressed_sparse import (
     pack_sparse,
     unpack_sparse,
 )
-from photomask.chip.forms.memory.export import export
+from photomask.chip.forms.memory.export import MemoryForm
 from photomask.chip.forms.memory.export_check import check_export
 from photomask.chip.forms.memory.golden_inputs import golden_inputs
 from photomask.chip.forms.memory.image import Encoding
@@ -27,6 +27,7 @@ __all__ = [
     "EdgeResult",
     "Encoding",
     "Manifest",
+    "MemoryForm",
     "Mismatch",
     "SparseImage",
     "SparsePacking",
@@ -37,7 +38,6 @@ __all__ = [
     "check_sparse",
     "check_stream",
     "check_tile_images",
-    "export",
     "golden_inputs",
     "pack_sparse",
     "pack_stream",

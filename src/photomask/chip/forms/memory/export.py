@@ -1,17 +1,19 @@
-"""The export: one folder with everything that a hardware team needs to verify a program."""
+"""Memory images: one folder with everything that a hardware team needs to verify a program."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
 from photomask.chip.forms.file_records import FileRecord
-from photomask.chip.forms.golden import golden_edges, single_samples
-from photomask.chip.forms.memory.export_check import file_problem
+from photomask.chip.forms.form import FormCheck, Sample
+from photomask.chip.forms.golden import golden_edges
+from photomask.chip.forms.memory.export_check import check_export, file_problem
 from photomask.chip.forms.memory.image import Encoding, encode
 from photomask.chip.forms.memory.manifest import (
     DOCUMENT_FILES,
@@ -24,48 +26,90 @@ from photomask.chip.forms.memory.manifest import (
     describe,
 )
 from photomask.chip.forms.memory.readme import render_readme
+from photomask.chip.forms.writers import Problem
+from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
-from photomask.chip.program.codes import Inputs
 from photomask.documents import sha256_of, written_whole
-from photomask.errors import DocumentError, UsageError
+from photomask.errors import DataError, DocumentError, UsageError
 
 Record = TypeVar("Record", bound=ImageRecord)
 
 
-def export(
-    program: IntegerProgram,
-    folder: str | Path,
-    inputs: Inputs,
-    *,
-    formats: Sequence[str] = ("hex",),
-    samples: int | None = None,
-) -> Manifest:
-    """Writes a program, its memory images and golden vectors as a self-contained folder.
+@dataclass(frozen=True)
+class MemoryForm:
+    """A program, its memory images and golden vectors as a folder that needs nothing else.
 
     Its subfolder `conformance` holds, as a program of their own, the vectors that prove a
-    receiver's rescaling on any network. The folder appears whole or not at all, and replaces an
-    earlier export. The same program and inputs give the same bytes.
+    receiver's rescaling on any network.
 
-    Args:
-        program: what to export.
-        folder: where to.
-        inputs: int64 codes, batch first (`program.quantize_input` makes them); a mapping by input
-            name where the program has several inputs.
-        formats: which files to write of each tensor: any of "hex", "bin", "dec", "npy".
-        samples: how many samples of `inputs` become golden vectors; None takes all.
-
-    Returns:
-        The manifest, as written.
-
-    Raises:
-        UsageError: an unknown format, or none.
-        DataError: the inputs do not fit the program.
-        ExportError: the folder holds something else, or the disk refused a file.
+    Attributes:
+        encodings: how each tensor is written: any of "hex", "bin", "dec" and "npy"; sorted in the
+            order of `Encoding`, each once.
     """
-    encodings = _encodings(formats)
-    batch = single_samples(program, inputs, samples)
-    with written_whole(Path(folder), "chip export", _files_of_earlier) as staging:
-        return write_export(program, staging, batch, encodings)
+
+    name: ClassVar[str] = "memory"
+    title: ClassVar[str] = "memory images, golden vectors and a manifest, for hardware teams"
+    place: ClassVar[str] = "."
+    encodings: tuple[str, ...] = ("hex",)
+
+    def __post_init__(self):
+        known = [encoding.value for encoding in Encoding]
+        asked = [self.encodings] if isinstance(self.encodings, str) else list(self.encodings)
+        if odd := [name for name in asked if name not in known]:
+            raise UsageError(f"unknown encoding {odd[0]!r}; choose from {', '.join(known)}")
+        if not asked:
+            raise UsageError(f"no encoding given; choose from {', '.join(known)}")
+        object.__setattr__(self, "encodings", tuple(name for name in known if name in asked))
+
+    def refusal(self, operator: type[Operator]) -> str | None:
+        """Returns None: every tensor and every edge has an image, whatever computes it."""
+        return None
+
+    def problems(self, program: IntegerProgram) -> list[Problem]:
+        """Returns nothing: every program has memory images."""
+        return []
+
+    def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> Manifest:
+        """Writes the folder; the same program and samples give the same bytes.
+
+        Args:
+            program: what to write.
+            place: the folder; an earlier export there is replaced.
+            samples: what golden vectors are made from, at least one.
+
+        Returns:
+            The manifest, as written.
+
+        Raises:
+            DataError: there are no samples.
+            ExportError: the folder holds something else, or the disk refused a file.
+        """
+        if not samples:
+            raise DataError("memory images need at least one sample for their golden vectors")
+        encodings = tuple(map(Encoding, self.encodings))
+        with written_whole(place, "chip export", _files_of_earlier) as staging:
+            return write_export(program, staging, samples, encodings)
+
+    def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
+        """Checks every file of the folder, and runs the oracle on the files alone.
+
+        Args:
+            program: what the folder must hold.
+            place: the folder.
+            samples: not needed; the golden vectors hold their own.
+
+        Raises:
+            UsageError: there is no such folder.
+        """
+        report = check_export(place)
+        problems = list(report.problems)
+        if report.first_mismatch is not None:
+            problems.append(str(report.first_mismatch))
+        if not problems and Manifest.load(place).program_sha256 != program.content_hash():
+            problems.append(f"{place} holds another program")
+        mismatches = sum(edge.mismatched for edge in report.edges)
+        matched = sum(edge.matched for edge in report.edges)
+        return FormCheck(matched + mismatches, mismatches, tuple(problems))
 
 
 def _files_of_earlier(folder: Path) -> tuple[str, ...]:
@@ -81,10 +125,10 @@ def _files_of_earlier(folder: Path) -> tuple[str, ...]:
 def write_export(
     program: IntegerProgram,
     folder: Path,
-    samples: list[dict[str, np.ndarray]],
+    samples: Sequence[Sample],
     encodings: tuple[Encoding, ...],
 ) -> Manifest:
-    """Writes an export into an existing folder; see `export`.
+    """Writes an export into an existing folder; see `MemoryForm.export`.
 
     Raises:
         OSError: the disk refused a file.
@@ -105,7 +149,7 @@ def _write_described(
     program: IntegerProgram,
     folder: Path,
     draft: Manifest,
-    samples: list[dict[str, np.ndarray]],
+    samples: Sequence[Sample],
 ) -> Manifest:
     """Writes the files that a manifest names, and the manifest with their sizes and hashes."""
     written: dict[str, TensorImage] = {}
@@ -136,17 +180,6 @@ def _write_described(
     ).sealed()
     (folder / MANIFEST_FILE).write_text(manifest.render(), encoding="utf-8", newline="\n")
     return manifest
-
-
-def _encodings(formats: Sequence[str]) -> tuple[Encoding, ...]:
-    """Returns the encodings asked for, each once, in the order of `Encoding`."""
-    known = [encoding.value for encoding in Encoding]
-    asked = [formats] if isinstance(formats, str) else list(formats)
-    if odd := [name for name in asked if name not in known]:
-        raise UsageError(f"unknown export format {odd[0]!r}; choose from {', '.join(known)}")
-    if not asked:
-        raise UsageError(f"no export format given; choose from {', '.join(known)}")
-    return tuple(encoding for encoding in Encoding if encoding in asked)
 
 
 def _write(folder: Path, manifest: Manifest, record: Record, tensor: np.ndarray) -> Record:

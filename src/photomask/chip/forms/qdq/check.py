@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.onnx_builder import onnx_package
-from photomask.chip.forms.onnx_check import Tally
-from photomask.chip.forms.onnx_steps import compare_steps, given, reading_given
+from photomask.chip.forms.onnx_steps import activations_in, compare_steps, given, reading_given
 from photomask.chip.program import IntegerProgram
+from photomask.errors import DocumentError
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +24,7 @@ def check_steps(
         samples: to run, at least one.
 
     Raises:
+        DocumentError: the model lacks an activation.
         DataError: there are no samples, or they do not fit the program.
         EngineError: ONNX Runtime refuses the model, or fails.
         MissingDependencyError: onnxruntime is not installed.
@@ -31,16 +32,14 @@ def check_steps(
     dequantized = {
         node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"
     }
-    activations = [name for name, edge in program.edges.items() if edge.role == "activation"]
-    edges = [name for name in activations if name in dequantized]
-    tally = Tally(bound=1)
-    tally.problems += [f"{name!r} is not dequantized" for name in activations if name not in edges]
+    edges = activations_in(model, program)
     changed = reading_given(model, edges)
     for name in edges:
+        if name not in dequantized:
+            raise DocumentError(f"the activation {name!r} comes from no DequantizeLinear")
         codes, *interpretation = dequantized[name].input
         give_codes(changed, name, codes, interpretation)
-    compare_steps(program, changed, edges, samples, tally)
-    return tally.result()
+    return compare_steps(program, changed, edges, samples)
 
 
 def give_codes(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from photomask.chip.forms.onnx_builder import average_windows
 from photomask.chip.forms.qdq.context import QDQ, SAME, QdqGraph
 from photomask.chip.operators import AveragePool, MaxPool, Requantize, Sum
 from photomask.chip.program import Step
@@ -33,14 +34,9 @@ def average_pool(operator: AveragePool, graph: QdqGraph, step: Step) -> None:
     Where they divide by yet another number, they correct the average.
     """
     x = graph.program.edges[step.inputs[0]]
-    kernel, stride, pads = operator.kernel, operator.stride, [0] * (2 * len(operator.kernel))
-    if operator.adaptive:
-        if any(s % n for s, n in zip(x.shape[2:], operator.output_size, strict=True)):
-            raise FormError("its windows differ in length")
-        kernel = stride = tuple(
-            s // n for s, n in zip(x.shape[2:], operator.output_size, strict=True)
-        )
-    else:
+    kernel, stride = average_windows(operator, x.shape[2:])
+    pads = [0] * (2 * len(kernel))
+    if not operator.adaptive:
         pads = _pads(graph, step, operator, kernel)
     _check_sum(graph, step, operator.zero_point)
     if not _rescalings(graph, step):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.onnx_builder import onnx_package
-from photomask.chip.forms.onnx_check import Tally
-from photomask.chip.forms.onnx_steps import compare_steps, reading_given
+from photomask.chip.forms.onnx_steps import activations_in, compare_steps, reading_given
 from photomask.chip.forms.qonnx.context import DOMAIN
 from photomask.chip.program import IntegerProgram
 from photomask.errors import EngineError
@@ -78,19 +77,15 @@ def check_steps(
         samples: to run, at least one.
 
     Raises:
+        DocumentError: the model lacks an activation.
         DataError: there are no samples, or they do not fit the program.
         EngineError: ONNX Runtime refuses the model, or fails.
         MissingDependencyError: onnxruntime is not installed.
     """
-    made = {name for node in model.graph.node for name in node.output}
-    activations = [name for name, edge in program.edges.items() if edge.role != "accumulator"]
-    edges = [name for name in activations if name in made]
-    tally = Tally(bound=1)
-    tally.problems += [f"no node makes {name!r}" for name in activations if name not in made]
+    edges = activations_in(model, program)
     changed = reading_given(model, edges)
     _define_quant(changed)
-    compare_steps(program, changed, edges, samples, tally)
-    return tally.result()
+    return compare_steps(program, changed, edges, samples)
 
 
 def _define_quant(model: "onnx.ModelProto") -> None:

@@ -10,6 +10,7 @@ from photomask.chip.forms.onnx_builder import GraphBuilder, described
 from photomask.chip.forms.writers import Writers
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.target import Rounding
+from photomask.errors import FormError
 
 DOMAIN = "qonnx.custom_op.general"
 ROUNDING_MODES = {
@@ -44,6 +45,17 @@ class QonnxGraph(GraphBuilder):
     def edge(self, name: str) -> Edge:
         """Returns an edge of the program."""
         return self.program.edges[name]
+
+    def unit(self, name: str) -> float:
+        """Returns the real value of one unit of an edge.
+
+        Raises:
+            FormError: it differs by channel.
+        """
+        unit = self.units[name]
+        if not _is_one(unit):
+            raise FormError(f"the channels of {name!r} have scales of their own")
+        return float(unit.reshape(-1)[0])
 
     def scale(self, name: str) -> float:
         """Returns the scale of an activation."""
@@ -113,8 +125,9 @@ class QonnxGraph(GraphBuilder):
     def centred(self, step: Step, position: int, zero_point: int, label: str = "centred") -> str:
         """Returns an input as a real number that is 0 for the code `zero_point`."""
         edge = self.edge(step.inputs[position])
-        shift = (edge.zero_point - zero_point) * float(self.units[edge.name].reshape(-1)[0])
-        if not shift:
+        unit = self.units[edge.name]
+        shift = (edge.zero_point - zero_point) * (unit.reshape(-1)[0] if _is_one(unit) else unit)
+        if not np.any(shift):
             return edge.name
         return self.node("Add", [edge.name, self.real(step, f"{label}_shift", shift)], step, label)
 
@@ -159,9 +172,14 @@ class QonnxGraph(GraphBuilder):
         if value and value != x.name:
             zero_point = code
         sides = [*(before for before, _ in amounts), *(after for _, after in amounts)]
-        filler = self.real(step, "filler", (code - zero_point) * self.units[x.name])
+        filler = self.real(step, "filler", (code - zero_point) * self.unit(x.name))
         inputs = [value or x.name, self.whole(step, "amounts", sides), filler]
         return self.node("Pad", inputs, step, "padded")
+
+
+def _is_one(unit: np.ndarray) -> bool:
+    """Tells whether all channels have one unit."""
+    return bool(np.all(unit == unit.reshape(-1)[0]))
 
 
 QONNX = Writers[[QonnxGraph, Step], None]("QONNX")

@@ -59,7 +59,7 @@ def clamp(operator: Clamp, graph: QonnxGraph, step: Step) -> None:
     """A clip to the real values of two codes."""
     x = graph.edge(step.inputs[0])
     ends = [
-        graph.real(step, label, (code - x.zero_point) * graph.units[x.name])
+        graph.real(step, label, (code - x.zero_point) * graph.unit(x.name))
         for label, code in (("low", operator.low), ("high", operator.high))
     ]
     graph.move(step, "Clip", ends)

@@ -58,7 +58,7 @@ def pad(operator: Pad, graph: QonnxGraph, step: Step) -> None:
     """Pad with the real value of a code."""
     x = graph.edge(step.inputs[0])
     sides = [side for at in (0, 1) for side in (pair[at] for pair in operator.amounts)]
-    filler = (operator.value - x.zero_point) * graph.units[x.name]
+    filler = (operator.value - x.zero_point) * graph.unit(x.name)
     graph.move(
         step, "Pad", [graph.whole(step, "amounts", sides), graph.real(step, "filler", filler)]
     )

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from photomask.chip.forms.onnx_builder import average_windows
 from photomask.chip.forms.qonnx.context import QONNX, QonnxGraph
 from photomask.chip.operators import AveragePool, MaxPool, Sum
 from photomask.chip.program import Step
-from photomask.errors import FormError
 
 
 @QONNX.of(MaxPool)
@@ -32,24 +32,18 @@ def max_pool(operator: MaxPool, graph: QonnxGraph, step: Step) -> None:
 def average_pool(operator: AveragePool, graph: QonnxGraph, step: Step) -> None:
     """Averages over windows; one unit is worth `scale / elements of the kernel`."""
     x = graph.edge(step.inputs[0])
-    stride, spatial = operator.stride, x.shape[2:]
-    if operator.adaptive:
-        if any(size % count for size, count in zip(spatial, operator.output_size, strict=True)):
-            raise FormError(
-                "windows of different sizes; take an output size that divides its input"
-            )
-        stride = operator.kernel
+    kernel, stride = average_windows(operator, x.shape[2:])
     value = graph.centred(step, 0, operator.zero_point)
     amounts = [
-        (before, (count - 1) * s - before + kernel - size)
-        for before, count, s, kernel, size in zip(
-            operator.padding, operator.output_size, stride, operator.kernel, spatial, strict=True
+        (before, (count - 1) * s - before + k - size)
+        for before, count, s, k, size in zip(
+            operator.padding, operator.output_size, stride, kernel, x.shape[2:], strict=True
         )
     ]
     if any(map(any, amounts)):
         value = graph.padded(step, ((0, 0), (0, 0), *amounts), operator.zero_point, value)
-    unit = graph.units[x.name] / int(np.prod(operator.kernel))
-    graph.finish(step, unit, "AveragePool", [value], kernel_shape=operator.kernel, strides=stride)
+    unit = graph.units[x.name] / int(np.prod(kernel))
+    graph.finish(step, unit, "AveragePool", [value], kernel_shape=kernel, strides=stride)
 
 
 @QONNX.of(Sum)

@@ -6,12 +6,15 @@ from photomask.chip.forms.qonnx.context import QONNX, ROUNDING_MODES, QonnxGraph
 from photomask.chip.operators import Requantize
 from photomask.chip.program import Step
 from photomask.chip.target import Rounding
+from photomask.errors import FormError
 
 
 @QONNX.of(Requantize)
 def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
     """A division by a float32 scale, a clamp where the codes do not saturate, and Quant."""
     x, y = graph.edge(step.inputs[0]), graph.edge(step.output)
+    if operator.zero_point != y.zero_point:
+        raise FormError(f"its zero point {operator.zero_point} is not its edge's {y.zero_point}")
     parameters = graph.program.parameters(step)
     ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
     value = graph.centred(step, 0, -operator.offset)
@@ -30,7 +33,7 @@ def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
         half = graph.real(step, "half", y.scale[0] / 2)
         value = graph.node("Add", [value, half], step, "half_up")
         mode = "FLOOR"
-    graph.quant(step, value, y.model_copy(update={"zero_point": operator.zero_point}), mode)
+    graph.quant(step, value, y, mode)
 
 
 def _clipped(graph: QonnxGraph, step: Step, value: str, low: int, high: int) -> str:

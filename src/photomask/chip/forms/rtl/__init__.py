@@ -1,4 +1,16 @@
-"""The reference design: a program as its descriptors and images, and its simulation."""
+"""A program on the reference design: its descriptors and images, the RTL, and its simulation.
+
+How a program becomes descriptors, in the words that all forms share:
+
+1. A **writer** (`convolution`, `elementwise`, `moving`, `pooling`, `products`, `requantize`,
+   `transformers`) gets an operator and the **context** of its step, and returns the step's
+   descriptors. `context.py` says what a context holds; its table `RTL` says which writer belongs to
+   which operator. `weight_tiles.py` and `vector_unit.py` make what several writers need.
+2. `lowering.py` makes a context for each step and calls the writers, with the places that
+   `layouts.py` and `memory_map.py` gave the edges. `cycles.py` counts what the descriptors take.
+3. `export.py` has the form, `RtlForm`. Its **export** writes the design, the descriptors and golden
+   vectors, and its **check** simulates them and compares every integer with the oracle's.
+"""
 
 from photomask.chip.forms.rtl import convolution as convolution
 from photomask.chip.forms.rtl import elementwise as elementwise
@@ -9,7 +21,7 @@ from photomask.chip.forms.rtl import requantize as requantize
 from photomask.chip.forms.rtl import transformers as transformers
 from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.design import RtlDesign
-from photomask.chip.forms.rtl.export import RtlForm, export_rtl
+from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.lowering import SupportReport, support_report
 from photomask.chip.forms.rtl.simulation import simulate
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
@@ -28,7 +40,6 @@ __all__ = [
     "SimulationReport",
     "SupportReport",
     "SynthesisReport",
-    "export_rtl",
     "lint",
     "model_cycles",
     "rtl_sources",

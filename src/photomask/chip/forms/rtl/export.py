@@ -13,7 +13,7 @@ from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.conformance.vectors import conformance_vectors
 from photomask.chip.forms.form import FormCheck, Sample
-from photomask.chip.forms.golden import golden_edges, single_samples
+from photomask.chip.forms.golden import golden_edges
 from photomask.chip.forms.rtl.context import RTL
 from photomask.chip.forms.rtl.cycles import descriptor_cycles
 from photomask.chip.forms.rtl.descriptors import Descriptor, render_table
@@ -48,7 +48,6 @@ from photomask.chip.forms.rtl.simulation import simulate
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Constant, Operator
 from photomask.chip.program import IntegerProgram
-from photomask.chip.program.codes import Inputs
 from photomask.documents import written_whole
 from photomask.errors import DataError
 
@@ -171,36 +170,6 @@ class RtlForm:
         return FormCheck(
             report.integers + proof.compared, report.mismatches + proof.wrong, tuple(problems)
         )
-
-
-def export_rtl(
-    program: IntegerProgram,
-    folder: str | Path,
-    inputs: Inputs,
-    *,
-    accelerator: Accelerator | str | Path = "reference",
-    samples: int | None = None,
-) -> RtlDesign:
-    """Writes the reference design with a program and its golden vectors as a folder.
-
-    Args:
-        program: what the design shall compute.
-        folder: where to; see `RtlForm`.
-        inputs: int64 codes, batch first; a mapping by input name where there are several.
-        accelerator: rows, columns and widths of the design.
-        samples: how many samples of `inputs` become golden vectors; None takes all.
-
-    Returns:
-        What `design.json` holds.
-
-    Raises:
-        FormError: names every step that does not run on the design.
-        TargetError: the design cannot be built as this accelerator.
-        DataError: the inputs do not fit the program.
-        ExportError: the folder holds something else, or the disk refused a file.
-    """
-    batch = single_samples(program, inputs, samples)
-    return RtlForm(accelerator).export(program, Path(folder), batch)
 
 
 def source_names() -> list[str]:

@@ -49,7 +49,7 @@ def simulate(
     the report; where the design would be compared with them, nothing is simulated.
 
     Args:
-        folder: what `export_rtl` wrote; its `rtl` folder may hold another array.
+        folder: what `RtlForm` wrote; its `rtl` folder may hold another array.
         engine: "cocotb" runs the export's own cocotb test on Verilator, which takes longer.
         simulator: a Verilator design built before that holds the program; None builds the
             folder's.

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 from tests.chip.programs import small_program
 
-from photomask.chip.forms.memory import export
+from photomask.chip import export
+from photomask.chip.forms import MemoryForm
 
 
 @pytest.fixture(scope="session")
 def pristine_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of the small program, two samples, in all formats; not to be changed."""
+    """An export of the small program, two samples, in all encodings; not to be changed."""
     program, codes = small_program()
     folder = tmp_path_factory.mktemp("exports") / "small"
-    export(program, folder, codes, formats=("hex", "bin", "dec", "npy"))
+    export(program, folder, codes, form=MemoryForm(encodings=("hex", "bin", "dec", "npy")))
     return folder
 
 
