@@ -75,18 +75,18 @@ def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> Array
     results = f.outputs * f.pixels
     skew, load = rows + columns - 2, rows
     if accelerator.dataflow == "weight_stationary":
-        passes = f.reduction_row_folds * f.output_column_folds
-        folds, streamed = passes * f.pixel_tiles, passes * f.pixels
+        repeats = f.reduction_row_folds * f.output_column_folds
+        folds, streamed = repeats * f.pixel_tiles, repeats * f.pixels
         reads = (weights * f.pixel_tiles, activations * f.output_column_folds)
         sums = f.reduction_row_folds
     elif accelerator.dataflow == "input_stationary":
-        passes = f.reduction_row_folds * f.pixel_column_folds
-        folds, streamed = passes * f.output_tiles, passes * f.outputs
+        repeats = f.reduction_row_folds * f.pixel_column_folds
+        folds, streamed = repeats * f.output_tiles, repeats * f.outputs
         reads = (weights * f.pixel_column_folds, activations * f.output_tiles)
         sums = f.reduction_row_folds
     else:
-        passes = f.pixel_row_folds * f.output_column_folds
-        folds, streamed = passes * f.reduction_tiles, passes * f.reduction
+        repeats = f.pixel_row_folds * f.output_column_folds
+        folds, streamed = repeats * f.reduction_tiles, repeats * f.reduction
         reads = (weights * f.pixel_row_folds, activations * f.output_column_folds)
         skew, load, sums = skew + rows, 0, f.reduction_tiles
     return ArrayWork(

@@ -7,6 +7,7 @@ from tests.chip.strategies import random_programs
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl.layouts import channel_axes, copies
+from photomask.chip.forms.rtl.memory_map import place_edges
 from photomask.chip.operators import Clamp, Matmul, Permute, Reshape, Softmax
 
 INT8 = IntFormat(bits=8, signed=True)
@@ -66,3 +67,11 @@ def test_every_step_finds_its_inputs_as_it_wants_them(program):
             wanted = step.operator.input_lane_axis(number, shape)
             assert 0 <= axes[name] < len(shape)
             assert wanted is None or copied.get((step.name, number), axes[name]) == wanted
+
+
+@given(random_programs())
+def test_sums_lie_in_the_accumulators_however_narrow_their_format_is(program):
+    places = place_edges(program, 16, activation_bits=64, accumulator_bits=64).edges
+    for step in program.steps:
+        memory = "accumulators" if step.operator.accumulates else "activations"
+        assert places[step.output].memory == memory
