@@ -127,19 +127,11 @@ def _run(network: Network) -> list[str]:
 
 
 def _unused(network: Network) -> list[str]:
-<<<<<<< HEAD
-    program = network.program
-    return [
-        f"(void){network.names.edges[name]};"
-        for name in program.inputs
-        if not program.links.readers[name] and name not in program.outputs
-=======
     readers = network.program.links.readers
     return [
         f"(void){network.names.edges[name]};"
         for name in network.program.inputs
         if not readers[name] and name not in network.program.outputs
->>>>>>> cform
     ]
 
 
