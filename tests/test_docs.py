@@ -12,7 +12,7 @@ import pytest
 from photomask.attention import FAMILIES, Pattern
 from photomask.chip import Quantizer, quantizers
 from photomask.chip.graph.lowering import LOWERINGS
-from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
+from photomask.chip.graph.lowerings.pointwise import CLAMPS, FUNCTIONS
 from photomask.chip.operators import AnyOperator
 from photomask.chip.recipe import PRESETS as RECIPES
 from photomask.chip.recipe.documents import (

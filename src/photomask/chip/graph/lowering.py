@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.fx import Node as TracedNode
 
-from photomask.chip.graph.attending import ATTENDING
 from photomask.chip.graph.batch_axis import AXIS_BY_AXIS, with_batch_first
 from photomask.chip.graph.builder import (
     BatchBehind,
@@ -29,8 +28,13 @@ from photomask.chip.graph.builder import (
     Visible,
     is_empty,
 )
-from photomask.chip.graph.joining import JOINING, without_empty
-from photomask.chip.graph.masking import MASKING, added_to_scores, computed_mask
+from photomask.chip.graph.lowerings.attending import ATTENDING
+from photomask.chip.graph.lowerings.joining import JOINING, without_empty
+from photomask.chip.graph.lowerings.masking import MASKING, added_to_scores, computed_mask
+from photomask.chip.graph.lowerings.pointwise import CLAMPS, FUNCTIONS, lower_pointwise
+from photomask.chip.graph.lowerings.rearranging import REARRANGING
+from photomask.chip.graph.lowerings.reducing import REDUCING, per_axis
+from photomask.chip.graph.lowerings.rows import emit_of_two
 from photomask.chip.graph.operations import (
     Add,
     ChannelAffine,
@@ -41,10 +45,6 @@ from photomask.chip.graph.operations import (
     Multiply,
     Slice,
 )
-from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS, lower_pointwise
-from photomask.chip.graph.rearranging import REARRANGING
-from photomask.chip.graph.reducing import REDUCING, per_axis
-from photomask.chip.graph.rows import emit_of_two
 
 LOWERINGS: dict[str, Lowering] = ATTENDING | JOINING | MASKING | REARRANGING | REDUCING
 

@@ -16,7 +16,7 @@ from photomask.chip.graph.builder import (
     Value,
     Visible,
 )
-from photomask.chip.graph.masking import HIDDEN, as_visible
+from photomask.chip.graph.lowerings.masking import HIDDEN, as_visible
 from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
 from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
 

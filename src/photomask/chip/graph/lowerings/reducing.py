@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photomask.chip.graph.builder import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.lowerings.pointwise import lower_pointwise
 from photomask.chip.graph.operations import (
     AdaptiveAveragePool,
     AveragePool,
@@ -19,7 +20,6 @@ from photomask.chip.graph.operations import (
     Permute,
     Reshape,
 )
-from photomask.chip.graph.pointwise import lower_pointwise
 
 REDUCING: dict[str, Lowering] = {}
 

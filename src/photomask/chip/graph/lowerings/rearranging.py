@@ -17,9 +17,9 @@ from photomask.chip.graph.builder import (
     Masked,
     Value,
 )
-from photomask.chip.graph.masking import as_visible
+from photomask.chip.graph.lowerings.masking import as_visible
+from photomask.chip.graph.lowerings.reducing import as_index, positions
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
-from photomask.chip.graph.reducing import as_index, positions
 
 REARRANGING: dict[str, Lowering] = {}
 

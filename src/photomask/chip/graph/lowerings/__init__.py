@@ -1,0 +1,1 @@
+"""ATen operators → float operations, one small function each."""
