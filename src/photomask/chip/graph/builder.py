@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -263,6 +263,14 @@ class Builder:
         if name not in self.shapes:
             return name
         return next(f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in self.shapes)
+
+
+def evaluate(target: Any, arguments: dict[str, object]) -> Any:
+    """Calls an ATen operator with arguments by the names of its schema, all of them known now."""
+    schema = target._schema.arguments
+    args = [arguments[a.name] for a in schema if not a.kwarg_only]
+    kwargs = {a.name: arguments[a.name] for a in schema if a.kwarg_only}
+    return target(*args, **kwargs)
 
 
 def is_empty(value: object) -> bool:
