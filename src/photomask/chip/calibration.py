@@ -8,11 +8,17 @@ from torch import Tensor
 from photomask.chip.data import Data, InputForm, read_batches
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, Tokens
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.operations import (
+    Accumulates,
+    Add,
+    Concatenate,
+    IntegerUse,
+    Tokens,
+)
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.standing import Effect, changes
+from photomask.chip.units import accumulator_unit
 from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
 
@@ -21,8 +27,8 @@ BATCH = 32
 SCALE_SHARING = 2.0
 """Inputs of a concatenation whose scales differ by less take its scale, and need no rescaling."""
 
-RESCALING = (Concatenate, Matmul, Multiply)
-"""Operations without weights whose output is rescaled."""
+SHIFTED = (Accumulates.CODES, Accumulates.WEIGHTED, Accumulates.PRODUCTS)
+"""What hardware that only shifts rescales by a shift, unless it divides as well."""
 BIAS_BITS = 31
 """Of a bias before the zero point's share is folded in, which has at most as many again."""
 
@@ -131,8 +137,9 @@ def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
                 quantizer = prepared.activation_quantizer(node.name)
             if step is None or quantizer is None or not quantizer.power_of_two:
                 continue
+            step = step.to(quantizer.scale)
             if bool(quantizer.scale < step) and not bool(quantizer.zero_point.any()):
-                scale = step.to(quantizer.scale).reshape(quantizer.scale.shape)
+                scale = step.reshape(quantizer.scale.shape)
                 quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
                 coarsened = True
         if not coarsened:
@@ -140,16 +147,16 @@ def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
 
 
 def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
-    """Returns the coarsest step of what a node rescales, where it only shifts."""
-    if not ("weight" in node.constants or isinstance(node.operation, RESCALING)):
+    """Returns the coarsest unit of what a node rescales, where it only shifts."""
+    operation = node.operation
+    if operation.divides or operation.accumulates not in SHIFTED:
         return None
+    if operation.accumulates is Accumulates.WEIGHTED:
+        return prepared.accumulator_unit(node).max()
     scales = [prepared.activation_quantizer(name).scale.min() for name in node.inputs]
-    if "weight" in node.constants:
-        return scales[0] * prepared.weight_quantizer(node.name).scale.max()
-    if isinstance(node.operation, Concatenate):
-        return torch.stack(scales).max()
-    factor = node.operation.factor if isinstance(node.operation, Matmul) else 1.0
-    return scales[0] * scales[1] * factor
+    if operation.accumulates is Accumulates.PRODUCTS:
+        return accumulator_unit(operation, scales)
+    return torch.stack([accumulator_unit(operation, [scale]) for scale in scales]).max()
 
 
 def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 1.0) -> None:
@@ -189,7 +196,8 @@ def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
 def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:
     """Refuses integers that are no rows of the tables that an input chooses from."""
     for reader in graph.nodes:
-        if not isinstance(reader.operation, Embedding) or _source(graph, reader) != node.name:
+        takes_rows = reader.operation.use_of_integers(0) is IntegerUse.ROWS
+        if not takes_rows or _source(graph, reader) != node.name:
             continue
         rows = len(graph.constants_of(reader)["table"])
         if bool((x < 0).any()) or bool((x >= rows).any()):

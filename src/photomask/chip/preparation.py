@@ -12,24 +12,21 @@ from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture_simplified
-from photomask.chip.graph.float_graph import compute_quantized
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import (
-    Clamp,
     Input,
-    Pad,
+    Normalize,
 )
-from photomask.chip.graph.scales import makes_values, scale_owners
-from photomask.chip.graph.transformer_operations import Normalize
-from photomask.chip.operators.normalize import real_normal
+from photomask.chip.graph.scales import scale_owners
 from photomask.chip.prepared_table import table_of
+from photomask.chip.quantized_computation import compute_norm, compute_quantized
 from photomask.chip.quantizers import Quantizer
-from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, load_recipe
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
 from photomask.chip.sites import check_states, copy_wide_operands, refuse_scales_in_sums, sites
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
+from photomask.chip.units import accumulator_unit
 from photomask.errors import DataError, UsageError
 
 
@@ -249,7 +246,7 @@ class PreparedModel(nn.Module):
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float, with the weights of now, and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs, self.constants_of):
-            if node.operation.decides_scale or makes_values(node):
+            if node.operation.decides_scale or node.operation.makes_values:
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -273,20 +270,11 @@ class PreparedModel(nn.Module):
         constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
-        if isinstance(node.operation, Normalize) and self.target is not None and not self.training:
-            return self._normalize(node, inputs[0], constants)
-        return compute_quantized(node, inputs, constants)
-
-    def _normalize(self, node: Node, x: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-        """Computes a norm by the integers of the target; the gradient is that of the float norm."""
         operation, target = node.operation, self.target
-        assert isinstance(operation, Normalize)  # noqa: S101 - the caller asked
-        assert target is not None  # noqa: S101 - as well
-        step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
-        normal = real_normal(x.detach(), step, operation.epsilon, operation.centred, target)
-        value = normal * constants["gain"] + constants["bias"]
-        value = value if node.clamp is None else node.clamp.compute([value], {})
-        return stand_in(value.detach().to(x.dtype), compute_quantized(node, [x], constants))
+        if isinstance(operation, Normalize) and target is not None and not self.training:
+            step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
+            return compute_norm(node, operation, inputs[0], step, constants, target)
+        return compute_quantized(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role; of the weight, what its codes stand for.
@@ -323,7 +311,7 @@ class PreparedModel(nn.Module):
     def accumulator_unit(self, node: Node) -> Tensor:
         """Returns the real value of one unit of the sums of a node with a weight.
 
-        It is `input scale * weight scale`, float64, [] or [channels].
+        See `photomask.chip.units`; float64, [] or [channels].
         """
         quantizer = self.weight_quantizer(node.name)
         scale = quantizer.scale if quantizer.channel_scale is None else quantizer.channel_scale
@@ -331,11 +319,11 @@ class PreparedModel(nn.Module):
         scale = scale if unit is None else scale * unit.reshape(-1)
         # Scales of several channels reach a layer through a copy that has the smallest.
         step = self.activation_quantizer(node.inputs[0]).scale.detach().min()
-        return scale.detach().double() * step.double()
+        return accumulator_unit(node.operation, [step.double()], scale.detach().double())
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
         """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
-        if not self.is_quantized(node):
+        if not node.operation.is_quantized:
             return value
         quantizer = self.activation_quantizer(node.name)
         exact = value.dtype == torch.float64 and not self.training
@@ -344,11 +332,6 @@ class PreparedModel(nn.Module):
                 value, self.target.rounding
             )
         return quantizer(value)
-
-    @staticmethod
-    def is_quantized(node: Node) -> bool:
-        """Tells whether a node's output is quantized, and not just moved or selected."""
-        return node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad))
 
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""

@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Add, Concatenate, Constant, Copy, Matmul, Tokens
+from photomask.chip.graph.operations import (
+    Add,
+    Concatenate,
+    Constant,
+    Copy,
+    Normalize,
+    Tokens,
+)
 from photomask.chip.graph.scales import refusal, scale_owners
-from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.quantizers import PerChannel, PerTensor, PowerOfTwoFactors
 from photomask.chip.recipe import Recipe, Site, SiteQuantizers
 from photomask.errors import RecipeError, UsageError
@@ -25,7 +31,9 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
     results = [name for at, name in enumerate(graph.outputs) if at not in carried]
     outputs = {owners[name] for name in results}
     residual = _residual(graph, owners)
-    multiplied = {owners[name] for node in graph.nodes if _multiplies(node) for name in node.inputs}
+    multiplied = {
+        owners[name] for node in graph.nodes if node.operation.multiplies for name in node.inputs
+    }
     return [
         Site(
             name=node.name,
@@ -35,14 +43,11 @@ def sites(graph: FloatGraph, states: Mapping[str, int] | None = None) -> list[Si
             is_residual=node.name in residual,
             is_multiplied=node.name in multiplied,
             reads=tuple(dict.fromkeys(owners[name] for name in node.inputs)),
+            takes_factors=node.operation.channel_axis == -1,
         )
         for node in graph.nodes
         if node.operation.decides_scale
     ]
-
-
-def _multiplies(node: Node) -> bool:
-    return "weight" in node.constants or isinstance(node.operation, Matmul)
 
 
 def _residual(graph: FloatGraph, owners: dict[str, str]) -> set[str]:
@@ -90,7 +95,7 @@ def with_copies(graph: FloatGraph, stream: set[str], states: Mapping[str, int]) 
     copies: dict[str, Node] = {}
     nodes = []
     for node in graph.nodes:
-        if _multiplies(node):
+        if node.operation.multiplies:
             for name in node.inputs:
                 if owners[name] in stream and name not in copies:
                     copies[name] = replace(

@@ -24,15 +24,17 @@ from torch import Tensor
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Matmul, Multiply, Tokens
-from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
+from photomask.chip.graph.operations import Accumulates, Tokens
 from photomask.chip.observers import Grid
+from photomask.chip.operators.softmax import EXPONENT_BITS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.errors import QuantizerError
 
 BIAS_UNIT = 2.0**-8
 """Of the output's step: the bias of a layer without weights is exact to half of this."""
+NORMALIZED = (Accumulates.SHARES, Accumulates.NORMALS)
+"""Results of one size, whatever the size of their inputs: these say nothing about an input."""
 NEGLIGIBLE = 0.25
 """Of the output's step: weights that never add up to so much are as good as 0."""
 
@@ -80,18 +82,17 @@ def _by_readers(prepared: PreparedModel, name: str, waiting: list[str]) -> float
         owners = [prepared.scale_owner(source) for source in node.inputs]
         if name not in owners:
             continue
-        if isinstance(node.operation, Softmax) and owners[0] == name:
+        if node.operation.accumulates is Accumulates.SHARES and owners[0] == name:
             found.append((EXPONENT_BITS + 1) * math.log(2))
         owner = prepared.scale_owner(node.name)
-        if isinstance(node.operation, (Softmax, Normalize)) or owner in (name, *waiting):
+        if node.operation.accumulates in NORMALIZED or owner in (name, *waiting):
             continue
         result, others = _reach(prepared, node.name), [x for x in owners if x != name]
-        if isinstance(node.operation, (Matmul, Multiply)):
+        if node.operation.accumulates is Accumulates.PRODUCTS:
             if not others or others[0] in waiting:
                 continue
-            factor = node.operation.factor if isinstance(node.operation, Matmul) else 1.0
-            result /= _reach(prepared, others[0]) * factor
-        elif "weight" in node.constants:
+            result /= _reach(prepared, others[0]) * node.operation.product_factor
+        elif node.operation.accumulates is Accumulates.WEIGHTED:
             size = _row_size(prepared, node)
             if not size:
                 continue

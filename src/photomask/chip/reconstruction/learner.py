@@ -185,7 +185,7 @@ class _Site:
     def __init__(self, prepared: PreparedModel, node: Node, owners: list[str]):
         self.quantizer: Quantizer | None = None
         self.index: int | None = None
-        if not prepared.is_quantized(node):
+        if not node.operation.is_quantized:
             return
         self.quantizer = prepared.activation_quantizer(node.name)
         self.scale = self.quantizer.scale.detach()

@@ -30,7 +30,7 @@ from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.module_keys import module_key
-from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
+from photomask.chip.graph.operations import Accumulates, ChannelAffine
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, UsageError
@@ -196,10 +196,10 @@ def _is_alone(prepared: PreparedModel, layer: Node) -> bool:
 
 def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
     """Tells whether the norm alone reads a layer whose channels are at axis 1."""
-    last = len(layer.shape) - 1
-    right = isinstance(layer.operation, Convolution)
-    right = right or (isinstance(layer.operation, Linear) and last == 1)
-    return right and len(graph.users()[layer.name]) == 1
+    if layer.operation.accumulates is not Accumulates.WEIGHTED:
+        return False
+    at_axis_1 = layer.operation.channels_in(len(layer.shape)) == 1
+    return at_axis_1 and len(graph.users()[layer.name]) == 1
 
 
 def _agrees(prepared: PreparedModel, layer: Node, folded: Mapping[str, Tensor]) -> bool:

@@ -16,8 +16,17 @@ from photomask.chip.graph.builder import (
 )
 from photomask.chip.graph.lowerings.masking import HIDDEN, as_visible
 from photomask.chip.graph.lowerings.registry import BatchAxis, lowers
-from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
-from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
+from photomask.chip.graph.operations import (
+    Add,
+    Constant,
+    Embedding,
+    Gather,
+    Matmul,
+    Normalize,
+    Permute,
+    Reshape,
+    Softmax,
+)
 
 
 @lowers("softmax.int", "_softmax", batch=BatchAxis.NOT_LAST)
