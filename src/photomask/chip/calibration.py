@@ -16,6 +16,7 @@ from photomask.chip.graph.operations import (
     Tokens,
 )
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.chip.units import accumulator_unit
@@ -62,11 +63,9 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
         for node in prepared.graph.nodes:
             if node.operation.decides_scale:
                 _fit(prepared.activation_quantizer(node.name), node, "output")
-            if "weight" in node.constants and prepared.weight_owner(node.name) == node.name:
-                quantizer, unit = prepared.weight_quantizer(node.name), prepared.weight_unit(node)
-                weight = prepared.constants_of(node)["weight"]
-                quantizer.observe(weight if unit is None else weight / unit)
-                _fit(quantizer, node, "weight")
+            if "weight" in node.constants and (layer := prepared.layer(node)).is_first:
+                layer.quantizer.observe(layer.measured_weight)
+                _fit(layer.quantizer, node, "weight")
         settle_zero_activations(prepared)
         _share_scales(prepared)
         _share_factors(prepared)
@@ -88,9 +87,8 @@ def fit_biases(prepared: PreparedModel) -> None:
     with torch.no_grad():
         settle_zero_weights(prepared)
         _coarsen_to_accumulators(prepared)
-        for node in prepared.graph.nodes:
-            if "weight" in node.constants:
-                make_room_for_biases(prepared, node)
+        for layer in prepared.layers():
+            make_room_for_bias(layer)
 
 
 def batches_of(graph: FloatGraph, data: Data) -> Iterator[list[Tensor]]:
@@ -152,14 +150,14 @@ def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
     if operation.divides or operation.accumulates not in SHIFTED:
         return None
     if operation.accumulates is Accumulates.WEIGHTED:
-        return prepared.accumulator_unit(node).max()
+        return prepared.layer(node).unit.max()
     scales = [prepared.activation_quantizer(name).scale.min() for name in node.inputs]
     if operation.accumulates is Accumulates.PRODUCTS:
         return accumulator_unit(operation, scales)
     return torch.stack([accumulator_unit(operation, [scale]) for scale in scales]).max()
 
 
-def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 1.0) -> None:
+def make_room_for_bias(layer: PreparedLayer, headroom: float = 1.0) -> None:
     """Raises the weight scales of channels whose bias outweighs their weights by far.
 
     A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
@@ -167,13 +165,10 @@ def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 
     products is far smaller than the bias, and coarser weights lose nothing.
 
     Args:
-        prepared: changed in place.
-        node: with a weight.
+        layer: its quantizer is changed in place.
         headroom: by which factor the input's scale may still shrink.
     """
-    quantizer = prepared.weight_quantizer(node.name)
-    bias = prepared.constants_of(node)["bias"].abs().double()
-    unit = prepared.accumulator_unit(node)
+    quantizer, unit, bias = layer.quantizer, layer.unit, layer.bias.abs().double()
     if unit.ndim == 0:
         bias = bias.max()
     excess = bias * headroom / unit / 2.0 ** (BIAS_BITS - 1)

@@ -17,9 +17,9 @@ from photomask.chip.graph.operations import Accumulates
 from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths
+from photomask.chip.placement import place
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
-from photomask.chip.sites import sites
 from photomask.chip.target import Target, load_target
 from photomask.documents import Document
 from photomask.errors import DocumentError, TargetError, UsageError
@@ -206,7 +206,7 @@ class _Widths:
 
     def __init__(self, prepared: PreparedModel, sensitivities: Sensitivities):
         self.prepared = prepared
-        self.templates: dict[str, SiteQuantizers] = prepared.recipe.resolve(sites(prepared.graph))
+        self.templates: dict[str, SiteQuantizers] = prepared.recipe.resolve(prepared.sites)
         self.places = {
             (tensor.site, tensor.role): position
             for position, tensor in enumerate(sensitivities.tensors)
@@ -256,7 +256,7 @@ def _cycles(
     recipe = recipe_with_widths(
         prepared, [(tensor.site, tensor.role, bits) for tensor in sensitivities.tensors]
     )
-    trial = PreparedModel(current_graph(prepared), recipe)
+    trial = PreparedModel(place(current_graph(prepared), recipe, prepared.states))
     calibrate(trial, batches)
     program = convert(trial, target)
     found: dict[str, int] = {}

@@ -182,7 +182,7 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
     old = prepared.constants_of(layer)["bias"]
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
-    prepared.batch_norms[module_key(layer.name)] = norm.to(old.device)
+    prepared.keep_norm(layer.name, norm.to(old.device))
     quantizer = prepared.weight_quantizer(layer.name)
     norm.scales_move = quantizer.can_rescale
     if norm.scales_move and quantizer.is_fitted:
@@ -298,9 +298,9 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
             if module_key(node.name) in prepared.batch_norms:
-                unit = prepared.weight_unit(node)
-                if unit is not None:
-                    prepared.weight_quantizer(node.name).rescale(unit.reshape(-1))
-                del prepared.batch_norms[module_key(node.name)]
+                layer = prepared.layer(node)
+                if layer.norm_unit is not None:
+                    layer.quantizer.rescale(layer.norm_unit.reshape(-1))
+                prepared.keep_norm(node.name, None)
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])
