@@ -24,7 +24,7 @@ from photomask.chip.graph.operations import (
     Softmax,
 )
 from photomask.chip.graph.operations.base import FACTS
-from photomask.errors import UsageError
+from photomask.errors import OperatorError
 
 X = torch.arange(1.0, 25.0).reshape(2, 3, 4)
 GAIN = {"gain": torch.ones(4), "bias": torch.zeros(4)}
@@ -143,7 +143,7 @@ def test_an_operation_that_leaves_out_a_fact_cannot_be_defined(missing: str):
     stated = {fact: getattr(Linear, fact) for fact in FACTS if fact != missing}
     if missing != "summed_axes":
         stated["summed_axes"] = Linear.summed_axes
-    with pytest.raises(UsageError, match=rf"Forgetful does not state {missing}: every operation"):
+    with pytest.raises(OperatorError, match=rf"Forgetful does not state {missing}: every"):
         type("Forgetful", (Operation,), stated)
 
 
@@ -152,7 +152,7 @@ def test_facts_are_inherited_and_an_abstract_class_may_leave_them_to_others():
     class Half(Operation, abstract=True):
         takes_clamp: ClassVar[bool] = True
 
-    with pytest.raises(UsageError, match="Whole does not state output_scale"):
+    with pytest.raises(OperatorError, match="Whole does not state output_scale"):
         type("Whole", (Half,), {})
     assert type("Other", (Copy,), {}).integer_inputs == ()
     assert Softmax().use_of_integers(1) is IntegerUse.MASK

@@ -149,6 +149,7 @@ class Softmax(Operator):
         """The last axis, as that of the scores."""
         return len(output) - 1
 
+
 def real_shares(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
     """Returns what the operator's result stands for where its input stands for real numbers.
 

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from photomask.errors import UsageError
+from photomask.errors import OperatorError
 
 Constants = Mapping[str, Tensor]
+"""Constant tensors by role."""
 
 
 class OutputScale(Enum):
@@ -93,14 +94,14 @@ class Operation:
             abstract: the class is only derived from.
 
         Raises:
-            UsageError: names the facts that are missing.
+            OperatorError: names the facts that are missing.
         """
         super().__init_subclass__()
         missing = [name for name in FACTS if not abstract and not hasattr(cls, name)]
         if not (abstract or missing) and cls.sums and cls.summed_axes is Operation.summed_axes:
             missing.append("summed_axes")
         if missing:
-            raise UsageError(
+            raise OperatorError(
                 f"the float operation {cls.__name__} does not state {', '.join(missing)}: every "
                 "operation states what photomask.chip.graph.operations.Operation lists"
             )
@@ -149,10 +150,10 @@ class Operation:
         """Returns where the channels of a result with so many axes are, not negative.
 
         Raises:
-            UsageError: the operation has no channels that are rescaled apart.
+            OperatorError: the operation has no channels that are rescaled apart.
         """
         if self.channel_axis is None:
-            raise UsageError(f"{self.kind} has no axis whose channels are rescaled apart")
+            raise OperatorError(f"{self.kind} has no axis whose channels are rescaled apart")
         return self.channel_axis % axes
 
     def use_of_integers(self, position: int) -> IntegerUse | None:
