@@ -11,8 +11,7 @@ import pytest
 
 from photomask.attention import FAMILIES, Pattern
 from photomask.chip import Quantizer, quantizers
-from photomask.chip.graph.lowering import LOWERINGS
-from photomask.chip.graph.pointwise import CLAMPS, FUNCTIONS
+from photomask.chip.graph.lowerings import LOWERINGS
 from photomask.chip.operators import AnyOperator
 from photomask.chip.recipe import PRESETS as RECIPES
 from photomask.chip.recipe.documents import (
@@ -109,7 +108,7 @@ def test_the_page_of_operators_names_all_that_are_lowered_and_no_others():
     rows = rows_of(OPERATORS_PAGE, "What is captured")
     named = [name for row in rows for name in quoted(row[0])]
     assert len(named) == len(set(named))
-    assert set(named) == {*LOWERINGS, *FUNCTIONS, *CLAMPS, "prelu"}
+    assert set(named) == {*LOWERINGS}
 
 
 def test_the_page_of_operators_names_all_integer_operators():

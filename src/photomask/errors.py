@@ -13,7 +13,7 @@ what to do::
     │   └── UnsupportedOperatorError   operators outside the set, all of them at once
     ├── RecipeError                a rule that matches nothing, an impossible request
     ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
-    ├── OperatorError              an integer operator does not say all that is asked of it
+    ├── OperatorError              an operator does not say all that is asked of it
     ├── TrainingError              a loss that is not finite, or a checkpoint of another run
     ├── TargetError                the target cannot hold what the program needs
     ├── LayoutError                which token belongs to which image cannot be told
@@ -95,7 +95,7 @@ class QuantizerError(PhotomaskError):
 
 
 class OperatorError(PhotomaskError):
-    """The class of an integer operator does not say all that is asked of it."""
+    """The class of an integer operator, or of a float operation, does not say all that is asked."""
 
 
 class OrderError(UsageError, QuantizerError):

@@ -29,7 +29,6 @@ from photomask.chip import (
     load_recipe,
     prepare,
 )
-from photomask.chip.sites import sites
 from photomask.chip.target import PRESETS
 from photomask.errors import DataError, QuantizerError
 
@@ -371,7 +370,7 @@ class Joined(nn.Module):
 
 def test_what_is_joined_before_the_first_sum_belongs_to_the_stream():
     prepared = prepare(Joined().eval(), load_recipe("w8a8-residual16"), torch.randn(1, 4, 6))
-    wide = [site.name for site in sites(prepared.graph) if site.is_residual]
+    wide = [site.name for site in prepared.sites if site.is_residual]
     assert wide == [
         node.name
         for node in prepared.graph.nodes

@@ -8,11 +8,18 @@ from torch import Tensor
 from photomask.chip.data import Data, InputForm, read_batches
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
-from photomask.chip.graph.operations import Add, Concatenate, Matmul, Multiply, Tokens
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.operations import (
+    Accumulates,
+    Add,
+    Concatenate,
+    IntegerUse,
+    Tokens,
+)
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.standing import Effect, changes
+from photomask.chip.units import accumulator_unit
 from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
 
@@ -21,8 +28,8 @@ BATCH = 32
 SCALE_SHARING = 2.0
 """Inputs of a concatenation whose scales differ by less take its scale, and need no rescaling."""
 
-RESCALING = (Concatenate, Matmul, Multiply)
-"""Operations without weights whose output is rescaled."""
+SHIFTED = (Accumulates.CODES, Accumulates.WEIGHTED, Accumulates.PRODUCTS)
+"""What hardware that only shifts rescales by a shift, unless it divides as well."""
 BIAS_BITS = 31
 """Of a bias before the zero point's share is folded in, which has at most as many again."""
 
@@ -56,11 +63,9 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
         for node in prepared.graph.nodes:
             if node.operation.decides_scale:
                 _fit(prepared.activation_quantizer(node.name), node, "output")
-            if "weight" in node.constants and prepared.weight_owner(node.name) == node.name:
-                quantizer, unit = prepared.weight_quantizer(node.name), prepared.weight_unit(node)
-                weight = prepared.constants_of(node)["weight"]
-                quantizer.observe(weight if unit is None else weight / unit)
-                _fit(quantizer, node, "weight")
+            if "weight" in node.constants and (layer := prepared.layer(node)).is_first:
+                layer.quantizer.observe(layer.measured_weight)
+                _fit(layer.quantizer, node, "weight")
         settle_zero_activations(prepared)
         _share_scales(prepared)
         _share_factors(prepared)
@@ -82,9 +87,8 @@ def fit_biases(prepared: PreparedModel) -> None:
     with torch.no_grad():
         settle_zero_weights(prepared)
         _coarsen_to_accumulators(prepared)
-        for node in prepared.graph.nodes:
-            if "weight" in node.constants:
-                make_room_for_biases(prepared, node)
+        for layer in prepared.layers():
+            make_room_for_bias(layer)
 
 
 def batches_of(prepared: PreparedModel, data: Data) -> Iterator[list[Tensor]]:
@@ -132,8 +136,9 @@ def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
                 quantizer = prepared.activation_quantizer(node.name)
             if step is None or quantizer is None or not quantizer.power_of_two:
                 continue
+            step = step.to(quantizer.scale)
             if bool(quantizer.scale < step) and not bool(quantizer.zero_point.any()):
-                scale = step.to(quantizer.scale).reshape(quantizer.scale.shape)
+                scale = step.reshape(quantizer.scale.shape)
                 quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
                 coarsened = True
         if not coarsened:
@@ -141,19 +146,19 @@ def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
 
 
 def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
-    """Returns the coarsest step of what a node rescales, where it only shifts."""
-    if not ("weight" in node.constants or isinstance(node.operation, RESCALING)):
+    """Returns the coarsest unit of what a node rescales, where it only shifts."""
+    operation = node.operation
+    if operation.divides or operation.accumulates not in SHIFTED:
         return None
+    if operation.accumulates is Accumulates.WEIGHTED:
+        return prepared.layer(node).unit.max()
     scales = [prepared.activation_quantizer(name).scale.min() for name in node.inputs]
-    if "weight" in node.constants:
-        return scales[0] * prepared.weight_quantizer(node.name).scale.max()
-    if isinstance(node.operation, Concatenate):
-        return torch.stack(scales).max()
-    factor = node.operation.factor if isinstance(node.operation, Matmul) else 1.0
-    return scales[0] * scales[1] * factor
+    if operation.accumulates is Accumulates.PRODUCTS:
+        return accumulator_unit(operation, scales)
+    return torch.stack([accumulator_unit(operation, [scale]) for scale in scales]).max()
 
 
-def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 1.0) -> None:
+def make_room_for_bias(layer: PreparedLayer, headroom: float = 1.0) -> None:
     """Raises the weight scales of channels whose bias outweighs their weights by far.
 
     A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
@@ -161,13 +166,10 @@ def make_room_for_biases(prepared: PreparedModel, node: Node, headroom: float = 
     products is far smaller than the bias, and coarser weights lose nothing.
 
     Args:
-        prepared: changed in place.
-        node: with a weight.
+        layer: its quantizer is changed in place.
         headroom: by which factor the input's scale may still shrink.
     """
-    quantizer = prepared.weight_quantizer(node.name)
-    bias = prepared.constants_of(node)["bias"].abs().double()
-    unit = prepared.accumulator_unit(node)
+    quantizer, unit, bias = layer.quantizer, layer.unit, layer.bias.abs().double()
     if unit.ndim == 0:
         bias = bias.max()
     excess = bias * headroom / unit / 2.0 ** (BIAS_BITS - 1)
@@ -190,7 +192,8 @@ def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
 def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:
     """Refuses integers that are no rows of the tables that an input chooses from."""
     for reader in graph.nodes:
-        if not isinstance(reader.operation, Embedding) or _source(graph, reader) != node.name:
+        takes_rows = reader.operation.use_of_integers(0) is IntegerUse.ROWS
+        if not takes_rows or _source(graph, reader) != node.name:
             continue
         rows = len(graph.constants_of(reader)["table"])
         if bool((x < 0).any()) or bool((x >= rows).any()):

@@ -1,6 +1,6 @@
 """From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,20 @@ from torch.export import ExportedProgram
 from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
-from photomask.chip.graph import FloatGraph, Node, capture_simplified
-from photomask.chip.graph.float_graph import compute_quantized
+from photomask.chip.graph import Node, capture_simplified
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import (
-    Clamp,
     Input,
-    Pad,
+    Normalize,
 )
-from photomask.chip.graph.scales import makes_values, scale_owners
-from photomask.chip.graph.transformer_operations import Normalize
-from photomask.chip.operators.normalize import real_normal
+from photomask.chip.placement import Placement, place_with_copies
+from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.prepared_table import table_of
+from photomask.chip.quantized_computation import compute_norm, compute_quantized
 from photomask.chip.quantizers import Quantizer
-from photomask.chip.quantizers.straight_through import stand_in
 from photomask.chip.recipe import Recipe, load_recipe
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
-from photomask.chip.sites import check_states, copy_wide_operands, refuse_scales_in_sums, sites
+from photomask.chip.sites import check_states
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.errors import DataError, UsageError
@@ -44,6 +41,7 @@ class PreparedModel(nn.Module):
         graph: the simplified float graph; its constants stay those of the model.
         recipe: what was asked for.
         states: the inputs that carry an output of the run before, and which output it is.
+        sites: the places where quantizers stand, in the order of computation.
         standing: what was done to it, and whether its scales still fit its weights.
         weights: a copy of every constant tensor of the graph, as parameters; what several nodes
             read is one parameter.
@@ -51,11 +49,18 @@ class PreparedModel(nn.Module):
             empty, every one being part of the weights.
     """
 
-    def __init__(self, graph: FloatGraph, recipe: Recipe, states: Mapping[str, int] | None = None):
+    def __init__(self, placement: Placement):
+        """Takes over what was decided, and copies the constants of the graph.
+
+        Args:
+            placement: its quantizers become those of this model.
+        """
         super().__init__()
+        graph, resolved = placement.survey.graph, placement.quantizers
         self.graph = graph
-        self.recipe = recipe
-        self.states = dict(states or {})
+        self.recipe = placement.recipe
+        self.states = dict(placement.survey.states)
+        self.sites = placement.survey.sites
         self.standing = Standing()
         self.weights = nn.ParameterDict(
             {
@@ -63,16 +68,8 @@ class PreparedModel(nn.Module):
                 for name, tensor in graph.constants.items()
             }
         )
-        self._owner = scale_owners(graph, self.states)
-        # A state holds nothing that the output it carries has not shown.
-        self._measured = {
-            node.name
-            for node in graph.nodes
-            if node.operation.decides_scale and self._owner[node.name] == node.name
-        }
+        self._owner = dict(placement.survey.owners)
         self.batch_norms = nn.ModuleDict()
-        resolved = recipe.resolve(sites(graph, self.states))
-        refuse_scales_in_sums(graph, recipe, resolved, self.states)
         found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
         self._weight_owner, quantizers = share_weights(graph, found)
         self.weight_quantizers = nn.ModuleDict({module_key(n): q for n, q in quantizers.items()})
@@ -205,6 +202,13 @@ class PreparedModel(nn.Module):
         with self.standing.call("set_constant", Effect.REWRITES, self), torch.no_grad():
             held.copy_(value)
 
+    def keep_norm(self, node: str, norm: nn.Module | None) -> None:
+        """Keeps a batch norm beside a layer; or, given None, none any more."""
+        if norm is None:
+            del self.batch_norms[module_key(node)]
+        else:
+            self.batch_norms[module_key(node)] = norm
+
     def demand_folded(self) -> None:
         """Refuses a model whose layers are not yet what a program has.
 
@@ -235,6 +239,21 @@ class PreparedModel(nn.Module):
                 if current == old:
                     self._owner[name] = owner
 
+    def share_with(self, other: "PreparedModel") -> None:
+        """Takes over another model's weights and quantizers, which both have from now on.
+
+        Args:
+            other: with the same nodes that decide scales, and the same constants.
+        """
+        for name in {self.scale_owner(node.name) for node in self.graph.nodes}:
+            if self.graph.by_name[name].operation.decides_scale:
+                self.share_scale(name, other.scale_owner(name))
+        self.weights, self.batch_norms = other.weights, other.batch_norms
+        self.column_factors = other.column_factors
+        self.weight_quantizers = other.weight_quantizers
+        self.activation_quantizers = other.activation_quantizers
+        self.standing = other.standing
+
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
         quantizer = self.activation_quantizers[module_key(self._owner[edge])]
@@ -254,7 +273,7 @@ class PreparedModel(nn.Module):
     def observe(self, inputs: Sequence[Tensor]) -> None:
         """Computes in float, with the weights of now, and shows every edge to its quantizer."""
         for node, value in self.graph.run(inputs, self.constants_of):
-            if node.operation.decides_scale or makes_values(node):
+            if node.operation.decides_scale or node.operation.makes_values:
                 try:
                     self.activation_quantizer(node.name).observe(value)
                 except DataError as error:
@@ -278,69 +297,48 @@ class PreparedModel(nn.Module):
         constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
-        if isinstance(node.operation, Normalize) and self.target is not None and not self.training:
-            return self._normalize(node, inputs[0], constants)
-        return compute_quantized(node, inputs, constants)
-
-    def _normalize(self, node: Node, x: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-        """Computes a norm by the integers of the target; the gradient is that of the float norm."""
         operation, target = node.operation, self.target
-        assert isinstance(operation, Normalize)  # noqa: S101 - the caller asked
-        assert target is not None  # noqa: S101 - as well
-        step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
-        normal = real_normal(x.detach(), step, operation.epsilon, operation.centred, target)
-        value = normal * constants["gain"] + constants["bias"]
-        value = value if node.clamp is None else node.clamp.compute([value], {})
-        return stand_in(value.detach().to(x.dtype), compute_quantized(node, [x], constants))
+        if isinstance(operation, Normalize) and target is not None and not self.training:
+            step = self.activation_quantizer(node.inputs[0]).scale.detach().double().min()
+            return compute_norm(node, operation, inputs[0], step, constants, target)
+        return compute_quantized(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
         """Returns a node's constant tensors by role; of the weight, what its codes stand for.
 
-        A bias becomes a multiple of what one unit of the accumulator stands for: with few bits,
-        half such a unit decides about codes.
+        A bias becomes a multiple of what one unit of the accumulator stands for.
         """
-        constants, norm = self.constants_of(node), self._batch_norm(node)
-        if "weight" in node.constants:
-            quantizer, unit = self.weight_quantizer(node.name), self.weight_unit(node)
-            weight = constants["weight"]
-            constants["weight"] = (
-                quantizer(weight) if unit is None else quantizer(weight / unit) * unit
-            )
-            if (norm is None or not norm.is_live) and self._has_accumulator(node):
-                constants["bias"] = _rounded(constants["bias"], self.accumulator_unit(node))
+        if "weight" not in node.constants:
+            return self.constants_of(node)
+        layer, norm = self.layer(node), self._batch_norm(node)
+        constants = {**layer.constants, "weight": layer.quantized_weight}
+        if (norm is None or not norm.is_live) and layer.has_static_scales:
+            constants["bias"] = layer.rounded_bias
         return constants
 
-    def weight_unit(self, node: Node) -> Tensor | None:
-        """Returns what the scales of a weight are in units of, or None: the norm kept beside it.
+    def layer(self, node: Node) -> PreparedLayer:
+        """Returns what there is of a node with a weight, as it is now."""
+        norm, unit = self._batch_norm(node), None
+        constants = self.constants_of(node)
+        if norm is not None and norm.scales_move:
+            unit = norm.factor().abs().reshape(-1, *(1,) * (constants["weight"].ndim - 1))
+        return PreparedLayer(
+            node=node,
+            owner=self._weight_owner[node.name],
+            quantizer=self.weight_quantizer(node.name),
+            input=self.activation_quantizer(node.inputs[0]),
+            output=self.activation_quantizer(node.name),
+            constants=constants,
+            norm_unit=unit,
+        )
 
-        Shape [channels, 1, ...].
-        """
-        norm = self._batch_norm(node)
-        if norm is None or not norm.scales_move:
-            return None
-        weight = self._held(node.constants["weight"])
-        return norm.factor().abs().reshape(-1, *(1,) * (weight.ndim - 1))
-
-    def _has_accumulator(self, node: Node) -> bool:
-        pair = self.weight_quantizer(node.name), self.activation_quantizer(node.inputs[0])
-        return all(quantizer.has_static_scale for quantizer in pair)
-
-    def accumulator_unit(self, node: Node) -> Tensor:
-        """Returns the real value of one unit of the sums of a node with a weight.
-
-        It is `input scale * weight scale`, float64, [] or [channels].
-        """
-        quantizer = self.weight_quantizer(node.name)
-        scale = quantizer.scale if quantizer.channel_scale is None else quantizer.channel_scale
-        unit = self.weight_unit(node)
-        scale = scale if unit is None else scale * unit.reshape(-1)
-        # Scales of several channels reach a layer through a copy that has the smallest.
-        step = self.activation_quantizer(node.inputs[0]).scale.detach().min()
-        return scale.detach().double() * step.double()
+    def layers(self) -> Iterator[PreparedLayer]:
+        """Yields the layers with weights, in the order of computation, each as it is by then."""
+        return (self.layer(node) for node in self.graph.nodes if "weight" in node.constants)
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
         """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
-        if not self.is_quantized(node):
+        if not node.operation.is_quantized:
             return value
         quantizer = self.activation_quantizer(node.name)
         exact = value.dtype == torch.float64 and not self.training
@@ -350,20 +348,9 @@ class PreparedModel(nn.Module):
             )
         return quantizer(value)
 
-    @staticmethod
-    def is_quantized(node: Node) -> bool:
-        """Tells whether a node's output is quantized, and not just moved or selected."""
-        return node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad))
-
     def __str__(self) -> str:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
         return table_of(self)
-
-
-def _rounded(bias: Tensor, unit: Tensor) -> Tensor:
-    """Returns the nearest multiples of a unit; the gradient is that of the identity."""
-    rounded = (bias.detach().double() / unit).round() * unit
-    return bias + (rounded.to(bias.dtype) - bias.detach())
 
 
 @float32_by_default()
@@ -395,4 +382,4 @@ def prepare(
     recipe = load_recipe(recipe)
     graph = capture_simplified(model, example)
     check_states(graph, states or {})
-    return PreparedModel(copy_wide_operands(graph, recipe, states or {}), recipe, states)
+    return PreparedModel(place_with_copies(graph, recipe, states or {}))

@@ -3,7 +3,6 @@
 from typing import Any
 
 from photomask.chip.quantizers import Quantizer
-from photomask.chip.sites import sites
 from photomask.documents import aligned
 
 
@@ -16,7 +15,7 @@ def table_of(prepared: Any) -> str:
         prepared: a `PreparedModel`.
     """
     rows = [("node", "operation", "weights", "output", "step of the output")]
-    for site in sites(prepared.graph, prepared.states):
+    for site in prepared.sites:
         quantizer = prepared.activation_quantizer(site.name)
         owner = prepared.scale_owner(site.name)
         step = "not calibrated"

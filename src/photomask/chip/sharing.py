@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from photomask.chip.graph import FloatGraph
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.operations import Embedding
 from photomask.chip.quantizers import PerTensor, Quantizer
 from photomask.chip.recipe import SiteQuantizers
 

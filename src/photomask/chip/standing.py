@@ -112,11 +112,11 @@ class Standing(nn.Module):
         """Remembers that the scales fit the weights of now."""
         self._write(rounded, _checksum_of_weights(prepared))
         self._biases = {
-            node.name: (
-                prepared.constants_of(node)["bias"].detach().cpu().clone(),
-                prepared.accumulator_unit(node).cpu(),
+            layer.node.name: (
+                layer.bias.detach().cpu().clone(),
+                layer.unit.cpu(),
             )
-            for node in _layers(prepared)
+            for layer in _layers(prepared)
         }
 
     @contextmanager
@@ -205,8 +205,8 @@ class Standing(nn.Module):
             self.settle(prepared, rounded=bool(self.record[0]))
         known = self._biases or {}
         return all(
-            node.name in known and _is_near(prepared.constants_of(node)["bias"], *known[node.name])
-            for node in _layers(prepared)
+            layer.node.name in known and _is_near(layer.bias, *known[layer.node.name])
+            for layer in _layers(prepared)
         )
 
     def _is_aligned(self, prepared: Any) -> bool:
@@ -314,9 +314,8 @@ def _checksum_of_weights(prepared: Any) -> int:
 
 
 def _layers(prepared: Any) -> list[Any]:
-    """Returns the nodes whose bias is rounded to units of their sums; none beside batch norms."""
-    nodes = [] if prepared.batch_norms else prepared.graph.nodes
-    return [node for node in nodes if "weight" in node.constants]
+    """Returns the layers whose bias is rounded to units of their sums; none beside batch norms."""
+    return [] if prepared.batch_norms else list(prepared.layers())
 
 
 def _is_near(bias: Tensor, known: Tensor, unit: Tensor) -> bool:

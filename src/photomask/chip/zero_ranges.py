@@ -24,15 +24,18 @@ from torch import Tensor
 
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Matmul, Multiply, Tokens
-from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
+from photomask.chip.graph.operations import Accumulates, Tokens
 from photomask.chip.observers import Grid
+from photomask.chip.operators.softmax import EXPONENT_BITS
 from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.errors import QuantizerError
 
 BIAS_UNIT = 2.0**-8
 """Of the output's step: the bias of a layer without weights is exact to half of this."""
+NORMALIZED = (Accumulates.SHARES, Accumulates.NORMALS)
+"""Results of one size, whatever the size of their inputs: these say nothing about an input."""
 NEGLIGIBLE = 0.25
 """Of the output's step: weights that never add up to so much are as good as 0."""
 
@@ -65,9 +68,8 @@ def settle_zero_activations(prepared: PreparedModel) -> None:
         waiting.remove(name)
 
 
-def _reach(prepared: PreparedModel, edge: str) -> float:
-    """Returns the largest magnitude that an edge's codes stand for."""
-    quantizer = prepared.activation_quantizer(edge)
+def _reach(quantizer: Quantizer) -> float:
+    """Returns the largest magnitude that the codes of an edge stand for."""
     zero, codes = quantizer.zero_point, quantizer.codes
     most = torch.maximum((codes.high - zero).abs(), (codes.low - zero).abs())
     return float((most * quantizer.scale.detach().double()).max())
@@ -80,18 +82,22 @@ def _by_readers(prepared: PreparedModel, name: str, waiting: list[str]) -> float
         owners = [prepared.scale_owner(source) for source in node.inputs]
         if name not in owners:
             continue
-        if isinstance(node.operation, Softmax) and owners[0] == name:
+        if node.operation.accumulates is Accumulates.SHARES and owners[0] == name:
             found.append((EXPONENT_BITS + 1) * math.log(2))
         owner = prepared.scale_owner(node.name)
-        if isinstance(node.operation, (Softmax, Normalize)) or owner in (name, *waiting):
+        if node.operation.accumulates in NORMALIZED or owner in (name, *waiting):
             continue
-        result, others = _reach(prepared, node.name), [x for x in owners if x != name]
-        if isinstance(node.operation, (Matmul, Multiply)):
+        result, others = (
+            _reach(prepared.activation_quantizer(node.name)),
+            [x for x in owners if x != name],
+        )
+        if node.operation.accumulates is Accumulates.PRODUCTS:
             if not others or others[0] in waiting:
                 continue
-            factor = node.operation.factor if isinstance(node.operation, Matmul) else 1.0
-            result /= _reach(prepared, others[0]) * factor
-        elif "weight" in node.constants:
+            result /= (
+                _reach(prepared.activation_quantizer(others[0])) * node.operation.product_factor
+            )
+        elif node.operation.accumulates is Accumulates.WEIGHTED:
             size = _row_size(prepared, node)
             if not size:
                 continue
@@ -111,7 +117,7 @@ def _by_inputs(prepared: PreparedModel, name: str, waiting: list[str]) -> float 
     ]
     if not known:
         return None
-    reach = max(_reach(prepared, x) for x in known)
+    reach = max(_reach(prepared.activation_quantizer(x)) for x in known)
     size = _row_size(prepared, node) if "weight" in node.constants else 0.0
     return reach * (size or 1.0)
 
@@ -149,21 +155,18 @@ def settle_zero_weights(prepared: PreparedModel) -> None:
     Raises:
         QuantizerError: the quantizer has no code for 0.
     """
-    for node in prepared.graph.nodes:
-        if "weight" not in node.constants:
-            continue
-        quantizer = prepared.weight_quantizer(node.name)
-        if quantizer.is_fitted and quantizer.has_static_scale:
-            _settle_weight(prepared, node, quantizer)
+    for layer in prepared.layers():
+        if layer.quantizer.is_fitted and layer.quantizer.has_static_scale:
+            _settle_weight(layer)
 
 
-def _settle_weight(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> None:
-    weight = prepared.constants_of(node)["weight"].detach()
+def _settle_weight(layer: PreparedLayer) -> None:
+    quantizer, weight = layer.quantizer, layer.weight.detach()
     size = weight.double().abs().flatten(1).sum(dim=1)
     if not bool(size.all()):
-        _demand_zero(quantizer, weight, node)
-    step = prepared.activation_quantizer(node.name).scale.detach().double().min()
-    dead = size * _reach(prepared, node.inputs[0]) < NEGLIGIBLE * step.to(size.device)
+        _demand_zero(quantizer, weight, layer.node)
+    step = layer.output.scale.detach().double().min()
+    dead = size * _reach(layer.input) < NEGLIGIBLE * step.to(size.device)
     if isinstance(quantizer.granularity, PerTensor):
         dead = dead.all().reshape(1)
     if not bool(dead.any()):
@@ -171,7 +174,7 @@ def _settle_weight(prepared: PreparedModel, node: Node, quantizer: Quantizer) ->
     scale = quantizer.channel_scale if quantizer.channel_scale is not None else quantizer.scale
     live = scale.detach().reshape(-1)
     if bool(dead.all()):
-        wanted = _unit_of_output(prepared, node, quantizer).to(live)
+        wanted = _unit_of_output(layer).to(live)
     else:
         wanted = live[~dead.to(live.device)].max()
     settled = torch.where(dead.to(live.device), wanted, live).reshape(scale.shape)
@@ -192,12 +195,12 @@ def _demand_zero(quantizer: Quantizer, weight: Tensor, node: Node) -> None:
         )
 
 
-def _unit_of_output(prepared: PreparedModel, node: Node, quantizer: Quantizer) -> Tensor:
+def _unit_of_output(layer: PreparedLayer) -> Tensor:
     """Returns the scale of a weight with which one unit of the accumulator is `BIAS_UNIT`, []."""
-    step = prepared.activation_quantizer(node.name).scale.detach().double().min()
-    x = prepared.activation_quantizer(node.inputs[0]).scale.detach().double().min()
-    wanted, unit = step * BIAS_UNIT / x, prepared.weight_unit(node)
+    step = layer.output.scale.detach().double().min()
+    x = layer.input.scale.detach().double().min()
+    wanted, unit = step * BIAS_UNIT / x, layer.norm_unit
     if unit is not None:
         wanted = wanted / unit.detach().double().reshape(-1).max()
     wanted = wanted.clamp(2.0**-100, 2.0**100)
-    return torch.exp2(wanted.log2().floor()) if quantizer.power_of_two else wanted
+    return torch.exp2(wanted.log2().floor()) if layer.quantizer.power_of_two else wanted

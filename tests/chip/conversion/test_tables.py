@@ -11,9 +11,9 @@ from photomask.chip import IntegerProgram, Recipe, Rule, calibrate, convert, exp
 from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.qonnx import qonnx_model
-from photomask.chip.graph.transformer_operations import EXPONENT_BITS
 from photomask.chip.observers import Percentile
 from photomask.chip.operators import Interpolate, Lookup, Softmax
+from photomask.chip.operators.softmax import EXPONENT_BITS
 from photomask.chip.program import NumpyEngine
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.target import PRESETS, Target

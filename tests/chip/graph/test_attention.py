@@ -150,6 +150,9 @@ GIVEN = {
     "added": lambda s, m: s + torch.where(m[:, None] != 0, 0.0, -1e9),
     "computed": lambda s, m: s + (1.0 - m[:, None].float()) * -10000.0,
     "filled zeros": lambda s, m: s + torch.zeros(1, 1, 6).masked_fill(m[:, None] == 0, -1e9),
+    "flattened": lambda s, m: s.masked_fill((m == 0).flatten(1)[:, None], -1e9),
+    "narrowed": lambda s, m: s.masked_fill((m == 0).narrow(1, 0, 6)[:, None], -1e9),
+    "moved": lambda s, m: s.masked_fill((m == 0)[:, :, None].movedim(1, 2), -1e9),
     "and causal": lambda s, m: s.masked_fill(CAUSAL == 0, -1e9).masked_fill(m[:, None] == 0, -1e9),
 }
 

@@ -24,12 +24,13 @@ from photomask.chip.graph.operations import (
     Matmul,
     MaxPool,
     Multiply,
+    Normalize,
     Operation,
     Pad,
     Pointwise,
     PointwiseFunction,
+    Softmax,
 )
-from photomask.chip.graph.transformer_operations import Normalize, Softmax
 from photomask.errors import CaptureError, UnsupportedOperatorError
 
 SIZE = 4

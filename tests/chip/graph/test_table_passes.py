@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photomask.chip.graph import capture, simplify
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.operations import Embedding
 
 
 class Turned(nn.Module):

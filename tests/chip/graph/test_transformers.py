@@ -10,16 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from photomask.chip.graph import FloatGraph, capture, simplify
-from photomask.chip.graph.float_graph import largest_difference
-from photomask.chip.graph.operations import Matmul, Tokens
-from photomask.chip.graph.transformer_operations import (
-    EXPONENT_BITS,
-    RECIPROCAL_BITS,
-    Normalize,
-    Softmax,
-)
+from photomask.chip.graph import FloatGraph, Node, capture, simplify
+from photomask.chip.graph.float_graph import compute, largest_difference
+from photomask.chip.graph.operations import Matmul, Normalize, Softmax, Tokens
 from photomask.chip.operators import Softmax as IntegerSoftmax
+from photomask.chip.operators.softmax import EXPONENT_BITS, RECIPROCAL_BITS
+from photomask.chip.quantized_computation import compute_quantized
 from photomask.errors import UnsupportedOperatorError
 
 
@@ -267,7 +263,8 @@ def test_a_quantized_softmax_is_that_of_the_integer_operator(codes, scale, masks
     expected = operator.run_numpy(inputs, parameters)
     scores = torch.tensor([codes], dtype=torch.float64) * scale
     constants = {"mask": torch.from_numpy(also)} if "mask" in parameters else {}
-    found = Softmax().compute_quantized([scores, *map(torch.from_numpy, inputs[1:])], constants)
+    node = Node("shares", Softmax())
+    found = compute_quantized(node, [scores, *map(torch.from_numpy, inputs[1:])], constants)
     assert torch.equal(found * 2**EXPONENT_BITS, torch.from_numpy(expected).double())
 
 
@@ -276,9 +273,9 @@ def test_the_gradient_of_a_quantized_softmax_is_nearly_that_of_a_softmax():
     mask[4] = 0
     weights = torch.randn(3, 9, dtype=torch.float64)
     gradients = []
-    for compute in (Softmax().compute, Softmax().compute_quantized):
+    for run in (compute, compute_quantized):
         scores = x.clone().requires_grad_()
-        (compute([scores], {"mask": mask}) * weights).sum().backward()
+        (run(Node("shares", Softmax()), [scores], {"mask": mask}) * weights).sum().backward()
         assert scores.grad is not None
         gradients.append(scores.grad)
     assert torch.allclose(*gradients, atol=1e-3)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from photomask.chip import PreparedModel, Recipe, calibrate, convert, load_target
 from photomask.chip.calibration import fit_biases
 from photomask.chip.graph import FloatGraph, capture, simplify
+from photomask.chip.placement import place
 from photomask.chip.quantizers import (
     LSQ,
     PACT,
@@ -90,7 +91,7 @@ def graph(images: Tensor) -> FloatGraph:
 
 def trained(graph: FloatGraph, recipe: Recipe, images: Tensor) -> PreparedModel:
     """Calibrated, then trained for a few steps towards labels that mean nothing."""
-    prepared = PreparedModel(graph, recipe)
+    prepared = PreparedModel(place(graph, recipe))
     calibrate(prepared, images)
     before = [parameter.detach().clone() for parameter in prepared.parameters()]
     labels = torch.arange(len(images)) % 5
@@ -181,7 +182,7 @@ class DeadZone(Quantizer):
 def test_activations_that_rescaling_cannot_compute_do_not_convert(
     activation: Quantizer, graph: FloatGraph, images: Tensor
 ):
-    prepared = PreparedModel(graph, Recipe(activation=activation))
+    prepared = PreparedModel(place(graph, Recipe(activation=activation)))
     calibrate(prepared, images)
     with pytest.raises(QuantizerError, match=r"output of .* nearest code of int4"):
         convert(prepared, EVEN)

@@ -15,7 +15,15 @@ SITES = [
     Site("conv1", "convolution", True, False, reads=("input",)),
     Site("layer1.0.conv1", "convolution", True, False, reads=("conv1",)),
     Site("layer1.0.conv2", "convolution", True, False, reads=("layer1.0.conv1",)),
-    Site("layer1.0.add", "add", False, False, True, reads=("layer1.0.conv2", "conv1")),
+    Site(
+        "layer1.0.add",
+        "add",
+        False,
+        False,
+        True,
+        reads=("layer1.0.conv2", "conv1"),
+        takes_factors=True,
+    ),
     Site("layer2.0.conv1", "convolution", True, False, reads=("layer1.0.add",)),
     Site("fc", "linear", True, True, reads=("layer2.0.conv1",)),
 ]

@@ -91,13 +91,7 @@ def assert_equal_states(first: PreparedModel, second: PreparedModel) -> None:
 
 def codes_of(prepared: PreparedModel) -> dict[str, Tensor]:
     """Returns the codes of every weight, by layer."""
-    found = {}
-    for node in prepared.graph.nodes:
-        if "weight" in node.constants:
-            weight, unit = (
-                prepared.constants_of(node)["weight"].detach(),
-                prepared.weight_unit(node),
-            )
-            weight = weight if unit is None else weight / unit.detach()
-            found[node.name] = prepared.weight_quantizer(node.name).quantize(weight).detach()
-    return found
+    return {
+        layer.node.name: layer.quantizer.quantize(layer.measured_weight.detach()).detach()
+        for layer in prepared.layers()
+    }

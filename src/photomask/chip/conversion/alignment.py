@@ -1,6 +1,5 @@
 """Scales that a target's multipliers hold exactly, so that training computes what the chip will."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +7,24 @@ import torch
 
 from photomask.chip.arithmetic import fixed_point
 from photomask.chip.conversion.converters import aligned_coefficients
-from photomask.chip.conversion.pooling import window_counts
+from photomask.chip.conversion.pooling import divisors_of
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
-    AdaptiveAveragePool,
+    Accumulates,
     Add,
-    AveragePool,
     Concatenate,
     Constant,
-    Copy,
-    Matmul,
-    Mean,
-    Multiply,
+    Normalize,
     Pointwise,
     Tokens,
 )
-from photomask.chip.graph.transformer_operations import EXPONENT_BITS, Normalize, Softmax
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target
+from photomask.chip.units import SHARE_UNIT, accumulator_unit
 
 
 @changes(Effect.ALIGNS)
@@ -123,24 +118,14 @@ class _Alignment:
 
     def _unit(self, node: Node) -> float | None:
         """Returns what one unit of the integers stands for that become the output."""
-        scales = [self.scale(name) for name in node.inputs if self._is_quantized(name)]
-        match node.operation:
-            case Copy():
-                return scales[0]
-            case Matmul():
-                return scales[0] * scales[1] * node.operation.factor
-            case Multiply():
-                return scales[0] * scales[1]
-            case Mean():
-                shape = self.by_name[node.inputs[0]].shape
-                terms = math.prod(shape[axis] for axis in node.operation.axes)
-                return scales[0] / (terms if node.operation.divide else 1)
-            case AveragePool() | AdaptiveAveragePool():
-                counts = window_counts(node, self.by_name[node.inputs[0]].shape)
-                return scales[0] / float(counts.flat[0]) if counts.size == 1 else None
-            case Softmax():
-                return 2.0**-EXPONENT_BITS
-        return None
+        operation = node.operation
+        if operation.accumulates is Accumulates.SHARES:
+            return SHARE_UNIT
+        if operation.accumulates not in (Accumulates.CODES, Accumulates.PRODUCTS):
+            return None
+        unit = accumulator_unit(operation, [self.scale(name) for name in node.inputs])
+        counts = divisors_of(node, self.by_name[node.inputs[0]].shape)
+        return unit / float(counts.flat[0]) if counts.size == 1 else None
 
     def _align_sum(self, node: Node) -> None:
         """Aligns a sum to the first input that cannot move, and the inputs that can to it."""

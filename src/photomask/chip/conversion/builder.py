@@ -13,8 +13,6 @@ from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.quantized import GivenParameters, Quantized, Scale
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import Node
-from photomask.chip.graph import operations as float_operations
-from photomask.chip.graph.transformer_operations import Normalize
 from photomask.chip.operators import Operator, Requantize
 from photomask.chip.program import Edge, Step
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
@@ -293,9 +291,9 @@ class Conversion:
 
 
 def _channel_axis(node: Node, shape: tuple[int, ...], meaning: Scale | np.ndarray) -> int:
-    """Linear layers, norms, sums and scales with factors have channels last, others at axis 1."""
-    last = isinstance(node.operation, (float_operations.Add, float_operations.Linear, Normalize))
-    return len(shape) - 1 if last or isinstance(meaning, Scale) else 1
+    """Returns where an accumulator has channels; scales with factors have them last."""
+    axes = len(shape)
+    return axes - 1 if isinstance(meaning, Scale) else node.operation.channels_in(axes)
 
 
 def portable(source: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
 from photomask.chip.conversion.factors import Converter, has_common_factors, reading_one_scale
-from photomask.chip.conversion.pooling import convert_average_pool
+from photomask.chip.conversion.pooling import convert_average_pool, convert_mean
 from photomask.chip.conversion.tables import convert_pointwise
 from photomask.chip.conversion.transformers import (
     coded_constant,
@@ -16,8 +16,9 @@ from photomask.chip.conversion.transformers import (
     convert_softmax,
 )
 from photomask.chip.formats import Interval, IntFormat
-from photomask.chip.graph import Node, transformer_operations
+from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
+from photomask.chip.graph.operations import IntegerUse
 from photomask.chip.operators import (
     Add,
     Clamp,
@@ -34,12 +35,12 @@ from photomask.chip.operators import (
     Permute,
     Reshape,
     Slice,
-    Sum,
 )
 from photomask.chip.operators.weights import effective_weight
 from photomask.chip.program import Edge
 from photomask.chip.quantizers import PerGroup, Quantizer
 from photomask.chip.target import Target, ZeroPoints
+from photomask.chip.units import accumulator_unit, aligned_unit, ratio_of
 from photomask.errors import TargetError
 
 
@@ -61,11 +62,14 @@ def _integer_input(conversion: Conversion, node: Node) -> None:
     """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
     prepared, counts, hides = conversion.prepared, [], False
     for reader in prepared.graph.nodes:
-        chosen = [name for name in reader.inputs if prepared.scale_owner(name) == node.name]
-        if isinstance(reader.operation, transformer_operations.Embedding) and chosen:
+        uses = {
+            reader.operation.use_of_integers(position)
+            for position, name in enumerate(reader.inputs)
+            if prepared.scale_owner(name) == node.name
+        }
+        if IntegerUse.ROWS in uses:
             counts.append(len(prepared.constants_of(reader)["table"]))
-        elif isinstance(reader.operation, transformer_operations.Softmax) and chosen:
-            hides = True
+        hides = hides or IntegerUse.MASK in uses
     if hides and not counts:
         counts = [2]
     if not counts:
@@ -95,7 +99,8 @@ def _constant(conversion: Conversion, node: Node) -> None:
 
 def _copy(conversion: Conversion, node: Node) -> None:
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    conversion.requantize(node, node.inputs[0], ONE * x.scale / y.scale, y, offset=-x.zero_point)
+    ratio = ONE * ratio_of(accumulator_unit(node.operation, [x.scale]), y.scale)
+    conversion.requantize(node, node.inputs[0], ratio, y, offset=-x.zero_point)
 
 
 def _weighted(conversion: Conversion, node: Node) -> None:
@@ -110,8 +115,8 @@ def _weighted(conversion: Conversion, node: Node) -> None:
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )
-    trailing = 0 if isinstance(node.operation, float_operations.Linear) else len(node.shape) - 2
-    ratio = (unit / y.scale).reshape(-1, *(1,) * trailing)
+    trailing = 0 if node.operation.channel_axis == -1 else len(node.shape) - 2
+    ratio = ratio_of(unit, y.scale).reshape(-1, *(1,) * trailing)
     conversion.requantize(node, accumulator, ratio, y)
 
 
@@ -152,7 +157,8 @@ def _weight_tensors(
         key = "weight_zero_point"
         tensors[key] = conversion.add_shared(node, "weight", quantizer, spread, part=key)
     assert scale is not None  # noqa: S101 - per-group quantizers have a channel scale
-    unit = scale.detach().double().cpu().numpy().reshape(-1) * x.scale
+    codes_scale = scale.detach().double().cpu().numpy().reshape(-1)
+    unit = accumulator_unit(node.operation, [np.array(x.scale)], codes_scale)
     bias = constants["bias"].detach().double().cpu().numpy()
     rounded = np.rint(bias / unit)
     weight = effective_weight(
@@ -201,27 +207,25 @@ def _even_groups(quantizer: Quantizer, channels: int) -> np.ndarray:
 
 
 def _matmul(conversion: Conversion, node: Node) -> None:
-    operation = node.operation
-    assert isinstance(operation, float_operations.Matmul)  # noqa: S101 - by CONVERTERS
     a, b = (conversion.scale_of(name) for name in node.inputs)
     terms = conversion.edges[node.inputs[0]].shape[-1]
     operator = Matmul(zero_points=(a.zero_point, b.zero_point), terms=terms)
-    _product(conversion, node, operator, a.scale * b.scale * operation.factor)
+    _product(conversion, node, operator)
 
 
 def _multiply(conversion: Conversion, node: Node) -> None:
     a, b = (conversion.scale_of(name) for name in node.inputs)
     operator = Multiply(zero_points=(a.zero_point, b.zero_point))
-    _product(conversion, node, operator, a.scale * b.scale)
+    _product(conversion, node, operator)
 
 
-def _product(conversion: Conversion, node: Node, operator: Operator, scale: float) -> None:
-    y = conversion.scale_of(node.name)
-    unit = ONE * scale
+def _product(conversion: Conversion, node: Node, operator: Operator) -> None:
+    y, scales = conversion.scale_of(node.name), [conversion.scale_of(n).scale for n in node.inputs]
+    unit = ONE * accumulator_unit(node.operation, scales)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
     )
-    conversion.requantize(node, accumulator, unit / y.scale, y)
+    conversion.requantize(node, accumulator, ratio_of(unit, y.scale), y)
 
 
 def _add(conversion: Conversion, node: Node) -> None:
@@ -252,7 +256,7 @@ def _add(conversion: Conversion, node: Node) -> None:
     operator = Add(coefficients=tuple(signed), bias=bias)
     only_shift = FixedPoint(np.ones(1, dtype=np.int64), np.full(1, shift, dtype=np.int64), error)
     common = has_common_factors(conversion, node)
-    unit = np.ldexp(np.array(y.scales) if common else ONE * y.scale, -shift)
+    unit = aligned_unit(np.array(y.scales) if common else ONE * y.scale, shift)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, {}, unit
     )
@@ -298,30 +302,13 @@ def _concatenate(conversion: Conversion, node: Node) -> None:
             name = conversion.requantize(
                 node,
                 name,
-                ONE * x.scale / y.scale,
+                ONE * ratio_of(accumulator_unit(operation, [x.scale]), y.scale),
                 y,
                 name=f"{node.name}.input{position}",
                 offset=-x.zero_point,
             )
         inputs.append(name)
     conversion.add_step(node, node.name, Concatenate(axis=operation.axis), inputs, {}, y)
-
-
-def _mean(conversion: Conversion, node: Node) -> None:
-    operation = node.operation
-    assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
-    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
-    shape = conversion.edges[node.inputs[0]].shape
-    terms = math.prod(shape[axis] for axis in operation.axes)
-    operator = Sum(
-        axes=operation.axes, keep_axes=operation.keep_axes, zero_point=x.zero_point, terms=terms
-    )
-    accumulator = conversion.add_step(
-        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
-    )
-    divisor = ONE * (terms if operation.divide else 1)
-    ratio = x.scale / (divisor * y.scale)
-    conversion.requantize(node, accumulator, ratio, y, divisors=divisor)
 
 
 def _moved(conversion: Conversion, node: Node) -> None:
@@ -370,7 +357,7 @@ CONVERTERS: dict[type, Converter] = {
     float_operations.Pointwise: convert_pointwise,
     float_operations.AveragePool: convert_average_pool,
     float_operations.AdaptiveAveragePool: convert_average_pool,
-    float_operations.Mean: _mean,
+    float_operations.Mean: convert_mean,
     float_operations.Reshape: _moved,
     float_operations.Permute: _moved,
     float_operations.Slice: _moved,
@@ -378,12 +365,12 @@ CONVERTERS: dict[type, Converter] = {
     float_operations.Clamp: _moved,
     float_operations.Gather: _moved,
     float_operations.MaxPool: _moved,
-    transformer_operations.Softmax: convert_softmax,
-    transformer_operations.Normalize: convert_normalize,
-    transformer_operations.Embedding: convert_embedding,
+    float_operations.Softmax: convert_softmax,
+    float_operations.Normalize: convert_normalize,
+    float_operations.Embedding: convert_embedding,
 }
 """By operation; one for every operation there is."""
 CONVERTERS = {
-    kind: convert if kind is transformer_operations.Normalize else reading_one_scale(kind, convert)
+    kind: convert if kind is float_operations.Normalize else reading_one_scale(kind, convert)
     for kind, convert in CONVERTERS.items()
 }

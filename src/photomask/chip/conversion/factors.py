@@ -7,23 +7,13 @@ import numpy as np
 
 from photomask.chip.conversion.builder import Conversion, Scale
 from photomask.chip.formats import IntFormat
-from photomask.chip.graph import Node, transformer_operations
+from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
 from photomask.errors import TargetError
 
 Converter = Callable[[Conversion, Node], None]
 WIDE = IntFormat(bits=16, signed=True)
 """What codes with factors are shifted into; `PowerOfTwoFactors` leaves room for it."""
-
-FACTORED = (
-    float_operations.Add,
-    float_operations.Linear,
-    float_operations.Matmul,
-    float_operations.Multiply,
-    transformer_operations.Embedding,
-    transformer_operations.Normalize,
-)
-"""Operations whose channels are their last axis, and whose results are rescaled or tables."""
 
 
 def reading_one_scale(kind: type, convert: Converter) -> Converter:
@@ -42,7 +32,7 @@ def reading_one_scale(kind: type, convert: Converter) -> Converter:
             conversion.widened[node.name] = conversion.widened[inputs[0]]
         owns = conversion.prepared.scale_owner(node.name) == node.name
         integer = isinstance(node.operation, float_operations.Tokens)
-        plain = not owns or integer or kind in FACTORED
+        plain = not owns or integer or node.operation.channel_axis == -1
         if not plain and conversion.scale_of(node.name).factors:
             raise TargetError(
                 f"{node.name!r} ({node.source}): results of {node.operation.kind} have no "

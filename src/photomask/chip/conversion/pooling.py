@@ -1,24 +1,65 @@
-"""How an average over windows becomes a sum and a rescaling."""
+"""How an average over windows or whole axes becomes a sum and a rescaling."""
+
+import math
 
 import numpy as np
 
 from photomask.chip.conversion.builder import ONE, Conversion
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
-from photomask.chip.operators import AveragePool
+from photomask.chip.operators import AveragePool, Operator, Sum
+from photomask.chip.units import accumulator_unit, ratio_of
+
+
+def convert_mean(conversion: Conversion, node: Node) -> None:
+    """Sums over whole axes; the division, if there is one, is part of the rescaling."""
+    operation = node.operation
+    assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
+    shape = conversion.edges[node.inputs[0]].shape
+    operator = Sum(
+        axes=operation.axes,
+        keep_axes=operation.keep_axes,
+        zero_point=conversion.scale_of(node.inputs[0]).zero_point,
+        terms=_terms(operation, shape),
+    )
+    _divided(conversion, node, operator)
+
+
+def _terms(operation: float_operations.Mean, shape: tuple[int, ...]) -> int:
+    return math.prod(shape[axis] for axis in operation.axes)
+
+
+def divisors_of(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns what the rescaling of a node divides by: [1], or [1, *output] where windows differ.
+
+    Args:
+        node: with any operation; what divides nothing has a divisor of 1.
+        shape: of its first input.
+    """
+    if not node.operation.divides:
+        return ONE
+    if isinstance(node.operation, float_operations.Mean):
+        return ONE * _terms(node.operation, shape)
+    return _window_counts(node, shape)
 
 
 def convert_average_pool(conversion: Conversion, node: Node) -> None:
     """Sums over windows, and the division by their sizes as part of the rescaling."""
-    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    x = conversion.scale_of(node.inputs[0])
     shape = conversion.edges[node.inputs[0]].shape
-    operator = _operator(node, shape, x.zero_point)
-    count = window_counts(node, shape)
+    _divided(conversion, node, _operator(node, shape, x.zero_point))
+
+
+def _divided(conversion: Conversion, node: Node, operator: Operator) -> None:
+    """Adds a sum, and the rescaling that divides it."""
+    x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
+    unit = accumulator_unit(node.operation, [x.scale])
+    divisors = divisors_of(node, conversion.edges[node.inputs[0]].shape)
     accumulator = conversion.add_step(
-        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * x.scale
+        node, f"{node.name}.accumulator", operator, node.inputs, {}, ONE * unit
     )
-    ratio = x.scale / (count * y.scale)
-    conversion.requantize(node, accumulator, ratio, y, divisors=count)
+    ratio = ratio_of(unit, y.scale, divisors)
+    conversion.requantize(node, accumulator, ratio, y, divisors=divisors)
 
 
 def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePool:
@@ -54,13 +95,8 @@ def _rank(operation: object) -> int:
     return len(operation.kernel)
 
 
-def window_counts(node: Node, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ.
-
-    Args:
-        node: the average.
-        shape: of its input.
-    """
+def _window_counts(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
     operation, operator = node.operation, _operator(node, shape, zero_point=0)
     spatial = shape[-_rank(operation) :]
     windows = operator.windows(spatial)

@@ -7,8 +7,7 @@ import numpy as np
 from photomask.chip.conversion.builder import ONE, Conversion, integer_codes
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
-from photomask.chip.graph import transformer_operations as float_operations
-from photomask.chip.graph.transformer_operations import EXPONENT_BITS, RECIPROCAL_BITS
+from photomask.chip.graph import operations as float_operations
 from photomask.chip.operators import Embedding, Normalize, Softmax
 from photomask.chip.operators.normalize import (
     GAIN_BITS,
@@ -16,6 +15,8 @@ from photomask.chip.operators.normalize import (
     normal_fraction_bits,
     normal_unit,
 )
+from photomask.chip.operators.softmax import EXPONENT_BITS, RECIPROCAL_BITS
+from photomask.chip.units import SHARE_UNIT, normals_unit, ratio_of
 from photomask.chip.zero_ranges import BIAS_UNIT
 from photomask.errors import TargetError
 
@@ -46,7 +47,7 @@ def convert_softmax(conversion: Conversion, node: Node) -> None:
         mask = (constants["mask"].detach().cpu().numpy() != 0).astype(np.int64)
         tensors["mask"] = conversion.add_tensor(f"{node.name}.mask", mask)
     operator = Softmax(fraction_bits=EXPONENT_BITS, reciprocal_bits=RECIPROCAL_BITS)
-    unit = ONE * 2.0**-EXPONENT_BITS
+    unit = ONE * SHARE_UNIT
     accumulator = conversion.add_step(
         node,
         f"{node.name}.accumulator",
@@ -56,7 +57,7 @@ def convert_softmax(conversion: Conversion, node: Node) -> None:
         unit,
         worst_error=_worst_share(node.shape[-1]),
     )
-    conversion.requantize(node, accumulator, unit / y.scale, y)
+    conversion.requantize(node, accumulator, ratio_of(unit, y.scale), y)
 
 
 def _worst_share(terms: int) -> float:
@@ -95,7 +96,7 @@ def convert_normalize(conversion: Conversion, node: Node) -> None:
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )
-    conversion.requantize(node, accumulator, unit / y.scale, y)
+    conversion.requantize(node, accumulator, ratio_of(unit, y.scale), y)
 
 
 def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], np.ndarray]:
@@ -112,7 +113,7 @@ def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], n
     # A channel without gain has the unit of the others, and its bias their precision.
     wanted = gained.max() if gained.size else step * BIAS_UNIT / unit_of_normal
     scale = np.where(gain == 0, np.maximum(scale, wanted), scale)
-    unit = scale * unit_of_normal
+    unit = normals_unit(scale, node.shape[-1], conversion.target)
     codes = {
         "gain": (np.rint(gain / scale), GAIN_BITS),
         "bias": (np.rint(bias / unit), conversion.target.bias_bits),

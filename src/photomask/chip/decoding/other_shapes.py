@@ -8,8 +8,9 @@ from torch import nn
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, capture_simplified
+from photomask.chip.placement import place_with_copies
 from photomask.chip.preparation import PreparedModel
-from photomask.chip.sites import check_states, copy_wide_operands
+from photomask.chip.sites import check_states
 from photomask.errors import CaptureError
 
 
@@ -31,7 +32,8 @@ def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> Pr
     """
     graph = capture_simplified(model, example)
     check_states(graph, prepared.states)
-    graph = copy_wide_operands(graph, prepared.recipe, prepared.states)
+    placement = place_with_copies(graph, prepared.recipe, prepared.states)
+    graph = placement.survey.graph
     mine, theirs = (_structure(g) for g in (graph, prepared.graph))
     for found, expected in zip_longest(mine, theirs):
         if found != expected:
@@ -41,15 +43,9 @@ def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> Pr
                 "not depend on the inputs' shapes can share their quantizers"
             )
     graph = replace(graph, constants=prepared.graph.constants)
-    other = PreparedModel(graph, prepared.recipe, prepared.states)
-    for name in {other.scale_owner(node.name) for node in graph.nodes}:
-        if graph.by_name[name].operation.decides_scale:
-            other.share_scale(name, prepared.scale_owner(name))
-    other.weights, other.batch_norms = prepared.weights, prepared.batch_norms
-    other.column_factors = prepared.column_factors
-    other.weight_quantizers = prepared.weight_quantizers
-    other.activation_quantizers = prepared.activation_quantizers
-    other.standing = prepared.standing
+    found = replace(placement.survey, graph=graph)
+    other = PreparedModel(replace(placement, survey=found))
+    other.share_with(prepared)
     return other
 
 

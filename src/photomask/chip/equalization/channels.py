@@ -13,8 +13,7 @@ from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
-from photomask.chip.graph.operations import Convolution, Input, Linear
-from photomask.chip.graph.transformer_operations import Normalize
+from photomask.chip.graph.operations import Accumulates, Convolution, Input, Linear, Normalize
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
@@ -169,7 +168,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     layers = {
         node.name: node
         for node in prepared.graph.nodes
-        if isinstance(node.operation, (Convolution, Linear))
+        if node.operation.accumulates is Accumulates.WEIGHTED
     }
     shifts = {name: torch.zeros(()) for name in layers}
     count = 0
@@ -216,7 +215,7 @@ def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor
     """Returns `sum over samples of the mean of (W - Wq) x`, [channels]."""
     constants = {"weight": error, "bias": torch.zeros(len(error))}
     result = node.operation.compute(inputs, constants)
-    channels = result.ndim - 1 if isinstance(node.operation, Linear) else 1
+    channels = node.operation.channels_in(result.ndim)
     others = [axis for axis in range(1, result.ndim) if axis != channels]
     return (result.mean(dim=others) if others else result).sum(dim=0)
 
@@ -229,7 +228,7 @@ def rescalable(prepared: PreparedModel) -> list[Channel]:
     nodes, users = prepared.graph.by_name, prepared.graph.users()
     found: list[Channel] = []
     for node in prepared.graph.nodes:
-        if not isinstance(node.operation, (Normalize, Convolution, Linear)):
+        if not node.operation.factor_role:
             continue
         if node.clamp is not None and (node.clamp.low, node.clamp.high) != (0.0, math.inf):
             continue
@@ -259,7 +258,7 @@ def _tensors(
     """
     found: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
     for side, node, roles in (
-        *(("rows", maker, (scaled_role(maker), "bias")) for maker in place.makers),
+        *(("rows", maker, (maker.operation.factor_role, "bias")) for maker in place.makers),
         *(("columns", reader, ("weight", "bias")) for reader in place.readers),
     ):
         for role in roles:
@@ -289,11 +288,6 @@ def _agrees(prepared: PreparedModel, place: Channel) -> bool:
     return True
 
 
-def scaled_role(maker: Node) -> str:
-    """Returns which constant of a norm or layer has a row for each channel."""
-    return "gain" if isinstance(maker.operation, Normalize) else "weight"
-
-
 def _takes(reader: Node, maker: Node) -> bool:
     """Tells whether the columns of a reader's weight are the channels of a maker."""
     if isinstance(reader.operation, Linear):
@@ -313,7 +307,7 @@ def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
 
 def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
     """Divides the makers' channels by `scale`, and multiplies the readers' columns by it."""
-    role = scaled_role(place.maker)
+    role = place.maker.operation.factor_role
     for maker in _once(prepared, place.makers, role):
         weight = prepared.constants_of(maker)[role]
         rows = scale.reshape(-1, *(1,) * (weight.ndim - 1))

@@ -11,19 +11,12 @@ from photomask.chip.equalization.channels import SMALLEST, Data, ranges_of
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
     Concatenate,
-    Gather,
     Linear,
     Matmul,
     Multiply,
-    Permute,
-    Reshape,
-    Slice,
 )
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
-
-MOVING = (Concatenate, Gather, Permute, Reshape, Slice)
-"""Operations whose elements are elements of their inputs, wherever they go."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +145,7 @@ def _walk(
         if found is None or node.clamp is not None:
             return None
         channels[node.name] = found
-        if isinstance(node.operation, MOVING) and direct.intersection(node.inputs):
+        if node.operation.moves and direct.intersection(node.inputs):
             direct.add(node.name)
     return channels, readers
 
@@ -180,7 +173,7 @@ def _passed_on(node: Node, channels: Mapping[str, Tensor]) -> Tensor | None:
             return known[0].expand(node.shape)
         case Matmul() if inputs[0] is None and _same(known[0], -2):
             return known[0][..., :1, :].expand(node.shape)
-        case operation if isinstance(operation, MOVING) and len(known) == len(inputs):
+        case operation if operation.moves and len(known) == len(inputs):
             return operation.compute([ids.double() for ids in known], {}).to(torch.int64)
     return None
 

@@ -6,6 +6,7 @@ all axes alike but the last.
 
 import math
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import Any
 
 from torch import Tensor
@@ -20,11 +21,30 @@ from photomask.chip.graph.builder import (
 )
 from photomask.chip.graph.operations import Permute, Reshape
 
-SUMS = ("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide")
-LAST_AXIS = ("linear", "layer_norm", "rms_norm", "softmax", "_softmax", "embedding")
-JOINS = ("cat", "concat", "concatenate")
-AXIS_BY_AXIS = (*SUMS, *LAST_AXIS, *JOINS)
-"""Operators for which it does not matter where the batch is, besides functions of one number."""
+
+class BatchAxis(Enum):
+    """What an operator demands of the batch's axis, which is the first inside the graph."""
+
+    OWN = auto()
+    """The lowering itself knows where the batch may be."""
+    ANYWHERE = auto()
+    """The operator treats every element alike, so any axis may hold the batch."""
+    BROADCASTS = auto()
+    """As `ANYWHERE`, of operands that broadcast: a constant's axes move with the batch."""
+    NOT_LAST = auto()
+    """The operator works along the last axis, or along its argument `dim`."""
+    JOINS = auto()
+    """It joins tensors along its argument `dim`; a constant's axes move with the batch."""
+
+    @property
+    def moves_constants(self) -> bool:
+        """Tells whether the axes of a constant operand are those of the other operands."""
+        return self in (BatchAxis.BROADCASTS, BatchAxis.JOINS)
+
+    @property
+    def names_axis(self) -> bool:
+        """Tells whether the argument `dim`, where there is one, is an axis of the operands."""
+        return self in (BatchAxis.NOT_LAST, BatchAxis.JOINS)
 
 
 def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[int, ...]) -> Value:
@@ -68,30 +88,34 @@ def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[i
     return BatchBehind(edge, axis, outer) if first else edge
 
 
-def with_batch_first(call: Call, lowering: Lowering) -> Value:
+def with_batch_first(call: Call, lowering: Lowering, batch: BatchAxis) -> Value:
     """Lowers a call whose operands have the batch elsewhere as if it were first.
+
+    Args:
+        call: the traced call.
+        lowering: of the operator, for operands whose batch is first.
+        batch: what the operator demands of the batch's axis; nothing is moved for `OWN`.
 
     Raises:
         CannotLower: operands have it at different axes, or the operator works along that axis.
     """
     found = {(x.axis, x.outer) for x in _behind(list(call.arguments.values()))}
-    if not found:
+    if not found or batch is BatchAxis.OWN:
         return lowering(call)
     if len(found) > 1:
         raise CannotLower("its operands have the batch at different axes")
     axis, outer = found.pop()
-    name = call.traced.target._schema.name.removeprefix("aten::").removesuffix("_")  # type: ignore[union-attr]
     rank = call.traced.meta["val"].ndim
     arguments = {
-        key: _moved(value, rank, axis, outer, name in (*SUMS, *JOINS))
+        key: _moved(value, rank, axis, outer, batch.moves_constants)
         for key, value in call.arguments.items()
     }
-    if name in (*LAST_AXIS, *JOINS) and "dim" in arguments:
+    if batch.names_axis and "dim" in arguments:
         dim = int(arguments["dim"]) % rank  # type: ignore[call-overload]
         if dim == axis:
             raise CannotLower("it works along the axis of the batch")
         arguments["dim"] = dim + (dim < axis or outer > 1)
-    if name in LAST_AXIS and axis == rank - 1:
+    if batch is BatchAxis.NOT_LAST and axis == rank - 1:
         raise CannotLower("its last axis holds the batch")
     edges = [x.edge for x in _behind(list(call.arguments.values()))]
     shape = call.builder.shapes[edges[0]]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,19 +14,13 @@ from torch.fx import Node as TracedNode
 from photomask.chip.graph.float_graph import Node
 from photomask.chip.graph.operations import (
     Constant,
-    Gather,
     Input,
+    IntegerUse,
     Operation,
-    Permute,
-    Reshape,
-    Slice,
     Tokens,
 )
-from photomask.chip.graph.transformer_operations import Embedding, Softmax
 
 TORCH_FOLDER = os.path.dirname(torch.__file__)
-ON_ROWS = (Embedding, Gather, Permute, Reshape, Slice)
-"""What may be done with an integer input."""
 
 
 class EdgeName(str):
@@ -189,8 +183,10 @@ class Builder:
         constants: dict[str, Tensor],
     ) -> EdgeName:
         """Adds a node; its shape is found by computing it on inputs of one sample."""
-        values = inputs[:1] if isinstance(operation, Softmax) else inputs
-        if any(name in self.rows for name in values) and not isinstance(operation, ON_ROWS):
+        if any(
+            name in self.rows and operation.use_of_integers(position) is None
+            for position, name in enumerate(inputs)
+        ):
             raise CannotLower(
                 "it computes with an integer input, which can only choose rows or hide elements"
             )
@@ -213,7 +209,7 @@ class Builder:
         if operation.takes_clamp and len(shape) == 1:
             raise CannotLower("a sample's result is a single number; keep an axis for it")
         self.shapes[name] = shape
-        moves = isinstance(operation, (Gather, Permute, Reshape, Slice))
+        moves = operation.use_of_integers(0) is IntegerUse.MOVES
         if isinstance(operation, Tokens) or (moves and inputs[0] in self.rows):
             self.rows.add(name)
         edges = tuple(map(str, inputs))  # the compiler of PyTorch 2.11 takes no other strings
@@ -263,6 +259,14 @@ class Builder:
         if name not in self.shapes:
             return name
         return next(f"{name}_{i}" for i in count(1) if f"{name}_{i}" not in self.shapes)
+
+
+def evaluate(target: Any, arguments: dict[str, object]) -> Any:
+    """Calls an ATen operator with arguments by the names of its schema, all of them known now."""
+    schema = target._schema.arguments
+    args = [arguments[a.name] for a in schema if not a.kwarg_only]
+    kwargs = {a.name: arguments[a.name] for a in schema if a.kwarg_only}
+    return target(*args, **kwargs)
 
 
 def is_empty(value: object) -> bool:

@@ -154,17 +154,11 @@ class FloatGraph:
 
 def compute(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
     """Computes one node in float, its fused clamp included."""
-    return _clamped(node, node.operation.compute(inputs, constants))
+    return clamped(node, node.operation.compute(inputs, constants))
 
 
-def compute_quantized(
-    node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]
-) -> Tensor:
-    """Computes one node as integers do, of quantized inputs; its result is not yet quantized."""
-    return _clamped(node, node.operation.compute_quantized(inputs, constants))
-
-
-def _clamped(node: Node, result: Tensor) -> Tensor:
+def clamped(node: Node, result: Tensor) -> Tensor:
+    """Returns a result inside the bounds of the clamp that was fused into its node."""
     return result if node.clamp is None else node.clamp.compute([result], {})
 
 

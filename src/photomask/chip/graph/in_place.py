@@ -9,39 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-FRESH = frozenset(
-    f"aten::{name}"
-    for name in (
-        "_adaptive_avg_pool2d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "add",
-        "avg_pool1d",
-        "avg_pool2d",
-        "batch_norm",
-        "cat",
-        "clamp",
-        "conv1d",
-        "conv2d",
-        "gelu",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "leaky_relu",
-        "linear",
-        "max_pool1d",
-        "max_pool2d",
-        "mean",
-        "mul",
-        "relu",
-        "relu6",
-        "sigmoid",
-        "silu",
-        "sub",
-        "tanh",
-    )
-)
-"""Operators whose result never shares memory with an operand."""
+from photomask.chip.graph.lowerings import registered
 
 
 def reads_as_functional(graph: Graph) -> bool:
@@ -76,7 +44,9 @@ def _is_harmless(call: Node, order: dict[Node, int]) -> bool:
 
 
 def _is_fresh(node: Node) -> bool:
+    """Tells whether a result is new memory; what is written in place is its operand's."""
     target: Any = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    return target._schema.name in FRESH
+    known = None if target._schema.is_mutable else registered(target)
+    return known is not None and known.is_fresh

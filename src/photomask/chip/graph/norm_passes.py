@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 
 from photomask.chip.graph.float_graph import FloatGraph, Node
-from photomask.chip.graph.operations import Clamp, Gather, Mean, Multiply, Pointwise
-from photomask.chip.graph.transformer_operations import Normalize
+from photomask.chip.graph.operations import Clamp, Gather, Mean, Multiply, Normalize, Pointwise
 
 PROBES = torch.tensor([0.5, 1.0, 2.0, 3.0, 100.0], dtype=torch.float64)
 """Where functions of one number are evaluated to learn what they are."""

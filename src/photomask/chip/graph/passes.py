@@ -20,7 +20,6 @@ from photomask.chip.graph.operations import (
     ChannelAffine,
     Clamp,
     Convolution,
-    Linear,
     Matmul,
     Multiply,
     Permute,
@@ -30,7 +29,6 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.graph.sharing import share_constants
 from photomask.chip.graph.table_passes import tabulate_positions
-from photomask.chip.graph.transformer_operations import Normalize
 
 Constants = Mapping[str, Tensor]
 AFFINE = ("add_scalar", "mul_scalar", "neg")
@@ -96,7 +94,7 @@ def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node,
     """
     if not isinstance(node.operation, ChannelAffine) or not _folds(producer, node.operation.axis):
         return None
-    role = "gain" if isinstance(producer.operation, Normalize) else "weight"
+    role = producer.operation.factor_role
     affine, layer = _constants(node, constants), _constants(producer, constants)
     scale, weight = affine["weight"].double(), layer[role].double()
     bias = layer["bias"].double() * scale + affine["bias"].double()
@@ -121,9 +119,9 @@ def fold_factor(producer: Node, node: Node, constants: Constants) -> tuple[Node,
     factor, added = float(at_one - at_zero), float(at_zero)
     if isinstance(layer, Matmul) and added == 0 and factor > 0:
         return replace(producer, operation=Matmul(layer.factor * factor)), {}
-    if not isinstance(layer, (Convolution, Linear, Normalize)):
+    role = layer.factor_role
+    if not role:
         return None
-    role = "gain" if isinstance(layer, Normalize) else "weight"
     weight, bias = (constants[producer.constants[name]] for name in (role, "bias"))
     return producer, {
         producer.constants[role]: weight * factor,
@@ -132,11 +130,10 @@ def fold_factor(producer: Node, node: Node, constants: Constants) -> tuple[Node,
 
 
 def _folds(layer: Node, axis: int) -> bool:
-    if layer.clamp is not None:
+    """Tells whether factors along an axis fold into a layer: no clamp follows it."""
+    if layer.clamp is not None or not layer.operation.factor_role:
         return False
-    if isinstance(layer.operation, Convolution):
-        return axis == 1
-    return isinstance(layer.operation, (Linear, Normalize)) and axis == len(layer.shape) - 1
+    return axis == layer.operation.channels_in(len(layer.shape))
 
 
 def _constants(node: Node, constants: Constants) -> dict[str, Tensor]:

@@ -1,21 +1,12 @@
 """Which edges share a scale, and which scales no sum lets out."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from photomask.chip.graph.float_graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
-    Clamp,
     Concatenate,
-    Convolution,
     Copy,
-    Linear,
-    Matmul,
-    Mean,
-    Pad,
-    Permute,
 )
-from photomask.chip.graph.transformer_operations import Normalize, Softmax
 
 
 def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> dict[str, str]:
@@ -51,8 +42,8 @@ def sums_along(graph: FloatGraph, name: str, axis: int) -> list[Node]:
 
     `sum_t x[t] * s[t] * y[t]` has a common scale only if `s` does not depend on `t`: a scale for
     each token of an attention's values, say, would have to leave the product with the weights of
-    the attention, which sums over tokens. Axes are followed through permutations, copies and
-    clamps; behind a reshape an axis is another.
+    the attention, which sums over tokens. Axes are followed through copies and
+    whatever moves or selects elements; behind a reshape an axis is another.
 
     Args:
         graph: with the edge.
@@ -71,31 +62,17 @@ def _walk(graph: FloatGraph, name: str, axis: int) -> Iterator[Node]:
     for node in graph.nodes:
         if node.name not in readers:
             continue
-        if isinstance(node.operation, Permute):
-            yield from _walk(graph, node.name, node.operation.order.index(axis))
-        elif isinstance(node.operation, (Clamp, Copy)):
-            yield from _walk(graph, node.name, axis)
-        elif any(
-            source == name and axis in _summed(node, position, graph.by_name[name].shape)
+        if node.operation.keeps_scale or isinstance(node.operation, Copy):
+            behind = node.operation.axis_behind(axis)
+            if behind is not None:
+                yield from _walk(graph, node.name, behind)
+            continue
+        shape = graph.by_name[name].shape
+        if any(
+            source == name and axis in node.operation.summed_axes(position, shape)
             for position, source in enumerate(node.inputs)
         ):
             yield node
-
-
-def _summed(node: Node, position: int, shape: tuple[int, ...]) -> set[int]:
-    """Returns the axes of one of a node's inputs that the node sums over."""
-    last = len(shape) - 1
-    match node.operation:
-        case Matmul():
-            return {last if position == 0 else last - 1}
-        case Linear() | Normalize() | Softmax():
-            return {last}
-        case Convolution(groups=groups):
-            window = set(range(2, len(shape)))
-            return window if groups == shape[1] else {1} | window
-        case Mean(axes=axes):
-            return {axis % len(shape) for axis in axes}
-    return set()
 
 
 def refusal(graph: FloatGraph, name: str, axis: int) -> str:
@@ -117,14 +94,3 @@ def refusal(graph: FloatGraph, name: str, axis: int) -> str:
 
 def _at(node: Node) -> str:
     return f"{node.name!r} ({node.source})" if node.source else f"{node.name!r}"
-
-
-def makes_values(node: Node) -> bool:
-    """Tells whether a node that keeps its input's scale holds values that its input may not reach.
-
-    The lowest possible padding, below every maximum, is none: any code that is low enough will do.
-    """
-    operation = node.operation
-    if isinstance(operation, Pad):
-        return operation.value != 0 and math.isfinite(operation.value)
-    return isinstance(operation, Clamp) and (operation.low > 0 or operation.high < 0)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
-from photomask.chip.graph.operations import Input, Permute, Reshape, Tokens
-from photomask.chip.graph.transformer_operations import Embedding
+from photomask.chip.graph.operations import Embedding, Input, Permute, Reshape, Tokens
 
 SAME = 1e-6
 """A table gives what was computed, but for the order of sums: to this part of its largest entry."""

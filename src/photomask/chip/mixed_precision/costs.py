@@ -13,13 +13,13 @@ from photomask.chip.cost import Accelerator, estimate, load_accelerator
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Convolution, Linear, Matmul
+from photomask.chip.graph.operations import Accumulates
 from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths
+from photomask.chip.placement import place
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
-from photomask.chip.sites import sites
 from photomask.chip.target import Target, load_target
 from photomask.documents import Document
 from photomask.errors import DocumentError, TargetError, UsageError
@@ -193,12 +193,12 @@ def cycle_costs(
 
 def multiply_accumulates(prepared: PreparedModel, node: Node) -> int:
     """Returns the products of a node for one sample, those with padding included."""
+    if not node.operation.multiplies:
+        return 0
     positions = math.prod(node.shape)
-    if isinstance(node.operation, Matmul):
-        return positions * prepared.graph.by_name[node.inputs[0]].shape[-1]
-    if isinstance(node.operation, (Convolution, Linear)):
+    if node.operation.accumulates is Accumulates.WEIGHTED:
         return positions * math.prod(prepared.constants_of(node)["weight"].shape[1:])
-    return 0
+    return positions * prepared.graph.by_name[node.inputs[0]].shape[-1]
 
 
 class _Widths:
@@ -206,7 +206,7 @@ class _Widths:
 
     def __init__(self, prepared: PreparedModel, sensitivities: Sensitivities):
         self.prepared = prepared
-        self.templates: dict[str, SiteQuantizers] = prepared.recipe.resolve(sites(prepared.graph))
+        self.templates: dict[str, SiteQuantizers] = prepared.recipe.resolve(prepared.sites)
         self.places = {
             (tensor.site, tensor.role): position
             for position, tensor in enumerate(sensitivities.tensors)
@@ -233,7 +233,7 @@ class _Widths:
 
     def factors(self, node: Node) -> list[tuple[int | None, tuple[int, ...]]]:
         """Returns the same for both factors of a node's products."""
-        if isinstance(node.operation, Matmul):
+        if node.operation.accumulates is Accumulates.PRODUCTS:
             return [self.activation(name) for name in node.inputs]
         return [self.weight(node), self.activation(node.inputs[0])]
 
@@ -256,7 +256,7 @@ def _cycles(
     recipe = recipe_with_widths(
         prepared, [(tensor.site, tensor.role, bits) for tensor in sensitivities.tensors]
     )
-    trial = PreparedModel(current_graph(prepared), recipe)
+    trial = PreparedModel(place(current_graph(prepared), recipe, prepared.states))
     calibrate(trial, batches)
     program = convert(trial, target)
     found: dict[str, int] = {}

@@ -19,7 +19,6 @@ from photomask.chip.mixed_precision.hessian import hessian_traces
 from photomask.chip.mixed_precision.widths import open_sites, with_bits
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
-from photomask.chip.sites import sites
 from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
@@ -177,7 +176,7 @@ def _fitted(template: Quantizer, bits: int, where: str) -> Quantizer:
 
 
 def _weight_trials(prepared: PreparedModel, widths: tuple[int, ...]) -> list[_Trial]:
-    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(sites(prepared.graph))
+    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(prepared.sites)
     trials = []
     for site in open_sites(prepared):
         template = templates[site.name].weight
@@ -202,7 +201,7 @@ def _activation_trials(
     widths: tuple[int, ...],
     batches: list[list[Tensor]],
 ) -> list[_Trial]:
-    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(sites(prepared.graph))
+    nodes, templates = prepared.graph.by_name, prepared.recipe.resolve(prepared.sites)
     names = [
         site.name
         for site in open_sites(prepared)

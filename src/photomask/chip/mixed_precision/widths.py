@@ -9,13 +9,12 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Rule, Site
 from photomask.chip.recipe.matching import matching
-from photomask.chip.sites import sites
 from photomask.errors import RecipeError
 
 
 def open_sites(prepared: PreparedModel) -> list[Site]:
     """Returns the sites that the recipe does not keep, in the order of computation."""
-    everything = sites(prepared.graph)
+    everything = prepared.sites
     kept = {name for pattern in prepared.recipe.keep for name in matching(pattern, everything)}
     return [site for site in everything if site.name not in kept]
 
@@ -43,7 +42,7 @@ def recipe_with_widths(
         widths: site, `"weight"` or `"activation"`, and bits.
         name: of the new recipe; the old one's if None.
     """
-    templates = prepared.recipe.resolve(sites(prepared.graph))
+    templates = prepared.recipe.resolve(prepared.sites)
     given: dict[str, dict[str, Quantizer]] = {}
     for site, role, bits in widths:
         places = [site]

@@ -11,6 +11,7 @@ from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.onnx_import.values import Dequantized
 from photomask.chip.operators.weights import channel_sums
+from photomask.chip.units import accumulator_unit
 
 LARGEST_ERROR = 0.25
 """In codes of the layer's output."""
@@ -36,7 +37,8 @@ def with_fitting_sums(conversion: Conversion, node: Node, weight: Dequantized) -
     bias = conversion.prepared.constants_of(node)["bias"].detach().double().numpy()
     centred = weight.centred()
     channels = len(centred)
-    unit = np.broadcast_to(weight.scale.astype(np.float64), channels) * x.scale
+    scale = np.broadcast_to(weight.scale.astype(np.float64), channels)
+    unit = accumulator_unit(node.operation, [np.array(x.scale)], scale)
     rows = centred.reshape(channels, -1)
     too_wide = ~_fits(rows, bias / unit, codes, x.zero_point, conversion)
     shifts = np.zeros(channels, dtype=np.int64)

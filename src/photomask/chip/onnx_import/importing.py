@@ -35,11 +35,11 @@ from photomask.chip.onnx_import.values import (
     Value,
     elements_of,
 )
+from photomask.chip.placement import place
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
-from photomask.chip.sites import sites
 from photomask.chip.standing import Effect
 from photomask.chip.target import Target, load_target
 from photomask.documents import describe_validation
@@ -371,8 +371,8 @@ def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
         weight=FileQuantizer(8, symmetric=False, granularity=PerChannel()),
         activation=FileQuantizer(8, symmetric=False),
     )
-    prepared = PreparedModel(graph, recipe)
-    for site in sites(graph):
+    prepared = PreparedModel(place(graph, recipe))
+    for site in prepared.sites:
         scale = builder.scale(site.name)
         assert scale is not None  # noqa: S101 - what is not quantized was refused
         _set(prepared.activation_quantizer(site.name), scale)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from photomask.chip.conversion.builder import Scale
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import (
     Add,
@@ -15,9 +16,10 @@ from photomask.chip.graph.operations import (
     Matmul,
     Mean,
     Multiply,
+    Operation,
     Pad,
+    Softmax,
 )
-from photomask.chip.graph.transformer_operations import Softmax
 from photomask.chip.onnx_import.blocks import in_units_of
 from photomask.chip.onnx_import.call import Call
 from photomask.chip.onnx_import.constants import join_constants
@@ -32,6 +34,7 @@ from photomask.chip.onnx_import.values import (
     Real,
     Value,
 )
+from photomask.chip.units import accumulator_unit
 
 MOST_UNEVEN_WINDOWS = 1 << 18
 """Windows of one pooling that may hold different numbers of elements."""
@@ -102,7 +105,10 @@ def _weighted(
         raise CannotImport("its weight is empty")
     channels = len(weight.codes)
     weight = _in_units_of_bias(call, weight, bias, x)
-    real = np.zeros(channels) if bias is None else _bias(call, bias, x, weight, channels)
+    scale = call.builder.scale(x)
+    assert scale is not None  # noqa: S101 - x is quantized
+    unit = _unit(operation, scale, weight)
+    real = np.zeros(channels) if bias is None else _bias(bias, unit, channels)
     constants = {"weight": np.ascontiguousarray(weight.real()), "bias": real}
     found = call.emit(operation, [x], constants)
     call.builder.weights[found.node] = weight
@@ -119,16 +125,18 @@ def _in_units_of_bias(call: Call, weight: Dequantized, bias: Value | None, x: st
     return in_units_of(weight, bias.scale.astype(np.float64) / meaning.scale)
 
 
-def _bias(call: Call, bias: Value, x: str, weight: Dequantized, channels: int) -> np.ndarray:
-    """Returns real biases that divide by `input scale * weight scale` to the file's integers."""
+def _unit(operation: Operation, scale: Scale, weight: Dequantized) -> np.ndarray:
+    """Returns what one unit of a layer's sums stands for."""
+    return accumulator_unit(operation, [np.array(scale.scale)], weight.scale.astype(np.float64))
+
+
+def _bias(bias: Value, unit: np.ndarray, channels: int) -> np.ndarray:
+    """Returns real biases that divide by one unit of the layer's sums to the file's integers."""
     if isinstance(bias, Floats):
         real = bias.array.astype(np.float64)
     elif isinstance(bias, Dequantized):
         real = bias.real()
-        meaning = call.builder.scale(x)
-        assert meaning is not None  # noqa: S101 - x is quantized
-        unit = weight.scale.astype(np.float64) * meaning.scale
-        # The file's scale is that product, rounded to float32.
+        # The file's scale is that unit, rounded to float32.
         close = np.abs(bias.scale.astype(np.float64) / unit - 1) < 2**-20
         if np.all(close):
             real = bias.centred() * unit
@@ -177,7 +185,9 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
     shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
     if len(shape) > len(node.shape):
         raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
-    real = _bias(call, bias, node.inputs[0], weight, len(weight.codes))
+    scale = call.builder.scale(node.inputs[0])
+    assert scale is not None  # noqa: S101 - the layer's input is quantized
+    real = _bias(bias, _unit(node.operation, scale, weight), len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
     found = call.builder.replace(node.name, call.output)
     call.builder.weights[found.node] = weight

@@ -152,7 +152,7 @@ def _clamped(call: Call, clamp: Clamp) -> Value:
         return _clamped_codes(call, clamp)
     if isinstance(node.operation, Pointwise):
         return _tabulated(call, 0, "clamp", clamp.apply)
-    if not (node.operation.takes_clamp or isinstance(node.operation, Rescale)):
+    if not node.operation.takes_clamp:
         return call.move(clamp)
     if node.clamp is not None:
         ends = [max(clamp.low, min(clamp.high, x)) for x in (node.clamp.low, node.clamp.high)]

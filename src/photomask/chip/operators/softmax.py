@@ -19,6 +19,12 @@ from photomask.chip.operators.base import (
 )
 from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.work import LaneOperations
+from photomask.chip.quantizers.straight_through import round_half_even, stand_in
+
+EXPONENT_BITS = 15
+"""The softmax of a converted model has exponents up to `2**EXPONENT_BITS`; one is its result 1."""
+RECIPROCAL_BITS = 40
+"""It multiplies them by `2**RECIPROCAL_BITS // sum`."""
 
 
 class Softmax(Operator):
@@ -142,3 +148,28 @@ class Softmax(Operator):
     def output_lane_axis(self, shapes: Sequence[Shape], output: Shape) -> int | None:
         """The last axis, as that of the scores."""
         return len(output) - 1
+
+
+def real_shares(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+    """Returns what the operator's result stands for where its input stands for real numbers.
+
+    Exponents, reciprocal and shares are rounded. Scores of one scale differ by whole numbers of it,
+    so the exponents are those of a table.
+
+    Args:
+        scores: multiples of one scale, the softmax over their last axis.
+        hidden: boolean, broadcasts with them: which take no part; None if all do.
+
+    Returns:
+        The shares of each row; the gradient is that of the softmax of the rounded exponents.
+    """
+    seen = scores if hidden is None else scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    exact = torch.exp(seen - seen.detach().amax(dim=-1, keepdim=True)) * 2.0**EXPONENT_BITS
+    exact = exact if hidden is None else exact.masked_fill(hidden, 0.0)
+    exponents = round_half_even(exact)
+    total = exponents.sum(dim=-1, keepdim=True).clamp(min=1.0)
+    with torch.no_grad():
+        reciprocal = torch.floor(2.0**RECIPROCAL_BITS / total)
+        shift = RECIPROCAL_BITS - EXPONENT_BITS
+        units = torch.floor((exponents * reciprocal + 2.0 ** (shift - 1)) * 2.0**-shift)
+    return stand_in(units * 2.0**-EXPONENT_BITS, exponents / total)

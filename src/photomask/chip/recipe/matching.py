@@ -21,6 +21,7 @@ class Site:
             layers add to.
         is_multiplied: True if a layer with weights or a matrix product reads its output.
         reads: the sites whose outputs it reads.
+        takes_factors: True if its output may have a factor for each channel of its last axis.
     """
 
     name: str
@@ -30,10 +31,7 @@ class Site:
     is_residual: bool = False
     is_multiplied: bool = True
     reads: tuple[str, ...] = ()
-
-
-FACTORED = ("add", "embedding", "linear", "matmul", "multiply", "normalize")
-"""Operators whose last axis is their channels', so that a factor for each may be rescaled in."""
+    takes_factors: bool = False
 
 
 def check_pattern(pattern: str) -> None:
@@ -87,7 +85,7 @@ def _norm_inputs(sites: Sequence[Site]) -> list[str]:
     return [
         site.name
         for site in sites
-        if site.operator in FACTORED
+        if site.takes_factors
         and not site.is_output
         and (site.name in read or (site.name in added and site.operator != "normalize"))
     ]

@@ -58,6 +58,10 @@ class BlockLearner:
         self.keep_probability = settings.keep_probability
         self.roundings: dict[str, AdaRound] = {}
         """By the first layer that has a weight."""
+        self.quantizers: dict[str, Quantizer] = {}
+        """Of the same weights, as they were before."""
+        self.weight_owners: dict[str, str] = {}
+        """By layer, the first one that has its weight."""
         self.constants: dict[str, dict[str, Tensor]] = {}
         self.biases: dict[str, nn.Parameter] = {}
         for node in block.nodes:
@@ -83,11 +87,13 @@ class BlockLearner:
         transposed weight not at all.
         """
         prepared, weight = self.prepared, self.constants[node.name]["weight"]
-        quantizer, owner = prepared.weight_quantizer(node.name), prepared.weight_owner(node.name)
-        if owner == node.name and prepared.can_round(node):
-            self.roundings[owner] = AdaRound.adopt(quantizer, weight).train()
+        layer = prepared.layer(node)
+        self.weight_owners[node.name] = owner = layer.owner
+        if layer.is_first and prepared.can_round(node):
+            self.quantizers[owner] = layer.quantizer
+            self.roundings[owner] = AdaRound.adopt(layer.quantizer, weight).train()
         elif owner not in self.roundings:
-            self.constants[node.name]["weight"] = quantizer(weight).detach()
+            self.constants[node.name]["weight"] = layer.quantizer(weight).detach()
         if settings.bias_rate and not prepared.places_of(node, "bias"):
             self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
 
@@ -105,7 +111,7 @@ class BlockLearner:
             constants = self.constants[node.name]
             if not has_weight(node):
                 return constants
-            owner = self.prepared.weight_owner(node.name)
+            owner = self.weight_owners[node.name]
             if owner in self.roundings and owner not in softened:
                 softened[owner], part = self.roundings[owner].soften(constants["weight"])
                 parts.append(part)
@@ -125,7 +131,7 @@ class BlockLearner:
             for name, rounding in self.roundings.items():
                 weight = self.constants[name]["weight"]
                 codes = rounding.quantize(weight)
-                plain = self.prepared.weight_quantizer(name)
+                plain = self.quantizers[name]
                 weights[name] = plain.dequantize(codes)
                 if not torch.equal(plain.quantize(weights[name]), codes):
                     raise QuantizerError(
@@ -185,7 +191,7 @@ class _Site:
     def __init__(self, prepared: PreparedModel, node: Node, owners: list[str]):
         self.quantizer: Quantizer | None = None
         self.index: int | None = None
-        if not prepared.is_quantized(node):
+        if not node.operation.is_quantized:
             return
         self.quantizer = prepared.activation_quantizer(node.name)
         self.scale = self.quantizer.scale.detach()

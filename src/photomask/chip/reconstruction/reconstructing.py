@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from photomask.chip.calibration import batches_of, make_room_for_biases
+from photomask.chip.calibration import batches_of, make_room_for_bias
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.preparation import PreparedModel
@@ -87,7 +87,7 @@ def reconstruct(
     with torch.no_grad():
         for node in prepared.graph.nodes:
             if has_weight(node):
-                make_room_for_biases(prepared, node, LARGEST_FACTOR)
+                make_room_for_bias(prepared.layer(node), LARGEST_FACTOR)
     with _placed(prepared, device) as place, _repeatable(), torch.no_grad():
         before = _noise_of_outputs(prepared, inputs, place)
         edges = EdgeValues(prepared, place, place if storage is None else _existing(storage))

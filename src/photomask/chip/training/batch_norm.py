@@ -30,7 +30,7 @@ from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.module_keys import module_key
-from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear
+from photomask.chip.graph.operations import Accumulates, ChannelAffine
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, UsageError
@@ -182,7 +182,7 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
     old = prepared.constants_of(layer)["bias"]
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
-    prepared.batch_norms[module_key(layer.name)] = norm.to(old.device)
+    prepared.keep_norm(layer.name, norm.to(old.device))
     quantizer = prepared.weight_quantizer(layer.name)
     norm.scales_move = quantizer.can_rescale
     if norm.scales_move and quantizer.is_fitted:
@@ -196,10 +196,10 @@ def _is_alone(prepared: PreparedModel, layer: Node) -> bool:
 
 def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
     """Tells whether the norm alone reads a layer whose channels are at axis 1."""
-    last = len(layer.shape) - 1
-    right = isinstance(layer.operation, Convolution)
-    right = right or (isinstance(layer.operation, Linear) and last == 1)
-    return right and len(graph.users()[layer.name]) == 1
+    if layer.operation.accumulates is not Accumulates.WEIGHTED:
+        return False
+    at_axis_1 = layer.operation.channels_in(len(layer.shape)) == 1
+    return at_axis_1 and len(graph.users()[layer.name]) == 1
 
 
 def _agrees(prepared: PreparedModel, layer: Node, folded: Mapping[str, Tensor]) -> bool:
@@ -298,9 +298,9 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
             if module_key(node.name) in prepared.batch_norms:
-                unit = prepared.weight_unit(node)
-                if unit is not None:
-                    prepared.weight_quantizer(node.name).rescale(unit.reshape(-1))
-                del prepared.batch_norms[module_key(node.name)]
+                layer = prepared.layer(node)
+                if layer.norm_unit is not None:
+                    layer.quantizer.rescale(layer.norm_unit.reshape(-1))
+                prepared.keep_norm(node.name, None)
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])

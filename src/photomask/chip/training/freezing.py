@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from photomask.chip.graph.module_keys import module_key
-from photomask.chip.graph.operations import Input, Linear
+from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.training.batch_norm import LiveBatchNorm
 from photomask.chip.training.callbacks import Callback
@@ -123,7 +123,7 @@ class ProgressiveFreezing(Callback):
                 if node.name in self._before:
                     now = prepared.quantized_constants_of(node)
                     old = {**now, "weight": self._before[node.name]}
-                    axis = -1 if isinstance(node.operation, Linear) else 1
+                    axis = node.operation.channels_in(len(node.shape))
                     pair = (node.operation.compute(operands, part) for part in (old, now))
                     before, after = (x.movedim(axis, 0).flatten(1).double() for x in pair)
                     found = self._sums.get(node.name, 0.0) + float(divergence(before, after))

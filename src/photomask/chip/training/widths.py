@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from photomask.chip.calibration import calibrate
+from photomask.chip.placement import place
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect
@@ -21,7 +22,7 @@ def quantizers_of(prepared: PreparedModel) -> dict[str, Quantizer]:
 
 def fresh_copy(prepared: PreparedModel) -> PreparedModel:
     """Returns the same graph with the recipe's quantizers as they were before calibration."""
-    return PreparedModel(prepared.graph, prepared.recipe, prepared.states)
+    return PreparedModel(place(prepared.graph, prepared.recipe, prepared.states))
 
 
 def least_bits(prepared: PreparedModel) -> int:

@@ -21,13 +21,13 @@ from photomask.chip.conversion.builder import Conversion, GivenParameters
 from photomask.chip.conversion.converters import CONVERTERS
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.graph.copies import with_copies
 from photomask.chip.graph.scales import scale_owners
 from photomask.chip.operators import Scaling
 from photomask.chip.operators.normalize import GAIN_BITS
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
-from photomask.chip.sites import with_copies
 from photomask.errors import PhotomaskError, UsageError
 
 

@@ -156,7 +156,7 @@ def _computes(model: PreparedModel, node: Node) -> bool:
     """Tells whether a node makes numbers, and does not hand on those of another."""
     owner = model.graph.by_name[model.scale_owner(node.name)]
     given = isinstance(node.operation, Input) or isinstance(owner.operation, Tokens)
-    return model.is_quantized(node) and not given
+    return node.operation.is_quantized and not given
 
 
 @dataclass

@@ -16,6 +16,7 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.operators import Add, Requantize, Scaling
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.target import Target
+from photomask.chip.units import aligned_unit, ratio_of
 from photomask.documents import describe_validation
 from photomask.errors import TargetError
 
@@ -114,7 +115,7 @@ class Rescaling:
                 f"{step.name!r} does not record by what it divides: the program was made by an "
                 "earlier version of Photomask; convert the model again"
             )
-        return scale / (divisor * np.array(y.scale))
+        return ratio_of(scale, np.array(y.scale), divisor)
 
 
 @dataclass
@@ -136,12 +137,9 @@ class _Rebuild:
         elif (aligned := self.rescaling.alignment(step)) is not None:
             rescaler = aligned.rescaler
             step = step.model_copy(update={"operator": aligned.operator})
-            scales = (
-                program.edges[rescaler.output].scale
-                if len(edge.scale) > 1
-                else (min(program.edges[rescaler.output].scale),)
-            )
-            changes["scale"] = tuple(math.ldexp(scale, -aligned.shift) for scale in scales)
+            result = np.array(program.edges[rescaler.output].scale)
+            scales = result if len(edge.scale) > 1 else result.min(keepdims=True)
+            changes["scale"] = tuple(aligned_unit(scales, aligned.shift).tolist())
         parameters = {role: self.tensors[name] for role, name in step.tensors.items()}
         inputs = [self.edges[name].interval for name in step.inputs]
         interval = edge.interval

@@ -12,7 +12,6 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.equalization import Channel, rescalable, rescale
 from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Convolution
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
@@ -145,7 +144,7 @@ def _statistics(
                 if node.name not in readers:
                     continue
                 reader = readers[node.name][0]
-                axis = 1 if isinstance(reader.operation, Convolution) else value.ndim - 1
+                axis = reader.operation.channels_in(value.ndim)
                 others = [other for other in range(value.ndim) if other != axis]
                 size = value.abs().double().sum(dim=others) / value.numel() * value.shape[axis]
                 sizes[node.name] = sizes.get(node.name, torch.zeros(())) + size * len(inputs[0])

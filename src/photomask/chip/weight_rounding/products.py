@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photomask.chip.graph import Node
-from photomask.chip.graph.operations import Convolution, Linear
+from photomask.chip.graph.operations import Accumulates, Convolution, Linear
 from photomask.errors import DataError
 
 SAMPLES = 8
@@ -14,7 +14,7 @@ SAMPLES = 8
 
 def is_product(node: Node) -> bool:
     """Tells whether a node multiplies its input by a weight."""
-    return isinstance(node.operation, (Convolution, Linear))
+    return node.operation.accumulates is Accumulates.WEIGHTED
 
 
 def groups_of(node: Node) -> int:

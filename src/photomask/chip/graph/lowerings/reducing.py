@@ -1,14 +1,15 @@
 """Lowerings of operators that reduce windows or whole axes: pools, means, sums and maxima."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photomask.chip.graph.builder import Call, CannotLower, EdgeName, Lowering, Value
+from photomask.chip.graph.builder import Call, CannotLower, EdgeName, Value
+from photomask.chip.graph.lowerings.pointwise import lower_pointwise
+from photomask.chip.graph.lowerings.registry import lowers
 from photomask.chip.graph.operations import (
     AdaptiveAveragePool,
     AveragePool,
@@ -19,19 +20,6 @@ from photomask.chip.graph.operations import (
     Permute,
     Reshape,
 )
-from photomask.chip.graph.pointwise import lower_pointwise
-
-REDUCING: dict[str, Lowering] = {}
-
-
-def reduces(*names: str) -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for ATen operators."""
-
-    def register(function: Lowering) -> Lowering:
-        REDUCING.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def per_axis(value: object, rank: int) -> tuple[int, ...]:
@@ -47,7 +35,9 @@ def _pooled(call: Call, rank: int) -> EdgeName:
     return call.edge("self")
 
 
-@reduces("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool1d_with_indices")
+@lowers(
+    "max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool1d_with_indices", is_fresh=True
+)
 def _max_pool(call: Call) -> Value:
     rank = 1 if "max_pool1d" in str(call.traced.target) else 2
     kernel = per_axis(call["kernel_size"], rank)
@@ -62,7 +52,7 @@ def _max_pool(call: Call) -> Value:
     return (edge,) if "with_indices" in str(call.traced.target) else edge
 
 
-@reduces("avg_pool1d", "avg_pool2d")
+@lowers("avg_pool1d", "avg_pool2d", is_fresh=True)
 def _average_pool(call: Call) -> Value:
     rank = 1 if "avg_pool1d" in str(call.traced.target) else 2
     kernel = per_axis(call["kernel_size"], rank)
@@ -78,7 +68,7 @@ def _average_pool(call: Call) -> Value:
     return call.emit(operation, [_pooled(call, rank)])
 
 
-@reduces("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+@lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", is_fresh=True)
 def _adaptive_average_pool(call: Call) -> Value:
     sizes: Any = call["output_size"]
     size = tuple(sizes)
@@ -94,7 +84,7 @@ def _adaptive_average_pool(call: Call) -> Value:
     return call.emit(AveragePool(kernel, kernel, (0,) * len(size), False, True, None), [edge])
 
 
-@reduces("adaptive_max_pool1d", "adaptive_max_pool2d")
+@lowers("adaptive_max_pool1d", "adaptive_max_pool2d")
 def _adaptive_max_pool(call: Call) -> Value:
     """Uneven windows are made even by repeating elements, which changes no maximum."""
     sizes: Any = call["output_size"]
@@ -124,7 +114,7 @@ def _data_axes(call: Call) -> tuple[int, ...]:
     return axes
 
 
-@reduces("mean.dim", "sum.dim_IntList")
+@lowers("mean.dim", "sum.dim_IntList", is_fresh=True)
 def _mean(call: Call) -> Value:
     divide = "mean" in str(call.traced.target)
     axes, shape = _data_axes(call), call.shape("self")
@@ -135,7 +125,7 @@ def _mean(call: Call) -> Value:
     return edge
 
 
-@reduces("linalg_vector_norm", "norm.ScalarOpt_dim")
+@lowers("linalg_vector_norm", "norm.ScalarOpt_dim")
 def _euclidean_norm(call: Call) -> Value:
     """The root of a sum of squares; together with the division it becomes a norm, by a pass."""
     order: Any = call.get("ord", call.get("p"))
@@ -150,12 +140,12 @@ def _euclidean_norm(call: Call) -> Value:
     return call.emit(Reshape(kept[1:]), [edge])
 
 
-@reduces("mean", "sum", "max", "min")
+@lowers("mean", "sum", "max", "min")
 def _reduce_everything(call: Call) -> Value:
     raise CannotLower("it reduces over the batch axis, or is outside the supported set")
 
 
-@reduces("amax", "max.dim")
+@lowers("amax", "max.dim")
 def _amax(call: Call) -> Value:
     """A pool over one window, with the reduced axes moved to the end."""
     shape, axes, edge = call.shape("self"), _data_axes(call), call.edge("self")
@@ -175,8 +165,8 @@ def _amax(call: Call) -> Value:
     return (edge,) if "max.dim" in str(call.traced.target) else edge
 
 
-@reduces("upsample_nearest1d", "upsample_nearest2d")
-@reduces("_upsample_nearest_exact1d", "_upsample_nearest_exact2d")
+@lowers("upsample_nearest1d", "upsample_nearest2d")
+@lowers("_upsample_nearest_exact1d", "_upsample_nearest_exact2d")
 def _upsample(call: Call) -> Value:
     edge = call.edge("self" if "self" in call.arguments else "input")
     shape, target = call.builder.shapes[edge], call.result_shape

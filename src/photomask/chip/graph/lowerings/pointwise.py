@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photomask.chip.graph.builder import Call, CannotLower, EdgeName
+from photomask.chip.graph.lowerings.registry import BatchAxis, lowers
 from photomask.chip.graph.operations import Clamp, Pointwise, PointwiseFunction
 
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
@@ -45,7 +46,6 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "sin": (torch.sin, ()),
     "softplus": (F.softplus, ("beta", "threshold")),
     "softshrink": (F.softshrink, ("lambd",)),
-    "softsign": (F.softsign, ()),
     "sqrt": (torch.sqrt, ()),
     "square": (torch.square, ()),
     "tanh": (torch.tanh, ()),
@@ -121,3 +121,6 @@ CLAMPS: dict[str, Callable[[Call], Clamp]] = {
     "clamp_max": lambda call: Clamp(-math.inf, _bound(call["max"], math.inf)),
 }
 """What saturates: fused into a requantization where one precedes it."""
+
+for _name in (*FUNCTIONS, *CLAMPS):
+    lowers(_name, batch=BatchAxis.ANYWHERE, is_fresh=True)(partial(lower_pointwise, _name))

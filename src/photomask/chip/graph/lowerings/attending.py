@@ -1,7 +1,6 @@
 """Lowerings of what transformers are made of: softmax, attention, norms."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,29 +10,26 @@ from photomask.chip.graph.builder import (
     Call,
     CannotLower,
     EdgeName,
-    Lowering,
     Masked,
     Value,
     Visible,
 )
-from photomask.chip.graph.masking import HIDDEN, as_visible
-from photomask.chip.graph.operations import Add, Constant, Gather, Matmul, Permute, Reshape
-from photomask.chip.graph.transformer_operations import Embedding, Normalize, Softmax
-
-ATTENDING: dict[str, Lowering] = {}
-
-
-def attends(*names: str) -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for ATen operators."""
-
-    def register(function: Lowering) -> Lowering:
-        ATTENDING.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+from photomask.chip.graph.lowerings.masking import HIDDEN, as_visible
+from photomask.chip.graph.lowerings.registry import BatchAxis, lowers
+from photomask.chip.graph.operations import (
+    Add,
+    Constant,
+    Embedding,
+    Gather,
+    Matmul,
+    Normalize,
+    Permute,
+    Reshape,
+    Softmax,
+)
 
 
-@attends("softmax.int", "_softmax")
+@lowers("softmax.int", "_softmax", batch=BatchAxis.NOT_LAST)
 def _softmax(call: Call) -> Value:
     shape = call.result_shape
     axis = int(call["dim"]) % len(shape)  # type: ignore[call-overload]
@@ -55,7 +51,7 @@ def _softmax(call: Call) -> Value:
     return call.emit(Permute(order), [call.emit(Softmax(), [swapped])])
 
 
-@attends("scaled_dot_product_attention")
+@lowers("scaled_dot_product_attention")
 def _attention(call: Call) -> Value:
     """`softmax(scale * Q Kᵀ + mask) V`, each product an operation of its own."""
     if call["dropout_p"]:
@@ -99,7 +95,7 @@ def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
     return call.emit(Softmax(), [scores, visible.edge], constants)
 
 
-@attends("__and__", "bitwise_and", "logical_and")
+@lowers("__and__", "bitwise_and", "logical_and")
 def _and(call: Call) -> Value:
     """What two masks let be seen, one of them known now."""
     first, second = call["self"], call["other"]
@@ -156,12 +152,12 @@ def add_scores(call: Call, scores: EdgeName, added: Tensor) -> tuple[EdgeName, d
     return scores, {"mask": (~hides).float()} if bool(hides.any()) else {}
 
 
-@attends("embedding")
+@lowers("embedding", batch=BatchAxis.NOT_LAST)
 def _embedding(call: Call) -> Value:
     return call.emit(Embedding(), [call.edge("indices")], {"table": call.constant("weight")})
 
 
-@attends("layer_norm", "native_layer_norm")
+@lowers("layer_norm", "native_layer_norm", batch=BatchAxis.NOT_LAST)
 def _layer_norm(call: Call) -> Value:
     sizes: Any = call["normalized_shape"]
     if len(sizes) != 1:
@@ -170,7 +166,7 @@ def _layer_norm(call: Call) -> Value:
     return (edge,) if "native" in str(call.traced.target) else edge
 
 
-@attends("rms_norm")
+@lowers("rms_norm", batch=BatchAxis.NOT_LAST)
 def _rms_norm(call: Call) -> Value:
     sizes: Any = call["normalized_shape"]
     if len(sizes) != 1:

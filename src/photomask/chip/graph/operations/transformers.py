@@ -1,4 +1,4 @@
-"""The float operations that transformers add to those of convolutional networks."""
+"""What transformers add: softmax, norms and tables of rows."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photomask.chip.graph.operations import Constants, Operation
-from photomask.chip.quantizers.straight_through import round_half_even, stand_in
-
-EXPONENT_BITS = 15
-"""A softmax in integers has exponents up to `2**EXPONENT_BITS`, and its result as many bits."""
-RECIPROCAL_BITS = 40
-"""It multiplies them by `2**RECIPROCAL_BITS // sum`."""
+from photomask.chip.graph.operations.base import (
+    Accumulates,
+    Constants,
+    IntegerUse,
+    Operation,
+    OutputScale,
+)
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,29 @@ class Softmax(Operation):
     A row of which no part is taken is 0.
     """
 
+    output_scale: ClassVar[OutputScale] = OutputScale.OWN
+    accumulates: ClassVar[Accumulates] = Accumulates.SHARES
+    takes_clamp: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    channel_axis: ClassVar[int | None] = None
+    factor_role: ClassVar[str] = ""
+    integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = (None, IntegerUse.MASK)
+    sums: ClassVar[bool] = True
+
+    def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
+        """The last axis."""
+        return frozenset({len(shape) - 1})
+
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One softmax."""
-        away = self._hidden(inputs, constants)
+        away = self.hidden(inputs, constants)
         if away is None:
             return torch.softmax(inputs[0], dim=-1)
         shares = torch.softmax(inputs[0].masked_fill(away, -math.inf), dim=-1)
         return shares.masked_fill(away, 0.0)
 
-    def compute_quantized(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """As the integer operator does: exponents, reciprocal and shares are rounded.
-
-        Scores of one scale differ by whole numbers of it, so the exponents are those of its table.
-        The gradient is that of the softmax of the rounded exponents.
-        """
-        x, away = inputs[0], self._hidden(inputs, constants)
-        seen = x if away is None else x.masked_fill(away, torch.finfo(x.dtype).min)
-        exact = torch.exp(seen - seen.detach().amax(dim=-1, keepdim=True)) * 2.0**EXPONENT_BITS
-        exact = exact if away is None else exact.masked_fill(away, 0.0)
-        exponents = round_half_even(exact)
-        total = exponents.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        with torch.no_grad():
-            reciprocal = torch.floor(2.0**RECIPROCAL_BITS / total)
-            shift = RECIPROCAL_BITS - EXPONENT_BITS
-            units = torch.floor((exponents * reciprocal + 2.0 ** (shift - 1)) * 2.0**-shift)
-        return stand_in(units * 2.0**-EXPONENT_BITS, exponents / total)
-
-    def _hidden(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor | None:
+    def hidden(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor | None:
         """Returns which elements take no part; None if all do."""
         hidden = [mask == 0 for mask in (*inputs[1:], *constants.values())]
         if len(hidden) == 2:
@@ -68,7 +64,19 @@ class Normalize(Operation):
 
     centred: bool
     epsilon: float
+    output_scale: ClassVar[OutputScale] = OutputScale.OWN
+    accumulates: ClassVar[Accumulates] = Accumulates.NORMALS
     takes_clamp: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    channel_axis: ClassVar[int | None] = -1
+    factor_role: ClassVar[str] = "gain"
+    integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = ()
+    sums: ClassVar[bool] = True
+
+    def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
+        """The last axis."""
+        return frozenset({len(shape) - 1})
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One norm."""
@@ -82,6 +90,16 @@ class Normalize(Operation):
 @dataclass(frozen=True)
 class Embedding(Operation):
     """Rows of the constant `table` [V, C] that an integer input names."""
+
+    output_scale: ClassVar[OutputScale] = OutputScale.OWN
+    accumulates: ClassVar[Accumulates] = Accumulates.NOTHING
+    takes_clamp: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    channel_axis: ClassVar[int | None] = -1
+    factor_role: ClassVar[str] = ""
+    integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = (IntegerUse.ROWS,)
+    sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One gather."""

@@ -1,7 +1,6 @@
 """Lowerings that join tensors along an axis."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,22 +11,10 @@ from photomask.chip.graph.builder import (
     Call,
     CannotLower,
     EdgeName,
-    Lowering,
     Value,
 )
+from photomask.chip.graph.lowerings.registry import BatchAxis, lowers
 from photomask.chip.graph.operations import Concatenate, Constant, Reshape
-
-JOINING: dict[str, Lowering] = {}
-
-
-def joins(*names: str) -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for ATen operators."""
-
-    def register(function: Lowering) -> Lowering:
-        JOINING.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def without_empty(builder: Builder, items: Any) -> list[Any]:
@@ -43,7 +30,7 @@ def _elements(builder: Builder, item: object) -> int:
     return item.numel() if isinstance(item, Tensor) else 1
 
 
-@joins("cat", "concat", "concatenate")
+@lowers("cat", "concat", "concatenate", batch=BatchAxis.JOINS, is_fresh=True)
 def _concatenate(call: Call) -> Value:
     items: Any = call["tensors"]
     if len(items) == 1:

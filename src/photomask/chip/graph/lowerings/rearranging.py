@@ -13,28 +13,16 @@ from photomask.chip.graph.builder import (
     Call,
     CannotLower,
     EdgeName,
-    Lowering,
     Masked,
     Value,
 )
-from photomask.chip.graph.masking import as_visible
+from photomask.chip.graph.lowerings.masking import as_visible
+from photomask.chip.graph.lowerings.reducing import as_index, positions
+from photomask.chip.graph.lowerings.registry import lowers
 from photomask.chip.graph.operations import Concatenate, Gather, Pad, Permute, Reshape, Slice
-from photomask.chip.graph.reducing import as_index, positions
-
-REARRANGING: dict[str, Lowering] = {}
 
 
-def rearranges(*names: str) -> Any:
-    """Registers a lowering for ATen operators."""
-
-    def register(function: Lowering) -> Lowering:
-        REARRANGING.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-@rearranges(
+@lowers(
     "clone",
     "dropout",
     "feature_dropout",
@@ -48,7 +36,6 @@ def rearranges(*names: str) -> Any:
     "type_as",
     "_to_copy",
     "to",
-    "identity",
 )
 def _identity(call: Call) -> Value:
     value = call.traced.meta["val"]
@@ -68,7 +55,7 @@ def _identity(call: Call) -> Value:
     return source
 
 
-@rearranges(
+@lowers(
     "view",
     "reshape",
     "_unsafe_view",
@@ -81,6 +68,7 @@ def _identity(call: Call) -> Value:
     "reshape_as",
     "ravel",
     "_reshape_copy",
+    moves_masks=True,
 )
 def _reshape(call: Call) -> Value:
     given = call["self" if "self" in call.arguments else "input"]
@@ -97,7 +85,17 @@ def _reshape(call: Call) -> Value:
     return call.emit(Reshape(shape[1:]), [edge])
 
 
-@rearranges("permute", "transpose", "movedim", "t", "swapaxes", "swapdims", "moveaxis", "mT")
+@lowers(
+    "permute",
+    "transpose",
+    "movedim",
+    "t",
+    "swapaxes",
+    "swapdims",
+    "moveaxis",
+    "mT",
+    moves_masks=True,
+)
 def _permute(call: Call) -> Value:
     edge, axes = _placed(call)
     arguments: Any = [call[name] for name in call.arguments if name != "self"]
@@ -132,7 +130,7 @@ def _axis_order(call: Call, rank: int, arguments: list[object]) -> tuple[int, ..
     return tuple(size - 1 for size in moved.shape)
 
 
-@rearranges("slice", "narrow", "select")
+@lowers("slice", "narrow", "select", moves_masks=True)
 def _slice(call: Call) -> Value:
     edge, axes = _placed(call)
     shape = call.builder.shapes[edge]
@@ -165,7 +163,7 @@ def _without(call: Call, edge: EdgeName, axis: int) -> EdgeName:
     return call.emit(Reshape((*shape[1:axis], *shape[axis + 1 :])), [edge])
 
 
-@rearranges("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
+@lowers("split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk")
 def _split(call: Call) -> Value:
     edge, axes = _placed(call)
     dim: Any = call["dim"]
@@ -185,7 +183,7 @@ def _split(call: Call) -> Value:
     return tuple(pieces)
 
 
-@rearranges("stack")
+@lowers("stack")
 def _stack(call: Call) -> Value:
     shape = call.result_shape
     dim: Any = call["dim"]
@@ -197,7 +195,7 @@ def _stack(call: Call) -> Value:
     return call.emit(Concatenate(axis), [call.emit(Reshape(widened), [item]) for item in items])
 
 
-@rearranges("expand", "expand_as", "broadcast_to")
+@lowers("expand", "expand_as", "broadcast_to", moves_masks=True)
 def _expand(call: Call) -> Value:
     if call.traced.meta["val"].dtype is torch.bool:  # a mask, which broadcasts by itself
         mask: Any = call["self"]
@@ -212,8 +210,8 @@ def _expand(call: Call) -> Value:
     return edge
 
 
-@rearranges("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d")
-@rearranges("replication_pad1d", "replication_pad2d", "_pad_circular")
+@lowers("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d")
+@lowers("replication_pad1d", "replication_pad2d", "_pad_circular")
 def _pad(call: Call) -> Value:
     shape = call.shape("self")
     amounts: Any = call["pad"] if "pad" in call.arguments else call["padding"]
@@ -244,7 +242,7 @@ def _pad(call: Call) -> Value:
     return edge
 
 
-@rearranges("pixel_shuffle")
+@lowers("pixel_shuffle")
 def _pixel_shuffle(call: Call) -> Value:
     _, channels, height, width = call.shape("self")
     factor: Any = call["upscale_factor"]
@@ -255,7 +253,7 @@ def _pixel_shuffle(call: Call) -> Value:
     return call.emit(Reshape(call.result_shape[1:]), [edge])
 
 
-@rearranges("pixel_unshuffle")
+@lowers("pixel_unshuffle")
 def _pixel_unshuffle(call: Call) -> Value:
     _, channels, height, width = call.shape("self")
     factor: Any = call["downscale_factor"]
@@ -266,7 +264,7 @@ def _pixel_unshuffle(call: Call) -> Value:
     return call.emit(Reshape(call.result_shape[1:]), [edge])
 
 
-@rearranges("channel_shuffle")
+@lowers("channel_shuffle")
 def _channel_shuffle(call: Call) -> Value:
     _, channels, *_ = call.shape("self")
     groups: Any = call["groups"]
@@ -274,7 +272,7 @@ def _channel_shuffle(call: Call) -> Value:
     return call.emit(Gather(1, tuple(int(i) for i in index)), [call.edge("self")])
 
 
-@rearranges("flip", "roll", "index_select")
+@lowers("flip", "roll", "index_select")
 def _permuted_elements(call: Call) -> Value:
     shape = call.shape("self")
     target: Any = call.traced.target
@@ -296,7 +294,7 @@ def _permuted_elements(call: Call) -> Value:
     return edge
 
 
-@rearranges("index")
+@lowers("index")
 def _index(call: Call) -> Value:
     """One list of positions along one axis; `x[:, [2, 0, 1]]`.
 
@@ -327,7 +325,7 @@ def _names_every_sample(call: Call, indices: Any) -> bool:
     )
 
 
-@rearranges("copy")
+@lowers("copy")
 def _copy(call: Call) -> Value:
     """Assignment to all of a tensor: what is assigned."""
     source = call.edge("src")
@@ -336,7 +334,7 @@ def _copy(call: Call) -> Value:
     return source
 
 
-@rearranges("slice_scatter", "select_scatter")
+@lowers("slice_scatter", "select_scatter")
 def _scatter(call: Call) -> Value:
     """Assignment to a slice, `x[:, :2] = y`: what is before, the new part, what is after."""
     shape = call.shape("self")
@@ -365,7 +363,7 @@ def _scatter(call: Call) -> Value:
     return call.emit(Concatenate(axis), parts)
 
 
-@rearranges("repeat_interleave.self_int")
+@lowers("repeat_interleave.self_int")
 def _repeat_interleave(call: Call) -> Value:
     dim: Any = call["dim"]
     shape = call.shape("self")
@@ -376,7 +374,7 @@ def _repeat_interleave(call: Call) -> Value:
     return call.emit(Gather(dim % len(shape), as_index(places)), [call.edge("self")])
 
 
-@rearranges("repeat", "tile")
+@lowers("repeat", "tile")
 def _repeat(call: Call) -> Value:
     edge = call.edge("self")
     shape = call.builder.shapes[edge]

@@ -4,7 +4,6 @@ A mask may be said in three ways: what is seen (true), what is hidden (true), an
 the scores (0, or a number so low that nothing is left). All become what a softmax may look at.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,27 +14,16 @@ from photomask.chip.graph.builder import (
     Call,
     CannotLower,
     EdgeName,
-    Lowering,
     Masked,
     Value,
     Visible,
 )
+from photomask.chip.graph.lowerings.registry import lowers
 from photomask.chip.graph.operations import Add, Constant
 
-MASKING: dict[str, Lowering] = {}
 HIDDEN = -64.0
 """An addend at or below it hides an element from a softmax: `exp(-64)` of the largest is below
 float32's resolution of a sum of up to 2**68 elements."""
-
-
-def masks(*names: str) -> Callable[[Lowering], Lowering]:
-    """Registers a lowering for ATen operators."""
-
-    def register(function: Lowering) -> Lowering:
-        MASKING.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def as_visible(call: Call, value: object) -> Visible | None:
@@ -47,7 +35,7 @@ def as_visible(call: Call, value: object) -> Visible | None:
     return None
 
 
-@masks("logical_not", "bitwise_not", "__invert__")
+@lowers("logical_not", "bitwise_not")
 def _not(call: Call) -> Value:
     """What is seen becomes what is hidden."""
     mask = as_visible(call, call["self"])
@@ -56,7 +44,7 @@ def _not(call: Call) -> Value:
     return replace(mask, form="seen" if mask.form == "hidden" else "hidden")
 
 
-@masks("eq.Scalar", "ne.Scalar", "gt.Scalar")
+@lowers("eq.Scalar", "ne.Scalar", "gt.Scalar")
 def _compared(call: Call) -> Value:
     """`mask == 0` hides, `mask != 0` and `mask > 0` show: what a softmax asks of an integer."""
     mask, other = as_visible(call, call["self"]), call["other"]
@@ -70,7 +58,7 @@ def _compared(call: Call) -> Value:
     return replace(mask, form="hidden") if "eq" in str(call.traced.target) else mask
 
 
-@masks("masked_fill")
+@lowers("masked_fill")
 def _masked_fill(call: Call) -> Value:
     """A low number where a mask is true, in scores or in the zeros that are added to scores."""
     given: Any = call["value"]
@@ -99,7 +87,7 @@ def _hiding(mask: Visible) -> Visible:
     )
 
 
-@masks("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
+@lowers("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def _where(call: Call) -> Value:
     """Scores where a mask is true, elsewhere a low number; or the other way round."""
     condition, first, second = call["condition"], call["self"], call["other"]

@@ -1,0 +1,102 @@
+"""Lowerings of products with weights and of matrices: convolutions, linear layers, batch norms."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photomask.chip.graph.builder import Call, CannotLower, Value
+from photomask.chip.graph.lowerings.elementwise import lower_sum
+from photomask.chip.graph.lowerings.pointwise import lower_pointwise
+from photomask.chip.graph.lowerings.reducing import per_axis
+from photomask.chip.graph.lowerings.registry import BatchAxis, lowers
+from photomask.chip.graph.lowerings.rows import emit_of_two
+from photomask.chip.graph.operations import ChannelAffine, Convolution, Linear, Matmul
+
+
+@lowers("conv1d", "conv2d", is_fresh=True)
+def _convolution(call: Call) -> Value:
+    weight = call.constant("weight")
+    rank = weight.ndim - 2
+    stride, dilation = per_axis(call["stride"], rank), per_axis(call["dilation"], rank)
+    padding = call["padding"]
+    if padding == "valid":
+        pairs = ((0, 0),) * rank
+    elif padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        pairs = tuple((total // 2, total - total // 2) for total in totals)
+    else:
+        pairs = tuple((p, p) for p in per_axis(padding, rank))
+    given = call["bias"]
+    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
+    groups: Any = call["groups"]
+    return call.emit(
+        Convolution(stride, pairs, dilation, groups),
+        [call.edge("input")],
+        {"weight": weight, "bias": bias},
+    )
+
+
+@lowers("linear", batch=BatchAxis.NOT_LAST, is_fresh=True)
+def _linear(call: Call) -> Value:
+    if not isinstance(call["weight"], Tensor):
+        raise CannotLower("its weight depends on the input")
+    weight = call.constant("weight")
+    given = call["bias"]
+    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
+    return call.emit(Linear(), [call.edge("input")], {"weight": weight, "bias": bias})
+
+
+@lowers("addmm")
+def _addmm(call: Call) -> Value:
+    alpha: Any = call["alpha"]
+    beta: Any = call["beta"]
+    weight = call.constant("mat2").t() * alpha
+    bias = call.constant("self") * beta
+    if bias.numel() not in (1, len(weight)):
+        raise CannotLower("its addend is not one number for each output")
+    constants = {"weight": weight, "bias": bias.reshape(-1).expand(len(weight))}
+    return call.emit(Linear(), [call.edge("mat1")], constants)
+
+
+@lowers("matmul", "mm", "bmm")
+def _matmul(call: Call) -> Value:
+    second = "other" if "other" in call.arguments else "mat2"
+    weight = call[second]
+    if isinstance(weight, Tensor) and weight.ndim == 2:
+        constants = {"weight": weight.t(), "bias": torch.zeros(weight.shape[1])}
+        return call.emit(Linear(), [call.edge("self")], constants)
+    if min(len(call.shape("self")), len(call.shape(second))) < 2 or len(call.result_shape) < 3:
+        raise CannotLower("both operands need a batch axis and two more, or the second be constant")
+    return emit_of_two(call, Matmul(), call["self"], weight)
+
+
+@lowers("baddbmm")
+def _baddbmm(call: Call) -> Value:
+    """A product of matrices and an addend, such as masked scores."""
+    alpha: Any = call["alpha"]
+    beta: Any = call["beta"]
+    product = emit_of_two(call, Matmul(float(alpha)), call["batch1"], call["batch2"])
+    addend = call["self"]
+    if beta == 0:
+        return product
+    if isinstance(addend, Tensor):
+        addend = addend * beta
+    elif beta != 1:
+        addend = lower_pointwise("mul_scalar", call, call.edge("self"), float(beta))
+    return lower_sum(call, product, addend, 1)
+
+
+@lowers("_native_batch_norm_legit_no_training", "batch_norm", is_fresh=True)
+def _batch_norm(call: Call) -> Value:
+    if call.get("training") or call["running_mean"] is None:
+        raise CannotLower("it normalises by the statistics of the batch")
+    mean, variance = call.constant("running_mean"), call.constant("running_var")
+    scale = torch.rsqrt(variance.double() + call["eps"])  # type: ignore[operator]
+    if isinstance(call["weight"], Tensor):
+        scale = scale * call.constant("weight").double()
+    offset = -mean.double() * scale
+    if isinstance(call["bias"], Tensor):
+        offset = offset + call.constant("bias").double()
+    edge = call.edge("input")
+    return call.emit(ChannelAffine(), [edge], {"weight": scale.float(), "bias": offset.float()})
