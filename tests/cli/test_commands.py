@@ -74,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def verify(place: Path, *more: object, model: str = "net", export: Path | None = None) -> Result:
     return call(
-        "chip", "verify", export or place / "export", f"{place}/model.py:{model}",
+        "chip", "verify", f"{place}/model.py:{model}", export or place / "export",
         "--data", place / "images.npy", *more,
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_verify_takes_an_archive_with_labels(place: Path, tmp_path: Path):
     images, labels = np.load(place / "images.npy"), np.zeros(40, dtype=np.int64)
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     done = call(
-        "chip", "verify", place / "export", f"{place}/model.py:net", "--data",
+        "chip", "verify", f"{place}/model.py:net", place / "export", "--data",
         tmp_path / "data.npz",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -285,9 +285,13 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
         ),
         (["chip", "run", "PLACE/export", "--input", "none.npy", "--output", "o"], "no file"),
         (
-            ["chip", "verify", "PLACE/export", "PLACE/model.py:net", "--data", "PLACE/images.npy",
+            ["chip", "verify", "PLACE/model.py:net", "PLACE/export", "--data", "PLACE/images.npy",
              "--samples", "41"],
             "asked for 41",
+        ),
+        (
+            ["chip", "verify", "PLACE/export", "PLACE/model.py:net", "--data", "PLACE/images.npy"],
+            "the model comes first: photomask chip verify MODEL DIR",
         ),
     ],
 )  # fmt: skip

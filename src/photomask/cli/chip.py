@@ -120,8 +120,8 @@ def run(
 
 @app.command()
 def verify(
-    folder: Export,
     model: Model,
+    folder: Export,
     data: Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HELP)],
     labels: Annotated[
         Path | None,
@@ -153,25 +153,30 @@ def verify(
     Accuracy, signal and noise of every layer, both engines integer by integer, and every file of
     the export. Exit status 1 if a threshold is missed or a file is wrong.
 
-    Example: photomask chip verify out/resnet20 resnet20 --data fashion-mnist --html report.html
+    Example: photomask chip verify resnet20 out/resnet20 --data fashion-mnist --html report.html
     """
     from photomask.chip import IntegerProgram
     from photomask.chip import verify as verify_program
     from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import load_test_data
-    from photomask.documents import write_file
+    from photomask.documents import is_folder, write_file
+    from photomask.errors import UsageError
     from photomask.report import check_drawing
     from photomask.zoo import load_model
 
+    if is_folder(Path(model)):
+        raise UsageError(
+            f"{model} is a folder and no model; the model comes first: "
+            "photomask chip verify MODEL DIR"
+        )
     if html is not None:
         check_drawing()
-
     program, network = IntegerProgram.load(folder), load_model(model)
     images, classes = load_test_data(data, labels, samples)
     report = verify_program(
-        program,
         network,
+        program,
         images,
         classes,
         thresholds=_thresholds_of(thresholds),

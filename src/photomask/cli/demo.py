@@ -69,8 +69,8 @@ def chip(
     pictures, labels = test_set()
     say(f"verifying on {len(pictures):,} test images")
     report = verify(
-        program,
         model,
+        program,
         pictures,
         labels,
         prepared=prepared,

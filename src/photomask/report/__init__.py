@@ -8,6 +8,7 @@ from photomask.report.checks import Check, Verdict, check_section, joint_verdict
 from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
+from photomask.report.order import check_order
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
 from photomask.report.terminal import print_page, render_text
@@ -29,6 +30,7 @@ __all__ = [
     "Top1Meter",
     "Verdict",
     "check_drawing",
+    "check_order",
     "check_section",
     "joint_verdict",
     "plain_axes",

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from photomask.attention.verification.evaluation import (
     compare_tasks,
 )
 from photomask.attention.verification.proof import CountingHandler
-from photomask.errors import DataError, PlanError
+from photomask.errors import DataError, PlanError, UsageError
 from photomask.prompts import Prompt
 from photomask.report import render_text, without_progress
 
@@ -163,6 +164,14 @@ def test_a_plan_of_another_model_is_refused(model: Any):
     plan = HeadPlan.uniform(other, Pattern.SINK)
     with pytest.raises(PlanError, match="another model"):
         verify(model, plan, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+
+
+def test_a_plan_before_its_model_is_refused(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    right = re.escape("verify(model, plan, processor, prompts)")
+    for first, second in [(plan, model), (plan, plan), (model, PROMPTS)]:
+        with pytest.raises(UsageError, match=right):
+            verify(first, second, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
 
 
 def test_no_prompt_is_refused(model: Any):

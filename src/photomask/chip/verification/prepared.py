@@ -19,7 +19,7 @@ from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
 from photomask.documents import Document, aligned
-from photomask.report import Progress, without_progress
+from photomask.report import Progress, check_order, without_progress
 
 
 class EdgeDifference(Document):
@@ -97,8 +97,8 @@ class PreparedReport(Document):
 
 @float32_by_default()
 def compare_with_prepared(
-    program: IntegerProgram,
     prepared: PreparedModel,
+    program: IntegerProgram,
     inputs: Data,
     *,
     device: str | torch.device = "cpu",
@@ -112,15 +112,18 @@ def compare_with_prepared(
     multipliers makes, one step at most where these have as many bits as the codes.
 
     Args:
-        program: converted from `prepared`.
         prepared: as it was converted; not changed.
+        program: converted from `prepared`.
         inputs: real samples at axis 0, in any form that `photomask.chip.data` describes.
         device: where both compute.
         progress: shows the batches.
 
     Raises:
         DataError: inputs of the wrong shape or dtype, or a program of another model.
+        UsageError: arguments in another order.
     """
+    call = "compare_with_prepared(prepared, program, inputs)"
+    check_order(prepared, program, IntegerProgram, call)
     prepared.standing.demand("compare_with_prepared", Effect.READS, prepared)
     tensors = checked_inputs(program, inputs).inputs
     model = copy.deepcopy(prepared).double().eval().to(device)
