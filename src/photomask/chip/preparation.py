@@ -31,9 +31,10 @@ from photomask.chip.sites import check_states, copy_wide_operands, refuse_scales
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.errors import DataError, UsageError
+from photomask.report import Shown, Table
 
 
-class PreparedModel(nn.Module):
+class PreparedModel(Shown, nn.Module):
     """A float graph whose edges and weights have quantizers.
 
     Calling it computes with quantized values and straight-through gradients: what the integer
@@ -355,7 +356,7 @@ class PreparedModel(nn.Module):
         """Tells whether a node's output is quantized, and not just moved or selected."""
         return node.operation.decides_scale or isinstance(node.operation, (Clamp, Pad))
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
         return table_of(self)
 

@@ -144,7 +144,7 @@ def verify(
     Example: photomask attention verify picture-questions out/plan.json
     --prompts picture-questions --html out/report.html
     """
-    from photomask.attention import AttentionStatistics, HeadPlan, page_of, write_html
+    from photomask.attention import AttentionStatistics, HeadPlan, write_html
     from photomask.attention import verify as compare
     from photomask.cli.vision_language import load_prompts, load_vision_language_model
     from photomask.documents import write_file
@@ -166,7 +166,7 @@ def verify(
         task_loss_limit=task_loss,
         progress=show_progress,
     )
-    print_page(page_of(report), output())
+    print_page(report.page(), output())
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:

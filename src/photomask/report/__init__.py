@@ -11,6 +11,7 @@ from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.order import check_order
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
+from photomask.report.table import Shown, Table, table_of_fields
 from photomask.report.terminal import print_page, render_text
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Progress",
     "Row",
     "Section",
+    "Shown",
+    "Table",
     "Tone",
     "Top1Meter",
     "Verdict",
@@ -36,6 +39,7 @@ __all__ = [
     "plain_axes",
     "print_page",
     "render_text",
+    "table_of_fields",
     "without_progress",
     "write_page",
 ]

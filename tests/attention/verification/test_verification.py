@@ -14,7 +14,6 @@ from photomask.attention import (
     HeadPlan,
     Pattern,
     calibrate,
-    page_of,
     verify,
     write_html,
 )
@@ -30,7 +29,7 @@ from photomask.attention.verification.evaluation import (
 from photomask.attention.verification.proof import CountingHandler
 from photomask.errors import DataError, PlanError, UsageError
 from photomask.prompts import Prompt
-from photomask.report import render_text, without_progress
+from photomask.report import without_progress
 
 PROMPTS = [tiny_prompt(10, 20, 30, task="a"), tiny_prompt(40, 50, task="b"), tiny_prompt(60, 70)]
 
@@ -149,7 +148,7 @@ def test_density_is_visible_over_causal_pairs(model: Any, statistics: AttentionS
 
 def test_a_report_is_a_document_and_a_page(report: AttentionReport, tmp_path: Path):
     assert AttentionReport.parse(report.render(), "report") == report
-    text = render_text(page_of(report), 100)
+    text = str(report)
     assert "query-key pairs left" in text
     pytest.importorskip("matplotlib")
     write_html(report, tmp_path / "report.html")

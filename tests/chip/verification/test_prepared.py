@@ -127,4 +127,4 @@ def test_a_program_before_its_prepared_model_is_refused(
 ):
     right = re.escape("compare_with_prepared(prepared, program, inputs)")
     with pytest.raises(UsageError, match=right):
-        compare_with_prepared(small_program, small_prepared, small_images)  # pyright: ignore[reportArgumentType]
+        compare_with_prepared(small_program, small_prepared, small_images)

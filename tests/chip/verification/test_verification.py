@@ -310,7 +310,7 @@ def test_the_order_of_earlier_versions_is_refused(
         (small_network, small_images),
     ]:
         with pytest.raises(UsageError, match=right):
-            verify(first, second, small_images)  # pyright: ignore[reportArgumentType]
+            verify(first, second, small_images)
 
 
 def test_progress_sees_every_batch(

@@ -14,7 +14,7 @@ from photomask.attention.planning import lost_output as predict_loss
 from photomask.attention.planning import plan as decide
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
-from photomask.attention.verification.documents import AttentionReport, CurvePoint, mean
+from photomask.attention.verification.documents import CurvePoint, mean
 from photomask.attention.verification.evaluation import (
     Answers,
     agreement,
@@ -27,6 +27,7 @@ from photomask.attention.verification.evaluation import (
 )
 from photomask.attention.verification.judging import judge
 from photomask.attention.verification.proof import CountingHandler, LiteralHandler
+from photomask.attention.verification.report import AttentionReport
 from photomask.errors import DataError
 from photomask.prompts import Prompt
 from photomask.report import Progress, check_order, without_progress

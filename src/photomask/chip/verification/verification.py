@@ -21,7 +21,6 @@ from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
     OutputReport,
-    Report,
     Thresholds,
     TotalsReport,
 )
@@ -30,6 +29,7 @@ from photomask.chip.verification.inputs import checked_inputs
 from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
+from photomask.chip.verification.report import Report
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, check_order, without_progress
 
