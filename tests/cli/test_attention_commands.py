@@ -45,7 +45,7 @@ def test_the_commands_make_what_the_library_loads(place: Path):
 
 def test_show_prints_a_plan_as_a_map_and_statistics_as_a_table(place: Path):
     shown = call("show", place / "plan.json").stdout
-    assert "layer 7" in shown
+    assert "\n7      " in shown
     assert "budget 0.1" in shown
     shown = call("show", place / "statistics.safetensors").stdout
     assert "image rows look at sinks" in shown

@@ -23,7 +23,7 @@ from photomask.chip.cost import Accelerator, estimate, load_accelerator
 from photomask.chip.cost.estimates import HardwareReport
 from photomask.chip.forms.memory import CheckReport
 from photomask.chip.forms.rtl import SimulationReport
-from photomask.chip.mixed_precision import Allocation
+from photomask.chip.mixed_precision import Allocation, Measure, Sensitivities, Sensitivity
 from photomask.chip.recipe import PRESETS as RECIPES
 from photomask.chip.reconstruction import ReconstructionReport
 from photomask.chip.target import PRESETS as TARGETS
@@ -45,6 +45,7 @@ WHAT_IS_SHOWN = [
     Recipe,
     ReconstructionReport,
     Report,
+    Sensitivities,
     SimulationReport,
     Target,
     TrainingReport,
@@ -168,6 +169,23 @@ def test_programs_prepared_models_and_estimates_are_shown(
     check_notebook(small_prepared)
     check_notebook(estimate(small_program, load_accelerator("edge")))
     check_notebook(load_accelerator("edge"))
+
+
+def test_sensitivities_are_shown_by_width():
+    found = Sensitivities(
+        measure=Measure.OUTPUT_KL,
+        samples=4,
+        tensors=(
+            Sensitivity(site="stem", role="weight", bits=(2, 4), errors=(1.0, 0.25)),
+            Sensitivity(site="head", role="activation", bits=(4, 8), errors=(0.5, 0.125)),
+        ),
+    )
+    check_notebook(found)
+    assert found.shown().rows == [
+        ("tensor", "of", "2 bits", "4 bits", "8 bits"),
+        ("stem", "weight", "1", "0.25", ""),
+        ("head", "activation", "", "0.5", "0.125"),
+    ]
 
 
 def test_a_plan_is_shown():
