@@ -96,7 +96,7 @@ def stages(arguments: argparse.Namespace) -> dict:
     program = convert(prepared, load_target("asic"))
     clock.lap("convert")
     report = verify(
-        program, model, test, graph=prepared.graph, oracle_samples=2, multiplier_widths=()
+        model, program, test, graph=prepared.graph, oracle_samples=2, multiplier_widths=()
     )
     clock.lap("verify")
     with tempfile.TemporaryDirectory() as folder:

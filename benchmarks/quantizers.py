@@ -202,7 +202,7 @@ def _figures_of(
 ) -> dict[str, float]:
     """Returns the accuracy of the program, and how it differs from the fake-quantized model."""
     program = convert(prepared, TARGET)
-    report = compare_with_prepared(program, prepared, images[:COMPARED], device=device)
+    report = compare_with_prepared(prepared, program, images[:COMPARED], device=device)
     if report.differing:
         print(report, flush=True)
     integer, prepared = as_network(program, device), prepared.to(device).eval()

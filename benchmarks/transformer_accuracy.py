@@ -129,7 +129,7 @@ class Measurement:
             program = convert(prepared, load_target("asic"))
         verified = [x[:VERIFIED] for x in encoder.inputs]
         with Stopwatch(seconds, "verify"):
-            report = verify(program, encoder.model, verified, graph=prepared.graph)
+            report = verify(encoder.model, program, verified, graph=prepared.graph)
         assert report.engine.mismatches == 0, report.engine.first_mismatch
         load = f"load {os.getloadavg()[0]:.1f}"  # on a busy machine, times say little
         note = f"{len(program.steps)} steps, {len(verified[0])} samples verified, {load}"

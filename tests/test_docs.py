@@ -1,5 +1,6 @@
 """Every page's code is run, every link is followed, every table is compared with the code."""
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from photomask import attention, chip
 from photomask.attention import FAMILIES, Pattern
 from photomask.chip import Quantizer, quantizers
 from photomask.chip.graph.lowerings import LOWERINGS
@@ -102,6 +104,21 @@ def rows_of(page: Path, heading: str) -> list[list[str]]:
 def quoted(cell: str) -> list[str]:
     """Returns what a cell writes as code."""
     return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_table_of_verbs_says_how_functions_are_called():
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \|([^|]*)\|([^|]*)\|[^|]*\|$", text, re.MULTILINE)
+    calls = [
+        (pipeline, *found.groups())
+        for verb, *cells in rows
+        for pipeline, cell in zip((chip, attention), cells, strict=True)
+        if (found := re.search(r"`(\w+)\(([^)]*)\)`", cell)) and found[1] == verb
+    ]
+    assert len(calls) == 10
+    for pipeline, verb, arguments in calls:
+        parameters = list(inspect.signature(getattr(pipeline, verb)).parameters)
+        assert parameters[: len(arguments.split(", "))] == arguments.split(", "), verb
 
 
 def test_the_page_of_operators_names_all_that_are_lowered_and_no_others():

@@ -162,10 +162,11 @@ class TestPatterns:
 def test_the_printed_map_shows_every_head_and_what_it_means():
     assert str(mixed()).splitlines() == [
         "head plan of qwen2_5_vl, 3 layers x 4 heads (2 kv), weights 000000000000",
-        "budget 0.1 of lost output, 0.09 spent",
-        "layer 0  ## ss",
-        "layer 1  is #b",
-        "layer 2  ss ss",
+        "layer  heads",
+        "0      ## ss",
+        "1      is #b",
+        "2      ss ss",
         "s sink 7 (58%), i intra-image 1 (8%), b intra-image+sink 1 (8%), # dense 3 (25%)",
+        "budget 0.1 of lost output, 0.09 spent",
         "density 0.250 on 12 prompts of 2 to 9 images",
     ]

@@ -123,8 +123,8 @@ def test_a_program_is_verified_on_data_of_any_device(model_device: str, device: 
     calibrate(prepared, inputs("cuda"))
     program = convert(prepared, "asic")
     given = inputs("cuda")
-    report = verify(program, network().to(model_device), given, LABELS.cuda(), device=device)
-    expected = verify(program, network(), inputs("cpu"), LABELS, device="cpu")
+    report = verify(network().to(model_device), program, given, LABELS.cuda(), device=device)
+    expected = verify(network(), program, inputs("cpu"), LABELS, device="cpu")
     assert report.engine == expected.engine
     assert [output.integer_top1 for output in report.outputs] == [
         output.integer_top1 for output in expected.outputs

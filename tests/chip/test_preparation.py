@@ -298,7 +298,8 @@ def test_a_prepared_model_prints_its_quantizers_as_a_table():
     images = torch.rand(4, 2, 4, 4)
     prepared = prepare(model, load_recipe("w8a8-minmax"), images)
     assert "not calibrated" in str(prepared)
-    calibrate(prepared, images)
+    assert calibrate(prepared, images) is prepared
+    assert "not calibrated" not in str(prepared)
     rows = [line.split() for line in str(prepared).splitlines()[2:]]
     assert [row[:4] for row in rows[1:]] == [
         ["0", "convolution", "int8", "uint8"],

@@ -241,7 +241,7 @@ def test_every_function_keeps_one_parameter_and_a_program_that_verifies(name: st
     compensate_rounding(prepared, given)
     align_to_target(prepared, ASIC)
     assert len(prepared.weights) == count
-    report = verify(convert(prepared, ASIC), model, data, multiplier_widths=())
+    report = verify(model, convert(prepared, ASIC), data, multiplier_widths=())
     assert report.outputs[0].sqnr_db > (25 if recipe == "w8a8" else 10)
 
 

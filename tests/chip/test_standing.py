@@ -194,7 +194,7 @@ def test_a_scale_written_by_hand_ends_an_alignment_but_not_the_calibration():
     quantizer.set_parameters(quantizer.format, quantizer.scale * 1.01, quantizer.zero_point)
     for read in (
         lambda: convert(prepared, ASIC),
-        lambda: compare_with_prepared(program, prepared, DATA),
+        lambda: compare_with_prepared(prepared, program, DATA),
     ):
         with pytest.raises(OrderError, match="aligned to 'asic'"):
             read()

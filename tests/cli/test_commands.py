@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from photomask.chip import IntegerProgram, NumpyEngine
+from photomask.chip.forms.memory import CheckReport
 from photomask.cli import app
 from photomask.cli import demo as demo_module
 
@@ -65,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     np.save(folder / "images.npy", images.numpy())
     done = call(
-        "chip", "convert", f"{folder}/model.py:net", "--calibration", f"{folder}/model.py:images",
+        "chip", "convert", f"{folder}/model.py:net", "--data", f"{folder}/model.py:images",
         "--output", folder / "export", "--samples", 2, "--encoding", "hex", "--encoding", "npy",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -74,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def verify(place: Path, *more: object, model: str = "net", export: Path | None = None) -> Result:
     return call(
-        "chip", "verify", export or place / "export", f"{place}/model.py:{model}",
+        "chip", "verify", f"{place}/model.py:{model}", export or place / "export",
         "--data", place / "images.npy", *more,
     )  # fmt: skip
 
@@ -111,7 +112,7 @@ def test_verify_takes_an_archive_with_labels(place: Path, tmp_path: Path):
     images, labels = np.load(place / "images.npy"), np.zeros(40, dtype=np.int64)
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     done = call(
-        "chip", "verify", place / "export", f"{place}/model.py:net", "--data",
+        "chip", "verify", f"{place}/model.py:net", place / "export", "--data",
         tmp_path / "data.npz",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -143,7 +144,7 @@ def test_convert_takes_a_folder_of_pictures_with_a_hyphen_in_its_name(place: Pat
     for number in range(2):
         Image.new("L", (8, 8), 100 * number).save(folder / f"{number}.png")
     done = call(
-        "chip", "convert", f"{place}/model.py:net", "--calibration", folder,
+        "chip", "convert", f"{place}/model.py:net", "--data", folder,
         "--output", tmp_path / "export",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -220,9 +221,11 @@ def test_check_passes_golden_vectors_and_names_the_first_mismatch(place: Path, t
     values = np.load(path)
     values.flat[1] ^= 1
     np.save(path, values)
-    done = call("chip", "check", place / "export", tmp_path / "simulated")
+    document = tmp_path / "check.json"
+    done = call("chip", "check", place / "export", tmp_path / "simulated", "--json", document)
     assert done.exit_code == 1
     assert "first mismatch: sample 1, edge 'head'" in done.stdout
+    assert str(CheckReport.parse(document.read_text(), "check")) == done.stdout.rstrip("\n")
 
 
 def test_check_refuses_a_damaged_export_before_it_looks_at_the_simulator(
@@ -252,30 +255,30 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
     [
         (["chip", "show", "nowhere"], "nowhere"),
         (["chip", "check", "nowhere", "nowhere"], "no folder"),
-        (["chip", "convert", "alexnet", "--calibration", "fashion-mnist", "--output", "o"], "zoo"),
-        (["chip", "convert", "PLACE/model.py:no", "--calibration", "x", "--output", "o"], "no"),
+        (["chip", "convert", "alexnet", "--data", "fashion-mnist", "--output", "o"], "zoo"),
+        (["chip", "convert", "PLACE/model.py:no", "--data", "x", "--output", "o"], "no"),
         (
-            ["chip", "convert", "PLACE/model.py:sine", "--calibration", "PLACE/images.npy",
+            ["chip", "convert", "PLACE/model.py:sine", "--data", "PLACE/images.npy",
              "--output", "o"],
             "no integer form",
         ),
         (
-            ["chip", "convert", "PLACE/model.py:net", "--calibration", "PLACE/model.py",
+            ["chip", "convert", "PLACE/model.py:net", "--data", "PLACE/model.py",
              "--output", "o"],
             "no images",
         ),
         (
-            ["chip", "convert", "PLACE/model.py:net", "--calibration", "PLACE/images.npy",
+            ["chip", "convert", "PLACE/model.py:net", "--data", "PLACE/images.npy",
              "--output", "o", "--recipe", "w99"],
             "w99",
         ),
         (
-            ["chip", "convert", "PLACE/model.py:net", "--calibration", "PLACE/images.npy",
+            ["chip", "convert", "PLACE/model.py:net", "--data", "PLACE/images.npy",
              "--output", "o", "--encoding", "elf"],
             "elf",
         ),
         (
-            ["chip", "convert", "PLACE/model.py:net", "--calibration", "PLACE/images.npy",
+            ["chip", "convert", "PLACE/model.py:net", "--data", "PLACE/images.npy",
              "--output", "PLACE"],
             "not empty",
         ),
@@ -285,9 +288,13 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
         ),
         (["chip", "run", "PLACE/export", "--input", "none.npy", "--output", "o"], "no file"),
         (
-            ["chip", "verify", "PLACE/export", "PLACE/model.py:net", "--data", "PLACE/images.npy",
+            ["chip", "verify", "PLACE/model.py:net", "PLACE/export", "--data", "PLACE/images.npy",
              "--samples", "41"],
             "asked for 41",
+        ),
+        (
+            ["chip", "verify", "PLACE/export", "PLACE/model.py:net", "--data", "PLACE/images.npy"],
+            "the model comes first: photomask chip verify MODEL DIR",
         ),
     ],
 )  # fmt: skip

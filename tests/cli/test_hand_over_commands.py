@@ -200,7 +200,7 @@ def test_estimate_prints_a_table_and_writes_a_document(exported: Path, tmp_path:
 
 
 def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
-    exported: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     reports: list[SimulationReport] = []
 
@@ -217,8 +217,9 @@ def test_simulate_ends_in_json_and_its_status_says_if_all_is_right(
     assert found["rtl_cycles"] == found["model_cycles"] > 0
     wrong = reports[0].model_copy(update={"mismatches": 1})
     monkeypatch.setattr(rtl, "simulate", lambda folder, engine: wrong)
-    again = call("simulate", exported)
+    again = call("simulate", exported, "--json", tmp_path / "simulation.json")
     assert again.exit_code == 1
+    assert SimulationReport.parse((tmp_path / "simulation.json").read_text(), "found") == wrong
     assert json.loads(last_line(again))["mismatches"] == 1
 
 

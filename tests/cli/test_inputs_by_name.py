@@ -73,7 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "half.npz", words=arrays["words"])
     np.savez(folder / "short.npz", words=arrays["words"], facts=arrays["facts"][:5])
     done = call(
-        "chip", "convert", f"{folder}/model.py:reader", "--calibration", folder / "data.npz",
+        "chip", "convert", f"{folder}/model.py:reader", "--data", folder / "data.npz",
         "--output", folder / "export", "--samples", 2,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -107,7 +107,7 @@ def test_verify_takes_arrays_by_name_with_labels_and_dictionaries(place: Path, t
     report = tmp_path / "report.json"
     for data in (place / "labelled.npz", f"{place}/model.py:arrays"):
         done = call(
-            "chip", "verify", place / "export", f"{place}/model.py:reader", "--data", data,
+            "chip", "verify", f"{place}/model.py:reader", place / "export", "--data", data,
             "--samples", 6, "--json", report,
         )  # fmt: skip
         assert done.exit_code == 0, done.output
@@ -118,12 +118,12 @@ def test_verify_takes_arrays_by_name_with_labels_and_dictionaries(place: Path, t
 @pytest.mark.parametrize("command", ["tune", "train", "search"])
 def test_other_commands_take_arrays_by_name(place: Path, tmp_path: Path, command: str):
     options = {
-        "tune": ["--calibration", place / "data.npz", "--recipe", "w8a8", "--iterations", 1],
+        "tune": ["--data", place / "data.npz", "--recipe", "w8a8", "--iterations", 1],
         "train": [
             "--data", place / "labelled.npz", "--recipe", "w4a4-lsq", "--epochs", 1,
             "--batch-size", 6, "--device", "cpu",
         ],
-        "search": ["--calibration", place / "data.npz", "--calibration-samples", 4,
+        "search": ["--data", place / "data.npz", "--calibration-samples", 4,
                    "--as-uniform", 4, "--widths", "4,8"],
     }  # fmt: skip
     model = f"{place}/model.py:reader"
@@ -142,8 +142,8 @@ def test_wrong_and_missing_names_are_refused_by_name(
     data = place / f"{name}.npz"
     model = f"{place}/model.py:reader"
     for arguments in (
-        ["convert", model, "--calibration", data, "--output", tmp_path / "out"],
-        ["verify", place / "export", model, "--data", data],
+        ["convert", model, "--data", data, "--output", tmp_path / "out"],
+        ["verify", model, place / "export", "--data", data],
         ["run", place / "export", "--input", data, "--output", tmp_path / "y.npy"],
     ):
         done = call("chip", *arguments)
@@ -166,7 +166,7 @@ def test_inputs_by_name_and_inputs_in_order_do_not_mix(place: Path, tmp_path: Pa
 
 def test_one_array_of_integers_feeds_a_model_of_words(place: Path, tmp_path: Path):
     done = call(
-        "chip", "convert", f"{place}/model.py:Words", "--calibration", place / "half.npz",
+        "chip", "convert", f"{place}/model.py:Words", "--data", place / "half.npz",
         "--output", tmp_path / "export",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -67,7 +67,7 @@ def test_an_interrupt_ends_without_a_traceback(tmp_path: Path):
         "    print('ready', file=sys.stderr, flush=True)\n    time.sleep(60)\n",
         encoding="utf-8",
     )
-    arguments = ["chip", "convert", f"{tmp_path}/slow.py:model", "--calibration", "fashion-mnist"]
+    arguments = ["chip", "convert", f"{tmp_path}/slow.py:model", "--data", "fashion-mnist"]
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--output", str(tmp_path / "out")],
         stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def search(source: Path, output: Path, *options: object):
     model, images = f"{source}:net", f"{source}:images"
-    common = ("--calibration", images, "--calibration-samples", 32, "--output", output)
+    common = ("--data", images, "--calibration-samples", 32, "--output", output)
     return call("chip", "search", model, *common, *options)
 
 
@@ -29,7 +29,7 @@ def test_a_recipe_is_found_that_converts(source: Path, tmp_path: Path):
     assert (tmp_path / "c.svg").stat().st_size > 1000
     recipe = tmp_path / "found" / "recipe.json"
     done = call(
-        "chip", "convert", f"{source}:net", "--calibration", f"{source}:images",
+        "chip", "convert", f"{source}:net", "--data", f"{source}:images",
         "--recipe", recipe, "--output", tmp_path / "export",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         status, said = run(
             patch, "ascii", "chip", "convert", f"{folder}/model.py:net",
-            "--calibration", folder / "images.npy", "--output", folder / "export",
+            "--data", folder / "images.npy", "--output", folder / "export",
         )  # fmt: skip
     assert status == 0, said
     return folder
@@ -64,7 +64,7 @@ def test_tables_and_reports_are_printed(
         (["show", export], "proven"),
         (["estimate", export], "cycles"),
         (["check", export, export / "golden"], "rounding not proven"),
-        (["verify", export, model, "--data", place / "images.npy"], "PASSED"),
+        (["verify", model, export, "--data", place / "images.npy"], "PASSED"),
         (["export", export, "--format", "c", "--output", place / encoding], "written to"),
     ):
         status, said = run(monkeypatch, encoding, "chip", *command)
@@ -84,7 +84,7 @@ def test_help_and_errors_are_printed_and_are_no_failed_check(
     for command in (
         ["show", place / "нет→"],
         ["run", place / "export", "--input", place / "нет.npy", "--output", place / "y.npy"],
-        ["verify", place / "export", "сеть→", "--data", place / "images.npy"],
+        ["verify", "сеть→", place / "export", "--data", place / "images.npy"],
         ["show", "--нет→"],
         ["нет→"],
     ):

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tune(place: Path, *more: object, model: str = "net") -> Result:
     arguments = [
-        "chip", "tune", f"{place}/model.py:{model}", "--calibration", place / "images.npy",
+        "chip", "tune", f"{place}/model.py:{model}", "--data", place / "images.npy",
         "--iterations", 40, *more,
     ]  # fmt: skip
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,8 +1,11 @@
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
+from tests.house.import_graph import circles_of, import_graph
+from tests.house.sources import ROOT
 
 HEAVY = {
     "IPython",
@@ -48,6 +51,35 @@ def test_the_command_line_starts_without_torch():
 def test_a_cold_import_takes_nothing_optional(name: str):
     by_torch = modules_after("import torch")
     assert not (modules_after(f"import photomask.{name}") - by_torch) & HEAVY
+
+
+def test_no_modules_import_each_other():
+    graph = import_graph(ROOT / "src")
+    assert len(graph) > 300
+    assert not circles_of(graph)
+
+
+@pytest.mark.parametrize(
+    ("back", "circle"),
+    [
+        ("import house.a", {"house.a", "house.b", "house.c"}),
+        ("def f():\n    from house import a", {"house.a", "house.b", "house.c"}),
+        ("if TYPE_CHECKING:\n    from house.b import B", {"house.b", "house.c"}),
+        ("from house import other", set()),
+    ],
+)
+def test_a_circle_is_found_wherever_the_import_stands(back: str, circle: set[str], tmp_path: Path):
+    folder = tmp_path / "house"
+    folder.mkdir()
+    for name, text in {
+        "__init__": "",
+        "a": "from house.b import B",
+        "b": "from house import c",
+        "c": back,
+        "other": "",
+    }.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    assert circles_of(import_graph(tmp_path)) == ([circle] if circle else [])
 
 
 def test_import_contracts_hold():

@@ -26,7 +26,6 @@ from photomask.attention.verification import (
     AttentionReport,
     CurvePoint,
     TaskResult,
-    page_of,
     verify,
     write_html,
 )
@@ -58,7 +57,6 @@ __all__ = [
     "last_density",
     "layout_of",
     "lost_output",
-    "page_of",
     "plan",
     "plan_by_votes",
     "sweep",

@@ -19,6 +19,7 @@ from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.documents import Document, read_text, write_file
 from photomask.errors import DocumentError, UsageError
+from photomask.report import Shown, Table
 
 _MARKS = {
     Pattern.SINK: "s",
@@ -153,7 +154,7 @@ class Provenance(Document):
         )
 
 
-class HeadPlan(Document):
+class HeadPlan(Shown, Document):
     """The pattern of every head of one model; print it to see the map.
 
     Attributes:
@@ -282,33 +283,33 @@ class HeadPlan(Document):
         """Returns how many heads have a pattern."""
         return sum(row.count(pattern) for row in self.patterns)
 
-    def __str__(self) -> str:
-        """Draws the map: a line for each layer, a character for each head."""
+    def shown(self) -> Table:
+        """Returns the map: a row for each layer, a character for each head."""
         model, counts = self.model, Counter(head for row in self.patterns for head in row)
         total = model.layers * model.heads
-        width = len(str(model.layers - 1))
         gap = model.heads // model.kv_heads
-        lines = [
+        title = (
             f"head plan of {model.model_type}, {model.layers} layers x {model.heads} heads "
-            f"({model.kv_heads} kv), weights {model.fingerprint[:12]}",
-            self.decision.describe() + (", kv groups together" if self.kv_groups else ""),
-        ]
+            f"({model.kv_heads} kv), weights {model.fingerprint[:12]}"
+        )
+        rows = [("layer", "heads")]
         for layer, row in enumerate(self.patterns):
             marks = "".join(_MARKS[pattern] for pattern in row)
             groups = [marks[place : place + gap] for place in range(0, model.heads, gap)]
-            lines.append(f"layer {layer:{width}}  " + (" ".join(groups) if gap > 1 else marks))
+            rows.append((str(layer), " ".join(groups) if gap > 1 else marks))
         legend = (
             f"{_MARKS[pattern]} {pattern.label} {counts[pattern]} ({counts[pattern] / total:.0%})"
             for pattern in Pattern
         )
-        lines.append(", ".join(legend))
+        together = ", kv groups together" if self.kv_groups else ""
+        notes = [", ".join(legend), self.decision.describe() + together]
         if self.calibration is not None:
             found = self.calibration
-            lines.append(
+            notes.append(
                 f"density {found.density:.3f} on {found.prompts} prompts of "
                 f"{found.fewest_images} to {found.most_images} images"
             )
-        return "\n".join(lines)
+        return Table(title, rows, notes)
 
 
 class _SavedPlan(HeadPlan):

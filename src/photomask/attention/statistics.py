@@ -20,8 +20,9 @@ from photomask.attention.identity import ModelIdentity
 from photomask.attention.measuring import MASSES, SPARSE
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.attention.probing import PROBED
-from photomask.documents import Document, aligned, write_file
+from photomask.documents import Document, write_file
 from photomask.errors import DataError, DocumentError
+from photomask.report import Shown, Table
 
 _METADATA = "photomask"
 _LARGEST_SHARE = 1.001
@@ -78,7 +79,7 @@ class _Header(Document):
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionStatistics:
+class AttentionStatistics(Shown):
     """What calibration measured.
 
     The tensors are float32 on the CPU, but for `pairs`; P prompts in the order of their indices, L
@@ -323,8 +324,8 @@ class AttentionStatistics:
             )
         return found
 
-    def __str__(self) -> str:
-        """Draws a table of patterns, and one of where image rows look."""
+    def shown(self) -> Table:
+        """Returns a row for each pattern, and what all heads together look at."""
         images = [record.images for record in self.prompts]
         tokens = [record.tokens for record in self.prompts]
         pairs = self.pairs.sum((0, 1)).tolist()
@@ -342,14 +343,14 @@ class AttentionStatistics:
             )
         weights = " ".join(f"{weight:.2g}" for weight in self.sensitivity().tolist())
         mass = zip(MASSES, self.mass.mean((0, 1, 2)).tolist(), strict=True)
-        return "\n".join(
-            [
-                f"statistics of {self.model.model_type}, {self.model.layers} layers x "
-                f"{self.model.heads} heads, weights {self.model.fingerprint[:12]}",
-                f"{len(self.prompts)} prompts of {min(images)} to {max(images)} images and "
-                f"{min(tokens)} to {max(tokens)} tokens, {self.skipped} skipped",
-                "image rows look at " + ", ".join(f"{name} {share:.3f}" for name, share in mass),
-                f"the answer's sensitivity, by layer: {weights}",
-                *aligned(patterns),
-            ]
+        title = (
+            f"statistics of {self.model.model_type}, {self.model.layers} layers x "
+            f"{self.model.heads} heads, weights {self.model.fingerprint[:12]}"
         )
+        notes = [
+            f"{len(self.prompts)} prompts of {min(images)} to {max(images)} images and "
+            f"{min(tokens)} to {max(tokens)} tokens, {self.skipped} skipped",
+            "image rows look at " + ", ".join(f"{name} {share:.3f}" for name, share in mass),
+            f"the answer's sensitivity, by layer: {weights}",
+        ]
+        return Table(title, patterns, notes)

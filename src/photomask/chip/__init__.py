@@ -3,7 +3,7 @@
 prepared = prepare(model, load_recipe("w8a8"), example)
 calibrate(prepared, images)
 program = convert(prepared, load_target("asic"))
-report = verify(program, model, test_images, labels)
+report = verify(model, program, test_images, labels)
 export(program, "out/export", program.quantize_input(test_images), samples=1)
 """
 

@@ -36,7 +36,7 @@ BIAS_BITS = 31
 
 @changes(Effect.CALIBRATES)
 @float32_by_default()
-def calibrate(prepared: PreparedModel, data: Data) -> None:
+def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
     """Measures data once and decides every scale and zero point.
 
     Args:
@@ -45,6 +45,9 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
             describes: tensors, arrays, dictionaries, a `DataLoader`. Labels are left out.
 
     What an earlier call measured is forgotten.
+
+    Returns:
+        `prepared` itself, for `convert`; it prints as a table of every quantizer and its step.
 
     Raises:
         DataError: no data, wrong shape or dtype, NaN or infinity in the data or behind it.
@@ -70,6 +73,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> None:
         _share_scales(prepared)
         _share_factors(prepared)
         fit_biases(prepared)
+    return prepared
 
 
 @changes(Effect.ACCEPTS)

@@ -28,9 +28,10 @@ from photomask.chip.sites import check_states
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.errors import DataError, UsageError
+from photomask.report import Shown, Table
 
 
-class PreparedModel(nn.Module):
+class PreparedModel(Shown, nn.Module):
     """A float graph whose edges and weights have quantizers.
 
     Calling it computes with quantized values and straight-through gradients: what the integer
@@ -348,7 +349,7 @@ class PreparedModel(nn.Module):
             )
         return quantizer(value)
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
         """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
         return table_of(self)
 

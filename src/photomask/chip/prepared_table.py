@@ -3,10 +3,10 @@
 from typing import Any
 
 from photomask.chip.quantizers import Quantizer
-from photomask.documents import aligned
+from photomask.report import Table
 
 
-def table_of(prepared: Any) -> str:
+def table_of(prepared: Any) -> Table:
     """Returns a row for every site: its quantizers and, once fitted, what a step is worth.
 
     Below it are the constants that were one tensor of the model and no longer are.
@@ -30,13 +30,12 @@ def table_of(prepared: Any) -> str:
                 step if owner == site.name else f"{step}, shared with {owner}",
             )
         )
-    lines = [f"model prepared by recipe {prepared.recipe.name!r}", *aligned(rows)]
-    lines += [
+    parted = [
         f"{', '.join(names)}: one tensor of the model, into which different norms or factors were "
         "folded; these copies are stored, and trained, apart"
         for names in prepared.graph.parted
     ]
-    return "\n".join(lines)
+    return Table(f"model prepared by recipe {prepared.recipe.name!r}", rows, parted)
 
 
 def _weight(prepared: Any, layer: str) -> str:

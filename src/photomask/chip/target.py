@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from photomask.documents import Document, file_of_name, read_text
 from photomask.errors import TargetError
+from photomask.report import Shown, Table, table_of_fields
 
 
 class Rounding(StrEnum):
@@ -37,7 +38,7 @@ class ZeroPoints(StrEnum):
     ALL = "all"
 
 
-class Target(Document):
+class Target(Shown, Document):
     """The numeric contract between the integer program and the hardware."""
 
     schema_version: Literal[1] = 1
@@ -90,6 +91,10 @@ class Target(Document):
             if not widths or min(widths) < 1 or max(widths) > 16:
                 raise ValueError(f"{field} {widths} must name widths from 1 to 16")
         return self
+
+    def shown(self) -> Table:
+        """Returns a row for each field."""
+        return table_of_fields(f"target {self.name!r}", self)
 
 
 PRESETS: dict[str, Target] = {

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 import photomask
 from photomask.cli import attention, chip, demo
 from photomask.cli.console import show_error
+from photomask.cli.options import RENAMED
 from photomask.errors import PhotomaskError
 
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -32,6 +33,11 @@ class ErrorGroup(TyperGroup):
         except PhotomaskError as error:
             show_error(error)
             raise typer.Exit(2) from None
+        except CommandLineError as error:
+            name = getattr(error, "option_name", None)
+            if name in RENAMED:
+                error.possibilities = [RENAMED[name]]  # pyright: ignore[reportAttributeAccessIssue]
+            raise
 
 
 app = typer.Typer(
@@ -61,7 +67,8 @@ def _root(
 ) -> None:
     """Make PyTorch models cheaper by a static plan, and prove that what runs is what was planned.
 
-    Exit status: 0 passed, 1 verification failed, 2 any error, 3 verification not decided.
+    Exit status: 0 passed, 1 verification failed, 2 any error, 3 verification not decided, 130
+    interrupted, 141 the reader of the output has gone.
 
     Example: photomask demo chip --output out/demo
     """

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from photomask.cli.console import messages, output, show_progress
+from photomask.cli.options import Device, Html, Json
 from photomask.errors import UsageError
 
 app = typer.Typer(
@@ -22,13 +23,10 @@ Model = Annotated[
 Prompts = Annotated[
     str,
     typer.Option(
-        "--prompts",
+        "--data",
         metavar="PROMPTS",
-        help="A file of JSON lines, or picture-questions, which come with the package.",
+        help="Prompts: a file of JSON lines, or picture-questions, which come with the package.",
     ),
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="Such as cuda:0. Default: a GPU if any.")
 ]
 StatisticsFile = Annotated[
     Path, typer.Argument(metavar="STATISTICS", help="A file that `calibrate` wrote.")
@@ -38,7 +36,7 @@ StatisticsFile = Annotated[
 @app.command()
 def calibrate(
     model: Model,
-    prompts: Prompts,
+    data: Prompts,
     output_file: Annotated[
         Path, typer.Option("--output", metavar="STATISTICS", help="Where the statistics go.")
     ],
@@ -51,13 +49,13 @@ def calibrate(
 
     A line of PROMPTS: {"content": [{"image": "a.png"}, {"text": "What is this?"}]}
 
-    Example: photomask attention calibrate picture-questions --prompts picture-questions
+    Example: photomask attention calibrate picture-questions --data picture-questions
     --output out/statistics.safetensors
     """
     from photomask.attention import calibrate as measure
     from photomask.cli.vision_language import load_prompts, load_vision_language_model
 
-    questions = load_prompts(prompts, held_out=False)
+    questions = load_prompts(data, held_out=False)
     network, processor = load_vision_language_model(model, device)
     found = measure(network, processor, questions, save_to=output_file, progress=show_progress)
     typer.echo(found)
@@ -115,7 +113,7 @@ def plan(
 def verify(
     model: Model,
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN.json", help="What `plan` wrote.")],
-    prompts: Prompts,
+    data: Prompts,
     statistics: Annotated[
         Path | None,
         typer.Option(
@@ -128,12 +126,8 @@ def verify(
     task_loss: Annotated[
         float, typer.Option(metavar="POINTS", help="Accuracy that a task may lose.")
     ] = 2.0,
-    html: Annotated[
-        Path | None, typer.Option(metavar="REPORT.html", help="Write the report with pictures.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
-    ] = None,
+    html: Html = None,
+    json: Json = None,
     device: Device = None,
 ) -> None:
     """Answer held-out prompts with the dense and with the sparse model, and compare.
@@ -142,9 +136,9 @@ def verify(
     decided, as for want of questions.
 
     Example: photomask attention verify picture-questions out/plan.json
-    --prompts picture-questions --html out/report.html
+    --data picture-questions --html out/report.html
     """
-    from photomask.attention import AttentionStatistics, HeadPlan, page_of, write_html
+    from photomask.attention import AttentionStatistics, HeadPlan, write_html
     from photomask.attention import verify as compare
     from photomask.cli.vision_language import load_prompts, load_vision_language_model
     from photomask.documents import write_file
@@ -154,7 +148,7 @@ def verify(
         check_drawing()
     chosen = HeadPlan.load(plan_file)
     found = AttentionStatistics.load(statistics) if statistics is not None else None
-    questions = load_prompts(prompts, held_out=True)
+    questions = load_prompts(data, held_out=True)
     network, processor = load_vision_language_model(model, device)
     report = compare(
         network,
@@ -166,7 +160,7 @@ def verify(
         task_loss_limit=task_loss,
         progress=show_progress,
     )
-    print_page(page_of(report), output())
+    print_page(report.page(), output())
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:

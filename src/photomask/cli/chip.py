@@ -17,7 +17,20 @@ from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
 from photomask.cli.console import messages, show_progress
-from photomask.cli.sources import DATA_HELP
+from photomask.cli.options import (
+    CalibrationSamples,
+    Data,
+    Device,
+    Export,
+    ExportFolder,
+    GoldenSamples,
+    Html,
+    Json,
+    Labels,
+    Model,
+    Recipe,
+    Target,
+)
 
 if TYPE_CHECKING:
     from photomask.chip import IntegerProgram, Report, Thresholds
@@ -26,10 +39,6 @@ app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
 )
 
-Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convert` wrote.")]
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
-]
 CALIBRATION_BATCH = 32
 EngineName = Literal["torch", "numpy", "c", "onnx"]
 
@@ -37,12 +46,10 @@ EngineName = Literal["torch", "numpy", "c", "onnx"]
 @app.command()
 def convert(
     model: Model,
-    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
-    output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
-    ],
-    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w8a8",
-    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
+    data: Data,
+    output_folder: ExportFolder,
+    recipe: Recipe = "w8a8",
+    target: Target = "asic",
     encodings: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,16 +57,14 @@ def convert(
             help="How images are written: hex, bin, dec or npy; may be repeated. Default: hex.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
-    calibration_samples: Annotated[
-        int | None, typer.Option(min=1, help="How many samples to calibrate on. Default: all.")
-    ] = None,
+    samples: GoldenSamples = 1,
+    calibration_samples: CalibrationSamples = None,
 ) -> None:
     """Convert a float model to an integer program and export it for a hardware team.
 
     The folder holds the program, its memory images, golden vectors and a manifest.
 
-    Example: photomask chip convert resnet20 --calibration fashion-mnist --output out/resnet20
+    Example: photomask chip convert resnet20 --data fashion-mnist --output out/resnet20
     """
     from photomask.chip import calibrate, load_recipe, load_target, prepare
     from photomask.chip import convert as convert_model
@@ -71,7 +76,7 @@ def convert(
     from photomask.zoo import load_model
 
     asked, hardware = load_recipe(recipe), load_target(target)
-    network, images = load_model(model), load_inputs(calibration, calibration_samples)
+    network, images = load_model(model), load_inputs(data, calibration_samples)
     prepared = prepare(network, asked, first_of(images, 1))
     calibrate(prepared, show_progress(batches_of(images, CALIBRATION_BATCH), "calibrating"))
     program = convert_model(prepared, hardware)
@@ -120,13 +125,10 @@ def run(
 
 @app.command()
 def verify(
-    folder: Export,
     model: Model,
-    data: Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HELP)],
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="Y.npy", help="The right classes, integers."),
-    ] = None,
+    folder: Export,
+    data: Data,
+    labels: Labels = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="How many samples. Default: all.")
     ] = None,
@@ -137,12 +139,9 @@ def verify(
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="When the program passes.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="REPORT.html", help="Write the report with pictures.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
-    ] = None,
+    html: Html = None,
+    json: Json = None,
+    device: Device = None,
     accelerator: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Show in the HTML what the program costs on it."),
@@ -153,29 +152,35 @@ def verify(
     Accuracy, signal and noise of every layer, both engines integer by integer, and every file of
     the export. Exit status 1 if a threshold is missed or a file is wrong.
 
-    Example: photomask chip verify out/resnet20 resnet20 --data fashion-mnist --html report.html
+    Example: photomask chip verify resnet20 out/resnet20 --data fashion-mnist --html report.html
     """
     from photomask.chip import IntegerProgram
     from photomask.chip import verify as verify_program
     from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
-    from photomask.cli.sources import load_test_data
-    from photomask.documents import write_file
+    from photomask.cli.sources import device_of, load_test_data
+    from photomask.documents import is_folder, write_file
+    from photomask.errors import UsageError
     from photomask.report import check_drawing
     from photomask.zoo import load_model
 
+    if is_folder(Path(model)):
+        raise UsageError(
+            f"{model} is a folder and no model; the model comes first: "
+            "photomask chip verify MODEL DIR"
+        )
     if html is not None:
         check_drawing()
-
     program, network = IntegerProgram.load(folder), load_model(model)
     images, classes = load_test_data(data, labels, samples)
     report = verify_program(
-        program,
         network,
+        program,
         images,
         classes,
         thresholds=_thresholds_of(thresholds),
         oracle_samples=oracle_samples,
+        device=device_of(device),
         progress=show_progress,
     )
     show_report(report)
@@ -219,6 +224,7 @@ def check(
         str | None,
         typer.Option(metavar="NAME", help="Check what `export` wrote in this form instead."),
     ] = None,
+    json: Json = None,
 ) -> None:
     """Compare what a simulator wrote with an export's golden vectors, or check the export itself.
 
@@ -234,9 +240,12 @@ def check(
     Example: photomask chip check out/resnet20 simulated
     """
     from photomask.chip.forms.memory import check_outputs
+    from photomask.documents import write_file
     from photomask.errors import UsageError
 
     if simulator_output is None:
+        if json is not None:
+            raise UsageError("--json writes what a simulator's output came to; name its folder")
         found = check_written(folder, format or "memory")
         typer.echo(str(found))
         raise typer.Exit(0 if found.passed else 1)
@@ -244,6 +253,8 @@ def check(
         raise UsageError("a simulator's output is compared with memory images; leave out --format")
     report = check_outputs(folder, simulator_output)
     typer.echo(str(report))
+    if json is not None:
+        write_file(json, report.render().encode())
     raise typer.Exit(0 if report.passed else 1)
 
 

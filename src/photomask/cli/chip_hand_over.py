@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from photomask.cli.console import messages
+from photomask.cli.options import Export, ExportFolder, GoldenSamples, Json, Target
 from photomask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from photomask.chip import Form
     from photomask.chip.forms import FormCheck
 
-Export = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `convert` wrote.")]
 AcceleratorOption = Annotated[
     str, typer.Option(metavar="NAME", help="A preset (reference, edge, …), or a JSON file.")
 ]
@@ -124,9 +124,7 @@ def check_written(folder: Path, format: str) -> "FormCheck":
 def estimate(
     folder: Export,
     accelerator: AcceleratorOption = "reference",
-    document: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE.json", help="Write it as a document.")
-    ] = None,
+    document: Json = None,
 ) -> None:
     """Estimate cycles, utilization, traffic and energy of a program on an accelerator.
 
@@ -153,6 +151,7 @@ def simulate(
         Literal["verilator", "cocotb"],
         typer.Option(help="Verilator alone, or the export's own cocotb test on it."),
     ] = "verilator",
+    document: Json = None,
 ) -> None:
     """Simulate a program on the reference design in RTL, and compare every integer.
 
@@ -165,8 +164,11 @@ def simulate(
     Example: photomask chip simulate out/resnet20
     """
     from photomask.chip.forms.rtl import simulate as simulate_design
+    from photomask.documents import write_file
 
     report = simulate_design(_rtl_export(folder, accelerator), engine=engine)
+    if document is not None:
+        write_file(document, report.render().encode())
     typer.echo(str(report))
     names = ("mismatches", "rtl_cycles", "model_cycles")
     rounding = {"rounding_proven": report.rounding_proven}
@@ -198,17 +200,15 @@ def import_model(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx", help="Quantized by another tool (QDQ).")
     ],
-    output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
-    ],
+    output_folder: ExportFolder,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="DATA", help="Inputs of the golden vectors, as for convert. Default: random."
         ),
     ] = None,
-    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
-    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+    target: Target = "asic",
+    samples: GoldenSamples = 1,
 ) -> None:
     """Turn an ONNX model that another tool has quantized into an integer program, and export it.
 

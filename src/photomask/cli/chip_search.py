@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from photomask.cli.console import messages
-from photomask.cli.sources import DATA_HELP
+from photomask.cli.options import Data, Model, Recipe, Target
 
 if TYPE_CHECKING:
     from photomask.chip import PreparedModel
@@ -18,10 +18,8 @@ ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
 
 
 def search(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
-    ],
-    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
+    model: Model,
+    data: Data,
     output_folder: Annotated[
         Path, typer.Option("--output", metavar="DIR", help="Where allocation and recipe go.")
     ],
@@ -33,7 +31,7 @@ def search(
         int | None, typer.Option(metavar="N", help="The budget, in units of --cost.")
     ] = None,
     cost: Annotated[Unit, typer.Option(help="What the budget counts.")] = "weight-bits",
-    recipe: Annotated[str, typer.Option(help="What is widened and narrowed.")] = "w4a8",
+    recipe: Recipe = "w4a8",
     widths: Annotated[str, typer.Option(help="Of weights, with commas.")] = "2,3,4,6,8",
     activation_widths: Annotated[
         str, typer.Option(help="Of activations; by default they stay as they are.")
@@ -44,7 +42,7 @@ def search(
     calibration_samples: Annotated[
         int, typer.Option(min=1, help="How many samples to measure on.")
     ] = 64,
-    target: Annotated[str, typer.Option(help="For cycles: a preset, or a JSON file.")] = "asic",
+    target: Target = "asic",
     accelerator: Annotated[
         str, typer.Option(metavar="NAME", help="For cycles: a preset, or a JSON file.")
     ] = "reference",
@@ -56,7 +54,7 @@ def search(
 
     The folder holds the allocation with everything that was measured, and the recipe for convert.
 
-    Example: photomask chip search resnet20 --calibration fashion-mnist --as-uniform 4 --output out
+    Example: photomask chip search resnet20 --data fashion-mnist --as-uniform 4 --output out
     """
     from photomask.chip import load_recipe, prepare
     from photomask.chip.mixed_precision import allocate, measure_sensitivity, uniform_cost
@@ -70,7 +68,7 @@ def search(
     if picture is not None:
         check_drawing()
     bits = _widths(widths, "--widths")
-    images = load_inputs(calibration, calibration_samples)
+    images = load_inputs(data, calibration_samples)
     prepared = prepare(load_model(model), load_recipe(recipe), first_of(images, 1))
     found = measure_sensitivity(
         prepared,

@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from photomask.cli.console import messages, show_progress
+from photomask.cli.options import (
+    DATA_HELP,
+    Device,
+    ExportFolder,
+    GoldenSamples,
+    Json,
+    Model,
+    Recipe,
+    Target,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,26 +25,18 @@ if TYPE_CHECKING:
     from photomask.chip.training import TrainingSettings
     from photomask.zoo import Samples
 
-DATA_HELP = (
-    "fashion-mnist (1,024 images), the folder of its idx files (60,000), a .npy file, "
-    "a .npz file with an array for each input by its name, a folder of pictures with "
-    "preprocessing.json, or path/to/file.py:function."
-)
-
-
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
+TrainingData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help=f"{DATA_HELP} Or the folder of Fashion-MNIST's idx files, 60,000 images.",
+    ),
 ]
-Data = Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)]
-OutputFolder = Annotated[
-    Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
-]
-Labels = Annotated[
+TrainingLabels = Annotated[
     Path | None,
     typer.Option(metavar="Y.npy", help="The right classes; without any, the model teaches."),
 ]
-Recipe = Annotated[str, typer.Option(help="A preset, or a JSON file.")]
-Target = Annotated[str, typer.Option(help="A preset, or a JSON file.")]
 Settings = Annotated[Path | None, typer.Option(metavar="FILE.json", help="The whole schedule.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples of a step.")]
@@ -50,18 +52,13 @@ Compiled = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
 Checkpoint = Annotated[Path | None, typer.Option(metavar="DIR", help="Where every epoch is kept.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 Weights = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trained weights.")]
-Json = Annotated[
-    Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda:1, …  Default: a GPU.")]
-Samples = Annotated[int, typer.Option(min=1, help="How many golden vectors.")]
 
 
 def train(
     model: Model,
-    data: Data,
-    output_folder: OutputFolder,
-    labels: Labels = None,
+    data: TrainingData,
+    output_folder: ExportFolder,
+    labels: TrainingLabels = None,
     recipe: Recipe = "w4a4-lsq",
     target: Target = "asic",
     settings: Settings = None,
@@ -77,7 +74,7 @@ def train(
     weights: Weights = None,
     json: Json = None,
     device: Device = None,
-    samples: Samples = 1,
+    samples: GoldenSamples = 1,
 ) -> None:
     """Train a model with quantized weights and activations, then convert and export it.
 

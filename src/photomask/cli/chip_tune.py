@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 import typer
 
 from photomask.cli.console import messages, show_progress
-from photomask.cli.sources import DATA_HELP
+from photomask.cli.options import (
+    CalibrationSamples,
+    Data,
+    Device,
+    ExportFolder,
+    GoldenSamples,
+    Json,
+    Model,
+    Recipe,
+    Target,
+)
 
 Smoothing = Annotated[
     float | None,
@@ -22,18 +32,12 @@ Smoothing = Annotated[
 
 
 def tune(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name of the zoo, or path/to/file.py:function.")
-    ],
-    calibration: Annotated[str, typer.Option(metavar="DATA", help=DATA_HELP)],
-    output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where the export goes.")
-    ],
-    recipe: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "w4a8",
-    target: Annotated[str, typer.Option(help="A preset, or a JSON file.")] = "asic",
-    calibration_samples: Annotated[
-        int | None, typer.Option(min=1, help="How many samples to learn from. Default: all.")
-    ] = None,
+    model: Model,
+    data: Data,
+    output_folder: ExportFolder,
+    recipe: Recipe = "w4a8",
+    target: Target = "asic",
+    calibration_samples: CalibrationSamples = None,
     smoothing: Smoothing = None,
     granularity: Annotated[
         Literal["layer", "block", "network"], typer.Option(help="What learns at a time.")
@@ -44,30 +48,28 @@ def tune(
         Path | None,
         typer.Option(metavar="DIR", help="Keep blocks that are done here, and go on behind them."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")] = "cpu",
-    json: Annotated[
-        Path | None, typer.Option(metavar="REPORT.json", help="Write the report as a document.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many golden vectors.")] = 1,
+    device: Device = None,
+    json: Json = None,
+    samples: GoldenSamples = 1,
 ) -> None:
     """Convert a model as `convert` does, after its blocks have learned how weights are rounded.
 
     Every figure that is shown is of the codes that are exported.
 
-    Example: photomask chip tune resnet20 --calibration fashion-mnist --recipe w4a4 --output out/r
+    Example: photomask chip tune resnet20 --data fashion-mnist --recipe w4a4 --output out/r
     """
     from photomask.chip import calibrate, convert, export, load_recipe, load_target, prepare
     from photomask.chip.equalization import smooth
     from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
     from photomask.cli.execution import golden_codes
-    from photomask.cli.sources import first_of, load_inputs
+    from photomask.cli.sources import device_of, first_of, load_inputs
     from photomask.documents import write_file
     from photomask.errors import UsageError
     from photomask.zoo import load_model
 
     asked, hardware = load_recipe(recipe), load_target(target)
     settings = ReconstructionSettings(granularity=granularity, iterations=iterations, seed=seed)
-    network, images = load_model(model), load_inputs(calibration, calibration_samples)
+    network, images = load_model(model), load_inputs(data, calibration_samples)
     prepared = prepare(network, asked, first_of(images, 1))
     if smoothing is not None and not smooth(prepared, images, strength=smoothing, shift=True):
         raise UsageError(f"{model!r} has no norm that only layers read: leave out --smooth")
@@ -77,7 +79,7 @@ def tune(
         images,
         settings=settings,
         checkpoint=checkpoint,
-        device=device,
+        device=device_of(device),
         progress=show_progress,
     )
     program = convert(prepared, hardware)

@@ -69,8 +69,8 @@ def chip(
     pictures, labels = test_set()
     say(f"verifying on {len(pictures):,} test images")
     report = verify(
-        program,
         model,
+        program,
         pictures,
         labels,
         prepared=prepared,
@@ -118,7 +118,7 @@ def attention(
     Example: photomask demo attention --output out/demo-attention
     """
     started = time.perf_counter()
-    from photomask.attention import calibrate, page_of, plan, verify, write_html
+    from photomask.attention import calibrate, plan, verify, write_html
     from photomask.cli.vision_language import load_vision_language_model
     from photomask.documents import write_file
     from photomask.prompts import write_prompts
@@ -153,7 +153,7 @@ def attention(
     )
     write_file(output_folder / "report.json", report.render().encode())
     write_html(report, output_folder / "report.html")
-    print_page(page_of(report), output())
+    print_page(report.page(), output())
     seconds = time.perf_counter() - started
     summary = _attention_summary(report) | {
         "output": str(output_folder),

@@ -4,7 +4,6 @@ import typer
 
 from photomask.chip import IntegerProgram, Report
 from photomask.chip.forms.memory import CheckReport
-from photomask.chip.verification import page_of
 from photomask.cli.console import output
 from photomask.report import print_page
 
@@ -33,7 +32,7 @@ def show_program(program: IntegerProgram) -> None:
 
 def show_report(report: Report) -> None:
     """Prints a verification report as tables."""
-    print_page(page_of(report), output())
+    print_page(report.page(), output())
 
 
 def show_check(report: CheckReport) -> None:

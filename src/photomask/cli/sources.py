@@ -1,4 +1,4 @@
-"""Data by what a user types."""
+"""Data and devices by what a user types."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,10 @@ from photomask.errors import DataError, DocumentError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from photomask.zoo import Samples
-
-DATA_HELP = (
-    "fashion-mnist, photographs, a .npy file, a .npz file with an array for each input by its "
-    "name, a folder of pictures with preprocessing.json, or path/to/file.py:function."
-)
-"""What options that take data say they take."""
 
 TEST_SETS = ("fashion_mnist",)
 HYPHENATED = ("fashion-mnist",)
@@ -140,3 +135,21 @@ def save_arrays(path: Path, arrays: "dict[str, np.ndarray]") -> None:
         np.save(buffer, array, allow_pickle=False)
         single = len(arrays) == 1
         write_file(path if single else path.with_suffix(f".{name}.npy"), buffer.getvalue())
+
+
+def device_of(name: str | None) -> "torch.device":
+    """Returns where to compute: the device of that name, or else a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"no device {name!r}: {str(error).splitlines()[0]}") from error
+    return device

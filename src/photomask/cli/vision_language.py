@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photomask.cli.sources import device_of
 from photomask.dependencies import OptionalPackage
 from photomask.documents import is_file
 from photomask.errors import PhotomaskError, UsageError
@@ -11,7 +12,6 @@ from photomask.pretrained import check_model_folder, load_pretrained
 from photomask.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 ZOO_MODEL = "picture-questions"
@@ -39,7 +39,7 @@ def load_vision_language_model(name: str, device: str | None) -> "tuple[nn.Modul
     """
     from torch import nn
 
-    place = _device(device)
+    place = device_of(device)
     if name == ZOO_MODEL:
         from photomask.zoo import picture_questions
 
@@ -90,16 +90,3 @@ def load_prompts(source: str, *, held_out: bool) -> Sequence[Prompt]:
     if not is_file(path):
         raise UsageError(f"no prompts {source!r}: expected {ZOO_MODEL!r} or a file of JSON lines")
     return read_prompts(path)
-
-
-def _device(name: str | None) -> "torch.device":
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"no device {name!r}: {str(error).splitlines()[0]}") from error
-    return device

@@ -8,8 +8,10 @@ from photomask.report.checks import Check, Verdict, check_section, joint_verdict
 from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
+from photomask.report.order import check_order
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
+from photomask.report.table import Shown, Table, table_of_fields
 from photomask.report.terminal import print_page, render_text
 
 __all__ = [
@@ -25,15 +27,19 @@ __all__ = [
     "Progress",
     "Row",
     "Section",
+    "Shown",
+    "Table",
     "Tone",
     "Top1Meter",
     "Verdict",
     "check_drawing",
+    "check_order",
     "check_section",
     "joint_verdict",
     "plain_axes",
     "print_page",
     "render_text",
+    "table_of_fields",
     "without_progress",
     "write_page",
 ]

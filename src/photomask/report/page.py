@@ -62,6 +62,11 @@ class Section:
     figures: Sequence[Figure] = ()
     in_terminal: bool = True
 
+    @property
+    def brief_places(self) -> list[int]:
+        """The places of the columns that terminals and notebooks show."""
+        return [place for place, column in enumerate(self.columns) if column.in_terminal]
+
 
 @dataclass(frozen=True)
 class Page:
@@ -77,3 +82,8 @@ class Page:
     """A few numbers that matter most: what it is, and its value."""
     sections: Sequence[Section] = field(default_factory=tuple)
     footer: str = ""
+
+    @property
+    def brief_sections(self) -> list[Section]:
+        """The sections that terminals and notebooks show."""
+        return [section for section in self.sections if section.in_terminal and section.rows]

@@ -23,9 +23,7 @@ def print_page(page: Page, console: "Console") -> None:
     """Prints verdict, facts and tables; figures are left out."""
     from rich.text import Text
 
-    for section in page.sections:
-        if not section.in_terminal or not section.rows:
-            continue
+    for section in page.brief_sections:
         console.print()
         console.print(Text(section.title, style="bold"))
         if section.text:
@@ -57,7 +55,7 @@ def render_text(page: Page, width: int = 100) -> str:
 def _table(section: Section) -> "Table":
     from rich.table import Table
 
-    shown = [i for i, column in enumerate(section.columns) if column.in_terminal]
+    shown = section.brief_places
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index in shown:
         _add_column(table, section.columns[index])

@@ -9,7 +9,7 @@ import torch
 from tests.attention.tiny_models import tiny_model
 from tests.attention.tiny_processor import TinyProcessor, tiny_prompt
 
-from photomask.attention import AttentionReport, HeadPlan, Pattern, TaskResult, page_of, verify
+from photomask.attention import AttentionReport, HeadPlan, Pattern, TaskResult, verify
 from photomask.attention.plugin import AttentionRequest
 from photomask.attention.verification import verification
 from photomask.attention.verification.judging import judge
@@ -135,7 +135,7 @@ class HalfProcessor(TinyProcessor):
 
 def test_the_page_shows_what_is_not_decided(base: AttentionReport):
     report = judged(base, task(12, 0, 0))
-    page = page_of(report)
+    page = report.page()
     assert page.passed is None
     assert page.verdict.startswith("NOT DECIDED: 1 of 3 checks hold")
     assert "after 12 questions the 95 % interval" in render_text(page, width=400)

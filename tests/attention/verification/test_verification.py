@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from photomask.attention import (
     HeadPlan,
     Pattern,
     calibrate,
-    page_of,
     verify,
     write_html,
 )
@@ -27,9 +27,9 @@ from photomask.attention.verification.evaluation import (
     compare_tasks,
 )
 from photomask.attention.verification.proof import CountingHandler
-from photomask.errors import DataError, PlanError
+from photomask.errors import DataError, PlanError, UsageError
 from photomask.prompts import Prompt
-from photomask.report import render_text, without_progress
+from photomask.report import without_progress
 
 PROMPTS = [tiny_prompt(10, 20, 30, task="a"), tiny_prompt(40, 50, task="b"), tiny_prompt(60, 70)]
 
@@ -148,7 +148,7 @@ def test_density_is_visible_over_causal_pairs(model: Any, statistics: AttentionS
 
 def test_a_report_is_a_document_and_a_page(report: AttentionReport, tmp_path: Path):
     assert AttentionReport.parse(report.render(), "report") == report
-    text = render_text(page_of(report), 100)
+    text = str(report)
     assert "query-key pairs left" in text
     pytest.importorskip("matplotlib")
     write_html(report, tmp_path / "report.html")
@@ -163,6 +163,14 @@ def test_a_plan_of_another_model_is_refused(model: Any):
     plan = HeadPlan.uniform(other, Pattern.SINK)
     with pytest.raises(PlanError, match="another model"):
         verify(model, plan, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+
+
+def test_a_plan_before_its_model_is_refused(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    right = re.escape("verify(model, plan, processor, prompts)")
+    for first, second in [(plan, model), (plan, plan), (model, PROMPTS)]:
+        with pytest.raises(UsageError, match=right):
+            verify(first, second, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
 
 
 def test_no_prompt_is_refused(model: Any):

@@ -205,7 +205,7 @@ def test_models_of_other_dtypes_are_compared_in_float32(dtype: torch.dtype):
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).to(dtype)
     prepared = prepare(model, "w8a8", x.to(dtype))
     calibrate(prepared, x.to(dtype))
-    report = verify(convert(prepared, "asic"), model, x.to(dtype), multiplier_widths=())
+    report = verify(model, convert(prepared, "asic"), x.to(dtype), multiplier_widths=())
     assert report.engine.mismatches == 0
     assert report.outputs[0].sqnr_db > 25
     assert model[0].weight.dtype is dtype
@@ -247,7 +247,7 @@ def test_a_dictionary_calls_the_model_by_name():
     prepared = prepare(model, "w8a8", batch)
     assert prepared.graph.inputs == ("input_ids", "attention_mask")
     calibrate(prepared, batch)
-    report = verify(convert(prepared, "asic"), model, batch, multiplier_widths=())
+    report = verify(model, convert(prepared, "asic"), batch, multiplier_widths=())
     assert report.labelled
     assert report.outputs[0].sqnr_db > 25
     with pytest.raises(DataError, match="'ids', which is no parameter"):
@@ -279,7 +279,7 @@ def test_exported_programs_of_a_fixed_batch_give_the_program_of_their_model(samp
     assert torch.equal(
         TorchEngine(found).run(codes)[name], TorchEngine(expected).run(codes)[wanted]
     )
-    assert verify(found, source, x, multiplier_widths=()).engine.mismatches == 0
+    assert verify(source, found, x, multiplier_widths=()).engine.mismatches == 0
 
 
 def test_labels_of_an_example_are_left_out():

@@ -190,11 +190,12 @@ def test_print_is_a_table():
     )
     assert str(recipe).splitlines() == [
         "recipe custom",
-        "  *             weights      8-bit signed symmetric, per channel, MinMax, narrow",
-        "  *             activations  8-bit affine, per tensor, MinMax",
-        "  outputs       activations  16-bit",
-        "  operator:add  activations  16-bit affine, per tensor, MinMax",
-        "  first         both         at least 8-bit (keep)",
+        "sites         of           quantizer",
+        "*             weights      8-bit signed symmetric, per channel, MinMax, narrow",
+        "*             activations  8-bit affine, per tensor, MinMax",
+        "outputs       activations  16-bit",
+        "operator:add  activations  16-bit affine, per tensor, MinMax",
+        "first         both         at least 8-bit (keep)",
     ]
 
 

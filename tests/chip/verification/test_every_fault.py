@@ -128,7 +128,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.mark.parametrize("with_prepared", [False, True])
 def test_a_right_program_has_no_fault(case: Case, with_prepared: bool):
     prepared = case.prepared if with_prepared else None
-    report = verify(case.program, case.model, case.inputs, prepared=prepared, **FEW)
+    report = verify(case.model, case.program, case.inputs, prepared=prepared, **FEW)
     assert report.passed, report.reasons
 
 

@@ -40,8 +40,8 @@ def test_one_wrong_integer_of_a_program_is_found(
     small_images: Tensor,
 ):
     wrong = with_changed_entry(small_program, f"{layer}.{role}", delta)
-    assert verify(small_program, small_network, small_images, **FEW).passed
-    report = verify(wrong, small_network, small_images, **FEW)
+    assert verify(small_network, small_program, small_images, **FEW).passed
+    report = verify(small_network, wrong, small_images, **FEW)
     assert not report.passed
     assert any(line.startswith(reason) for line in report.reasons)
     found = next(row for row in report.layers if row.node == layer)
@@ -60,7 +60,7 @@ def test_one_wrong_integer_of_an_addition_is_found(
     wrong = altered(
         small_program, steps={step.name: step.model_copy(update={"operator": operator})}
     )
-    report = verify(wrong, small_network, small_images, **FEW)
+    report = verify(small_network, wrong, small_images, **FEW)
     assert any("rescalings" in line for line in report.reasons)
 
 
@@ -77,7 +77,7 @@ def test_a_wrong_constant_of_a_requantization_is_found(
     wrong = altered(
         small_program, steps={step.name: step.model_copy(update={"operator": operator})}
     )
-    report = verify(wrong, small_network, small_images, **FEW)
+    report = verify(small_network, wrong, small_images, **FEW)
     assert any("rescalings" in line for line in report.reasons)
 
 
@@ -86,7 +86,7 @@ def test_a_program_of_other_weights_is_found_by_its_noise(
 ):
     torch.manual_seed(5)
     other = type(small_network)().eval()
-    report = verify(small_program, other, small_images, **FEW)
+    report = verify(other, small_program, small_images, **FEW)
     assert any("SQNR of output" in line for line in report.reasons)
 
 
@@ -115,7 +115,7 @@ def test_weights_of_a_users_quantizer_are_not_called_strays(
     prepared = prepare(small_network, recipe, small_images[:1])
     calibrate(prepared, small_images)
     program = convert(prepared, load_target("asic"))
-    report = verify(program, small_network, small_images, **FEW)
+    report = verify(small_network, program, small_images, **FEW)
     strays = [check.value for check in report.checks if "parameters" in check.name]
     assert strays == [0]
 
@@ -129,6 +129,6 @@ def test_weights_that_were_trained_further_are_not_called_strays(
             parameter.add_(0.02 * torch.randn_like(parameter))
     calibrate(prepared, small_images)
     program = convert(prepared, load_target("asic"))
-    report = verify(program, small_network, small_images, **FEW)
+    report = verify(small_network, program, small_images, **FEW)
     assert next(check for check in report.checks if "parameters" in check.name).value == 0
     assert all(row.weight.stray_weights is None for row in report.layers if row.weight)

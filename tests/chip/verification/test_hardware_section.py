@@ -12,7 +12,7 @@ from photomask.errors import UsageError
 
 @pytest.fixture(scope="module")
 def report(small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor) -> Report:
-    return verify(small_program, small_network, small_images, oracle_samples=1)
+    return verify(small_network, small_program, small_images, oracle_samples=1)
 
 
 @pytest.fixture(scope="module")

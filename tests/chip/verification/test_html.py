@@ -22,7 +22,7 @@ PICTURES = ("sqnr", "weights", "activations", "accumulators", "multipliers")
 
 @pytest.fixture(scope="module")
 def report(small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor) -> Report:
-    return verify(small_program, small_network, small_images, oracle_samples=1)
+    return verify(small_network, small_program, small_images, oracle_samples=1)
 
 
 def test_the_page_is_self_contained_and_has_every_picture(report: Report, tmp_path: Path):
@@ -56,7 +56,7 @@ def test_a_program_without_weights_or_multipliers_has_a_page(tmp_path: Path):
     prepared = prepare(Shifts(), load_recipe("w8a8-po2"), images[:1])
     calibrate(prepared, images)
     program = convert(prepared, load_target("max78000"))
-    report = verify(program, Shifts(), images)
+    report = verify(Shifts(), program, images)
     write_html(report, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert report.multipliers is None

@@ -1,5 +1,7 @@
 """A program beside its prepared model: each difference is counted once, where it arises."""
 
+import re
+
 import pytest
 import torch
 from tests.chip.conversion.flow import randomize
@@ -7,6 +9,7 @@ from tests.chip.verification.altered import with_changed_entry
 from torch import Tensor, nn
 
 from photomask.chip import (
+    IntegerProgram,
     PreparedModel,
     align_to_target,
     calibrate,
@@ -16,7 +19,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.errors import DataError
+from photomask.errors import DataError, UsageError
 
 ASIC = load_target("asic")
 
@@ -55,7 +58,7 @@ def test_an_aligned_model_differs_nowhere(
 ):
     prepared = small("w4a4", small_network, small_images)
     align_to_target(prepared.double(), ASIC)
-    report = compare_with_prepared(convert(prepared, ASIC), prepared, small_images, device=device)
+    report = compare_with_prepared(prepared, convert(prepared, ASIC), small_images, device=device)
     assert report.differing == report.largest == 0
     assert sum(edge.elements for edge in report.edges) > 1000
     (made,) = report.decisions
@@ -69,7 +72,7 @@ def test_rounded_multipliers_differ_by_one_at_most_and_the_nodes_are_listed():
     network = randomize(nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)))
     images = torch.randn(64, 2, 16, 16)
     prepared = small("w8a8", network, images)
-    report = compare_with_prepared(convert(prepared, ASIC), prepared, images)
+    report = compare_with_prepared(prepared, convert(prepared, ASIC), images)
     assert report.largest == 1
     assert 0 < report.differing < 0.05 * sum(edge.elements for edge in report.edges)
     assert not report.decisions
@@ -88,7 +91,7 @@ def test_an_altered_weight_shows_at_its_own_node_alone(
     program = convert(prepared, ASIC)
     step = next(step for step in program.steps if "weight" in step.tensors)
     changed = with_changed_entry(program, step.tensors["weight"], 1)
-    report = compare_with_prepared(changed, prepared, small_images)
+    report = compare_with_prepared(prepared, changed, small_images)
     assert [edge.node for edge in report.edges if edge.differing] == [step.node]
 
 
@@ -102,7 +105,7 @@ def test_rows_of_tables_and_masks_are_handed_on(device: str):
     calibrate(prepared, [(numbers, mask)])
     align_to_target(prepared.double(), ASIC)
     program = convert(prepared, ASIC)
-    report = compare_with_prepared(program, prepared, (numbers, mask), device=device)
+    report = compare_with_prepared(prepared, program, (numbers, mask), device=device)
     assert report.differing == 0
     assert {"softmax", "normalize", "embedding"} <= {edge.operator for edge in report.edges}
 
@@ -114,6 +117,14 @@ def test_programs_of_other_models_and_wrong_inputs_are_refused(
     program = convert(prepared, ASIC)
     other = nn.Sequential(nn.Conv2d(small_images.shape[1], 3, 3), nn.ReLU())
     with pytest.raises(DataError, match="another model"):
-        compare_with_prepared(program, small("w8a8", other, small_images), small_images)
+        compare_with_prepared(small("w8a8", other, small_images), program, small_images)
     with pytest.raises(DataError, match="NaN"):
-        compare_with_prepared(program, prepared, small_images * torch.nan)
+        compare_with_prepared(prepared, program, small_images * torch.nan)
+
+
+def test_a_program_before_its_prepared_model_is_refused(
+    small_prepared: PreparedModel, small_program: IntegerProgram, small_images: Tensor
+):
+    right = re.escape("compare_with_prepared(prepared, program, inputs)")
+    with pytest.raises(UsageError, match=right):
+        compare_with_prepared(small_program, small_prepared, small_images)

@@ -76,7 +76,7 @@ def test_a_program_of_shifts_alone_is_as_its_scales_say(small_images: Tensor):
     program = converted(model, small_images, "w8a8-po2", "max78000")
     with pytest.raises(TargetError, match="shifts alone"):
         with_multiplier_bits(program, 8)
-    assert verify(program, model, small_images).multipliers is None
+    assert verify(model, program, small_images).multipliers is None
 
 
 @pytest.mark.parametrize("bits", [4, 8, 12, 24, 31])
@@ -107,8 +107,8 @@ def test_the_study_counts_what_a_plain_comparison_counts(
     with torch.no_grad():
         classes = small_network(small_images).argmax(dim=1)
     report = verify(
-        small_program,
         small_network,
+        small_program,
         small_images,
         classes,
         study_samples=16,
@@ -150,7 +150,7 @@ def test_an_impossible_width_is_reported_with_its_reason(
         update={"accumulator_bits": 42, "multiplier_bits": 16, "shift_max": 40}
     )
     program = convert(prepared, target)
-    report = verify(program, small_network, small_images, multiplier_widths=(12, 24))
+    report = verify(small_network, program, small_images, multiplier_widths=(12, 24))
     assert report.multipliers is not None
     impossible = report.multipliers.costs[-1]
     assert impossible.bits == 24
@@ -162,7 +162,7 @@ def test_an_impossible_width_is_reported_with_its_reason(
 def test_a_narrower_multiplier_is_put_in_words(
     small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor
 ):
-    text = " ".join(str(verify(small_program, small_network, small_images)).split())
+    text = " ".join(str(verify(small_network, small_program, small_images)).split())
     assert "12 bits change" in text
     assert "units of the last bit" in text
 
@@ -209,7 +209,7 @@ def test_an_average_that_divides_by_another_number_is_found(at: int, recorded: b
         }
         record = tuple(int(n) for n in np.ceil(divisors))
         steps = {step.name: step.model_copy(update={"divisors": record})} if recorded else None
-        report = verify(altered(program, values, steps), model, images, multiplier_widths=())
+        report = verify(model, altered(program, values, steps), images, multiplier_widths=())
         assert any(line.startswith("rescalings") for line in report.reasons)
 
 
@@ -222,7 +222,7 @@ def test_a_program_without_the_record_is_verified_by_its_model_and_studied_by_no
     old.save(tmp_path / "old")
     loaded = IntegerProgram.load(tmp_path / "old")
     assert loaded.content_hash() == old.content_hash() != program.content_hash()
-    report = verify(loaded, model, images, multiplier_widths=(8,))
+    report = verify(model, loaded, images, multiplier_widths=(8,))
     assert report.passed
     assert report.multipliers is None
     with pytest.raises(TargetError, match="does not record by what it divides"):

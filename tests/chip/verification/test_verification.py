@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def labels(small_network: nn.Module, small_images: Tensor) -> Tensor:
 def report(
     small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor, labels: Tensor
 ) -> Report:
-    return verify(small_program, small_network, small_images, labels, oracle_samples=4)
+    return verify(small_network, small_program, small_images, labels, oracle_samples=4)
 
 
 def codes_of(program: IntegerProgram, images: Tensor) -> dict[str, np.ndarray]:
@@ -90,7 +91,7 @@ def test_layer_noise_range_and_saturation_are_those_of_a_plain_computation(
 def test_the_zero_of_a_relu_is_no_saturation(
     small_network: nn.Module, small_images: Tensor, small_program: IntegerProgram
 ):
-    found = verify(small_program, small_network, small_images)
+    found = verify(small_network, small_program, small_images)
     stem = next(layer for layer in found.layers if layer.node.startswith("stem"))
     at_zero = (codes_of(small_program, small_images)[stem.node] == 0).mean()
     assert at_zero > 0.1
@@ -101,8 +102,8 @@ def test_values_beyond_the_calibrated_range_count_as_saturated(
     small_network: nn.Module, small_images: Tensor, small_program: IntegerProgram
 ):
     found = verify(
-        small_program,
         small_network,
+        small_program,
         4 * small_images,
         thresholds=Thresholds(min_output_sqnr_db=None, max_saturation=1.0),
     )
@@ -169,7 +170,7 @@ def test_one_wrong_integer_of_the_fast_engine_is_found_and_named(
             yield name, value
 
     monkeypatch.setattr(TorchEngine, "edges", wrong)
-    found = verify(small_program, small_network, small_images, oracle_samples=5)
+    found = verify(small_network, small_program, small_images, oracle_samples=5)
     assert found.engine.mismatches == 1
     assert f"edge {last!r}" in str(found.engine.first_mismatch)
     assert "sample 3, element (2,)" in str(found.engine.first_mismatch)
@@ -195,7 +196,7 @@ def test_a_missed_threshold_fails_and_is_named(
     labels: Tensor,
 ):
     images = small_images * 1.5
-    found = verify(small_program, small_network, images, labels, thresholds=thresholds)
+    found = verify(small_network, small_program, images, labels, thresholds=thresholds)
     assert not found.passed
     assert any(reason in line for line in found.reasons)
 
@@ -209,7 +210,7 @@ def test_disagreement_fails(
 
     graph = prepare(small_network, load_recipe("w8a8"), small_images[:1]).graph
     classes = torch.zeros(16, dtype=torch.int64)
-    found = verify(small_program, Turned(), small_images, classes, graph=graph)
+    found = verify(Turned(), small_program, small_images, classes, graph=graph)
     assert any("top-1 agreement" in reason for reason in found.reasons)
     assert any("SQNR of output" in reason for reason in found.reasons)
 
@@ -248,14 +249,14 @@ def test_several_inputs_and_outputs_are_compared_each(tmp_path):
     classes = torch.zeros(20, dtype=torch.int64)
     with torch.no_grad():
         right = model(*inputs)["second"].argmax(1)
-    found = verify(program, model, inputs, [None, right], multiplier_widths=(8,))
+    found = verify(model, program, inputs, [None, right], multiplier_widths=(8,))
     first, second = found.outputs
     assert (first.float_top1, second.float_top1) == (None, 100.0)
     assert first.agreement is not None
     assert first.agreement > 50
     assert min(first.sqnr_db, second.sqnr_db) > 20
     with pytest.raises(DataError, match="3 labels"):
-        verify(program, model, inputs, [classes, classes, classes])
+        verify(model, program, inputs, [classes, classes, classes])
 
 
 def test_a_model_in_training_mode_is_compared_in_evaluation_and_not_changed(
@@ -265,7 +266,7 @@ def test_a_model_in_training_mode_is_compared_in_evaluation_and_not_changed(
 
     model = copy.deepcopy(small_network).train()
     before = copy.deepcopy(model.state_dict())
-    found = verify(small_program, model, small_images, oracle_samples=4)
+    found = verify(model, small_program, small_images, oracle_samples=4)
     assert found.outputs[0].sqnr_db == report.outputs[0].sqnr_db
     assert all(module.training for module in model.modules())
     assert all(torch.equal(a, before[name]) for name, a in model.state_dict().items())
@@ -296,7 +297,20 @@ def test_what_cannot_be_compared_is_refused(
 ):
     arguments = {"model": small_network, "inputs": small_images, **change}
     with pytest.raises(error, match=message):
-        verify(small_program, **arguments)
+        verify(program=small_program, **arguments)
+
+
+def test_the_order_of_earlier_versions_is_refused(
+    small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor
+):
+    right = re.escape("verify(model, program, inputs, labels)")
+    for first, second in [
+        (small_program, small_network),
+        (small_program, small_program),
+        (small_network, small_images),
+    ]:
+        with pytest.raises(UsageError, match=right):
+            verify(first, second, small_images)
 
 
 def test_progress_sees_every_batch(
@@ -309,7 +323,7 @@ def test_progress_sees_every_batch(
             seen[label] = seen.get(label, 0) + 1
             yield item
 
-    verify(small_program, small_network, small_images, progress=watch)
+    verify(small_network, small_program, small_images, progress=watch)
     assert seen == {
         "comparing engines": 1,
         "comparing layers": 1,
@@ -338,9 +352,9 @@ def test_integer_inputs_go_to_model_and_program_as_they_are():
     prepared = prepare(model, load_recipe("w8a8"), [tokens[:1], mask[:1]])
     calibrate(prepared, [[tokens, mask]])
     program = convert(prepared, load_target("asic"))
-    found = verify(program, model, [tokens, mask], multiplier_widths=(16,))
+    found = verify(model, program, [tokens, mask], multiplier_widths=(16,))
     assert found.engine.mismatches == 0
     assert found.outputs[0].sqnr_db > 25
     assert found.layers[0].sqnr_db == 200  # tokens are their own codes
     with pytest.raises(DataError, match="'tokens' holds 0 to 7, the program takes 0 to 6"):
-        verify(program, model, [torch.arange(8).reshape(2, 4), mask[:2]])
+        verify(model, program, [torch.arange(8).reshape(2, 4), mask[:2]])

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from photomask.attention.verification.documents import AttentionReport
 from photomask.attention.verification.pictures import figures_of
-from photomask.attention.verification.presentation import page_of
+from photomask.attention.verification.report import AttentionReport
 from photomask.report import write_page
 
 
@@ -21,4 +20,4 @@ def write_html(report: AttentionReport, path: str | Path) -> None:
         MissingDependencyError: jinja2 or matplotlib is not installed.
         ExportError: the disk refused the file.
     """
-    write_page(page_of(report, figures_of(report)), Path(path))
+    write_page(report.page(figures_of(report)), Path(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from photomask.attention.verification.documents import AttentionReport
+from photomask.attention.verification.report import AttentionReport
 from photomask.attention.verification.significance import mean_interval
 from photomask.report import Check
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.patterns import Pattern
-from photomask.attention.verification.documents import AttentionReport, CurvePoint, TaskResult
+from photomask.attention.verification.documents import CurvePoint, TaskResult
+from photomask.attention.verification.report import AttentionReport
 from photomask.report import Drawing, Ink, check_drawing
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
-"""A verification report as a page: what is said first, and what stands in the tables."""
+"""What verification found, in words and tables: the sections of a report's page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from photomask.attention.head_plan import HeadPlan
 from photomask.attention.patterns import Pattern
-from photomask.attention.verification.documents import AttentionReport, TaskResult
-from photomask.report import Cell, Column, Figure, Page, Row, Section, Tone, check_section
+from photomask.attention.verification.documents import CurvePoint, TaskResult
+from photomask.report import Cell, Column, Figure, Row, Section, Tone
 
 _TASKS = (
     Column("task", number=False),
@@ -29,60 +30,8 @@ _CURVE = (
 _PATTERNS = (Column("pattern", number=False), Column("heads"), Column("share"))
 
 
-def page_of(report: AttentionReport, figures: dict[str, Callable[[], str]] | None = None) -> Page:
-    """Puts a report into words and tables.
-
-    Args:
-        report: what was found.
-        figures: what draws each picture, by the names that `pictures.figures_of` gives.
-    """
-    pictures = figures or {}
-    plan = report.plan
-    met = sum(check.passed for check in report.checks)
-    word = report.verdict.upper()
-    passed = {"passed": True, "failed": False, "not decided": None}[report.verdict]
-    sections = [check_section(report.checks)]
-    if report.tasks:
-        sections.append(_task_section(report, pictures))
-    sections.append(_plan_section(report, pictures))
-    if report.curve:
-        sections.append(_curve_section(report, pictures))
-    return Page(
-        title=f"Head plan for {plan.model.model_type}",
-        verdict=f"{word}: {met} of {len(report.checks)} checks hold on {report.prompts:,} prompts",
-        passed=passed,
-        reasons=[str(check) for check in report.checks if not check.passed],
-        facts=_facts(report),
-        sections=sections,
-        footer=f"model {plan.model.fingerprint[:16]} · {plan.decision.describe()}",
-    )
-
-
-def _facts(report: AttentionReport) -> list[tuple[str, str]]:
-    facts = [("query-key pairs left, all heads", f"{100 * report.density:.1f} %")]
-    if report.dense_accuracy is not None and report.sparse_accuracy is not None:
-        facts.append(("accuracy, dense, mean over tasks", f"{report.dense_accuracy:.2f} %"))
-        facts.append(("accuracy, sparse", f"{report.sparse_accuracy:.2f} %"))
-    facts += [
-        ("output lost, first token's logits", f"{report.lost_output:.3f}"),
-        ("prompts with the same first token", f"{report.agreement:.1f} %"),
-        ("divergence of the first token, mean", f"{report.divergence_mean:.2g} nats"),
-        ("its 95th percentile", f"{report.divergence_p95:.2g} nats"),
-        ("pictures a prompt", _range(report.images)),
-        ("tokens a prompt", _range(report.tokens)),
-        ("time, dense", f"{report.dense_seconds:.1f} s"),
-        ("time, sparse", f"{report.sparse_seconds:.1f} s"),
-    ]
-    if report.literal_prompts:
-        facts.append(("difference from literal masks", f"{report.literal_difference:.1e}"))
-    return facts
-
-
-def _range(ends: tuple[int, int]) -> str:
-    return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
-
-
-def _task_section(report: AttentionReport, pictures: dict[str, Callable[[], str]]) -> Section:
+def task_section(tasks: Sequence[TaskResult], pictures: dict[str, Callable[[], str]]) -> Section:
+    """Returns a row for each task."""
     text = (
         "The same questions, answered by both models with greedy decoding. The interval is that of "
         "the paired difference; p is McNemar's: how likely two equally good models differ so much."
@@ -90,7 +39,7 @@ def _task_section(report: AttentionReport, pictures: dict[str, Callable[[], str]
     figure = _figure(
         pictures, "tasks", "Accuracy per task", "Bars of both models with 95 % Wilson intervals."
     )
-    return Section("Tasks", text, _TASKS, [_task_row(task) for task in report.tasks], figure)
+    return Section("Tasks", text, _TASKS, [_task_row(task) for task in tasks], figure)
 
 
 def _task_row(task: TaskResult) -> Row:
@@ -107,9 +56,10 @@ def _task_row(task: TaskResult) -> Row:
     )
 
 
-def _plan_section(report: AttentionReport, pictures: dict[str, Callable[[], str]]) -> Section:
+def plan_section(plan: HeadPlan, pictures: dict[str, Callable[[], str]]) -> Section:
+    """Returns a row for each pattern."""
     rows: list[Row] = []
-    cells = [pattern for layer in report.plan.patterns for pattern in layer]
+    cells = [pattern for layer in plan.patterns for pattern in layer]
     for pattern in reversed(Pattern):
         count = cells.count(pattern)
         share = count / len(cells)
@@ -126,7 +76,8 @@ def _plan_section(report: AttentionReport, pictures: dict[str, Callable[[], str]
     return Section("Heads", "", _PATTERNS, rows, figures)
 
 
-def _curve_section(report: AttentionReport, pictures: dict[str, Callable[[], str]]) -> Section:
+def curve_section(curve: Sequence[CurvePoint], pictures: dict[str, Callable[[], str]]) -> Section:
+    """Returns a row for each budget."""
     rows: list[Row] = [
         (
             f"{point.budget:g}",
@@ -137,14 +88,14 @@ def _curve_section(report: AttentionReport, pictures: dict[str, Callable[[], str
             "–" if point.worst_loss is None else f"{point.worst_loss:+.1f}",
             f"{point.divergence:.2g}",
         )
-        for point in report.curve
+        for point in curve
     ]
     figure = _figure(
         pictures,
         "curve",
         "Accuracy against density",
         "Every point is a plan made from the same statistics with another budget; "
-        f"{report.curve[0].prompts} of the prompts each.",
+        f"{curve[0].prompts} of the prompts each.",
     )
     return Section("Budgets", "", _CURVE, rows, figure)
 

@@ -14,7 +14,7 @@ from photomask.attention.planning import lost_output as predict_loss
 from photomask.attention.planning import plan as decide
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
-from photomask.attention.verification.documents import AttentionReport, CurvePoint, mean
+from photomask.attention.verification.documents import CurvePoint, mean
 from photomask.attention.verification.evaluation import (
     Answers,
     agreement,
@@ -27,9 +27,10 @@ from photomask.attention.verification.evaluation import (
 )
 from photomask.attention.verification.judging import judge
 from photomask.attention.verification.proof import CountingHandler, LiteralHandler
+from photomask.attention.verification.report import AttentionReport
 from photomask.errors import DataError
 from photomask.prompts import Prompt
-from photomask.report import Progress, without_progress
+from photomask.report import Progress, check_order, without_progress
 
 LITERAL_TOKENS = 2048
 """Prompts up to this length are also run with the mask written out."""
@@ -78,7 +79,9 @@ def verify(
     Raises:
         DataError: no prompt, or logits that are not finite.
         PlanError: the plan, or the statistics, are of another model.
+        UsageError: arguments in another order.
     """
+    check_order(model, plan, HeadPlan, "verify(model, plan, processor, prompts)")
     if not prompts:
         raise DataError("verification needs at least one prompt")
     plan.check(model)

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from photomask.documents import Document, file_of_name, read_text
 from photomask.errors import TargetError
+from photomask.report import Shown, Table, table_of_fields
 
 Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
 """What stays in the array's cells while the other operands stream past."""
@@ -61,7 +62,7 @@ class EnergyTable(Document):
         return product + self.add_32_pj * accumulator_bits / 32
 
 
-class Accelerator(Document):
+class Accelerator(Shown, Document):
     """A systolic array with three buffers beside it and an external memory.
 
     Each buffer is halved: one half feeds the array while the other is filled or emptied.
@@ -91,6 +92,10 @@ class Accelerator(Document):
     def cells(self) -> int:
         """Multiply-accumulates that the array can do in a cycle."""
         return self.rows * self.columns
+
+    def shown(self) -> Table:
+        """Returns a row for each field."""
+        return table_of_fields(f"accelerator {self.name!r}", self)
 
 
 KIB = 1024

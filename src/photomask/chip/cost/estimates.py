@@ -42,7 +42,8 @@ from photomask.chip.cost.fusion import (
 from photomask.chip.cost.products import Product, packed_bytes, product_of
 from photomask.chip.cost.tiling import Tiling, tile_product
 from photomask.chip.program import IntegerProgram
-from photomask.documents import Document, aligned
+from photomask.documents import Document
+from photomask.report import Shown, Table
 
 Part = TypeVar("Part", bound=Document)
 
@@ -119,7 +120,7 @@ class StepEstimate(Document):
     """None for a step that multiplies no matrices: it streams through the lanes."""
 
 
-class HardwareReport(Document):
+class HardwareReport(Shown, Document):
     """What a program costs on an accelerator."""
 
     schema_version: Literal[1] = 1
@@ -133,7 +134,8 @@ class HardwareReport(Document):
         """Time of one sample at the accelerator's clock."""
         return self.totals.cycles.total / (1000 * self.accelerator.clock_mhz)
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each step, and the sums."""
         rows = [_TITLES, *(_row(found.step, found.operator, found.costs) for found in self.steps)]
         machine, totals = self.accelerator, self.totals
         title = (
@@ -142,7 +144,7 @@ class HardwareReport(Document):
             f"{self.milliseconds:.3g} ms at {machine.clock_mhz:g} MHz, "
             f"{totals.energy.total_pj / 1e6:,.4g} µJ"
         )
-        return "\n".join([title, *aligned([*rows, _row("total", "", totals)])])
+        return Table(title, [*rows, _row("total", "", totals)])
 
 
 _TITLES = (

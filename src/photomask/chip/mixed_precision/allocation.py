@@ -12,8 +12,9 @@ from photomask.chip.mixed_precision.sensitivity import Sensitivities
 from photomask.chip.mixed_precision.widths import recipe_with_widths
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import Recipe
-from photomask.documents import Document, aligned, read_text, write_file
+from photomask.documents import Document, read_text, write_file
 from photomask.errors import DocumentError, RecipeError, UsageError
+from photomask.report import Shown, Table
 
 UNITS = {
     "weight_bits": "bits of weights",
@@ -34,7 +35,7 @@ class ParetoPoint(Document):
     """Of each tensor, in the order of the sensitivities."""
 
 
-class Allocation(Document):
+class Allocation(Shown, Document):
     """A width for each tensor, and everything that it was chosen from."""
 
     schema_version: Literal[1] = 1
@@ -119,7 +120,8 @@ class Allocation(Document):
         if cost > self.budget:
             raise DocumentError(f"the widths cost {cost:,}, the budget is {self.budget:,}")
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each tensor."""
         unit = UNITS[self.costs.unit]
         rows = [("tensor", "of", "bits", "error", "share")]
         for tensor, bits in zip(self.sensitivities.tensors, self.bits, strict=True):
@@ -130,7 +132,7 @@ class Allocation(Document):
             f"widths by {self.sensitivities.measure.value} on {self.sensitivities.samples} samples:"
             f" {self.cost:,} of {self.budget:,} {unit}, error {self.error:.4g}"
         )
-        return "\n".join([title, *aligned(rows)])
+        return Table(title, rows)
 
 
 def allocate(

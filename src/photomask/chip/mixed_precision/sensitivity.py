@@ -22,6 +22,7 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
+from photomask.report import Shown, Table
 
 Role = Literal["weight", "activation"]
 
@@ -57,13 +58,23 @@ class Sensitivity(Document):
         return self
 
 
-class Sensitivities(Document):
+class Sensitivities(Shown, Document):
     """The errors of all tensors whose width is open."""
 
     schema_version: Literal[1] = 1
     measure: Measure
     samples: int
     tensors: tuple[Sensitivity, ...]
+
+    def shown(self) -> Table:
+        """Returns a row for each tensor, its error in a column for each width."""
+        widths = sorted({bits for tensor in self.tensors for bits in tensor.bits})
+        rows = [("tensor", "of", *(f"{bits} bits" for bits in widths))]
+        for tensor in self.tensors:
+            errors = dict(zip(tensor.bits, tensor.errors, strict=True))
+            found = (f"{errors[bits]:.3g}" if bits in errors else "" for bits in widths)
+            rows.append((tensor.site, tensor.role, *found))
+        return Table(f"error by {self.measure.value} on {self.samples} samples", rows)
 
 
 @changes(Effect.INSPECTS)

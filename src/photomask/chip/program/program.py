@@ -22,8 +22,9 @@ from photomask.chip.operators import LaneOperations, MatrixProduct
 from photomask.chip.program.document import Edge, ProgramDocument, Step, TensorRecord
 from photomask.chip.program.links import Links
 from photomask.chip.target import Target
-from photomask.documents import aligned, read_text, written_whole
+from photomask.documents import read_text, written_whole
 from photomask.errors import DataError, DocumentError
+from photomask.report import Shown, Table
 
 PROGRAM_FILE = "program.json"
 TENSOR_FILE = "program.safetensors"
@@ -31,7 +32,7 @@ MANY = 65537
 """A batch size that no other axis has: tells what grows with the batch."""
 
 
-class IntegerProgram:
+class IntegerProgram(Shown):
     """An integer-only model, checked when it is made.
 
     Attributes:
@@ -298,7 +299,8 @@ class IntegerProgram:
         """Returns the size of all constant tensors at their true widths, in bytes."""
         return sum(t.size * self.formats[name].bits for name, t in self.tensors.items()) / 8
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each step."""
         rows = [("step", "operator", "inputs", "output", "shape", "values")]
         for step in self.steps:
             edge = self.edges[step.output]
@@ -313,7 +315,7 @@ class IntegerProgram:
                 )
             )
         title = f"integer program for target {self.target.name!r}, {len(self.steps)} steps"
-        return "\n".join([title, *aligned(rows)])
+        return Table(title, rows)
 
 
 def _files_of_earlier(folder: Path) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from photomask.chip.quantizers import (
     Quantizer,
 )
 from photomask.chip.recipe.matching import Site, check_pattern, matching
-from photomask.documents import aligned
 from photomask.errors import RecipeError
+from photomask.report import Shown, Table
 
 _KEPT_BITS = 8
 
@@ -63,7 +63,7 @@ def _default_activation() -> Quantizer:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Recipe(Shown):
     r"""What the user asks for: default quantizers and the exceptions to them.
 
     A pattern (in `rules` and `keep`) is one of
@@ -162,8 +162,9 @@ class Recipe:
                 return f"rule {rule.match!r}"
         return f"recipe {self.name!r}"
 
-    def __str__(self) -> str:
-        rows = [("*", "weights", self.weight.extra_repr())]
+    def shown(self) -> Table:
+        """Returns a row for the default of each kind of tensor, then for each exception."""
+        rows = [("sites", "of", "quantizer"), ("*", "weights", self.weight.extra_repr())]
         rows.append(("*", "activations", self.activation.extra_repr()))
         rows.append(("outputs", "activations", f"{self.output_bits}-bit"))
         for rule in self.rules:
@@ -171,7 +172,7 @@ class Recipe:
                 if template is not None:
                     rows.append((rule.match, what, _describe(template)))
         rows += [(pattern, "both", f"at least {_KEPT_BITS}-bit (keep)") for pattern in self.keep]
-        return "\n".join([f"recipe {self.name}", *(f"  {line}" for line in aligned(rows))])
+        return Table(f"recipe {self.name}", rows)
 
 
 def _describe(template: Quantizer) -> str:

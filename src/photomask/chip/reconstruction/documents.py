@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from photomask.chip.reconstruction.blocks import Granularity
-from photomask.documents import Document, aligned
+from photomask.documents import Document
+from photomask.report import Shown, Table
 
 
 class ReconstructionSettings(Document):
@@ -78,7 +79,7 @@ class BlockReport(Document):
     kept: bool
 
 
-class ReconstructionReport(Document):
+class ReconstructionReport(Shown, Document):
     """What reconstruction did to a model. Weights are rounded hard in every figure.
 
     Attributes:
@@ -98,7 +99,7 @@ class ReconstructionReport(Document):
     sqnr_before_db: float
     sqnr_after_db: float
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
         """Returns a table of the blocks, and the whole in the last line."""
         rows = [("block", "weights", "changed", "scales", "before", "after", "")]
         rows += [
@@ -113,12 +114,9 @@ class ReconstructionReport(Document):
             )
             for block in self.blocks
         ]
-        return "\n".join(
-            [
-                f"recipe {self.recipe!r} reconstructed by {self.settings.granularity} from "
-                f"{self.samples} samples; signal over quantization noise",
-                *aligned(rows),
-                f"whole network: {self.sqnr_before_db:.2f} dB before, "
-                f"{self.sqnr_after_db:.2f} dB after",
-            ]
+        title = (
+            f"recipe {self.recipe!r} reconstructed by {self.settings.granularity} from "
+            f"{self.samples} samples; signal over quantization noise"
         )
+        before, after = self.sqnr_before_db, self.sqnr_after_db
+        return Table(title, rows, [f"whole network: {before:.2f} dB before, {after:.2f} dB after"])

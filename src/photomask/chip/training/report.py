@@ -3,7 +3,8 @@
 from typing import Literal
 
 from photomask.chip.training.settings import TrainingSettings
-from photomask.documents import Document, aligned
+from photomask.documents import Document
+from photomask.report import Shown, Table
 
 
 class EpochRecord(Document):
@@ -24,7 +25,7 @@ class EpochRecord(Document):
     seconds: float
 
 
-class TrainingReport(Document):
+class TrainingReport(Shown, Document):
     """What a training did.
 
     Attributes:
@@ -46,7 +47,7 @@ class TrainingReport(Document):
     settings: TrainingSettings
     epochs: tuple[EpochRecord, ...]
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
         """Returns a table of the epochs."""
         rows = [("epoch", "loss", "learning rate", "least bits", "seconds")]
         rows += [
@@ -61,4 +62,4 @@ class TrainingReport(Document):
         ]
         first = self.recipe.partition("\n")[0]
         head = f"{first}: {self.parameters:,} parameters, {self.data}, {self.device}"
-        return "\n".join([head, *aligned(rows)])
+        return Table(head, rows)

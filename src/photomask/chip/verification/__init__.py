@@ -1,9 +1,9 @@
 """Is an integer program a faithful copy of its float model, and what does each choice cost?"""
 
-from photomask.chip.verification.documents import Report, Thresholds
+from photomask.chip.verification.documents import Thresholds
 from photomask.chip.verification.html import write_html
 from photomask.chip.verification.prepared import PreparedReport, compare_with_prepared
-from photomask.chip.verification.presentation import page_of
+from photomask.chip.verification.report import Report
 from photomask.chip.verification.rescaling import with_multiplier_bits
 from photomask.chip.verification.verification import verify
 
@@ -12,7 +12,6 @@ __all__ = [
     "Report",
     "Thresholds",
     "compare_with_prepared",
-    "page_of",
     "verify",
     "with_multiplier_bits",
     "write_html",

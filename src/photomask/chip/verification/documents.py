@@ -1,13 +1,11 @@
-"""What verification asks and what it found, as strict documents."""
+"""What verification asks, and the parts of what it finds, as strict documents."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from photomask.chip.formats import IntFormat
-from photomask.chip.target import Target
 from photomask.documents import Document
-from photomask.report import Check
 
 Percentage = Field(ge=0, le=100)
 
@@ -173,39 +171,3 @@ class MultiplierStudy(Document):
     reference_bits: int
     """The widest that was possible; the others are compared with it."""
     costs: tuple[MultiplierCost, ...]
-
-
-class Report(Document):
-    """The result of `verify`; `print` shows it as tables, `write_html` as a page."""
-
-    schema_version: Literal[1] = 1
-    photomask_version: str
-    program_sha256: str
-    provenance: dict[str, str]
-    target: Target
-    samples: int
-    labelled: bool
-    layer_samples: int
-    thresholds: Thresholds
-    checks: tuple[Check, ...]
-    outputs: tuple[OutputReport, ...]
-    engine: EngineReport
-    layers: tuple[LayerReport, ...]
-    totals: TotalsReport
-    multipliers: MultiplierStudy | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check holds."""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """The checks that do not hold, in words."""
-        return tuple(str(check) for check in self.checks if not check.passed)
-
-    def __str__(self) -> str:
-        from photomask.chip.verification.presentation import page_of
-        from photomask.report import render_text
-
-        return render_text(page_of(self))

@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from photomask.chip.cost.estimates import HardwareReport
-from photomask.chip.verification.documents import Report
 from photomask.chip.verification.hardware_section import hardware_sections
 from photomask.chip.verification.pictures import figures_of
-from photomask.chip.verification.presentation import page_of
+from photomask.chip.verification.report import Report
 from photomask.errors import UsageError
 from photomask.report import write_page
 
@@ -27,7 +26,7 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
         MissingDependencyError: jinja2 or matplotlib is not installed.
         ExportError: the disk refused the file.
     """
-    page = page_of(report, figures_of(report))
+    page = report.page(figures_of(report))
     if hardware is not None:
         if hardware.program_sha256 != report.program_sha256:
             raise UsageError(

@@ -18,8 +18,8 @@ from photomask.chip.standing import Effect
 from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
-from photomask.documents import Document, aligned
-from photomask.report import Progress, without_progress
+from photomask.documents import Document
+from photomask.report import Progress, Shown, Table, check_order, without_progress
 
 
 class EdgeDifference(Document):
@@ -56,7 +56,7 @@ class OutputDecisions(Document):
     alike: int
 
 
-class PreparedReport(Document):
+class PreparedReport(Shown, Document):
     """How a program differs from the prepared model that it was converted from.
 
     Attributes:
@@ -78,11 +78,11 @@ class PreparedReport(Document):
         """The largest difference of any edge."""
         return max((edge.largest for edge in self.edges), default=0)
 
-    def __str__(self) -> str:
-        """Returns the sums, and a table of the edges that differ."""
+    def shown(self) -> Table:
+        """Returns the sums, and a row for each edge that differs."""
         total = sum(edge.elements for edge in self.edges)
-        lines = [f"{self.differing:,} of {total:,} integers differ, by at most {self.largest}"]
-        lines += [
+        title = f"{self.differing:,} of {total:,} integers differ, by at most {self.largest}"
+        decisions = [
             f"{made.output}: {made.alike:,} of {made.samples:,} samples in the same class"
             for made in self.decisions
         ]
@@ -92,13 +92,13 @@ class PreparedReport(Document):
             for e in self.edges
             if e.differing
         ]
-        return "\n".join(lines + (aligned(rows) if self.differing else []))
+        return Table(title, rows, decisions)
 
 
 @float32_by_default()
 def compare_with_prepared(
-    program: IntegerProgram,
     prepared: PreparedModel,
+    program: IntegerProgram,
     inputs: Data,
     *,
     device: str | torch.device = "cpu",
@@ -112,15 +112,18 @@ def compare_with_prepared(
     multipliers makes, one step at most where these have as many bits as the codes.
 
     Args:
-        program: converted from `prepared`.
         prepared: as it was converted; not changed.
+        program: converted from `prepared`.
         inputs: real samples at axis 0, in any form that `photomask.chip.data` describes.
         device: where both compute.
         progress: shows the batches.
 
     Raises:
         DataError: inputs of the wrong shape or dtype, or a program of another model.
+        UsageError: arguments in another order.
     """
+    call = "compare_with_prepared(prepared, program, inputs)"
+    check_order(prepared, program, IntegerProgram, call)
     prepared.standing.demand("compare_with_prepared", Effect.READS, prepared)
     tensors = checked_inputs(program, inputs).inputs
     model = copy.deepcopy(prepared).double().eval().to(device)

@@ -1,24 +1,24 @@
-"""A verification report as a page: what is said first, and what stands in the tables."""
+"""What verification found, in words and tables: the facts and sections of a report's page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from photomask.chip.verification.documents import (
+    EngineReport,
     LayerReport,
     MultiplierCost,
     MultiplierStudy,
-    Report,
+    OutputReport,
+    TotalsReport,
 )
 from photomask.report import (
     SQNR_LIMIT_DB,
     Cell,
     Column,
     Figure,
-    Page,
     Row,
     Section,
     Tone,
-    check_section,
 )
 
 GOOD_SQNR_DB = 20.0
@@ -27,46 +27,10 @@ NOTABLE_SATURATION = 0.1
 """Percent."""
 
 
-def page_of(report: Report, figures: dict[str, Callable[[], str]] | None = None) -> Page:
-    """Puts a report into words and tables.
-
-    Args:
-        report: what was found.
-        figures: what draws each picture, by the names that `pictures.figures_of` gives.
-    """
-    pictures = figures or {}
-    sections = [
-        check_section(report.checks),
-        Section("Outputs", _outputs_text(report), _OUTPUT_COLUMNS, _output_rows(report)),
-        Section("Layers", _layers_text(report), _LAYER_COLUMNS, _layer_rows(report.layers)),
-    ]
-    if report.multipliers is not None:
-        sections.append(_multiplier_section(report.multipliers))
-    if pictures:
-        sections = _with_pictures(sections, pictures)
-    return Page(
-        title=f"Integer program for target “{report.target.name}”",
-        verdict=_verdict(report),
-        passed=report.passed,
-        reasons=report.reasons,
-        facts=_facts(report),
-        sections=sections,
-        footer=(
-            f"program {report.program_sha256[:16]} · "
-            f"{report.provenance.get('recipe', '').partition(chr(10))[0]} · "
-            f"Photomask {report.photomask_version}"
-        ),
-    )
-
-
-def _verdict(report: Report) -> str:
-    met = sum(check.passed for check in report.checks)
-    word = "PASSED" if report.passed else "FAILED"
-    return f"{word}: {met} of {len(report.checks)} checks hold on {report.samples:,} samples"
-
-
-def _facts(report: Report) -> list[tuple[str, str]]:
-    first, totals, engine = report.outputs[0], report.totals, report.engine
+def facts_of(
+    first: OutputReport, totals: TotalsReport, engine: EngineReport
+) -> list[tuple[str, str]]:
+    """Returns the few numbers that matter most: what each is, and its value."""
     facts: list[tuple[str, str]] = []
     if first.float_top1 is not None:
         facts.append(("top-1, float", f"{first.float_top1:.2f} %"))
@@ -90,13 +54,15 @@ _OUTPUT_COLUMNS = (
 )
 
 
-def _outputs_text(report: Report) -> str:
-    return f"Model and program on all {report.samples:,} samples."
+def output_section(outputs: Sequence[OutputReport], samples: int) -> Section:
+    """Returns a row for each output."""
+    text = f"Model and program on all {samples:,} samples."
+    return Section("Outputs", text, _OUTPUT_COLUMNS, _output_rows(outputs))
 
 
-def _output_rows(report: Report) -> list[Row]:
+def _output_rows(outputs: Sequence[OutputReport]) -> list[Row]:
     rows: list[Row] = []
-    for output in report.outputs:
+    for output in outputs:
         change = "–"
         if output.float_top1 is not None and output.integer_top1 is not None:
             change = f"{output.integer_top1 - output.float_top1:+.2f}"
@@ -130,17 +96,16 @@ _LAYER_COLUMNS = (
 )
 
 
-def _layers_text(report: Report) -> str:
-    return (
-        f"Every node of the float model beside its integers, {report.layer_samples} samples; "
-        f"accumulators have {report.target.accumulator_bits} bits."
+def layer_section(layers: Sequence[LayerReport], samples: int, accumulator_bits: int) -> Section:
+    """Returns a row for each layer."""
+    text = (
+        f"Every node of the float model beside its integers, {samples} samples; "
+        f"accumulators have {accumulator_bits} bits."
     )
-
-
-def _layer_rows(layers: Sequence[LayerReport]) -> list[Row]:
     most_operations = max((layer.multiply_accumulates for layer in layers), default=0) or 1
     most_bytes = max((layer.bytes for layer in layers), default=0) or 1
-    return [_layer_row(layer, most_operations, most_bytes) for layer in layers]
+    rows = [_layer_row(layer, most_operations, most_bytes) for layer in layers]
+    return Section("Layers", text, _LAYER_COLUMNS, rows)
 
 
 def _layer_row(layer: LayerReport, most_operations: int, most_bytes: float) -> Row:
@@ -198,7 +163,8 @@ _MULTIPLIER_COLUMNS = (
 )
 
 
-def _multiplier_section(study: MultiplierStudy) -> Section:
+def multiplier_section(study: MultiplierStudy) -> Section:
+    """Returns a row for each width of multipliers."""
     text = (
         f"The same program with rescaling multipliers of other widths, {study.samples} samples, "
         f"beside {study.reference_bits} bits. {_narrower_text(study)}"
@@ -243,9 +209,7 @@ def _multiplier_row(cost: MultiplierCost) -> Row:
     )
 
 
-def _with_pictures(
-    sections: list[Section], pictures: dict[str, Callable[[], str]]
-) -> list[Section]:
+def with_pictures(sections: list[Section], pictures: dict[str, Callable[[], str]]) -> list[Section]:
     """Puts each picture where its numbers are discussed."""
     found = []
     for section in sections:

@@ -21,7 +21,6 @@ from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
     OutputReport,
-    Report,
     Thresholds,
     TotalsReport,
 )
@@ -30,8 +29,9 @@ from photomask.chip.verification.inputs import checked_inputs
 from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
+from photomask.chip.verification.report import Report
 from photomask.errors import DataError, UsageError
-from photomask.report import Check, Progress, without_progress
+from photomask.report import Check, Progress, check_order, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
 ORACLE_OPERATIONS = 1 << 32
@@ -44,8 +44,8 @@ MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 @float32_by_default()
 def verify(
-    program: IntegerProgram,
     model: nn.Module,
+    program: IntegerProgram,
     inputs: Data,
     labels: Any = None,
     *,
@@ -66,8 +66,8 @@ def verify(
     enough on a small one.
 
     Args:
-        program: as converted, or loaded from a file.
         model: the original float model; not changed.
+        program: as converted, or loaded from a file.
         inputs: real samples at axis 0, in any form that `photomask.chip.data` describes. Integers
             where an input takes numbers of rows, such as tokens.
         labels: the right classes, integers [samples], of the first output; or one entry per output.
@@ -92,9 +92,10 @@ def verify(
     Raises:
         DataError: inputs or labels of the wrong shape or dtype, or none; or the program was made
             from another model.
-        UsageError: a number of samples below 1.
+        UsageError: a number of samples below 1, or arguments in another order.
         CaptureError: the model cannot be captured.
     """
+    check_order(model, program, IntegerProgram, "verify(model, program, inputs, labels)")
     batch = checked_inputs(program, inputs)
     tensors = batch.inputs
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))

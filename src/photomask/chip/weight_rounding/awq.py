@@ -15,8 +15,9 @@ from photomask.chip.graph import Node
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
-from photomask.documents import Document, aligned
+from photomask.documents import Document
 from photomask.errors import DataError, UsageError
+from photomask.report import Shown, Table
 
 
 class PlaceScaling(Document):
@@ -32,12 +33,13 @@ class PlaceScaling(Document):
     """The same with scaled channels; never more."""
 
 
-class SalientReport(Document):
+class SalientReport(Shown, Document):
     """What `scale_salient_channels` did."""
 
     places: tuple[PlaceScaling, ...]
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each norm or layer."""
         rows = [("made by", "read by", "strength", "before", "after")]
         for place in self.places:
             rows.append(
@@ -49,7 +51,7 @@ class SalientReport(Document):
                     f"{place.after:.4g}",
                 )
             )
-        return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
+        return Table("squared error of outputs by rounded weights", rows)
 
 
 @changes(Effect.REWRITES)

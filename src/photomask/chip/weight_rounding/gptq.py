@@ -20,8 +20,9 @@ from photomask.chip.weight_rounding.products import (
     output_error,
     second_moments,
 )
-from photomask.documents import Document, aligned
+from photomask.documents import Document
 from photomask.errors import DataError, QuantizerError, UsageError
+from photomask.report import Shown, Table
 
 BLOCK = 128
 """Inputs whose errors are spread at once over all later ones."""
@@ -37,19 +38,20 @@ class LayerRounding(Document):
     """With the codes that it has now; never more."""
 
 
-class RoundingReport(Document):
+class RoundingReport(Shown, Document):
     """What `compensate_rounding` did."""
 
     layers: tuple[LayerRounding, ...]
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each layer."""
         rows = [("layer", "nearest", "compensated", "ratio")]
         for layer in self.layers:
             ratio = layer.compensated / layer.nearest if layer.nearest else 1.0
             rows.append(
                 (layer.layer, f"{layer.nearest:.4g}", f"{layer.compensated:.4g}", f"{ratio:.3f}")
             )
-        return "\n".join(["squared error of outputs by rounded weights", *aligned(rows)])
+        return Table("squared error of outputs by rounded weights", rows)
 
 
 @changes(Effect.ROUNDS)

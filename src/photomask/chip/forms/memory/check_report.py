@@ -1,7 +1,8 @@
 """What a check of an export found."""
 
 from photomask.chip.forms.conformance.examination import ConformanceResult
-from photomask.documents import Document, aligned
+from photomask.documents import Document
+from photomask.report import Shown, Table
 
 
 class Mismatch(Document):
@@ -74,7 +75,7 @@ class EdgeResult(Document):
         return "partial" if self.missing else "match"
 
 
-class CheckReport(Document):
+class CheckReport(Shown, Document):
     """The result of a check; `print` shows it as a table."""
 
     subject: str
@@ -101,7 +102,8 @@ class CheckReport(Document):
         """Whether a receiver's results of all conformance vectors are there and right."""
         return self.conformance is None or self.conformance.state == "proven"
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each edge of which something was found, and the verdict."""
         rows = [("edge", "step", "operator", "matched", "mismatched", "missing", "")]
         rows += [
             (
@@ -116,16 +118,13 @@ class CheckReport(Document):
             for edge in self.edges
             if edge.matched or edge.mismatched
         ]
-        lines = [self.subject]
-        if len(rows) > 1:
-            lines += aligned(rows)
-        lines += [f"problem: {problem}" for problem in self.problems]
+        lines = [f"problem: {problem}" for problem in self.problems]
         if self.first_mismatch is not None:
             lines.append(str(self.first_mismatch))
         if self.conformance is not None:
             lines.append(str(self.conformance))
         lines.append(self._summary())
-        return "\n".join(lines)
+        return Table(self.subject, rows, lines)
 
     def _summary(self) -> str:
         matched = sum(edge.matched for edge in self.edges)

@@ -14,8 +14,9 @@ from photomask.chip.forms.rtl.images import ImageBuilder
 from photomask.chip.forms.rtl.memory_map import MemoryMap, place_edges
 from photomask.chip.forms.writers import Problem, each_step, require_none
 from photomask.chip.program import IntegerProgram, Step
-from photomask.documents import Document, aligned
+from photomask.documents import Document
 from photomask.errors import FormError, TargetError
+from photomask.report import Shown, Table
 
 WIDEST_ACCUMULATOR = 48
 MOST_LANES = 256
@@ -34,7 +35,7 @@ class StepSupport(Document):
     """Why it does not run; None if it does."""
 
 
-class SupportReport(Document):
+class SupportReport(Shown, Document):
     """Which steps of a program run on the reference design."""
 
     steps: tuple[StepSupport, ...]
@@ -44,10 +45,11 @@ class SupportReport(Document):
         """Whether all of them do."""
         return all(step.reason is None for step in self.steps)
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each step."""
         rows = [("step", "operator", "descriptors", "why it does not run")]
         rows += [(s.step, s.operator, str(s.descriptors), s.reason or "") for s in self.steps]
-        return "\n".join(aligned(rows))
+        return Table("", rows)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from photomask.chip.forms.conformance.examination import ConformanceResult
-from photomask.documents import Document, aligned
+from photomask.documents import Document
+from photomask.report import Shown, Table
 
 
 class Mismatch(Document):
@@ -48,7 +49,7 @@ class LayerSimulation(Document):
     """By the cycle formula."""
 
 
-class SimulationReport(Document):
+class SimulationReport(Shown, Document):
     """Every golden edge of an export beside what the RTL computed."""
 
     schema_version: Literal[2] = 2
@@ -79,7 +80,8 @@ class SimulationReport(Document):
         """Whether the results of all conformance vectors are there and right."""
         return self.conformance is None or self.conformance.state == "proven"
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each step, and the sums."""
         rows = [("step", "operator", "passes", "integers", "wrong", "RTL cycles", "formula")]
         rows += [
             (
@@ -98,6 +100,6 @@ class SimulationReport(Document):
             f"{self.model_cycles} by the formula"
         )
         first = [f"first: {self.first_mismatch}"] if self.first_mismatch else []
-        changed = [f"not as exported: {', '.join(self.changed_files)}"] * bool(self.changed_files)
+        changed = f"not as exported: {', '.join(self.changed_files)}" if self.changed_files else ""
         proven = [str(self.conformance)] if self.conformance is not None else []
-        return "\n".join([*changed, *aligned(rows), total, *first, *proven])
+        return Table(changed, rows, [total, *first, *proven])

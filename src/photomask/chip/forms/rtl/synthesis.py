@@ -18,8 +18,9 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, NonNegativeInt
 
-from photomask.documents import Document, aligned, read_text
+from photomask.documents import Document, read_text
 from photomask.errors import DataError, DocumentError, EngineError, MissingDependencyError
+from photomask.report import Shown, Table
 
 RTL_FOLDER = Path(__file__).with_name("sources")
 BENCHES = frozenset({"testbench.sv"})
@@ -111,14 +112,15 @@ class YosysStatistics(Document):
             raise EngineError(f"cannot read what yosys says about a unit: {error}") from error
 
 
-class SynthesisReport(Document):
+class SynthesisReport(Shown, Document):
     """Cell counts of several units."""
 
     schema_version: Literal[1] = 1
     tool: str
     units: tuple[UnitCells, ...]
 
-    def __str__(self) -> str:
+    def shown(self) -> Table:
+        """Returns a row for each unit."""
         rows = [("unit", "parameters", "gates", "flip-flops", "memory bits")]
         for unit in self.units:
             parameters = ", ".join(f"{name}={n}" for name, n in unit.parameters.items())
@@ -131,7 +133,7 @@ class SynthesisReport(Document):
                     f"{unit.memory_bits:,}",
                 )
             )
-        return "\n".join([f"generic cells by {self.tool}", *aligned(rows)])
+        return Table(f"generic cells by {self.tool}", rows)
 
 
 def rtl_sources(folder: Path = RTL_FOLDER) -> list[Path]:
