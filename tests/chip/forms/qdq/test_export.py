@@ -157,7 +157,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "matmul": lambda x, y: torch.matmul(x, y.transpose(-1, -2)),
     "concatenate": lambda x, y: torch.cat([x, 3 * y], 1),
     "move": lambda x, y: x.permute(0, 2, 1, 3)[:, :, 1::2].flip(-1) - y[:, :, :2].clamp(-1, 1),
-    "pad": lambda x, y: nn.functional.pad(x, (1, 2, 0, 1), value=0.7).reshape(len(y), -1),
+    "pad": lambda x, y: (
+        nn.functional.pad(x, (1, 2, 0, 1), value=0.7).reshape(len(y), -1)[:, :4] + y.sum((1, 2))
+    ),
     "pools": lambda x, y: nn.functional.avg_pool2d(x, 2) + nn.functional.adaptive_avg_pool2d(y, 2),
     "sum": lambda x, y: x.sum(1) + y.mean(1),
     "functions": lambda x, y: torch.sigmoid(x) + nn.functional.hardswish(y),
