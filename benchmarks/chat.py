@@ -113,7 +113,9 @@ def agree(
         dialogues: none longer than `length`.
         length: what every text is filled up to; what fills it stands behind the answer.
     """
-    same, first, divergence = [], [], []
+    same = []
+    first = []
+    divergence = []
     with torch.no_grad():
         for start in range(0, len(dialogues), BATCH):
             part = dialogues[start : start + BATCH]

@@ -24,7 +24,9 @@ from rows import Results, Subject
 
 WHAT = "engine_speed"
 BATCHES = {"mobilenet_v2": 16, "resnet20": 128, "mobilenet_v1": 128}
-FLOAT, CHANNELS_LAST, ENGINE = "float", "float, channels last", "photomask torch engine"
+FLOAT = "float"
+CHANNELS_LAST = "float, channels last"
+ENGINE = "photomask torch engine"
 ORACLE = "photomask numpy oracle"
 
 Run = Callable[[], object]

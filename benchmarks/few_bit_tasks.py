@@ -9,7 +9,9 @@ from photomask.chip.training import TrainingSettings
 
 WIDTHS = {"W8A8": (8, 8), "W4A8": (4, 8), "W4A4": (4, 4), "W2A2": (2, 2)}
 NETWORKS = ("resnet20", "mobilenet_v1", "vision_transformer")
-CALIBRATED, RECONSTRUCTED, TRAINED = "calibrated", "reconstructed", "trained"
+CALIBRATED = "calibrated"
+RECONSTRUCTED = "reconstructed"
+TRAINED = "trained"
 PEER_NETWORKS = ("resnet20", "mobilenet_v1")
 """Peers' flows do not quantize what a transformer computes between its layers."""
 EPOCHS = {"W8A8": 1, "W4A8": 5, "W4A4": 30, "W2A2": 60}
@@ -26,7 +28,9 @@ TRANSFORMER_IMAGES = 8192
 noise, and ends 0.2 points lower."""
 STRENGTH = 0.7
 """Of moving ranges from a transformer's norms into weights, where activations are few bits."""
-SHARE_OF_TEACHER, TEMPERATURE, SMOOTHING = 0.7, 2.0, 0.05
+SHARE_OF_TEACHER = 0.7
+TEMPERATURE = 2.0
+SMOOTHING = 0.05
 
 
 @dataclass(frozen=True)

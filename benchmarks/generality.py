@@ -104,7 +104,9 @@ def measure(
         return False
     seconds = time.perf_counter() - start
     integers, mismatches = count_mismatches(program, images[: arguments.gate_images], batch=1)
-    noise, reference, run = NoiseMeter(), float_network(model), as_network(program)
+    noise = NoiseMeter()
+    reference = float_network(model)
+    run = as_network(program)
     for part in images.split(8):
         noise.add(reference(part), run(part))
     note = f"{arguments.size}x{arguments.size}, {len(calibration)} for calibration"

@@ -164,7 +164,9 @@ class Measurement:
 
     def compare(self, layer: Layer) -> None:
         """Measures dense kernels, and plans on prompts of several sizes of images."""
-        shape, tokens, device = layer.shape, layer.tokens, self.arguments.device
+        shape = layer.shape
+        tokens = layer.tokens
+        device = self.arguments.device
         sizes = images_wanted(self.arguments, tokens)
         prompts = [make_prompt(shape, tokens, size, device) for size in sizes]
         entries = self._dense_entries(layer, prompts[0])

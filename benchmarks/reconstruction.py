@@ -27,7 +27,10 @@ from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
 from photomask.report import NoiseMeter
 from rows import Results, Subject
 
-WHAT, NETWORK, RECIPE, WIDTHS = "reconstruction", "mobilenet_v2", "w4a8", (4, 8)
+WHAT = "reconstruction"
+NETWORK = "mobilenet_v2"
+RECIPE = "w4a8"
+WIDTHS = (4, 8)
 BATCH = 32
 """Crops at a time."""
 

@@ -51,7 +51,9 @@ def parts_of(contender: Contender, prompt: LongPrompt) -> dict[str, float]:
         RedGateError: dense attention was given a mask that somebody wrote out.
     """
     device = prompt.ids.device
-    clock, attention, linear = Clock(device), list[Span](), list[Span]()
+    clock = Clock(device)
+    attention = list[Span]()
+    linear = list[Span]()
     tower = contender.model.model.language_model
     with (
         _marked_attention(contender.attention, clock, attention),

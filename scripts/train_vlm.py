@@ -78,7 +78,9 @@ class Trainer:
     """Parameters, their optimizer and their moving average."""
 
     def __init__(self, groups: list[dict], clock: Clock, warmup: int, average_decay: float):
-        self.clock, self.warmup, self.average_decay = clock, warmup, average_decay
+        self.clock = clock
+        self.warmup = warmup
+        self.average_decay = average_decay
         split = []
         for group in groups:
             for dense in (True, False):

@@ -172,7 +172,9 @@ class Asker:
     """Draws the questions about sets of labels."""
 
     def __init__(self, labels: Tensor, target: Tensor, odd: Tensor, vocabulary: Vocabulary):
-        self.labels, self.target, self.is_odd = labels, target, odd
+        self.labels = labels
+        self.target = target
+        self.is_odd = odd
         self.vocabulary = vocabulary
         self.counts = torch.nn.functional.one_hot(labels, len(questions.KINDS)).sum(1)
         self.rows = torch.arange(len(labels), device=labels.device)
@@ -252,7 +254,9 @@ def draw_batch(
     asker = Asker(labels, target, odd, vocabulary)
     tokens = layout.tokens.repeat(count, 1)
     answers = []
-    first, second, places = layout.first.tolist(), layout.second.tolist(), layout.answers.tolist()
+    first = layout.first.tolist()
+    second = layout.second.tolist()
+    places = layout.answers.tolist()
     for slot, task in enumerate(SLOTS):
         asked = asker.ask(slot, task)
         if first[slot]:

@@ -26,7 +26,9 @@ from . import repairing
 from .plain import marks, parse, tensors_of
 from .specimen import AmbiguousError, Files, Kind, WrongError
 
-PROMPTS, LAYERS, HEADS = 3, 2, 4
+PROMPTS = 3
+LAYERS = 2
+HEADS = 4
 MODEL = ModelIdentity(
     model_type="qwen2_5_vl",
     layers=LAYERS,

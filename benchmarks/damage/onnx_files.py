@@ -15,7 +15,9 @@ from . import networks
 from .chip import MOST_ELEMENTS, use_program
 from .specimen import AmbiguousError, Files, Kind, WrongError
 
-MODEL, DATA, OUTSIDE = "model/model.onnx", "model/weights.data", "outside.data"
+MODEL = "model/model.onnx"
+DATA = "model/weights.data"
+OUTSIDE = "outside.data"
 """`OUTSIDE` holds the same bytes as `DATA`, in the folder above the model's."""
 MOST_DIFFERENCE = 1
 """Of a code from ONNX Runtime's: it rescales by floats, and rounds the middle to even."""

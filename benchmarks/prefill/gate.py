@@ -95,7 +95,9 @@ def sample_rows(layout: PromptLayout) -> Tensor:
 def rows_of_mask(prompt: Prompt, pattern: Pattern, rows: Tensor) -> Tensor:
     """Writes out some rows of what `visible` defines, for rules without a window: bool [R, L]."""
     layout, keys = prompt.layout, prompt.layout.positions
-    kind, image, offset = layout.kind[0], layout.image[0], layout.offset[0]
+    kind = layout.kind[0]
+    image = layout.image[0]
+    offset = layout.offset[0]
     in_image = kind == TokenKind.IMAGE
     own = (image[rows, None] == image) & in_image & in_image[rows, None]
     allowed = keys <= rows[:, None]

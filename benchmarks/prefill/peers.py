@@ -188,7 +188,9 @@ def make_mask_function(prompt: Prompt, patterns: Sequence[Pattern]) -> Callable[
     checked.
     """
     layout, device = prompt.layout, prompt.layout.device
-    kind, image, offset = layout.kind[0], layout.image[0], layout.offset[0]
+    kind = layout.kind[0]
+    image = layout.image[0]
+    offset = layout.offset[0]
     in_image, sink = kind == TokenKind.IMAGE, is_sink(layout, prompt.sinks)[0]
     if bool((sink & in_image).any()):
         raise ValueError("a token of an image is a sink")
@@ -203,7 +205,9 @@ def make_mask_function(prompt: Prompt, patterns: Sequence[Pattern]) -> Callable[
     bidirectional = prompt.rule.bidirectional
 
     def mask_mod(batch: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
-        code, mine, marked = codes[head], own[row], mark[key]
+        code = codes[head]
+        mine = own[row]
+        marked = mark[key]
         near = ((code >= 1) & (mine == owner[key])) | (
             (code == 0) & (own_block[row] == block_of[key])
         )

@@ -10,12 +10,17 @@ from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.attention.visible_pairs import visible_pairs
 
-TEXT, FIRST_TEXT, LAST_TEXT = 40, 32, 256
+TEXT = 40
+FIRST_TEXT = 32
+LAST_TEXT = 256
 """Text tokens between images, before the first and, at least, behind the last."""
 SPARSE_SHARES = {Pattern.SINK: 5, Pattern.INTRA_IMAGE: 6, Pattern.INTRA_IMAGE_SINK: 8}
 """In what proportions the heads that are not dense have each pattern."""
 MEASURED_PERCENT = 30
-_D, _S, _I, _B = Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK
+_D = Pattern.DENSE
+_S = Pattern.SINK
+_I = Pattern.INTRA_IMAGE
+_B = Pattern.INTRA_IMAGE_SINK
 MEASURED = (
     *(_D, _S, _B, _D, _I, _B, _D),
     *(_S, _B, _I, _D, _B, _I, _D),

@@ -52,7 +52,10 @@ def random_codes(program: IntegerProgram, batch: int, seed: int = 0) -> dict[str
 
 def merged(programs: Sequence[IntegerProgram]) -> IntegerProgram:
     """Puts programs side by side in one: engines that compile need to compile once."""
-    edges, steps, tensors, formats = [], [], {}, {}
+    edges = []
+    steps = []
+    tensors = {}
+    formats = {}
     for index, program in enumerate(programs):
         mark = f"{index}/"
         edges += [e.model_copy(update={"name": mark + e.name}) for e in program.edges.values()]

@@ -75,10 +75,14 @@ class Literal:
         self.pairs: dict[int, list[int]] = {}
 
     def __call__(self, request):
-        layer, query, call = request.layer, request.query, request.call
+        layer = request.layer
+        query = request.query
+        call = request.call
         layout, heads = call.layout, query.shape[1]
         rows = ((layout.kind[0] == TokenKind.IMAGE) & (layout.image[0] >= 1)).nonzero()[:, 0]
-        q, k, v = query.double(), request.key.double(), request.value.double()
+        q = query.double()
+        k = request.key.double()
+        v = request.value.double()
         weight = request.module.o_proj.weight.double()
         outputs = {
             pattern: reference_attention(
@@ -99,7 +103,9 @@ class Literal:
 class TestMeasuring:
     @pytest.mark.parametrize("family", FAMILY_NAMES)
     def test_every_family_is_measured_as_by_literal_masks(self, family):
-        model, processor, prompt = tiny_model(family), TinyProcessor(family), PROMPTS[3]
+        model = tiny_model(family)
+        processor = TinyProcessor(family)
+        prompt = PROMPTS[3]
         found = calibrate(model, processor, [prompt], sinks=SINKS)
         literal = Literal()
         with torch.no_grad():

@@ -107,7 +107,9 @@ def test_half_precision_is_as_close_as_the_literal_masks(how: str):
 
 
 def test_an_executor_is_asked_for_by_name():
-    model, inputs, plan = tiny_model("internvl"), inputs_of("internvl"), random_plan("internvl", 4)
+    model = tiny_model("internvl")
+    inputs = inputs_of("internvl")
+    plan = random_plan("internvl", 4)
     found = logits(convert(model, plan, executor="torch"), inputs)
     assert torch.equal(found, logits(convert(model, plan), inputs))
     with pytest.raises(UsageError, match="executor must be one of 'auto', 'triton', 'torch'"):

@@ -15,7 +15,10 @@ from photomask.attention.patterns import DenseRule, Pattern, SinkRule, is_sink, 
 from photomask.attention.sampling import SampledRows
 from photomask.errors import DataError
 
-HEADS, KV_HEADS, SIZE, HIDDEN = 4, 2, 8, 24
+HEADS = 4
+KV_HEADS = 2
+SIZE = 8
+HIDDEN = 24
 
 
 class Layer:
@@ -160,7 +163,9 @@ def test_a_quantized_output_projection_is_refused():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_accumulated_in_float32(dtype):
-    layout, sinks, layer = regular(4, 30, 3), SinkRule(diagonal_block=8), Layer(400)
+    layout = regular(4, 30, 3)
+    sinks = SinkRule(diagonal_block=8)
+    layer = Layer(400)
     tokens = layout.tokens
     layer.query, layer.key, layer.value = (
         x[:, :, :tokens].to(dtype) for x in (layer.query, layer.key, layer.value)

@@ -31,7 +31,9 @@ def test_a_tile_sums_up_its_rows(layout, sinks, rule, data):
     used = schedule.rows >= 0
     huge = torch.iinfo(torch.int32).max
     for pattern in Pattern:
-        low, high, entry = schedule.low[pattern], schedule.high[pattern], schedule.tiles[pattern]
+        low = schedule.low[pattern]
+        high = schedule.high[pattern]
+        entry = schedule.tiles[pattern]
         assert torch.equal(entry[:, 4], low.masked_fill(~used, huge).amin(1))
         assert torch.equal(entry[:, 5], low.amax(1))
         assert torch.equal(entry[:, 6], high.masked_fill(~used, huge).amin(1))

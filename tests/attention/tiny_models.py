@@ -16,7 +16,11 @@ import torch
 from torch import Tensor
 
 TEXT_IDS = range(5, 50)
-PAD, IMAGE, VIDEO, START, END = 0, 60, 61, 62, 63
+PAD = 0
+IMAGE = 60
+VIDEO = 61
+START = 62
+END = 63
 FAMILY_NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "internvl", "llava_onevision")
 """One of each row of the table; `qwen3_vl_moe` exists too."""
 

@@ -14,7 +14,9 @@ from photomask.attention.patterns import Pattern, visible
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHAPES = ("Qwen2.5-VL-7B", "Gemma-3-12B")
-TOKENS, IMAGE, SIZE = 768, 100, 32
+TOKENS = 768
+IMAGE = 100
+SIZE = 32
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-DENSE, PEER, PLAN = "dense (SDPA)", "FlashAttention-4 dense", "photomask, 30 % dense"
+DENSE = "dense (SDPA)"
+PEER = "FlashAttention-4 dense"
+PLAN = "photomask, 30 % dense"
 PARTS = {"attention", "linear layers", "schedule", "rest"}
 TOY = ["--device", "cpu", "--scale", "tiny", "--tokens", "200", "--plans", "30", "--results"]
 

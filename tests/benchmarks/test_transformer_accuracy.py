@@ -27,7 +27,9 @@ class Attention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.layer, self.head = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norm = nn.LayerNorm(8)
+        self.layer = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)

@@ -360,7 +360,9 @@ class Joined(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patches, self.norm, self.head = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+        self.patches = nn.Linear(6, 8)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 3)
         self.token = nn.Parameter(torch.randn(1, 1, 8))
         self.positions = nn.Parameter(torch.randn(1, 5, 8))
 

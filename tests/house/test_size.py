@@ -5,6 +5,8 @@ from tests.house.sources import ROOT, python_files, tracked_files
 LINES_OF_A_FILE = 400
 LINES_OF_A_FUNCTION = 60
 LINES_OF_AN_EXAMPLE = 60
+MOST_PACKED = 2
+"""Values that one assignment gives to as many names: a pair belongs together, three do not."""
 BYTES_OF_THE_CHECKOUT = 25 * 2**20
 
 
@@ -44,3 +46,17 @@ def test_examples_are_short():
 
 def test_the_checkout_is_small():
     assert sum(path.stat().st_size for path in tracked_files()) < BYTES_OF_THE_CHECKOUT
+
+
+def test_no_assignments_are_packed_to_save_lines():
+    packed = []
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Tuple)
+                and isinstance(node.value, ast.Tuple)
+                and len(node.value.elts) > MOST_PACKED
+            ):
+                packed.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not packed

@@ -79,7 +79,9 @@ def calibrate(
     team = _Team(measurer.device)
     store = _Store(save_to, measurer.identity, sinks)
     parts: list[AttentionStatistics] = []
-    skipped, ordinal, failure = 0, -1, None
+    skipped = 0
+    ordinal = -1
+    failure = None
     try:
         items = _shown(prompts, progress) if team.rank == 0 else prompts
         for index, prompt in enumerate(items):
@@ -210,7 +212,9 @@ class PromptMeasurer:
 
     def __call__(self, request: AttentionRequest) -> Tensor:
         """Measures one layer; its output is the model's own."""
-        query, layer, call = request.query, request.layer, request.call
+        query = request.query
+        layer = request.layer
+        call = request.call
         rows = self._rows.get(query.device)
         if rows is None:
             rows = self._rows[query.device] = SampledRows.of(call.layout, self.sinks)
@@ -252,7 +256,9 @@ class _Store:
             model: that is measured.
             sinks: which tokens are sinks.
         """
-        self.path, self.model, self.sinks = path, model, sinks
+        self.path = path
+        self.model = model
+        self.sinks = sinks
         self.folder = path.with_name(f"{path.name}.parts") if path is not None else None
         self.earlier: dict[str, AttentionStatistics] = {}
         if path is not None and path.exists():

@@ -68,7 +68,9 @@ class IntervalBuilder:
             UsageError: `query_start` is no position of the layout, or the window is empty.
         """
         check_queries(layout, rule, query_start)
-        self._layout, self._sinks, self._rule = layout, sinks, rule
+        self._layout = layout
+        self._sinks = sinks
+        self._rule = rule
         text, sink = layout.kind == TokenKind.TEXT, is_sink(layout, sinks)
         listed = torch.stack([sink.flip(1), text], 1)
         self.listed = listed.sum((1, 2), dtype=torch.int32)
@@ -134,7 +136,9 @@ class IntervalBuilder:
 
     def _table(self, groups: _Groups) -> Tensor:
         """Returns `Intervals.table`."""
-        rows, first, block = groups.rows, groups.first, self._sinks.diagonal_block
+        rows = groups.rows
+        first = groups.first
+        block = self._sinks.diagonal_block
         own_block = rows - (rows - first) % block
         own_image = torch.maximum(first, groups.first_real)  # all tokens, outside images
         delimiter = first - 1

@@ -153,7 +153,9 @@ def measure(
     """
     if not rows.count:
         raise DataError("no image row with an earlier image to measure; expected two images")
-    groups, group, size = key.shape[1], query.shape[1] // key.shape[1], query.shape[3]
+    groups = key.shape[1]
+    group = query.shape[1] // key.shape[1]
+    size = query.shape[3]
     query = query[0].index_select(1, rows.rows).float() * scale
     query = query.reshape(groups, group, rows.count, size)
     keys = _KeyClasses(key[0].float(), value[0].float(), rows)
@@ -256,7 +258,9 @@ def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerM
         (always.join(rest), sinks.join(others)),
         (both, others),
     )
-    recalls, errors, projected = [], [], []
+    recalls = []
+    errors = []
+    projected = []
     for kept, lost in kept_and_lost:
         share = (lost.lse - dense.lse).exp().clamp(max=1)
         difference = (kept.output - lost.output).mul_(share.unsqueeze(-1))

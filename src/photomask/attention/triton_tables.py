@@ -68,7 +68,9 @@ def triton_tables(
 def _compute(
     layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int, tile_rows: int
 ) -> Tables:
-    batch, tokens, device = layout.batch, layout.tokens, layout.device
+    batch = layout.batch
+    tokens = layout.tokens
+    device = layout.device
     fields = (layout.kind, layout.first, layout.stop, layout.ordinal)
     fields = [field.contiguous() for field in fields]
     planes, integers = _PLANES.value, {"dtype": torch.int32, "device": device}

@@ -173,7 +173,9 @@ def make_room_for_bias(layer: PreparedLayer, headroom: float = 1.0) -> None:
         layer: its quantizer is changed in place.
         headroom: by which factor the input's scale may still shrink.
     """
-    quantizer, unit, bias = layer.quantizer, layer.unit, layer.bias.abs().double()
+    quantizer = layer.quantizer
+    unit = layer.unit
+    bias = layer.bias.abs().double()
     if unit.ndim == 0:
         bias = bias.max()
     excess = bias * headroom / unit / 2.0 ** (BIAS_BITS - 1)

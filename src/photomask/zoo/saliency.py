@@ -29,7 +29,10 @@ _FILE = "models/vit_s_focus.onnx"
 _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _BYTES = 256 << 20
 """That are read of it."""
-_WIDTH, _PATCH, _HEADS, _LAYERS = 384, 14, 6, 12
+_WIDTH = 384
+_PATCH = 14
+_HEADS = 6
+_LAYERS = 12
 _TRAINED_SIZE = 518
 _DECODER = (_WIDTH, 256, 128, 64)
 _BATCH_NORM_EPSILON = 1e-5

@@ -23,7 +23,10 @@ from photomask.attention.kernels.dense_heads import (
 )
 from photomask.attention.patterns import DenseRule, Pattern
 
-D, S, I, B = Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK  # noqa: E741
+D = Pattern.DENSE
+S = Pattern.SINK
+I = Pattern.INTRA_IMAGE  # noqa: E741
+B = Pattern.INTRA_IMAGE_SINK
 EVEN = [D, S, D, I, D, S, B, D]
 """Over two key heads, each of which has two dense heads."""
 UNEVEN = [D, S, D, D, D, S, B, I]

@@ -37,7 +37,10 @@ if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 from photomask.attention.kernels.triton_lookahead import triton_look_ahead  # noqa: E402
 from photomask.attention.kernels.triton_prefill import triton_prefill  # noqa: E402
 
-D, S, I, B = Pattern.DENSE, Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK  # noqa: E741
+D = Pattern.DENSE
+S = Pattern.SINK
+I = Pattern.INTRA_IMAGE  # noqa: E741
+B = Pattern.INTRA_IMAGE_SINK
 MIXTURES = {
     "mixed": ([D, S, D, D, D, S, B, I], 2),
     "scattered": ([D, D, S, D, S, I, S, D], 1),
@@ -188,7 +191,9 @@ def test_strided_tensors():
 
 
 def test_what_lies_ahead_follows_its_call_on_the_same_stream():
-    case, order, stream = both_case("mixed"), [], ["current"]
+    case = both_case("mixed")
+    order = []
+    stream = ["current"]
 
     class Aside(contextlib.AbstractContextManager):
         def __enter__(self):

@@ -29,7 +29,9 @@ class LiteralHandler:
         self.calls: list[tuple[int, AttentionCall]] = []
 
     def __call__(self, request: AttentionRequest) -> Tensor:
-        call, query, key = request.call, request.query, request.key
+        call = request.call
+        query = request.query
+        key = request.key
         self.calls.append((request.layer, call))
         assert call.query_start == key.shape[2] - query.shape[2]
         patterns = self.patterns[request.layer]

@@ -43,7 +43,9 @@ def torch_decoder(*lengths: int) -> Decoder:
 @given(st.lists(st.integers(1, 6), max_size=6), st.integers(1, CACHE))
 @settings(max_examples=10, deadline=None)
 def test_any_chunks_give_the_same_integers(sizes: list[int], length: int):
-    decoder, whole, tokens = torch_decoder(1, 8), torch_decoder(14), texts(2, length)
+    decoder = torch_decoder(1, 8)
+    whole = torch_decoder(14)
+    tokens = texts(2, length)
     expected = in_parts(whole, tokens, [])
     assert np.array_equal(in_parts(decoder, tokens, sizes), expected)
     assert decoder.length == length

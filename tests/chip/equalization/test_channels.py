@@ -19,7 +19,9 @@ class Block(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.first, self.second = nn.LayerNorm(16), nn.Linear(16, 8), nn.Linear(16, 8)
+        self.norm = nn.LayerNorm(16)
+        self.first = nn.Linear(16, 8)
+        self.second = nn.Linear(16, 8)
         with torch.no_grad():
             self.norm.weight[:2] = 60.0
 

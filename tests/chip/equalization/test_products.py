@@ -15,7 +15,9 @@ class Gated(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 6)
+        self.gate = nn.Linear(8, 12)
+        self.up = nn.Linear(8, 12)
+        self.down = nn.Linear(12, 6)
         with torch.no_grad():
             self.up.weight[3] *= 500
             self.down.weight[:, 3] /= 500

@@ -18,7 +18,9 @@ class Attention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.key, self.value, self.output = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.key = nn.Linear(6, 6)
+        self.value = nn.Linear(6, 6)
+        self.output = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = (x @ self.key(x).transpose(1, 2)).softmax(dim=-1)

@@ -30,7 +30,9 @@ OTHERS = {
 def by_definition(format: ElementFormat, code: int) -> Fraction:
     """Returns what a finite code stands for, by the formula of section 5.3."""
     m, e = format.mantissa_bits, format.exponent_bits
-    sign, field, fraction = code >> (m + e), code >> m & ((1 << e) - 1), code & ((1 << m) - 1)
+    sign = code >> (m + e)
+    field = code >> m & ((1 << e) - 1)
+    fraction = code & ((1 << m) - 1)
     if field == 0:
         value = Fraction(2) ** (1 - format.bias) * Fraction(fraction, 2**m)
     else:

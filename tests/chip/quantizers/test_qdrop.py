@@ -40,7 +40,9 @@ def test_with_everything_kept_it_is_the_plain_quantizer_in_value_and_gradient():
     x = values(50, 50)
     plain = fitted(Quantizer(4, symmetric=False), x * 0.5).train()
     codes, zero = plain.codes, int(plain.zero_point)
-    upstream, gradients, results = values(50, 50), [], []
+    upstream = values(50, 50)
+    gradients = []
+    results = []
     for dropped in (False, True):
         leaf = x.clone().requires_grad_()
         if dropped:

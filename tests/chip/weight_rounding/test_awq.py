@@ -24,7 +24,9 @@ class Block(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm = nn.LayerNorm(96)
-        self.first, self.second, self.third = nn.Linear(96, 16), nn.Linear(96, 16), nn.Linear(16, 4)
+        self.first = nn.Linear(96, 16)
+        self.second = nn.Linear(96, 16)
+        self.third = nn.Linear(16, 4)
         with torch.no_grad():
             self.norm.weight[:3] = 25.0
             self.first.weight.normal_()

@@ -82,7 +82,10 @@ class _Prompt:
         schedule: Schedule,
         scale: float,
     ) -> None:
-        self._query, self._key, self._value, self._output = query, key, value, output
+        self._query = query
+        self._key = key
+        self._value = value
+        self._output = output
         self._schedule, self._scale = schedule, scale
         self._group = query.shape[0] // key.shape[0]
 
@@ -96,7 +99,9 @@ class _Prompt:
         order = order[(high > low)[order]]
         if not heads or not len(order):
             return
-        rows, low, high = rows[order], low[order], high[order]
+        rows = rows[order]
+        low = low[order]
+        high = high[order]
         chosen = torch.tensor(heads, device=rows.device)
         query, key, value = self._of_heads(chosen)
         causal = _is_plain(rows, low, high)

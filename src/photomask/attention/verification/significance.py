@@ -70,7 +70,9 @@ def paired_loss_interval(only_first: int, only_second: int, total: int) -> tuple
 
     Source: Agresti and Min 2005, Statistics in Medicine 24.
     """
-    first, second, count = only_first + 0.5, only_second + 0.5, total + 2
+    first = only_first + 0.5
+    second = only_second + 0.5
+    count = total + 2
     loss = (first - second) / count
     half = NORMAL_95 * math.sqrt((first + second) / count - loss**2) / math.sqrt(count)
     return 100 * (loss - half), 100 * (loss + half)

@@ -172,7 +172,9 @@ class Conversion:
                 f"{error}; give its inputs fewer bits"
             ) from error
         if isinstance(meaning, Scale):
-            scale, zero_point, format = meaning.scales, meaning.zero_point, meaning.format
+            scale = meaning.scales
+            zero_point = meaning.zero_point
+            format = meaning.format
         else:
             scale, zero_point = tuple(float(s) for s in meaning.reshape(-1)), 0
             format = self._accumulator_format(interval, f"{name!r} ({node.source})")

@@ -60,7 +60,9 @@ def _input(conversion: Conversion, node: Node) -> None:
 
 def _integer_input(conversion: Conversion, node: Node) -> None:
     """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
-    prepared, counts, hides = conversion.prepared, [], False
+    prepared = conversion.prepared
+    counts = []
+    hides = False
     for reader in prepared.graph.nodes:
         uses = {
             reader.operation.use_of_integers(position)
@@ -250,7 +252,9 @@ def _add(conversion: Conversion, node: Node) -> None:
         coefficients, error = coefficients.astype(np.int64), 0.0
     else:
         fixed = aligned_coefficients(ratios, widest, target, where)
-        coefficients, shift, error = fixed.multiplier, int(fixed.shift[0]), fixed.relative_error
+        coefficients = fixed.multiplier
+        shift = int(fixed.shift[0])
+        error = fixed.relative_error
     signed = [int(c) * sign for c, sign in zip(coefficients, operation.signs, strict=True)]
     bias = -sum(c * x.zero_point for c, x in zip(signed, inputs, strict=True))
     operator = Add(coefficients=tuple(signed), bias=bias)

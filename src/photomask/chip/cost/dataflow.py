@@ -70,7 +70,9 @@ class ArrayWork:
 
 def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> ArrayWork:
     """Returns what the array does for a product of `groups` groups, each folded alike."""
-    rows, columns, f = accelerator.rows, accelerator.columns, folding
+    rows = accelerator.rows
+    columns = accelerator.columns
+    f = folding
     weights, activations = f.reduction * f.outputs, f.reduction * f.pixels
     results = f.outputs * f.pixels
     skew, load = rows + columns - 2, rows
@@ -88,7 +90,9 @@ def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> Array
         repeats = f.pixel_row_folds * f.output_column_folds
         folds, streamed = repeats * f.reduction_tiles, repeats * f.reduction
         reads = (weights * f.pixel_row_folds, activations * f.output_column_folds)
-        skew, load, sums = skew + rows, 0, f.reduction_tiles
+        skew = skew + rows
+        load = 0
+        sums = f.reduction_tiles
     return ArrayWork(
         load_cycles=groups * load * folds,
         compute_cycles=groups * streamed,

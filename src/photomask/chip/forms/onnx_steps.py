@@ -97,7 +97,9 @@ def compare_steps(
     session = Session(runtime_package("the check of an ONNX file"), model, optimized=False)
     read = [*program.inputs, *edges]
     named = dict(zip((value.name for value in model.graph.input), read, strict=True))
-    tally, off, compared = Tally(), Counter[str](), Counter[str]()
+    tally = Tally()
+    off = Counter[str]()
+    compared = Counter[str]()
     for position, codes in oracle_edges(program, samples):
         feeds = {name: _real(program.edges[edge], codes[edge]) for name, edge in named.items()}
         for name, values in session.run(edges, feeds).items():

@@ -11,7 +11,9 @@ from photomask.dependencies import OptionalPackage
 from photomask.documents import write_file
 from photomask.errors import UsageError
 
-INK, ACCENT, OTHER = "#222222", "#1f6feb", "#b35900"
+INK = "#222222"
+ACCENT = "#1f6feb"
+OTHER = "#b35900"
 
 
 def save_pareto_curve(

@@ -287,7 +287,9 @@ def _replay(
 def _behind(graph: FloatGraph, trial: _Trial) -> list[Node]:
     """Returns what a trial changes behind its node, in the order of computation."""
     start = trial.node.name
-    places, reached, found = trial.places - {start}, {start}, []
+    places = trial.places - {start}
+    reached = {start}
+    found = []
     for node in graph.nodes:
         if node.name in places or any(name in reached for name in node.inputs):
             reached.add(node.name)

@@ -224,7 +224,9 @@ class GraphBuilder:
         return FloatGraph(nodes, tuple(outputs), self.constants).pruned()
 
     def _settled(self, node: Node) -> Node:
-        scale, operation, clamp = self.scale(node.name), node.operation, node.clamp
+        scale = self.scale(node.name)
+        operation = node.operation
+        clamp = node.clamp
         if scale is None:
             return node
         if clamp is not None:

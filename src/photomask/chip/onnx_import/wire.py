@@ -13,7 +13,10 @@ MOST_NESTING = 16
 MOST_PACKED_BYTES = 1 << 26
 """Numbers in typed fields take up to eight times their bytes; `raw_data` takes one time."""
 _TEXT, _NUMBERS = "text", "numbers"
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT = 0
+_FIXED64 = 1
+_BYTES = 2
+_FIXED32 = 5
 
 
 def check_wire(data: bytes, descriptor: Any, where: str) -> None:

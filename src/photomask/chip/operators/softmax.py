@@ -120,7 +120,9 @@ class Softmax(Operator):
         constant = parameters.get("mask")
         hidden = None if constant is None else torch.from_numpy(constant == 0).to(device)
         shift = self.reciprocal_bits - self.fraction_bits
-        whole, unit, half = 2.0**self.reciprocal_bits, 2.0**-shift, 2.0 ** (shift - 1)
+        whole = 2.0**self.reciprocal_bits
+        unit = 2.0**-shift
+        half = 2.0 ** (shift - 1)
 
         def run(x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
             x, away = x.to(dtype), hidden

@@ -138,7 +138,9 @@ class IntegerProgram(Shown):
                 raise DocumentError(f"{where} reads {name!r} before any step computes it")
         if step.output in known or step.output not in self.edges:
             raise DocumentError(f"{where} must compute one new edge, not {step.output!r}")
-        operator, roles, count = step.operator, set(step.tensors), step.operator.input_count
+        operator = step.operator
+        roles = set(step.tensors)
+        count = step.operator.input_count
         if len(step.inputs) != count and (count is not None or not step.inputs):
             raise DocumentError(
                 f"{where}: {operator.kind} takes {'some' if count is None else count} inputs, got "

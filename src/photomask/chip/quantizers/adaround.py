@@ -120,7 +120,9 @@ class AdaRound(Quantizer):
     def soften(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the soft value, and `h(alpha)`, the part of a step by which it is rounded up."""
         self._check(x)
-        scale, zero_point, codes = self.scale_for(x), self.zero_point_for(x), self.codes
+        scale = self.scale_for(x)
+        zero_point = self.zero_point_for(x)
+        codes = self.codes
         ratio = x / scale
         part = self._part(ratio)
         # The last bracket is exactly 0 and carries the gradient to `x`.

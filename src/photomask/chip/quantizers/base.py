@@ -250,7 +250,9 @@ class Quantizer(nn.Module):
         """
         codes = self.codes
         ratio = at_least_float32(x) / self.scale_for(x)
-        rounded, low, high = ratio.detach().round(), codes.low, codes.high
+        rounded = ratio.detach().round()
+        low = codes.low
+        high = codes.high
         if self.symmetric:
             return pass_gradient_inside(ratio, rounded.clamp(low, high), low, high)
         zero = self.zero_point_for(x)
@@ -273,7 +275,9 @@ class Quantizer(nn.Module):
         if not torch.is_grad_enabled():
             return value
         with torch.no_grad():
-            scale, zero_point, codes = self.scale_for(x), self.zero_point_for(x), self.codes
+            scale = self.scale_for(x)
+            zero_point = self.zero_point_for(x)
+            codes = self.codes
             low, high = (codes.low - zero_point) * scale, (codes.high - zero_point) * scale
         return pass_gradient(x, value, low, high)
 

@@ -64,7 +64,9 @@ class _LearnedStep(torch.autograd.Function):
         factor: float,
     ) -> Tensor:
         ctx.save_for_backward(x, value, step, zero_point)
-        ctx.limits, ctx.factor, ctx.has_offset = (low, high), factor, offset is not None
+        ctx.limits = (low, high)
+        ctx.factor = factor
+        ctx.has_offset = offset is not None
         return value.view_as(value)
 
     @staticmethod

@@ -93,7 +93,9 @@ class ProgressiveFreezing(Callback):
             moving = [name for name in layers if name not in self.frozen]
             moving.sort(key=self.instability.__getitem__, reverse=True)
             self.frozen += moving[: wanted - len(self.frozen)]
-            self._sums, self._count, self._before = {}, 0, {}
+            self._sums = {}
+            self._count = 0
+            self._before = {}
         for name in self.frozen:
             freeze_weight(prepared, name)
 

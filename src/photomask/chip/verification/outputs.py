@@ -90,7 +90,9 @@ def compare_outputs(
         check_outputs_fit(program, expected)
         found = engine.run(quantized(program, batch))
         for position, name in enumerate(program.outputs):
-            edge, codes, value = program.edges[name], found[name].cpu(), expected[position]
+            edge = program.edges[name]
+            codes = found[name].cpu()
+            value = expected[position]
             noise[position].add(value, edge.dequantize(codes))
             if is_classes(edge.shape):
                 right = labels[position]

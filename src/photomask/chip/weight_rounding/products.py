@@ -72,9 +72,14 @@ def _rows(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
         return x.reshape(1, -1, x.shape[-1])
     assert isinstance(operation, Convolution)  # noqa: S101 - by is_product
     x = F.pad(x, [amount for pair in reversed(operation.padding) for amount in pair])
-    stride, dilation, kernel = operation.stride, operation.dilation, tuple(taps)
+    stride = operation.stride
+    dilation = operation.dilation
+    kernel = tuple(taps)
     if len(kernel) == 1:
-        x, stride, dilation, kernel = x[:, :, None], (1, *stride), (1, *dilation), (1, *kernel)
+        x = x[:, :, None]
+        stride = (1, *stride)
+        dilation = (1, *dilation)
+        kernel = (1, *kernel)
     patches = F.unfold(x, kernel, dilation=dilation, stride=stride)
     count, _, positions = patches.shape
     patches = patches.reshape(count, operation.groups, -1, positions)

@@ -18,7 +18,9 @@ def program_of_cases(
     kinds: list[str], seeds: range
 ) -> tuple[IntegerProgram, dict[str, np.ndarray]]:
     """Returns a program with a step for every case, and codes for its inputs."""
-    make, codes, outputs = ProgramBuilder(), {}, []
+    make = ProgramBuilder()
+    codes = {}
+    outputs = []
     for kind in kinds:
         for seed in seeds:
             outputs.append(_add(make, f"{kind}_{seed}", GENERATORS[kind](Source(seed)), codes))

@@ -90,7 +90,9 @@ def test_two_of_four_decoded_by_hand():
 
 def test_rows_are_outputs_then_kernel_positions():
     weight = np.zeros((2, 2, 2), dtype=np.int64)
-    weight[0, 1, 0], weight[0, 0, 1], weight[1, 1, 1] = 1, 2, 3
+    weight[0, 1, 0] = 1
+    weight[0, 0, 1] = 2
+    weight[1, 1, 1] = 3
     packing = packing_of(1, 2)
     image = pack_sparse(weight, packing)
     assert unpack_stream(image.values, packing.values, 4).tolist() == [1, 2, 0, 3]

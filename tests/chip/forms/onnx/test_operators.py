@@ -113,7 +113,9 @@ def test_rescaling_is_exact_for_every_shift_up_to_the_ends_of_int64(rounding: Ro
     for low, high in ((-128, 127), (-(1 << 40), 1 << 40)):
         operator = Requantize(rounding=rounding, offset=0, zero_point=3, low=low, high=high)
         x = source.codes(interval, (8, 63))
-        x[0], x[1], x[2:4] = interval.low, interval.high, source.integer(-2, 1)
+        x[0] = interval.low
+        x[1] = interval.high
+        x[2:4] = source.integer(-2, 1)
         parameters = {"multiplier": multiplier, "shift": shift}
         assert_exact(Case(operator, [x], [interval], parameters))
 

@@ -64,7 +64,9 @@ def hopper_prefill(
         scale: factor of the scores.
         output: [B, H, Q, D], the last stride 1.
     """
-    head_size, tiles, chosen = query.shape[3], len(schedule.rows), len(heads)
+    head_size = query.shape[3]
+    tiles = len(schedule.rows)
+    chosen = len(heads)
     if not output.numel() or not chosen:
         return
     keys, stages = BLOCKS[head_size]

@@ -17,7 +17,9 @@ ROOT_STEPS = 6
 def softmax(masks: int) -> "onnx.FunctionProto":
     """Returns the softmax of integers with 0, 1 or 2 masks, which hide where they are 0."""
     body = FunctionBody()
-    x, mask, names = "x", "", [f"mask_{number}" for number in range(masks)]
+    x = "x"
+    mask = ""
+    names = [f"mask_{number}" for number in range(masks)]
     if masks:
         visible = [body.cast(f"visible_{name}", name, body.kinds.BOOL) for name in names]
         mask = visible[0] if masks == 1 else body.add("visible", "And", visible)

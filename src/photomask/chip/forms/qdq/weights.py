@@ -34,7 +34,9 @@ def quantized_weight(graph: QdqGraph, step: Step) -> str:
     else:
         zero_point = np.broadcast_to(zero_point, scale.shape)
     if scale.size == 1:
-        scale, zero_point, attributes = scale.reshape(()), zero_point.reshape(()), {}
+        scale = scale.reshape(())
+        zero_point = zero_point.reshape(())
+        attributes = {}
     ends = Interval(int(zero_point.min()), int(zero_point.max()))
     if not ends.within(IntFormat(bits=format.bits, signed=format.signed).interval):
         raise FormError(f"its weight zero points are no {format} as its weights are")

@@ -90,7 +90,9 @@ def _hiding(mask: Visible) -> Visible:
 @lowers("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def _where(call: Call) -> Value:
     """Scores where a mask is true, elsewhere a low number; or the other way round."""
-    condition, first, second = call["condition"], call["self"], call["other"]
+    condition = call["condition"]
+    first = call["self"]
+    second = call["other"]
     visible = as_visible(call, condition)
     for scores, low, seen_first in ((first, second, True), (second, first, False)):
         if not _is_low(low):

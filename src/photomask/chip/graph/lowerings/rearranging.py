@@ -140,11 +140,15 @@ def _slice(call: Call) -> Value:
     size = shape[axis] if axis else shape[axis] * call.builder.batch
     if "select" in str(call.traced.target):
         index: Any = call["index"]
-        start, stop, step = index % size, index % size + 1, 1
+        start = index % size
+        stop = index % size + 1
+        step = 1
     elif "narrow" in str(call.traced.target):
         begin: Any = call["start"]
         length: Any = call["length"]
-        start, stop, step = begin, begin + length, 1
+        start = begin
+        stop = begin + length
+        step = 1
     else:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
     if (start, stop, step) != (0, size, 1):
@@ -345,7 +349,9 @@ def _scatter(call: Call) -> Value:
         raise CannotLower("it assigns along the batch axis")
     if "select" in str(call.traced.target):
         index: Any = call["index"]
-        start, stop, step = index % shape[axis], index % shape[axis] + 1, 1
+        start = index % shape[axis]
+        stop = index % shape[axis] + 1
+        step = 1
         source = call.emit(Reshape((*shape[1:axis], 1, *shape[axis + 1 :])), [source])
     else:
         start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])

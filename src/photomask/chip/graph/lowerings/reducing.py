@@ -131,7 +131,9 @@ def _euclidean_norm(call: Call) -> Value:
     order: Any = call.get("ord", call.get("p"))
     if order is not None and float(order) != 2:
         raise CannotLower(f"it is a norm of order {order}; only the Euclidean one, 2, has a form")
-    axes, shape, x = _data_axes(call), call.shape("self"), call.edge("self")
+    axes = _data_axes(call)
+    shape = call.shape("self")
+    x = call.edge("self")
     square = call.emit(Multiply(), [x, x])
     edge = lower_pointwise("sqrt", call, call.emit(Mean(axes, True, divide=False), [square]))
     if call["keepdim"]:
@@ -148,7 +150,9 @@ def _reduce_everything(call: Call) -> Value:
 @lowers("amax", "max.dim")
 def _amax(call: Call) -> Value:
     """A pool over one window, with the reduced axes moved to the end."""
-    shape, axes, edge = call.shape("self"), _data_axes(call), call.edge("self")
+    shape = call.shape("self")
+    axes = _data_axes(call)
+    edge = call.edge("self")
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     if (*kept, *axes) != tuple(range(len(shape))):
         edge = call.emit(Permute((*kept, *axes)), [edge])

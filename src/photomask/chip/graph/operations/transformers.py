@@ -80,7 +80,9 @@ class Normalize(Operation):
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """One norm."""
-        x, gain, bias = inputs[0], constants["gain"], constants["bias"]
+        x = inputs[0]
+        gain = constants["gain"]
+        bias = constants["bias"]
         if self.centred:
             return F.layer_norm(x, gain.shape, gain, bias, self.epsilon)
         size = x.square().mean(dim=-1, keepdim=True) + self.epsilon
