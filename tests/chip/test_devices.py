@@ -129,6 +129,6 @@ def test_a_program_is_verified_on_data_of_any_device(model_device: str, device: 
     assert [output.integer_top1 for output in report.outputs] == [
         output.integer_top1 for output in expected.outputs
     ]
-    assert compare_with_prepared(program, prepared, given, device=device) == (
-        compare_with_prepared(program, prepared, inputs("cpu"), device=device)
+    assert compare_with_prepared(prepared, program, given, device=device) == (
+        compare_with_prepared(prepared, program, inputs("cpu"), device=device)
     )

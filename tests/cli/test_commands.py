@@ -255,6 +255,7 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
     [
         (["chip", "show", "nowhere"], "nowhere"),
         (["chip", "check", "nowhere", "nowhere"], "no folder"),
+        (["chip", "check", "PLACE/export", "--json", "r.json"], "name its folder"),
         (["chip", "convert", "alexnet", "--data", "fashion-mnist", "--output", "o"], "zoo"),
         (["chip", "convert", "PLACE/model.py:no", "--data", "x", "--output", "o"], "no"),
         (
