@@ -12,8 +12,10 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes
+from photomask.chip.recipe import Recipe
 from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target
+from photomask.documents import aligned
 from photomask.errors import TargetError
 
 
@@ -51,8 +53,14 @@ def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProg
         steps=conversion.steps,
         tensors=conversion.tensors,
         formats=conversion.formats,
-        provenance={"recipe": str(prepared.recipe)},
+        provenance={"recipe": _recorded(prepared.recipe)},
     )
+
+
+def _recorded(recipe: Recipe) -> str:
+    """Returns what a program keeps of its recipe, whatever the printed table looks like."""
+    _, *rows = recipe.rows()
+    return "\n".join([f"recipe {recipe.name}", *(f"  {line}" for line in aligned(rows))])
 
 
 def _refuse_dynamic_scales(prepared: PreparedModel) -> None:

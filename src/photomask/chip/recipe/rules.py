@@ -162,8 +162,8 @@ class Recipe(Shown):
                 return f"rule {rule.match!r}"
         return f"recipe {self.name!r}"
 
-    def shown(self) -> Table:
-        """Returns a row for the default of each kind of tensor, then for each exception."""
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Returns a header, the default of each kind of tensor, and each exception to them."""
         rows = [("sites", "of", "quantizer"), ("*", "weights", self.weight.extra_repr())]
         rows.append(("*", "activations", self.activation.extra_repr()))
         rows.append(("outputs", "activations", f"{self.output_bits}-bit"))
@@ -172,7 +172,11 @@ class Recipe(Shown):
                 if template is not None:
                     rows.append((rule.match, what, _describe(template)))
         rows += [(pattern, "both", f"at least {_KEPT_BITS}-bit (keep)") for pattern in self.keep]
-        return Table(f"recipe {self.name}", rows)
+        return rows
+
+    def shown(self) -> Table:
+        """Returns the rows as a table."""
+        return Table(f"recipe {self.name}", self.rows())
 
 
 def _describe(template: Quantizer) -> str:
