@@ -26,7 +26,7 @@ from photomask.chip.graph.operations import (
     Softmax,
 )
 from photomask.chip.graph.operations.base import FACTS
-from photomask.errors import OperatorError
+from photomask.errors import OperatorError, UsageError
 
 X = torch.arange(1.0, 25.0).reshape(2, 3, 4)
 GAIN = {"gain": torch.ones(4), "bias": torch.zeros(4)}
