@@ -144,3 +144,8 @@ class TestReading:
         assert not is_folder(name)
         with pytest.raises(DocumentError, match="cannot read"):
             read_text(Path(name))
+
+
+def test_a_small_file_is_read_under_a_limit_beyond_all_memory(tmp_path: Path):
+    (tmp_path / "small").write_bytes(b"abc" * 30_000)
+    assert read_bytes(tmp_path / "small", 1 << 62) == b"abc" * 30_000

@@ -21,12 +21,6 @@ from photomask.documents import Document, read_text, write_file
 from photomask.errors import DocumentError, UsageError
 from photomask.report import Shown, Table
 
-_MARKS = {
-    Pattern.SINK: "s",
-    Pattern.INTRA_IMAGE: "i",
-    Pattern.INTRA_IMAGE_SINK: "b",
-    Pattern.DENSE: "#",
-}
 _BY_LABEL = {pattern.label: pattern for pattern in Pattern}
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -294,11 +288,11 @@ class HeadPlan(Shown, Document):
         )
         rows = [("layer", "heads")]
         for layer, row in enumerate(self.patterns):
-            marks = "".join(_MARKS[pattern] for pattern in row)
+            marks = "".join(pattern.mark for pattern in row)
             groups = [marks[place : place + gap] for place in range(0, model.heads, gap)]
             rows.append((str(layer), " ".join(groups) if gap > 1 else marks))
         legend = (
-            f"{_MARKS[pattern]} {pattern.label} {counts[pattern]} ({counts[pattern] / total:.0%})"
+            f"{pattern.mark} {pattern.label} {counts[pattern]} ({counts[pattern] / total:.0%})"
             for pattern in Pattern
         )
         together = ", kv groups together" if self.kv_groups else ""

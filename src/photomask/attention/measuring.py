@@ -33,7 +33,7 @@ from photomask.attention.patterns import DenseRule, Pattern
 from photomask.attention.sampling import RowBlock, SampledRows
 from photomask.errors import DataError
 
-SPARSE = (Pattern.SINK, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK)
+SPARSE = tuple(pattern for pattern in Pattern if pattern is not Pattern.DENSE)
 """The patterns that are measured, in the order of every last axis `[3]`."""
 
 MASSES = ("sinks", "text", "own image", "other images")
@@ -253,15 +253,15 @@ def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerM
     always = text.join(start).join(diagonal)
     both = always.join(sinks).join(rest)
     dense = both.join(others)
-    kept_and_lost = (  # in the order of SPARSE
-        (always.join(sinks), rest.join(others)),
-        (always.join(rest), sinks.join(others)),
-        (both, others),
-    )
+    kept_and_lost = {
+        Pattern.SINK: (always.join(sinks), rest.join(others)),
+        Pattern.INTRA_IMAGE: (always.join(rest), sinks.join(others)),
+        Pattern.INTRA_IMAGE_SINK: (both, others),
+    }
     recalls = []
     errors = []
     projected = []
-    for kept, lost in kept_and_lost:
+    for kept, lost in (kept_and_lost[pattern] for pattern in SPARSE):
         share = (lost.lse - dense.lse).exp().clamp(max=1)
         difference = (kept.output - lost.output).mul_(share.unsqueeze(-1))
         recalls.append(1 - share)

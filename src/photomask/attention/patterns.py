@@ -20,41 +20,42 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 from torch import Tensor
 
 from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.documents import Document
+from photomask.errors import UsageError
 
 
 class Pattern(enum.IntEnum):
     """What the image rows of a head see, cheapest first; the number is the kernel's code."""
 
-    SINK = 0
-    INTRA_IMAGE = 1
-    INTRA_IMAGE_SINK = 2
-    DENSE = 3
+    label: str
+    """The name in documents and tables."""
+    mark: str
+    """The one character that stands for it in the drawing of a plan."""
 
-    @property
-    def label(self) -> str:
-        """The name in documents and tables: `sink`, `intra-image`, `intra-image+sink`, `dense`."""
-        return _LABELS[self]
+    SINK = 0, "sink", "s"
+    INTRA_IMAGE = 1, "intra-image", "i"
+    INTRA_IMAGE_SINK = 2, "intra-image+sink", "b"
+    DENSE = 3, "dense", "#"
+
+    def __new__(cls, code: int, label: str, mark: str) -> Self:
+        """Makes a pattern that is the number of its code."""
+        pattern = int.__new__(cls, code)
+        pattern._value_ = code
+        pattern.label = label
+        pattern.mark = mark
+        return pattern
 
     def join(self, other: Pattern) -> Pattern:
         """Returns the cheapest pattern that sees all that either of the two sees."""
         if self == other:
             return self
         return Pattern.DENSE if Pattern.DENSE in (self, other) else Pattern.INTRA_IMAGE_SINK
-
-
-_LABELS = {
-    Pattern.SINK: "sink",
-    Pattern.INTRA_IMAGE: "intra-image",
-    Pattern.INTRA_IMAGE_SINK: "intra-image+sink",
-    Pattern.DENSE: "dense",
-}
 
 
 class SinkRule(Document):
@@ -146,13 +147,20 @@ def _kept(layout: PromptLayout, pattern: Pattern, sinks: SinkRule) -> Tensor:
     image_row = (kind == TokenKind.IMAGE)[:, :, None]
     kept = ~image_row | (kind == TokenKind.TEXT)[:, None, :]
     own = _own_image(layout)
-    if pattern is Pattern.SINK:
-        block = offset.div(sinks.diagonal_block, rounding_mode="floor")
-        own = own & (block[:, :, None] == block[:, None, :])
-    elif pattern is Pattern.INTRA_IMAGE:
-        start = (kind == TokenKind.START)[:, None, :]
-        own = own | (start & (layout.image[:, :, None] == layout.image[:, None, :]))
-    if pattern is not Pattern.INTRA_IMAGE:
+    match pattern:
+        case Pattern.SINK:
+            block = offset.div(sinks.diagonal_block, rounding_mode="floor")
+            own = own & (block[:, :, None] == block[:, None, :])
+            sees_sinks = True
+        case Pattern.INTRA_IMAGE:
+            start = (kind == TokenKind.START)[:, None, :]
+            own = own | (start & (layout.image[:, :, None] == layout.image[:, None, :]))
+            sees_sinks = False
+        case Pattern.INTRA_IMAGE_SINK:
+            sees_sinks = True
+        case _:
+            raise UsageError(f"what {pattern.label!r} keeps of the dense pairs is not defined")
+    if sees_sinks:
         before_image = layout.positions[None, None, :] < layout.first[:, :, None]
         kept = kept | (is_sink(layout, sinks)[:, None, :] & before_image)
     return kept | own

@@ -129,8 +129,14 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
     Raises:
         DocumentError: the file is absent, unreadable, no regular file or too large.
     """
+    parts: list[bytes] = []
     with opened(path, limit) as file:
-        content = file.read(limit + 1)
+        # As much memory is taken as the file needs, not as it might have needed.
+        piece, left = max(os.fstat(file.fileno()).st_size, 1 << 16) + 1, limit + 1
+        while left and (part := file.read(min(piece, left))):
+            parts.append(part)
+            left -= len(part)
+    content = b"".join(parts)
     if len(content) > limit:
         raise DocumentError(f"cannot read {path}: it grew over {limit:,} bytes while it was read")
     return content

@@ -1,12 +1,14 @@
 """What every float operation says about itself, beside what it computes."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 
-from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.conversion import converters
+from photomask.chip.conversion.registry import CONVERTERS, converts
 from photomask.chip.graph import operations
 from photomask.chip.graph.operations import (
     Accumulates,
@@ -24,7 +26,7 @@ from photomask.chip.graph.operations import (
     Softmax,
 )
 from photomask.chip.graph.operations.base import FACTS
-from photomask.errors import OperatorError
+from photomask.errors import OperatorError, UsageError
 
 X = torch.arange(1.0, 25.0).reshape(2, 3, 4)
 GAIN = {"gain": torch.ones(4), "bias": torch.zeros(4)}
@@ -123,6 +125,20 @@ OPERATIONS = [
 
 def test_every_operation_that_a_simplified_graph_may_have_is_converted():
     assert set(CONVERTERS) == {*OPERATIONS} - {operations.ChannelAffine}
+
+
+def test_every_file_that_registers_converters_is_imported_with_the_first():
+    folder = Path(str(converters.__file__)).parent
+    registering = {
+        path.stem for path in folder.glob("*.py") if "\n@converts(" in path.read_text("utf-8")
+    }
+    named = {file.__name__.rpartition(".")[2] for file in converters.FILES}
+    assert registering == named | {"converters"}
+
+
+def test_an_operation_with_two_converters_is_an_error_that_names_it():
+    with pytest.raises(UsageError, match="Softmax has two converters"):
+        converts(operations.Softmax)(lambda conversion, node, operation: None)
 
 
 @pytest.mark.parametrize("kind", OPERATIONS)

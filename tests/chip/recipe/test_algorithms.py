@@ -23,10 +23,9 @@ from photomask.chip.recipe import save_recipe
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
     FACTORS,
+    OBSERVERS,
     WEIGHT_ALGORITHMS,
-    ActivationDocument,
     RecipeDocument,
-    WeightDocument,
 )
 from photomask.errors import DocumentError, RecipeError
 
@@ -115,12 +114,15 @@ def assert_saved_alike(recipe: Recipe, folder: Path) -> None:
         assert torch.equal(mine(x), its(x))
 
 
-def test_the_literals_are_the_tables():
-    for document, table in (
-        (WeightDocument, (*WEIGHT_ALGORITHMS, *MX_FORMATS)),
-        (ActivationDocument, (*ACTIVATION_ALGORITHMS, FACTORS, *MX_FORMATS)),
+def test_an_unknown_algorithm_or_observer_is_refused_with_the_names_of_the_tables():
+    for part, table in (
+        ("weight", (*WEIGHT_ALGORITHMS, *MX_FORMATS)),
+        ("activation", (*ACTIVATION_ALGORITHMS, FACTORS, *MX_FORMATS)),
     ):
-        assert document.model_fields["algorithm"].annotation.__args__ == tuple(table)
+        with pytest.raises(DocumentError, match=f"expected one of {', '.join(table)}"):
+            parsed(**{part: {"algorithm": "lsqplus"}})
+        with pytest.raises(DocumentError, match=f"expected one of {', '.join(OBSERVERS)}"):
+            parsed(**{part: {"observer": "minmax"}})
 
 
 def test_options_reach_the_algorithm():

@@ -5,16 +5,11 @@ import math
 import numpy as np
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
+from photomask.chip.conversion import pooling, tables, transformers
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
-from photomask.chip.conversion.factors import Converter, has_common_factors, reading_one_scale
-from photomask.chip.conversion.pooling import convert_average_pool, convert_mean
-from photomask.chip.conversion.tables import convert_pointwise
-from photomask.chip.conversion.transformers import (
-    coded_constant,
-    convert_embedding,
-    convert_normalize,
-    convert_softmax,
-)
+from photomask.chip.conversion.factors import has_common_factors
+from photomask.chip.conversion.registry import convert_node, converts
+from photomask.chip.conversion.transformers import coded_constant
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
@@ -43,8 +38,14 @@ from photomask.chip.target import Target, ZeroPoints
 from photomask.chip.units import accumulator_unit, aligned_unit, ratio_of
 from photomask.errors import TargetError
 
+FILES = (pooling, tables, transformers)
+"""The other files that register converters."""
 
-def _input(conversion: Conversion, node: Node) -> None:
+__all__ = ["FILES", "aligned_coefficients", "convert_node"]
+
+
+@converts(float_operations.Input)
+def _input(conversion: Conversion, node: Node, operation: float_operations.Input) -> None:
     scale = conversion.scale_of(node.name)
     conversion.edges[node.name] = Edge(
         name=node.name,
@@ -58,7 +59,8 @@ def _input(conversion: Conversion, node: Node) -> None:
     )
 
 
-def _integer_input(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Tokens)
+def _integer_input(conversion: Conversion, node: Node, operation: float_operations.Tokens) -> None:
     """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
     prepared = conversion.prepared
     counts = []
@@ -93,19 +95,26 @@ def _integer_input(conversion: Conversion, node: Node) -> None:
     )
 
 
-def _constant(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Constant)
+def _constant(conversion: Conversion, node: Node, operation: float_operations.Constant) -> None:
     scale = conversion.scale_of(node.name)
     tensors, _ = conversion.add_given(node) or coded_constant(conversion, node, "value")
     conversion.add_step(node, node.name, Constant(), [], tensors, scale)
 
 
-def _copy(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Copy)
+def _copy(conversion: Conversion, node: Node, operation: float_operations.Copy) -> None:
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     ratio = ONE * ratio_of(accumulator_unit(node.operation, [x.scale]), y.scale)
     conversion.requantize(node, node.inputs[0], ratio, y, offset=-x.zero_point)
 
 
-def _weighted(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Convolution, float_operations.Linear)
+def _weighted(
+    conversion: Conversion,
+    node: Node,
+    operation: float_operations.Convolution | float_operations.Linear,
+) -> None:
     """Convolution and linear: integer weights, one bias per channel, one rescaling per channel.
 
     `acc = sum w * x + b` with `b = round(bias / (s_w * s_x)) - z_x * sum w`, so that
@@ -113,7 +122,7 @@ def _weighted(conversion: Conversion, node: Node) -> None:
     """
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     tensors, unit = conversion.add_given(node) or _weight_tensors(conversion, node, x)
-    operator = _weighted_operator(node, x)
+    operator = _weighted_operator(operation, x)
     accumulator = conversion.add_step(
         node, f"{node.name}.accumulator", operator, node.inputs, tensors, unit
     )
@@ -122,11 +131,11 @@ def _weighted(conversion: Conversion, node: Node) -> None:
     conversion.requantize(node, accumulator, ratio, y)
 
 
-def _weighted_operator(node: Node, x: Scale) -> Operator:
-    if isinstance(node.operation, float_operations.Linear):
+def _weighted_operator(
+    operation: float_operations.Convolution | float_operations.Linear, x: Scale
+) -> Operator:
+    if isinstance(operation, float_operations.Linear):
         return Linear()
-    operation = node.operation
-    assert isinstance(operation, float_operations.Convolution)  # noqa: S101 - by CONVERTERS
     return Convolution(
         stride=operation.stride,
         padding=operation.padding,
@@ -208,14 +217,16 @@ def _even_groups(quantizer: Quantizer, channels: int) -> np.ndarray:
     return spread[:, ::size].cpu().numpy()
 
 
-def _matmul(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Matmul)
+def _matmul(conversion: Conversion, node: Node, operation: float_operations.Matmul) -> None:
     a, b = (conversion.scale_of(name) for name in node.inputs)
     terms = conversion.edges[node.inputs[0]].shape[-1]
     operator = Matmul(zero_points=(a.zero_point, b.zero_point), terms=terms)
     _product(conversion, node, operator)
 
 
-def _multiply(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Multiply)
+def _multiply(conversion: Conversion, node: Node, operation: float_operations.Multiply) -> None:
     a, b = (conversion.scale_of(name) for name in node.inputs)
     operator = Multiply(zero_points=(a.zero_point, b.zero_point))
     _product(conversion, node, operator)
@@ -230,13 +241,12 @@ def _product(conversion: Conversion, node: Node, operator: Operator) -> None:
     conversion.requantize(node, accumulator, ratio_of(unit, y.scale), y)
 
 
-def _add(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Add, reads_factors=has_common_factors)
+def _add(conversion: Conversion, node: Node, operation: float_operations.Add) -> None:
     """Brings the inputs to `s_y / 2**shift` by integer coefficients, adds, and shifts.
 
     The coefficients take the bits that the accumulator has left.
     """
-    operation = node.operation
-    assert isinstance(operation, float_operations.Add)  # noqa: S101 - by CONVERTERS
     y = conversion.scale_of(node.name)
     inputs = [conversion.scale_of(name) for name in node.inputs]
     ratios = np.array([x.scale / y.scale for x in inputs])
@@ -295,9 +305,10 @@ def _spare_bits(count: int, widest: int, target: Target, where: str) -> int:
     return spare
 
 
-def _concatenate(conversion: Conversion, node: Node) -> None:
-    operation = node.operation
-    assert isinstance(operation, float_operations.Concatenate)  # noqa: S101 - by CONVERTERS
+@converts(float_operations.Concatenate)
+def _concatenate(
+    conversion: Conversion, node: Node, operation: float_operations.Concatenate
+) -> None:
     y = conversion.scale_of(node.name)
     inputs = []
     for position, name in enumerate(node.inputs):
@@ -315,9 +326,27 @@ def _concatenate(conversion: Conversion, node: Node) -> None:
     conversion.add_step(node, node.name, Concatenate(axis=operation.axis), inputs, {}, y)
 
 
-def _moved(conversion: Conversion, node: Node) -> None:
+@converts(
+    float_operations.Reshape,
+    float_operations.Permute,
+    float_operations.Slice,
+    float_operations.Pad,
+    float_operations.Clamp,
+    float_operations.Gather,
+    float_operations.MaxPool,
+)
+def _moved(
+    conversion: Conversion,
+    node: Node,
+    operation: float_operations.Reshape
+    | float_operations.Permute
+    | float_operations.Slice
+    | float_operations.Pad
+    | float_operations.Clamp
+    | float_operations.Gather
+    | float_operations.MaxPool,
+) -> None:
     """Operations that move or select values: same codes, same scale."""
-    operation = node.operation
     scale = conversion.scale_of(node.name)
     tensors: dict[str, str] = {}
     match operation:
@@ -342,39 +371,4 @@ def _moved(conversion: Conversion, node: Node) -> None:
                 dilation=operation.dilation,
                 output_size=node.shape[-len(operation.kernel) :],
             )
-        case _:
-            raise TypeError(f"{type(operation).__name__} does not keep its scale")
     conversion.add_step(node, node.name, operator, node.inputs, tensors, scale)
-
-
-CONVERTERS: dict[type, Converter] = {
-    float_operations.Input: _input,
-    float_operations.Tokens: _integer_input,
-    float_operations.Constant: _constant,
-    float_operations.Copy: _copy,
-    float_operations.Convolution: _weighted,
-    float_operations.Linear: _weighted,
-    float_operations.Matmul: _matmul,
-    float_operations.Multiply: _multiply,
-    float_operations.Add: _add,
-    float_operations.Concatenate: _concatenate,
-    float_operations.Pointwise: convert_pointwise,
-    float_operations.AveragePool: convert_average_pool,
-    float_operations.AdaptiveAveragePool: convert_average_pool,
-    float_operations.Mean: convert_mean,
-    float_operations.Reshape: _moved,
-    float_operations.Permute: _moved,
-    float_operations.Slice: _moved,
-    float_operations.Pad: _moved,
-    float_operations.Clamp: _moved,
-    float_operations.Gather: _moved,
-    float_operations.MaxPool: _moved,
-    float_operations.Softmax: convert_softmax,
-    float_operations.Normalize: convert_normalize,
-    float_operations.Embedding: convert_embedding,
-}
-"""By operation; one for every operation there is."""
-CONVERTERS = {
-    kind: convert if kind is float_operations.Normalize else reading_one_scale(kind, convert)
-    for kind, convert in CONVERTERS.items()
-}

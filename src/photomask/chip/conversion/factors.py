@@ -1,6 +1,5 @@
 """Edges whose channels have power-of-two factors: norms read them, all others read them widened."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,37 +10,32 @@ from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
 from photomask.errors import TargetError
 
-Converter = Callable[[Conversion, Node], None]
 WIDE = IntFormat(bits=16, signed=True)
 """What codes with factors are shifted into; `PowerOfTwoFactors` leaves room for it."""
 
 
-def reading_one_scale(kind: type, convert: Converter) -> Converter:
-    """Returns a converter that reads edges with factors as edges of one scale.
+def with_one_scale(conversion: Conversion, node: Node) -> Node:
+    """Returns a node that reads edges with factors as edges of one scale.
 
     A power of two cannot be factored out of a sum over channels, nor may two edges of different
     factors be added or joined, so the codes are shifted left by it, exactly.
+
+    Raises:
+        TargetError: the node's results have factors that it cannot give them.
     """
-
-    def run(conversion: Conversion, node: Node) -> None:
-        if kind is float_operations.Add and has_common_factors(conversion, node):
-            convert(conversion, node)
-            return
-        inputs = tuple(_of_one_scale(conversion, name, node) for name in node.inputs)
-        if node.operation.keeps_scale and inputs and inputs[0] in conversion.widened:
-            conversion.widened[node.name] = conversion.widened[inputs[0]]
-        owns = conversion.prepared.scale_owner(node.name) == node.name
-        integer = isinstance(node.operation, float_operations.Tokens)
-        plain = not owns or integer or node.operation.channel_axis == -1
-        if not plain and conversion.scale_of(node.name).factors:
-            raise TargetError(
-                f"{node.name!r} ({node.source}): results of {node.operation.kind} have no "
-                "power-of-two factors for each element of their last axis; give them one scale "
-                "(the pattern 'norm_inputs' matches what may have factors)"
-            )
-        convert(conversion, replace(node, inputs=inputs))
-
-    return run
+    inputs = tuple(_of_one_scale(conversion, name, node) for name in node.inputs)
+    if node.operation.keeps_scale and inputs and inputs[0] in conversion.widened:
+        conversion.widened[node.name] = conversion.widened[inputs[0]]
+    owns = conversion.prepared.scale_owner(node.name) == node.name
+    integer = isinstance(node.operation, float_operations.Tokens)
+    plain = not owns or integer or node.operation.channel_axis == -1
+    if not plain and conversion.scale_of(node.name).factors:
+        raise TargetError(
+            f"{node.name!r} ({node.source}): results of {node.operation.kind} have no "
+            "power-of-two factors for each element of their last axis; give them one scale "
+            "(the pattern 'norm_inputs' matches what may have factors)"
+        )
+    return replace(node, inputs=inputs)
 
 
 def has_common_factors(conversion: Conversion, node: Node) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from photomask.chip.conversion.builder import Conversion
-from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.conversion.converters import convert_node
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.module_keys import node_name
 from photomask.chip.preparation import PreparedModel
@@ -44,7 +44,7 @@ def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProg
             demand_nearest_codes(quantizer, f"output of {node.name!r} ({node.source})")
     with torch.no_grad():
         for node in prepared.graph.nodes:
-            CONVERTERS[type(node.operation)](conversion, node)
+            convert_node(conversion, node)
     return IntegerProgram(
         target=target,
         inputs=prepared.graph.inputs,

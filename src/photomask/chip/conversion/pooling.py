@@ -5,16 +5,19 @@ import math
 import numpy as np
 
 from photomask.chip.conversion.builder import ONE, Conversion
+from photomask.chip.conversion.registry import converts
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
 from photomask.chip.operators import AveragePool, Operator, Sum
 from photomask.chip.units import accumulator_unit, ratio_of
+from photomask.errors import UsageError
+
+Pooling = float_operations.AveragePool | float_operations.AdaptiveAveragePool
 
 
-def convert_mean(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Mean)
+def _mean(conversion: Conversion, node: Node, operation: float_operations.Mean) -> None:
     """Sums over whole axes; the division, if there is one, is part of the rescaling."""
-    operation = node.operation
-    assert isinstance(operation, float_operations.Mean)  # noqa: S101 - by CONVERTERS
     shape = conversion.edges[node.inputs[0]].shape
     operator = Sum(
         axes=operation.axes,
@@ -40,14 +43,17 @@ def divisors_of(node: Node, shape: tuple[int, ...]) -> np.ndarray:
         return ONE
     if isinstance(node.operation, float_operations.Mean):
         return ONE * _terms(node.operation, shape)
-    return _window_counts(node, shape)
+    if not isinstance(node.operation, Pooling):
+        raise UsageError(f"{node.operation.kind} divides, but by what is not known here")
+    return _window_counts(node.operation, node.shape, shape)
 
 
-def convert_average_pool(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.AveragePool, float_operations.AdaptiveAveragePool)
+def _average_pool(conversion: Conversion, node: Node, operation: Pooling) -> None:
     """Sums over windows, and the division by their sizes as part of the rescaling."""
     x = conversion.scale_of(node.inputs[0])
     shape = conversion.edges[node.inputs[0]].shape
-    _divided(conversion, node, _operator(node, shape, x.zero_point))
+    _divided(conversion, node, _operator(operation, node.shape, shape, x.zero_point))
 
 
 def _divided(conversion: Conversion, node: Node, operator: Operator) -> None:
@@ -62,11 +68,12 @@ def _divided(conversion: Conversion, node: Node, operator: Operator) -> None:
     conversion.requantize(node, accumulator, ratio, y, divisors=divisors)
 
 
-def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePool:
+def _operator(
+    operation: Pooling, output: tuple[int, ...], shape: tuple[int, ...], zero_point: int
+) -> AveragePool:
     """Returns the sum over windows of an input of some shape."""
-    operation = node.operation
     spatial = shape[-_rank(operation) :]
-    size = node.shape[-len(spatial) :]
+    size = output[-len(spatial) :]
     if isinstance(operation, float_operations.AdaptiveAveragePool):
         spans = [-(-s // n) + (s % n > 0) for s, n in zip(spatial, size, strict=True)]
         return AveragePool(
@@ -77,7 +84,6 @@ def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePoo
             zero_point=zero_point,
             adaptive=True,
         )
-    assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
     return AveragePool(
         kernel=operation.kernel,
         stride=operation.stride,
@@ -88,16 +94,17 @@ def _operator(node: Node, shape: tuple[int, ...], zero_point: int) -> AveragePoo
     )
 
 
-def _rank(operation: object) -> int:
+def _rank(operation: Pooling) -> int:
     if isinstance(operation, float_operations.AdaptiveAveragePool):
         return len(operation.output_size)
-    assert isinstance(operation, float_operations.AveragePool)  # noqa: S101 - by CONVERTERS
     return len(operation.kernel)
 
 
-def _window_counts(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+def _window_counts(
+    operation: Pooling, output: tuple[int, ...], shape: tuple[int, ...]
+) -> np.ndarray:
     """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
-    operation, operator = node.operation, _operator(node, shape, zero_point=0)
+    operator = _operator(operation, output, shape, zero_point=0)
     spatial = shape[-_rank(operation) :]
     windows = operator.windows(spatial)
     if isinstance(operation, float_operations.AveragePool):

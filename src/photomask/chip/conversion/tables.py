@@ -5,8 +5,10 @@ import torch
 
 from photomask.chip.arithmetic import FixedPoint
 from photomask.chip.conversion.builder import ONE, Conversion, Scale, integer_codes
+from photomask.chip.conversion.registry import converts
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
+from photomask.chip.graph.operations import Pointwise
 from photomask.chip.operators import Interpolate, Lookup
 from photomask.errors import TargetError
 
@@ -14,7 +16,8 @@ GUARD_BITS = 8
 """An interpolated table's entries have as many bits below the result's last place, if they fit."""
 
 
-def convert_pointwise(conversion: Conversion, node: Node) -> None:
+@converts(Pointwise)
+def convert_pointwise(conversion: Conversion, node: Node, operation: Pointwise) -> None:
     """A table of a function, with as many entries as the target's tables have room for."""
     x, target = conversion.scale_of(node.inputs[0]), conversion.target
     codes = x.format.high - x.format.low + 1

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from photomask.chip.conversion.builder import ONE, Conversion, integer_codes
+from photomask.chip.conversion.registry import always, converts
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
 from photomask.chip.graph import operations as float_operations
@@ -21,7 +22,8 @@ from photomask.chip.zero_ranges import BIAS_UNIT
 from photomask.errors import TargetError
 
 
-def convert_softmax(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Softmax)
+def _softmax(conversion: Conversion, node: Node, operation: float_operations.Softmax) -> None:
     """A table of exponents of differences, and the rescaling of the accumulator.
 
     Beyond the table's end an exponent would round to 0.
@@ -69,10 +71,9 @@ def _worst_share(terms: int) -> float:
     return 0.5 * terms + 0.5 + 2.0 ** (2 * EXPONENT_BITS - RECIPROCAL_BITS)
 
 
-def convert_normalize(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Normalize, reads_factors=always)
+def _normalize(conversion: Conversion, node: Node, operation: float_operations.Normalize) -> None:
     """The norm with a gain of few bits, and the rescaling per channel that makes it exact."""
-    operation = node.operation
-    assert isinstance(operation, float_operations.Normalize)  # noqa: S101 - by CONVERTERS
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     terms = node.shape[-1]
     fraction_bits = normal_fraction_bits(conversion.target)
@@ -138,7 +139,8 @@ def coded_constant(
     return {role: conversion.add_shared(node, role, quantizer, codes, format)}, ONE
 
 
-def convert_embedding(conversion: Conversion, node: Node) -> None:
+@converts(float_operations.Embedding)
+def _embedding(conversion: Conversion, node: Node, operation: float_operations.Embedding) -> None:
     """A table of codes."""
     y = conversion.scale_of(node.name)
     tensors, _ = conversion.add_given(node) or coded_constant(conversion, node, "table")

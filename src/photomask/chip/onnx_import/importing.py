@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from photomask.chip.conversion.builder import Conversion, Scale
-from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.conversion.converters import convert_node
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import Node
@@ -169,13 +169,13 @@ def _convert(
             if fitting is not weight:
                 prepared.set_constant(node.name, "weight", torch.from_numpy(fitting.real()))
         if isinstance(node.operation, TableFunction):
-            convert_table(conversion, node)
+            convert_table(conversion, node, node.operation)
         elif isinstance(node.operation, Rescale):
             x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
             ratio = np.full(1, x.scale / y.scale)
             conversion.requantize(node, node.inputs[0], ratio, y, offset=-x.zero_point)
         else:
-            CONVERTERS[type(node.operation)](conversion, node)
+            convert_node(conversion, node)
     except ValidationError as error:
         raise TargetError(f"{node.source}: {describe_validation(error)}") from error
     except (ArithmeticError, ValueError, IndexError, TypeError, RuntimeError) as error:

@@ -115,18 +115,16 @@ def _tabulated(call: Call, positions: Positions, entries: np.ndarray) -> Real:
     return call.emit(operation, [positions.node])
 
 
-def convert_table(conversion: Conversion, node: Node) -> None:
+def convert_table(conversion: Conversion, node: Node, operation: TableFunction) -> None:
     """Converts a function that the file has as a table.
 
     Raises:
         ValueError: a code may lie outside the table.
     """
-    operation = node.operation
-    assert isinstance(operation, TableFunction)  # noqa: S101 - the caller has looked
     codes = conversion.edges[node.inputs[0]].interval
     if codes.low < operation.first or codes.high > operation.last:
         raise ValueError(
             f"its table holds the codes {operation.first} to {operation.last}, but they reach "
             f"{codes.low} to {codes.high}"
         )
-    convert_pointwise(conversion, node)
+    convert_pointwise(conversion, node, operation)

@@ -1,9 +1,9 @@
 """Recipes as data: strict JSON documents."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from photomask.chip.microscaling import MX_FORMATS
 from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
@@ -43,7 +43,7 @@ WEIGHT_ALGORITHMS: dict[str, type[Quantizer]] = {
     "binary": Binary,
     "ternary": Ternary,
 }
-"""The `algorithm` of weights."""
+"""The `algorithm` of weights; those in blocks are the keys of `MX_FORMATS`."""
 ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "uniform": Quantizer,
     "lsq": LSQ,
@@ -53,15 +53,29 @@ ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "rcf": RCF,
     "tqt": TQT,
 }
-"""The `algorithm` of activations."""
-MicroscalingName = Literal[
-    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4", "mxint8"
-]
-"""The `algorithm` of weights and activations in blocks, a key of `MX_FORMATS`."""
+"""The `algorithm` of activations; those in blocks are the keys of `MX_FORMATS`."""
+OBSERVERS: dict[str, type[Observer]] = {"min_max": MinMax, "mse": MSE, "kl": KL}
+"""The `observer` that needs no number."""
 FACTORS = "power_of_two_factors"
 """The `algorithm` of activations with a power of two for each channel of the last axis."""
 _WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
 _OF_TWO_BITS = (Binary, Ternary)
+
+
+def _one_of(*names: str) -> AfterValidator:
+    """Returns the rule that a text is one of these names."""
+
+    def require(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(require)
+
+
+WeightAlgorithm = Annotated[str, _one_of(*WEIGHT_ALGORITHMS, *MX_FORMATS)]
+ActivationAlgorithm = Annotated[str, _one_of(*ACTIVATION_ALGORITHMS, FACTORS, *MX_FORMATS)]
+ObserverName = Annotated[str, _one_of(*OBSERVERS)]
 
 
 class PercentileDocument(Document):
@@ -82,6 +96,9 @@ class MovingAverageDocument(Document):
     moving_average: float = Field(ge=0, lt=1)
 
 
+ObserverDocument = ObserverName | PercentileDocument | MovingAverageDocument | HeadroomDocument
+
+
 class GroupDocument(Document):
     """`{"per_group": 32}`, groups of 32 input channels."""
 
@@ -98,13 +115,7 @@ class UniformDocument(Document):
 
     bits: int = Field(default=8, ge=2, le=16)
     signed: bool | None = None
-    observer: (
-        Literal["min_max", "mse", "kl"]
-        | PercentileDocument
-        | MovingAverageDocument
-        | HeadroomDocument
-        | None
-    ) = None
+    observer: ObserverDocument | None = None
     """None: where the algorithm starts, for uniform quantizers min-max."""
     power_of_two: bool = False
     axis: int | None = None
@@ -156,12 +167,8 @@ class UniformDocument(Document):
                 return MovingAverage(momentum)
             case HeadroomDocument(headroom=headroom):
                 return MinMax(headroom)
-            case "mse":
-                return MSE()
-            case "kl":
-                return KL()
-            case "min_max":
-                return MinMax()
+            case str(name):
+                return OBSERVERS[name]()
             case None:
                 return None
 
@@ -177,19 +184,7 @@ class UniformDocument(Document):
 class WeightDocument(UniformDocument):
     """A quantizer of weights: symmetric, narrow and per channel unless it says otherwise."""
 
-    algorithm: Literal[
-        "uniform",
-        "lsq",
-        "lsq_plus",
-        "sawb",
-        "dorefa",
-        "rcf",
-        "apot",
-        "tqt",
-        "binary",
-        "ternary",
-        MicroscalingName,
-    ] = "uniform"
+    algorithm: WeightAlgorithm = "uniform"
     symmetric: bool = True
     narrow: bool | None = None
     """None: narrow if symmetric."""
@@ -220,17 +215,7 @@ class WeightDocument(UniformDocument):
 class ActivationDocument(UniformDocument):
     """A quantizer of activations: per tensor, affine unless it or its algorithm says otherwise."""
 
-    algorithm: Literal[
-        "uniform",
-        "lsq",
-        "lsq_plus",
-        "pact",
-        "dorefa",
-        "rcf",
-        "tqt",
-        "power_of_two_factors",
-        MicroscalingName,
-    ] = "uniform"
+    algorithm: ActivationAlgorithm = "uniform"
     symmetric: bool = False
     largest_factor: int | None = None
     """Of `power_of_two_factors` alone, whose codes are signed and symmetric."""

@@ -1,10 +1,10 @@
 """Recipes to files: the way back from quantizers to their description."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from photomask.chip.microscaling import MX_FORMATS
-from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Percentile
+from photomask.chip.observers import MinMax, MovingAverage, Percentile
 from photomask.chip.quantizers import (
     Microscaling,
     PerGroup,
@@ -15,11 +15,13 @@ from photomask.chip.quantizers import (
 from photomask.chip.recipe.documents import (
     ACTIVATION_ALGORITHMS,
     FACTORS,
+    OBSERVERS,
     WEIGHT_ALGORITHMS,
     ActivationDocument,
     GroupDocument,
     HeadroomDocument,
     MovingAverageDocument,
+    ObserverDocument,
     PercentileDocument,
     RecipeDocument,
     RuleDocument,
@@ -28,10 +30,6 @@ from photomask.chip.recipe.documents import (
 from photomask.chip.recipe.rules import Recipe
 from photomask.documents import write_file
 from photomask.errors import RecipeError
-
-ObserverDocument = (
-    Literal["min_max", "mse", "kl"] | PercentileDocument | MovingAverageDocument | HeadroomDocument
-)
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -83,7 +81,7 @@ def _weight(template: Quantizer) -> WeightDocument:
     else:
         described = "per_tensor" if isinstance(granularity, PerTensor) else "per_channel"
     return WeightDocument(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType] - a key of the table
+        algorithm=algorithm,
         bits=template.bits,
         signed=None if template.narrow else template.signed,
         observer=_observer(template),
@@ -112,7 +110,7 @@ def _activation(template: Quantizer) -> ActivationDocument:
     if template.narrow:
         raise RecipeError("a recipe in JSON has no narrow codes for activations")
     return ActivationDocument(
-        algorithm=algorithm,  # pyright: ignore[reportArgumentType] - a key of the table
+        algorithm=algorithm,
         bits=template.bits,
         signed=template.signed,
         observer=_observer(template),
@@ -138,18 +136,15 @@ def _observer(template: Quantizer) -> ObserverDocument | None:
         usual = type(template)(template.bits, symmetric=template.symmetric).observer
         if type(observer) is type(usual) and str(observer) == str(usual):
             return None
-    known = type(observer) in (KL, MSE, MinMax, MovingAverage, Percentile)
-    match observer if known else None:
-        case Percentile(percent=percent):
-            return PercentileDocument(percentile=percent)
-        case MovingAverage(momentum=momentum):
-            return MovingAverageDocument(moving_average=momentum)
-        case MinMax(headroom=headroom):
-            return "min_max" if headroom == 1 else HeadroomDocument(headroom=headroom)
-        case MSE():
-            return "mse"
-        case KL():
-            return "kl"
+    if type(observer) is Percentile:
+        return PercentileDocument(percentile=observer.percent)
+    if type(observer) is MovingAverage:
+        return MovingAverageDocument(moving_average=observer.momentum)
+    if type(observer) is MinMax and observer.headroom != 1:
+        return HeadroomDocument(headroom=observer.headroom)
+    for name, known in OBSERVERS.items():
+        if type(observer) is known:
+            return name
     raise RecipeError(
         f"a recipe with the observer {type(observer).__name__} cannot be written as JSON"
     )

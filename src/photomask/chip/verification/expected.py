@@ -18,7 +18,7 @@ from torch import Tensor
 
 from photomask.chip.conversion import convert
 from photomask.chip.conversion.builder import Conversion, GivenParameters
-from photomask.chip.conversion.converters import CONVERTERS
+from photomask.chip.conversion.converters import convert_node
 from photomask.chip.formats import IntFormat
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.copies import with_copies
@@ -112,7 +112,7 @@ def expected_program(
     with torch.no_grad():
         for node in graph.nodes:
             try:
-                CONVERTERS[type(node.operation)](conversion, node)
+                convert_node(conversion, node)
             except (PhotomaskError, KeyError, ValueError):
                 break  # what is missing counts as wrong
     steps = {step.name: step for step in conversion.steps}
