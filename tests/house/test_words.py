@@ -23,3 +23,15 @@ def test_no_text_names_a_path_of_one_machine():
 def test_every_package_of_the_source_has_a_docstring_file():
     folders = {path.parent for path in (ROOT / "src" / "photomask").rglob("*.py")}
     assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_the_package_proves_no_type_by_an_assertion():
+    excused = "noqa: S" + "101"
+    assert not [
+        path for path, text in tracked_texts() if path.startswith("src/") and excused in text
+    ]
+
+
+def test_no_text_holds_both_sides_of_a_merge():
+    marker = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert not [path for path, text in tracked_texts() if marker.search(text)]

@@ -19,7 +19,7 @@ integers are never taken for real numbers, because the factor between them is th
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -91,9 +91,7 @@ def read_batches(
         return
     count = 0
     for item in _walked(data, what):
-        batch = as_batch(forms, item, what, inside=True)
-        assert batch is not None  # noqa: S101 - an item is a batch, or it was refused
-        batch = _checked(forms, batch, what, count)
+        batch = _checked(forms, as_batch(forms, item, what, inside=True), what, count)
         count += len(batch.inputs[0])
         if count > MOST_UNSIZED_SAMPLES and length_of(data) is None:
             raise DataError(
@@ -132,9 +130,19 @@ def read_batch(forms: Sequence[InputForm], item: Any, *, what: str) -> Batch:
     Raises:
         DataError: it is no batch, or does not fit the model.
     """
-    batch = as_batch(forms, item, what, inside=True)
-    assert batch is not None  # noqa: S101 - an item is a batch, or it was refused
-    return _checked(forms, batch, what, 0)
+    return _checked(forms, as_batch(forms, item, what, inside=True), what, 0)
+
+
+@overload
+def as_batch(
+    forms: Sequence[InputForm], item: object, what: str, *, inside: Literal[True]
+) -> Batch: ...
+
+
+@overload
+def as_batch(
+    forms: Sequence[InputForm], item: object, what: str, *, inside: bool
+) -> Batch | None: ...
 
 
 def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: bool) -> Batch | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -257,15 +257,11 @@ class PreparedModel(Shown, nn.Module):
 
     def activation_quantizer(self, edge: str) -> Quantizer:
         """Returns the quantizer that gives an edge its scale."""
-        quantizer = self.activation_quantizers[module_key(self._owner[edge])]
-        assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
-        return quantizer
+        return cast(Quantizer, self.activation_quantizers[module_key(self._owner[edge])])
 
     def weight_quantizer(self, node: str) -> Quantizer:
         """Returns the quantizer of a node's weight, which all nodes with that weight share."""
-        quantizer = self.weight_quantizers[module_key(self._weight_owner[node])]
-        assert isinstance(quantizer, Quantizer)  # noqa: S101 - only quantizers are put there
-        return quantizer
+        return cast(Quantizer, self.weight_quantizers[module_key(self._weight_owner[node])])
 
     def weight_owner(self, node: str) -> str:
         """Returns the first node that has a node's weight and its quantizer."""

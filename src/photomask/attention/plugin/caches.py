@@ -66,12 +66,11 @@ def key_prints(cache: Any, start: int, length: int) -> KeyPrints | None:
     """
     _wait_for_offloading(cache)
     layers = _telling_layers(cache)
-    kept = [_kept_keys(layer, length) for layer in layers]
-    if not kept or any(keys is None for keys in kept):
+    kept = [keys for layer in layers if (keys := _kept_keys(layer, length)) is not None]
+    if not kept or len(kept) < len(layers):
         return None
     prints, first = [], 0
     for keys in kept:
-        assert keys is not None  # noqa: S101
         held_from = length - keys.shape[2]
         first = max(first, held_from)
         heads, size = keys.shape[1], keys.shape[3]

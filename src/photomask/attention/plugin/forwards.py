@@ -89,7 +89,8 @@ class Forward:
         """
         if self._layout is None:
             codes = self._all_codes
-            assert codes is not None  # noqa: S101 (asked for by forwards with images alone)
+            if codes is None:
+                raise LayoutError("this forward has no images, so its tokens have no layout")
             if attention_mask is not None and attention_mask.shape[1] < codes.shape[1]:
                 raise LayoutError(
                     f"attention_mask covers {attention_mask.shape[1]} tokens, but cache and "

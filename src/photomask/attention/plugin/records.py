@@ -97,16 +97,17 @@ class TokenRecord:
                 raise LayoutError(f"the number of prompts in this cache changed; {_WAY_OUT}")
             return chunks[0].codes
         prints = key_prints(cache, 0, self.length)
-        if prints is None or any(chunk.prints is None for chunk in chunks):
+        printed = [(chunk.codes, chunk.prints) for chunk in chunks if chunk.prints is not None]
+        if prints is None or len(printed) < len(chunks):
             raise LayoutError(
                 f"this forward has images, and nothing can tell what its {type(cache).__name__} "
                 "holds, because its layers do not show their keys; use a DynamicCache or a "
                 "StaticCache, or give all tokens in one forward"
             )
         found, start = [], 0
-        for chunk in chunks:
-            found.append(_codes_of_rows(chunk, prints, start))
-            start += chunk.codes.shape[1]
+        for appended, written in printed:
+            found.append(_codes_of_rows(appended, written, prints, start))
+            start += appended.shape[1]
         codes = torch.cat(found, 1)
         self._chunks = [_Chunk(codes, prints.values)]
         return codes
@@ -147,19 +148,18 @@ def _merged(chunks: list[_Chunk]) -> list[_Chunk]:
     return merged
 
 
-def _codes_of_rows(chunk: _Chunk, prints: KeyPrints, start: int) -> Tensor:
+def _codes_of_rows(codes: Tensor, written: Tensor, prints: KeyPrints, start: int) -> Tensor:
     """Returns the codes of a chunk in the order that the rows of the cache have now.
 
     Args:
-        chunk: with prints, int8 [B', Q].
+        codes: of the chunk, int8 [B', Q].
+        written: the prints of its keys when it was appended, [B', Q, F].
         prints: of the keys that the cache holds.
         start: position of the chunk's first token.
 
     Raises:
         LayoutError: the cache holds other keys.
     """
-    codes, written = chunk.codes, chunk.prints
-    assert written is not None  # noqa: S101
     now = prints.values[:, start : start + codes.shape[1]].to(written.device)
     unknown = min(max(prints.first - start, 0), codes.shape[1])
     if now.shape == written.shape and bool(same_prints(now, written)[:, unknown:].all()):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from torch import Tensor
 
 from photomask.chip.arithmetic import FixedPoint, fixed_point
 from photomask.chip.conversion import pooling, tables, transformers
@@ -157,8 +158,8 @@ def _weight_tensors(
     tensors = {"weight": conversion.add_shared(node, "weight", quantizer, codes, quantizer.format)}
     scale = quantizer.scale
     if isinstance(quantizer.granularity, PerGroup):
-        scale = quantizer.channel_scale
-        multiplier = _even_groups(quantizer, codes.shape[1])
+        scale, multiplier = quantizer.two_levels()
+        multiplier = _even_groups(multiplier, quantizer.granularity.size, codes.shape[1])
         key = "group_multiplier"
         format = IntFormat(bits=quantizer.granularity.multiplier_bits, signed=False)
         tensors[key] = conversion.add_shared(node, "weight", quantizer, multiplier, format, key)
@@ -167,7 +168,6 @@ def _weight_tensors(
         spread = np.broadcast_to(zero_point.reshape(-1), codes.shape[:1])
         key = "weight_zero_point"
         tensors[key] = conversion.add_shared(node, "weight", quantizer, spread, part=key)
-    assert scale is not None  # noqa: S101 - per-group quantizers have a channel scale
     codes_scale = scale.detach().double().cpu().numpy().reshape(-1)
     unit = accumulator_unit(node.operation, [np.array(x.scale)], codes_scale)
     bias = constants["bias"].detach().double().cpu().numpy()
@@ -207,13 +207,16 @@ def _bias_tensor(conversion: Conversion, node: Node, bias: np.ndarray) -> str:
     return conversion.add_tensor(f"{node.name}.bias", bias.astype(np.int64), format)
 
 
-def _even_groups(quantizer: Quantizer, channels: int) -> np.ndarray:
-    """Returns multipliers [O, G] for groups of equal size, splitting groups where needed."""
-    granularity, multiplier = quantizer.granularity, quantizer.group_multiplier
-    assert isinstance(granularity, PerGroup)  # noqa: S101 - asked for per-group quantizers only
-    assert multiplier is not None  # noqa: S101 - per-group quantizers have multipliers
-    spread = multiplier.repeat_interleave(granularity.size, dim=1)[:, :channels]
-    size = math.gcd(granularity.size, channels)
+def _even_groups(multiplier: Tensor, size: int, channels: int) -> np.ndarray:
+    """Returns multipliers [O, G] for groups of equal size, splitting groups where needed.
+
+    Args:
+        multiplier: of groups of which the last may be smaller, int64 [O, G].
+        size: input channels of a group.
+        channels: input channels of the layer.
+    """
+    spread = multiplier.repeat_interleave(size, dim=1)[:, :channels]
+    size = math.gcd(size, channels)
     return spread[:, ::size].cpu().numpy()
 
 

@@ -22,7 +22,7 @@ from photomask.chip.preparation import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
 from photomask.chip.target import Target, load_target
 from photomask.documents import Document
-from photomask.errors import DocumentError, TargetError, UsageError
+from photomask.errors import DocumentError, RecipeError, TargetError, UsageError
 
 Unit = Literal["weight_bits", "bit_operations", "cycles"]
 
@@ -220,7 +220,8 @@ class _Widths:
         template = self.templates[owner].weight
         if place is not None:
             return place, self.tensors[place].bits
-        assert template is not None  # noqa: S101 - the node has a weight
+        if template is None:
+            raise RecipeError(f"the recipe gives the weight of {owner!r} no quantizer")
         return None, (template.bits,)
 
     def activation(self, edge: str) -> tuple[int | None, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from photomask.chip.observers.base import Observer
 from photomask.chip.observers.grid import Grid
+from photomask.errors import QuantizerError
 
 
 class Moments(Observer):
@@ -28,8 +29,13 @@ class Moments(Observer):
         self.count += rows.shape[1]
 
     def moments(self) -> Tensor:
-        """Returns the means of `x`, `|x|` and `x**2` of each row, `[3, R]` float64."""
-        assert self.sums is not None  # noqa: S101 - `range` refuses an empty observer
+        """Returns the means of `x`, `|x|` and `x**2` of each row, `[3, R]` float64.
+
+        Raises:
+            QuantizerError: nothing was observed.
+        """
+        if self.sums is None:
+            raise QuantizerError(f"{type(self).__name__} has observed no values; calibrate first")
         return self.sums / self.count
 
 

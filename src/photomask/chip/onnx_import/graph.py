@@ -144,6 +144,17 @@ class GraphBuilder:
         """Returns the scale of a node's values; None while no QuantizeLinear has given it one."""
         return self.scales.get(self._owners[node])
 
+    def known_scale(self, node: str) -> Scale:
+        """Returns what the codes of a quantized value mean.
+
+        Raises:
+            CannotImport: nothing has quantized it.
+        """
+        scale = self.scale(node)
+        if scale is None:
+            raise CannotImport(f"its input {node!r} is not quantized")
+        return scale
+
     def set_scale(self, node: str, scale: Scale) -> None:
         """Gives a node, and what its values are moved from, the scale of a QuantizeLinear."""
         owner = self._owners[node]

@@ -373,8 +373,10 @@ def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
     )
     prepared = PreparedModel(place(graph, recipe))
     for site in prepared.sites:
-        scale = builder.scale(site.name)
-        assert scale is not None  # noqa: S101 - what is not quantized was refused
+        if (scale := builder.scale(site.name)) is None:
+            raise UnsupportedOperatorError(
+                f"{builder.file}: {site.name!r} is not quantized: no QuantizeLinear reads it"
+            )
         _set(prepared.activation_quantizer(site.name), scale)
     return prepared
 

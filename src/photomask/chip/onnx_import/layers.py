@@ -105,9 +105,7 @@ def _weighted(
         raise CannotImport("its weight is empty")
     channels = len(weight.codes)
     weight = _in_units_of_bias(call, weight, bias, x)
-    scale = call.builder.scale(x)
-    assert scale is not None  # noqa: S101 - x is quantized
-    unit = _unit(operation, scale, weight)
+    unit = _unit(operation, call.builder.known_scale(x), weight)
     real = np.zeros(channels) if bias is None else _bias(bias, unit, channels)
     constants = {"weight": np.ascontiguousarray(weight.real()), "bias": real}
     found = call.emit(operation, [x], constants)
@@ -118,11 +116,9 @@ def _weighted(
 
 
 def _in_units_of_bias(call: Call, weight: Dequantized, bias: Value | None, x: str) -> Dequantized:
-    meaning = call.builder.scale(x)
     if not isinstance(bias, Dequantized) or bias.scale.size not in (1, len(weight.codes)):
         return weight
-    assert meaning is not None  # noqa: S101 - x is quantized
-    return in_units_of(weight, bias.scale.astype(np.float64) / meaning.scale)
+    return in_units_of(weight, bias.scale.astype(np.float64) / call.builder.known_scale(x).scale)
 
 
 def _unit(operation: Operation, scale: Scale, weight: Dequantized) -> np.ndarray:
@@ -185,8 +181,7 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
     shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
     if len(shape) > len(node.shape):
         raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
-    scale = call.builder.scale(node.inputs[0])
-    assert scale is not None  # noqa: S101 - the layer's input is quantized
+    scale = call.builder.known_scale(node.inputs[0])
     real = _bias(bias, _unit(node.operation, scale, weight), len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
     found = call.builder.replace(node.name, call.output)

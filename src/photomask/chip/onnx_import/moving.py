@@ -249,9 +249,7 @@ def pad(call: Call) -> Value:
     operation = Pad(tuple(pairs.get(axis, (0, 0)) for axis in range(rank)), value)
     if call.pending() is not None:
         return call.move(operation)
-    scale = call.builder.scale(call.quantized())
-    assert scale is not None  # noqa: S101 - it is quantized
-    if is_code(value, scale):
+    if is_code(value, call.builder.known_scale(call.quantized())):
         return call.move(operation)
     # The QuantizeLinear that follows decides which code the value becomes.
     rescaled = call.emit(Rescale(), [call.quantized()], tensor=f"{call.output}_part")

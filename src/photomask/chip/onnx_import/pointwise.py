@@ -163,8 +163,7 @@ def _clamped(call: Call, clamp: Clamp) -> Value:
 def _clamped_codes(call: Call, clamp: Clamp) -> Value:
     """Clamps quantized values: as part of the rescaling that follows, or exactly, as codes."""
     name = call.quantized()
-    scale = call.builder.scale(name)
-    assert scale is not None  # noqa: S101 - it is quantized
+    scale = call.builder.known_scale(name)
     lowest, highest = (real_of(end, scale) for end in (scale.format.low, scale.format.high))
     keeps_codes = (clamp.low <= lowest or is_code(clamp.low, scale)) and (
         clamp.high >= highest or is_code(clamp.high, scale)

@@ -332,6 +332,16 @@ class Quantizer(nn.Module):
         scale = self.channel_scale[:, None] * self.group_multiplier
         self.set_parameters(format, scale, torch.zeros_like(self.group_multiplier))
 
+    def two_levels(self) -> tuple[Tensor, Tensor]:
+        """Returns the scale of each channel, `[O]`, and the multipliers of its groups, `[O, G]`.
+
+        Raises:
+            QuantizerError: the scale is not one of groups.
+        """
+        if self.channel_scale is None or self.group_multiplier is None:
+            raise QuantizerError(f"{self.granularity} has no groups; expected PerGroup")
+        return self.channel_scale, self.group_multiplier
+
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from photomask.chip.observers import Observer
 from photomask.chip.quantizers.base import Quantizer
 from photomask.chip.quantizers.granularity import PerChannel
-from photomask.errors import RecipeError
+from photomask.errors import QuantizerError, RecipeError
 
 WIDENED_BITS = 16
 """What codes with factors are shifted into for readers that know one scale only."""
@@ -63,7 +63,8 @@ class PowerOfTwoFactors(Quantizer):
         """Decides the layer's scale and every channel's factor from what was observed."""
         super().fit()
         low, high = self.observer.low, self.observer.high
-        assert low is not None and high is not None  # noqa: S101, PT018 - `fit` refuses
+        if low is None or high is None:
+            raise QuantizerError(f"{type(self).__name__} has observed no values; calibrate first")
         wanted, occupied = self.scale.double(), ((low != 0) | (high != 0)).to(self.scale.device)
         self._set(torch.where(occupied, wanted, 0.0) if bool(occupied.any()) else wanted)
 

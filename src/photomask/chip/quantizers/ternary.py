@@ -67,6 +67,7 @@ class Ternary(Refitting):
     """
 
     threshold: Tensor
+    observer: LargeMean
 
     def __init__(self, bits: int = 2, **options: Any):
         refuse_other_levels("Ternary", bits, options)
@@ -83,7 +84,6 @@ class Ternary(Refitting):
     def fit(self) -> None:
         """Decides scale and threshold."""
         super().fit()
-        assert isinstance(self.observer, LargeMean)  # noqa: S101 - set in __init__
         self.threshold = self.observer.thresholds().reshape(self.scale.shape)
 
     def rescale(self, factor: Tensor) -> None:

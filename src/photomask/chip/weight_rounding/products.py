@@ -6,7 +6,7 @@ from torch import Tensor
 
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Accumulates, Convolution, Linear
-from photomask.errors import DataError
+from photomask.errors import DataError, OperatorError
 
 SAMPLES = 8
 """Patches of so many samples are made at a time."""
@@ -70,7 +70,11 @@ def _rows(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
     operation = node.operation
     if isinstance(operation, Linear):
         return x.reshape(1, -1, x.shape[-1])
-    assert isinstance(operation, Convolution)  # noqa: S101 - by is_product
+    if not isinstance(operation, Convolution):
+        raise OperatorError(
+            f"{node.name!r} ({node.source}): what a {operation.kind} multiplies by its weight is "
+            "not known; expected a convolution or a linear layer"
+        )
     x = F.pad(x, [amount for pair in reversed(operation.padding) for amount in pair])
     stride = operation.stride
     dilation = operation.dilation
