@@ -1,7 +1,9 @@
+import ast
 import inspect
 import re
 
 import pytest
+from tests.house.sources import ROOT
 
 import photomask
 from photomask import errors
@@ -51,3 +53,12 @@ def test_every_error_is_exported():
 )
 def test_a_missing_dependency_names_the_install_line(install: str, line: str):
     assert str(errors.MissingDependencyError("a", install, "the report")).endswith(line)
+
+
+def test_the_package_refuses_and_never_asserts():
+    asserting = []
+    for path in (ROOT / "src").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+            asserting.append(path.relative_to(ROOT))
+    assert not asserting

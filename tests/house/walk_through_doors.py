@@ -179,7 +179,9 @@ def attention_pattern() -> None:
     assert set(_SHADES) == set(Pattern)
     config = SimpleNamespace(model_type="dummy_vl", image_token_id=9)
     prompt = torch.tensor([[1, 1, 2, *[9] * 20, 3, 1, 2, *[9] * 7, 3, 1, 1]])
-    layout, sinks, rule = layout_of(config, prompt), SinkRule(diagonal_block=4), DenseRule()
+    layout = layout_of(config, prompt)
+    sinks = SinkRule(diagonal_block=4)
+    rule = DenseRule()
     schedule = build_schedule(layout, sinks, rule, tile_rows=16)
     masks = {p: visible(layout, p, sinks, rule) for p in Pattern}
     for pattern, mask in masks.items():
