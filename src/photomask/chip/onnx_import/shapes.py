@@ -64,7 +64,9 @@ def _moved(operation: operations.Operation, shape: Shape) -> Shape:
             return (*shape[:axis], len(index), *shape[axis + 1 :])
         case operations.Pad(amounts):
             return tuple(n + sum(pair) for n, pair in zip(shape, amounts, strict=True))
-    return shape
+        case operations.Clamp() | operations.Copy() | operations.Pointwise() | operations.Softmax():
+            return shape
+    raise CannotImport(f"no rule says what shape {operation.kind} makes of {shape}")
 
 
 def _convolved(operation: operations.Convolution, x: Shape, weight: Shape) -> Shape:
