@@ -8,7 +8,7 @@ from photomask.report.checks import Check, Verdict, check_section, joint_verdict
 from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
-from photomask.report.order import check_order
+from photomask.report.order import check_order, in_order
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
 from photomask.report.table import Shown, Table, table_of_fields
@@ -35,6 +35,7 @@ __all__ = [
     "check_drawing",
     "check_order",
     "check_section",
+    "in_order",
     "joint_verdict",
     "plain_axes",
     "print_page",

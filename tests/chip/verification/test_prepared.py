@@ -19,7 +19,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
-from photomask.errors import DataError, UsageError
+from photomask.errors import DataError
 
 ASIC = load_target("asic")
 
@@ -122,9 +122,11 @@ def test_programs_of_other_models_and_wrong_inputs_are_refused(
         compare_with_prepared(prepared, program, small_images * torch.nan)
 
 
-def test_a_program_before_its_prepared_model_is_refused(
+def test_a_program_before_its_prepared_model_means_the_same_and_warns(
     small_prepared: PreparedModel, small_program: IntegerProgram, small_images: Tensor
 ):
     right = re.escape("compare_with_prepared(prepared, program, inputs)")
-    with pytest.raises(UsageError, match=right):
-        compare_with_prepared(small_program, small_prepared, small_images)
+    align_to_target(small_prepared, small_program.target)
+    with pytest.warns(FutureWarning, match=right):
+        report = compare_with_prepared(small_program, small_prepared, small_images)
+    assert report == compare_with_prepared(small_prepared, small_program, small_images)

@@ -300,15 +300,21 @@ def test_what_cannot_be_compared_is_refused(
         verify(program=small_program, **arguments)
 
 
-def test_the_order_of_earlier_versions_is_refused(
+def test_the_order_of_earlier_versions_means_the_same_and_warns(
     small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor
 ):
     right = re.escape("verify(model, program, inputs, labels)")
-    for first, second in [
-        (small_program, small_network),
-        (small_program, small_program),
-        (small_network, small_images),
-    ]:
+    with pytest.warns(FutureWarning, match=right) as warned:
+        report = verify(small_program, small_network, small_images, multiplier_widths=())
+    assert warned[0].filename == __file__
+    assert report == verify(small_network, small_program, small_images, multiplier_widths=())
+
+
+def test_arguments_in_no_known_order_are_refused(
+    small_program: IntegerProgram, small_network: nn.Module, small_images: Tensor
+):
+    right = re.escape("verify(model, program, inputs, labels)")
+    for first, second in [(small_program, small_program), (small_network, small_images)]:
         with pytest.raises(UsageError, match=right):
             verify(first, second, small_images)
 

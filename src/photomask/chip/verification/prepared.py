@@ -19,7 +19,7 @@ from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
 from photomask.documents import Document
-from photomask.report import Progress, Shown, Table, check_order, without_progress
+from photomask.report import Progress, Shown, Table, in_order, without_progress
 
 
 class EdgeDifference(Document):
@@ -123,7 +123,7 @@ def compare_with_prepared(
         UsageError: arguments in another order.
     """
     call = "compare_with_prepared(prepared, program, inputs)"
-    check_order(prepared, program, IntegerProgram, call)
+    prepared, program = in_order(prepared, program, IntegerProgram, call)
     prepared.standing.demand("compare_with_prepared", Effect.READS, prepared)
     tensors = checked_inputs(program, inputs).inputs
     model = copy.deepcopy(prepared).double().eval().to(device)

@@ -31,7 +31,7 @@ from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
 from photomask.errors import DataError, UsageError
-from photomask.report import Check, Progress, check_order, without_progress
+from photomask.report import Check, Progress, in_order, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
 ORACLE_OPERATIONS = 1 << 32
@@ -95,7 +95,8 @@ def verify(
         UsageError: a number of samples below 1, or arguments in another order.
         CaptureError: the model cannot be captured.
     """
-    check_order(model, program, IntegerProgram, "verify(model, program, inputs, labels)")
+    call = "verify(model, program, inputs, labels)"
+    model, program = in_order(model, program, IntegerProgram, call)
     batch = checked_inputs(program, inputs)
     tensors = batch.inputs
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
