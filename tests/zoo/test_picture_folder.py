@@ -103,6 +103,14 @@ def test_an_impossible_preprocessing_is_refused(folder, change):
         zoo.load_images(str(folder))
 
 
+@pytest.mark.parametrize("change", [{"mean": [1e300]}, {"std": [1e-45]}])
+def test_pictures_beyond_float32_are_refused(folder, change):
+    write_picture(folder / "a.png", 7)
+    (folder / "preprocessing.json").write_text(json.dumps(FORM | change))
+    with pytest.raises(DataError, match=r"beyond float32.*preprocessing\.json"):
+        zoo.load_images(str(folder))
+
+
 def test_labels_lie_beside_an_array_or_in_its_archive(tmp_path):
     x, y = np.ones((3, 2), np.float32), np.array([2, 0, 1])
     np.save(tmp_path / "x.npy", x)

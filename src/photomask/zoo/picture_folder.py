@@ -130,5 +130,12 @@ def _prepared(path: Path, form: Preprocessing) -> Tensor:
         image = image.resize((width, height), resample=2)  # bilinear
     image = image.convert("L" if form.channels == 1 else "RGB")
     pixels = np.asarray(image, dtype=np.float32).reshape(height, width, form.channels) / 255
-    mean, std = (np.array(x, dtype=np.float32) for x in (form.mean, form.std))
-    return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1).copy())
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mean, std = (np.array(x, dtype=np.float32) for x in (form.mean, form.std))
+        values = (pixels - mean) / std
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: with mean {form.mean} and std {form.std} its values are beyond float32; "
+            f"state those that the model was trained with in {PREPROCESSING_FILE}"
+        )
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
