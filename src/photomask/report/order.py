@@ -31,7 +31,7 @@ def check_order(original: object, made: object, kind: type, call: str) -> None:
 def in_order(original: Any, made: Any, kind: type[Made], call: str) -> tuple[Any, Made]:
     """Returns the original and what was made of it, also from calls in the former order.
 
-    Until version 0.1.0 the chip pipeline took the program first. Types tell the two apart, so that
+    The chip pipeline took the program first in former versions. Types tell the two apart, so that
     such a call still means what it did, and warns.
 
     Args:

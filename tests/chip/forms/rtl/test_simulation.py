@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ from photomask.chip.forms.rtl.lowering import support_report
 from photomask.chip.forms.rtl.simulation import compare_outputs, simulate, sources_in
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
 from photomask.chip.forms.rtl.simulator import Simulator, build, verilator_command
-from photomask.chip.operators import AnyOperator, Requantize
+from photomask.chip.operators import OPERATORS, Requantize
 from photomask.chip.program import IntegerProgram
 from photomask.chip.target import Rounding
 from photomask.errors import (
@@ -43,7 +42,7 @@ from photomask.errors import (
     MissingDependencyError,
 )
 
-KINDS = {operator.model_fields["kind"].default for operator in get_args(get_args(AnyOperator)[0])}
+KINDS = {operator.model_fields["kind"].default for operator in OPERATORS}
 ONE_CYCLE_ARRAY = """
 // Not systolic: all products at once, sums one cycle later. The weights wait in one long row.
 module systolic_array #(

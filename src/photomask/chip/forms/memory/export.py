@@ -29,7 +29,7 @@ from photomask.chip.forms.memory.readme import render_readme
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
-from photomask.documents import sha256_of, written_whole
+from photomask.documents import written_whole
 from photomask.errors import DataError, DocumentError, UsageError
 
 Record = TypeVar("Record", bound=ImageRecord)
@@ -174,8 +174,8 @@ def _write_described(
         update={
             "memory": tuple(memory),
             "golden": tuple(golden),
-            "documents": tuple(_recorded(folder, name) for name in DOCUMENT_FILES),
-            "conformance": tuple(_recorded(folder, file.path) for file in draft.conformance),
+            "documents": tuple(FileRecord.of(folder, name) for name in DOCUMENT_FILES),
+            "conformance": tuple(FileRecord.of(folder, file.path) for file in draft.conformance),
         }
     ).sealed()
     (folder / MANIFEST_FILE).write_text(manifest.render(), encoding="utf-8", newline="\n")
@@ -192,11 +192,6 @@ def _write(folder: Path, manifest: Manifest, record: Record, tensor: np.ndarray)
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     return record.model_copy(update={"bytes": len(content), "sha256": digest})
-
-
-def _recorded(folder: Path, name: str) -> FileRecord:
-    path = folder / name
-    return FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def title_of(manifest: Manifest, record: ImageRecord) -> str:
