@@ -1,4 +1,4 @@
-"""Writes the table of forms and operators into docs/forms.md.
+"""Writes the table of forms and operators into docs/reference/forms.md.
 
 Run from the repository root: python scripts/support_matrix.py
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from photomask.chip.forms import support_matrix
 
-PAGE = Path(__file__).parents[1] / "docs" / "forms.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "forms.md"
 BEGIN, END = "<!-- support -->\n", "<!-- /support -->\n"
 
 

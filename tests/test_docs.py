@@ -27,12 +27,12 @@ from photomask.chip.target import PRESETS as TARGETS
 from photomask.chip.target import Target
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ATTENTION_PAGE = ROOT / "docs" / "attention.md"
-OPERATORS_PAGE = ROOT / "docs" / "supported-operators.md"
-TARGETS_PAGE = ROOT / "docs" / "targets.md"
-QUANTIZERS_PAGE = ROOT / "docs" / "quantizers.md"
-RECIPES_PAGE = ROOT / "docs" / "recipes-and-quantizers.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ATTENTION_PAGE = ROOT / "docs" / "tutorials" / "vlm.md"
+OPERATORS_PAGE = ROOT / "docs" / "reference" / "operators.md"
+TARGETS_PAGE = ROOT / "docs" / "reference" / "targets.md"
+QUANTIZERS_PAGE = ROOT / "docs" / "reference" / "quantizers.md"
+RECIPES_PAGE = ROOT / "docs" / "reference" / "recipes.md"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run_command_line(line: str) -> None:
     assert (status or 0) == expected, line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_code_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -85,7 +85,7 @@ def test_the_code_of_a_page_runs(
                     run_command_line(line)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_links_of_a_page_lead_somewhere(page: Path):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
@@ -107,7 +107,7 @@ def quoted(cell: str) -> list[str]:
 
 
 def test_the_table_of_verbs_says_how_functions_are_called():
-    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "tutorials" / "cnn.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\w+) \|([^|]*)\|([^|]*)\|[^|]*\|$", text, re.MULTILINE)
     calls = [
         (pipeline, *found.groups())

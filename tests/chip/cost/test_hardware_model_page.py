@@ -13,7 +13,9 @@ from photomask.chip.forms.memory.compressed_sparse import SparsePacking, pack_sp
 from photomask.chip.packing import Packing
 from photomask.chip.target import load_target
 
-PAGE = (Path(__file__).parents[3] / "docs" / "hardware-model.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "explanation" / "hardware-model.md").read_text(
+    encoding="utf-8"
+)
 ELEMENTS = 32 * 1024 * 5
 
 

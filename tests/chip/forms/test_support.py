@@ -49,13 +49,13 @@ def test_names_and_places_of_forms_differ():
 
 
 def test_the_page_of_forms_shows_the_matrix_that_the_code_gives():
-    page = (ROOT / "docs" / "forms.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "forms.md").read_text(encoding="utf-8")
     shown = page.partition(BEGIN)[2].partition(END)[0]
     assert shown == support_matrix(), "run python scripts/support_matrix.py"
 
 
 def test_the_page_of_forms_names_them_all():
-    rows = rows_of(ROOT / "docs" / "forms.md", "The forms")
+    rows = rows_of(ROOT / "docs" / "reference" / "forms.md", "The forms")
     assert [(row[0], row[1]) for row in rows] == [(f"`{f.name}`", f.title) for f in FORMS]
 
 

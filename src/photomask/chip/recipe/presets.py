@@ -28,7 +28,7 @@ _ACTIVATION_10 = ActivationDocument(bits=10)
 _ACTIVATION_12 = ActivationDocument(bits=12)
 # Most elements of a softmax over many tokens, and of a GELU, are small beside the largest: 8 bits
 # leave few codes for them, nor for what they are functions of, which costs no multiplier. Measured
-# in docs/transformers.md.
+# in docs/how-to/transformers.md.
 _ENCODER = (
     RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
     RuleDocument(match="residual", activation=ActivationDocument(bits=16)),
@@ -36,7 +36,7 @@ _ENCODER = (
     RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
 )
 # Language models: the first token of a text makes a few elements a thousand times as large as all
-# others. Measured in docs/language-models.md.
+# others. Measured in docs/how-to/language-models.md.
 _DECODER = (
     # A gated unit multiplies two of them: 8 bits leave nothing of the other tokens. One layer of
     # seven reads it, and what is left of its accumulator suffices. Its largest products are so rare

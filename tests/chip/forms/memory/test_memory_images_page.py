@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[4] / "docs" / "memory-images.md"
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "memory-images.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 

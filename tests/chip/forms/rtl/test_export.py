@@ -60,7 +60,7 @@ def test_every_waiver_is_explained():
 
 
 def test_the_page_names_the_ports_of_the_array():
-    page = (ROOT / "docs" / "rtl.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "rtl.md").read_text(encoding="utf-8")
     ports = (RTL / "systolic_array.sv").read_text().partition(") (")[2].partition(");")[0]
     names = re.findall(r"(?:input|output)\s+logic\s+(?:\[[^]]*\])?\s*(\w+)", ports)
     assert len(names) == 8
@@ -68,7 +68,7 @@ def test_the_page_names_the_ports_of_the_array():
 
 
 def test_the_page_states_what_the_benchmark_found():
-    page = (ROOT / "docs" / "rtl.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "rtl.md").read_text(encoding="utf-8")
     with (ROOT / "benchmarks" / "results" / "rtl_simulation.csv").open(encoding="utf-8") as file:
         newest = {(row["network"], row["metric"]): row["value"] for row in csv.DictReader(file)}
     metrics = (

@@ -3,7 +3,7 @@
 //
 // A descriptor has 1088 bits, the first field in the most significant ones, so that a line of
 // descriptors.hex shows every field from `step` on in 8 or 16 digits. Numbers that can be negative
-// are two's complement. docs/rtl.md, or README.md beside an export, explains each field.
+// are two's complement. docs/reference/rtl.md, or README.md beside an export, explains each field.
 
 package descriptor_package;
 
