@@ -91,7 +91,7 @@ clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
-$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,test,check
+$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,model-explorer,docs,test,check
 $(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
