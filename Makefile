@@ -4,6 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 OUTPUT ?= out/demo
+WHEEL ?= out/wheel
 # The versions that are tested together; empty for the newest ones: make test CONSTRAINTS=
 CONSTRAINTS ?= constraints.txt
 
@@ -30,7 +31,8 @@ QUICK_TESTS := tests/house tests/documents tests/report tests/chip/test_*.py tes
 	tests/chip/operators tests/chip/observers tests/chip/recipe tests/chip/engines \
 	tests/chip/forms/test_*.py tests/chip/forms/memory tests/attention/test_*.py tests/attention/plugin
 
-.PHONY: help demo test quick test-transformers test-gpu check docs bench format clean always
+.PHONY: help demo test quick test-transformers test-gpu wheel-demo check docs bench format clean \
+	always
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +41,7 @@ help:
 	@echo "make quick   style and the tests that most changes break, in a few minutes"
 	@echo "make test-transformers   the plug-in's tests on the oldest and the newest transformers"
 	@echo "make test-gpu   what needs a CUDA device"
+	@echo "make wheel-demo   build the wheel, and run the demo from it in an empty environment"
 	@echo "make check   style, types and import contracts"
 	@echo "make docs    run every example and every code block of the documentation"
 	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into the README"
@@ -69,6 +72,16 @@ test-gpu: $(VENV)/.installed-test
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 		echo "PyTorch finds no CUDA device here" >&2; exit 1; }
 	$(BIN)/python -m pytest -m gpu
+
+# The folder is outside of the sources, so that only the wheel can answer an import.
+wheel-demo: | $(BIN)/pip
+	rm -rf $(WHEEL) build && mkdir -p $(WHEEL)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet --disable-pip-version-check \
+		$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) "$$(ls $(WHEEL)/*.whl)[report,zoo,vision-language]"
+	cd $(WHEEL) && venv/bin/photomask demo chip --output chip
+	cd $(WHEEL) && venv/bin/photomask demo attention --output attention
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
