@@ -12,7 +12,7 @@ from pathlib import Path
 
 import transformer_table
 from prefill.points import MAIN_IMAGE, OURS, Point, read_points
-from rows import FOLDER, SKIPPED, read
+from rows import FOLDER, SKIPPED, is_outdated, read
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -74,7 +74,9 @@ def render(folder: Path) -> str:
             picture = PICTURES.get(title)
             drawn = f"![{title}]({picture})\n\n" if picture and (ROOT / picture).is_file() else ""
             body = f"{drawn}{markdown(table)}"
-            sections.append(f"**{title}**\n\n{body}\n\n<sub>{origin}</sub>")
+            older = outdated(rows)
+            mark = f"\n\n{older}" if older else ""
+            sections.append(f"**{title}**\n\n{body}\n\n<sub>{origin}</sub>{mark}")
     return "\n\n".join(sections)
 
 
@@ -86,6 +88,15 @@ def origin_of(rows: Sequence[Row]) -> str:
         f"{devices}, {last['cores']} cores, PyTorch {last['torch']}, "
         f"{max(row['date'] for row in rows)[:10]}"
     )
+
+
+def outdated(rows: Sequence[Row]) -> str:
+    """Names the rows that are older than the code they measured, with their dates; may be empty."""
+    dates: dict[str, list[str]] = {}
+    for row in filter(is_outdated, rows):
+        dates.setdefault(row["date"][:10], []).append(f"{row['implementation']}, {row['network']}")
+    parts = [f"{'; '.join(dict.fromkeys(names))} ({date})" for date, names in dates.items()]
+    return f"*Older than the code: {'; '.join(parts)}.*" if parts else ""
 
 
 def markdown(table: Table) -> str:
