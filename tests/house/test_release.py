@@ -11,6 +11,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+
 import photomask
 
 ROOT = Path(__file__).parents[2]
