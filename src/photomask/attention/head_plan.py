@@ -215,7 +215,7 @@ class HeadPlan(Shown, Document):
         )
 
     def with_patterns(self, patterns: Sequence[Sequence[Pattern]]) -> HeadPlan:
-        """Returns a plan by hand for the same model with other patterns, [layers][heads].
+        """Returns a plan by hand for the same model with other patterns, `[layers][heads]`.
 
         Raises:
             UsageError: a head has no pattern, or too many have one.
