@@ -78,7 +78,8 @@ check: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "The site is out/site/index.html" >&2
+	@echo "The site is out/site/index.html; to search in it, serve it:" >&2
+	@echo "$(BIN)/python -m http.server --directory out/site" >&2
 
 bench: $(VENV)/.installed-bench
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v figures.py) benchmarks/figures.py; do \

@@ -24,13 +24,13 @@ PACKAGES = {
     "photomask.chip.engines": "Engines",
     "photomask.chip.verification": "Verification",
     "photomask.chip.forms": "Forms",
-    "photomask.chip.forms.memory": "Form: memory images",
-    "photomask.chip.forms.c": "Form: C",
-    "photomask.chip.forms.onnx": "Form: integer ONNX",
-    "photomask.chip.forms.qdq": "Form: QDQ",
-    "photomask.chip.forms.qonnx": "Form: QONNX",
-    "photomask.chip.forms.deeploy": "Form: Deeploy",
-    "photomask.chip.forms.rtl": "Form: RTL",
+    "photomask.chip.forms.memory": "Memory images",
+    "photomask.chip.forms.c": "C",
+    "photomask.chip.forms.onnx": "Integer ONNX",
+    "photomask.chip.forms.qdq": "QDQ",
+    "photomask.chip.forms.qonnx": "QONNX",
+    "photomask.chip.forms.deeploy": "Deeploy",
+    "photomask.chip.forms.rtl": "RTL",
     "photomask.chip.cost": "Accelerators and estimates",
     "photomask.chip.training": "Quantization-aware training",
     "photomask.chip.reconstruction": "Reconstruction",
@@ -101,7 +101,7 @@ def _names(package: griffe.Module, homes: dict[str, str]) -> Iterator[Name]:
 
 def _page(path: str, package: griffe.Module, names: list[Name]) -> str:
     """Returns the page of a package: what it is for, a table of its names, then each of them."""
-    lines = [f"# {PACKAGES[path]}", "", f"`import {path}`", "", str(package.docstring.value), ""]
+    lines = [f"# {PACKAGES[path]}", "", f"`import {path}`", "", _text(package), ""]
     for kind, title in (("function", "Functions"), ("class", "Classes"), ("constant", "Constants")):
         if own := [name for name in names if name.kind == kind]:
             lines += [f"| {title} | |", "|---|---|"]
@@ -112,6 +112,11 @@ def _page(path: str, package: griffe.Module, names: list[Name]) -> str:
             if name.kind == kind and name.home == path:
                 lines += [f"::: {path}.{name.name}", ""]
     return "\n".join(lines)
+
+
+def _text(package: griffe.Module) -> str:
+    """Returns a package's docstring as Markdown: `::` announces an indented block there."""
+    return str(package.docstring.value).replace("::\n\n", ":\n\n") if package.docstring else ""
 
 
 def _cell(text: str) -> str:
@@ -130,7 +135,7 @@ def _index(packages: dict[str, griffe.Module]) -> str:
         "|---|---|---|",
     ]
     for path, package in packages.items():
-        summary = package.docstring.value.partition("\n\n")[0]
-        cells = (f"[`{path}`]({path}.md)", PACKAGES[path], _cell(" ".join(summary.split())))
+        summary = " ".join(_text(package).partition("\n\n")[0].split())
+        cells = (f"[`{path}`]({path}.md)", PACKAGES[path], _cell(summary))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

@@ -50,7 +50,10 @@ def _help(text: str) -> Iterator[str]:
         joined = " ".join(paragraph.split())
         label, colon, example = joined.partition(": ")
         if colon and label.startswith("Example"):
-            yield from (f"{label}:", "", "```console", example.strip("`"), "```", "")
+            lines = (
+                example.strip("`").replace(" --", " \\\n    --") if len(example) > 80 else example
+            )
+            yield from (f"{label}:", "", "```console", lines, "```", "")
         elif joined:
             yield from (_plain(joined), "")
 
@@ -68,7 +71,8 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
         if records := [record for each in own if (record := each.get_help_record(context))]:
             yield from (f"| {title} | Meaning |", "|---|---|")
             for written, meaning in records:
-                yield f"| `{_cell(written)}` | {_cell(_plain(' '.join(meaning.split())))} |"
+                words = _cell(_plain(" ".join(meaning.split())))
+                yield f"| `{_cell(written)}` | {words.replace('[required]', '**Required.**')} |"
             yield ""
 
 
