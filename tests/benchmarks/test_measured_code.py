@@ -55,7 +55,7 @@ def test_every_benchmark_that_appends_rows_says_what_it_measures(measured_code: 
     results = {file.stem for file in (BENCHMARKS / "results").glob("*.csv")}
     assert results <= set(measured_code.MEASURED)
     figures = importlib.import_module("figures")
-    assert {name for _, name, _ in figures.SECTIONS} <= set(measured_code.MEASURED)
+    assert {section.script for section in (*figures.CHIP, *figures.ATTENTION)} <= set(measured_code.MEASURED)
 
 
 def test_everything_measured_exists(measured_code: ModuleType):

@@ -35,7 +35,8 @@ class AttentionReport(Shown, Document):
         rounding: the same difference between the dense model and its own mask written out: what
             its dtype rounds; 0 in reports of version 1, which did not measure it.
         dense_seconds: time of the dense passes; `sparse_seconds` of the sparse ones.
-        mass: [layers][heads][sinks, text, own image, other images], where statistics were given.
+        mass: `[layers][heads][4]`, on sinks, text, the own image and other images; where statistics
+            were given.
         curve: accuracy against density over budgets, where statistics were given.
         checks: the conditions of the verdict.
     """
