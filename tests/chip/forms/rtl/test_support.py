@@ -34,9 +34,9 @@ def test_every_step_that_cannot_run_is_named_with_its_reason():
     with pytest.raises(FormError) as raised:
         lower(program, PRESETS["reference"])
     message = str(raised.value)
-    assert "has no form for 3 of the program's steps" in message
+    assert "cannot express 3 of the program's steps" in message
     assert "its second factor reaches from -32768 to 32767" in message
-    assert "its first factor less the zero point reaches from -32768" in message
+    assert "its first factor minus the zero point reaches from -32768" in message
     assert all(name in message for name in ("'product'", "'first'", "'sum'", "model.py:1"))
 
 
