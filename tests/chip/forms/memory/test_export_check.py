@@ -130,7 +130,8 @@ def test_a_forged_weight_is_found_by_the_program(exported):
     values[3] = str(int(values[3]) ^ 1)
     forge(exported, name, "\n".join(values).encode())
     report = check_export(exported)
-    assert report.problems == (f"{name}: the image differs from the program's tensor 'classifier.weight'",)
+    expected = f"{name}: the image differs from the program's tensor 'classifier.weight'"
+    assert report.problems == (expected,)
 
 
 def test_a_forged_golden_vector_is_found_by_the_oracle(exported):

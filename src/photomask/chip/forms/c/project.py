@@ -152,8 +152,8 @@ def _header(network: Network) -> str:
     not_loaded = "; -1: no constants loaded" if network.external else ""
     lines += [
         " *",
-        " * The last axis is the fastest. No two tensors may overlap. The working memory is static,",
-        " * so only one thread at a time may run the program.",
+        " * The last axis is the fastest. No two tensors may overlap. Working memory is static, so",
+        " * only one thread at a time may run the program.",
         f" * Returns 0; or n > 0: input n has a number outside its range{not_loaded}. */",
         f"{prototype(network)};",
     ]

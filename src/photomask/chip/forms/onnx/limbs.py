@@ -50,7 +50,7 @@ class Split:
 
     @classmethod
     def of(cls, interval: Interval, bits: int) -> Self:
-        """Returns the split with the fewest limbs, with an offset of 0 or half the range if it can."""
+        """Returns the split with the fewest limbs, and an offset of 0 or half the range if it can."""
         if interval.low >= 0:
             return cls(bits, -(-interval.bits // bits), 0)
         count = -(-(interval.high - interval.low).bit_length() // bits)
