@@ -50,7 +50,10 @@ class Split:
 
     @classmethod
     def of(cls, interval: Interval, bits: int) -> Self:
-        """Returns the split with the fewest limbs, and an offset of 0 or half the range if it can."""
+        """Returns the split with the fewest limbs.
+
+        The offset is 0 or half the range if such a split has no more limbs than others.
+        """
         if interval.low >= 0:
             return cls(bits, -(-interval.bits // bits), 0)
         count = -(-(interval.high - interval.low).bit_length() // bits)
