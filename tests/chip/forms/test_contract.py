@@ -277,7 +277,7 @@ class LeavingAPart(ListingForm):
 @pytest.mark.parametrize(
     ("form", "counterexample"),
     [
-        (IgnoringItsProblems(), "it raised nothing"),
+        (IgnoringItsProblems(), "export raised no error"),
         (NamingOneProblem(), "does not name 'swap_back'"),
         (LeavingAPart(), "it left listing.part"),
     ],

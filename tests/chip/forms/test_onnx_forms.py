@@ -260,7 +260,7 @@ def test_deeploy_is_checked_in_32_bits(
 
     change(tmp_path / "out", alter)
     result = form.check(program, tmp_path / "out", [])
-    assert any("32 bits do not hold" in problem for problem in result.problems)
+    assert any("exceeds 32 bits" in problem for problem in result.problems)
 
 
 @pytest.mark.parametrize("name", ["inputs.npz", "outputs.npz"])

@@ -120,7 +120,7 @@ def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
     [
         (lambda data: data[:60], "truncated"),
         (lambda data: data[:20], "not a file of constants, or is truncated"),
-        (lambda data: b"", "no file of constants"),
+        (lambda data: b"", "not a file of constants"),
         (lambda data: data + b"\0", "longer than it should be"),
         (lambda data: data[:70] + bytes([data[70] ^ 1]) + data[71:], "altered: its checksum"),
         (lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:], "another program"),
