@@ -87,8 +87,9 @@ def compare_steps(
 ) -> FormCheck:
     """Runs a model that `reading_given` made, and counts the codes that differ from the oracle's.
 
-    A code may differ by `BOUND`, or by `WIDE_BOUND` if it has more than 8 bits. At least half of an
-    edge's codes of up to 8 bits must be equal, because rounding alone never changes more than half.
+    A code may differ by `BOUND`, or by `WIDE_BOUND` if it has more than 8 bits. If an edge has
+    `FEW` or more codes of up to 8 bits, at least half of them must be equal. More of them differ
+    only if something shifts all codes.
 
     Args:
         program: the program that the model expresses.

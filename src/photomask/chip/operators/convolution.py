@@ -105,10 +105,12 @@ class Convolution(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Returns a direct convolution in float32, split into pieces if partial sums exceed 2**24.
+        """Returns a direct convolution in float32, or in float64 where float32 is not exact.
 
-        On a GPU it computes in float64 and rounds at the end. cuDNN may choose a transform
-        algorithm there, whose error at these magnitudes (below 2**40) is far less than 1/2.
+        If partial sums exceed 2**24, the input channels are split into pieces that are exact in
+        float32. If that is not possible, the convolution runs in float64. On a GPU it always runs
+        in float64 and rounds at the end: cuDNN may choose a transform algorithm there, whose error
+        at these magnitudes (below 2**40) is far less than 1/2.
         """
         weight, bias = effective_weight(parameters), parameters["bias"]
         x = inputs[0].union(Interval(self.padding_value, self.padding_value))

@@ -42,13 +42,14 @@ class Normalize(Operator):
     normal = round(d * (2**47 // isqrt(v')) / 2**(47 - h - f))
     ```
 
-    One unit of `normal` is `sqrt(terms) * 2**-f`, `f` being `fraction_bits`: the root of the count
-    is left to the rescaling that follows. Root and reciprocal have 24 bits, so that for every input
-    `normal` is within `1/2 + 2**(f - 21)` units of `2**f * d / sqrt(v)`. Halves are rounded up.
+    One unit of `normal` is `sqrt(terms) * 2**-f`, where `f` is `fraction_bits`. The rescaling that
+    follows includes the factor `sqrt(terms)`. Root and reciprocal have 24 bits, so that for every
+    input `normal` is within `1/2 + 2**(f - 21)` units of `2**f * d / sqrt(v)`. Halves are rounded
+    up.
 
-    Source: integer square roots in layer norms are from I-BERT (Kim et al. 2021, section 3.5,
-    arXiv:2101.01321), the channels' powers of two from FQ-ViT (Lin et al. 2022, section 3.2,
-    arXiv:2111.13824); mean and variance are exact here.
+    Source: integer square roots in layer norms come from I-BERT (Kim et al. 2021, section 3.5,
+    arXiv:2101.01321), and the channels' powers of two from FQ-ViT (Lin et al. 2022, section 3.2,
+    arXiv:2111.13824). Unlike there, mean and variance are exact here.
     """
 
     kind: Literal["normalize"] = "normalize"

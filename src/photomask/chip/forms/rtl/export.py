@@ -250,7 +250,7 @@ def describe(
 def design_parameters(lowered: LoweredProgram) -> DesignParameters:
     """Returns the parameters of the smallest design that runs a program.
 
-    All depths are powers of 2.
+    All depths are powers of 2, and at least 16.
     """
     machine, images = lowered.accelerator, lowered.images
     depth = {memory: _power_of_two(words) for memory, words in lowered.memory.depths().items()}

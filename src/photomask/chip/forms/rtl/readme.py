@@ -162,8 +162,8 @@ when as many sums have left as activations have entered. With another latency, t
 
 {parameters}
 
-`ACTIVATION_DEPTH` and the other depths are the smallest powers of two that hold the words of this
-program.
+`ACTIVATION_DEPTH` and the other depths are the smallest powers of two, but at least 16, that hold
+the words of this program.
 
 ## Memory map
 
