@@ -55,10 +55,10 @@ def linear_tensors(make: ProgramBuilder, outputs: int, inputs: int):
     [
         (machine(4, 4, weight_bits=4), FormError, "signed 4-bit weights"),
         (machine(4, 4, activation_bits=4), FormError, "multiplies 4-bit activations"),
-        (machine(4, 4, accumulator_bits=16), FormError, "accumulators have 16 bits"),
+        (machine(4, 4, accumulator_bits=16), FormError, "accumulators have only 16 bits"),
         (PRESETS["output_stationary"], TargetError, "weight stationary"),
         (machine(16, 17), TargetError, "at most 256 lanes"),
-        (machine(4, 4, activation_bits=32), TargetError, "wider than its activations"),
+        (machine(4, 4, activation_bits=32), TargetError, "wider than the activations"),
     ],
     ids=lambda value: value.name if isinstance(value, Accelerator) else "",
 )
