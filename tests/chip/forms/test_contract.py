@@ -278,8 +278,8 @@ class LeavingAPart(ListingForm):
     ("form", "counterexample"),
     [
         (IgnoringItsProblems(), "export raised no error"),
-        (NamingOneProblem(), "does not name 'swap_back'"),
-        (LeavingAPart(), "it left listing.part"),
+        (NamingOneProblem(), "does not name the step 'swap_back'"),
+        (LeavingAPart(), "export left the file listing.part"),
     ],
 )
 def test_a_form_that_cannot_express_a_program_names_all_steps_and_writes_nothing(
