@@ -79,6 +79,32 @@ class AccumulatorReport(Document):
     """Observed."""
 
 
+class Statistics(Document):
+    """Real values of one edge over all samples that were looked at."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    """Standard deviation."""
+
+
+class ChannelReport(Document):
+    """The output channels of a layer with weights, one entry for each channel."""
+
+    weight_scale: tuple[float, ...]
+    """Real value of one unit of the weight; that of the channel's groups is a multiple of it."""
+    weight_low: tuple[int, ...]
+    """The smallest integer weight."""
+    weight_high: tuple[int, ...]
+    sqnr_db: tuple[float, ...]
+    """Of the layer's output, after its fused clamp."""
+    saturated: tuple[float, ...]
+    """Percentage of outputs that the format cuts off."""
+    constant: tuple[int, ...]
+    """Channels whose integer was the same at every place of every sample: dead channels."""
+
+
 class LayerReport(Document):
     """One node of the float model: its output and what computes it."""
 
@@ -118,6 +144,12 @@ class LayerReport(Document):
     """Numbers that the model has too: weights, biases, gains of norms, embeddings, constants."""
     bytes: float
     """Of all constants, at their true widths."""
+    float_values: Statistics | None = None
+    """Of the float model; None in reports of version 0.1."""
+    integer_values: Statistics | None = None
+    """Of the program's integers as real values; None in reports of version 0.1."""
+    channels: ChannelReport | None = None
+    """None for layers without weights, and in reports of version 0.1."""
 
     @property
     def saturation(self) -> float:

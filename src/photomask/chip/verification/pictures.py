@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from photomask.chip.verification.documents import LayerReport, MultiplierStudy
-from photomask.chip.verification.layers import BINS, MARGIN_BINS
 from photomask.chip.verification.report import Report
+from photomask.chip.verification.tallies import BINS, MARGIN_BINS
 from photomask.report import SQNR_LIMIT_DB, Drawing, Ink, check_drawing, plain_axes
 
 if TYPE_CHECKING:
