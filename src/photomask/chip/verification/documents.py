@@ -45,6 +45,27 @@ class OutputReport(Document):
     """Percentage of samples in the same class; None where the output is not [batch, classes]."""
 
 
+class SampleReport(Document):
+    """One sample in the first output, as the float model and the program see it."""
+
+    index: int
+    """Its place in the data, from 0."""
+    sqnr_db: float
+    """Of this sample's output alone."""
+    label: int | None
+    """The right class; None without labels."""
+    float_class: int | None
+    """None where the output is not [batch, classes]."""
+    integer_class: int | None
+    picture: str | None
+    """The input as a PNG file in base64; None unless it is a picture of at most 64 × 64 pixels."""
+
+    @property
+    def same_class(self) -> bool:
+        """Whether program and float model agree, or there are no classes to agree on."""
+        return self.float_class == self.integer_class
+
+
 class EngineReport(Document):
     """The torch engine beside the NumPy oracle, on every edge."""
 

@@ -19,7 +19,8 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
     Args:
         report: what `verify` returned.
         path: where to; an earlier file is replaced.
-        hardware: what the same program costs on an accelerator, as `estimate` returned it.
+        hardware: what the same program costs on an accelerator, as `estimate` returned it; by
+            default what the report itself holds, where `verify` was given an accelerator.
 
     Raises:
         UsageError: `hardware` is of another program.
@@ -27,6 +28,7 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
         ExportError: the disk refused the file.
     """
     page = report.page(figures_of(report))
+    hardware = hardware or report.hardware
     if hardware is not None:
         if hardware.program_sha256 != report.program_sha256:
             raise UsageError(

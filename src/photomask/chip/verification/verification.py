@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 import photomask
+from photomask.chip.cost.accelerator import Accelerator
+from photomask.chip.cost.estimates import estimate
 from photomask.chip.data import Data, as_tensor
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
@@ -26,10 +29,16 @@ from photomask.chip.verification.documents import (
 )
 from photomask.chip.verification.engines import compare_engines, quantized
 from photomask.chip.verification.inputs import checked_inputs
+from photomask.chip.verification.layer_sensitivity import (
+    LayerSensitivities,
+    measure_layer_sensitivity,
+)
 from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
+from photomask.chip.verification.samples import WorstSamples
+from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, in_order, without_progress
 
@@ -56,6 +65,8 @@ def verify(
     layer_samples: int | None = None,
     study_samples: int | None = None,
     multiplier_widths: Sequence[int] = MULTIPLIER_WIDTHS,
+    sensitivity_samples: int | None = None,
+    accelerator: Accelerator | str | Path | None = None,
     device: str | torch.device = "cpu",
     progress: Progress = without_progress,
 ) -> Report:
@@ -83,6 +94,11 @@ def verify(
         layer_samples: for signal and noise, ranges and saturation of every layer; at most 128.
         study_samples: for the cost of other multiplier widths; at most 128.
         multiplier_widths: bits to study; none for no study.
+        sensitivity_samples: on how many samples `measure_layer_sensitivity` measures what the
+            quantization of each layer costs; None for none. It needs `prepared`, and takes two
+            passes for each layer.
+        accelerator: the machine whose cycles and memory addresses the report shows; or a preset's
+            name, or a file.
         device: where the torch engine runs.
         progress: wraps the batches of each part, to show how far it is.
 
@@ -92,7 +108,11 @@ def verify(
     Raises:
         DataError: inputs or labels of the wrong shape or dtype, or none; or the program was made
             from another model.
-        UsageError: a number of samples below 1, or arguments in another order.
+        UsageError: a number of samples below 1, arguments in another order, or
+            `sensitivity_samples` without `prepared`.
+        OrderError: the weights of `prepared` are rounded to codes already, so that the cost of each
+            layer cannot be measured.
+        TargetError: the program does not fit the accelerator.
         CaptureError: the model cannot be captured.
     """
     call = "verify(model, program, inputs, labels)"
@@ -101,6 +121,8 @@ def verify(
     tensors = batch.inputs
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
+    hardware = None if accelerator is None else estimate(program, accelerator)
+    sensitivity = _sensitivity(prepared, tensors, targets[0], sensitivity_samples, progress)
     if prepared is not None:
         graph = prepared.graph
     if graph is None:
@@ -120,7 +142,11 @@ def verify(
             progress,
             engine.device,
         )
-        outputs = compare_outputs(program, engine, reference, tensors, targets, progress)
+        worst = WorstSamples()
+        outputs = compare_outputs(
+            program, engine, reference, tensors, targets, worst.add, progress
+        )
+    facts = program_facts(program, layers, hardware)
     return Report(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -136,7 +162,35 @@ def verify(
         layers=layers,
         totals=_totals(program, layers),
         multipliers=multipliers,
+        inputs=facts.inputs,
+        steps=facts.steps,
+        memory=facts.memory,
+        worst_samples=worst.reports(tensors),
+        sensitivity=sensitivity,
+        hardware=hardware,
     )
+
+
+def _sensitivity(
+    prepared: PreparedModel | None,
+    tensors: Sequence[Tensor],
+    labels: Tensor | None,
+    count: int | None,
+    progress: Progress,
+) -> LayerSensitivities | None:
+    """Measures what each layer costs where that was asked for."""
+    if count is None:
+        return None
+    if count < 1:
+        raise UsageError(f"sensitivity_samples must be at least 1, got {count}")
+    if prepared is None:
+        raise UsageError(
+            "sensitivity_samples needs the prepared model, whose layers are quantized one by one: "
+            "verify(model, program, inputs, prepared=prepared, sensitivity_samples=32)"
+        )
+    first = [x[:count] for x in tensors]
+    right = None if labels is None else labels[:count]
+    return measure_layer_sensitivity(prepared, first, right, progress=progress)
 
 
 @dataclass(frozen=True)
