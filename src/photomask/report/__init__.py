@@ -4,13 +4,16 @@ A pipeline measures with `metrics`, judges with `Check`, and describes its findi
 which is shown in a terminal or written as one self-contained HTML file.
 """
 
+from photomask.report.anchors import row_anchor, section_anchor
 from photomask.report.checks import Check, Verdict, check_section, joint_verdict
-from photomask.report.drawing import Drawing, Ink, check_drawing, plain_axes
+from photomask.report.csv_files import write_csv
+from photomask.report.drawing import Drawing, check_drawing, plain_axes
 from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.order import check_order, in_order
-from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
+from photomask.report.page import Cell, Column, Figure, Fold, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
+from photomask.report.svg import Ink
 from photomask.report.table import Shown, Table, table_of_fields
 from photomask.report.terminal import print_page, render_text
 
@@ -21,6 +24,7 @@ __all__ = [
     "Column",
     "Drawing",
     "Figure",
+    "Fold",
     "Ink",
     "NoiseMeter",
     "Page",
@@ -40,7 +44,10 @@ __all__ = [
     "plain_axes",
     "print_page",
     "render_text",
+    "row_anchor",
+    "section_anchor",
     "table_of_fields",
     "without_progress",
+    "write_csv",
     "write_page",
 ]

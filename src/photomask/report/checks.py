@@ -116,6 +116,11 @@ _CELLS = {
 
 def check_section(checks: Sequence[Check]) -> Section:
     """Puts the conditions of a verdict into a table."""
-    columns = (Column("condition", number=False), Column("found"), Column("required"), Column(""))
+    columns = (
+        Column("condition", number=False),
+        Column("found"),
+        Column("required"),
+        Column("verdict", number=False),
+    )
     rows = [(check.name, check.found, check.condition, _CELLS[check.verdict]) for check in checks]
     return Section("Checks", "", columns, rows)

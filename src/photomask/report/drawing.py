@@ -2,32 +2,14 @@
 
 import importlib
 import io
-import re
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from photomask.dependencies import OptionalPackage
+from photomask.report.svg import Ink, embed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-class Ink(StrEnum):
-    """Colours that the page replaces by its own, light or dark."""
-
-    TEXT = "#010203"
-    MUTED = "#020304"
-    LINE = "#030405"
-    ACCENT = "#040506"
-    SOFT = "#050607"
-    BAD = "#060708"
-    PAPER = "#070809"
-
-    @property
-    def variable(self) -> str:
-        """The page's name for the colour."""
-        return f"var(--{self.name.lower()})"
 
 
 STYLE: dict[Any, Any] = {
@@ -90,6 +72,20 @@ class Drawing:
         self.size = (width, height)
         self.name = name
         self.svg = ""
+        self._marks: list[tuple[str, str]] = []
+
+    def mark(self, hint: str, link: str = "") -> str:
+        """Returns an address for artists, which then show a text when they are pointed at.
+
+        It is given to a patch or a line by `set_url`, and to each element of a collection, such as
+        `scatter` and `vlines` return, by `set_urls`.
+
+        Args:
+            hint: the text.
+            link: the anchor of the page to which a click leads; none where it is empty.
+        """
+        self._marks.append((hint, link))
+        return f"mark:{len(self._marks) - 1}"
 
     def __enter__(self) -> "Drawing":
         check_drawing()
@@ -106,34 +102,9 @@ class Drawing:
             if kind is None:
                 buffer = io.StringIO()
                 self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-                self.svg = embed(buffer.getvalue(), self.name)
+                self.svg = embed(buffer.getvalue(), self.name, self._marks)
         finally:
             self._style.__exit__(None, None, None)
-
-
-def embed(text: str, name: str) -> str:
-    """Turns an SVG file into an element of a page.
-
-    Colours become the page's, fonts its own, ids unique; namespaces and metadata go.
-
-    Args:
-        text: as matplotlib writes it.
-        name: prefix of all ids.
-    """
-    svg = text[text.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg)
-    svg = re.sub(r'^<svg([^>]*?)\swidth="[^"]*"', r"<svg\1", svg)
-    svg = re.sub(r'^<svg([^>]*?)\sheight="[^"]*"', r"<svg\1", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
-    for ink in Ink:
-        svg = svg.replace(ink.value, ink.variable)
-    return svg.strip()
 
 
 def plain_axes(axes: "Axes") -> None:

@@ -6,7 +6,8 @@ from enum import Enum
 from html import escape
 
 from photomask.documents import Document, aligned
-from photomask.report.page import Cell, Page
+from photomask.report.anchors import text_of
+from photomask.report.page import Page
 from photomask.report.terminal import render_text
 
 _CELL = 'style="text-align:left;white-space:pre-wrap"'
@@ -93,15 +94,15 @@ def _page(page: Page) -> str:
         parts.append(_line("strong", section.title))
         if section.text:
             parts.append(_line("span", section.text))
+        if section.facts:
+            parts.append(_rows([("", ""), *section.facts]))
+        if not section.rows:
+            continue
         places = section.brief_places
         rows = [[section.columns[place].title for place in places]]
-        rows += [[_text(row[place]) for place in places] for row in section.rows]
+        rows += [[text_of(row[place]) for place in places] for row in section.table_rows]
         parts.append(_rows(rows))
     return _box(parts)
-
-
-def _text(cell: Cell | str) -> str:
-    return cell.text if isinstance(cell, Cell) else cell
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """Shows a page in a terminal."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from photomask.report.page import Cell, Column, Page, Section, Tone
@@ -28,18 +29,26 @@ def print_page(page: Page, console: "Console") -> None:
         console.print(Text(section.title, style="bold"))
         if section.text:
             console.print(Text(section.text, style="dim"))
-        console.print(_table(section))
+        _print_facts(section.facts, console)
+        if section.rows:
+            console.print(_table(section))
     console.print()
-    longest = max((len(name) for name, _ in page.facts), default=0)
-    for name, value in page.facts:
+    _print_facts(page.facts, console)
+    console.print()
+    colour = {True: "green", False: "red", None: "yellow"}[page.passed] if page.judged else ""
+    console.print(Text(page.verdict, style=f"bold {colour}".rstrip()))
+    for reason in page.reasons:
+        console.print(Text(f"  {reason}", style=colour))
+
+
+def _print_facts(facts: Sequence[tuple[str, str]], console: "Console") -> None:
+    from rich.text import Text
+
+    longest = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
         console.print(
             Text(f"{name:<{longest + 2}}", style="dim").append(value, style="default not dim")
         )
-    console.print()
-    colour = {True: "green", False: "red", None: "yellow"}[page.passed]
-    console.print(Text(page.verdict, style=f"bold {colour}"))
-    for reason in page.reasons:
-        console.print(Text(f"  {reason}", style=colour))
 
 
 def render_text(page: Page, width: int = 100) -> str:
@@ -59,7 +68,7 @@ def _table(section: Section) -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index in shown:
         _add_column(table, section.columns[index])
-    for row in section.rows:
+    for row in section.table_rows:
         table.add_row(*(_text(row[index]) for index in shown))
     return table
 
