@@ -49,8 +49,6 @@ def live_memory(program: IntegerProgram) -> tuple[LiveMemory, ...]:
         activations += grown["activation"][position]
         accumulators += grown["accumulator"][position]
         found.append(
-            LiveMemory(
-                step=step.name, activation_bytes=activations, accumulator_bytes=accumulators
-            )
+            LiveMemory(step=step.name, activation_bytes=activations, accumulator_bytes=accumulators)
         )
     return tuple(found)

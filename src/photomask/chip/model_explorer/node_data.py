@@ -27,8 +27,7 @@ def write_node_data(report: Report, folder: str | Path) -> tuple[Path, ...]:
     """Writes a file of node data for each measure that the report has of the program's steps.
 
     ```bash
-    model-explorer out/resnet20/program.json --extensions=photomask.chip.model_explorer \\
-        --node_data_paths=nodes/sqnr_db.json,nodes/cycles.json
+    model-explorer program.json --extensions=… --node_data_paths=sqnr_db.json,cycles.json
     ```
 
     Args:

@@ -9,8 +9,11 @@ from photomask.chip.verification.documents import LayerReport, SampleReport
 from photomask.chip.verification.words import GOOD_SQNR_DB, bare_db, db, gist
 from photomask.report import row_anchor
 
-STRIP, STRIP_WIDTH, STRIP_LEFT = 22, 560, 250
-"""Height of a strip, its width, and the room for names on its left, in pixels."""
+STRIP = 22
+"""Height of a strip in pixels."""
+STRIP_WIDTH = 560
+STRIP_LEFT = 250
+"""The room for names on the left of the strips."""
 MOST_BARS = 140
 """Of a strip; with more channels, each bar is the worst of several."""
 FULL_DB = 60.0

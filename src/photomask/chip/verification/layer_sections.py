@@ -106,7 +106,10 @@ _SENSITIVITY_COLUMNS = (
     Column("layer", number=False),
     Column("operator", number=False, in_terminal=False),
     Column("alone: SQNR dB", meaning="Of the outputs where this layer alone is quantized, in dB."),
-    Column("alone: same class", meaning="Samples in the float model's class, this layer quantized alone."),
+    Column(
+        "alone: same class",
+        meaning="Samples in the float model's class, this layer quantized alone.",
+    ),
     Column("alone: top-1", meaning="Samples in the right class, this layer quantized alone."),
     Column("others: SQNR dB", meaning="Of the outputs where all layers but this are quantized."),
     Column("gain", meaning="What leaving this layer in float adds to the SQNR of the outputs."),

@@ -302,5 +302,3 @@ class _Measurement:
         else:
             value = compute(node, operands, self.exact[node.name])
         return self.model.settle(node, value) if quantized else value
-
-

@@ -25,6 +25,7 @@ from photomask.chip.verification.tallies import BINS, EdgeTally
 from photomask.errors import DataError
 from photomask.report import Progress
 
+
 def compare_layers(
     program: IntegerProgram,
     graph: FloatGraph,

@@ -226,9 +226,7 @@ def with_pictures(sections: list[Section], pictures: dict[str, Callable[[], str]
     return [section for section in found if section.figures or section.rows or section.facts]
 
 
-def _section(
-    title: str, headed: dict[str, str], pictures: dict[str, Callable[[], str]]
-) -> Section:
+def _section(title: str, headed: dict[str, str], pictures: dict[str, Callable[[], str]]) -> Section:
     return Section(
         title,
         figures=[
@@ -268,7 +266,7 @@ _CAPTIONS = {
     "multipliers": "What narrower multipliers change, and what that does to the output.",
     "program": (
         "One row for each step, in the order of computation; lines are edges. The colour of a node "
-        "is the SQNR of its result, a small node is done with the one before. Each row is a link "
+        "is the SQNR of its layer, a small node is done with the one before. Each row is a link "
         "to the step's numbers, and shows them when it is pointed at."
     ),
     "channels": (

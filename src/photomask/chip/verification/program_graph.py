@@ -22,8 +22,14 @@ ROW = 17
 """Height of a row in pixels."""
 LANE = 11
 """Width of a lane in pixels."""
-NAME, OPERATOR, WIDTHS, NOISE, CYCLES, LIVE = 10, 300, 400, 590, 690, 790
-"""Where columns begin or, those of numbers, end: pixels behind the lanes."""
+NAME = 10
+"""Where the column of names begins: pixels behind the lanes."""
+OPERATOR = 300
+WIDTHS = 400
+NOISE = 600
+"""Where the column of SQNR ends: pixels behind the lanes."""
+CYCLES = 690
+LIVE = 790
 BAR = 70
 """Length of the longest bar in pixels."""
 _INKS = {Tone.PLAIN: "good", Tone.WARN: "warn", Tone.BAD: "bad"}
@@ -59,6 +65,7 @@ class _Graph:
         width, height = left + LIVE + 10, (len(rows) + 1) * ROW + 8
         formats = {edge.name: str(edge.format) for edge in self.inputs}
         formats |= {step.output.name: str(step.output.format) for step in self.steps}
+        noise = {step.node: step.sqnr_db for step in self.steps if step.sqnr_db is not None}
         most_cycles = max((step.cycles or 0 for step in self.steps), default=0) or 1
         most_bytes = max((step.live_activation_bytes for step in self.steps), default=0) or 1
         parts = [
@@ -74,7 +81,8 @@ class _Graph:
         for place, step in enumerate(self.steps):
             number = place + len(self.inputs)
             shares = ((step.cycles or 0) / most_cycles, step.live_activation_bytes / most_bytes)
-            parts.append(self._row(step, number, lanes, left, formats, shares))
+            ink = _ink(noise.get(step.node))
+            parts.append(self._row(step, number, lanes, left, formats, shares, ink))
         return "".join([*parts, "</svg>"])
 
     def _row(
@@ -85,10 +93,10 @@ class _Graph:
         left: int,
         formats: dict[str, str],
         shares: tuple[float, float],
+        ink: str,
     ) -> str:
         """Returns a row: a link around the node, the step's name and its numbers."""
         y = _y(number)
-        ink = "muted" if step.sqnr_db is None else _INKS[sqnr_tone(step.sqnr_db)]
         fused = step.fused_into is not None
         is_output = step.output.name in self.outputs
         reads = "×".join(dict.fromkeys(formats[name] for name in step.inputs))
@@ -117,6 +125,11 @@ class _Graph:
             f'<rect x="0" y="{y - ROW / 2}" width="{left + LIVE + 10}" height="{ROW}" '
             f'fill="transparent"/>{node}{"".join(texts)}</a>'
         )
+
+
+def _ink(sqnr_db: float | None) -> str:
+    """Returns the colour of a node by what its layer's result has of noise."""
+    return "muted" if sqnr_db is None else _INKS[sqnr_tone(sqnr_db)]
 
 
 def _heads(left: int) -> str:

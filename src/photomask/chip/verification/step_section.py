@@ -49,17 +49,23 @@ _COLUMNS = (
 
 
 def step_section(steps: Sequence[StepReport]) -> Section:
-    """Returns a row for each step."""
+    """Returns a row for each step; columns in which no step has anything are left out."""
     most_cycles = max((step.cycles or 0 for step in steps), default=0) or 1
     most_bytes = max((step.live_activation_bytes for step in steps), default=0) or 1
+    rows = [_row(step, most_cycles, most_bytes) for step in steps]
+    filled = [place for place in range(len(_COLUMNS)) if any(_text(row[place]) for row in rows)]
     return Section(
         STEPS_TITLE,
         "Every step in the order of computation, with what the exported files say of it.",
-        _COLUMNS,
-        [_row(step, most_cycles, most_bytes) for step in steps],
+        [_COLUMNS[place] for place in filled],
+        [[row[place] for place in filled] for row in rows],
         in_terminal=False,
         caption="Integer operators, their formats, constants, addresses and costs, for one sample.",
     )
+
+
+def _text(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else cell.text
 
 
 def _row(step: StepReport, most_cycles: int, most_bytes: int) -> Row:

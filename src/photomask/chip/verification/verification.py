@@ -23,6 +23,7 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
+    MultiplierStudy,
     OutputReport,
     Thresholds,
     TotalsReport,
@@ -43,6 +44,7 @@ from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, in_order, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
+CALL = "verify(model, program, inputs, labels)"
 ORACLE_OPERATIONS = 1 << 32
 """Multiply-accumulates of the NumPy oracle: a few seconds."""
 LAYER_ACTIVATIONS = 1 << 27
@@ -115,8 +117,7 @@ def verify(
         TargetError: the program does not fit the accelerator.
         CaptureError: the model cannot be captured.
     """
-    call = "verify(model, program, inputs, labels)"
-    model, program = in_order(model, program, IntegerProgram, call)
+    model, program = in_order(model, program, IntegerProgram, CALL)
     batch = checked_inputs(program, inputs)
     tensors = batch.inputs
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
@@ -125,28 +126,17 @@ def verify(
     sensitivity = _sensitivity(prepared, tensors, targets[0], sensitivity_samples, progress)
     if prepared is not None:
         graph = prepared.graph
-    if graph is None:
-        graph = capture_simplified(model, _example(model, program, tensors))
-    engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
-    codes = quantized(program, [x[: samples.oracle] for x in tensors])
-    with torch.no_grad():
-        engines = compare_engines(program, engine, codes, progress)
-        layer_batches = split(tensors, samples.layer)
-        layers = compare_layers(program, graph, engine, layer_batches, progress, prepared)
-        multipliers = study_multipliers(
-            program,
-            reference,
-            split(tensors, samples.study),
-            targets[0],
-            multiplier_widths,
-            progress,
-            engine.device,
-        )
-        worst = WorstSamples()
-        outputs = compare_outputs(
-            program, engine, reference, tensors, targets, worst.add, progress
-        )
-    facts = program_facts(program, layers, hardware)
+    graph = graph or capture_simplified(model, _example(model, program, tensors))
+    found = _compare(
+        program,
+        TorchEngine(program, device),
+        Reference(model, program.inputs),
+        _Given(tensors, targets, graph, prepared),
+        samples,
+        multiplier_widths,
+        progress,
+    )
+    facts = program_facts(program, found.layers, hardware)
     return Report(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -154,21 +144,70 @@ def verify(
         target=program.target,
         samples=len(tensors[0]),
         labelled=any(target is not None for target in targets),
-        layer_samples=sum(len(batch[0]) for batch in layer_batches),
+        layer_samples=min(samples.layer, len(tensors[0])),
         thresholds=thresholds,
-        checks=judge(thresholds, outputs, engines, layers),
-        outputs=outputs,
-        engine=engines,
-        layers=layers,
-        totals=_totals(program, layers),
-        multipliers=multipliers,
+        checks=judge(thresholds, found.outputs, found.engine, found.layers),
+        outputs=found.outputs,
+        engine=found.engine,
+        layers=found.layers,
+        totals=_totals(program, found.layers),
+        multipliers=found.multipliers,
         inputs=facts.inputs,
         steps=facts.steps,
         memory=facts.memory,
-        worst_samples=worst.reports(tensors),
+        worst_samples=found.worst.reports(tensors),
         sensitivity=sensitivity,
         hardware=hardware,
     )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is compared on, checked."""
+
+    tensors: Sequence[Tensor]
+    labels: Sequence[Tensor | None]
+    graph: FloatGraph
+    prepared: PreparedModel | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What running model and program came to."""
+
+    engine: EngineReport
+    layers: tuple[LayerReport, ...]
+    multipliers: MultiplierStudy | None
+    outputs: tuple[OutputReport, ...]
+    worst: WorstSamples
+
+
+def _compare(
+    program: IntegerProgram,
+    engine: TorchEngine,
+    reference: Reference,
+    given: _Given,
+    samples: "_Samples",
+    widths: Sequence[int],
+    progress: Progress,
+) -> _Found:
+    """Runs model and program side by side, each part on its number of samples."""
+    tensors, labels = given.tensors, given.labels
+    codes = quantized(program, [x[: samples.oracle] for x in tensors])
+    batches, study = split(tensors, samples.layer), split(tensors, samples.study)
+    worst = WorstSamples()
+    with torch.no_grad():
+        return _Found(
+            engine=compare_engines(program, engine, codes, progress),
+            layers=compare_layers(program, given.graph, engine, batches, progress, given.prepared),
+            multipliers=study_multipliers(
+                program, reference, study, labels[0], widths, progress, engine.device
+            ),
+            outputs=compare_outputs(
+                program, engine, reference, tensors, labels, worst.add, progress
+            ),
+            worst=worst,
+        )
 
 
 def _sensitivity(
