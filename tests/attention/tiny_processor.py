@@ -36,6 +36,10 @@ class TinyProcessor:
         assert isinstance(seed, int)
         return tiny_inputs(self.family, [parts], seed=seed)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the numbers of the tokens."""
+        return " ".join(map(str, ids))
+
 
 def tiny_prompt(*images: int, text: int = 4, task: str = "default") -> Prompt:
     """Returns a prompt with a grey picture of each brightness, and text between them."""

@@ -35,6 +35,31 @@ def visible_pairs(
     Raises:
         UsageError: `query_start` is no position of the layout, or the window is empty.
     """
+    return visible_pairs_by_query(layout, pattern, sinks, rule, query_start).sum(1)
+
+
+def visible_pairs_by_query(
+    layout: PromptLayout,
+    pattern: Pattern,
+    sinks: SinkRule,
+    rule: DenseRule,
+    query_start: int = 0,
+) -> Tensor:
+    """Counts the keys that each query sees; equals `visible(...).sum(2)`.
+
+    Args:
+        layout: see `visible_pairs`, as for the others.
+        pattern: see there.
+        sinks: see there.
+        rule: see there.
+        query_start: see there.
+
+    Returns:
+        int64 [B, queries].
+
+    Raises:
+        UsageError: `query_start` is no position of the layout, or the window is empty.
+    """
     builder = IntervalBuilder(layout, sinks, rule, query_start)
     batch, queries = layout.batch, layout.tokens - query_start
     prompts = torch.arange(batch, device=layout.device).repeat_interleave(queries)
@@ -43,4 +68,4 @@ def visible_pairs(
     low, high = seen.ranges[:, pattern, :, 0]
     text_low, text_high, sink_low, sink_high = seen.lists[:, pattern]
     sizes = (high - low) + (text_high - text_low) + (sink_high - sink_low)
-    return sizes.view(batch, queries).sum(1)
+    return sizes.view(batch, queries).to(torch.int64)

@@ -5,7 +5,7 @@ which is shown in a terminal or written as one self-contained HTML file.
 """
 
 from photomask.report.anchors import row_anchor, section_anchor
-from photomask.report.checks import Check, Verdict, check_section, joint_verdict
+from photomask.report.checks import Check, Verdict, check_section, joint_verdict, verdict_cell
 from photomask.report.csv_files import write_csv
 from photomask.report.drawing import Drawing, check_drawing, plain_axes
 from photomask.report.html import write_page
@@ -13,6 +13,7 @@ from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.order import check_order, in_order
 from photomask.report.page import Cell, Column, Figure, Fold, Page, Row, Section, Tone
 from photomask.report.progress import Progress, without_progress
+from photomask.report.run_record import RunRecord
 from photomask.report.svg import Ink
 from photomask.report.table import Shown, Table, table_of_fields
 from photomask.report.terminal import print_page, render_text
@@ -30,6 +31,7 @@ __all__ = [
     "Page",
     "Progress",
     "Row",
+    "RunRecord",
     "Section",
     "Shown",
     "Table",
@@ -47,6 +49,7 @@ __all__ = [
     "row_anchor",
     "section_anchor",
     "table_of_fields",
+    "verdict_cell",
     "without_progress",
     "write_csv",
     "write_page",

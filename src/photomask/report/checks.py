@@ -114,6 +114,11 @@ _CELLS = {
 }
 
 
+def verdict_cell(verdict: Verdict) -> Cell:
+    """Returns a verdict as a table shows it."""
+    return _CELLS[verdict]
+
+
 def check_section(checks: Sequence[Check]) -> Section:
     """Puts the conditions of a verdict into a table."""
     columns = (
@@ -122,5 +127,7 @@ def check_section(checks: Sequence[Check]) -> Section:
         Column("required"),
         Column("verdict", number=False),
     )
-    rows = [(check.name, check.found, check.condition, _CELLS[check.verdict]) for check in checks]
+    rows = [
+        (check.name, check.found, check.condition, verdict_cell(check.verdict)) for check in checks
+    ]
     return Section("Checks", "", columns, rows)

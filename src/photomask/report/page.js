@@ -78,7 +78,8 @@ function enhance(table) {
       shown += fits;
     }
     const all = original.length;
-    count.textContent = shown === all ? `${all} rows` : `${shown} of ${all} rows`;
+    const rows = all === 1 ? "row" : "rows";
+    count.textContent = shown === all ? `${all} ${rows}` : `${shown} of ${all} ${rows}`;
   }
 
   function csv() {

@@ -23,6 +23,10 @@ class Ink(StrEnum):
         return f"var(--{self.name.lower()})"
 
 
+READABLE = 0.9
+"""Pixels for a point of a picture's width below which it scrolls instead of getting smaller."""
+
+
 def embed(text: str, name: str, marks: Sequence[tuple[str, str]] = ()) -> str:
     """Turns an SVG file into an element of a page.
 
@@ -38,8 +42,12 @@ def embed(text: str, name: str, marks: Sequence[tuple[str, str]] = ()) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg)
+    width = re.search(r'^<svg[^>]*?\swidth="([\d.]+)', svg)
     svg = re.sub(r'^<svg([^>]*?)\swidth="[^"]*"', r"<svg\1", svg)
     svg = re.sub(r'^<svg([^>]*?)\sheight="[^"]*"', r"<svg\1", svg)
+    if width is not None:
+        least = round(READABLE * float(width[1]))
+        svg = svg.replace("<svg", f'<svg style="min-width:{least}px"', 1)
     svg = _with_ids_of_its_own(svg.replace("xlink:href", "href"), name)
     svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)

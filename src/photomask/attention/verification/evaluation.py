@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,11 +26,13 @@ class Answers:
     Attributes:
         first: log-probabilities of the first token of the answer, float32 [V] each, on the CPU.
         right: whether greedy decoding gives the prompt's answer; None where it has none.
+        said: token ids of greedy decoding, up to the first that is not the answer's.
         seconds: of all passes together.
     """
 
     first: list[Tensor] = field(default_factory=list)
     right: list[bool | None] = field(default_factory=list)
+    said: list[tuple[int, ...]] = field(default_factory=list)
     seconds: float = 0.0
 
     def at(self, places: Sequence[int]) -> Answers:
@@ -56,8 +59,11 @@ def answer_all(
         if not logits.isfinite().all():
             raise DataError(f"prompt {number}: the model's logits are not finite")
         expected = torch.tensor(prompt.answer)
-        found = logits.argmax(1)[: len(expected)]
-        answers.right.append(bool((found == expected).all()) if len(expected) else None)
+        found = logits.argmax(1)
+        same = (found[: len(expected)] == expected).tolist()
+        answers.right.append(all(same) if same else None)
+        first_wrong = same.index(False) if False in same else len(same)
+        answers.said.append(tuple(found[: first_wrong + 1].tolist()))
         answers.first.append(logits[0].log_softmax(0))
     return answers
 
@@ -69,6 +75,17 @@ def answer_logits(model: nn.Module, prompt: EncodedPrompt) -> Tensor:
     kept = len(prompt.answer) + 1
     logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits[0].float().cpu()
     return logits[: max(len(prompt.answer), 1)]
+
+
+def hash_prompts(prompts: Sequence[EncodedPrompt]) -> str:
+    """Returns the SHA-256 over all prompts as the model reads them: tokens, pixels, answers."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        for name, value in sorted(prompt.inputs.items()):
+            digest.update(f"{name} {list(value.shape)} {value.dtype}".encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(repr(prompt.answer).encode())
+    return digest.hexdigest()
 
 
 def compare_tasks(prompts: Sequence[Prompt], dense: Answers, sparse: Answers) -> list[TaskResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from photomask.attention.verification.report import AttentionReport
-from photomask.attention.verification.significance import mean_interval
+from photomask.attention.verification.significance import interval_verdict, mean_interval
 from photomask.report import Check
 
 LITERAL_LIMIT = 0.1
@@ -81,9 +81,10 @@ def _loss_check(
         questions: how many were asked.
     """
     low, high = interval
-    if low > limit:
+    verdict = interval_verdict(interval, limit)
+    if verdict == "failed":
         return Check.at_most(f"{name}, at least (95 % interval)", low, limit, "points")
-    if high <= limit:
+    if verdict == "passed":
         return Check.at_most(f"{name}, at most (95 % interval)", high, limit, "points")
     asked = "one question" if questions == 1 else f"{questions:,} questions"
     reason = f"since after {asked} the 95 % interval is {low:+.1f} to {high:+.1f} points"

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from photomask.attention.conversion import PairCounter, PlanHandler
+from photomask.attention.conversion import PlanHandler
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.kernels import reference_attention
 from photomask.attention.plugin import AttentionRequest
+from photomask.attention.verification.documents import density_of
+from photomask.attention.verification.pairs import PairTable
 
 
 class CountingHandler:
-    """Runs a plan and counts the query-key pairs that its heads see, over all prompts."""
+    """Runs a plan and counts the query-key pairs that its heads see, over all prompts.
+
+    Attributes:
+        pairs: the counts.
+    """
 
     def __init__(self, plan: HeadPlan):
         self.run = PlanHandler(plan)
-        self._counter = PairCounter(plan)
+        self.pairs = PairTable(plan)
 
     def __call__(self, request: AttentionRequest) -> Tensor:
         """Counts one layer's pairs, then runs it."""
-        self._counter.add(request.layer, request.call)
+        self.pairs.add(request.layer, request.call)
         return self.run(request)
 
     @property
     def density(self) -> float:
         """Visible over causal pairs; 1 where no prompt had an image."""
-        found = self._counter.density
-        return 1.0 if found is None else found
+        return density_of(self.pairs.by_layer())
 
 
 class LiteralHandler:

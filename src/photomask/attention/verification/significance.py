@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from photomask.report import Verdict
+
 NORMAL_95 = 1.959963984540054
 """The normal distribution holds 95 % within so many standard deviations."""
 
@@ -37,6 +39,18 @@ def mean_interval(intervals: Sequence[tuple[float, float]]) -> tuple[float, floa
     centre = sum(low + high for low, high in intervals) / (2 * count)
     half = math.sqrt(sum(((high - low) / 2) ** 2 for low, high in intervals)) / count
     return centre - half, centre + half
+
+
+def interval_verdict(interval: tuple[float, float], limit: float) -> Verdict:
+    """Judges a loss by the interval in which it lies.
+
+    Returns:
+        Passed where all of the interval is within the limit, failed where all of it is beyond.
+    """
+    low, high = interval
+    if low > limit:
+        return "failed"
+    return "passed" if high <= limit else "not decided"
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from photomask.attention.conversion import PlanHandler
 from photomask.attention.encoding import EncodedPrompt, encode
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.patterns import Pattern
@@ -14,6 +15,7 @@ from photomask.attention.planning import lost_output as predict_loss
 from photomask.attention.planning import plan as decide
 from photomask.attention.plugin import attach
 from photomask.attention.statistics import AttentionStatistics
+from photomask.attention.verification.changes import changed_answers
 from photomask.attention.verification.documents import CurvePoint, mean
 from photomask.attention.verification.evaluation import (
     Answers,
@@ -23,14 +25,16 @@ from photomask.attention.verification.evaluation import (
     balanced,
     compare_tasks,
     divergences,
+    hash_prompts,
     lost_output,
 )
+from photomask.attention.verification.first_token import measure_first_token
 from photomask.attention.verification.judging import judge
 from photomask.attention.verification.proof import CountingHandler, LiteralHandler
 from photomask.attention.verification.report import AttentionReport
 from photomask.errors import DataError
 from photomask.prompts import Prompt
-from photomask.report import Progress, check_order, without_progress
+from photomask.report import Progress, RunRecord, check_order, without_progress
 
 LITERAL_TOKENS = 2048
 """Prompts up to this length are also run with the mask written out."""
@@ -98,6 +102,7 @@ def verify(
         places = balanced(prompts, curve_prompts or len(prompts))
         chosen = [(prompts[place], encoded[place]) for place in places]
         curve = _curve(model, statistics, chosen, dense.at(places), progress)
+    changed, shown = changed_answers(prompts, dense, sparse, processor)
     divergence = divergences(dense, sparse)
     images = [len(prompt.images()) for prompt in prompts]
     tokens = [prompt.tokens for prompt in encoded]
@@ -112,6 +117,12 @@ def verify(
         lost_output=lost_output(dense, sparse),
         agreement=agreement(dense, sparse),
         density=counting.density,
+        pairs_by_image=counting.pairs.by_image(),
+        pairs_by_layer=counting.pairs.by_layer(),
+        pairs_by_pattern=counting.pairs.by_pattern(),
+        changed=changed,
+        changed_answers=shown,
+        first_token=measure_first_token(model, attach(model, PlanHandler(plan)), encoded, progress),
         literal_difference=difference,
         literal_prompts=checked,
         rounding=rounding,
@@ -119,6 +130,11 @@ def verify(
         sparse_seconds=sparse.seconds,
         mass=() if statistics is None else _mass(statistics),
         curve=tuple(curve),
+        mean_loss_limit=mean_loss_limit,
+        task_loss_limit=task_loss_limit,
+        data_sha256=hash_prompts(encoded),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        run=RunRecord.here(device, ("transformers",)),
         checks=(),
     )
     return report.model_copy(update={"checks": judge(report, mean_loss_limit, task_loss_limit)})
