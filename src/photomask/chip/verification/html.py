@@ -29,11 +29,14 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
     """
     page = report.page(figures_of(report))
     hardware = hardware or report.hardware
+    sections = list(page.sections)
     if hardware is not None:
         if hardware.program_sha256 != report.program_sha256:
             raise UsageError(
                 f"the estimate is of program {hardware.program_sha256[:16]}, the report of "
                 f"{report.program_sha256[:16]}; estimate the program that was verified"
             )
-        page = replace(page, sections=[*page.sections, *hardware_sections(hardware)])
-    write_page(page, Path(path))
+        sections += hardware_sections(hardware)
+    origin = report.origin()
+    sections += [origin] if origin is not None else []
+    write_page(replace(page, sections=sections), Path(path))

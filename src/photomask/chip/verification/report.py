@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from photomask.chip.cost.estimates import HardwareReport
+from photomask.chip.recipe.documents import RecipeDocument
 from photomask.chip.target import Target
 from photomask.chip.verification.documents import (
     EngineReport,
@@ -21,6 +22,7 @@ from photomask.chip.verification.layer_sections import (
     value_section,
 )
 from photomask.chip.verification.layer_sensitivity import LayerSensitivities
+from photomask.chip.verification.origin import DataRecord, origin_section
 from photomask.chip.verification.presentation import (
     facts_of,
     layer_section,
@@ -31,7 +33,7 @@ from photomask.chip.verification.presentation import (
 from photomask.chip.verification.step_documents import EdgeFacts, MemoryReport, StepReport
 from photomask.chip.verification.step_section import memory_section, step_section
 from photomask.documents import Document
-from photomask.report import Check, Page, Section, Shown, check_section
+from photomask.report import Check, Page, RunRecord, Section, Shown, check_section
 
 
 class Report(Shown, Document):
@@ -66,6 +68,13 @@ class Report(Shown, Document):
     """What the quantization of each layer costs; None where it was not asked for."""
     hardware: HardwareReport | None = None
     """What the program costs on an accelerator; None where none was named."""
+    run: RunRecord | None = None
+    """When, where and with which versions the report was made."""
+    data: tuple[DataRecord, ...] = ()
+    """What was verified on."""
+    recipe: RecipeDocument | None = None
+    """With what the program was made; None where the prepared model was not at hand, or where the
+    recipe has quantizers of the user's own. `provenance` has it as text."""
 
     @property
     def passed(self) -> bool:
@@ -123,3 +132,11 @@ class Report(Shown, Document):
         if self.multipliers is not None:
             sections.append(multiplier_section(self.multipliers))
         return sections
+
+    def origin(self) -> Section | None:
+        """Returns what is needed to make the report again, the last section of its page."""
+        if self.run is None:
+            return None
+        return origin_section(
+            self.program_sha256, self.provenance, self.target, self.run, self.data, self.recipe
+        )

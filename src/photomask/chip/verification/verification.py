@@ -36,12 +36,13 @@ from photomask.chip.verification.layer_sensitivity import (
 )
 from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
+from photomask.chip.verification.origin import data_records, recipe_record
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
 from photomask.chip.verification.samples import WorstSamples
 from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
-from photomask.report import Check, Progress, in_order, without_progress
+from photomask.report import Check, Progress, RunRecord, in_order, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
 CALL = "verify(model, program, inputs, labels)"
@@ -127,15 +128,9 @@ def verify(
     if prepared is not None:
         graph = prepared.graph
     graph = graph or capture_simplified(model, _example(model, program, tensors))
-    found = _compare(
-        program,
-        TorchEngine(program, device),
-        Reference(model, program.inputs),
-        _Given(tensors, targets, graph, prepared),
-        samples,
-        multiplier_widths,
-        progress,
-    )
+    given = _Given(tensors, targets, graph, prepared, samples)
+    engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
+    found = _compare(program, engine, reference, given, multiplier_widths, progress)
     facts = program_facts(program, found.layers, hardware)
     return Report(
         photomask_version=photomask.__version__,
@@ -158,6 +153,9 @@ def verify(
         worst_samples=found.worst.reports(tensors),
         sensitivity=sensitivity,
         hardware=hardware,
+        run=RunRecord.here(torch.device(device)),
+        data=data_records(program, tensors, targets),
+        recipe=None if prepared is None else recipe_record(prepared.recipe),
     )
 
 
@@ -169,6 +167,7 @@ class _Given:
     labels: Sequence[Tensor | None]
     graph: FloatGraph
     prepared: PreparedModel | None
+    samples: "_Samples"
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,12 @@ def _compare(
     engine: TorchEngine,
     reference: Reference,
     given: _Given,
-    samples: "_Samples",
     widths: Sequence[int],
     progress: Progress,
 ) -> _Found:
     """Runs model and program side by side, each part on its number of samples."""
     tensors, labels = given.tensors, given.labels
+    samples = given.samples
     codes = quantized(program, [x[: samples.oracle] for x in tensors])
     batches, study = split(tensors, samples.layer), split(tensors, samples.study)
     worst = WorstSamples()
