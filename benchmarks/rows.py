@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from measured_code import code_hash
+
 FOLDER = Path(__file__).parent / "results"
 COLUMNS = (
     "what",
@@ -31,7 +33,12 @@ COLUMNS = (
     "commit",
     "date",
     "note",
+    "code",
 )
+OURS = "photomask"
+"""What the name of an implementation of this package begins with."""
+ONLY_OURS = ("head_plans", "planted_roundings", "rtl_simulation")
+"""Benchmarks whose every row runs this package, whatever its name says."""
 SKIPPED = "skipped"
 """The metric of a row that says why there is no number."""
 
@@ -62,6 +69,7 @@ class Results:
         self.path = folder / f"{name}.csv"
         self._moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._commit = commit()
+        self._code = code_hash(name)
 
     def number(
         self, subject: Subject, metric: str, value: float, unit: str, *, note: str = ""
@@ -102,6 +110,7 @@ class Results:
             "commit": self._commit,
             "date": self._moment,
             "note": note,
+            "code": self._code,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
@@ -129,6 +138,15 @@ def read(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
             key = tuple(row[c] for c in ("what", "implementation", "network", "metric", "device"))
             newest[key] = row
     return list(newest.values())
+
+
+def is_outdated(row: dict[str, str]) -> bool:
+    """Whether the package's code has changed since the row was measured.
+
+    Rows of peers cannot be outdated. Rows from before code was hashed count as outdated.
+    """
+    is_ours = row["what"] in ONLY_OURS or row["implementation"].startswith(OURS)
+    return is_ours and row["code"] != code_hash(row["what"])
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:

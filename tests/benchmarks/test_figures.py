@@ -75,7 +75,62 @@ def test_a_text_without_markers_is_left_alone(figures: ModuleType):
 
 
 def test_every_measured_file_can_be_shown(figures: ModuleType):
-    figures.render(BENCHMARKS / "results")
+    text = figures.render(BENCHMARKS / "results")
+    for section in (*figures.CHIP, *figures.ATTENTION):
+        measured = (BENCHMARKS / "results" / f"{section.script}.csv").is_file()
+        assert (f"### {section.title}\n" in text) == measured, section.title
+
+
+def test_every_picture_of_a_section_exists(figures: ModuleType):
+    pictures = [each.picture for each in (*figures.CHIP, *figures.ATTENTION) if each.picture]
+    assert pictures
+    assert all((figures.PAGE.parent / picture).is_file() for picture in pictures)
+
+
+def test_the_page_and_the_readme_show_the_newest_rows(
+    figures: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["figures.py", "--check"])
+    assert figures.main() == 0, capsys.readouterr().out
+
+
+def test_a_check_finds_figures_that_are_out_of_date_and_writes_nothing(
+    rows: ModuleType, figures: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    results = rows.Results("accuracy", tmp_path)
+    results.number(rows.Subject("accuracy", "ours", "net"), "top1", 93.256, "%")
+    page, readme = tmp_path / "page.md", tmp_path / "README.md"
+    page.write_text(MARKED, encoding="utf-8")
+    readme.write_text("# Title\n", encoding="utf-8")
+    options = ["--page", str(page), "--readme", str(readme), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["figures.py", *options, "--check"])
+    assert figures.main() == 1
+    assert page.read_text(encoding="utf-8") == MARKED
+    monkeypatch.setattr("sys.argv", ["figures.py", *options])
+    assert figures.main() == 0
+    assert "93.26 %" in page.read_text(encoding="utf-8")
+    assert readme.read_text(encoding="utf-8") == "# Title\n"
+
+
+def test_the_headline_shows_the_best_other_tool_even_where_it_is_ahead(
+    rows: ModuleType, figures: ModuleType, tmp_path: Path
+):
+    results = rows.Results("quantizers", tmp_path)
+    for name, value in (
+        ("float", 95),
+        ("photomask W8A8, calibrated", 94),
+        ("Theirs W8A8, calibrated", 94.5),
+        ("Others W8A8, calibrated", 93),
+        ("Theirs W4A4, calibrated", 99),
+    ):
+        results.number(rows.Subject("quantizers", name, "resnet20"), "top1", value, "%")
+    head, line = figures.headline.build(tmp_path)
+    assert head[1:] == ("original model", "Photomask", "best other tool")
+    assert line[1:] == ("95.00 %", "94.00 %", "94.50 % (Theirs)")
+
+
+def test_the_headline_leaves_out_what_was_not_measured(figures: ModuleType, tmp_path: Path):
+    assert figures.headline.build(tmp_path) == [figures.headline.HEAD]
 
 
 @pytest.fixture

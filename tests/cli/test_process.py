@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import photomask
 from photomask.chip import IntegerProgram
 
 COMMAND = [sys.executable, "-c", "from photomask.cli import main; main()"]
@@ -22,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_version_is_told():
     done = run("--version")
-    assert (done.returncode, done.stdout) == (0, "photomask 0.1.0\n")
+    assert (done.returncode, done.stdout) == (0, f"photomask {photomask.__version__}\n")
 
 
 def test_help_needs_neither_torch_nor_pictures():

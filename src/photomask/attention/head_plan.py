@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 import photomask
 from photomask.attention.identity import ModelIdentity, identify
@@ -37,7 +37,10 @@ def _pattern(value: object) -> Pattern:
 
 
 LabelledPattern = Annotated[
-    Pattern, BeforeValidator(_pattern), PlainSerializer(lambda pattern: pattern.label)
+    Pattern,
+    BeforeValidator(_pattern),
+    PlainSerializer(lambda pattern: pattern.label),
+    WithJsonSchema({"type": "string", "enum": [*_BY_LABEL]}),
 ]
 """A `Pattern` in Python, its label in JSON."""
 
@@ -215,7 +218,7 @@ class HeadPlan(Shown, Document):
         )
 
     def with_patterns(self, patterns: Sequence[Sequence[Pattern]]) -> HeadPlan:
-        """Returns a plan by hand for the same model with other patterns, [layers][heads].
+        """Returns a plan by hand for the same model with other patterns, `[layers][heads]`.
 
         Raises:
             UsageError: a head has no pattern, or too many have one.

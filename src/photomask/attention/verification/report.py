@@ -70,7 +70,8 @@ class AttentionReport(Shown, Document):
         dtype: of the model's parameters.
         run: when, where and with which versions it was measured.
         dense_seconds: time of the dense passes; `sparse_seconds` of the sparse ones.
-        mass: [layers][heads][sinks, text, own image, other images], where statistics were given.
+        mass: `[layers][heads][4]`, on sinks, text, the own image and other images; where statistics
+            were given.
         curve: accuracy against density over budgets, where statistics were given.
         checks: the conditions of the verdict.
     """

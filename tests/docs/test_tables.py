@@ -1,14 +1,10 @@
-"""Every page's code is run, every link is followed, every table is compared with the code."""
+"""The tables of the documentation that say what the code is are compared with the code."""
 
 import inspect
 import re
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pytest
+from tests.docs.pages import ROOT
 
 from photomask import attention, chip
 from photomask.attention import FAMILIES, Pattern
@@ -26,71 +22,11 @@ from photomask.chip.recipe.documents import (
 from photomask.chip.target import PRESETS as TARGETS
 from photomask.chip.target import Target
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ATTENTION_PAGE = ROOT / "docs" / "tutorials" / "vlm.md"
 OPERATORS_PAGE = ROOT / "docs" / "reference" / "operators.md"
 TARGETS_PAGE = ROOT / "docs" / "reference" / "targets.md"
 QUANTIZERS_PAGE = ROOT / "docs" / "reference" / "quantizers.md"
 RECIPES_PAGE = ROOT / "docs" / "reference" / "recipes.md"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of code."""
-
-    language: str
-    code: str
-    line: int
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    """Yields the fenced blocks of a page."""
-    text = page.read_text(encoding="utf-8")
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        yield Block(found[1], found[2], text[: found.start(2)].count("\n"))
-
-
-def run_command_line(line: str) -> None:
-    """Runs one `photomask …` line in this process; a comment may name another exit status."""
-    from photomask.cli import main
-
-    command, _, comment = line.partition("#")
-    expected = int(found[1]) if (found := re.search(r"exit status (\d)", comment)) else 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", shlex.split(command))
-        try:
-            status = main()
-        except SystemExit as end:
-            status = end.code
-    assert (status or 0) == expected, line
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_code_of_a_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Blocks run top to bottom, in one namespace and one empty folder a page."""
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {"__name__": "page"}
-    for block in blocks_of(page):
-        if block.language == "python":
-            code = "\n" * block.line + block.code  # so that errors name the page's own lines
-            exec(compile(code, str(page), "exec"), namespace)
-        elif block.language == "json":
-            (tmp_path / f"{page.stem}.json").write_text(block.code, encoding="utf-8")
-        elif block.language == "console":
-            for line in block.code.replace("\\\n", " ").splitlines():
-                if line.startswith("photomask "):
-                    run_command_line(line)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_links_of_a_page_lead_somewhere(page: Path):
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
-    local = [link for link in targets if link and not link.startswith(("http:", "https:"))]
-    assert not [link for link in local if not (page.parent / link).exists()]
 
 
 def rows_of(page: Path, heading: str) -> list[list[str]]:

@@ -1,0 +1,150 @@
+"""The tables of the chip pipeline: rows that were measured become lines of a table."""
+
+import re
+from collections.abc import Sequence
+
+from table_cells import Row, Table, grid, value, versioned
+
+
+def accuracy(rows: Sequence[Row]) -> Table:
+    """Top-1 of everyone on both networks."""
+    images = rows[0]["note"].partition(",")[0]
+    return grid(rows, f"top-1, {images}", lambda cell: value(cell, "top1", 2))
+
+
+def few_bits(rows: Sequence[Row]) -> Table:
+    """Top-1 by width, then by how a network was quantized; the float network first."""
+
+    def place(row: Row) -> tuple[int, str, str]:
+        name, _, flow = row["implementation"].partition(", ")
+        width = name.rpartition(" ")[2]
+        return -int(width[1:].replace("A", "")) if flow else -99, flow, name
+
+    # Whatever machine measured it: the last word on each way counts.
+    newest = {(row["implementation"], row["network"], row["metric"]): row for row in rows}
+    ordered = sorted(newest.values(), key=place)
+    return grid(ordered, "top-1", lambda cell: value(cell, "top1", 2) + _effort(cell))
+
+
+def _effort(rows: Sequence[Row]) -> str:
+    """Returns the epochs that something took, or the steps a block and the images for them."""
+    learned = re.compile(r", (?:(\d+ epochs?)|(\d+ steps) a block, each of \d+ of (\d+ images))")
+    found = learned.search(rows[0]["note"]) if rows else None
+    return "".join(f", {part}" for part in found.groups() if part) if found else ""
+
+
+def agreement(rows: Sequence[Row]) -> Table:
+    """Agreement with the float network, and signal to noise."""
+    names = list(dict.fromkeys(row["implementation"] for row in rows))
+    head = f"MobileNetV2, ImageNet weights, {rows[0]['note'].partition(',')[0]}"
+    table: Table = [(head, "top-1 agreement with float", "SQNR")]
+    for name in names:
+        own = [row for row in rows if row["implementation"] == name]
+        cells = (value(own, "agreement", 1), value(own, "sqnr", 1))
+        table.append((versioned(name, rows), *cells))
+    return table
+
+
+def exactness(rows: Sequence[Row]) -> Table:
+    """Integers compared and mismatches."""
+    table: Table = [("network", "torch engine on", "images", "integers compared", "mismatches")]
+    for row in rows:
+        if row["metric"] != "integers":
+            continue
+        keys = ("network", "implementation", "device")
+        own = [r for r in rows if all(r[key] == row[key] for key in keys)]
+        label = f"{row['network']}, {row['implementation'].partition(' ')[2]}"
+        images = row["note"].partition(" ")[0]
+        mismatches = value(own, "mismatches", 0, unit=False)
+        table.append((label, row["device"], images, f"{int(float(row['value'])):,}", mismatches))
+    return table
+
+
+def flow_time(rows: Sequence[Row]) -> Table:
+    """Seconds from a float model to integers, beside the peers."""
+    table: Table = [("float model to integers", "network", "seconds", "peak memory", "SQNR")]
+    for row in rows:
+        if row["metric"] in ("float model to integers", "capture to export"):
+            keys = ("network", "implementation")
+            own = [r for r in rows if all(r[key] == row[key] for key in keys)]
+            name = versioned(row["implementation"], own)
+            if row["metric"] == "capture to export":
+                name += ", " + row["metric"]
+            seconds = value(own, row["metric"], 1, unit=False)
+            cells = (seconds, value(own, "peak memory", 1), value(own, "sqnr", 1))
+            table.append((name, row["network"], *cells))
+    return table
+
+
+def engine_speed(rows: Sequence[Row]) -> Table:
+    """Images per second of the float model and the engines, device by device."""
+    speeds = [row for row in rows if row["metric"] == "speed"]
+    devices = {row["device"] for row in speeds}
+    if len(devices) > 1:
+        speeds = [
+            {**row, "implementation": f"{row['implementation']}, {row['device']}"} for row in speeds
+        ]
+    return grid(speeds, "images per second", lambda cell: value(cell, "speed", 1, unit=False))
+
+
+def generality(rows: Sequence[Row]) -> Table:
+    """Networks that nobody wrote a line for."""
+    head = ("timm, random weights", "steps", "integers compared", "mismatches", "SQNR", "seconds")
+    table: Table = [head]
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        counts = (value(own, metric, 0, unit=False) for metric in ("steps", "integers"))
+        mismatches = value(own, "mismatches", 0, unit=False)
+        times = value(own, "conversion", 1, unit=False)
+        table.append((network, *counts, mismatches, value(own, "sqnr", 1), times))
+    return table
+
+
+def random_programs(rows: Sequence[Row]) -> Table:
+    """Integers compared with the oracle's, of programs drawn at random."""
+    programs = rows[0]["note"].partition(",")[0]
+    table: Table = [(programs, "integers compared", "mismatches")]
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = [row for row in rows if row["implementation"] == name]
+        integers = f"{int(value(own, 'integers', 0, unit=False)):,}"
+        table.append((name, integers, value(own, "mismatches", 0, unit=False)))
+    return table
+
+
+def c_speed(rows: Sequence[Row]) -> Table:
+    """Time of an image in compiled C and in ONNX Runtime, and what C got wrong."""
+    timed = [row for row in rows if row["metric"] in ("time per image", "mismatches")]
+    table = grid(
+        [row for row in timed if row["metric"] == "time per image"],
+        "milliseconds an image, one thread",
+        lambda cell: value(cell, "time per image", 2, unit=False),
+    )
+    wrong = (
+        value([row for row in timed if row["network"] == network], "mismatches", 0, unit=False)
+        for network in table[0][1:]
+    )
+    return [*table, ("integers that differ from the oracle's", *wrong)]
+
+
+def rtl_simulation(rows: Sequence[Row]) -> Table:
+    """Whole inferences through the reference design."""
+    metrics = {
+        "integers compared": 0,
+        "mismatches": 0,
+        "RTL cycles": 0,
+        "formula's cycles": 0,
+        "build": 1,
+        "run and compare": 1,
+    }
+    heads = [f"{name}, s" if digits else name for name, digits in metrics.items()]
+    table: Table = [("one image", *heads)]
+    for network in dict.fromkeys(row["network"] for row in rows if row["metric"] == "build"):
+        own = [row for row in rows if row["network"] == network]
+        cells = (value(own, name, digits, unit=False) for name, digits in metrics.items())
+        table.append(
+            (
+                network,
+                *(f"{float(cell):,.{d}f}" for cell, d in zip(cells, metrics.values(), strict=True)),
+            )
+        )
+    return table
