@@ -15,7 +15,7 @@ import attention_tables as attention
 import chip_tables as chip
 import headline
 import transformer_table
-from rows import FOLDER, SKIPPED, is_outdated, read
+from rows import FOLDER, SKIPPED, is_ours, is_outdated, read
 from table_cells import Row, Table, markdown
 
 ROOT = Path(__file__).parent.parent
@@ -254,11 +254,14 @@ def origin_of(rows: Sequence[Row]) -> str:
 
 def outdated(rows: Sequence[Row]) -> str:
     """Names the rows that are older than the code they measured, with their dates; may be empty."""
-    dates: dict[str, list[str]] = {}
-    for row in filter(is_outdated, rows):
-        dates.setdefault(row["date"][:10], []).append(f"{row['implementation']}, {row['network']}")
-    parts = [f"{'; '.join(dict.fromkeys(names))} ({date})" for date, names in dates.items()]
-    return f"*Older than the code: {'; '.join(parts)}.*" if parts else ""
+    old = [row for row in rows if is_outdated(row)]
+    dates = " and ".join(sorted({row["date"][:10] for row in old}))
+    if not old:
+        return ""
+    if len(old) == sum(is_ours(row) for row in rows):
+        return f"*Older than the code: all rows of Photomask ({dates}).*"
+    names = "; ".join(dict.fromkeys(f"{row['implementation']}, {row['network']}" for row in old))
+    return f"*Older than the code: {names} ({dates}).*"
 
 
 if __name__ == "__main__":

@@ -140,13 +140,17 @@ def read(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
     return list(newest.values())
 
 
+def is_ours(row: dict[str, str]) -> bool:
+    """Whether a row runs this package and not only a peer or the float model."""
+    return row["what"] in ONLY_OURS or row["implementation"].startswith(OURS)
+
+
 def is_outdated(row: dict[str, str]) -> bool:
     """Whether the package's code has changed since the row was measured.
 
     Rows of peers cannot be outdated. Rows from before code was hashed count as outdated.
     """
-    is_ours = row["what"] in ONLY_OURS or row["implementation"].startswith(OURS)
-    return is_ours and row["code"] != code_hash(row["what"])
+    return is_ours(row) and row["code"] != code_hash(row["what"])
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:

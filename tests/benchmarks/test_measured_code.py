@@ -55,7 +55,9 @@ def test_every_benchmark_that_appends_rows_says_what_it_measures(measured_code: 
     results = {file.stem for file in (BENCHMARKS / "results").glob("*.csv")}
     assert results <= set(measured_code.MEASURED)
     figures = importlib.import_module("figures")
-    assert {section.script for section in (*figures.CHIP, *figures.ATTENTION)} <= set(measured_code.MEASURED)
+    assert {section.script for section in (*figures.CHIP, *figures.ATTENTION)} <= set(
+        measured_code.MEASURED
+    )
 
 
 def test_everything_measured_exists(measured_code: ModuleType):
@@ -73,3 +75,5 @@ def test_outdated_rows_of_ours_are_named_under_their_table(measured_code: Module
     ]
     assert figures.outdated(rows) == "*Older than the code: photomask old, net (2026-01-02).*"
     assert figures.outdated(rows[1:]) == ""
+    all_old = figures.outdated([rows[0], rows[2]])
+    assert all_old == "*Older than the code: all rows of Photomask (2026-01-02).*"
