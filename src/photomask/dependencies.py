@@ -6,7 +6,12 @@ from types import TracebackType
 
 from photomask.errors import BrokenDependencyError, MissingDependencyError, PhotomaskError
 
-_MODULES = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
+_MODULES = {
+    "ai-edge-model-explorer": "model_explorer",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
 """What a package is imported as, where that is not its name."""
 
 

@@ -18,11 +18,13 @@ from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe
 from photomask.chip.target import Target, load_target
 from photomask.chip.verification import (
+    LayerSensitivities,
     PreparedReport,
     Report,
     Thresholds,
     compare_reports,
     compare_with_prepared,
+    measure_layer_sensitivity,
     verify,
     write_html,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "CEngine",
     "Form",
     "IntegerProgram",
+    "LayerSensitivities",
     "NumpyEngine",
     "OnnxEngine",
     "PreparedModel",
@@ -55,6 +58,7 @@ __all__ = [
     "load_form",
     "load_recipe",
     "load_target",
+    "measure_layer_sensitivity",
     "prepare",
     "save_recipe",
     "verify",

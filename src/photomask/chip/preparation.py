@@ -289,9 +289,18 @@ class PreparedModel(Shown, nn.Module):
                 found[node.name] = values[node.name]
         return tuple(found[name] for name in self.graph.outputs)
 
-    def compute(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-        """Computes one node with quantized weights; its result is not yet quantized."""
-        constants, norm = self.quantized_constants_of(node), self._batch_norm(node)
+    def compute(
+        self, node: Node, inputs: Sequence[Tensor], constants: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Computes one node with quantized weights; its result is not yet quantized.
+
+        Args:
+            node: of the graph.
+            inputs: the values of the edges that it reads.
+            constants: what `quantized_constants_of` returned for it, where that is at hand.
+        """
+        norm = self._batch_norm(node)
+        constants = self.quantized_constants_of(node) if constants is None else constants
         if norm is not None and norm.is_live:
             return norm(node, inputs, constants)
         operation, target = node.operation, self.target

@@ -33,7 +33,7 @@ from photomask.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from photomask.chip import IntegerProgram, Report, Thresholds
+    from photomask.chip import Thresholds
 
 app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
@@ -154,7 +154,7 @@ def verify(
 
     Example: photomask chip verify resnet20 out/resnet20 --data fashion-mnist --html report.html
     """
-    from photomask.chip import IntegerProgram
+    from photomask.chip import IntegerProgram, write_html
     from photomask.chip import verify as verify_program
     from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
@@ -178,6 +178,7 @@ def verify(
         program,
         images,
         classes,
+        accelerator=accelerator,
         thresholds=_thresholds_of(thresholds),
         oracle_samples=oracle_samples,
         device=device_of(device),
@@ -189,7 +190,7 @@ def verify(
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:
-        _write_page(html, report, program, accelerator)
+        write_html(report, html)
     raise typer.Exit(0 if report.passed and files.passed else 1)
 
 
@@ -199,18 +200,6 @@ def _thresholds_of(path: Path | None) -> "Thresholds":
     from photomask.documents import read_text
 
     return Thresholds.parse(read_text(path), str(path)) if path else Thresholds()
-
-
-def _write_page(
-    path: Path, report: "Report", program: "IntegerProgram", accelerator: str | None
-) -> None:
-    """Writes the report as a page, with what the program costs where an accelerator is named."""
-    from photomask.chip import write_html
-    from photomask.chip.cost import estimate as estimate_program
-    from photomask.chip.cost import load_accelerator
-
-    machine = load_accelerator(accelerator) if accelerator else None
-    write_html(report, path, hardware=estimate_program(program, machine) if machine else None)
 
 
 @app.command()

@@ -2,8 +2,11 @@
 
 import datetime
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -18,7 +21,7 @@ class RunRecord(Document):
         date: the day, in UTC.
         versions: of Python, Photomask, PyTorch and the packages that were asked for.
         device: where the model ran, such as `cpu` or the name of a GPU.
-        command: the command line; empty where the measurement was called from Python.
+        command: the command line of the process, the program without its folder.
     """
 
     date: str
@@ -48,7 +51,7 @@ class RunRecord(Document):
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        return cls(date=today, versions=versions, device=name)
+        return cls(date=today, versions=versions, device=name, command=_command())
 
     def facts(self) -> list[tuple[str, str]]:
         """Returns names and values for a section of a page."""
@@ -58,3 +61,11 @@ class RunRecord(Document):
             ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())),
         ]
         return [*facts, ("command", self.command)] if self.command else facts
+
+
+def _command() -> str:
+    """Returns the command line, `python -m photomask` written as `photomask`."""
+    program, *arguments = sys.argv or [""]
+    path = Path(program)
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    return shlex.join([name, *arguments]) if name else ""

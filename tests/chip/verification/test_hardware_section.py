@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ def test_the_page_has_the_estimate_behind_what_was_verified(
     assert text.count("<svg") == plain.count("<svg") + 2
     assert "accelerator" not in plain
     assert text.index("What a multiplier of k bits costs") < text.index("accelerator “reference”")
-    for name in ("roofline", "utilization"):
-        assert text.count(f'id="{name}-figure_1"') == 1
-    assert "http" not in text
+    names = re.findall(r'\sid="([^"]+)"', text)
+    assert len(names) == len(set(names))
+    assert "://" not in text
 
 
 def test_every_step_that_takes_time_has_a_row(hardware: HardwareReport):

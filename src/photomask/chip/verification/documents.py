@@ -45,6 +45,27 @@ class OutputReport(Document):
     """Percentage of samples in the same class; None where the output is not [batch, classes]."""
 
 
+class SampleReport(Document):
+    """One sample in the first output, as the float model and the program see it."""
+
+    index: int
+    """Its place in the data, from 0."""
+    sqnr_db: float
+    """Of this sample's output alone."""
+    label: int | None
+    """The right class; None without labels."""
+    float_class: int | None
+    """None where the output is not [batch, classes]."""
+    integer_class: int | None
+    picture: str | None
+    """The input as a PNG file in base64; None unless it is a picture of at most 64 × 64 pixels."""
+
+    @property
+    def same_class(self) -> bool:
+        """Whether program and float model agree, or there are no classes to agree on."""
+        return self.float_class == self.integer_class
+
+
 class EngineReport(Document):
     """The torch engine beside the NumPy oracle, on every edge."""
 
@@ -77,6 +98,32 @@ class AccumulatorReport(Document):
     low: int
     high: int
     """Observed."""
+
+
+class Statistics(Document):
+    """Real values of one edge over all samples that were looked at."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    """Standard deviation."""
+
+
+class ChannelReport(Document):
+    """The output channels of a layer with weights, one entry for each channel."""
+
+    weight_scale: tuple[float, ...]
+    """Real value of one unit of the weight; that of the channel's groups is a multiple of it."""
+    weight_low: tuple[int, ...]
+    """The smallest integer weight."""
+    weight_high: tuple[int, ...]
+    sqnr_db: tuple[float, ...]
+    """Of the layer's output, after its fused clamp."""
+    saturated: tuple[float, ...]
+    """Percentage of outputs that the format cuts off."""
+    constant: tuple[int, ...]
+    """Channels whose integer was the same at every place of every sample: dead channels."""
 
 
 class LayerReport(Document):
@@ -118,6 +165,12 @@ class LayerReport(Document):
     """Numbers that the model has too: weights, biases, gains of norms, embeddings, constants."""
     bytes: float
     """Of all constants, at their true widths."""
+    float_values: Statistics | None = None
+    """Of the float model; None in reports of version 0.1."""
+    integer_values: Statistics | None = None
+    """Of the program's integers as real values; None in reports of version 0.1."""
+    channels: ChannelReport | None = None
+    """None for layers without weights, and in reports of version 0.1."""
 
     @property
     def saturation(self) -> float:

@@ -2,6 +2,7 @@
 
 from photomask.chip.cost.estimates import Costs, HardwareReport, StepEstimate
 from photomask.chip.cost.roofline import hardware_figures
+from photomask.chip.verification.words import count
 from photomask.report import Cell, Column, Figure, Row, Section, Tone
 
 _COLUMNS = (
@@ -50,7 +51,7 @@ def _text(report: HardwareReport) -> str:
     return (
         f"{machine.rows}×{machine.columns} cells, {machine.dataflow.replace('_', ' ')}, "
         f"{machine.memory_bytes_per_cycle:g} bytes a cycle from external memory. One sample takes "
-        f"{_count(totals.cycles.total)} cycles, {report.milliseconds:.3g} ms at "
+        f"{count(totals.cycles.total)} cycles, {report.milliseconds:.3g} ms at "
         f"{machine.clock_mhz:g} MHz, and {_energy(totals)}; {100 * totals.utilization:.1f} % of "
         "the cells' time is multiplying. A model, not a measurement."
     )
@@ -63,9 +64,9 @@ def _row(step: StepEstimate, most_cycles: int, most_energy: float) -> Row:
     return (
         Cell(step.step.removesuffix(".accumulator"), hint=hint),
         Cell(step.operator, Tone.QUIET),
-        _count(costs.multiply_accumulates) if costs.multiply_accumulates else "",
+        count(costs.multiply_accumulates) if costs.multiply_accumulates else "",
         Cell(_tile(step), Tone.QUIET),
-        Cell(_count(costs.cycles.total), bar=costs.cycles.total / most_cycles),
+        Cell(count(costs.cycles.total), bar=costs.cycles.total / most_cycles),
         Cell(f"{100 * stall:.0f} %", Tone.QUIET),
         Cell(f"{100 * costs.utilization:.1f} %", bar=costs.utilization)
         if costs.multiply_accumulates
@@ -81,9 +82,9 @@ def _total(report: HardwareReport) -> Row:
     return (
         "total",
         "",
-        _count(costs.multiply_accumulates),
+        count(costs.multiply_accumulates),
         "",
-        _count(costs.cycles.total),
+        count(costs.cycles.total),
         f"{100 * stall:.0f} %",
         f"{100 * costs.utilization:.1f} %",
         *_bytes(costs),
@@ -94,7 +95,7 @@ def _total(report: HardwareReport) -> Row:
 def _bytes(costs: Costs) -> tuple[str, ...]:
     external = costs.external
     sizes = (external.weights, external.activations, external.results, costs.buffers.total)
-    return tuple(f"{_count(size)}B" if size >= 1000 else f"{size} B" for size in sizes)
+    return tuple(f"{count(size)}B" if size >= 1000 else f"{size} B" for size in sizes)
 
 
 def _tile(step: StepEstimate) -> str:
@@ -111,11 +112,3 @@ def _energy(costs: Costs) -> str:
         if picojoules >= factor:
             return f"{picojoules / factor:.3g} {unit}"
     return f"{picojoules / 1e3:.3g} nJ"
-
-
-def _count(value: float) -> str:
-    """A count with three digits: 31.4 M."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.0f}"

@@ -19,7 +19,8 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
     Args:
         report: what `verify` returned.
         path: where to; an earlier file is replaced.
-        hardware: what the same program costs on an accelerator, as `estimate` returned it.
+        hardware: what the same program costs on an accelerator, as `estimate` returned it; by
+            default what the report itself holds, where `verify` was given an accelerator.
 
     Raises:
         UsageError: `hardware` is of another program.
@@ -27,11 +28,15 @@ def write_html(report: Report, path: str | Path, *, hardware: HardwareReport | N
         ExportError: the disk refused the file.
     """
     page = report.page(figures_of(report))
+    hardware = hardware or report.hardware
+    sections = list(page.sections)
     if hardware is not None:
         if hardware.program_sha256 != report.program_sha256:
             raise UsageError(
                 f"the estimate is of program {hardware.program_sha256[:16]}, the report of "
                 f"{report.program_sha256[:16]}; estimate the program that was verified"
             )
-        page = replace(page, sections=[*page.sections, *hardware_sections(hardware)])
-    write_page(page, Path(path))
+        sections += hardware_sections(hardware)
+    origin = report.origin()
+    sections += [origin] if origin is not None else []
+    write_page(replace(page, sections=sections), Path(path))

@@ -1,10 +1,8 @@
 """Every layer of a program beside the same layer of the float model."""
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from photomask.chip.engines import TorchEngine
@@ -13,6 +11,7 @@ from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.operators import Requantize
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
+from photomask.chip.verification.channels import channel_report, channel_tally
 from photomask.chip.verification.documents import (
     AccumulatorReport,
     LayerReport,
@@ -22,49 +21,9 @@ from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.expected import Wrong, expected_program, wrong_values
 from photomask.chip.verification.inputs import require_edges
 from photomask.chip.verification.parameters import Strays, stray_parameters
+from photomask.chip.verification.tallies import BINS, EdgeTally
 from photomask.errors import DataError
-from photomask.report import NoiseMeter, Progress
-
-BINS = 64
-"""Parts of a format's range in a histogram."""
-MARGIN_BINS = 8
-"""Parts of the same size beyond either end, for values that the format cuts off."""
-
-
-@dataclass
-class EdgeTally:
-    """What was seen of one edge, in float and in integers."""
-
-    edge: Edge
-    noise: NoiseMeter = field(default_factory=NoiseMeter)
-    codes: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    elements: int = 0
-    saturated_low: int = 0
-    saturated_high: int = 0
-    histogram: Tensor = field(
-        default_factory=lambda: torch.zeros(BINS + 2 * MARGIN_BINS, dtype=torch.float64)
-    )
-
-    def add(self, value: Tensor, codes: Tensor) -> None:
-        """Counts a batch: float values and the integers that stand for them."""
-        edge, format = self.edge, self.edge.format
-        value, codes = value.to(torch.float32), codes.to(torch.float32)
-        self.noise.add(value, (codes - edge.zero_point).mul_(edge.scale[0]))
-        self.codes += [int(end) for end in codes.aminmax()]
-        ends = [float(end) for end in value.aminmax()]
-        self.values += ends
-        self.elements += codes.numel()
-        position = (value / edge.scale[0]).add_(edge.zero_point)
-        below, above = format.low - 0.5, format.high + 0.5
-        if ends[0] / edge.scale[0] + edge.zero_point < below:
-            self.saturated_low += int(((position < below) & (codes == format.low)).sum())
-        if ends[1] / edge.scale[0] + edge.zero_point > above:
-            self.saturated_high += int(((position > above) & (codes == format.high)).sum())
-        margin = MARGIN_BINS / BINS
-        part = position.sub_(format.low).div_(format.high - format.low)
-        part = part.clamp_(-margin, 1 + margin)
-        self.histogram += torch.histc(part, len(self.histogram), -margin, 1 + margin).double()
+from photomask.report import Progress
 
 
 def compare_layers(
@@ -89,7 +48,10 @@ def compare_layers(
         DataError: the program is not one of this model.
     """
     require_edges(program, graph)
-    tallies = {node.name: EdgeTally(program.edges[node.name]) for node in graph.nodes}
+    tallies = {
+        node.name: EdgeTally(program.edges[node.name], channel_tally(program, node.name))
+        for node in graph.nodes
+    }
     accumulators: dict[str, list[int]] = {}
     for batch in progress(batches, "comparing layers"):
         for node, value, codes in _paired(program, graph, engine, batch, accumulators):
@@ -156,7 +118,7 @@ class _Facts:
             format=edge.format,
             sqnr_db=tally.noise.sqnr_db,
             represented=(self._real(edge, edge.format.low), self._real(edge, edge.format.high)),
-            observed=(min(tally.values), max(tally.values)),
+            observed=(tally.floats.low, tally.floats.high),
             codes=(min(tally.codes), max(tally.codes)),
             elements=tally.elements,
             saturated_low=tally.saturated_low,
@@ -173,6 +135,9 @@ class _Facts:
                 size for step in steps for size, _ in self._sizes(step, step.operator.model_roles())
             ),
             bytes=sum(bits for step in steps for _, bits in self._sizes(step, step.tensors)) / 8,
+            float_values=tally.floats.statistics,
+            integer_values=tally.reals.statistics,
+            channels=channel_report(self.program, node.name, tally.channels),
         )
 
     def _real(self, edge: Edge, code: int) -> float:

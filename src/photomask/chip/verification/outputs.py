@@ -1,6 +1,6 @@
 """The program's outputs beside the model's, over all samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -70,6 +70,7 @@ def compare_outputs(
     reference: Reference,
     inputs: Sequence[Tensor],
     labels: Sequence[Tensor | None],
+    first_output: Callable[[Tensor, Tensor, Tensor | None], None],
     progress: Progress,
 ) -> tuple[OutputReport, ...]:
     """Runs model and program on all samples and compares every output.
@@ -80,6 +81,8 @@ def compare_outputs(
         reference: the float model.
         inputs: one tensor per input.
         labels: per output, the right classes [samples] or None.
+        first_output: is called with each batch of the first output: the float values, what the
+            integers stand for, and the right classes or None.
         progress: shows how far it is.
     """
     noise = [NoiseMeter() for _ in program.outputs]
@@ -93,10 +96,13 @@ def compare_outputs(
             edge = program.edges[name]
             codes = found[name].cpu()
             value = expected[position]
-            noise[position].add(value, edge.dequantize(codes))
+            right = labels[position]
+            chosen = None if right is None else right[done : done + len(value)]
+            real = edge.dequantize(codes)
+            noise[position].add(value, real)
+            if position == 0:
+                first_output(value, real, chosen)
             if is_classes(edge.shape):
-                right = labels[position]
-                chosen = None if right is None else right[done : done + len(value)]
                 top1[position].add(value, codes, chosen)
         done += len(batch[0])
     return tuple(

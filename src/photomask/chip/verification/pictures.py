@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from photomask.chip.verification.detail_pictures import draw_channels, draw_samples
 from photomask.chip.verification.documents import LayerReport, MultiplierStudy
-from photomask.chip.verification.layers import BINS, MARGIN_BINS
+from photomask.chip.verification.layer_sections import LAYERS_TITLE
+from photomask.chip.verification.program_graph import draw_program
 from photomask.chip.verification.report import Report
-from photomask.report import SQNR_LIMIT_DB, Drawing, Ink, check_drawing, plain_axes
+from photomask.chip.verification.step_section import STEPS_TITLE
+from photomask.chip.verification.tallies import BINS, MARGIN_BINS
+from photomask.chip.verification.words import bare_db, gist
+from photomask.report import Drawing, Ink, check_drawing, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +43,16 @@ def figures_of(report: Report) -> dict[str, Callable[[], str]]:
         figures["weights"] = partial(draw_weights, layers)
     if any(layer.accumulator is not None for layer in layers):
         figures["accumulators"] = partial(draw_accumulators, layers, bits)
+    if report.steps:
+        outputs = [output.name for output in report.outputs]
+        figures["program"] = partial(
+            draw_program, STEPS_TITLE, report.inputs, report.steps, outputs
+        )
+    if any(layer.channels is not None for layer in layers):
+        figures["channels"] = partial(draw_channels, LAYERS_TITLE, layers)
+    pictured = [sample for sample in report.worst_samples if sample.picture is not None]
+    if pictured:
+        figures["samples"] = partial(draw_samples, pictured)
     if report.multipliers is not None:
         figures["multipliers"] = partial(draw_multipliers, report.multipliers)
     return figures
@@ -66,7 +81,7 @@ def draw_sqnr(layers: Sequence[LayerReport]) -> str:
             )
         axes.set_ylim(min(0, shown.min()), max(45.0, shown.max() * 1.12))
         worst = layers[int(values.argmin())]
-        axes.set_title(f"dB, lowest in {worst.node}: {_db(worst.sqnr_db)}")
+        axes.set_title(f"dB, lowest in {worst.node}: {bare_db(worst.sqnr_db)}")
         axes.legend(loc="upper right", frameon=False, ncols=2, handletextpad=0.1, fontsize=7.5)
         _name_layers(axes, [layer.node for layer in layers])
     return drawing.svg
@@ -156,7 +171,7 @@ def _ridges(
         every = max(1, round(0.15 / row_inches))
         named = range(0, len(rows), every)
         axes.set_yticks(
-            [len(rows) - 1 - i + 0.25 for i in named], [_shortened(rows[i][0], 34) for i in named]
+            [len(rows) - 1 - i + 0.25 for i in named], [gist(rows[i][0], 34) for i in named]
         )
         axes.set_xlim(-margin, 1 + margin)
         axes.set_ylim(-0.15, len(rows) + 0.1)
@@ -211,14 +226,5 @@ def _name_layers(axes: "Axes", names: Sequence[str]) -> None:
     every = -(-len(names) // LABELLED)
     shown = range(0, len(names), every)
     axes.set_xlim(-0.7, len(names) - 0.3)
-    axes.set_xticks(list(shown), [_shortened(names[i], 28) for i in shown])
+    axes.set_xticks(list(shown), [gist(names[i], 28) for i in shown])
     axes.tick_params(axis="x", labelrotation=90, labelsize=6.5)
-
-
-def _db(value: float) -> str:
-    return "exact" if value >= SQNR_LIMIT_DB else f"{value:.1f}"
-
-
-def _shortened(name: str, length: int) -> str:
-    """Keeps a name's end, which tells layers apart."""
-    return name if len(name) <= length else "…" + name[-(length - 1) :]

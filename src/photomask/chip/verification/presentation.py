@@ -11,18 +11,18 @@ from photomask.chip.verification.documents import (
     OutputReport,
     TotalsReport,
 )
-from photomask.report import (
-    SQNR_LIMIT_DB,
-    Cell,
-    Column,
-    Figure,
-    Row,
-    Section,
-    Tone,
+from photomask.chip.verification.words import (
+    bare_db,
+    count,
+    db,
+    percent,
+    size,
+    small_percent,
+    sqnr_bar,
+    sqnr_tone,
 )
+from photomask.report import Cell, Column, Figure, Row, Section, Tone, section_anchor
 
-GOOD_SQNR_DB = 20.0
-POOR_SQNR_DB = 10.0
 NOTABLE_SATURATION = 0.1
 """Percent."""
 
@@ -37,10 +37,10 @@ def facts_of(
         facts.append(("top-1, integer", f"{first.integer_top1:.2f} %"))
     if first.agreement is not None:
         facts.append(("same class", f"{first.agreement:.2f} %"))
-    facts.append(("output SQNR", _db(first.sqnr_db)))
+    facts.append(("output SQNR", db(first.sqnr_db)))
     facts.append(("engine mismatches", f"{engine.mismatches:,} of {engine.integers:,} integers"))
-    facts.append(("parameters", _size(totals.float_bytes) + " → " + _size(totals.weight_bytes)))
-    facts.append(("multiply-accumulates", f"{_count(totals.multiply_accumulates)} a sample"))
+    facts.append(("parameters", size(totals.float_bytes) + " → " + size(totals.weight_bytes)))
+    facts.append(("multiply-accumulates", f"{count(totals.multiply_accumulates)} a sample"))
     return facts
 
 
@@ -69,11 +69,11 @@ def _output_rows(outputs: Sequence[OutputReport]) -> list[Row]:
         rows.append(
             (
                 output.name,
-                _percent(output.float_top1),
-                _percent(output.integer_top1),
+                percent(output.float_top1),
+                percent(output.integer_top1),
                 change,
-                _percent(output.agreement),
-                _db(output.sqnr_db),
+                percent(output.agreement),
+                db(output.sqnr_db),
             )
         )
     return rows
@@ -118,7 +118,7 @@ def _layer_row(layer: LayerReport, most_operations: int, most_bytes: float) -> R
         Cell(layer.operator, Tone.QUIET),
         Cell("×".join(map(str, layer.shape)), Tone.QUIET),
         str(layer.format),
-        Cell(_bare_db(layer.sqnr_db), _sqnr_tone(layer.sqnr_db), bar=_sqnr_bar(layer.sqnr_db)),
+        Cell(bare_db(layer.sqnr_db), sqnr_tone(layer.sqnr_db), bar=sqnr_bar(layer.sqnr_db)),
         Cell(f"{100 * used:.0f} %", bar=used, hint=f"codes {low} to {high}"),
         _saturation(layer),
         Cell("", Tone.QUIET)
@@ -128,9 +128,9 @@ def _layer_row(layer: LayerReport, most_operations: int, most_bytes: float) -> R
         "" if accumulator is None else str(accumulator.proven_bits),
         "" if accumulator is None else Cell(str(accumulator.observed_bits), Tone.QUIET),
         _multiplier_error(layer),
-        Cell(_count(layer.multiply_accumulates) if layer.multiply_accumulates else "",
+        Cell(count(layer.multiply_accumulates) if layer.multiply_accumulates else "",
              bar=layer.multiply_accumulates / most_operations or None),
-        Cell(_size(layer.bytes) if layer.bytes else "", bar=layer.bytes / most_bytes or None),
+        Cell(size(layer.bytes) if layer.bytes else "", bar=layer.bytes / most_bytes or None),
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _saturation(layer: LayerReport) -> Cell:
         return Cell("0", Tone.QUIET)
     tone = Tone.WARN if layer.saturation > NOTABLE_SATURATION else Tone.PLAIN
     hint = f"{layer.saturated_low:,} below, {layer.saturated_high:,} above, of {layer.elements:,}"
-    return Cell(_small_percent(layer.saturation), tone, hint=hint)
+    return Cell(small_percent(layer.saturation), tone, hint=hint)
 
 
 def _multiplier_error(layer: LayerReport) -> Cell:
@@ -182,13 +182,13 @@ def _narrower_text(study: MultiplierStudy) -> str:
         return ""
     cost = narrower[-1]
     text = (
-        f"{cost.bits} bits change {_small_percent(cost.activations_changed or 0.0)} of the "
+        f"{cost.bits} bits change {small_percent(cost.activations_changed or 0.0)} of the "
         f"activations, by at most {cost.largest_difference} units of the last bit; the output's "
-        f"SQNR is {_db(cost.output_sqnr_db or 0.0)} instead of {_db(chosen.output_sqnr_db or 0.0)}"
+        f"SQNR is {db(cost.output_sqnr_db or 0.0)} instead of {db(chosen.output_sqnr_db or 0.0)}"
     )
     if cost.agreement is None or chosen.agreement is None:
         return f"{text}."
-    same, before = _percent(cost.agreement), _percent(chosen.agreement)
+    same, before = percent(cost.agreement), percent(chosen.agreement)
     return f"{text}, and {same} of the samples keep the float model's class instead of {before}."
 
 
@@ -200,45 +200,59 @@ def _multiplier_row(cost: MultiplierCost) -> Row:
     return (
         bits,
         f"{cost.relative_error:.1e}",
-        Cell(_small_percent(changed), bar=changed / 100),
-        Cell(_small_percent(all_changed), bar=all_changed / 100),
+        Cell(small_percent(changed), bar=changed / 100),
+        Cell(small_percent(all_changed), bar=all_changed / 100),
         f"{cost.largest_difference} LSB",
-        "–" if cost.output_sqnr_db is None else _db(cost.output_sqnr_db),
-        _percent(cost.agreement),
-        _percent(cost.top1),
+        "–" if cost.output_sqnr_db is None else db(cost.output_sqnr_db),
+        percent(cost.agreement),
+        percent(cost.top1),
     )
 
 
 def with_pictures(sections: list[Section], pictures: dict[str, Callable[[], str]]) -> list[Section]:
-    """Puts each picture where its numbers are discussed."""
+    """Puts each picture where its numbers are discussed; leaves out what is empty.
+
+    Args:
+        sections: the tables.
+        pictures: what draws each picture, by name.
+    """
     found = []
     for section in sections:
-        if section.title == "Layers":
-            found += [_picture_section(title, pictures) for title in _PICTURES]
-        names = ["multipliers"] if section.columns is _MULTIPLIER_COLUMNS else []
-        figures = [Figure("", _CAPTIONS[name], pictures[name]) for name in names]
-        found.append(replace(section, figures=figures))
-    return [section for section in found if section.figures or section.rows]
+        anchor = section_anchor(section.title)
+        found += [_section(title, names, pictures) for title, names in _BEFORE.get(anchor, ())]
+        names = [name for name in _INSIDE.get(anchor, ()) if name in pictures]
+        figures = [Figure("", _CAPTIONS[name], pictures[name], name in _LONG) for name in names]
+        found.append(replace(section, figures=figures) if figures else section)
+    return [section for section in found if section.figures or section.rows or section.facts]
 
 
-def _picture_section(title: str, pictures: dict[str, Callable[[], str]]) -> Section:
-    headed = _PICTURES[title]
+def _section(title: str, headed: dict[str, str], pictures: dict[str, Callable[[], str]]) -> Section:
     return Section(
         title,
         figures=[
-            Figure(heading, _CAPTIONS[name], pictures[name])
+            Figure(heading, _CAPTIONS[name], pictures[name], name in _LONG)
             for name, heading in headed.items()
             if name in pictures
         ],
     )
 
 
-_PICTURES = {
-    "Signal and noise": {"sqnr": ""},
-    "Values and their ranges": {"weights": "Weights", "activations": "Activations"},
-    "Accumulators": {"accumulators": ""},
+_BEFORE = {
+    "layers": (
+        ("Signal and noise", {"sqnr": ""}),
+        ("Values and their ranges", {"weights": "Weights", "activations": "Activations"}),
+        ("Accumulators", {"accumulators": ""}),
+    ),
+    "steps-of-the-program": (("The program as a graph", {"program": ""}),),
 }
-"""Sections before the table of layers: names of their pictures, with headings."""
+"""Sections of pictures before a table: their names, with headings."""
+_INSIDE = {
+    "worst-samples": ("samples",),
+    "channels": ("channels",),
+    "what-a-multiplier-of-k-bits-costs": ("multipliers",),
+}
+_LONG = {"program", "channels", "samples"}
+"""Pictures that keep their size and scroll."""
 _CAPTIONS = {
     "sqnr": "Signal over quantization noise, layer by layer in the order of computation.",
     "weights": "Integers in the range of their format.",
@@ -250,47 +264,13 @@ _CAPTIONS = {
         "line is the width of the target's accumulator."
     ),
     "multipliers": "What narrower multipliers change, and what that does to the output.",
+    "program": (
+        "One row for each step, in the order of computation; lines are edges. The colour of a node "
+        "is the SQNR of its layer, a small node is done with the one before. Each row is a link "
+        "to the step's numbers, and shows them when it is pointed at."
+    ),
+    "channels": (
+        "A bar for each output channel: SQNR from 0 to 60 dB. Channels below 20 dB are red."
+    ),
+    "samples": "Class of the float model → class of the program, and the SQNR of the output.",
 }
-
-
-def _db(value: float) -> str:
-    return f"{_bare_db(value)} dB" if abs(value) < SQNR_LIMIT_DB else _bare_db(value)
-
-
-def _bare_db(value: float) -> str:
-    if value >= SQNR_LIMIT_DB:
-        return "exact"
-    return "no signal" if value <= -SQNR_LIMIT_DB else f"{value:.1f}"
-
-
-def _sqnr_tone(value: float) -> Tone:
-    if value < POOR_SQNR_DB:
-        return Tone.BAD
-    return Tone.WARN if value < GOOD_SQNR_DB else Tone.PLAIN
-
-
-def _sqnr_bar(value: float) -> float:
-    return max(0.0, min(1.0, value / 60))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} %"
-
-
-def _small_percent(value: float) -> str:
-    if 0 < value < 0.01:
-        return "<0.01 %"
-    return f"{value:.2f} %" if value else "0"
-
-
-def _count(value: float) -> str:
-    """A count with three digits: 31.4 M."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.0f}"
-
-
-def _size(value: float) -> str:
-    """Bytes with three digits: 1.08 MB."""
-    return f"{_count(value)}B" if value >= 1e3 else f"{value:.0f} B"

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 import photomask
+from photomask.chip.cost.accelerator import Accelerator
+from photomask.chip.cost.estimates import estimate
 from photomask.chip.data import Data, as_tensor
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
@@ -20,20 +23,29 @@ from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,
     LayerReport,
+    MultiplierStudy,
     OutputReport,
     Thresholds,
     TotalsReport,
 )
 from photomask.chip.verification.engines import compare_engines, quantized
 from photomask.chip.verification.inputs import checked_inputs
+from photomask.chip.verification.layer_sensitivity import (
+    LayerSensitivities,
+    measure_layer_sensitivity,
+)
 from photomask.chip.verification.layers import compare_layers
 from photomask.chip.verification.multipliers import study_multipliers
+from photomask.chip.verification.origin import data_records, recipe_record
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
+from photomask.chip.verification.samples import WorstSamples
+from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
-from photomask.report import Check, Progress, in_order, without_progress
+from photomask.report import Check, Progress, RunRecord, in_order, without_progress
 
 DEFAULT_THRESHOLDS = Thresholds()
+CALL = "verify(model, program, inputs, labels)"
 ORACLE_OPERATIONS = 1 << 32
 """Multiply-accumulates of the NumPy oracle: a few seconds."""
 LAYER_ACTIVATIONS = 1 << 27
@@ -56,6 +68,8 @@ def verify(
     layer_samples: int | None = None,
     study_samples: int | None = None,
     multiplier_widths: Sequence[int] = MULTIPLIER_WIDTHS,
+    sensitivity_samples: int | None = None,
+    accelerator: Accelerator | str | Path | None = None,
     device: str | torch.device = "cpu",
     progress: Progress = without_progress,
 ) -> Report:
@@ -83,6 +97,11 @@ def verify(
         layer_samples: for signal and noise, ranges and saturation of every layer; at most 128.
         study_samples: for the cost of other multiplier widths; at most 128.
         multiplier_widths: bits to study; none for no study.
+        sensitivity_samples: on how many samples `measure_layer_sensitivity` measures what the
+            quantization of each layer costs; None for none. It needs `prepared`, and takes two
+            passes for each layer.
+        accelerator: the machine whose cycles and memory addresses the report shows; or a preset's
+            name, or a file.
         device: where the torch engine runs.
         progress: wraps the batches of each part, to show how far it is.
 
@@ -92,35 +111,27 @@ def verify(
     Raises:
         DataError: inputs or labels of the wrong shape or dtype, or none; or the program was made
             from another model.
-        UsageError: a number of samples below 1, or arguments in another order.
+        UsageError: a number of samples below 1, arguments in another order, or
+            `sensitivity_samples` without `prepared`.
+        OrderError: the weights of `prepared` are rounded to codes already, so that the cost of each
+            layer cannot be measured.
+        TargetError: the program does not fit the accelerator.
         CaptureError: the model cannot be captured.
     """
-    call = "verify(model, program, inputs, labels)"
-    model, program = in_order(model, program, IntegerProgram, call)
+    model, program = in_order(model, program, IntegerProgram, CALL)
     batch = checked_inputs(program, inputs)
     tensors = batch.inputs
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
+    hardware = None if accelerator is None else estimate(program, accelerator)
+    sensitivity = _sensitivity(prepared, tensors, targets[0], sensitivity_samples, progress)
     if prepared is not None:
         graph = prepared.graph
-    if graph is None:
-        graph = capture_simplified(model, _example(model, program, tensors))
+    graph = graph or capture_simplified(model, _example(model, program, tensors))
+    given = _Given(tensors, targets, graph, prepared, samples)
     engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
-    codes = quantized(program, [x[: samples.oracle] for x in tensors])
-    with torch.no_grad():
-        engines = compare_engines(program, engine, codes, progress)
-        layer_batches = split(tensors, samples.layer)
-        layers = compare_layers(program, graph, engine, layer_batches, progress, prepared)
-        multipliers = study_multipliers(
-            program,
-            reference,
-            split(tensors, samples.study),
-            targets[0],
-            multiplier_widths,
-            progress,
-            engine.device,
-        )
-        outputs = compare_outputs(program, engine, reference, tensors, targets, progress)
+    found = _compare(program, engine, reference, given, multiplier_widths, progress)
+    facts = program_facts(program, found.layers, hardware)
     return Report(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -128,15 +139,96 @@ def verify(
         target=program.target,
         samples=len(tensors[0]),
         labelled=any(target is not None for target in targets),
-        layer_samples=sum(len(batch[0]) for batch in layer_batches),
+        layer_samples=min(samples.layer, len(tensors[0])),
         thresholds=thresholds,
-        checks=judge(thresholds, outputs, engines, layers),
-        outputs=outputs,
-        engine=engines,
-        layers=layers,
-        totals=_totals(program, layers),
-        multipliers=multipliers,
+        checks=judge(thresholds, found.outputs, found.engine, found.layers),
+        outputs=found.outputs,
+        engine=found.engine,
+        layers=found.layers,
+        totals=_totals(program, found.layers),
+        multipliers=found.multipliers,
+        inputs=facts.inputs,
+        steps=facts.steps,
+        memory=facts.memory,
+        worst_samples=found.worst.reports(tensors),
+        sensitivity=sensitivity,
+        hardware=hardware,
+        run=RunRecord.here(torch.device(device)),
+        data=data_records(program, tensors, targets),
+        recipe=None if prepared is None else recipe_record(prepared.recipe),
     )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is compared on, checked."""
+
+    tensors: Sequence[Tensor]
+    labels: Sequence[Tensor | None]
+    graph: FloatGraph
+    prepared: PreparedModel | None
+    samples: "_Samples"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What running model and program came to."""
+
+    engine: EngineReport
+    layers: tuple[LayerReport, ...]
+    multipliers: MultiplierStudy | None
+    outputs: tuple[OutputReport, ...]
+    worst: WorstSamples
+
+
+def _compare(
+    program: IntegerProgram,
+    engine: TorchEngine,
+    reference: Reference,
+    given: _Given,
+    widths: Sequence[int],
+    progress: Progress,
+) -> _Found:
+    """Runs model and program side by side, each part on its number of samples."""
+    tensors, labels = given.tensors, given.labels
+    samples = given.samples
+    codes = quantized(program, [x[: samples.oracle] for x in tensors])
+    batches, study = split(tensors, samples.layer), split(tensors, samples.study)
+    worst = WorstSamples()
+    with torch.no_grad():
+        return _Found(
+            engine=compare_engines(program, engine, codes, progress),
+            layers=compare_layers(program, given.graph, engine, batches, progress, given.prepared),
+            multipliers=study_multipliers(
+                program, reference, study, labels[0], widths, progress, engine.device
+            ),
+            outputs=compare_outputs(
+                program, engine, reference, tensors, labels, worst.add, progress
+            ),
+            worst=worst,
+        )
+
+
+def _sensitivity(
+    prepared: PreparedModel | None,
+    tensors: Sequence[Tensor],
+    labels: Tensor | None,
+    count: int | None,
+    progress: Progress,
+) -> LayerSensitivities | None:
+    """Measures what each layer costs where that was asked for."""
+    if count is None:
+        return None
+    if count < 1:
+        raise UsageError(f"sensitivity_samples must be at least 1, got {count}")
+    if prepared is None:
+        raise UsageError(
+            "sensitivity_samples needs the prepared model, whose layers are quantized one by one: "
+            "verify(model, program, inputs, prepared=prepared, sensitivity_samples=32)"
+        )
+    first = [x[:count] for x in tensors]
+    right = None if labels is None else labels[:count]
+    return measure_layer_sensitivity(prepared, first, right, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,7 @@ def lower_steps(
         TargetError: the design cannot be built as this accelerator.
     """
     machine = load_accelerator(accelerator)
-    check_accelerator(machine)
-    lanes = math.lcm(machine.rows, machine.columns)
-    memory = place_edges(program, lanes, machine.activation_bits, machine.accumulator_bits)
+    lanes, memory = word_lanes(machine), map_memory(program, machine)
     images = ImageBuilder(lanes)
 
     def write(step: Step) -> tuple[int, list[Descriptor]]:
@@ -150,6 +148,22 @@ def lower_steps(
     return lowered, dict(zip(refused, problems, strict=True))
 
 
+def word_lanes(accelerator: Accelerator) -> int:
+    """Returns how many integers a word of the design's memories holds."""
+    return math.lcm(accelerator.rows, accelerator.columns)
+
+
+def map_memory(program: IntegerProgram, accelerator: Accelerator) -> MemoryMap:
+    """Returns where every edge lies in the memories of the design that an accelerator is built as.
+
+    Raises:
+        TargetError: the accelerator is none that the design can be built as.
+    """
+    check_accelerator(accelerator)
+    lanes = word_lanes(accelerator)
+    return place_edges(program, lanes, accelerator.activation_bits, accelerator.accumulator_bits)
+
+
 def _check_edge(context: Context, name: str) -> None:
     edge, bits = context.program.edges[name], context.accelerator.accumulator_bits
     if not edge.interval.within(Interval(context.lowest, context.highest)):
@@ -165,7 +179,7 @@ def check_accelerator(accelerator: Accelerator) -> None:
     Raises:
         TargetError: says what does not fit the design.
     """
-    lanes = math.lcm(accelerator.rows, accelerator.columns)
+    lanes = word_lanes(accelerator)
     name = f"accelerator {accelerator.name!r}"
     if accelerator.dataflow != "weight_stationary":
         raise TargetError(
