@@ -122,27 +122,29 @@ class Comparison(Shown, Document):
         entries = [entry for entry in group.entries if entry.differs is differing]
         if group.by_change:
             entries.sort(key=lambda entry: -abs(entry.change or 0.0))
-        rows = [_row(entry) for entry in entries]
+        is_text = all(isinstance(entry.first, str | None) for entry in entries)
         return Section(
-            title, group.text, _COLUMNS, rows, in_terminal=differing, closed=not differing
+            title,
+            group.text,
+            _TEXTS if is_text else _NUMBERS,
+            [_row(entry, is_text) for entry in entries],
+            in_terminal=differing,
+            closed=not differing,
         )
 
 
-_COLUMNS = (
+_NUMBERS = (
     Column("what", number=False),
     Column("first"),
     Column("second"),
-    Column("change", meaning="The second less the first; empty where neither is a number."),
+    Column("change"),
 )
+_TEXTS = tuple(Column(title, number=False) for title in ("what", "first", "second"))
 
 
-def _row(entry: Difference) -> Row:
-    return (
-        entry.name,
-        _cell(entry.first, entry.unit),
-        _cell(entry.second, entry.unit),
-        _change(entry),
-    )
+def _row(entry: Difference, is_text: bool) -> Row:
+    values = (_cell(entry.first, entry.unit), _cell(entry.second, entry.unit))
+    return (entry.name, *values) if is_text else (entry.name, *values, _change(entry))
 
 
 def _cell(value: Value, unit: str) -> Cell:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from photomask.attention import (
     HeadPlan,
     Pattern,
     calibrate,
+    compare_reports,
     verify,
     write_html,
 )
@@ -154,8 +156,104 @@ def test_a_report_is_a_document_and_a_page(report: AttentionReport, tmp_path: Pa
     write_html(report, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 4
-    for heading in ("Tasks", "Heads", "Budgets", "Where image tokens look"):
+    headings = (
+        "Tasks",
+        "Changed answers",
+        "Time and memory to the first token",
+        "Heads",
+        "Where image tokens look",
+        "Pairs of each image",
+        "Pairs of each layer",
+        "Budgets",
+        "Provenance",
+    )
+    for heading in headings:
         assert heading in page
+
+
+def test_a_report_of_an_earlier_version_is_read(report: AttentionReport):
+    added = {
+        *(f"pairs_by_{what}" for what in ("image", "layer", "pattern")),
+        *("changed", "changed_answers", "first_token", "mean_loss_limit", "task_loss_limit"),
+        *("data_sha256", "dtype", "run"),
+    }
+    body = {name: value for name, value in json.loads(report.render()).items() if name not in added}
+    earlier = AttentionReport.parse(json.dumps(body | {"schema_version": 2}), "report")
+    assert earlier.checks == report.checks
+    assert "Tasks" in str(earlier)
+
+
+def test_pairs_of_images_add_up_to_those_of_layers(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.INTRA_IMAGE)
+    found = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+    assert [each.prompts for each in found.pairs_by_image] == [3, 3, 1]
+    first, second, third = (each.density for each in found.pairs_by_image)
+    assert first > second > third  # later images have more images before them
+    images = found.pairs_by_pattern[Pattern.INTRA_IMAGE]
+    assert sum(each.visible for each in found.pairs_by_image) == images.visible * len(
+        plan.patterns[0]
+    )
+    layers = found.pairs_by_layer
+    assert sum(each.visible for each in layers) / sum(each.causal for each in layers) == (
+        found.density
+    )
+
+
+def test_prompts_whose_answer_changed_are_written_down(model: Any):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    prompts = _with_answers(model)
+    found = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), prompts)
+    assert found.changed == len(found.changed_answers) > 0
+    lost = sum(task.only_dense for task in found.tasks)
+    became_wrong = [each for each in found.changed_answers if each.dense_right]
+    assert len(became_wrong) == lost
+    for each in found.changed_answers:
+        assert each.dense != each.sparse
+        assert each.expected == prompts[each.prompt].answer
+        assert each.text.count("[picture") == each.pictures
+        assert (each.dense == each.expected) is each.dense_right
+
+
+def test_tasks_say_which_of_them_are_not_decided(report: AttentionReport):
+    section = next(each for each in report.page().sections if each.title == "Tasks")
+    words = {str(getattr(row[-1], "text", row[-1])) for row in section.rows}
+    assert words == {"not decided"}
+
+
+def test_provenance_names_model_plan_data_and_command(report: AttentionReport):
+    facts = dict(report.with_command("photomask attention verify").provenance())
+    assert facts["plan, SHA-256"] == report.plan.content_hash()
+    assert facts["prompts, SHA-256"] == report.data_sha256
+    assert facts["command"] == "photomask attention verify"
+    assert f"torch {torch.__version__}" in facts["versions"]
+
+
+def test_reports_of_other_prompts_are_not_compared(model: Any, report: AttentionReport):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    other = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), PROMPTS)
+    found = compare_reports(report, other)
+    assert "different prompts" in found.notes[0]
+    assert "not comparable" in str(found)
+
+
+def test_two_plans_are_compared(model: Any, report: AttentionReport):
+    plan = HeadPlan.uniform(model, Pattern.SINK)
+    other = verify(model, plan, AnsweringProcessor("qwen2_5_vl"), _with_answers(model))
+    found = compare_reports(report, other)
+    assert found.notes == ()
+    entries = {each.name: each for group in found.groups for each in group.entries}
+    left = entries["query-key pairs left"]
+    assert left.change == pytest.approx(100 * (other.density - report.density))
+    assert left.is_worse is (other.density > report.density)
+    assert entries["plan, SHA-256"].differs
+
+
+def test_reports_of_two_models_are_refused(model: Any, report: AttentionReport):
+    other = tiny_model("qwen2_vl")
+    plan = HeadPlan.uniform(other, Pattern.SINK)
+    second = report.model_copy(update={"plan": plan})
+    with pytest.raises(UsageError, match="two models"):
+        compare_reports(report, second)
 
 
 def test_a_plan_of_another_model_is_refused(model: Any):
