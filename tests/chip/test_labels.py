@@ -23,7 +23,7 @@ def test_integers_of_any_kind_become_int64(labels):
     ("labels", "message"),
     [
         (LABELS + 1, "labels - 1"),
-        (LABELS - 1, "-1 to 2; it has 4 classes, 0 to 3"),
+        (LABELS - 1, "-1 to 2; the output has 4 classes, 0 to 3"),
         (LABELS.float(), r"labels\.long\(\)"),
         (LABELS[:3], "4 samples"),
         (torch.eye(4, dtype=torch.int64), r"argmax\(1\)"),

@@ -26,6 +26,7 @@ from photomask.attention.verification import (
     AttentionReport,
     CurvePoint,
     TaskResult,
+    compare_reports,
     verify,
     write_html,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "TaskResult",
     "TokenKind",
     "calibrate",
+    "compare_reports",
     "convert",
     "density",
     "encode",

@@ -1,7 +1,7 @@
 """The only definition of rounding and of requantization parameters.
 
-`round_shift` works on Python integers of any size; it is the definition that every engine is
-tested against. `fixed_point` turns real ratios into multipliers and shifts of the target.
+`round_shift` works on Python integers of any size and defines the results that every engine is
+tested against. `fixed_point` converts real ratios to multipliers and shifts of the target.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ from photomask.errors import TargetError
 FLOAT32_EXACT = 1 << 24
 FLOAT64_EXACT = 1 << 53
 SMALLEST_PART = 2.0**-36
-"""Of a step: nearer to a half than other fractions are, and further than float64 errs."""
+"""A small part of a quantization step that pushes halves to the right side.
+
+It is smaller than the distance of other fractions from a half, and larger than float64 errors.
+"""
 
 
 def round_shift(value: int, shift: int, rounding: Rounding) -> int:
-    """Returns `value / 2**shift` as an integer; the definition of each rounding mode.
+    """Returns `value / 2**shift` as an integer, which defines each rounding mode.
 
     Args:
         value: the product of accumulator and multiplier.
-        shift: bits to drop, at least 0.
+        shift: the bits to drop, at least 0.
         rounding: see `Rounding`.
 
     Source: TOSA 1.0 specification, section "Rescale", for `DOUBLE`.
@@ -46,9 +49,10 @@ def round_shift(value: int, shift: int, rounding: Rounding) -> int:
 
 
 def direction_of_halves(value: torch.Tensor, rounding: Rounding) -> torch.Tensor | float:
-    """Returns the part of a step that takes halves where a target rounds them, in float64.
+    """Returns the part of a step to add in float64 so that halves round as the target rounds them.
 
-    Rounding to even and truncation need none; how TOSA rounds twice cannot be said so.
+    Rounding to even and truncation need no such part. TOSA's double rounding cannot be expressed by
+    one.
     """
     if rounding is Rounding.HALF_UP:
         return SMALLEST_PART
@@ -60,38 +64,40 @@ class FixedPoint:
     """Real ratios as integers: `ratio ≈ multiplier / 2**shift`, element by element."""
 
     multiplier: np.ndarray
-    """int64, non-negative, `target.multiplier_bits` wide."""
+    """int64, not negative, at most `target.multiplier_bits` wide."""
     shift: np.ndarray
-    """int64, right shift in bits; same shape as `multiplier`."""
+    """int64, the right shifts in bits, in the shape of `multiplier`."""
     relative_error: float
-    """Largest `|multiplier / 2**shift / ratio - 1|`."""
+    """The largest `|multiplier / 2**shift / ratio - 1|`."""
 
     @property
     def ratio(self) -> np.ndarray:
-        """`multiplier / 2**shift`, float64 and exact."""
+        """`multiplier / 2**shift`, as exact float64."""
         return np.ldexp(self.multiplier.astype(np.float64), -self.shift)
 
 
 def fixed_point(ratio: np.ndarray, target: Target, where: str) -> FixedPoint:
-    """Finds the multiplier and shift of each ratio that the target can do with least error.
+    """Returns the multiplier and shift of each ratio with the least error that the target allows.
 
-    `ratio = f * 2**e` with `1/2 <= f < 1` gives `multiplier = round(f * 2**bits)` and
-    `shift = bits - e`, so that the relative error is at most `2**-bits`.
+    `ratio = f * 2**e` with `1/2 <= f < 1` gives `multiplier = round(f * 2**bits)` and `shift = bits
+    - e`, so that the relative error is at most `2**-bits`.
 
     Args:
         ratio: float64, positive.
         target: multiplier width, shift range, shift granularity, power-of-two mode.
-        where: the operator, for errors.
+        where: the name of the operator, for error messages.
 
     Raises:
-        TargetError: a ratio is not positive and finite, is not a power of two where only those are
-            possible, or is too large for the target's multiplier and smallest shift.
+        TargetError: a ratio is not positive and finite, is not a power of two although the target
+            supports only those, or is too large for the target's multiplier and smallest shift.
 
     Source: Jacob et al. 2018, section 2.2, arXiv:1712.05877.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
     if not np.all(np.isfinite(ratio)) or np.any(ratio <= 0):
-        raise TargetError(f"{where}: a rescaling ratio is not positive and finite: {ratio.min()}")
+        raise TargetError(
+            f"{where}: a rescaling ratio is {ratio.min()}, expected a positive and finite number"
+        )
     if target.power_of_two_only:
         multiplier, shift = _power_of_two(ratio, where, target)
     else:
@@ -120,19 +126,22 @@ def _power_of_two(ratio: np.ndarray, where: str, target: Target) -> tuple[np.nda
     if np.any(mantissa != 0.5):
         offender = ratio.reshape(-1)[np.argmax(mantissa.reshape(-1) != 0.5)]
         raise TargetError(
-            f"{where}: target {target.name!r} rescales by shifts alone, but needs a ratio of "
-            f"{offender:.6g}, which is no power of two; use power-of-two scales (recipe "
+            f"{where}: target {target.name!r} rescales only by shifts, but the model needs a ratio "
+            f"of {offender:.6g}, which is not a power of two; use power-of-two scales (recipe "
             "'w8a8-po2') and pooling windows with a power-of-two number of elements"
         )
     shift = 1 - exponent.astype(np.int64)
     if shift.max() > target.shift_max:
-        raise TargetError(f"{where}: needs a shift of {shift.max()}, above {target.shift_max}")
+        raise TargetError(
+            f"{where}: the rescaling needs a right shift of {shift.max()}, above "
+            f"{target.shift_max}, which is the target's shift_max"
+        )
     if not target.per_channel_shift and shift.min() != shift.max():
         multiplier = np.int64(1) << (shift.max() - shift)
         raise TargetError(
             f"{where}: target {target.name!r} has one shift for all channels, but the channels "
-            f"need {shift.min()} to {shift.max()} ({multiplier.max()} times apart); use "
-            "per-tensor weight scales"
+            f"need shifts from {shift.min()} to {shift.max()} ({multiplier.max()} times apart); "
+            "use per-tensor weight scales"
         )
     return np.ones_like(shift), shift
 

@@ -11,7 +11,7 @@ from photomask.documents import Document
 
 @dataclass(frozen=True)
 class Interval:
-    """All integers from `low` to `high`, both included; Python integers, so never an overflow."""
+    """All integers from `low` to `high`, both included, as Python integers that cannot overflow."""
 
     low: int
     high: int
@@ -23,7 +23,7 @@ class Interval:
 
     @property
     def bits(self) -> int:
-        """Bits of the narrowest format that holds every value (unsigned if none is negative)."""
+        """The bits of the narrowest format that holds every value; unsigned if none is negative."""
         if self.low >= 0:
             return max(1, self.high.bit_length())
         return max(self.high, -self.low - 1, 0).bit_length() + 1
@@ -45,7 +45,7 @@ class Interval:
         return Interval(min(corners), max(corners))
 
     def union(self, other: "Interval") -> "Interval":
-        """Returns the smallest interval that holds both."""
+        """Returns the smallest interval that contains both."""
         return Interval(min(self.low, other.low), max(self.high, other.high))
 
     def within(self, other: "Interval") -> bool:
@@ -54,7 +54,7 @@ class Interval:
 
     @classmethod
     def hull(cls, *parts: "Interval | int") -> Self:
-        """Returns the smallest interval that holds all parts."""
+        """Returns the smallest interval that contains all parts."""
         ends = [(p, p) if isinstance(p, int) else (p.low, p.high) for p in parts]
         return cls(min(low for low, _ in ends), max(high for _, high in ends))
 
@@ -83,7 +83,7 @@ class IntFormat(Document):
 
     @property
     def interval(self) -> Interval:
-        """All values of the format."""
+        """The interval of all values of the format."""
         return Interval(self.low, self.high)
 
     @classmethod
@@ -96,7 +96,7 @@ class IntFormat(Document):
 
 
 def storage_dtype(format: IntFormat) -> np.dtype:
-    """Returns the narrowest NumPy integer that holds the format."""
+    """Returns the narrowest NumPy integer type that holds the format."""
     for bits in (8, 16, 32, 64):
         if format.bits <= bits:
             return np.dtype(f"{'i' if format.signed else 'u'}{bits // 8}")

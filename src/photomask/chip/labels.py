@@ -1,4 +1,4 @@
-"""The right classes of samples, checked before anything computes with them."""
+"""Checks the class labels of samples before anything is computed with them."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,14 @@ def class_labels(
 
     Args:
         labels: a tensor, an array or a list of integers.
-        shape: of one sample's scores, [classes, ...] without the batch.
-        samples: how many there must be.
-        what: the word for them in messages, such as "labels of output 'head'".
-        ignored: a number besides the classes that marks places without a class.
+        shape: the shape of one sample's scores, [classes, ...] without the batch.
+        samples: the expected number of samples.
+        what: the name of the labels in messages, such as "labels of output 'head'".
+        ignored: a number that is not a class and marks places without a class; None if there is
+            none.
 
     Raises:
-        DataError: another dtype, another shape, or numbers that are no classes.
+        DataError: the labels have another dtype or shape, or hold numbers that are not classes.
     """
     classes, *places = shape
     expected = [samples, *places]
@@ -40,14 +41,15 @@ def class_labels(
     if found.is_floating_point() or found.dtype is torch.bool or found.is_complex():
         raise DataError(
             f"{what} must be integers {expected}, got {found.dtype} {list(found.shape)}; if they "
-            "are numbers of classes, give labels.long()"
+            "are class numbers, pass labels.long()"
         )
     wraps = found.dtype is torch.uint64
     found = found.to(torch.int64)
     if wraps and found.numel() and int(found.min()) < 0:
         largest = 2**64 + int(found[found < 0].max())
         raise DataError(
-            f"{what} go up to {largest}, beyond int64; it has {classes} classes, 0 to {classes - 1}"
+            f"{what} go up to {largest}, beyond int64; the output has {classes} classes, 0 to "
+            f"{classes - 1}"
         )
     counted = found if ignored is None else found[found != ignored]
     if not counted.numel():
@@ -55,12 +57,12 @@ def class_labels(
     low, high = int(counted.min()), int(counted.max())
     if low < 0 or high >= classes:
         shifted = (
-            "; they seem to count from 1: give labels - 1" if (low, high) == (1, classes) else ""
+            "; they seem to count from 1: pass labels - 1" if (low, high) == (1, classes) else ""
         )
-        marks = "" if ignored is None else f", and {ignored} where there is none"
+        marks = "" if ignored is None else f", and {ignored} marks places without a class"
         raise DataError(
-            f"{what} go from {low} to {high}; it has {classes} classes, 0 to {classes - 1}"
-            f"{marks}{shifted}"
+            f"{what} go from {low} to {high}; the output has {classes} classes, 0 to "
+            f"{classes - 1}{marks}{shifted}"
         )
     return found
 
@@ -69,7 +71,7 @@ def label_tensor(labels: object, what: str) -> Tensor:
     """Returns labels as a tensor.
 
     Raises:
-        DataError: they are no numbers.
+        DataError: they are not numbers.
     """
     found = as_tensor(labels)
     if found is not None:
@@ -78,17 +80,17 @@ def label_tensor(labels: object, what: str) -> Tensor:
         try:
             return torch.tensor(labels)
         except (OverflowError, RuntimeError, ValueError) as error:
-            raise DataError(f"{what} hold a number that no integer of 64 bits has") from error
+            raise DataError(f"{what} hold a number that no integer of 64 bits can hold") from error
     raise DataError(f"{what} must be a tensor or a list of integers, got {type(labels).__name__}")
 
 
 def _way_out(found: Tensor, expected: Sequence[int], classes: int) -> str:
-    """Says what labels of another shape may be."""
+    """Returns what labels of another shape may be, and what to pass instead."""
     if found.ndim == len(expected) + 1 and len(found) == expected[0]:
         if found.shape[1] == classes and classes > 1:
-            return "; they look like one number for each class: give labels.argmax(1)"
+            return "; they seem to hold one number for each class: pass labels.argmax(1)"
         if found.shape[1] == 1:
-            return "; give labels[:, 0]"
+            return "; pass labels[:, 0]"
     if found.ndim == len(expected) and len(found) != expected[0]:
         return f"; there are {expected[0]} samples"
     return ""

@@ -1,6 +1,6 @@
-"""How integers lie in memory words: bit widths, lanes, words of one element.
+"""The packing of integers into memory words: widths, lanes, and words of one element.
 
-Words travel as bytes, most significant byte first: `uint8 [words, ceil(word_bits / 8)]`.
+Words are stored as bytes, the most significant byte first: `uint8 [words, ceil(word_bits / 8)]`.
 """
 
 from typing import Literal
@@ -19,11 +19,12 @@ LIMB_BITS = 64
 class Packing(Document):
     """The place of every bit of every element.
 
-    An element not wider than a word takes one lane: `lanes = word_bits // bits`, elements fill the
-    lanes of word 0, then those of word 1. With `first_lane` "least_significant", lane `l` occupies
-    the bits `[l*bits, (l+1)*bits)` of its word; with "most_significant" lane 0 ends at the word's
-    most significant bit and the next lanes follow downwards. An element wider than a word takes
-    `ceil(bits / word_bits)` words, the least significant first. Bits that no element takes are 0.
+    An element that is not wider than a word takes one lane: `lanes = word_bits // bits`. Elements
+    fill the lanes of word 0, then those of word 1, and so on. If `first_lane` is
+    "least_significant", lane `l` occupies the bits `[l*bits, (l+1)*bits)` of its word. If it is
+    "most_significant", lane 0 ends at the word's most significant bit, and the next lanes follow
+    downwards. An element that is wider than a word takes `ceil(bits / word_bits)` words, the least
+    significant first. Bits that no element takes are 0.
     """
 
     format: IntFormat
@@ -37,21 +38,21 @@ class Packing(Document):
 
     @property
     def lanes(self) -> int:
-        """Elements that share a word; 1 where an element takes one or more whole words."""
+        """The number of elements that share a word; 1 if an element takes one or more words."""
         return max(1, self.word_bits // self.format.bits)
 
     @property
     def words_per_element(self) -> int:
-        """Words of one element; 1 unless it is wider than a word."""
+        """The number of words of one element; 1 unless the element is wider than a word."""
         return -(-self.format.bits // self.word_bits)
 
     @property
     def word_bytes(self) -> int:
-        """Bytes that hold one word."""
+        """The number of bytes that hold one word."""
         return -(-self.word_bits // 8)
 
     def words(self, elements: int) -> int:
-        """Returns how many words hold `elements`, the last one filled up with zeros."""
+        """Returns how many words hold `elements`; the last one is filled up with zeros."""
         return -(-elements // self.lanes) * self.words_per_element
 
     def lane_offset(self, lane: int) -> int:
@@ -65,8 +66,8 @@ def pack(values: np.ndarray, packing: Packing) -> np.ndarray:
     """Packs integers into words.
 
     Args:
-        values: integers of any shape, taken in C order.
-        packing: where each goes.
+        values: integers of any shape; they are packed in C order.
+        packing: where each element goes.
 
     Returns:
         uint8 [words, word_bytes], most significant byte first.
@@ -86,12 +87,12 @@ def pack(values: np.ndarray, packing: Packing) -> np.ndarray:
 
 
 def unpack(words: np.ndarray, packing: Packing, elements: int) -> np.ndarray:
-    """Reads integers back from words; the inverse of `pack`.
+    """Reads integers back from words; this is the inverse of `pack`.
 
     Args:
         words: uint8 [words, word_bytes], at least as many as `elements` need.
         packing: where each element lies.
-        elements: how many to read; what follows is padding.
+        elements: how many elements to read; the rest is padding.
 
     Returns:
         int64 [elements].
@@ -105,7 +106,7 @@ def unpack(words: np.ndarray, packing: Packing, elements: int) -> np.ndarray:
 
 
 def _lanes_into_limbs(raw: np.ndarray, packing: Packing) -> np.ndarray:
-    """Returns words as uint64 limbs, least significant limb first, from masked elements."""
+    """Returns words as uint64 limbs, the least significant limb first, from masked elements."""
     bits, span = packing.format.bits, packing.words_per_element
     if span > 1:
         words = np.empty((raw.size, span), dtype=np.uint64)
@@ -126,7 +127,7 @@ def _lanes_into_limbs(raw: np.ndarray, packing: Packing) -> np.ndarray:
 
 
 def _lanes_from_limbs(limbs: np.ndarray, packing: Packing) -> np.ndarray:
-    """Returns elements as masked uint64, padding lanes included."""
+    """Returns elements as masked uint64, including padding lanes."""
     bits, span = packing.format.bits, packing.words_per_element
     if span > 1:
         parts = limbs[: len(limbs) // span * span, 0].reshape(-1, span)

@@ -1,4 +1,4 @@
-"""Which quantizer stands where: a recipe, decided once for a graph."""
+"""Places quantizers: applies a recipe once to all quantization points of a graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from photomask.errors import RecipeError
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """What a recipe gives every site of a graph.
+    """The quantizers that a recipe gives to the sites of a graph.
 
     Attributes:
-        recipe: what was asked for.
+        recipe: the recipe.
         survey: the graph and its sites.
-        quantizers: by site; fresh ones, for one model.
+        quantizers: the quantizers of each site; they are new objects, for one model.
     """
 
     recipe: Recipe
@@ -28,30 +28,32 @@ class Placement:
 
 
 def place(graph: FloatGraph, recipe: Recipe, states: Mapping[str, int] | None = None) -> Placement:
-    """Gives every site of a graph the quantizers that a recipe says.
+    """Gives every site of a graph the quantizers that a recipe asks for.
 
     Args:
-        graph: the simplified float graph, with the copies that it shall have.
-        recipe: what is asked for.
-        states: the inputs that carry an output of the run before, and which output it is.
+        graph: the simplified float graph, with the copies that it is to have.
+        recipe: the recipe.
+        states: the inputs that carry an output of the previous run, each with the number of that
+            output.
 
     Raises:
-        RecipeError: a pattern matches nothing, or a sum would need a scale of its own for each of
-            its terms.
+        RecipeError: a pattern matches nothing, or the terms of a sum would have different scales.
     """
     found = survey(graph, states)
     return _checked(Placement(recipe, found, recipe.resolve(found.sites)))
 
 
 def place_with_copies(graph: FloatGraph, recipe: Recipe, states: Mapping[str, int]) -> Placement:
-    """Does the same, and lets layers read a wide residual stream in the recipe's own width.
+    """Does the same as `place`, with copies of a wide residual stream for the layers that read it.
 
-    Only sums and norms need the stream's bits; multipliers stay as narrow as the recipe says.
+    Layers read the copies in the recipe's own width. Only sums and norms need the bits of the
+    stream, so multipliers stay as narrow as the recipe asks for.
 
     Args:
         graph: the simplified float graph, without copies.
-        recipe: what is asked for.
-        states: the inputs that carry an output of the run before, and which output it is.
+        recipe: the recipe.
+        states: the inputs that carry an output of the previous run, each with the number of that
+            output.
 
     Raises:
         RecipeError: as for `place`.
@@ -60,7 +62,7 @@ def place_with_copies(graph: FloatGraph, recipe: Recipe, states: Mapping[str, in
     stream = {site.name for site in plain.sites if site.is_residual}
     if not stream:
         return _checked(Placement(recipe, plain, recipe.resolve(plain.sites)))
-    # With all copies there, rules may name them.
+    # All copies are added first, because rules of the recipe may name them.
     copied = survey(with_copies(graph, stream, states), states)
     resolved = recipe.resolve(copied.sites)
     wide = {name for name in stream if resolved[name].activation.bits > recipe.activation.bits}
@@ -71,10 +73,10 @@ def place_with_copies(graph: FloatGraph, recipe: Recipe, states: Mapping[str, in
 
 
 def _checked(placement: Placement) -> Placement:
-    """Refuses activations with a scale for each index of an axis, and names node, axis and sum.
+    """Returns the placement, if no activation has scales per channel that a sum cannot use.
 
     Raises:
-        RecipeError: there are some that a sum would need outside.
+        RecipeError: an activation has such scales; names the node, the axis and the sum.
     """
     recipe, found = placement.recipe, placement.survey
     for name, pair in placement.quantizers.items():
@@ -83,7 +85,7 @@ def _checked(placement: Placement) -> Placement:
             continue
         axis = granularity.axis if isinstance(granularity, PerChannel) else 1
         raise RecipeError(
-            f"{recipe.origin(name, found.sites)}: {refusal(found.graph, name, axis)}. Quantize "
-            "it per tensor; for what norms read there is PowerOfTwoFactors ('norm_inputs')"
+            f"{recipe.origin(name, found.sites)}: {refusal(found.graph, name, axis)}. Quantize it "
+            "per tensor; for the inputs of norms, PowerOfTwoFactors ('norm_inputs') is possible"
         )
     return placement

@@ -1,7 +1,7 @@
-"""The target: what the hardware's integers can do, as a strict, versioned document.
+"""The target: which integers the hardware can compute, as a strict, versioned document.
 
-Presets describe the numerics of real executors. They are contracts about numbers (rounding,
-widths, zero points, memory words), not about speed.
+The presets describe the numerics of real executors. They are contracts about numbers (rounding,
+widths, zero points, memory words) and say nothing about speed.
 """
 
 from enum import StrEnum
@@ -16,18 +16,18 @@ from photomask.report import Shown, Table, table_of_fields
 
 
 class Rounding(StrEnum):
-    """How `x / 2**shift` becomes an integer."""
+    """The way in which `x / 2**shift` becomes an integer."""
 
     HALF_UP = "half_up"
-    """`floor(v + 1/2)`: add half, shift right. The cheapest in hardware."""
+    """`floor(v + 1/2)`: adds half and shifts right. It is the cheapest mode in hardware."""
     HALF_EVEN = "half_even"
-    """To nearest, ties to the even neighbour (IEEE 754 and ONNX)."""
+    """Rounds to the nearest integer, and ties to the even neighbour (IEEE 754 and ONNX)."""
     HALF_AWAY = "half_away"
-    """To nearest, ties away from zero."""
+    """Rounds to the nearest integer, and ties away from zero."""
     TRUNCATE = "truncate"
-    """The low bits are dropped: `floor(v)` in two's complement."""
+    """Drops the low bits: `floor(v)` in two's complement."""
     DOUBLE = "double"
-    """TOSA 1.0 `apply_scale_32` with `double_round`: half-up after a first rounding at bit 31."""
+    """TOSA 1.0 `apply_scale_32` with `double_round`: half up, after a first rounding at bit 31."""
 
 
 class ZeroPoints(StrEnum):
@@ -45,17 +45,17 @@ class Target(Shown, Document):
     name: str = Field(min_length=1)
     rounding: Rounding = Rounding.HALF_UP
     multiplier_bits: int = Field(default=16, ge=4, le=31)
-    """Magnitude bits of the non-negative requantization multiplier."""
+    """The magnitude bits of the requantization multiplier, which is never negative."""
     shift_min: int = Field(default=0, ge=0, le=62)
     shift_max: int = Field(default=47, ge=0, le=62)
-    """Right shifts that the requantizer can do, both ends included."""
+    """The largest right shift that the requantizer can do; `shift_min` is the smallest."""
     per_channel_shift: bool = True
-    """False: one shift for all channels of an operator."""
+    """If False, all channels of an operator share one shift."""
     power_of_two_only: bool = False
-    """True: requantization is a shift alone, its multiplier is 1.
+    """If True, requantization is only a shift, and its multiplier is 1.
 
-    Averages still divide by their count, by one multiplication and a shift: the pooling unit of
-    such hardware has a divider.
+    Averages still divide by their count with one multiplication and a shift, because the pooling
+    unit of such hardware has a divider.
     """
     accumulator_bits: int = Field(default=32, ge=8, le=48)
     bias_bits: int = Field(default=32, ge=4, le=48)
@@ -64,18 +64,18 @@ class Target(Shown, Document):
     unsigned_activations: bool = True
     zero_points: ZeroPoints = ZeroPoints.ACTIVATIONS
     table_entries: int = Field(default=1 << 16, ge=2, le=1 << 16)
-    """Most entries of a function's table, without the one at its far end that interpolation adds.
+    """The most entries of a function's table, without the extra entry that interpolation needs.
 
-    A function of more codes is interpolated between entries a power of two of codes apart.
+    If a function has more codes, it is interpolated between entries at distances of a power of two.
     """
     memory_word_bits: int = Field(default=32, ge=8, le=1024)
     first_lane: Literal["least_significant", "most_significant"] = "least_significant"
-    """Where in a memory word the first element lies."""
+    """The end of a memory word at which its first element lies."""
     activation_layout: Literal["channels_first", "channels_last"] = "channels_first"
     weight_layout: Literal["output_input_kernel", "output_kernel_input", "kernel_input_output"] = (
         "output_input_kernel"
     )
-    """Element order of weight images: OIHW, OHWI or HWIO for a two-dimensional convolution."""
+    """The element order of weight images: OIHW, OHWI or HWIO for a two-dimensional convolution."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Target":
@@ -84,12 +84,15 @@ class Target(Shown, Document):
         if self.accumulator_bits + self.multiplier_bits > 63:
             raise ValueError(
                 f"accumulator_bits {self.accumulator_bits} + multiplier_bits "
-                f"{self.multiplier_bits} exceeds 63: product and rounding would not fit 64 bits"
+                f"{self.multiplier_bits} exceeds 63, so product and rounding would not fit 64 bits"
             )
         for field in ("weight_bits", "activation_bits"):
             widths = getattr(self, field)
             if not widths or min(widths) < 1 or max(widths) > 16:
-                raise ValueError(f"{field} {widths} must name widths from 1 to 16")
+                raise ValueError(
+                    f"{field} {widths} must list at least one width, and all widths must lie "
+                    "between 1 and 16"
+                )
         return self
 
     def shown(self) -> Table:
@@ -140,13 +143,14 @@ PRESETS: dict[str, Target] = {
 
 
 def load_target(name_or_path: str | Path | Target) -> Target:
-    """Returns a preset by name, or reads a target from a JSON file.
+    """Returns a preset by its name, or reads a target from a JSON file.
 
     Args:
-        name_or_path: a preset's name, or a file; a target is returned as it is.
+        name_or_path: the name of a preset, the path of a file, or a target, which is returned
+            unchanged.
 
     Raises:
-        TargetError: no preset and no file of that name.
+        TargetError: there is neither a preset nor a file of that name.
         DocumentError: the file is not a valid target.
     """
     if isinstance(name_or_path, Target):

@@ -1,19 +1,17 @@
-"""What one unit of an accumulator stands for, and what rescales it to codes of the output.
+"""Defines the real value of one unit of an accumulator, and the ratio that rescales it to codes.
 
-An accumulator holds integers. The real value of one of them follows from what is accumulated
-(`Operation.accumulates`):
+An accumulator holds integers. The real value of one unit follows from what the operation
+accumulates (`Operation.accumulates`):
 
-| it accumulates | one unit is |
-|---|---|
-| `CODES` | the scale of the input |
-| `WEIGHTED` | the scale of the input times that of the weight, for each output channel |
-| `PRODUCTS` | the product of the two inputs' scales, times the operation's factor |
-| `ALIGNED` | the scale of the output over `2**shift` |
-| `SHARES` | `2**-EXPONENT_BITS` |
-| `NORMALS` | the scale of the gain times the unit of a normalised number, for each channel |
+| it accumulates | one unit is | |---|---| | `CODES` | the scale of the input | | `WEIGHTED` | the
+scale of the input times that of the weight, for each output channel | | `PRODUCTS` | the product of
+the two inputs' scales, times the operation's factor | | `ALIGNED` | the scale of the output over
+`2**shift` | | `SHARES` | `2**-EXPONENT_BITS` | | `NORMALS` | the scale of the gain times the unit
+of a normalized number, for each channel |
 
-This is a fact and no opinion: training, calibration, alignment, conversion, import and verification
-all ask here. What two of them must find independently of each other is the integers.
+This is the only definition. Training, calibration, alignment, conversion, import and verification
+all use it. The integers themselves are different: verification computes them independently of
+conversion.
 """
 
 from collections.abc import Sequence
@@ -31,22 +29,22 @@ from photomask.errors import UsageError
 Number = TypeVar("Number", float, np.ndarray, Tensor)
 
 SHARE_UNIT = 2.0**-EXPONENT_BITS
-"""What one unit of a softmax's accumulator stands for."""
+"""The real value of one unit of a softmax's accumulator."""
 
 
 def accumulator_unit(
     operation: Operation, scales: Sequence[Number], weight: Number | None = None
 ) -> Number:
-    """Returns the real value of one unit of what an operation accumulates of its inputs' codes.
+    """Returns the real value of one unit of an accumulator of codes or products of codes.
 
     Args:
-        operation: one that accumulates codes or products of codes.
-        scales: of the inputs, in their order.
-        weight: the scale of the weight's or gain's codes, where the operation has them; of a
-            weight with groups, the one scale that a channel's groups have in common.
+        operation: an operation that accumulates codes or products of codes.
+        scales: the scales of the inputs, in their order.
+        weight: the scale of the codes of the weight or gain, if the operation has one. For a weight
+            with groups it is the scale that the groups of a channel share.
 
     Raises:
-        UsageError: the operation accumulates nothing of the kind, or its weight's scale is missing.
+        UsageError: the operation accumulates something else, or the scale of its weight is missing.
     """
     match operation.accumulates:
         case Accumulates.CODES:
@@ -56,8 +54,9 @@ def accumulator_unit(
         case Accumulates.WEIGHTED if weight is not None:
             return weight * scales[0]
     raise UsageError(
-        f"one unit of what {operation.kind} accumulates does not follow from scales of its inputs"
-        + (" alone: its weight has a scale too" if weight is None else "")
+        f"the unit of the accumulator of {operation.kind} does not follow from the scales of its "
+        "inputs"
+        + (" alone, because its weight has a scale too; pass weight" if weight is None else "")
     )
 
 
@@ -65,8 +64,8 @@ def aligned_unit(output: np.ndarray, shift: int) -> np.ndarray:
     """Returns the real value of one unit of a sum whose inputs were brought to one scale.
 
     Args:
-        output: scale of the result, [1] or [channels].
-        shift: bits that the result is shifted right by.
+        output: the scale of the result, [1] or [channels].
+        shift: the bits by which the result is shifted right.
     """
     return np.ldexp(output, -shift)
 
@@ -76,8 +75,8 @@ def normals_unit(gain: Number, terms: int, target: Target) -> Number:
 
     Args:
         gain: the scale of the gain's codes.
-        terms: elements of a row.
-        target: whose accumulator says how many bits a normalised number has.
+        terms: the number of elements of a row.
+        target: its accumulator determines the bits of a normalized number.
     """
     return gain * normal_unit(terms, target)
 
@@ -88,8 +87,8 @@ def ratio_of(
     """Returns how many codes of the output one unit of the accumulator is worth.
 
     Args:
-        unit: real value of one unit of the accumulator.
-        output: scale of the output.
-        divisors: the counts by which sums become averages; 1 where nothing is divided.
+        unit: the real value of one unit of the accumulator.
+        output: the scale of the output.
+        divisors: the numbers of elements by which sums become averages; 1 if nothing is divided.
     """
     return np.asarray(unit / (divisors * output))

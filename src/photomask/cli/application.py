@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import photomask
-from photomask.cli import attention, chip, demo
+from photomask.cli import attention, chip, demo, report
 from photomask.cli.console import show_error
 from photomask.cli.options import RENAMED
 from photomask.errors import PhotomaskError
@@ -51,6 +51,7 @@ app = typer.Typer(
 app.add_typer(attention.app, name="attention")
 app.add_typer(chip.app, name="chip")
 app.add_typer(demo.app, name="demo")
+app.add_typer(report.app, name="report")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,5 +1,7 @@
 """`photomask attention`: from a vision-language model to a plan for its heads, and the proof."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -160,6 +162,7 @@ def verify(
         task_loss_limit=task_loss,
         progress=show_progress,
     )
+    report = report.with_command(shlex.join(["photomask", *sys.argv[1:]]))
     print_page(report.page(), output())
     if json is not None:
         write_file(json, report.render().encode())

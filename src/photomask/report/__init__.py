@@ -6,6 +6,13 @@ which is shown in a terminal or written as one self-contained HTML file.
 
 from photomask.report.anchors import row_anchor, section_anchor
 from photomask.report.checks import Check, Verdict, check_section, joint_verdict, verdict_cell
+from photomask.report.comparison import (
+    Comparison,
+    Difference,
+    DifferenceGroup,
+    check_differences,
+    text_differences,
+)
 from photomask.report.csv_files import write_csv
 from photomask.report.drawing import Drawing, check_drawing, plain_axes
 from photomask.report.html import write_page
@@ -23,6 +30,9 @@ __all__ = [
     "Cell",
     "Check",
     "Column",
+    "Comparison",
+    "Difference",
+    "DifferenceGroup",
     "Drawing",
     "Figure",
     "Fold",
@@ -38,6 +48,7 @@ __all__ = [
     "Tone",
     "Top1Meter",
     "Verdict",
+    "check_differences",
     "check_drawing",
     "check_order",
     "check_section",
@@ -49,6 +60,7 @@ __all__ = [
     "row_anchor",
     "section_anchor",
     "table_of_fields",
+    "text_differences",
     "verdict_cell",
     "without_progress",
     "write_csv",

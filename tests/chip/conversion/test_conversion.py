@@ -116,7 +116,7 @@ REFUSED = {
     "zero points": (Target(name="t", zero_points=ZeroPoints.NONE), "w8a8", "zero point"),
     "weights": (Target(name="t", weight_bits=(4,)), "w8a8", "weights of 4 bits"),
     "activations": (Target(name="t", activation_bits=(4,)), "w8a8", "activations of 4 bits"),
-    "shifts alone": (Target(name="t", power_of_two_only=True), "w8a8", "no power of two"),
+    "shifts alone": (Target(name="t", power_of_two_only=True), "w8a8", "not a power of two"),
 }
 
 

@@ -126,7 +126,7 @@ def test_the_qdq_form_computes_the_same_function():
 
 def test_qonnx_refuses_lines_by_name():
     with pytest.raises(
-        ExportError, match=r"step .tanh.accumulator. \(interpolate.*QONNX has whole tables alone"
+        ExportError, match=r"step .tanh.accumulator. \(interpolate.*QONNX has only whole tables"
     ):
         qonnx_model(program_of(torch.tanh, 256))
 

@@ -87,7 +87,7 @@ def test_a_missing_compiler_is_named_with_what_installs_one():
 
 
 def test_a_compiler_that_is_no_command_line_is_refused():
-    with pytest.raises(UsageError, match="no command line: No closing quotation"):
+    with pytest.raises(UsageError, match="not a valid command line: No closing quotation"):
         CEngine(small_program()[0], compiler='cc "-O2')
 
 

@@ -131,9 +131,9 @@ def test_batches_that_differ_are_refused():
     a, b = make.input("a", (1, 3)), make.input("b", (1, 3))
     program = make.build(make.step("y", Add(coefficients=(1, 1), bias=0), [a, b]))
     codes = {"a": np.zeros((2, 3), dtype=np.int64), "b": np.zeros((1, 3), dtype=np.int64)}
-    with pytest.raises(DataError, match="batches differ"):
+    with pytest.raises(DataError, match="batches of different sizes"):
         NumpyEngine(program).run(codes)
-    with pytest.raises(DataError, match="batches differ"):
+    with pytest.raises(DataError, match="batches of different sizes"):
         TorchEngine(program).run(as_torch(codes))
 
 

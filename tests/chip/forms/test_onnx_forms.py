@@ -232,7 +232,7 @@ def test_qonnx_refuses_zero_points_that_the_edge_does_not_tell(zero_point: int):
         update={"zero_point": zero_point}
     )
     reasons = [problem.reason for problem in QonnxForm().problems(make.build("y"))]
-    assert reasons == ["its zero point 0 is not its edge's 3"] * (zero_point == 3)
+    assert reasons == ["its zero point is 0, but its output edge has 3"] * (zero_point == 3)
 
 
 def test_deeploy_refuses_sums_that_a_rescaling_does_not_complete():
@@ -260,7 +260,7 @@ def test_deeploy_is_checked_in_32_bits(
 
     change(tmp_path / "out", alter)
     result = form.check(program, tmp_path / "out", [])
-    assert any("32 bits do not hold" in problem for problem in result.problems)
+    assert any("exceeds 32 bits" in problem for problem in result.problems)
 
 
 @pytest.mark.parametrize("name", ["inputs.npz", "outputs.npz"])

@@ -213,13 +213,13 @@ class TestAlteredFiles:
     def test_two_edges_of_one_name(self, saved: Path):
         original = document(saved)
         rewrite(saved, original | {"edges": [*original["edges"], original["edges"][0]]})
-        refused(saved, "one name")
+        refused(saved, "the same name")
 
     def test_two_steps_of_one_name(self, saved: Path):
         original = document(saved)
         name = original["steps"][0]["name"]
         rewrite(saved, replaced(original, ("steps", 1, "name"), name))
-        refused(saved, "two steps of the program have one name")
+        refused(saved, "two steps of the program have the same name")
 
     @pytest.mark.parametrize("field", ["low", "high"])
     def test_another_interval(self, saved: Path, field: str):
@@ -278,7 +278,7 @@ class TestImpossiblePrograms:
 
     def test_no_output(self):
         make, _ = small_builder()
-        with pytest.raises(DocumentError, match="an output"):
+        with pytest.raises(DocumentError, match="one output"):
             make.build()
 
     def test_broadcasting_that_mixes_samples(self):

@@ -132,6 +132,11 @@ class AttentionReport(Shown, Document):
         """Points lost on the task that loses most."""
         return max((task.loss for task in self.tasks), default=None)
 
+    def with_command(self, command: str) -> AttentionReport:
+        """Returns the report with the command line that made it."""
+        run = self.run and self.run.model_copy(update={"command": command})
+        return self.model_copy(update={"run": run})
+
     def shown(self) -> Page:
         """Returns the page without pictures."""
         return self.page()
@@ -157,7 +162,7 @@ class AttentionReport(Shown, Document):
             sections.append(layer_section(plan, self.pairs_by_layer))
         if self.curve:
             sections.append(curve_section(self.curve, pictures))
-        sections.append(Section("Provenance", facts=self._provenance(), in_terminal=False))
+        sections.append(Section("Provenance", facts=self.provenance(), in_terminal=False))
         met = sum(check.passed for check in self.checks)
         return Page(
             title=f"Head plan for {plan.model.model_type}",
@@ -195,7 +200,7 @@ class AttentionReport(Shown, Document):
             facts.append(("difference from literal masks", f"{self.literal_difference:.1e}"))
         return facts
 
-    def _provenance(self) -> list[tuple[str, str]]:
+    def provenance(self) -> list[tuple[str, str]]:
         """Returns what was measured, on what, and by what."""
         plan, model = self.plan, self.plan.model
         facts = [

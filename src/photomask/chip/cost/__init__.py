@@ -1,4 +1,4 @@
-"""What a program costs on an accelerator: tiles, cycles, traffic, energy."""
+"""The cost model: what a program costs on an accelerator in tiles, cycles, traffic and energy."""
 
 from photomask.chip.cost.accelerator import Accelerator, load_accelerator
 from photomask.chip.cost.estimates import HardwareReport, estimate

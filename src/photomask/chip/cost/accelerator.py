@@ -1,9 +1,10 @@
 """The accelerator: how large and how fast a machine is, as a strict, versioned document.
 
 A `Target` says how the machine's numbers behave: rounding, widths, zero points, memory words. It
-decides which integers come out, so it is part of the program. An `Accelerator` says how many
-multipliers and bytes there are and what they cost. It decides when the same integers come out. One
-program can therefore be estimated for many accelerators, and changing one never changes a result.
+determines the resulting integers, so it is part of the program. An `Accelerator` says how many
+multipliers and bytes the machine has, and what they cost. It only determines when these integers
+are ready. One program can therefore be estimated for many accelerators, and a change of the
+accelerator never changes a result.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from photomask.errors import TargetError
 from photomask.report import Shown, Table, table_of_fields
 
 Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
-"""What stays in the array's cells while the other operands stream past."""
+"""The operand that stays in the array's cells while the other operands stream past."""
 Picojoules = Annotated[float, Field(ge=0.0)]
 Extent = Annotated[int, Field(ge=1, le=4096)]
 Bits = Annotated[int, Field(ge=1, le=64)]
@@ -24,28 +25,35 @@ Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 
 
 class EnergyTable(Document):
-    """Picojoules of what the model counts.
+    """The energy in picojoules of everything that the model counts.
 
-    The defaults are those of a 45 nm process at 0.9 V: integer addition 0.03 pJ at 8 and 0.1 pJ at
-    32 bits; integer multiplication 0.2 pJ at 8 and 3.1 pJ at 32 bits; 64 bits from a memory of 8 KB
-    10 pJ, of 32 KB 20 pJ, of 1 MB 100 pJ; 64 bits from DRAM 1,300 to 2,600 pJ.
+    The defaults belong to a 45 nm process at 0.9 V. An integer addition takes 0.03 pJ at 8 bits and
+    0.1 pJ at 32 bits. An integer multiplication takes 0.2 pJ at 8 bits and 3.1 pJ at 32 bits. A
+    read of 64 bits takes 10 pJ from a memory of 8 KB, 20 pJ from 32 KB, and 100 pJ from 1 MB. A
+    read of 64 bits from DRAM takes 1,300 to 2,600 pJ.
 
     Source: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014.
     """
 
     multiply_8x8_pj: Picojoules = 0.2
-    """One product of two 8-bit integers."""
+    """The energy of a product of two 8-bit integers."""
     add_32_pj: Picojoules = 0.1
-    """One addition of 32-bit integers."""
+    """The energy of an addition of 32-bit integers."""
     requantize_pj: Picojoules = 1.8
-    """One accumulator rescaled: a 32 × 16-bit product (0.2 * 32 * 16 / 64 = 1.6) and two additions
-    (rounding and zero point)."""
+    """The energy of one rescaled accumulator.
+
+    It is a 32 × 16-bit product (0.2 * 32 * 16 / 64 = 1.6) and two additions, for the rounding and
+    the zero point.
+    """
     lookup_pj: Picojoules = 1.25
-    """One read of a table: a byte of an 8 KB memory, 10 pJ / 8, the smallest that is listed."""
+    """The energy of one read of a table.
+
+    It is a byte from an 8 KB memory, 10 pJ / 8, which is the smallest memory that the source lists.
+    """
     buffer_byte_pj: Picojoules = 2.5
-    """One byte read from or written to a buffer: 32 KB, 20 pJ / 8."""
+    """The energy of one byte that is read from or written to a buffer of 32 KB, 20 pJ / 8."""
     external_byte_pj: Picojoules = 162.5
-    """One byte to or from external memory: the lower end, 1,300 pJ / 8."""
+    """The energy of one byte to or from external memory: the source's lower end, 1,300 pJ / 8."""
 
     def multiply_accumulate_pj(
         self, weight_bits: int, activation_bits: int, accumulator_bits: int
@@ -54,9 +62,9 @@ class EnergyTable(Document):
 
         `multiply_8x8_pj * weight_bits * activation_bits / 64 + add_32_pj * accumulator_bits / 32`
 
-        A multiplier has one adder cell for each pair of bits, an adder one for each bit. The source
-        agrees: the product of 32-bit integers comes to 3.2 pJ and is listed with 3.1, the addition
-        of 8-bit ones comes to 0.025 pJ and is listed with 0.03.
+        A multiplier has one adder cell for each pair of bits, and an adder has one for each bit.
+        The source confirms this. A product of 32-bit integers comes to 3.2 pJ by this formula and
+        is listed with 3.1. An addition of 8-bit integers comes to 0.025 pJ and is listed with 0.03.
         """
         product = self.multiply_8x8_pj * weight_bits * activation_bits / 64
         return product + self.add_32_pj * accumulator_bits / 32
@@ -65,32 +73,36 @@ class EnergyTable(Document):
 class Accelerator(Shown, Document):
     """A systolic array with three buffers beside it and an external memory.
 
-    Each buffer is halved: one half feeds the array while the other is filled or emptied.
+    Each buffer is split into two halves: one half feeds the array while the other is filled or
+    emptied.
     """
 
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1)
     rows: Extent
     columns: Extent
-    """Cells of the array; each does one multiply-accumulate a cycle. There are as many lanes
-    beside the array, for rescaling and for steps without weights, as it has columns."""
+    """The columns of the array; each cell does one multiply-accumulate per cycle.
+
+    Beside the array there are as many lanes as it has columns. They rescale results and run the
+    steps without weights.
+    """
     weight_bits: Bits = 8
     activation_bits: Bits = 8
     accumulator_bits: Bits = 32
-    """The widest operands and sums of a cell."""
+    """The widest sums of a cell; the fields before it are the widest operands."""
     dataflow: Dataflow
     weight_buffer_bytes: Bytes
     activation_buffer_bytes: Bytes
     accumulator_buffer_bytes: Bytes
-    """Both halves together."""
+    """The size of both halves together, as for the other two buffers."""
     memory_bytes_per_cycle: Annotated[float, Field(gt=0.0)]
-    """What external memory delivers or takes in a cycle of the array."""
+    """The bytes that external memory delivers or takes in one cycle of the array."""
     clock_mhz: Annotated[float, Field(gt=0.0)]
     energy: EnergyTable = EnergyTable()
 
     @property
     def cells(self) -> int:
-        """Multiply-accumulates that the array can do in a cycle."""
+        """The number of multiply-accumulates that the array can do per cycle."""
         return self.rows * self.columns
 
     def shown(self) -> Table:
@@ -113,8 +125,8 @@ PRESETS: dict[str, Accelerator] = {
             memory_bytes_per_cycle=8.0,
             clock_mhz=200.0,
         ),
-        # 128 KiB lie between the listed 32 KB and 1 MB: energy grows with the square root of the
-        # size, which takes 20 pJ to 40 pJ for 64 bits.
+        # 128 KiB lie between the listed 32 KB and 1 MB. The energy grows with the square root of
+        # the size, so 20 pJ for 64 bits become 40 pJ.
         Accelerator(
             name="edge",
             rows=32,
@@ -140,17 +152,18 @@ PRESETS: dict[str, Accelerator] = {
         ),
     )
 }
-"""Machines to start from."""
+"""Accelerators to start from."""
 
 
 def load_accelerator(name_or_path: str | Path | Accelerator) -> Accelerator:
-    """Returns a preset by name, or reads an accelerator from a JSON file.
+    """Returns a preset by its name, or reads an accelerator from a JSON file.
 
     Args:
-        name_or_path: a preset's name, or a file; an accelerator is returned as it is.
+        name_or_path: the name of a preset, the path of a file, or an accelerator, which is returned
+            unchanged.
 
     Raises:
-        TargetError: no preset and no file of that name.
+        TargetError: there is neither a preset nor a file of that name.
         DocumentError: the file is not a valid accelerator.
     """
     if isinstance(name_or_path, Accelerator):

@@ -1,8 +1,8 @@
-"""Cycles of a systolic array and what it reads and writes, for three dataflows.
+"""Counts the cycles of a systolic array and what it reads and writes, for three dataflows.
 
 A matrix product of `reduction` K by `outputs` N at `pixels` P is cut into folds, each as large as
-the array of R rows and C columns. Two of the three axes lie along rows and columns, the third is
-streamed, T values a fold:
+the array of R rows and C columns. Two of the three axes lie along rows and columns. The third axis
+is streamed, with T values per fold:
 
 ```text
 dataflow             rows        columns   streamed   folds
@@ -11,10 +11,10 @@ output stationary    pixels      outputs   reduction  ceil(P/R) * ceil(N/C)
 input stationary     reduction   pixels    outputs    ceil(K/R) * ceil(P/C)
 ```
 
-A fold takes `2*R + C + T - 2` cycles: T to stream; R + C - 2 until the skewed operands have reached
-the last cell, which is fill and drain; and R more, in which the stationary operand is loaded, or in
-the output-stationary array the sums are shifted out. A fold takes as long when it fills the array
-only in part.
+A fold takes `2*R + C + T - 2` cycles. T cycles stream the values. R + C - 2 cycles pass until the
+skewed operands have reached the last cell; this is fill and drain. In R more cycles the stationary
+operand is loaded or, in the output-stationary array, the sums are shifted out. A fold takes the
+same time if it fills only a part of the array.
 
 Source: Samajdar et al. 2018, SCALE-Sim, arXiv:1811.02883, for the dataflows and the formula.
 """
@@ -25,12 +25,12 @@ from typing import Any
 from photomask.chip.cost.accelerator import Accelerator
 
 Count = Any
-"""An int, or an int64 array of them: the tiler computes all candidates at once."""
+"""An int, or an int64 array of them, because the tiler computes all candidates at once."""
 
 
 @dataclass(frozen=True)
 class Folding:
-    """How the tiles of a product cut its axes.
+    """How the tiles of a product divide its axes.
 
     Folds are counted tile by tile: a tile of 20 outputs takes two folds of 16 columns.
     """
@@ -38,7 +38,7 @@ class Folding:
     reduction: Count
     reduction_tiles: Count
     reduction_row_folds: Count
-    """Sum over tiles of `ceil(size / rows)`."""
+    """The sum over all tiles of `ceil(size / rows)`."""
     outputs: Count
     output_tiles: Count
     output_column_folds: Count
@@ -50,26 +50,29 @@ class Folding:
 
 @dataclass(frozen=True)
 class ArrayWork:
-    """Cycles of the array and elements between it and the buffers, for all groups of a product."""
+    """The cycles of the array, and the elements that it exchanges with the buffers.
+
+    All groups of a product are counted.
+    """
 
     load_cycles: Count
-    """In which stationary operands enter the array."""
+    """The cycles in which stationary operands enter the array."""
     compute_cycles: Count
-    """In which operands stream."""
+    """The cycles in which operands stream through the array."""
     fill_drain_cycles: Count
     weight_reads: Count
     activation_reads: Count
     accumulator_accesses: Count
-    """Reads and writes: sums of every fold of the reduction, and the reading of the result."""
+    """Reads and writes of sums in every fold of the reduction, and the reads of the results."""
 
     @property
     def cycles(self) -> Count:
-        """All of them."""
+        """The number of all cycles."""
         return self.load_cycles + self.compute_cycles + self.fill_drain_cycles
 
 
 def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> ArrayWork:
-    """Returns what the array does for a product of `groups` groups, each folded alike."""
+    """Returns the work of the array for a product of `groups` groups, which are folded alike."""
     rows = accelerator.rows
     columns = accelerator.columns
     f = folding
@@ -99,6 +102,7 @@ def array_work(folding: Folding, groups: int, accelerator: Accelerator) -> Array
         fill_drain_cycles=groups * skew * folds,
         weight_reads=groups * reads[0],
         activation_reads=groups * reads[1],
-        # Written once a fold of the reduction, read before every one but the first, and at the end.
+        # A sum is written in each fold of the reduction. It is read before each fold except the
+        # first, and at the end.
         accumulator_accesses=groups * results * 2 * sums,
     )

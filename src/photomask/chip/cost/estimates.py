@@ -1,7 +1,7 @@
-"""What a program costs on an accelerator: cycles, utilization, traffic and energy, step by step.
+"""Estimates what a program costs on an accelerator: cycles, utilization, traffic and energy.
 
 The model runs one sample, one step after the other. A step reads its operands from external memory
-and writes its results there, as SCALE-Sim does; what flows from step to step is not kept on chip.
+and writes its results there, as in SCALE-Sim. No data stay on chip between steps.
 
 ```text
 array     load + compute + fill and drain: see `dataflow`
@@ -11,9 +11,9 @@ cycles    first + max(array + lanes, memory - first - last) + last
 stall     cycles - array - lanes
 ```
 
-`first` is the transfer of the operands of the first tile, before which nothing can be computed, and
-`last` that of the results of the last one. All other transfers run while the array computes on the
-other halves of the buffers. The lanes that rescale results keep pace with the array.
+`first` is the transfer of the operands of the first tile; nothing can be computed before it. `last`
+is the transfer of the results of the last tile. All other transfers run while the array computes on
+the other halves of the buffers. The lanes that rescale results are as fast as the array.
 
 ```text
 energy    multiply-accumulates and operations of the lanes
@@ -49,20 +49,22 @@ Part = TypeVar("Part", bound=Document)
 
 
 class Cycles(Document):
-    """Where the cycles go; the sum is the time."""
+    """The cycles by what happens in them; their sum is the time."""
 
     load: int = 0
-    """Stationary operands enter the array."""
+    """Cycles in which stationary operands enter the array."""
     compute: int = 0
-    """Operands stream through the array, or through the lanes of a step without products."""
+    """Cycles in which operands stream through the array, or through the lanes if the step has no
+    products.
+    """
     fill_drain: int = 0
-    """The array is partly empty at the beginning and the end of a fold."""
+    """Cycles in which the array is partly empty, at the beginning and the end of a fold."""
     stall: int = 0
-    """Waiting for external memory."""
+    """Cycles in which the array waits for external memory."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all cycles."""
         return self.load + self.compute + self.fill_drain + self.stall
 
 
@@ -70,20 +72,20 @@ class Traffic(Document):
     """Bytes by what they hold."""
 
     weights: int = 0
-    """Of external memory with biases, multipliers, shifts and tables."""
+    """The bytes of weights; in external memory also of biases, multipliers, shifts and tables."""
     activations: int = 0
-    """Inputs of the step."""
+    """The bytes of the step's inputs."""
     results: int = 0
-    """External memory: the step's output. Buffers: accumulators."""
+    """In external memory the bytes of the step's output, in buffers the bytes of accumulators."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all bytes."""
         return self.weights + self.activations + self.results
 
 
 class Energy(Document):
-    """Picojoules."""
+    """Energy in picojoules."""
 
     compute_pj: float = 0.0
     buffers_pj: float = 0.0
@@ -91,7 +93,7 @@ class Energy(Document):
 
     @property
     def total_pj(self) -> float:
-        """All of them."""
+        """The sum of all energy in picojoules."""
         return self.compute_pj + self.buffers_pj + self.external_pj
 
 
@@ -99,10 +101,10 @@ class Costs(Document):
     """What a step, or a whole program, costs for one sample."""
 
     multiply_accumulates: int
-    """Of the array."""
+    """The number of multiply-accumulates of the array."""
     cycles: Cycles
     utilization: float
-    """Multiply-accumulates over those that all cells could have done, 0 to 1."""
+    """The multiply-accumulates, divided by those that all cells could have done: 0 to 1."""
     external: Traffic
     buffers: Traffic
     energy: Energy
@@ -114,10 +116,11 @@ class StepEstimate(Document):
     step: str
     operator: str
     fused: tuple[str, ...]
-    """Steps that its results go through on their way out; their cost is in this one."""
+    """The steps that are applied to its results as they leave. Their cost is included in this one.
+    """
     costs: Costs
     tiling: Tiling | None
-    """None for a step that multiplies no matrices: it streams through the lanes."""
+    """The tiles; None for a step that multiplies no matrices and streams through the lanes."""
 
 
 class HardwareReport(Shown, Document):
@@ -131,11 +134,11 @@ class HardwareReport(Shown, Document):
 
     @property
     def milliseconds(self) -> float:
-        """Time of one sample at the accelerator's clock."""
+        """The time of one sample at the accelerator's clock, in milliseconds."""
         return self.totals.cycles.total / (1000 * self.accelerator.clock_mhz)
 
     def shown(self) -> Table:
-        """Returns a row for each step, and the sums."""
+        """Returns a row for each step, and a row with the sums."""
         rows = [_TITLES, *(_row(found.step, found.operator, found.costs) for found in self.steps)]
         machine, totals = self.accelerator, self.totals
         title = (
@@ -173,15 +176,15 @@ def _row(name: str, operator: str, costs: Costs) -> tuple[str, ...]:
 def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> HardwareReport:
     """Returns what one sample of a program costs on an accelerator.
 
-    For another dataflow give another accelerator:
+    To estimate another dataflow, pass another accelerator:
     `accelerator.model_copy(update={"dataflow": "output_stationary"})`.
 
     Args:
-        program: what runs.
-        accelerator: the machine; or a preset's name, or a file.
+        program: the program to run.
+        accelerator: the machine, the name of a preset, or a JSON file.
 
     Raises:
-        TargetError: a step has wider operands than the machine, or does not fit its buffers.
+        TargetError: the operands of a step are wider than the machine's, or do not fit its buffers.
     """
     accelerator = load_accelerator(accelerator)
     steps = tuple(_estimate(program, group, accelerator) for group in fusion_groups(program))
@@ -213,7 +216,7 @@ def _estimate(
 def _product_costs(
     program: IntegerProgram, group: FusionGroup, product: Product, accelerator: Accelerator
 ) -> tuple[Tiling, Costs]:
-    """Returns what a convolution, linear layer or matrix product costs."""
+    """Returns the tiles and the costs of a convolution, a linear layer or a matrix product."""
     tiling, choice = tile_product(group.step, product, accelerator)
     work = array_work(choice.folding, product.groups, accelerator)
     sum_bytes = -(-accelerator.accumulator_bits // 8)
@@ -253,7 +256,7 @@ def _product_costs(
 
 
 def _lane_costs(program: IntegerProgram, group: FusionGroup, accelerator: Accelerator) -> Costs:
-    """Returns what a step without products costs; each byte is written to a buffer and read.
+    """Returns the costs of a step without products; each byte is written to a buffer and read.
 
     A step without any work, such as a reshape, leaves its elements in memory where they are.
     """
@@ -280,7 +283,7 @@ def _lane_costs(program: IntegerProgram, group: FusionGroup, accelerator: Accele
 def _with_stall(
     cycles: Cycles, external_bytes: int, first: int, last: int, accelerator: Accelerator
 ) -> Cycles:
-    """Adds the cycles in which the array waits; `first` and `last` are bytes it cannot hide."""
+    """Adds the cycles in which the array waits; it cannot hide the bytes `first` and `last`."""
     speed = accelerator.memory_bytes_per_cycle
     alone = math.ceil(first / speed) + math.ceil(last / speed)
     hidden = math.ceil(external_bytes / speed) - alone
@@ -316,7 +319,7 @@ def _utilization(multiply_accumulates: int, cycles: Cycles, accelerator: Acceler
 
 
 def _sum(parts: Sequence[Costs], accelerator: Accelerator) -> Costs:
-    """Adds up costs field by field; the utilization is that of the whole."""
+    """Returns the sum of costs, field by field; the utilization is that of the whole."""
     macs = sum(part.multiply_accumulates for part in parts)
     cycles = _added(Cycles, [part.cycles for part in parts])
     return Costs(

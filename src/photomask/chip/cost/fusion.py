@@ -1,4 +1,4 @@
-"""Which steps of a program are fused into one, and what each asks of memory and of the lanes."""
+"""Finds the steps of a program that are fused, and what each group asks of memory and lanes."""
 
 import math
 from dataclasses import dataclass
@@ -12,33 +12,33 @@ from photomask.chip.program import IntegerProgram, Step
 
 @dataclass(frozen=True)
 class FusionGroup:
-    """A step, and the epilogues that its results go through on their way out."""
+    """A step, and the epilogues that are applied to its results as they leave."""
 
     step: Step
     fused: tuple[Step, ...]
 
     @property
     def output(self) -> str:
-        """The edge that is written."""
+        """The edge that the group writes."""
         return (self.fused or (self.step,))[-1].output
 
 
 @dataclass(frozen=True)
 class LaneWork:
-    """Operations on the lanes beside the array, for one sample."""
+    """The operations on the lanes beside the array, for one sample."""
 
     operations: int
-    """Of the step itself; those of fused steps are done while its results leave."""
+    """The operations of the step itself. Those of fused steps run while its results leave."""
     energy_pj: float
-    """Fused steps included."""
+    """The energy in picojoules, including the fused steps."""
 
 
 def fusion_groups(program: IntegerProgram) -> list[FusionGroup]:
-    """Returns the program's steps in the order of computation, every step in exactly one group.
+    """Returns groups of the program's steps in the order of computation; each step is in one group.
 
-    A requantization, a table or a clamp belongs to the step before it where nothing else reads that
-    step's result: accumulators then never leave the machine. A step without any work has no results
-    on their way out.
+    A requantization, a table or a clamp joins the group of the step before it if nothing else reads
+    that step's result. Accumulators then never leave the machine. A step without any work has no
+    epilogues, because it produces no results that leave.
     """
     found: list[FusionGroup] = []
     fused: set[str] = set()
@@ -59,10 +59,10 @@ def edge_bytes(program: IntegerProgram, name: str) -> int:
 
 
 def constant_bytes(program: IntegerProgram, group: FusionGroup) -> int:
-    """Returns the bytes of a group's constants: biases, multipliers, tables.
+    """Returns the bytes of a group's constants: biases, multipliers and tables.
 
-    The weights of a product of matrices come tile by tile and are counted there; the value of a
-    constant is its edge.
+    The weights of a product of matrices are not included, because they are read and counted tile by
+    tile. The value of a constant step is not included, because it is counted as its edge.
     """
     return sum(
         packed_bytes(Packing.of(program.formats[name], program.target), program.tensors[name].size)
@@ -74,11 +74,11 @@ def constant_bytes(program: IntegerProgram, group: FusionGroup) -> int:
 
 
 def lane_work(program: IntegerProgram, group: FusionGroup, accelerator: Accelerator) -> LaneWork:
-    """Returns what a group does outside the array.
+    """Returns the work of a group outside the array.
 
-    A lane does one operation a cycle: it takes in one operand of an addition, a sum or a pooling,
-    makes one product, rescales, looks up, clamps or moves one value. A product of matrices and a
-    reshape need none.
+    A lane does one operation per cycle: it takes one operand of an addition, a sum or a pooling, or
+    makes one product, or rescales, looks up, clamps or moves one value. A product of matrices and a
+    reshape need no operations.
     """
     own = _lane_operations(program, group.step)
     energy = _energy_pj(own, accelerator)
@@ -93,7 +93,7 @@ def _lane_operations(program: IntegerProgram, step: Step) -> LaneOperations:
 
 
 def _energy_pj(counts: LaneOperations, accelerator: Accelerator) -> float:
-    """Returns the energy of operations; moving costs only its reads and writes."""
+    """Returns the energy of operations; a move costs only its reads and writes."""
     energy = accelerator.energy
     multiply_add_pj = energy.multiply_accumulate_pj(
         accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits

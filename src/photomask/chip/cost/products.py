@@ -1,4 +1,4 @@
-"""What a convolution, a linear layer or a matrix product asks of an array of multipliers."""
+"""The work that convolutions, linear layers and matrix products ask of an array of multipliers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from photomask.errors import TargetError
 
 LARGEST_AXIS = 1 << 20
 MOST_PRODUCTS = 1 << 48
-"""Of one step; beyond, the model's 64-bit counts would not be safe."""
+"""The most products of one step; with more, the model's 64-bit counts could overflow."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Product(MatrixProduct):
 
 
 def packed_bytes(packing: Packing, elements: Any) -> Any:
-    """Returns the bytes of the memory words that hold `elements`: an int, or an array of them."""
+    """Returns the bytes of the memory words that hold `elements`, an int or an array of ints."""
     return -(-packing.words(elements) * packing.word_bits // 8)
 
 
 def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) -> Product | None:
-    """Returns what a step asks of the array; None if it multiplies no matrices.
+    """Returns the work of a step on the array, or None if it multiplies no matrices.
 
     Raises:
         TargetError: an operand or the accumulator is wider than the accelerator's, or the step is
-            larger than the model counts.
+            too large for the model.
     """
     work = program.work(step)
     if not isinstance(work, MatrixProduct):
@@ -50,8 +50,8 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
     if longest > LARGEST_AXIS or product.multiply_accumulates > MOST_PRODUCTS:
         raise TargetError(
             f"step {step.name!r} ({step.source}) has {product.multiply_accumulates:,} "
-            f"multiply-accumulates and {longest:,} output positions along an axis; the model "
-            f"counts up to {MOST_PRODUCTS:,} and {LARGEST_AXIS:,}"
+            f"multiply-accumulates and {longest:,} output positions along an axis; the cost model "
+            f"can count up to {MOST_PRODUCTS:,} and {LARGEST_AXIS:,}"
         )
     return product
 
@@ -59,7 +59,7 @@ def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) ->
 def _check_width(step: Step, field: str, what: str, bits: int, accelerator: Accelerator) -> None:
     if bits > (available := getattr(accelerator, field)):
         raise TargetError(
-            f"step {step.name!r} ({step.source}) has {what} of {bits} bits; accelerator "
+            f"step {step.name!r} ({step.source}) has {what} of {bits} bits, but accelerator "
             f"{accelerator.name!r} has {field} {available}. Convert with fewer bits, or choose "
             "another accelerator"
         )

@@ -1,4 +1,4 @@
-"""Pictures of what a program costs: its roofline, and how busy each layer keeps the array."""
+"""Draws what a program costs: its roofline, and how busy each layer keeps the array."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FULL = 9.6
-"""Width in inches."""
+"""The width of a picture in inches."""
 LABELLED = 48
-"""With more layers than this, only some are named along an axis."""
+"""If there are more layers than this, only some of them are named along an axis."""
 NAMED_POINTS = 8
-"""Points of the roofline that are named: those that take the most cycles."""
+"""This many points of the roofline are named: those that take the most cycles."""
 SMALLEST_GAP = 0.05
-"""Between two names beside points, in parts of the picture's height."""
+"""The smallest distance between two names beside points, as a part of the picture's height."""
 
 
 def hardware_figures(report: HardwareReport) -> dict[str, Callable[[], str]]:
-    """Returns what draws each picture, by name.
+    """Returns a function for each picture that draws it, by name.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -43,10 +43,11 @@ def products_of(report: HardwareReport) -> list[StepEstimate]:
 
 
 def draw_roofline(report: HardwareReport) -> str:
-    """Multiply-accumulates a cycle against multiply-accumulates for each byte of external memory.
+    """Returns a picture of speed against arithmetic intensity.
 
-    No layer lies above the roof: it is as high as the array has cells, and left of the ridge as
-    steep as the memory is fast.
+    The speed is in multiply-accumulates per cycle, the intensity in multiply-accumulates per byte
+    of external memory. No layer lies above the roof. The roof is as high as the number of cells of
+    the array; to the left of the ridge it is as steep as the memory is fast.
 
     Source: Williams et al. 2009, "Roofline", Communications of the ACM 52(4).
     """
@@ -100,7 +101,7 @@ def _name_points(
     speed: np.ndarray,
     cycles: np.ndarray,
 ) -> None:
-    """Writes the names of the slowest points at the right, by height, with lines to them."""
+    """Writes the names of the slowest points at the right, with lines to the points."""
     alike: dict[tuple[float, float], list[int]] = {}
     for place in range(len(steps)):
         alike.setdefault((intensity[place], speed[place]), []).append(place)
@@ -126,7 +127,7 @@ def _name_points(
 
 
 def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Returns descending heights at least `gap` apart, moved as a whole to stay centred."""
+    """Returns descending heights at least `gap` apart, all moved together to stay centred."""
     placed = heights.copy()
     for position in range(1, len(placed)):
         placed[position] = min(placed[position], placed[position - 1] - gap)
@@ -134,7 +135,10 @@ def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
 
 
 def draw_utilization(report: HardwareReport) -> str:
-    """Cycles of each layer in which cells multiply, in percent, and what the others are lost to."""
+    """Returns a picture of how each layer uses the cells' cycles, in percent.
+
+    The parts are multiplication, and the three ways in which cycles are lost.
+    """
     steps, cells = products_of(report), report.accelerator.cells
     total = np.array([step.costs.cycles.total for step in steps], dtype=float)
     busy = np.array([step.costs.multiply_accumulates for step in steps]) / cells
@@ -168,7 +172,7 @@ def draw_utilization(report: HardwareReport) -> str:
 
 
 def name_layers(axes: "Axes", names: list[str]) -> None:
-    """Writes names along the horizontal axis; of many, every n-th."""
+    """Writes names along the horizontal axis; if there are many, it writes every n-th."""
     every = -(-len(names) // LABELLED)
     shown = range(0, len(names), every)
     axes.set_xlim(-0.7, len(names) - 0.3)
@@ -177,13 +181,16 @@ def name_layers(axes: "Axes", names: list[str]) -> None:
 
 
 def shortened(name: str, length: int) -> str:
-    """Returns a step's name without the suffix of accumulators; its end tells layers apart."""
+    """Returns the end of a step's name, without the suffix of accumulators.
+
+    The end is kept because it tells layers apart.
+    """
     name = name.removesuffix(".accumulator")
     return name if len(name) <= length else "…" + name[-(length - 1) :]
 
 
 def _plain_decades(axes: "Axes") -> None:
-    """Writes 1, 10, 100 instead of powers, and no small marks."""
+    """Writes 1, 10, 100 instead of powers, and removes the minor marks."""
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     for axis in (axes.xaxis, axes.yaxis):

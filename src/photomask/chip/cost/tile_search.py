@@ -1,4 +1,4 @@
-"""The search for the tiles of a product: every candidate is tried, the least traffic wins."""
+"""Searches the tiles of a product: every candidate is tried, and the least traffic wins."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,16 +16,18 @@ MOST_PARTS = 64
 
 @dataclass(frozen=True)
 class Choice:
-    """Tile sizes of one group, the order of its two outer loops, and what follows from them."""
+    """The tile sizes of one group, the order of its two outer loops, and the resulting numbers."""
 
     channels_out: int
     channels_in: int
     rows: int
     columns: int
     whole_kernel: bool
-    """False: one tap of the kernel at a time."""
+    """False if a tile has only one tap of the kernel."""
     outputs_outermost: bool
-    """Output channels are the outer loop and positions the inner one, or the other way round."""
+    """True if output channels are the outer loop and positions the inner one, False for the
+    opposite.
+    """
     weight_tile_bytes: int
     activation_tile_bytes: int
     accumulator_tile_bytes: int
@@ -37,11 +39,11 @@ class Choice:
 
 
 def tile_sizes(size: int, unit: int) -> list[int]:
-    """Returns the tile sizes that are tried along an axis, largest first.
+    """Returns the tile sizes to try along an axis, the largest first.
 
     Args:
-        size: of the axis.
-        unit: tiles of equal parts are rounded up to a multiple of this.
+        size: the size of the axis.
+        unit: tiles of equal parts are rounded up to a multiple of this number.
     """
     parts = (-(-size // count) for count in range(1, min(size, MOST_PARTS) + 1))
     equal = {min(size, -(-part // unit) * unit) for part in parts}
@@ -50,7 +52,7 @@ def tile_sizes(size: int, unit: int) -> list[int]:
 
 
 def position_sizes(product: Product) -> list[tuple[int, int]]:
-    """Returns the rows and columns that are tried: whole rows, or parts of one row."""
+    """Returns the rows and columns to try: whole rows, or parts of one row."""
     rows, columns = product.rows.output, product.columns.output
     whole_rows = [(size, columns) for size in tile_sizes(rows, 1)]
     return whole_rows + [(1, size) for size in tile_sizes(columns, 1) if size < columns]
@@ -58,9 +60,9 @@ def position_sizes(product: Product) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=4096)
 def touched(axis: SpatialAxis, size: int, whole_kernel: bool) -> tuple[int, int]:
-    """Returns how many input elements tiles of `size` outputs read: all tiles, the largest.
+    """Returns how many input elements all tiles of `size` outputs read, and the largest tile reads.
 
-    Summed over taps where the kernel is not whole.
+    If the kernel is not whole, the first number is summed over its taps.
     """
     parts = [range(axis.kernel)] if whole_kernel else [range(k, k + 1) for k in range(axis.kernel)]
     found = [_touched_by_tiles(axis, size, taps) for taps in parts]
@@ -68,7 +70,11 @@ def touched(axis: SpatialAxis, size: int, whole_kernel: bool) -> tuple[int, int]
 
 
 def _touched_by_tiles(axis: SpatialAxis, size: int, taps: range) -> tuple[int, int]:
-    """Returns the elements all tiles read, and the largest; tiles away from padding are alike."""
+    """Returns the elements that all tiles read, and that the largest tile reads.
+
+    Tiles away from the padding all read the same number, so only those at the ends are counted one
+    by one.
+    """
     count = -(-axis.output // size)
     start = taps[0] * axis.dilation - axis.padding
     stop = taps[-1] * axis.dilation - axis.padding
@@ -95,13 +101,13 @@ class _Axis:
         return -(-self.size // self.tile)
 
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns sizes and how many tiles have them: full tiles, and the rest (0 or 1)."""
+        """Returns tile sizes and their numbers: full tiles, and the rest (0 or 1 tile)."""
         rest = self.size % self.tile
         return [(self.tile, self.size // self.tile), (rest, np.minimum(rest, 1))]
 
 
 class _Grid:
-    """All candidates: output channels × input channels × positions × kernel (whole or taps)."""
+    """All candidates: output channels × input channels × positions × kernel or single taps."""
 
     def __init__(self, product: Product, accelerator: Accelerator):
         self.product, self.accelerator = product, accelerator
@@ -139,7 +145,7 @@ class _Grid:
         self.activations_stay = 2 * self.activation_group <= accelerator.activation_buffer_bytes
 
     def _input_elements(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns positions of one input channel that all tiles read, and the largest tile."""
+        """Returns the positions of an input channel that all tiles and the largest tile read."""
         shape = (1, 1, len(self.positions), len(self.kernels))
         read, patch = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for p, (rows, columns) in enumerate(self.positions):
@@ -160,10 +166,11 @@ class _Grid:
         return np.asarray(total * self.taps.count)
 
     def traffic(self) -> np.ndarray:
-        """Returns bytes of weights and activations read: [2, order, …]; order 0: outputs outside.
+        """Returns the bytes of weights and activations that are read, as [2, order, …].
 
-        A tile stays in its buffer while the loop inside it turns. All weights or all activations
-        of a group stay where two groups of them fit.
+        Order 0 has the output channels as the outer loop. A tile stays in its buffer while the loop
+        inside it runs. All weights, or all activations, of a group stay if the buffer can hold
+        those of two groups.
         """
         reductions = self.inputs.count * self.taps.count
         pixels = self.rows.count * self.columns.count
@@ -187,7 +194,7 @@ class _Grid:
         return np.broadcast_shapes(*(part.shape for part in parts))
 
     def fits(self) -> np.ndarray:
-        """Tells of each candidate whether two of its tiles fit each buffer."""
+        """Tells for each candidate whether each buffer can hold two of its tiles."""
         accelerator = self.accelerator
         return (
             (2 * self.weight_tile <= accelerator.weight_buffer_bytes)
@@ -196,7 +203,7 @@ class _Grid:
         )
 
     def fills(self) -> np.ndarray:
-        """Tells of each candidate whether its tiles are as large as the array, or the product."""
+        """Tells for each candidate whether its tiles are as large as the array or the product."""
         reduction = (self.inputs.tile * self.taps.tile, self.inputs.size * self.taps.size)
         pixels = (self.rows.tile * self.columns.tile, self.rows.size * self.columns.size)
         outputs = (self.outputs.tile, self.outputs.size)
@@ -241,11 +248,11 @@ def _along(values: list[int], axis: int) -> np.ndarray:
 
 
 def search(product: Product, accelerator: Accelerator) -> Choice | None:
-    """Returns the candidate with the least external traffic; None if not even the smallest fits.
+    """Returns the candidate with the least external traffic, or None if not even the smallest fits.
 
-    Tiles smaller than the array are taken only where no others fit. Among equals the candidate with
-    the fewest cycles of the array wins, then the one with the fewest tiles, then the first: a
-    search always finds the same.
+    Tiles smaller than the array are used only if no others fit. Among candidates with equal
+    traffic, the one with the fewest cycles of the array wins, then the one with the fewest tiles,
+    then the first. The result is therefore always the same.
     """
     grid = _Grid(product, accelerator)
     fits = np.broadcast_to(grid.fits(), grid.shape)

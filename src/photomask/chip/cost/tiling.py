@@ -1,10 +1,11 @@
-"""How a product is cut into tiles that fit the buffers of an accelerator.
+"""Cuts a product into tiles that fit the buffers of an accelerator.
 
-A tile is a range along each axis of the product. For a tile to be computed its weights, the
-activations it reads and its sums must lie in the three buffers, each in one half: the other half is
-filled or emptied meanwhile. Where all weights or all activations of a group fit one half, they stay
-there while the group is computed. The reduction (input channels, kernel) is the innermost loop, so
-that partial sums never leave the accumulator buffer. Groups are the outermost loop.
+A tile is a range along each axis of the product. To compute a tile, its weights, the activations
+that it reads, and its sums must lie in the three buffers. They may take one half of each, because
+the other half is filled or emptied at the same time. If all weights or all activations of a group
+fit one half, they stay there while the group is computed. The reduction (input channels, kernel) is
+the innermost loop, so partial sums never leave the accumulator buffer. Groups are the outermost
+loop.
 """
 
 import itertools
@@ -27,12 +28,12 @@ Loop = Literal[
 
 
 class Sizes(Document):
-    """Elements along each axis of a product, of one group."""
+    """The number of elements along each axis of a product, for one group."""
 
     channels_out: int = Field(ge=1)
     channels_in: int = Field(ge=1)
     rows: int = Field(ge=1)
-    """Output positions, as are `columns`."""
+    """The rows of output positions; `columns` are output positions, too."""
     columns: int = Field(ge=1)
     kernel_rows: int = Field(ge=1)
     kernel_columns: int = Field(ge=1)
@@ -40,7 +41,7 @@ class Sizes(Document):
 
 @dataclass(frozen=True)
 class Tile:
-    """A range along each axis; channels are counted inside the group."""
+    """A range along each axis; channels are counted within the group."""
 
     group: int
     channels_out: range
@@ -59,23 +60,25 @@ class Tiling(Document):
     whole: Sizes
     tile: Sizes
     loop_order: tuple[Loop, ...]
-    """Outermost first."""
+    """The order of the loops, the outermost first."""
     weight_tile_bytes: int
-    """Of one tile, the largest; a buffer has room for two, as for the other two kinds."""
+    """The bytes of the largest tile's weights; a buffer has room for two, as for the other two
+    kinds.
+    """
     activation_tile_bytes: int
     accumulator_tile_bytes: int
     weights_stay: bool
-    """All weights of a group stay in half of the weight buffer, so that they are read once."""
+    """Whether all weights of a group stay in half of the weight buffer and are read only once."""
     activations_stay: bool
-    """All activations that a group reads stay in half of the activation buffer."""
+    """Whether all activations that a group reads stay in one half of the activation buffer."""
     weight_bytes: int
-    """Read from external memory in all, in memory words of the target, tile by tile."""
+    """The bytes of weights read from external memory, in the target's words, tile by tile."""
     activation_bytes: int
-    """Read from external memory in all, in memory words of the target."""
+    """The bytes of activations read from external memory, in memory words of the target."""
 
     @property
     def tile_count(self) -> int:
-        """Tiles in all."""
+        """The number of all tiles."""
         whole, tile = self.whole.model_dump(), self.tile.model_dump()
         count = self.groups
         for axis, size in whole.items():
@@ -96,7 +99,7 @@ class Tiling(Document):
 
     @classmethod
     def of(cls, step: str, product: Product, choice: Choice) -> Self:
-        """Returns what the search chose as a document."""
+        """Returns the choice of the search as a document."""
         positions: tuple[Loop, ...] = ("rows", "columns")
         outputs: tuple[Loop, ...] = ("channels_out",)
         middle = outputs + positions if choice.outputs_outermost else positions + outputs
@@ -133,14 +136,14 @@ class Tiling(Document):
 def tile(program: IntegerProgram, accelerator: Accelerator) -> dict[str, Tiling]:
     """Cuts every step that multiplies matrices into tiles.
 
-    All tile sizes are tried that cut an axis into 1 to 64 equal parts (channels rounded up to the
-    array's rows or columns) or are a power of two, with whole rows of output positions or parts of
-    one row, with the whole kernel or one tap of it, and both orders of output channels and
-    positions. The one that reads least from external memory wins; among equals the one with the
-    fewest cycles. Tiles smaller than the array are taken only where no others fit.
+    The tile sizes to try cut an axis into 1 to 64 equal parts (channels are rounded up to the
+    array's rows or columns), or are a power of two. Output positions are whole rows or parts of one
+    row. A tile has the whole kernel or one tap of it. Both orders of output channels and positions
+    are tried. The candidate that reads least from external memory wins; among equals the one with
+    the fewest cycles. Tiles smaller than the array are used only if no others fit.
 
     Returns:
-        Tilings by the names of the steps, in the order of computation.
+        The tilings by the names of the steps, in the order of computation.
 
     Raises:
         TargetError: an operand is too wide, or not even the smallest tile fits.
@@ -166,7 +169,7 @@ def tile_product(step: Step, product: Product, accelerator: Accelerator) -> tupl
 
 
 def _does_not_fit(step: Step, product: Product, accelerator: Accelerator) -> str:
-    """Says which buffers cannot hold two of the smallest tiles."""
+    """Returns a message about the buffers that cannot hold two of the smallest tiles."""
     needs = {
         "weight_buffer_bytes": packed_bytes(product.weight, 1),
         "activation_buffer_bytes": packed_bytes(product.activation, 1),
@@ -179,5 +182,5 @@ def _does_not_fit(step: Step, product: Product, accelerator: Accelerator) -> str
     ]
     return (
         f"step {step.name!r} ({step.source}): two tiles of one element do not fit accelerator "
-        f"{accelerator.name!r}: it needs {' and '.join(missing)}"
+        f"{accelerator.name!r}: the accelerator needs {' and '.join(missing)}"
     )

@@ -1,4 +1,4 @@
-"""The forms that come with the package, and how a user names one."""
+"""The forms that come with the package, and the function that finds one by its name."""
 
 from typing import Any
 
@@ -22,19 +22,20 @@ FORMS: tuple[Form[Any], ...] = (
     DeeployForm(),
     RtlForm(),
 )
-"""Every form of the package, with its usual settings."""
+"""Every form of the package, with its default settings."""
 
 
 def load_form(form: str | Form[Any]) -> Form[Any]:
-    """Returns a form by its name, or a user's own.
+    """Returns a form by its name, or a form of the user's own.
 
     Args:
         form: the name of one of `FORMS`; or `path/to/file.py:attribute`, where the attribute is a
             form, or a function or class that makes one without arguments; or a form, which is
-            returned as it is.
+            returned unchanged.
 
     Raises:
-        UsageError: there is no form of that name, no such file or attribute, or running it failed.
+        UsageError: there is no form of that name, no such file or attribute, or running the file
+            failed.
         FormError: the object breaks the contract of a form.
     """
     if not isinstance(form, str):
@@ -48,4 +49,6 @@ def load_form(form: str | Form[Any]) -> Form[Any]:
         if known.name == form:
             return known
     names = ", ".join(known.name for known in FORMS)
-    raise UsageError(f"no form {form!r}: choose from {names}, or give path/to/file.py:function")
+    raise UsageError(
+        f"there is no form {form!r}: choose from {names}, or give path/to/file.py:function"
+    )

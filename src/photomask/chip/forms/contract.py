@@ -43,12 +43,12 @@ OWN_NAMES = frozenset(
         TENSOR_FILE,
     }
 )
-"""What lies in every export of memory images, so that no other form may."""
+"""The names that an export of memory images uses itself, so that no other form may use them."""
 SAMPLES = 2
 MOST_FILES = 12
-"""How many files of a form are damaged, one after the other."""
+"""At most this many files of a form are damaged, one after the other."""
 ALTERED = 8
-"""At how many places of a file a byte is altered, until the check notices one."""
+"""A byte is altered at up to this many places of a file, until the check notices one of them."""
 
 
 class _BrokenError(Exception):
@@ -57,7 +57,7 @@ class _BrokenError(Exception):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A form on a program, in a folder for whatever it writes."""
+    """A form and a program to test it on, with a folder for the files that the form writes."""
 
     form: Form[Any]
     program: IntegerProgram
@@ -66,14 +66,14 @@ class _Trial:
     problems: list[Problem] = field(default_factory=list)
 
     def export(self, name: str) -> Path:
-        """Exports into a new folder of that name, and returns the place."""
+        """Exports into a new folder of that name, and returns the place that was written."""
         place = self.folder / name / PurePosixPath(self.form.place)
         place.parent.mkdir(parents=True, exist_ok=True)
         self.form.export(self.program, place, self.samples)
         return place
 
     def check(self, place: Path) -> FormCheck:
-        """Reads a place back."""
+        """Returns what the form's own check says about a place."""
         found = self.form.check(self.program, place, self.samples)
         if not isinstance(found, FormCheck):
             raise _BrokenError(f"check returned {found!r}, expected a FormCheck")
@@ -82,7 +82,7 @@ class _Trial:
 
 @dataclass(frozen=True)
 class _Law:
-    """A law: what must hold, and the function that looks for a counterexample."""
+    """A law of the contract: what must hold, and the function that looks for a counterexample."""
 
     name: str
     sentence: str
@@ -94,23 +94,24 @@ def check_form(
 ) -> list[Problem]:
     """Proves on a program that a form keeps its contract, or says which law it breaks.
 
-    Where the form can express the program, it is exported several times into a temporary folder,
-    read back, damaged and read back again. Where it cannot, only the laws about problems can be
-    tested, so give a program that it can express, and one that it cannot.
+    If the form can express the program, the program is exported several times into a temporary
+    folder. The files are read back, damaged, and read back again. If the form cannot express it,
+    only the laws about problems can be tested. Call this function with a program of each kind.
 
     Args:
-        form: one of your own, or of the package.
-        program: small, with as many of the operators that the form writes as possible.
-        samples: int64 codes by input name, batch axis 1; made up (seeded) if None.
+        form: one of your own forms, or a form of the package.
+        program: a small program with as many of the operators that the form writes as possible.
+        samples: int64 codes by input name, batch axis 1; None makes seeded random samples.
 
     Returns:
-        The problems of the program; where there are any, nothing that is written was tested.
+        The problems that the form reports for the program. If there are any, the laws about written
+        files were not tested.
 
     Raises:
-        FormError: names the law and the first counterexample; errors of the form's own code are
-            reported in the same way.
-        MissingDependencyError: what the form writes or checks with is not installed.
-        BrokenDependencyError: it is installed, but cannot be imported.
+        FormError: the form breaks a law. The message names the law and the first counterexample. An
+            error that the form's own code raises is reported in the same way.
+        MissingDependencyError: a package that the form writes or checks with is not installed.
+        BrokenDependencyError: such a package is installed, but cannot be imported.
     """
     require_form(form)
     if samples is None:
@@ -125,7 +126,7 @@ def check_form(
 
 
 def _run(law: _Law, trial: _Trial) -> None:
-    """Tests one law, and that doing so changed neither the program nor its samples."""
+    """Tests one law, and also that the test changed neither the program nor its samples."""
     before = trial.program.content_hash()
     samples = copy.deepcopy(list(trial.samples))
     broken = f"the form {trial.form.name!r} breaks the law of {law.name} ({law.sentence})"
@@ -154,18 +155,20 @@ def _equal(before: Sequence[Sample], after: Sequence[Sample]) -> bool:
 def _test_name(trial: _Trial) -> None:
     name = trial.form.name
     if not name.isidentifier() or name != name.lower():
-        raise _BrokenError(f"found {name!r}")
+        raise _BrokenError(f"the form's name is {name!r}")
     if any(known.name == name for known in _others(trial.form)):
-        raise _BrokenError(f"Photomask has a form {name!r}")
+        raise _BrokenError(f"Photomask already has a form {name!r}")
 
 
 def _test_place(trial: _Trial) -> None:
     place = PurePosixPath(trial.form.place)
     if place.is_absolute() or ".." in place.parts or "\\" in trial.form.place:
-        raise _BrokenError(f"{trial.form.place!r} leaves the export")
+        raise _BrokenError(f"the place {trial.form.place!r} lies outside the export")
     taken = {*OWN_NAMES, *(known.place for known in _others(trial.form))}
     if str(place) in taken or (place.parts and place.parts[0] in taken):
-        raise _BrokenError(f"{trial.form.place!r} is taken")
+        raise _BrokenError(
+            f"the place {trial.form.place!r} is already used by something else in an export"
+        )
 
 
 def _others(form: Form[Any]) -> list[Form[Any]]:
@@ -182,13 +185,16 @@ def _test_operators(trial: _Trial) -> None:
 def _test_problems(trial: _Trial) -> None:
     found: object = trial.form.problems(trial.program)
     if not isinstance(found, list):
-        raise _BrokenError(f"problems returned {found!r}, expected a list")
+        raise _BrokenError(f"the method problems returned {found!r}, expected a list")
     names = {*trial.program.inputs, *(step.name for step in trial.program.steps)}
     for problem in found:
         if not isinstance(problem, Problem):
-            raise _BrokenError(f"found {problem!r}, expected a Problem")
+            raise _BrokenError(f"the list of problems holds {problem!r}, expected a Problem")
         if problem.step not in names:
-            raise _BrokenError(f"the program has no step and no input {problem.step!r}")
+            raise _BrokenError(
+                f"a problem names {problem.step!r}, which is neither a step nor an input of the "
+                "program"
+            )
         if not problem.reason.strip():
             raise _BrokenError(f"step {problem.step!r} has a problem without a reason")
         trial.problems.append(problem)
@@ -196,8 +202,8 @@ def _test_problems(trial: _Trial) -> None:
     for step in trial.program.steps:
         if trial.form.refusal(type(step.operator)) is not None and step.name not in named:
             raise _BrokenError(
-                f"the form refuses {type(step.operator).__name__}, but step {step.name!r} is no "
-                "problem"
+                f"the form refuses {type(step.operator).__name__}, but its problems do not name "
+                f"the step {step.name!r}"
             )
 
 
@@ -207,20 +213,24 @@ def _test_refused(trial: _Trial) -> None:
     except FormError as error:
         silent = [p.step for p in trial.problems if p.step not in str(error)]
         if silent:
-            raise _BrokenError(f"the error does not name {silent[0]!r}: {error}") from error
+            raise _BrokenError(
+                f"the error does not name the step {silent[0]!r}: {error}"
+            ) from error
     else:
-        raise _BrokenError("it raised nothing")
+        raise _BrokenError("export raised no error")
     if left := _files(trial.folder):
-        raise _BrokenError(f"it left {left[0].name}")
+        raise _BrokenError(f"export left the file {left[0].name}")
 
 
 def _test_export(trial: _Trial) -> None:
     place = trial.export("first")
     if not _files(place):
-        raise _BrokenError(f"there is no file at {trial.form.place}")
+        raise _BrokenError(f"export wrote no file at {trial.form.place}")
     beside = [path for path in _files(trial.folder / "first") if not path.is_relative_to(place)]
     if beside:
-        raise _BrokenError(f"it wrote {beside[0].relative_to(trial.folder / 'first')}, too")
+        raise _BrokenError(
+            f"export also wrote {beside[0].relative_to(trial.folder / 'first')}, outside its place"
+        )
 
 
 def _test_determinism(trial: _Trial) -> None:
@@ -233,15 +243,17 @@ def _test_determinism(trial: _Trial) -> None:
 def _demand_equal(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
-            raise _BrokenError(f"{name or 'the file'} differs")
+            raise _BrokenError(f"{name or 'the file'} differs between two exports")
 
 
 def _test_check(trial: _Trial) -> None:
     found = trial.check(trial.folder / "first" / trial.form.place)
     if found.integers < 1:
-        raise _BrokenError("it compared no integers")
+        raise _BrokenError("the check compared no integers")
     if not found.passed:
-        raise _BrokenError(f"{found.mismatches} mismatches; {'; '.join(found.problems)}")
+        raise _BrokenError(
+            f"the check found {found.mismatches} mismatches; {'; '.join(found.problems)}"
+        )
 
 
 def _test_damage(trial: _Trial) -> None:
@@ -251,13 +263,18 @@ def _test_damage(trial: _Trial) -> None:
     largest = max(files, key=lambda path: path.stat().st_size)
     is_read = [_is_read(trial, place, path) for path in sorted({largest, *files[::step]})]
     if not any(is_read):
-        raise _BrokenError("it passes without any of the files")
+        raise _BrokenError("the check passes when any one of the files is missing")
     if not _notices(trial, place, largest, lambda whole: whole[: len(whole) // 2]):
-        raise _BrokenError(f"it passes with half of {_named(place, largest)}")
+        raise _BrokenError(
+            f"the check passes when the second half of {_named(place, largest)} is missing"
+        )
 
 
 def _is_read(trial: _Trial, place: Path, path: Path) -> bool:
-    """Tells whether a check misses a file; then it must notice that bytes of it are altered."""
+    """Tells whether the form's check reads a file.
+
+    A check that fails when the file is missing reads it. It must then also notice altered bytes.
+    """
     if not _notices(trial, place, path, None):
         return False
     size = path.stat().st_size
@@ -267,13 +284,16 @@ def _is_read(trial: _Trial, place: Path, path: Path) -> bool:
     for number in places:
         if _notices(trial, place, path, lambda whole, at=number: _altered(whole, at)):
             return True
-    raise _BrokenError(f"it passes with altered bytes in {_named(place, path)}, at {places}")
+    raise _BrokenError(
+        f"the check passes when a byte of {_named(place, path)} is altered, tried at the offsets "
+        f"{places}"
+    )
 
 
 def _notices(
     trial: _Trial, place: Path, path: Path, damage: Callable[[bytes], bytes] | None
 ) -> bool:
-    """Damages a file, or removes it, checks, and puts the file back."""
+    """Tells whether a check fails on a damaged or removed file, and puts the file back."""
     whole = path.read_bytes()
     path.unlink()
     if damage is not None:
@@ -296,14 +316,14 @@ def _named(place: Path, path: Path) -> str:
 
 
 def _files(place: Path) -> list[Path]:
-    """Returns a file, or all files below a folder; none where there is nothing."""
+    """Returns the file at a place, or all files below a folder, or an empty list."""
     if place.is_file():
         return [place]
     return [path for path in place.rglob("*") if path.is_file()]
 
 
 def _contents(place: Path) -> dict[str, bytes]:
-    """Returns what lies at a place, by path below it."""
+    """Returns the content of every file at a place, by its path below the place."""
     return {
         path.relative_to(place).as_posix() if path != place else "": path.read_bytes()
         for path in _files(place)
@@ -314,7 +334,7 @@ _LAWS = (
     _Law("the name", "a lower-case identifier that no other form has", _test_name),
     _Law("the place", "a relative path that nothing else in an export has", _test_place),
     _Law("operators", "each is written, or refused with a reason", _test_operators),
-    _Law("problems", "they name every step that cannot be expressed, and why", _test_problems),
+    _Law("problems", "they name every step that cannot be expressed, and say why", _test_problems),
 )
 _REFUSED = _Law(
     "refusal",
@@ -328,7 +348,7 @@ _WRITTEN = (
     _Law("check", "check passes on what export wrote, and compares integers", _test_check),
     _Law(
         "damage",
-        "check notices what it reads and finds missing or altered",
+        "check notices that a file which it reads is missing, cut short or altered",
         _test_damage,
     ),
 )

@@ -56,34 +56,38 @@ def export(
     form: str | Form[Any] = "memory",
     samples: int | None = None,
 ) -> Any:
-    """Writes a program in a form: memory images, C, ONNX, RTL, or one of your own.
+    """Writes a program in a form: as memory images, C, ONNX, RTL, or in a form of your own.
 
-    What is written appears whole or not at all, and replaces what was exported there earlier. The
-    same program and inputs give the same bytes.
+    The files appear completely or not at all. They replace an earlier export at the same place. The
+    same program and inputs always give the same bytes.
 
     Args:
-        program: what to export.
+        program: the program to export.
         place: the file or folder to write.
-        inputs: int64 codes that golden vectors are made from, batch first
-            (`program.quantize_input` makes them); a mapping by input name where the program has
-            several inputs. May be left out for a form without golden vectors.
-        form: the name of one of `FORMS`, `path/to/file.py:function` for one of your own, or an
-            object: `CForm(weights="binary")`.
-        samples: how many samples of `inputs` become golden vectors; None takes all.
+        inputs: int64 codes that the golden vectors are made from, batch axis first;
+            `program.quantize_input` makes them. A mapping by input name if the program has several
+            inputs. It may be left out for a form without golden vectors.
+        form: the name of one of `FORMS`; or `path/to/file.py:function` for a form of your own; or a
+            form object with settings, such as `CForm(weights="binary")`.
+        samples: how many samples of `inputs` become golden vectors; None takes all of them.
 
     Returns:
-        What the form tells about what it wrote; the manifest of memory images.
+        What the form's `export` returns about the files that it wrote. Memory images return their
+        manifest.
 
     Raises:
-        UsageError: there is no such form, or `samples` of no inputs.
-        DataError: the inputs do not fit the program, or the form needs some.
-        FormError: the form has no way to express some steps, which the message lists; or it breaks
-            the contract of a form.
-        ExportError: the place holds something else, or the disk refused a file.
+        UsageError: there is no such form, or `samples` is given without inputs.
+        DataError: the inputs do not fit the program, or the form needs inputs and got none.
+        FormError: the form cannot express some steps, which the message lists; or it breaks the
+            contract of a form.
+        ExportError: the place holds something else, or a file could not be written to the disk.
     """
     chosen = load_form(form)
     if inputs is None and samples is not None:
-        raise UsageError(f"asked for {samples} samples without inputs; give inputs")
+        raise UsageError(
+            f"asked for {samples} samples without inputs; pass the inputs that the samples are "
+            "taken from"
+        )
     batch = [] if inputs is None else single_samples(program, inputs, samples)
     written = chosen.export(program, Path(place), batch)
     if not os.path.lexists(place):

@@ -1,4 +1,4 @@
-"""What an export says of each of its files: how large it is, and its hash."""
+"""The record of an exported file: its path, its size and its hash."""
 
 from pathlib import Path
 from typing import Self
@@ -9,10 +9,10 @@ from photomask.documents import Document, sha256_of
 
 
 class FileRecord(Document):
-    """A file of an export."""
+    """One file of an export."""
 
     path: str
-    """Relative to the export, with forward slashes; never outside of it."""
+    """The path relative to the export, with forward slashes. It never leads outside the export."""
     bytes: int = Field(default=0, ge=0)
     sha256: str = ""
 
@@ -21,16 +21,16 @@ class FileRecord(Document):
     def _stays_inside(cls, path: str) -> str:
         parts = path.split("/")
         if not all(parts) or {".", ".."} & {*parts} or "\\" in path or "\0" in path:
-            raise ValueError(f"{path!r} is no path inside the export")
+            raise ValueError(f"{path!r} is not a path inside the export")
         return path
 
     @classmethod
     def of(cls, folder: Path, path: str) -> Self:
-        """Returns the record of a file that was written.
+        """Returns the record of a file that was already written.
 
         Args:
             folder: the export.
-            path: of the file, relative to it.
+            path: the file's path, relative to the export.
         """
         file = folder / path
         return cls(path=path, bytes=file.stat().st_size, sha256=sha256_of(file))

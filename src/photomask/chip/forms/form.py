@@ -1,4 +1,4 @@
-"""What every form of a program says and does, and how a user names one."""
+"""The protocol that every form keeps: how a program leaves as files for the tools of others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from photomask.errors import FormError
 
 Written_co = TypeVar("Written_co", covariant=True)
 Sample = dict[str, np.ndarray]
-"""int64 codes of one sample by input name, batch axis 1."""
+"""The int64 codes of one sample by input name, with a batch axis of 1."""
 
 
 @dataclass(frozen=True)
 class FormCheck:
-    """What came of reading a form back.
+    """The result of reading an exported form back.
 
     Attributes:
         integers: how many integers were compared with the oracle's.
         mismatches: how many of them differ.
-        problems: what else is wrong, in words; also the first mismatch.
+        problems: everything else that is wrong, in words, and a description of the first mismatch.
     """
 
     integers: int
@@ -33,7 +33,7 @@ class FormCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and nothing is wrong."""
+        """Whether at least one integer was compared and nothing is wrong."""
         return self.integers > 0 and not self.mismatches and not self.problems
 
     def __str__(self) -> str:
@@ -44,58 +44,62 @@ class FormCheck:
 
 @runtime_checkable
 class Form(Protocol[Written_co]):
-    """A form in which a program leaves: files for the tools of others.
+    """A form of a program: files that the tools of others read.
 
-    An object of any class with these members is one; its settings are its own attributes, as those
-    of a quantizer are. `photomask.chip.export` takes it, and `check_form` proves that it keeps the
-    contract.
+    An object of any class with these members is a form. Its settings are attributes of the object,
+    as with a quantizer. `photomask.chip.export` takes the object, and `check_form` proves that it
+    keeps the contract.
     """
 
     name: ClassVar[str]
-    """What `--format` calls it: a lower-case identifier."""
+    """The name of the form for `--format`: a lower-case identifier."""
     title: ClassVar[str]
-    """One line: what it is and for whom."""
+    """One line that says what the form is and for whom."""
     place: ClassVar[str]
-    """Its file or folder inside an export of memory images, a relative path."""
+    """The relative path of its file or folder inside an export of memory images."""
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator has no such form; None where it has one."""
+        """Returns the reason why the form cannot express an operator, or None if it can."""
         ...
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every step of a program that cannot be expressed; none: `export` succeeds."""
+        """Returns a problem for every step that the form cannot express.
+
+        If the list is empty, `export` succeeds.
+        """
         ...
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> Written_co:
-        """Writes a file or folder that appears whole or not at all.
+        """Writes a file or folder that appears completely or not at all.
 
         Args:
-            program: what to write.
-            place: where to.
-            samples: what golden vectors are made from; may be empty where a form has none.
+            program: the program to write.
+            place: the path of the file or folder.
+            samples: what the golden vectors are made from. It may be empty if the form has none.
 
         Returns:
-            What the form tells about what it wrote.
+            Whatever the form has to tell about the files that it wrote.
 
         Raises:
-            FormError: names all steps that cannot be expressed.
+            FormError: names all steps that the form cannot express.
             DataError: the form needs samples and got none.
-            ExportError: the place holds something else, or the disk refused a file.
+            ExportError: the place holds something else, or a file could not be written to the disk.
         """
         ...
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
-        """Reads back what `export` wrote, runs it, and compares with the oracle.
+        """Reads back what `export` wrote, runs it, and compares the results with the oracle's.
 
         Args:
-            program: what was written.
+            program: the program that was written.
             place: where it was written.
-            samples: to run, where the files hold none of their own.
+            samples: the samples to run. Forms whose files hold samples of their own do not need
+                them.
 
         Raises:
             DocumentError: a file is missing, truncated or altered.
-            EngineError: what runs it failed.
-            MissingDependencyError: what runs it is not installed.
+            EngineError: the tool that runs the files failed.
+            MissingDependencyError: the tool that runs the files is not installed.
         """
         ...
 
@@ -105,7 +109,7 @@ METHODS = ("refusal", "problems", "export", "check")
 
 
 def require_form(value: object) -> None:
-    """Refuses an object that lacks a member of a form, or has one of another kind.
+    """Raises an error if an object lacks a member of a form, or has one of another kind.
 
     Raises:
         FormError: names the member.
@@ -123,7 +127,7 @@ def require_form(value: object) -> None:
 
 
 def _called(value: object) -> str:
-    """Returns how messages call a form, or what was given for one."""
+    """Returns how messages name a form, or the object that was given instead of one."""
     kind = value if isinstance(value, type) else type(value)
     return f"the form {kind.__qualname__}"
 

@@ -1,4 +1,4 @@
-"""Golden vectors: every edge of a program for given inputs, as the oracle computes them."""
+"""Golden vectors: the integers of every edge for given inputs, as the oracle computes them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,29 +15,32 @@ def single_samples(program: IntegerProgram, inputs: Inputs, samples: int | None)
     """Splits a batch of inputs into samples, each with a batch axis of 1.
 
     Args:
-        program: whose inputs they are.
+        program: the program that the inputs belong to.
         inputs: int64 codes.
         samples: how many to take from the front; None takes all.
 
     Raises:
-        DataError: an input is missing, not int64, out of its format or of another shape, or there
-            are fewer samples than asked for.
+        DataError: an input is missing, is not int64, holds a value outside its format or has
+            another shape; or there are fewer samples than asked for.
     """
     arrays = arrays_by_name(program, inputs)
     check_inputs(program, arrays)
     available = len(arrays[program.inputs[0]])
     count = available if samples is None else samples
     if not 1 <= count <= available:
-        raise DataError(f"asked for {count} samples of a batch of {available}")
+        raise DataError(
+            f"asked for {count} samples of a batch of {available}; choose from 1 to {available}"
+        )
     return [
         {name: array[index : index + 1] for name, array in arrays.items()} for index in range(count)
     ]
 
 
 def random_inputs(program: IntegerProgram, samples: int) -> dict[str, np.ndarray]:
-    """Returns codes by input name, [samples, …], evenly distributed over what each edge holds.
+    """Returns uniformly distributed codes by input name, each of shape [samples, …].
 
-    They are seeded: the same program gives the same codes.
+    The codes lie in the interval of each input. They are seeded, so the same program gives the same
+    codes.
     """
     random = np.random.default_rng(0)
     edges = [program.edges[name] for name in program.inputs]
@@ -50,7 +53,10 @@ def random_inputs(program: IntegerProgram, samples: int) -> dict[str, np.ndarray
 def golden_edges(
     program: IntegerProgram, samples: Sequence[Sample]
 ) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Yields sample, edge and integers, sample by sample in the order of computation."""
+    """Yields the sample's index, the edge's name and its integers, in the order of computation.
+
+    All edges of a sample come before those of the next sample.
+    """
     engine = NumpyEngine(program)
     for index, inputs in enumerate(samples):
         for edge, value in engine.edges(inputs):

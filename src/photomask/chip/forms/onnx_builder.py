@@ -1,4 +1,4 @@
-"""What every writer of ONNX models shares: names, nodes, tensors, dimensions, metadata, files."""
+"""The parts that all ONNX forms share: names, nodes, tensors, dimensions, metadata and files."""
 
 import importlib
 import json
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     import onnx
 
 IR_VERSION = 10
-"""Read by onnx from 1.17 and onnxruntime from 1.20 on; the packages' own newest is not."""
+"""The version of the file format: onnx reads it from 1.17 on, onnxruntime from 1.20 on.
+
+The newest version that the installed packages write could be too new for other readers.
+"""
 LARGEST_MODEL = (1 << 31) - 1
-"""Bytes; protobuf reads no larger message."""
+"""The size of the largest model in bytes, because protobuf reads no larger message."""
 BATCH = "batch"
-"""Name of the first dimension of what grows with the batch."""
+"""The name of the first dimension of every value that grows with the batch."""
 PROGRAM_HASH = "photomask.content_sha256"
-"""Key of the metadata that says what program a model is a form of."""
+"""The key of the metadata entry that holds the hash of the program."""
 
 
 def onnx_package() -> ModuleType:
@@ -41,15 +44,16 @@ def onnx_package() -> ModuleType:
 
 
 class GraphBuilder:
-    """Collects the parts of one model; names are the program's own.
+    """Collects the parts of one model, under the names that the program uses.
 
-    Values are called as the edges and tensors of the program, nodes as its steps. What has no name
-    there is called `<step>/<what it is>`; a name that is taken gets a number.
+    Values have the names of the program's edges and tensors, and nodes the names of its steps. A
+    value or node that the program has no name for is called `<step>/<what it is>`. A name that is
+    already taken gets a number.
 
     Attributes:
-        program: what the model computes.
-        onnx: the package.
-        nodes: in the order of computation.
+        program: the program that the model computes.
+        onnx: the package `onnx`.
+        nodes: the nodes in the order of computation.
     """
 
     def __init__(self, program: IntegerProgram):
@@ -85,14 +89,14 @@ class GraphBuilder:
         """Adds a node with one output.
 
         Args:
-            operator: the ONNX operator or the name of a function.
+            operator: the name of the ONNX operator or function.
             inputs: names of values; "" leaves out an optional one.
             step: the step that the node computes or helps to compute; its source goes into the
                 node's doc string.
-            label: what the node does inside the step; "" for the node that has the step's name.
-            output: name of the value; `<step>/<label>` if empty.
-            domain: of the operator.
-            attributes: of the node.
+            label: what the node does inside the step; "" gives the node the step's name.
+            output: the name of the value; `<step>/<label>` if empty.
+            domain: the ONNX domain of the operator.
+            attributes: the attributes of the node.
 
         Returns:
             The output's name.
@@ -107,16 +111,16 @@ class GraphBuilder:
         return output
 
     def tensor(self, name: str, values: np.ndarray, element_type: int, note: str = "") -> str:
-        """Adds an initializer, or finds the equal one of the same name.
+        """Adds an initializer, or finds an equal one that was added under the same name.
 
         Args:
-            name: what to call it, a tensor of the program or `<step>/<what it is>`.
-            values: its values.
+            name: a tensor of the program, or `<step>/<what it is>`.
+            values: the values of the initializer.
             element_type: an `onnx.TensorProto` data type.
-            note: goes into its doc string.
+            note: the doc string of the initializer.
 
         Returns:
-            The name; with a number where another tensor has taken it.
+            The initializer's name. It ends in a number if another tensor has already taken `name`.
         """
         kinds = self.onnx.TensorProto
         if element_type in (kinds.INT4, kinds.UINT4):
@@ -133,24 +137,24 @@ class GraphBuilder:
         return self._initializers[key].name
 
     def function(self, function: "onnx.FunctionProto") -> None:
-        """Adds a function of the model, once by its name."""
+        """Adds a function to the model, unless one of that name was added before."""
         self._functions.setdefault(function.name, function)
 
     def describe(self, name: str, element_type: int, edge: Edge, note: str = "") -> None:
-        """States type and shape of the value that carries an edge.
+        """States the type and shape of the value that carries an edge.
 
         Args:
-            name: the value.
+            name: the name of the value.
             element_type: an `onnx.TensorProto` data type.
-            edge: shape and, for the doc string, format and interpretation.
-            note: goes before the rest of the doc string.
+            edge: gives the shape and, if there is no note, the doc string.
+            note: the doc string of the value; "" describes the edge's format, interval and scale.
         """
         info = self.onnx.helper.make_tensor_value_info(name, element_type, self.dimensions(edge))
         info.doc_string = note or described(edge)
         self._value_infos[name] = info
 
     def dimensions(self, edge: Edge) -> list[int | str]:
-        """Returns an edge's shape, the first dimension by name where it grows with the batch."""
+        """Returns an edge's shape; the first dimension is a name if it grows with the batch."""
         rows, *rest = edge.shape
         if not self.grows(edge.name):
             return [rows, *rest]
@@ -170,10 +174,10 @@ class GraphBuilder:
         """Returns the model.
 
         Args:
-            inputs: values that were described, in order.
-            outputs: values that were described, in order.
-            opsets: version by domain; "" is ai.onnx.
-            doc_string: what the model is.
+            inputs: the names of values that were described, in order.
+            outputs: the names of values that were described, in order.
+            opsets: the operator set's version by domain; "" is the domain ai.onnx.
+            doc_string: a description of the model.
         """
         helper, infos = self.onnx.helper, self._value_infos
         graph = helper.make_graph(
@@ -199,11 +203,11 @@ class GraphBuilder:
 def average_windows(
     operator: AveragePool, spatial: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns kernel and stride of the windows of an average.
+    """Returns the kernel and the stride of the windows of an average pool.
 
     Args:
-        operator: whose windows they are; adaptive ones follow from the sizes alone.
-        spatial: sizes of the input's spatial axes.
+        operator: the average pool. Adaptive windows follow from the sizes alone.
+        spatial: the sizes of the input's spatial axes.
 
     Raises:
         FormError: adaptive windows differ in size.
@@ -212,15 +216,15 @@ def average_windows(
         return operator.kernel, operator.stride
     if any(size % count for size, count in zip(spatial, operator.output_size, strict=True)):
         raise FormError(
-            f"adaptive windows of different sizes: {tuple(spatial)} elements become "
-            f"{operator.output_size}; take an output size that divides its input"
+            f"the adaptive windows have different sizes, because {tuple(spatial)} elements become "
+            f"{operator.output_size}; choose an output size that divides the input size"
         )
     kernel = tuple(s // n for s, n in zip(spatial, operator.output_size, strict=True))
     return kernel, kernel
 
 
 def described(edge: Edge) -> str:
-    """Returns format, interval and interpretation of an edge in one line."""
+    """Returns the format, interval, scale and zero point of an edge in one line."""
     scale = f"scale {edge.scale[0]:.9g}" if len(edge.scale) == 1 else "a scale for each channel"
     return (
         f"{edge.role}, {edge.format}, {edge.low} to {edge.high}; "
@@ -229,7 +233,7 @@ def described(edge: Edge) -> str:
 
 
 def metadata(program: IntegerProgram) -> dict[str, str]:
-    """Returns what a model says about its program: hash, target and the meaning of every edge."""
+    """Returns a model's metadata: the program's hash, the target and the meaning of every edge."""
     edges = {
         name: {
             "format": str(edge.format),
@@ -248,22 +252,23 @@ def metadata(program: IntegerProgram) -> dict[str, str]:
 
 
 def save_onnx(model: "onnx.ModelProto", path: str | Path) -> None:
-    """Writes a model as a file that appears whole or not at all.
+    """Writes a model as a file that appears completely or not at all.
 
     Raises:
-        ExportError: the model is larger than protobuf reads, or the disk refused the file.
+        ExportError: the model is larger than protobuf can read, or the file could not be written to
+            the disk.
     """
     size = model.ByteSize()
     if size > LARGEST_MODEL:
         raise ExportError(
-            f"cannot write {path}: the model has {size} bytes, an ONNX file holds at most "
-            f"{LARGEST_MODEL}; use fewer bits or export the program's memory images"
+            f"cannot write {path}: the model has {size} bytes, but an ONNX file holds at most "
+            f"{LARGEST_MODEL}; use fewer bits, or export memory images instead"
         )
     write_file(Path(path), model.SerializeToString(deterministic=True))
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Returns `name`, or `name_2` and so on where it is taken, and takes it."""
+    """Returns `name`, or `name_2` and so on if it is taken, and marks the result as taken."""
     candidate, copy = name, 1
     while candidate in taken:
         copy += 1

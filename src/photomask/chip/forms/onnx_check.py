@@ -1,4 +1,4 @@
-"""What the checks of ONNX files share: reading a file back, and counting what differs."""
+"""Reads ONNX files back and counts the integers that differ, for the checks of all ONNX forms."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,24 +20,24 @@ def read_onnx(path: Path, program: IntegerProgram) -> "onnx.ModelProto":
     """Reads a file that `save_onnx` wrote.
 
     Args:
-        path: of the file.
-        program: that it must be a form of.
+        path: the path of the file.
+        program: the program that the file must have been made from.
 
     Raises:
-        DocumentError: it is missing, no ONNX model, or says that it is of another program.
+        DocumentError: the file is missing, is not an ONNX model, or was made from another program.
         MissingDependencyError: the package onnx is not installed.
     """
     load = onnx_package().load_model_from_string
     content = read_bytes(path, LARGEST_MODEL)
     try:
         model = load(content)
-    except Exception as error:  # protobuf's own, whose class depends on how it was built
-        raise DocumentError(f"cannot read {path}: it is no ONNX model: {error}") from error
+    except Exception as error:  # the class of protobuf's error depends on how protobuf was built
+        raise DocumentError(f"cannot read {path}: it is not an ONNX model: {error}") from error
     told = {entry.key: entry.value for entry in model.metadata_props}.get(PROGRAM_HASH)
     if told != program.content_hash():
         raise DocumentError(
-            f"{path} is of the program {told or 'of an unknown tool'}, not of "
-            f"{program.content_hash()}; export it again"
+            f"{path} was made from {f'the program {told}' if told else 'no known program'}, "
+            f"expected the program {program.content_hash()}; export it again"
         )
     return model
 
@@ -45,7 +45,7 @@ def read_onnx(path: Path, program: IntegerProgram) -> "onnx.ModelProto":
 def oracle_edges(
     program: IntegerProgram, samples: Sequence[Sample]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields the position of each sample and every edge, as the oracle computes it.
+    """Yields each sample's index and the integers of all its edges, as the oracle computes them.
 
     Raises:
         DataError: there are no samples, or they do not fit the program.
@@ -58,12 +58,12 @@ def oracle_edges(
 
 
 class Tally:
-    """Counts integers, and those that differ by more than a bound.
+    """Counts the integers that were compared, and those that differ by more than a bound.
 
     Attributes:
-        integers: how many were compared.
-        mismatches: how many differ by more than their bound.
-        problems: the first mismatch, and what else is wrong.
+        integers: how many integers were compared.
+        mismatches: how many of them differ by more than their bound.
+        problems: a description of the first mismatch, and everything else that is wrong.
     """
 
     def __init__(self):
@@ -77,20 +77,21 @@ class Tally:
         """Compares one edge of one sample.
 
         Args:
-            edge: how messages call it.
-            sample: its position.
-            found: integers.
+            edge: the name of the edge, for messages.
+            sample: the index of the sample.
+            found: the integers that were computed.
             expected: the oracle's integers.
-            bound: how far each may lie from the oracle's.
+            bound: how far each integer may lie from the oracle's.
 
         Returns:
-            How many differ at all.
+            How many integers differ at all, also those within the bound.
         """
         self.integers += expected.size
         if found.shape != expected.shape:
             self._mismatch(
                 expected.size,
-                f"{edge!r}, sample {sample}: shape {found.shape}, not {expected.shape}",
+                f"{edge!r}, sample {sample}: found the shape {found.shape}, expected "
+                f"{expected.shape}",
             )
             return expected.size
         distance = np.abs(found - expected)
@@ -98,8 +99,8 @@ class Tally:
             at = tuple(int(index) for index in np.argwhere(wrong)[0])
             self._mismatch(
                 int(np.count_nonzero(wrong)),
-                f"{edge!r}, sample {sample}, element {list(at)}: {found[at]}, the oracle has "
-                f"{expected[at]}",
+                f"{edge!r}, sample {sample}, element {list(at)}: found {found[at]}, but the "
+                f"oracle has {expected[at]}",
             )
         return int(np.count_nonzero(distance))
 
@@ -109,5 +110,5 @@ class Tally:
         self.mismatches += count
 
     def result(self) -> FormCheck:
-        """Returns what came of it."""
+        """Returns the counts and problems as the result of a check."""
         return FormCheck(self.integers, self.mismatches, tuple(self.problems))

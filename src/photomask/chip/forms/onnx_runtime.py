@@ -1,4 +1,4 @@
-"""ONNX Runtime: sessions of a model, integers in and out, and the values inside."""
+"""ONNX Runtime sessions that take integers, return integers, and can show the values inside."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import onnx
 
 NUMPY_TYPES = {f"tensor({name})": np.dtype(name) for name in ("int8", "uint8", "int32", "int64")}
-"""The types of an integer model's inputs, as ONNX Runtime calls them."""
+"""The NumPy types of an integer model's inputs, by ONNX Runtime's names for them."""
 ONLY_ERRORS = 3
-"""ONNX Runtime's log level."""
+"""The log level at which ONNX Runtime reports errors only."""
 NEVER_SATURATE = ("session.x64quantprecision", "1")
-"""Products of int8 by uint8 that do not saturate at 16 bits on older x86 processors."""
+"""The option that keeps products of int8 and uint8 from saturating on older x86 processors."""
 
 
 def runtime_package(purpose: str) -> ModuleType:
     """Returns the package `onnxruntime`.
 
     Args:
-        purpose: what needs it, for the message.
+        purpose: what needs the package; the error message says it.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -35,7 +35,7 @@ def runtime_package(purpose: str) -> ModuleType:
 
 
 class Session:
-    """A model that ONNX Runtime has read, on a CPU."""
+    """A model that ONNX Runtime has loaded and runs on a CPU."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Session:
         threads: int = 1,
         optimized: bool = True,
     ):
-        """Reads a model.
+        """Loads a model.
 
         Args:
-            runtime: the package.
-            model: what to run.
-            threads: of ONNX Runtime.
-            optimized: whether ONNX Runtime may change the graph, and fuse nodes.
+            runtime: the package `onnxruntime`.
+            model: the model to run.
+            threads: how many threads ONNX Runtime uses inside an operator.
+            optimized: whether ONNX Runtime may change the graph and fuse nodes.
 
         Raises:
             EngineError: ONNX Runtime refuses the model.
@@ -70,11 +70,11 @@ class Session:
             raise EngineError(f"ONNX Runtime refuses the program: {error}") from error
 
     def run(self, names: Sequence[str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns values of the model by name.
+        """Returns the model's outputs by name.
 
         Args:
-            names: outputs of the model, each once.
-            inputs: by name, in the model's types.
+            names: outputs of the model, each named once.
+            inputs: the model's inputs by name, in the model's types.
 
         Raises:
             EngineError: ONNX Runtime fails.
@@ -88,24 +88,26 @@ class Session:
     def run_integers(
         self, names: Sequence[str], codes: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Returns int64 values of the model by name.
+        """Returns the model's outputs by name, as int64.
 
         Args:
-            names: outputs of the model, each once.
-            codes: int64 by name, for the model's inputs.
+            names: outputs of the model, each named once.
+            codes: int64 codes for the model's inputs, by name.
 
         Raises:
             EngineError: the model has other inputs, or ONNX Runtime fails.
         """
         types = {value.name: value.type for value in self._session.get_inputs()}
         if set(types) != set(codes) or not set(types.values()) <= set(NUMPY_TYPES):
-            raise EngineError(f"the model takes {types}, not the integers of {list(codes)}")
+            raise EngineError(
+                f"the model takes the inputs {types}, but got integers for {list(codes)}"
+            )
         inputs = {name: value.astype(NUMPY_TYPES[types[name]]) for name, value in codes.items()}
         return {name: value.astype(np.int64) for name, value in self.run(names, inputs).items()}
 
 
 def giving_every_value(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Returns a copy whose outputs are all values that the model describes."""
+    """Returns a copy of the model whose outputs are all values that the model describes."""
     copy = type(model)()
     copy.CopyFrom(model)
     known = {value.name for value in (*copy.graph.input, *copy.graph.output)}

@@ -1,8 +1,8 @@
-"""Each step of a float model by itself: it reads the oracle's values, so differences do not travel.
+"""Checks a float model step by step on the oracle's values, so that differences do not add up.
 
-A form that rescales in floating point may miss a code by one where a value lies near the middle of
-two. Over a whole network such differences add up, so that no bound says what is a fault. Computed
-from equal codes, each edge has a bound.
+A form that rescales in floating point may miss a code by one if the exact value lies near the
+middle between two codes. Over a whole network such differences accumulate, and no bound would tell
+them from a fault. If each step starts from the oracle's codes, each edge has a bound.
 """
 
 from collections import Counter
@@ -23,24 +23,31 @@ if TYPE_CHECKING:
     import onnx
 
 BOUND = 1
-"""How far a code may lie from the oracle's: the middle of two falls to either."""
+"""How far a code may lie from the oracle's, as the middle of two codes may become either."""
 WIDE_BOUND = 4
-"""The same for codes of more than 8 bits, which float32 and integer functions round apart."""
+"""The same bound for codes of more than 8 bits.
+
+It is wider because float32 and integer functions round such codes differently.
+"""
 FEW = 32
-"""So many codes and fewer say nothing about how many are off."""
+"""An edge with fewer codes than this is too small to judge by the share of codes that are off."""
 
 
 def given(edge: str) -> str:
-    """Returns what the input is called that stands for an edge."""
+    """Returns the name of the model input that replaces an edge."""
     return f"{edge}/given"
 
 
 def reading_given(model: "onnx.ModelProto", edges: Iterable[str]) -> "onnx.ModelProto":
-    """Returns a copy that computes each edge as before, and reads it from an input of its own.
+    """Returns a copy of a model in which every step reads its edges from inputs of the model.
+
+    The copy still computes each edge, as an output. The steps that read the edge get the values of
+    a new input instead.
 
     Args:
-        model: its values are real numbers.
-        edges: values that become outputs of the copy; what reads one reads `given(edge)`.
+        model: a model whose values are real numbers.
+        edges: values that become outputs of the copy. The nodes that read one of them read the
+            input `given(edge)` instead.
     """
     package = onnx_package()
     names = {edge: given(edge) for edge in edges}
@@ -58,15 +65,17 @@ def reading_given(model: "onnx.ModelProto", edges: Iterable[str]) -> "onnx.Model
 
 
 def activations_in(model: "onnx.ModelProto", program: IntegerProgram) -> list[str]:
-    """Returns the activations of a program, each of which a node of the model makes.
+    """Returns the activations of a program, if a node of the model computes each of them.
 
     Raises:
-        DocumentError: a node is missing.
+        DocumentError: no node computes one of them.
     """
     made = {name for node in model.graph.node for name in node.output}
     names = [name for name, edge in program.edges.items() if edge.role == "activation"]
     if missing := [name for name in names if name not in made]:
-        raise DocumentError(f"no node makes the activations {missing}; export the model again")
+        raise DocumentError(
+            f"no node of the model computes the activations {missing}; export the model again"
+        )
     return names
 
 
@@ -76,16 +85,17 @@ def compare_steps(
     edges: Sequence[str],
     samples: Sequence[Sample],
 ) -> FormCheck:
-    """Runs a model of `reading_given`, and counts the codes that differ from the oracle's.
+    """Runs a model that `reading_given` made, and counts the codes that differ from the oracle's.
 
-    A code may be off by `BOUND`, one of more than 8 bits by `WIDE_BOUND`. Half of an edge's codes
-    of up to 8 bits must be equal: more are off only if something shifts all of them.
+    A code may differ by `BOUND`, or by `WIDE_BOUND` if it has more than 8 bits. If an edge has
+    `FEW` or more codes of up to 8 bits, at least half of them must be equal. More of them differ
+    only if something shifts all codes.
 
     Args:
-        program: what it computes.
-        model: its first inputs are the program's, as real numbers.
-        edges: what it was made with.
-        samples: to run, at least one.
+        program: the program that the model expresses.
+        model: its first inputs are the program's inputs, as real numbers.
+        edges: the edges that `reading_given` was called with.
+        samples: the samples to run, at least one.
 
     Raises:
         DataError: there are no samples, or they do not fit the program.
@@ -93,7 +103,9 @@ def compare_steps(
         MissingDependencyError: onnxruntime is not installed.
     """
     if not edges:
-        return FormCheck(0, 0, ("the program has no activations, which alone have codes here",))
+        return FormCheck(
+            0, 0, ("the program has no activations, the only edges that have codes in this form",)
+        )
     session = Session(runtime_package("the check of an ONNX file"), model, optimized=False)
     read = [*program.inputs, *edges]
     named = dict(zip((value.name for value in model.graph.input), read, strict=True))
@@ -110,7 +122,10 @@ def compare_steps(
     for name, count in off.items():
         narrow = program.edges[name].format.bits <= 8
         if narrow and compared[name] >= FEW and 2 * count > compared[name]:
-            tally.problems.append(f"{name!r}: {count} of {compared[name]} codes differ")
+            tally.problems.append(
+                f"{name!r}: {count} of {compared[name]} codes differ from the oracle's, expected "
+                "at most half"
+            )
     return tally.result()
 
 
@@ -120,6 +135,6 @@ def _real(edge: Edge, codes: np.ndarray) -> np.ndarray:
 
 
 def _codes(edge: Edge, values: np.ndarray) -> np.ndarray:
-    """Returns the codes that lie next to real values."""
+    """Returns the codes that are nearest to real values."""
     unit = edge.dequantize(torch.full(values.shape, edge.zero_point + 1)).numpy()
     return np.rint(values.astype(np.float64) / unit).astype(np.int64) + edge.zero_point

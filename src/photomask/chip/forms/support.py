@@ -1,13 +1,14 @@
-"""Which form has which operator, as a table of the documentation."""
+"""The table of the documentation that says which form can write which operator."""
 
 from photomask.chip.forms.catalogue import FORMS
 from photomask.chip.operators import OPERATORS
 
 
 def support_matrix() -> str:
-    """Returns a table of all operators and forms in Markdown; its footnotes are the reasons.
+    """Returns a Markdown table of all operators and forms; its footnotes are the reasons.
 
-    A cell is `yes`, or the number of the footnote that says why the form refuses the operator.
+    A cell is `yes`, or `no` with the number of the footnote that says why the form refuses the
+    operator.
     """
     names = [form.name for form in FORMS]
     lines = [_row(["operator", *names]), _row(["---", *(":-:" for _ in names)])]

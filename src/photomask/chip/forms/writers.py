@@ -1,4 +1,4 @@
-"""Which function of a form writes which operator, and why others are not written."""
+"""The table of a form: the function that writes each operator, or the reason why none does."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ class Writers(Generic[Context, Result]):
     C.refuses(Embedding, "C has no tables of rows")
     ```
 
-    Each operator has one function or one reason; a test walks over all operators of all forms.
+    Each operator has one function or one reason. A test walks over all operators of all forms.
     """
 
     def __init__(self, form: str):
-        """Starts without functions.
+        """Starts a table without functions.
 
         Args:
-            form: how messages call the form.
+            form: how messages name the form.
         """
         self.form = form
         self._functions: dict[type[Operator], Callable[..., Result]] = {}
@@ -45,10 +45,10 @@ class Writers(Generic[Context, Result]):
     ) -> Callable[
         [Callable[Concatenate[One, Context], Result]], Callable[Concatenate[One, Context], Result]
     ]:
-        """Registers the decorated function, which gets the operator first, for these operators.
+        """Registers the decorated function for these operators; it gets the operator first.
 
         Raises:
-            FormError: one of them is written or refused already.
+            FormError: one of the operators is already written or refused.
         """
 
         def register(
@@ -62,16 +62,16 @@ class Writers(Generic[Context, Result]):
         return register
 
     def refuses(self, operator: type[Operator], reason: str) -> None:
-        """Says why the form has no way to write an operator.
+        """States the reason why the form cannot write an operator.
 
         Raises:
-            FormError: it is written or refused already.
+            FormError: the operator is already written or refused.
         """
         self._require_new(operator)
         self._reasons[operator] = reason
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator is not written; None where it is.
+        """Returns the reason why an operator is not written, or None if it is written.
 
         Raises:
             FormError: the form says neither how it is written nor why it is not.
@@ -86,7 +86,7 @@ class Writers(Generic[Context, Result]):
         return self._reasons[operator]
 
     def write(self, operator: Operator, *args: Context.args, **kwargs: Context.kwargs) -> Result:
-        """Returns what the operator's function makes of the context.
+        """Returns the result of the function that is registered for the operator.
 
         Raises:
             FormError: the form refuses the operator, or its function refuses this step.
@@ -108,10 +108,10 @@ class Problem:
     """Why a form cannot express a step, or an input of the model."""
 
     step: str
-    """Of the step, or of the input."""
+    """The name of the step, or of the input."""
     operator: str
     source: str
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     reason: str
 
     def __str__(self) -> str:
@@ -121,14 +121,14 @@ class Problem:
 def each_step(
     program: IntegerProgram, write: Callable[[Step], Result]
 ) -> tuple[list[Result], list[Problem]]:
-    """Writes the steps in their order, and goes on behind those that cannot be written.
+    """Writes the steps in their order, and continues after those that cannot be written.
 
     Args:
-        program: whose steps they are.
-        write: writes one step; raises `FormError` with the reason where it cannot.
+        program: the program that has the steps.
+        write: writes one step; raises `FormError` with the reason if it cannot.
 
     Returns:
-        What was written, and what is wrong with the other steps.
+        The results of the steps that were written, and one problem for each of the others.
     """
     results: list[Result] = []
     problems: list[Problem] = []
@@ -141,20 +141,20 @@ def each_step(
 
 
 def require_none(problems: Iterable[Problem], form: str, instead: str = "") -> None:
-    """Refuses a program with steps that a form cannot express.
+    """Raises an error if a program has steps that a form cannot express.
 
     Args:
-        problems: of the program.
-        form: how messages call the form.
-        instead: what a user can do, as a clause.
+        problems: the problems of the program.
+        form: how messages name the form.
+        instead: what a user can do instead, as a clause.
 
     Raises:
-        FormError: names all of them.
+        FormError: lists all problems.
     """
     found = [str(problem) for problem in problems]
     if found:
         raise FormError(
-            f"{form} has no form for {len(found)} of the program's steps:\n  "
+            f"{form} cannot express {len(found)} of the program's steps:\n  "
             + "\n  ".join(found)
             + (f"\n{instead}" if instead else "")
         )

@@ -1,4 +1,4 @@
-"""The integer operators: everything that must agree about one lies in its file."""
+"""The integer operators; everything that must agree about an operator stands in its file."""
 
 from typing import Annotated, get_args
 
@@ -49,7 +49,7 @@ AnyOperator = Annotated[
     | Sum,
     Field(discriminator="kind"),
 ]
-"""Any integer operator; JSON says which by its `kind`."""
+"""Any integer operator. In JSON, the field `kind` names the operator."""
 
 OPERATORS: tuple[type[Operator], ...] = get_args(get_args(AnyOperator)[0])
 """The class of every integer operator, in alphabetical order."""

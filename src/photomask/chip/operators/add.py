@@ -1,4 +1,4 @@
-"""Weighted sum of activations: residual addition and subtraction with aligned scales."""
+"""The weighted sum of activations: residual addition and subtraction with aligned scales."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from photomask.chip.operators.work import LaneOperations
 class Add(Operator):
     """`accumulator = bias + sum_j coefficient[j] * x_j`; inputs broadcast.
 
-    The coefficients bring the inputs to one scale; `bias` is minus the zero points' share.
+    The coefficients align the scales of the inputs. `bias` subtracts the share of the zero points.
     """
 
     kind: Literal["add"] = "add"
@@ -29,11 +29,11 @@ class Add(Operator):
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The inputs' common shape."""
+        """Returns the inputs' common shape."""
         return tuple(np.broadcast_shapes(*shapes))
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """For any order of summation."""
+        """Returns an interval of the partial sums in any order of summation."""
         terms = [x.scaled(c) for x, c in zip(inputs, self.coefficients, strict=True)]
         terms.append(Interval(self.bias, self.bias))
         total = Interval(0, 0)
@@ -42,7 +42,7 @@ class Add(Operator):
         return total
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One term after the other."""
+        """Adds one term after the other."""
         total: np.ndarray = np.asarray(self.bias, dtype=np.int64)
         for x, coefficient in zip(inputs, self.coefficients, strict=True):
             total = total + coefficient * x
@@ -51,7 +51,7 @@ class Add(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """In the dtype that holds every partial sum."""
+        """Returns a function in the dtype that holds every partial sum."""
         dtype = carrier(self.output_interval(inputs, parameters))
 
         def run(*values: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ class Add(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One product for each input of each sum."""
+        """Returns one product for each input of each sum."""
         return LaneOperations(
             multiply_adds=math.prod(self.output_shape(shapes, parameters)) * len(shapes)
         )

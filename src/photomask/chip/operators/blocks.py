@@ -1,4 +1,4 @@
-"""Elementwise functions of large activations on a CPU, block by block in the cache."""
+"""Runs elementwise functions of large activations on a CPU, block by block in the cache."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,11 @@ import torch
 from photomask.chip.operators.base import TorchFunction
 
 BLOCK_ELEMENTS = 30_000
-"""Elements at a time: float64 temporaries stay in the second-level cache, and torch, which goes
-parallel from 32,768 elements on, leaves that to the workers here, who need no barriers."""
+"""The number of elements of a block.
+
+It is small enough that float64 temporaries stay in the second-level cache. It is also below the
+32,768 elements from which torch uses several threads itself; the workers here need no barriers.
+"""
 
 
 def in_blocks(
@@ -19,11 +22,11 @@ def in_blocks(
     """Returns `x -> function(x, *constants).to(output)`.
 
     Args:
-        function: elementwise, with constants that broadcast against a sample; it makes temporaries
-            wider than `x`.
-        constants: all of one shape that broadcasts against a sample; [1] and [C, 1, …] are what
-            goes block by block.
-        output: dtype of the result.
+        function: an elementwise function with constants that broadcast against a sample. Its
+            temporaries are wider than `x`.
+        constants: tensors of one shape that broadcasts against a sample. Only the shapes [1] and
+            [C, 1, …] are computed in blocks.
+        output: the dtype of the result.
     """
 
     def run(x: torch.Tensor) -> torch.Tensor:
@@ -43,7 +46,7 @@ def in_blocks(
 def _row_views(
     x: torch.Tensor, constants: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
-    """Views `x` as rows of memory and the constants as what broadcasts against the rows."""
+    """Returns `x` as rows of memory, and the constants in shapes that broadcast against them."""
     count = constants[0].numel()
     if count > 1 and constants[0].shape != (x.shape[1], *(1,) * (x.ndim - 2)):
         return None

@@ -1,4 +1,7 @@
-"""Saturation of an activation between two integers: a ReLU that no requantization could take."""
+"""Saturation of an activation between two integers.
+
+It is used for a ReLU or clamp that no requantization could include.
+"""
 
 import math
 from collections.abc import Sequence
@@ -32,22 +35,22 @@ class Clamp(Operator):
         return self
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Unchanged."""
+        """Returns the input's shape."""
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The input's interval, clamped."""
+        """Returns the input's interval, clamped."""
         x = inputs[0]
         return Interval(max(self.low, min(self.high, x.low)), max(self.low, min(self.high, x.high)))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """Two comparisons."""
+        """Computes two comparisons for each element."""
         return np.clip(inputs[0], self.low, self.high)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One clamp, in the dtype that holds its input and its output."""
+        """Returns a function that clamps in the dtype that holds its input and its output."""
         interval = self.output_interval(inputs, parameters)
         dtype = carrier(interval.union(inputs[0]))
 
@@ -57,5 +60,5 @@ class Clamp(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Both comparisons of an element are one operation."""
+        """Returns one operation per element, which includes both comparisons."""
         return LaneOperations(additions=math.prod(shapes[0]))

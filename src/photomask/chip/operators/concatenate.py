@@ -22,7 +22,7 @@ from photomask.chip.operators.work import LaneOperations
 
 
 class Concatenate(Operator):
-    """Joins the inputs along `axis`; inputs of another scale are requantized before.
+    """Joins the inputs along `axis`. Inputs of another scale must be requantized before.
 
     A constant, whose first axis is 1, is repeated for every sample.
     """
@@ -35,26 +35,29 @@ class Concatenate(Operator):
     accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The inputs' shape, `axis` added up."""
+        """Returns the inputs' shape with the sum of their sizes along `axis`."""
         for shape in shapes:
             others = [
                 (a, b) for axis, (a, b) in enumerate(zip(shape, shapes[0], strict=True)) if axis
             ]
             del others[self.axis - 1]
-            require(all(a == b for a, b in others), f"shapes {shapes[0]} and {shape} do not join")
+            require(
+                all(a == b for a, b in others),
+                f"the shapes {shapes[0]} and {shape} cannot be joined along axis {self.axis}",
+            )
         joined = [max(shape[0] for shape in shapes), *shapes[0][1:]]
         joined[self.axis] = sum(shape[self.axis] for shape in shapes)
         return tuple(joined)
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The union."""
+        """Returns the union of the inputs' intervals."""
         total = inputs[0]
         for x in inputs[1:]:
             total = total.union(x)
         return total
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """A copy."""
+        """Returns a copy of all inputs, one after the other."""
         batch = max(len(x) for x in inputs)
         whole = [np.broadcast_to(x, (batch, *x.shape[1:])) for x in inputs]
         return np.concatenate(whole, axis=self.axis)
@@ -62,7 +65,7 @@ class Concatenate(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A copy, in the dtype that holds the union."""
+        """Returns a function that copies the inputs in the dtype that holds the union."""
         dtype = carrier(self.output_interval(inputs, parameters))
 
         def run(*values: torch.Tensor) -> torch.Tensor:
@@ -73,5 +76,5 @@ class Concatenate(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Each element is written anew."""
+        """Returns one move for each element, because each is written to a new place."""
         return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))

@@ -1,4 +1,4 @@
-"""Convolution over one or two spatial axes: grouped, depthwise, dilated, strided."""
+"""Convolution over one or two spatial axes, also grouped, depthwise, dilated or strided."""
 
 import itertools
 from collections.abc import Sequence
@@ -28,15 +28,15 @@ from photomask.chip.operators.work import MatrixProduct, SpatialAxis
 class Convolution(Operator):
     """`accumulator[n,o,p] = bias[o] + sum_{i,k} w[o,i,k] * x[n,i,p*stride + k*dilation - padding]`.
 
-    Outside the input, `x` is `padding_value` (the input's zero point), so that the zero-point
-    correction is one constant per channel, folded into `bias`. `w` is
-    `(weight - weight_zero_point) * group_multiplier`; both factors are optional.
+    Outside the input, `x` is `padding_value`, which is the input's zero point. The correction for
+    the zero point is therefore one constant per channel, which `bias` includes. `w` is `(weight -
+    weight_zero_point) * group_multiplier`; both the zero point and the multiplier are optional.
     """
 
     kind: Literal["convolution"] = "convolution"
     stride: tuple[Extent, ...]
     padding: tuple[tuple[Margin, Margin], ...]
-    """Elements before and after, per spatial axis."""
+    """The elements before and after each spatial axis."""
     dilation: tuple[Extent, ...]
     groups: Extent
     padding_value: Int64
@@ -48,15 +48,17 @@ class Convolution(Operator):
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """[N, O, *spatial]."""
+        """Returns the shape [N, O, *spatial]."""
         weight = parameters["weight"]
         require(
             weight.ndim == len(shapes[0]) == len(self.stride) + 2 and weight.ndim in (3, 4),
-            f"a weight of shape {weight.shape} on an input of shape {shapes[0]}",
+            f"a weight of shape {weight.shape} does not fit an input of shape {shapes[0]}; "
+            f"expected {len(self.stride)} spatial axes in both",
         )
         require(
             shapes[0][1] == weight.shape[1] * self.groups and weight.shape[0] % self.groups == 0,
-            f"{self.groups} groups of a weight of shape {weight.shape} on {shapes[0][1]} channels",
+            f"{self.groups} groups of a weight of shape {weight.shape} do not fit {shapes[0][1]} "
+            "input channels",
         )
         spatial = (
             (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
@@ -72,12 +74,12 @@ class Convolution(Operator):
         return (shapes[0][0], weight.shape[0], *spatial)
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """From the real weights, for any order of summation."""
+        """Returns the interval of the partial sums of these weights, in any order of summation."""
         x = inputs[0].union(Interval(self.padding_value, self.padding_value))
         return partial_sums(effective_weight(parameters), parameters["bias"], x)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One kernel position after the other."""
+        """Computes one kernel position after the other."""
         weight = effective_weight(parameters)
         margins = ((0, 0), (0, 0), *self.padding)
         x = np.pad(inputs[0], margins, constant_values=self.padding_value)
@@ -103,10 +105,12 @@ class Convolution(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Direct convolution in float32 where partial sums stay below 2**24, else in pieces.
+        """Returns a direct convolution in float32, or in float64 where float32 is not exact.
 
-        On a GPU, in float64 with a rounding at the end: cuDNN may choose a transform algorithm,
-        whose error at these magnitudes (below 2**40) is far less than 1/2.
+        If partial sums exceed 2**24, the input channels are split into pieces that are exact in
+        float32. If that is not possible, the convolution runs in float64. On a GPU it always runs
+        in float64 and rounds at the end: cuDNN may choose a transform algorithm there, whose error
+        at these magnitudes (below 2**40) is far less than 1/2.
         """
         weight, bias = effective_weight(parameters), parameters["bias"]
         x = inputs[0].union(Interval(self.padding_value, self.padding_value))
@@ -129,7 +133,7 @@ class Convolution(Operator):
             .contiguous(memory_format=layout)
             for piece in pieces
         ]
-        # Products may fit float32 where their sum with the bias does not.
+        # The products may fit float32 although their sum with the bias does not.
         fused = len(pieces) == 1 and dtype in (total, torch.float64)
         last_bias = torch.from_numpy(bias).to(device, dtype if fused else total)
 
@@ -160,7 +164,7 @@ class Convolution(Operator):
         return convolve(x, kernel, bias, self.stride, amount, self.dilation, self.groups)
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
-        """One product for each group."""
+        """Returns one matrix product for each group."""
         (shape,) = shapes
         output = self.output_shape(shapes, parameters)
         before = tuple(first for first, _ in self.padding)
@@ -180,7 +184,7 @@ def input_pieces(weight: np.ndarray, x: Interval) -> list[slice] | None:
     """Splits the input axis so that each piece's partial sums are exact in float32.
 
     Returns:
-        Slices of axis 1, or None where even one input channel is too much.
+        Slices of axis 1, or None if the sums of a single input channel are too large.
     """
     no_bias = np.zeros(weight.shape[0], dtype=np.int64)
     count = 1

@@ -1,4 +1,4 @@
-"""Rows of a table, chosen by the input."""
+"""Embedding: the input chooses rows of a table."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from photomask.chip.operators.work import LaneOperations
 
 
 class Embedding(Operator):
-    """`y[..., :] = table[x[...], :]`: what tokens, or positions, stand for."""
+    """`y[..., :] = table[x[...], :]`, the vectors of tokens or of positions."""
 
     kind: Literal["embedding"] = "embedding"
     parameter_roles: ClassVar[tuple[str, ...]] = ("table",)
@@ -25,29 +25,33 @@ class Embedding(Operator):
     accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """[..., C] of a table [V, C]."""
+        """Returns the shape [..., C] for a table [V, C]."""
         table = parameters["table"]
-        require(table.ndim == 2 and table.size > 0, f"the table has shape {table.shape}")
+        require(
+            table.ndim == 2 and table.size > 0,
+            f"the table has the shape {table.shape}, expected [rows, channels] with at least one "
+            "element",
+        )
         return (*shapes[0], table.shape[1])
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The range of the rows that the input can reach."""
+        """Returns the range of the rows that the input can reach."""
         table, x = parameters["table"], inputs[0]
         require(
             x.low >= 0 and x.high < len(table),
-            f"the table has rows 0 to {len(table) - 1}, the input holds {x.low} to {x.high}",
+            f"the table has rows 0 to {len(table) - 1}, but the input holds {x.low} to {x.high}",
         )
         reached = table[x.low : x.high + 1]
         return Interval(int(reached.min()), int(reached.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One row for each element."""
+        """Reads one row for each element."""
         return parameters["table"][inputs[0]]
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One gather."""
+        """Returns a function with one gather."""
         dtype = carrier(self.output_interval(inputs, parameters))
         table = torch.from_numpy(parameters["table"]).to(device, dtype)
 
@@ -57,9 +61,9 @@ class Embedding(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Each element of a row is written."""
+        """Returns one move for each element of each row, because each is written."""
         return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))
 
     def input_lane_axis(self, number: int, shape: Shape) -> int | None:
-        """The batch: every number of a row stands for itself."""
+        """Returns the batch axis, because the numbers of rows have no channels."""
         return 0

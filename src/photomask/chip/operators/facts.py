@@ -1,43 +1,51 @@
-"""What is asked of every operator beside its integers: words for facts, stated in its own file."""
+"""The words for the facts that every operator states in its own file."""
 
 from enum import Enum
 
 
 class Family(Enum):
-    """Which elements of its inputs a result is made of, and what becomes of the axes."""
+    """Which input elements a result depends on, and what becomes of the axes."""
 
     MAP = "map"
-    """Windows of a feature map `[N, channels, *spatial]`; so is the result."""
+    """A result reads a window of a feature map `[N, channels, *spatial]` and belongs to one."""
     ROW = "row"
-    """Writes rows: the last axis of the result holds channels, whatever the input's axes mean."""
+    """The result consists of rows: its last axis holds channels, whatever the input's axes mean."""
     REDUCTION = "reduction"
-    """Elements along whole axes together; the other axes stay what they are."""
+    """A result depends on all elements along whole axes; the other axes keep their meaning."""
     ELEMENTWISE = "elementwise"
-    """One element of each input, at one place; inputs broadcast."""
+    """A result depends on one element of each input, at the same place; inputs broadcast."""
     MOVE = "move"
-    """Moves elements and changes none; each axis stays what it is."""
+    """The operator moves elements without a change, and each axis keeps its meaning."""
     REARRANGEMENT = "rearrangement"
-    """Moves elements to other axes and changes none."""
+    """The operator moves elements to other axes without a change."""
     CONSTANT = "constant"
-    """Reads nothing."""
+    """The operator has no inputs."""
 
     @property
     def keeps_axes(self) -> bool:
-        """Whether each axis of the result, counted from the last, means what the inputs' does."""
+        """Whether each axis of the result, counted from the last, means what the input's means."""
         return self not in (Family.ROW, Family.REARRANGEMENT)
 
 
 class Scaling(Enum):
-    """How the scales of the inputs become that of the result."""
+    """How the scale of the result follows from the scales of the inputs."""
 
     KEPT = "kept"
-    """A code means what it means in the inputs, which have one scale and one zero point."""
+    """The result has the scale and the zero point of the inputs, which share them."""
     SUMMED = "summed"
-    """A sum of elements: the input's scale, zero point 0."""
+    """The result is a sum of elements: it has the scale of the input and the zero point 0."""
     MULTIPLIED = "multiplied"
-    """A sum of products: the product of both factors' scales, zero point 0. A number by which the
-    model multiplies the result, as attention does, may be part of it."""
+    """The result is a sum of products: its scale is the product of the factors' scales.
+
+    Its zero point is 0. The scale may include a number by which the model multiplies the result, as
+    attention does.
+    """
     CHANGED = "changed"
-    """Integers of the operator, made from scales alone, lead from the inputs' to the result's."""
+    """Integers of the operator convert from the inputs' scales to the result's scale.
+
+    These integers depend only on the scales.
+    """
     OWN = "own"
-    """A scale of its own, whatever the inputs' is: of a table, of constants, of a norm."""
+    """The result has a scale of its own, from a table, a constant or a norm, whatever the inputs'
+    scales.
+    """

@@ -1,4 +1,4 @@
-"""Any function of one activation, as a line between table entries a power of two codes apart."""
+"""Any function of one activation, as lines between table entries at distances of a power of two."""
 
 import math
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ from photomask.chip.operators.work import LaneOperations
 class Interpolate(Operator):
     """`accumulator = table[i] * 2**step_bits + (table[i + 1] - table[i]) * r`.
 
-    `i = (x - first) >> step_bits` are the high bits of the input, `r` its low `step_bits` bits. The
-    accumulator is exact: one unit of it is `2**-step_bits` units of the entries, and the rescaling
-    that follows is the only rounding. Entries lie `2**step_bits` codes apart, with one more at the
-    far end, so that `table[i + 1]` is always there.
+    `i = (x - first) >> step_bits` are the high bits of the input, and `r` are its low `step_bits`
+    bits. The accumulator is exact: one unit of it is `2**-step_bits` units of the entries, and the
+    rescaling that follows is the only rounding. The entries are `2**step_bits` codes apart. The
+    table has one more entry at its far end, so `table[i + 1]` always exists.
     """
 
     kind: Literal["interpolate"] = "interpolate"
@@ -42,17 +42,17 @@ class Interpolate(Operator):
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Unchanged."""
+        """Returns the input's shape."""
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The range of the lines that the input can reach, of their starts and their slopes."""
+        """Returns the range of the lines that the input can reach, with their starts and slopes."""
         table, x = parameters["table"], inputs[0].shifted(-self.first)
-        require(table.ndim == 1, f"the table has shape {table.shape}")
+        require(table.ndim == 1, f"the table has the shape {table.shape}, expected one axis")
         last = (len(table) - 1 << self.step_bits) - 1
         require(
             x.low >= 0 and x.high <= last,
-            f"the table covers {self.first} to {self.first + last}, the input holds "
+            f"the table covers the codes {self.first} to {self.first + last}, but the input holds "
             f"{inputs[0].low} to {inputs[0].high}",
         )
         reached = table[x.low >> self.step_bits : (x.high >> self.step_bits) + 2]
@@ -62,7 +62,7 @@ class Interpolate(Operator):
         return ends.union(change).scaled(1 << self.step_bits)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """Two reads and one product per element, in int64."""
+        """Computes two reads and one product for each element, in int64."""
         table, position = parameters["table"], inputs[0] - self.first
         index, rest = position >> self.step_bits, position & ((1 << self.step_bits) - 1)
         start = table[index]
@@ -71,7 +71,7 @@ class Interpolate(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Two gathers, of starts and of slopes."""
+        """Returns a function with two gathers, of starts and of slopes."""
         interval = self.output_interval(inputs, parameters)
         if interval.magnitude > FLOAT64_EXACT:
             return self.wrap_oracle(inputs, parameters, device)
@@ -88,5 +88,5 @@ class Interpolate(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Both reads and the product of an element are one operation."""
+        """Returns one lookup per element, which includes both reads and the product."""
         return LaneOperations(lookups=math.prod(shapes[0]))

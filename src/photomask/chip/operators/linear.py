@@ -1,4 +1,4 @@
-"""Matrix product of the last axis with constant weights."""
+"""The matrix product of the last axis with constant weights."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from photomask.chip.operators.weights import effective_weight, partial_sums
 from photomask.chip.operators.work import MatrixProduct, SpatialAxis
 
 MOST_PIECES = 2
-"""More products in float32 take longer than one in float64: inputs of 16 bits have hundreds."""
+"""The most products in float32 that are faster than one in float64; 16-bit inputs need hundreds."""
 
 
 class Linear(Operator):
     """`accumulator[..., o] = bias[o] + sum_i w[o,i] * x[..., i]`.
 
-    `w` is `(weight - weight_zero_point) * group_multiplier`; both factors are optional. The
-    input's zero-point correction is folded into `bias`.
+    `w` is `(weight - weight_zero_point) * group_multiplier`; both the zero point and the multiplier
+    are optional. `bias` includes the correction for the input's zero point.
     """
 
     kind: Literal["linear"] = "linear"
@@ -36,27 +36,31 @@ class Linear(Operator):
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """[..., O]."""
+        """Returns the shape [..., O]."""
         weight = parameters["weight"]
         require(
             weight.ndim == 2 and weight.shape[1] == shapes[0][-1] and len(shapes[0]) >= 2,
-            f"a weight of shape {weight.shape} on an input of shape {shapes[0]}",
+            f"a weight of shape {weight.shape} does not fit an input of shape {shapes[0]}; "
+            "expected a weight [outputs, inputs] with the input's last axis as inputs",
         )
         return (*shapes[0][:-1], weight.shape[0])
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """From the real weights, for any order of summation."""
+        """Returns the interval of the partial sums of these weights, in any order of summation."""
         return partial_sums(effective_weight(parameters), parameters["bias"], inputs[0])
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One int64 matrix product."""
+        """Computes one int64 matrix product."""
         product = np.einsum("...i,oi->...o", inputs[0], effective_weight(parameters))
         return product + parameters["bias"]
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """float32 products of few pieces whose partial sums stay below 2**24; else float64."""
+        """Returns a function with few float32 products if they are exact, else one float64 product.
+
+        A float32 product is exact if its partial sums stay below 2**24.
+        """
         weight, bias = effective_weight(parameters), parameters["bias"]
         sums = partial_sums(weight, bias, inputs[0])
         if sums.magnitude > FLOAT64_EXACT:
@@ -83,7 +87,7 @@ class Linear(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
-        """Each row of the input is a position."""
+        """Returns a matrix product in which each row of the input is a position."""
         outputs, inputs = parameters["weight"].shape
         rows = math.prod(shapes[0][:-1])
         return MatrixProduct(

@@ -34,29 +34,29 @@ class Lookup(Operator):
     accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Unchanged."""
+        """Returns the input's shape."""
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The range of the entries that the input can reach."""
+        """Returns the range of the entries that the input can reach."""
         table, x = parameters["table"], inputs[0].shifted(-self.first)
-        require(table.ndim == 1, f"the table has shape {table.shape}")
+        require(table.ndim == 1, f"the table has the shape {table.shape}, expected one axis")
         require(
             x.low >= 0 and x.high < len(table),
-            f"the table covers {self.first} to {self.first + len(table) - 1}, the input holds "
-            f"{inputs[0].low} to {inputs[0].high}",
+            f"the table covers the codes {self.first} to {self.first + len(table) - 1}, but the "
+            f"input holds {inputs[0].low} to {inputs[0].high}",
         )
         reached = table[x.low : x.high + 1]
         return Interval(int(reached.min()), int(reached.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One read per element."""
+        """Reads the table once for each element."""
         return parameters["table"][inputs[0] - self.first]
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One gather."""
+        """Returns a function with one gather."""
         dtype = carrier(self.output_interval(inputs, parameters))
         table = torch.from_numpy(parameters["table"]).to(device, dtype)
 
@@ -66,5 +66,5 @@ class Lookup(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One read for each element."""
+        """Returns one read of the table for each element."""
         return LaneOperations(lookups=math.prod(shapes[0]))

@@ -1,4 +1,4 @@
-"""Matrix product of two activations."""
+"""The matrix product of two activations."""
 
 import math
 from collections.abc import Sequence
@@ -28,35 +28,35 @@ class Matmul(Operator):
     kind: Literal["matmul"] = "matmul"
     zero_points: tuple[Int64, Int64]
     terms: Extent
-    """Length of the summed axis."""
+    """The length of the summed axis."""
     input_count: ClassVar[int | None] = 2
     family: ClassVar[Family] = Family.ROW
     scaling: ClassVar[Scaling] = Scaling.MULTIPLIED
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """[..., M, N]; leading axes broadcast."""
+        """Returns the shape [..., M, N]; leading axes broadcast."""
         a, b = shapes
         require(
             min(len(a), len(b)) >= 3 and a[-1] == b[-2] == self.terms,
-            f"shapes {a} and {b} have no common axis of {self.terms} behind the batch",
+            f"the shapes {a} and {b} have no common axis of {self.terms} elements behind the batch",
         )
         return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """`terms` products, any of which may be absent."""
+        """Returns the interval of a sum of `terms` products, any of which may be absent."""
         a, b = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
         return a.product(b).union(Interval(0, 0)).scaled(self.terms)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One int64 matrix product."""
+        """Computes one int64 matrix product."""
         a, b = (x - z for x, z in zip(inputs, self.zero_points, strict=True))
         return np.matmul(a, b)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """float32 or float64, whichever holds every partial sum."""
+        """Returns a function in float32 or float64, whichever holds every partial sum."""
         interval = self.output_interval(inputs, parameters)
         first, second = self.zero_points
         factors = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
@@ -71,7 +71,7 @@ class Matmul(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> MatrixProduct:
-        """One product for each sample and head; `b` stands for the weights."""
+        """Returns one matrix product for each sample and head, with `b` in place of the weights."""
         *batch, rows, columns = self.output_shape(shapes, parameters)
         return MatrixProduct(
             groups=math.prod(batch),

@@ -1,4 +1,4 @@
-"""Elementwise product of two activations."""
+"""The elementwise product of two activations."""
 
 import math
 from collections.abc import Sequence
@@ -25,22 +25,22 @@ class Multiply(Operator):
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The inputs' common shape."""
+        """Returns the inputs' common shape."""
         return tuple(np.broadcast_shapes(*shapes))
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The product of both intervals."""
+        """Returns the product of both intervals."""
         a, b = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
         return a.product(b)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One int64 product."""
+        """Computes one int64 product for each element."""
         return (inputs[0] - self.zero_points[0]) * (inputs[1] - self.zero_points[1])
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """In the dtype that holds inputs, zero points, factors and product."""
+        """Returns a function in the dtype that holds inputs, zero points, factors and product."""
         interval = self.output_interval(inputs, parameters)
         first, second = self.zero_points
         factors = (x.shifted(-z) for x, z in zip(inputs, self.zero_points, strict=True))
@@ -53,9 +53,9 @@ class Multiply(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One product for each element."""
+        """Returns one product for each element."""
         return LaneOperations(multiply_adds=self.multiply_accumulates(shapes, parameters))
 
     def multiply_accumulates(self, shapes: Sequence[Shape], parameters: Parameters) -> int:
-        """One per output element."""
+        """Returns the number of output elements, because each is one product."""
         return math.prod(self.output_shape(shapes, parameters))

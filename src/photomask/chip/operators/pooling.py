@@ -1,4 +1,4 @@
-"""Maximum and average over windows."""
+"""Maxima and averages over windows."""
 
 import itertools
 import math
@@ -25,22 +25,25 @@ from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.work import LaneOperations
 
 Window = tuple[int, int]
-"""First element and one past the last, inside the input."""
+"""The first element of a window and the one behind its last, both inside the input."""
 
 
 class _Pool(Operator):
-    """Windows over the last one or two axes; every window holds an element of the input."""
+    """A base for windows over the last one or two axes.
+
+    Every window holds at least one element of the input.
+    """
 
     kernel: tuple[Extent, ...]
     stride: tuple[Extent, ...]
     padding: tuple[Margin, ...]
-    """Elements before the input at which the first window starts."""
+    """The number of elements before the input at which the first window starts."""
     output_size: tuple[Extent, ...]
-    """Windows per axis; states how partial windows at the end are treated."""
+    """The number of windows per axis. It decides how partial windows at the end are treated."""
     family: ClassVar[Family] = Family.MAP
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
-        """Returns the windows of each axis for an input of `spatial` size."""
+        """Returns the windows of each axis for an input of the size `spatial`."""
         return [
             [
                 (max(0, at * stride - before), min(size, at * stride - before + kernel))
@@ -52,28 +55,29 @@ class _Pool(Operator):
         ]
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """[N, C, *output_size]."""
+        """Returns the shape [N, C, *output_size]."""
         spatial = shapes[0][2:]
         require(
             len(spatial) == len(self.kernel) and len(spatial) in (1, 2),
-            f"a kernel of {len(self.kernel)} axes on the shape {shapes[0]}",
+            f"a kernel of {len(self.kernel)} axes does not fit the shape {shapes[0]}; expected "
+            "batch, channels and one or two spatial axes, as many as the kernel has",
         )
         self._check_windows(spatial)
         return (*shapes[0][: -len(self.kernel)], *self.output_size)
 
     def _check_windows(self, spatial: Shape) -> None:
-        """Refuses windows that hold no element of the input."""
+        """Raises an error for windows that hold no element of the input."""
         for size, kernel, stride, before, count in zip(
             spatial, self.kernel, self.stride, self.padding, self.output_size, strict=True
         ):
             require(
                 before < kernel and (count - 1) * stride - before < size,
-                f"{count} windows of {kernel} elements, {stride} apart, on {size} elements padded "
-                f"by {before}: one lies outside",
+                f"{count} windows of {kernel} elements at a stride of {stride} do not fit {size} "
+                f"elements with a padding of {before}, because one window lies outside the input",
             )
 
     def _padded(self, x: torch.Tensor, value: int, span: Sequence[int]) -> torch.Tensor:
-        """Extends `x` so that every window of `span` elements lies inside."""
+        """Pads `x` so that every window of `span` elements lies inside."""
         rank = len(span)
         margins: list[int] = []
         for size, length, stride, before, count in reversed(
@@ -102,7 +106,7 @@ class MaxPool(_Pool):
     accumulates: ClassVar[bool] = False
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
-        """Returns the span of each window; elements `dilation` apart count."""
+        """Returns the span of each window; only the elements at distances of `dilation` count."""
         return [
             [
                 (at * stride - before, at * stride - before + (kernel - 1) * dilation + 1)
@@ -114,22 +118,22 @@ class MaxPool(_Pool):
         ]
 
     def _check_windows(self, spatial: Shape) -> None:
-        """Also where elements `dilation` apart step over a short input."""
+        """Raises an error for windows without input elements, also if dilation skips them."""
         super()._check_windows(spatial)
         for size, dilation, windows in zip(
             spatial, self.dilation, self.windows(spatial), strict=True
         ):
             require(
                 all(low >= 0 or (low % dilation < min(size, high)) for low, high in windows),
-                f"a window with dilation {dilation} holds none of {size} elements",
+                f"a window with the dilation {dilation} holds none of the {size} input elements",
             )
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """Unchanged."""
+        """Returns the input's interval."""
         return inputs[0]
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One window after the other."""
+        """Computes one window after the other."""
         x = inputs[0]
         rank = len(self.kernel)
         result = np.empty((*x.shape[:-rank], *self.output_size), dtype=np.int64)
@@ -146,7 +150,10 @@ class MaxPool(_Pool):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Padding by the smallest code never wins; exact in any dtype."""
+        """Returns a function that pads with the smallest code, which is never the maximum.
+
+        It is exact in any dtype.
+        """
         lowest = inputs[0].low
         span = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
 
@@ -162,7 +169,7 @@ class MaxPool(_Pool):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One comparison for each element of a kernel."""
+        """Returns one comparison for each element of each window."""
         return LaneOperations(
             additions=math.prod(self.output_shape(shapes, parameters)) * math.prod(self.kernel)
         )
@@ -171,8 +178,8 @@ class MaxPool(_Pool):
 class AveragePool(_Pool):
     """`accumulator[p] = sum(x[window p] - zero_point)`; a requantization divides by the count.
 
-    With `adaptive`, window `i` of `n` over `size` elements goes from `floor(i*size/n)` to
-    `ceil((i+1)*size/n)`, and kernel, stride and padding are those of the largest window.
+    If `adaptive` is true, window `i` of `n` over `size` elements reaches from `floor(i*size/n)` to
+    `ceil((i+1)*size/n)`. Kernel, stride and padding are then those of the largest window.
     """
 
     kind: Literal["average_pool"] = "average_pool"
@@ -182,7 +189,7 @@ class AveragePool(_Pool):
     accumulates: ClassVar[bool] = True
 
     def windows(self, spatial: Shape) -> list[list[Window]]:
-        """Returns the windows of each axis for an input of `spatial` size."""
+        """Returns the windows of each axis for an input of the size `spatial`."""
         if not self.adaptive:
             return super().windows(spatial)
         return [
@@ -191,20 +198,23 @@ class AveragePool(_Pool):
         ]
 
     def _check_windows(self, spatial: Shape) -> None:
-        """Adaptive windows are never empty, but no larger than the kernel."""
+        """Raises an error for adaptive windows larger than the kernel; they are never empty."""
         if not self.adaptive:
             return super()._check_windows(spatial)
         for kernel, windows in zip(self.kernel, self.windows(spatial), strict=True):
             largest = max(high - low for low, high in windows)
-            require(largest <= kernel, f"a window has {largest} elements, the kernel {kernel}")
+            require(
+                largest <= kernel,
+                f"an adaptive window has {largest} elements, but the kernel has only {kernel}",
+            )
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The whole kernel's elements, any of which may be absent."""
+        """Returns the interval of a sum over the whole kernel, whose elements may be absent."""
         x = inputs[0].shifted(-self.zero_point).union(Interval(0, 0))
         return x.scaled(math.prod(self.kernel))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One window after the other."""
+        """Computes one window after the other."""
         x = inputs[0] - self.zero_point
         rank = len(self.kernel)
         result = np.empty((*x.shape[:-rank], *self.output_size), dtype=np.int64)
@@ -217,7 +227,7 @@ class AveragePool(_Pool):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Sums in float32 or float64, whichever holds the whole window."""
+        """Returns a function that sums in float32 or float64, whichever holds all partial sums."""
         interval = self.output_interval(inputs, parameters)
         widest = Interval.hull(interval, inputs[0], self.zero_point)
         if widest.magnitude > FLOAT64_EXACT:
@@ -251,7 +261,7 @@ class AveragePool(_Pool):
         return run_adaptive if self.adaptive else run_regular
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One addition for each element of a window."""
+        """Returns one addition for each element of a window."""
         rank = len(self.kernel)
         maps = math.prod(self.output_shape(shapes, parameters)[:-rank])
         windows = self.windows(shapes[0][-rank:])

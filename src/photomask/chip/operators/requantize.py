@@ -1,4 +1,4 @@
-"""Rescaling of an accumulator, or of another activation, to a format of fewer bits."""
+"""Requantization: an accumulator, or another activation, is rescaled to a format of fewer bits."""
 
 import math
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from photomask.chip.target import Rounding
 class Requantize(Operator):
     """`y = clamp(round((x + offset) * multiplier / 2**shift) + zero_point, low, high)`.
 
-    `offset` is a constant (minus the zero point of an activation; 0 for an accumulator, whose
-    correction is in the bias). `multiplier` and `shift` broadcast against one sample's shape
-    without the batch: [1] or [C, 1, …] or [1, H, W]. `low` and `high` hold the format's saturation
-    and a fused clamp such as ReLU.
+    `offset` is a constant. For an activation it is the negative zero point; for an accumulator it
+    is 0, because the bias already holds the correction. `multiplier` and `shift` broadcast against
+    the shape of one sample without the batch: [1] or [C, 1, …] or [1, H, W]. `low` and `high` are
+    the ends of the format, or of a fused clamp such as ReLU.
 
     Source: Jacob et al. 2018, section 2.2, arXiv:1712.05877.
     """
@@ -54,23 +54,23 @@ class Requantize(Operator):
         return self
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Unchanged."""
+        """Returns the input's shape."""
         multiplier, shift = parameters["multiplier"].shape, parameters["shift"].shape
         sample = shapes[0][1:]
         require(
             multiplier == shift and np.broadcast_shapes(multiplier, sample) == sample,
-            f"multipliers of shape {multiplier} and shifts of shape {shift} on a sample of "
-            f"shape {sample}",
+            f"multipliers of shape {multiplier} and shifts of shape {shift} do not fit a sample "
+            f"of shape {sample}; both must have one shape that broadcasts to the sample",
         )
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """The rescaled input's interval, clamped."""
+        """Returns the interval of the rescaled and clamped input."""
         x = inputs[0].shifted(self.offset)
         multiplier, shift = parameters["multiplier"], parameters["shift"]
         require(
             multiplier.size > 0 and multiplier.min() >= 0 and 0 <= shift.min() <= shift.max() <= 62,
-            "multipliers must not be negative, shifts lie between 0 and 62",
+            "multipliers must not be negative, and shifts must lie between 0 and 62",
         )
         largest = x.magnitude * int(multiplier.max()) + (1 << int(shift.max()) >> 1) + (1 << 30)
         require(
@@ -83,7 +83,7 @@ class Requantize(Operator):
         return Interval(int(values.min()), int(values.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """int64 shifts; the product fits because the target bounds both factors."""
+        """Computes with int64 shifts; the product fits, because the target bounds both factors."""
         shift = parameters["shift"]
         product = (inputs[0] + self.offset) * parameters["multiplier"]
         half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
@@ -108,10 +108,10 @@ class Requantize(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """Floating point where the product provably fits its significand, else int64.
+        """Returns a floating-point function if it is proven exact, else one of int64.
 
-        `x * multiplier` is exact there, `2**-shift` only moves the exponent, and adding 1/2 and
-        the zero point needs no bit below the product's last one.
+        `x * multiplier` is exact if it fits the significand. `2**-shift` only changes the exponent.
+        Adding 1/2 and the zero point needs no bit below the product's last one.
         """
         multiplier, shift = parameters["multiplier"], parameters["shift"]
         output = carrier(self.output_interval(inputs, parameters))
@@ -132,7 +132,8 @@ class Requantize(Operator):
     def _widest_product(self, x: int, multiplier: np.ndarray, shift: np.ndarray) -> int:
         """Returns the largest intermediate integer, in units of half the product's last bit.
 
-        Channels whose product stays within ±1/4 are left out: no rounding error matters there.
+        Channels whose product stays within ±1/4 are left out, because no rounding error changes
+        their result.
         """
         products = [
             2 * (x * m + ((abs(self.zero_point) + 1) << s))
@@ -144,7 +145,10 @@ class Requantize(Operator):
     def _float_function(
         self, factor: torch.Tensor, nudge: torch.Tensor, output: torch.dtype
     ) -> TorchFunction:
-        """Rescales in the dtype of `factor`; `nudge` goes away from zero before the rounding."""
+        """Returns a function that rescales in the dtype of `factor`.
+
+        `nudge` is added away from zero before the rounding.
+        """
         constant = factor * self.offset + (self.zero_point + 0.5)
 
         def half_up(x: torch.Tensor, factor: torch.Tensor, constant: torch.Tensor) -> torch.Tensor:
@@ -192,7 +196,7 @@ class Requantize(Operator):
             elif self.rounding is Rounding.HALF_AWAY:
                 value = value.sign() * ((value.abs() + half) >> shift)
             else:
-                # Ties go up first, then back to the even neighbour.
+                # Ties are rounded up first, and then back down if the result is odd.
                 up = (value + half) >> shift
                 tie = ((up << shift) - half == value) & (shift > 0)
                 value = up - (tie & (up & 1 == 1)).to(torch.int64)
@@ -201,5 +205,5 @@ class Requantize(Operator):
         return in_blocks(rescale, (multiplier, shift, half, nudge), output)
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One for each element."""
+        """Returns one rescaling for each element."""
         return LaneOperations(rescalings=math.prod(shapes[0]))

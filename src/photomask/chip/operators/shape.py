@@ -24,42 +24,44 @@ from photomask.chip.operators.work import LaneOperations
 
 
 class _Move(Operator):
-    """The output's interval is the input's."""
+    """A base for operators whose output has the input's interval."""
 
     family: ClassVar[Family] = Family.MOVE
     scaling: ClassVar[Scaling] = Scaling.KEPT
     accumulates: ClassVar[bool] = False
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """Unchanged."""
+        """Returns the input's interval."""
         return inputs[0]
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Each element is written anew."""
+        """Returns one move for each element, because each is written to a new place."""
         return LaneOperations(moves=math.prod(self.output_shape(shapes, parameters)))
 
 
 class Reshape(_Move):
-    """Same elements in the same order; `shape` holds all axes after the first."""
+    """Keeps the elements and their order; `shape` holds all axes after the first."""
 
     kind: Literal["reshape"] = "reshape"
     shape: tuple[Annotated[int, Field(ge=1)], ...]
     family: ClassVar[Family] = Family.REARRANGEMENT
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The first axis takes what is left, so that it grows with the batch."""
+        """Returns the new shape; the first axis takes the remaining size and follows the batch."""
         rows, rest = divmod(math.prod(shapes[0]), math.prod(self.shape))
-        require(rest == 0, f"{shapes[0]} does not divide into rows of {self.shape}")
+        require(
+            rest == 0, f"the shape {shapes[0]} cannot be divided into rows of shape {self.shape}"
+        )
         return (rows, *self.shape)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """A view."""
+        """Returns a view."""
         return inputs[0].reshape(-1, *self.shape)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A view, or a copy where the memory order differs."""
+        """Returns a function that returns a view, or a copy if the memory order differs."""
 
         def run(x: torch.Tensor) -> torch.Tensor:
             return x.reshape(-1, *self.shape)
@@ -67,20 +69,20 @@ class Reshape(_Move):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """None: the elements are in their places already."""
+        """Returns no operations, because the elements are already in their places."""
         return LaneOperations()
 
     def axis_before(self, axis: int, shape: Shape, output: Shape) -> int | None:
-        """An axis of as many elements, with as many rows of them."""
+        """Returns the axis of the input with as many elements and as many rows of them."""
         return _same_axis(output, axis, shape)
 
     def axis_behind(self, axis: int, shape: Shape, output: Shape) -> int | None:
-        """An axis of as many elements, with as many rows of them."""
+        """Returns the axis of the result with as many elements and as many rows of them."""
         return _same_axis(shape, axis, output)
 
 
 def _same_axis(shape: Shape, axis: int, other: Shape) -> int | None:
-    """Returns the axis of another shape with as many elements, and as many rows of them."""
+    """Returns the axis of another shape with as many elements and as many rows of them."""
     rows = math.prod(shape[:axis])
     for candidate, size in enumerate(other):
         if size == shape[axis] and math.prod(other[:candidate]) == rows:
@@ -89,28 +91,29 @@ def _same_axis(shape: Shape, axis: int, other: Shape) -> int | None:
 
 
 class Permute(_Move):
-    """`y.shape[i] = x.shape[order[i]]`; the batch stays first."""
+    """Reorders the axes: `y.shape[i] = x.shape[order[i]]`. The batch stays first."""
 
     kind: Literal["permute"] = "permute"
     order: tuple[int, ...]
     family: ClassVar[Family] = Family.REARRANGEMENT
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The axes in their new order."""
+        """Returns the sizes of the axes in their new order."""
         require(
             self.order[:1] == (0,) and sorted(self.order) == list(range(len(shapes[0]))),
-            f"{self.order} is no order of the axes of {shapes[0]} that keeps the batch first",
+            f"{self.order} is not a permutation of the axes of {shapes[0]} that keeps the batch "
+            "first",
         )
         return tuple(shapes[0][axis] for axis in self.order)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """A view."""
+        """Returns a view."""
         return inputs[0].transpose(self.order)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A view."""
+        """Returns a function that returns a view."""
 
         def run(x: torch.Tensor) -> torch.Tensor:
             return x.permute(self.order)
@@ -118,16 +121,16 @@ class Permute(_Move):
         return run
 
     def axis_before(self, axis: int, shape: Shape, output: Shape) -> int | None:
-        """The axis that `order` puts there."""
+        """Returns the axis of the input that `order` moves to this axis."""
         return self.order[axis]
 
     def axis_behind(self, axis: int, shape: Shape, output: Shape) -> int | None:
-        """Where `order` puts the axis."""
+        """Returns the axis of the result that `order` moves this axis to."""
         return self.order.index(axis)
 
 
 class Slice(_Move):
-    """`y = x[..., start:stop:step, ...]` along `axis`."""
+    """Takes a part of one axis: `y = x[..., start:stop:step, ...]` along `axis`."""
 
     kind: Literal["slice"] = "slice"
     axis: DataAxis
@@ -139,7 +142,7 @@ class Slice(_Move):
         return (*(slice(None),) * self.axis, slice(self.start, self.stop, self.step))
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """`axis` holds the elements kept."""
+        """Returns the shape with the number of kept elements along `axis`."""
         kept = list(shapes[0])
         kept[self.axis] = len(
             range(*slice(self.start, self.stop, self.step).indices(kept[self.axis]))
@@ -147,13 +150,13 @@ class Slice(_Move):
         return tuple(kept)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """A view."""
+        """Returns a view."""
         return inputs[0][self._index()]
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A view."""
+        """Returns a function that returns a view."""
         index = self._index()
 
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -163,22 +166,23 @@ class Slice(_Move):
 
 
 class Pad(_Move):
-    """Constant elements before and after, per axis; negative amounts crop."""
+    """Adds constant elements before and after each axis; negative amounts crop."""
 
     kind: Literal["pad"] = "pad"
     amounts: tuple[tuple[Int64, Int64], ...]
-    """One pair for every axis, the batch included (0, 0)."""
+    """One pair for every axis. The pair of the batch axis is (0, 0)."""
     value: Int64
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Each axis grown by its pair."""
+        """Returns the shape with each axis changed by its pair."""
         require(
             self.amounts[0] == (0, 0)
             and all(
                 size + min(before, 0) + min(after, 0) > 0
                 for size, (before, after) in zip(shapes[0], self.amounts, strict=True)
             ),
-            f"{self.amounts} crops all of {shapes[0]}, or touches the batch",
+            f"the amounts {self.amounts} crop an axis of {shapes[0]} completely, or change the "
+            "batch axis",
         )
         return tuple(
             size + before + after
@@ -186,11 +190,11 @@ class Pad(_Move):
         )
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """With the constant."""
+        """Returns the interval of the input and the constant."""
         return inputs[0].union(Interval(self.value, self.value))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """Crops first, then pads."""
+        """Crops the input first, then pads it."""
         x = inputs[0]
         crop = tuple(
             slice(max(0, -before), size - max(0, -after))
@@ -202,7 +206,7 @@ class Pad(_Move):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """One pad, in the dtype that holds the constant too."""
+        """Returns a function that pads in the dtype that also holds the constant."""
         dtype = carrier(self.output_interval(inputs, parameters))
         margins = [amount for pair in reversed(self.amounts) for amount in pair]
 
@@ -213,7 +217,10 @@ class Pad(_Move):
 
 
 class Gather(_Move):
-    """`y[..., j, ...] = x[..., index[j], ...]` along `axis`: upsampling, flips, reflections."""
+    """Reads places of an axis: `y[..., j, ...] = x[..., index[j], ...]` along `axis`.
+
+    It expresses upsampling, flips and reflections.
+    """
 
     kind: Literal["gather"] = "gather"
     axis: DataAxis
@@ -221,25 +228,25 @@ class Gather(_Move):
     learned_roles: ClassVar[tuple[str, ...]] = ()
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """`axis` as long as the index."""
+        """Returns the shape with the length of the index along `axis`."""
         taken, index = list(shapes[0]), parameters["index"]
         require(
             index.ndim == 1
             and index.size > 0
             and 0 <= index.min() <= index.max() < taken[self.axis],
-            f"the index reads outside axis {self.axis} of {shapes[0]}",
+            f"the index is empty or reads outside axis {self.axis} of the shape {shapes[0]}",
         )
         taken[self.axis] = len(index)
         return tuple(taken)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """A copy."""
+        """Returns a copy."""
         return np.take(inputs[0], parameters["index"], axis=self.axis)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """A copy."""
+        """Returns a function that returns a copy."""
         index = torch.from_numpy(parameters["index"]).to(device)
 
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -249,7 +256,7 @@ class Gather(_Move):
 
 
 class Constant(Operator):
-    """Integers that no input changes; the same for every sample of a batch."""
+    """Integers that depend on no input and are the same for every sample of a batch."""
 
     kind: Literal["constant"] = "constant"
     input_count: ClassVar[int | None] = 0
@@ -260,24 +267,24 @@ class Constant(Operator):
     accumulates: ClassVar[bool] = False
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """The constant's; its first axis is 1 and broadcasts over the batch."""
+        """Returns the constant's shape, whose first axis is 1 and broadcasts over the batch."""
         shape = parameters["value"].shape
-        require(shape[:1] == (1,), f"the first axis of the constant {shape} must be 1")
+        require(shape[:1] == (1,), f"the first axis of a constant must be 1, got the shape {shape}")
         return shape
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """From the real values."""
+        """Returns the range of the constant's values."""
         value = parameters["value"]
         return Interval(int(value.min()), int(value.max()))
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """The constant."""
+        """Returns a copy of the constant."""
         return parameters["value"].copy()
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """The constant."""
+        """Returns a function that returns the constant."""
         dtype = carrier(self.output_interval(inputs, parameters))
         value = torch.from_numpy(parameters["value"]).to(device, dtype)
 
@@ -287,5 +294,5 @@ class Constant(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """None: it is in memory from the start."""
+        """Returns no operations, because the constant is in memory from the start."""
         return LaneOperations()

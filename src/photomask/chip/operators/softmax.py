@@ -1,4 +1,4 @@
-"""Softmax over the last axis: exponents from a table, one reciprocal a row."""
+"""Softmax over the last axis, with exponents from a table and one reciprocal for each row."""
 
 import math
 from collections.abc import Sequence
@@ -22,27 +22,28 @@ from photomask.chip.operators.work import LaneOperations
 from photomask.chip.quantizers.straight_through import round_half_even, stand_in
 
 EXPONENT_BITS = 15
-"""The softmax of a converted model has exponents up to `2**EXPONENT_BITS`; one is its result 1."""
+"""The exponents and the results of a converted softmax reach up to `2**EXPONENT_BITS`."""
 RECIPROCAL_BITS = 40
-"""It multiplies them by `2**RECIPROCAL_BITS // sum`."""
+"""The softmax of a converted model multiplies its exponents by `2**RECIPROCAL_BITS // sum`."""
 
 
 class Softmax(Operator):
     """`accumulator[i] = round(e[i] * (2**reciprocal_bits // sum(e)) / 2**(reciprocal_bits - f))`.
 
-    `e[i] = table[min(peak - x[i], len(table) - 1)]` with `peak` the largest code of the row, and
-    `table[d] ≈ table[0] * exp(-d * scale)`: no code is too large, and no exponent needs a range
-    beyond the table. Halves are rounded up; one unit of the result is `2**-f`, `f` being
-    `fraction_bits`. The division is one a row.
+    `e[i] = table[min(peak - x[i], len(table) - 1)]`, where `peak` is the largest code of the row
+    and `table[d] ≈ table[0] * exp(-d * scale)`. Therefore no code is too large, and no exponent
+    needs a range beyond the table. Halves are rounded up. One unit of the result is `2**-f`, where
+    `f` is `fraction_bits`. Each row needs one division.
 
-    Elements with `mask` 0 take no part, neither in the peak nor in the sum, and give 0; so does a
-    row without any other. The mask is a constant, a second input (0 or not 0), or both.
+    Elements whose mask is 0 do not count in the peak or the sum, and their result is 0. If all
+    elements of a row are hidden, all results are 0. The mask is a constant, a second input (0 or
+    not 0), or both.
 
     With exponents rounded to the nearest, the result is within `1/2 + 2**(f - reciprocal_bits) *
     table[0]` units of the softmax of the table's entries.
 
-    Source: the idea of a shifted exponent and one integer reciprocal is that of I-BERT (Kim et al.
-    2021, section 3.4, arXiv:2101.01321); there the exponent is a polynomial, here a table.
+    Source: the shifted exponent and the single integer reciprocal come from I-BERT (Kim et al.
+    2021, section 3.4, arXiv:2101.01321). There the exponent is a polynomial; here it is a table.
     """
 
     kind: Literal["softmax"] = "softmax"
@@ -63,42 +64,51 @@ class Softmax(Operator):
         return self
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Unchanged."""
+        """Returns the shape of the scores."""
         table, sample = parameters["table"], shapes[0][1:]
-        require(len(shapes) <= 2, f"{len(shapes)} inputs; it takes the scores and a mask")
+        require(
+            len(shapes) <= 2,
+            f"a softmax takes the scores and at most one mask, got {len(shapes)} inputs",
+        )
         for shape in shapes[1:]:
             require(
-                shape[0] in (1, shapes[0][0]), f"a mask of {shape[0]} samples for {shapes[0][0]}"
+                shape[0] in (1, shapes[0][0]),
+                (f"the mask has {shape[0]} samples, expected 1 or {shapes[0][0]}"),
             )
         masks = [shape[1:] for shape in shapes[1:]]
         masks += [parameters["mask"].shape] if "mask" in parameters else []
         for mask in masks:
             require(
                 np.broadcast_shapes(mask, sample) == sample,
-                f"a mask of shape {mask} on a sample of shape {sample}",
+                f"a mask of shape {mask} does not broadcast to a sample of shape {sample}",
             )
-        require(table.ndim == 1 and len(table) > 0, f"the table has shape {table.shape}")
+        require(
+            table.ndim == 1 and len(table) > 0,
+            f"the table has the shape {table.shape}, expected one axis with at least one entry",
+        )
         require(
             table.min() >= 0 and table[0] > 0 and bool((np.diff(table) <= 0).all()),
-            "the table must fall from a positive entry and never below 0",
+            "the table must start with a positive entry, must never rise, and must never fall "
+            "below 0",
         )
         require(
             int(table[0]) * sample[-1] < 1 << self.reciprocal_bits,
-            f"a sum of {sample[-1]} exponents up to {table[0]} exceeds reciprocal_bits "
-            f"{self.reciprocal_bits}",
+            f"a sum of {sample[-1]} exponents up to {table[0]} exceeds 2**reciprocal_bits with "
+            f"reciprocal_bits {self.reciprocal_bits}",
         )
         return shapes[0]
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """From 0 to 1."""
+        """Returns the interval from 0 to 1, in units of the result."""
         require(
             inputs[0].high - inputs[0].low < 1 << 31,
-            f"scores from {inputs[0].low} to {inputs[0].high}: differences exceed 31 bits",
+            f"the scores reach from {inputs[0].low} to {inputs[0].high}, so their differences "
+            "exceed 31 bits",
         )
         return Interval(0, 1 << self.fraction_bits)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One row after the other, in int64."""
+        """Computes all rows in int64."""
         x, table = inputs[0], parameters["table"]
         seen = np.broadcast_to(parameters.get("mask", np.int64(1)) != 0, x.shape)
         if len(inputs) == 2:
@@ -114,7 +124,10 @@ class Softmax(Operator):
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """In float64: the quotient is below 2**52, so that rounding it crosses no integer."""
+        """Returns a function of float64.
+
+        It is exact, because the quotient is below 2**52, so its rounding cannot cross an integer.
+        """
         output, dtype = carrier(self.output_interval(inputs, parameters)), torch.float64
         table = torch.from_numpy(parameters["table"]).to(device, dtype)
         constant = parameters.get("mask")
@@ -140,30 +153,31 @@ class Softmax(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """Three visits of each element: for the peak, for the sum, and to divide."""
+        """Returns three operations per element: for the peak, for the sum, and for the division."""
         return LaneOperations(lookups=3 * math.prod(shapes[0]))
 
     def input_lane_axis(self, number: int, shape: Shape) -> int | None:
-        """The last axis of the scores; a mask may lie anyhow."""
+        """Returns the last axis of the scores; any axis of a mask will do."""
         return len(shape) - 1 if number == 0 else None
 
     def output_lane_axis(self, shapes: Sequence[Shape], output: Shape) -> int | None:
-        """The last axis, as that of the scores."""
+        """Returns the last axis, as for the scores."""
         return len(output) - 1
 
 
 def real_shares(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
-    """Returns what the operator's result stands for where its input stands for real numbers.
+    """Returns the real numbers that the operator's results stand for.
 
-    Exponents, reciprocal and shares are rounded. Scores of one scale differ by whole numbers of it,
-    so the exponents are those of a table.
+    Exponents, reciprocals and shares are rounded as in the operator. Scores of one scale differ by
+    whole multiples of it, so the exponents equal the entries of a table.
 
     Args:
-        scores: multiples of one scale, the softmax over their last axis.
-        hidden: boolean, broadcasts with them: which take no part; None if all do.
+        scores: multiples of one scale; the softmax is over their last axis.
+        hidden: boolean, broadcasts with the scores; True for elements that do not count. None if
+            all count.
 
     Returns:
-        The shares of each row; the gradient is that of the softmax of the rounded exponents.
+        The shares of each row. The gradient is that of the softmax of the rounded exponents.
     """
     seen = scores if hidden is None else scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     exact = torch.exp(seen - seen.detach().amax(dim=-1, keepdim=True)) * 2.0**EXPONENT_BITS

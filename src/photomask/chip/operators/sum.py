@@ -1,4 +1,4 @@
-"""Sum over whole axes: global pooling and means."""
+"""Sums over whole axes, for global pooling and means."""
 
 import math
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ class Sum(Operator):
     keep_axes: bool
     zero_point: Int64
     terms: Annotated[int, Field(ge=1)]
-    """Elements in one sum."""
+    """The number of elements in one sum."""
     family: ClassVar[Family] = Family.REDUCTION
     scaling: ClassVar[Scaling] = Scaling.SUMMED
     accumulates: ClassVar[bool] = True
 
     def output_shape(self, shapes: Sequence[Shape], parameters: Parameters) -> Shape:
-        """Without `axes`, or with 1 in their places."""
+        """Returns the shape without `axes`, or with 1 in their places."""
         count = math.prod(shapes[0][axis] for axis in self.axes)
         require(
             len(set(self.axes)) == len(self.axes) > 0 and count == self.terms,
-            f"axes {self.axes} of {shapes[0]} do not hold {self.terms} elements",
+            f"the axes {self.axes} of the shape {shapes[0]} do not hold {self.terms} elements",
         )
         kept = [1 if axis in self.axes else size for axis, size in enumerate(shapes[0])]
         if self.keep_axes:
@@ -49,17 +49,17 @@ class Sum(Operator):
         return tuple(size for axis, size in enumerate(kept) if axis not in self.axes)
 
     def output_interval(self, inputs: Sequence[Interval], parameters: Parameters) -> Interval:
-        """`terms` elements, any of which may be absent."""
+        """Returns the interval of a sum of `terms` elements, any of which may be absent."""
         return inputs[0].shifted(-self.zero_point).union(Interval(0, 0)).scaled(self.terms)
 
     def run_numpy(self, inputs: Sequence[np.ndarray], parameters: Parameters) -> np.ndarray:
-        """One int64 sum."""
+        """Computes one int64 sum."""
         return (inputs[0] - self.zero_point).sum(axis=self.axes, keepdims=self.keep_axes)
 
     def compile_torch(
         self, inputs: Sequence[Interval], parameters: Parameters, device: torch.device
     ) -> TorchFunction:
-        """In the dtype that holds every partial sum."""
+        """Returns a function in the dtype that holds every partial sum."""
         interval = self.output_interval(inputs, parameters)
         dtype = carrier(Interval.hull(interval, inputs[0], self.zero_point))
 
@@ -70,17 +70,20 @@ class Sum(Operator):
         return run
 
     def work(self, shapes: Sequence[Shape], parameters: Parameters) -> LaneOperations:
-        """One addition for each element."""
+        """Returns one addition for each element."""
         return LaneOperations(
             additions=math.prod(self.output_shape(shapes, parameters)) * self.terms
         )
 
     def input_lane_axis(self, number: int, shape: Shape) -> int | None:
-        """An axis that is not summed, so that each lane has sums of its own: 1, or the last."""
+        """Returns an axis that is not summed, so that each lane has its own sums.
+
+        It is axis 1 or the last axis.
+        """
         kept = [axis for axis in (1, len(shape) - 1) if axis not in self.axes]
         return kept[0] if kept else 0
 
     def output_lane_axis(self, shapes: Sequence[Shape], output: Shape) -> int | None:
-        """The same axis, behind the axes that are gone."""
+        """Returns the same axis of the result, in which the summed axes are missing."""
         axis = self.input_lane_axis(0, shapes[0]) or 0
         return axis - (0 if self.keep_axes else sum(other < axis for other in self.axes))

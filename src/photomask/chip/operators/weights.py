@@ -1,4 +1,4 @@
-"""What convolution and linear share: weights with zero points and group multipliers."""
+"""Weights with zero points and group multipliers, for convolutions and linear layers."""
 
 import numpy as np
 
@@ -11,7 +11,8 @@ def effective_weight(parameters: Parameters) -> np.ndarray:
 
     Args:
         parameters: `weight` [O, I, *kernel]; optional `weight_zero_point` [O]; optional
-            `group_multiplier` [O, G], each for ceil(I / G) consecutive inputs.
+            `group_multiplier` [O, G], where each multiplier applies to ceil(I / G) consecutive
+            inputs.
 
     Raises:
         ValueError: the shapes do not fit, or a product exceeds 63 bits.
@@ -19,7 +20,11 @@ def effective_weight(parameters: Parameters) -> np.ndarray:
     weight = parameters["weight"]
     trailing = (1,) * (weight.ndim - 1)
     outputs = weight.shape[:1]
-    require(weight.ndim >= 2 and weight.size > 0, f"the weight has shape {weight.shape}")
+    require(
+        weight.ndim >= 2 and weight.size > 0,
+        f"the weight has the shape {weight.shape}, expected [outputs, inputs, *kernel] with at "
+        "least one element",
+    )
     require(parameters["bias"].shape == outputs, "there must be one bias for every output")
     if "weight_zero_point" in parameters:
         zero_point = parameters["weight_zero_point"]
@@ -40,9 +45,9 @@ def effective_weight(parameters: Parameters) -> np.ndarray:
 
 
 def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
-    """Bounds every partial sum of `sum(weight * x) + bias`, whatever the order of summation.
+    """Returns an interval of every partial sum of `sum(weight * x) + bias`, in any order.
 
-    Each term may also be absent (padding by 0), so its interval includes 0.
+    The interval of each term includes 0, because terms may be absent (padding with 0).
     """
     lows, highs = channel_sums(weight, bias, x)
     return Interval(int(lows.min()), int(highs.max()))
@@ -51,12 +56,12 @@ def partial_sums(weight: np.ndarray, bias: np.ndarray, x: Interval) -> Interval:
 def channel_sums(
     weight: np.ndarray, bias: np.ndarray, x: Interval
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds the partial sums of every output channel: see `partial_sums`.
+    """Returns bounds of the partial sums of every output channel; see `partial_sums`.
 
     Args:
-        weight: [O, ...], integers.
-        bias: [O], integers.
-        x: of the input.
+        weight: integers [O, ...].
+        bias: integers [O].
+        x: the interval of the input.
 
     Returns:
         The lowest and the highest sums, [O], as Python integers.
@@ -65,7 +70,7 @@ def channel_sums(
     if largest(rows) * rows.shape[1] >= 1 << 62:
         rows = rows.astype(object)
     above = np.maximum(rows, 0).sum(axis=1)
-    # Python integers from here on: one number a channel, and no overflow.
+    # From here on there is one Python integer per channel, which cannot overflow.
     positive, negative = above.astype(object), (rows.sum(axis=1) - above).astype(object)
     low, high = min(x.low, 0), max(x.high, 0)
     lows = positive * low + negative * high + np.minimum(bias, 0)

@@ -1,6 +1,7 @@
-"""What an operator asks of a machine for one sample: products on the array, or work of the lanes.
+"""The work that an operator asks of a machine for one sample.
 
-A machine has an array of multipliers, for products of matrices, and lanes beside it, for all else.
+A machine has an array of multipliers for products of matrices, and lanes beside it for everything
+else.
 """
 
 from dataclasses import astuple, dataclass
@@ -18,12 +19,12 @@ class SpatialAxis:
     stride: int = 1
     dilation: int = 1
     padding: int = 0
-    """Elements before the input."""
+    """The elements of padding before the input."""
 
     def touched(self, outputs: range, taps: range) -> int:
-        """Returns how many different elements of the input some outputs read by some taps.
+        """Returns how many distinct input elements a range of outputs reads with a range of taps.
 
-        Padding is not among them: it is a constant that the hardware inserts.
+        Elements of padding do not count, because the hardware inserts them as a constant.
         """
         positions = (
             np.arange(outputs.start, outputs.stop)[:, None] * self.stride
@@ -36,57 +37,60 @@ class SpatialAxis:
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """`out[g,o,p] = sum_{i,k} w[g,o,i,k] * x[g,i,p,k]`: as many matrix products as groups.
+    """`out[g,o,p] = sum_{i,k} w[g,o,i,k] * x[g,i,p,k]`: one matrix product for each group.
 
-    `x` is the first input. `w` is the constant tensor `weight`, or else the second input. A
-    convolution over one axis, a linear layer and a product of two activations have one row of
-    output positions. Where a reshape has put several maps of one sample along the batch axis, each
-    is a group, with the weights read again.
+    `x` is the first input. `w` is the constant tensor `weight` or, if there is none, the second
+    input. A convolution over one axis, a linear layer and a product of two activations have one row
+    of output positions. If a reshape has put several maps of one sample along the batch axis, each
+    map is a group, and its weights are read again.
     """
 
     groups: int
     channels_out: int
-    """Of one group, as is `channels_in`."""
+    """The output channels of one group; `channels_in` also belongs to one group."""
     channels_in: int
     rows: SpatialAxis
     columns: SpatialAxis
 
     @property
     def taps(self) -> int:
-        """Positions of the kernel."""
+        """The number of kernel positions."""
         return self.rows.kernel * self.columns.kernel
 
     @property
     def positions(self) -> int:
-        """Output positions of one sample."""
+        """The number of output positions of one sample."""
         return self.rows.output * self.columns.output
 
     @property
     def multiply_accumulates(self) -> int:
-        """Of one sample; products with padding are computed too."""
+        """The number of multiply-accumulates of one sample.
+
+        Products with padding count, because the array computes them.
+        """
         reduction = self.channels_in * self.taps
         return self.groups * self.channels_out * reduction * self.positions
 
 
 @dataclass(frozen=True)
 class LaneOperations:
-    """Operations of one sample by their kind; a lane does one of them a cycle.
+    """The operations of one sample by their kind; a lane does one operation per cycle.
 
-    A step without any leaves its elements where they are.
+    A step without operations leaves its elements where they are.
     """
 
     multiply_adds: int = 0
-    """Products, each added to a sum."""
+    """Products that are each added to a sum."""
     additions: int = 0
-    """Elements taken into a sum, and comparisons."""
+    """Elements that are added to a sum, and comparisons."""
     rescalings: int = 0
     """Products that are rounded to fewer bits."""
     lookups: int = 0
     """Reads of a table."""
     moves: int = 0
-    """Elements written elsewhere."""
+    """Elements that are written to another place."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all operations."""
         return sum(astuple(self))

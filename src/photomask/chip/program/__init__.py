@@ -1,4 +1,4 @@
-"""The integer program: what it is, what is saved of it, and the oracle that defines them."""
+"""The integer program: its parts, its files, and the oracle that defines its results."""
 
 from photomask.chip.program.codes import Codes, Inputs
 from photomask.chip.program.document import Edge, Step

@@ -1,4 +1,4 @@
-"""What engines are given: integers by input name, however they come."""
+"""The inputs of engines: integers by input name, in whichever form the caller has them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,17 +10,20 @@ from photomask.chip.program.program import IntegerProgram
 from photomask.errors import DataError
 
 Codes = np.ndarray | torch.Tensor
-"""Integers of one edge, int64, batch first."""
+"""The integers of one edge, int64, batch axis first."""
 Inputs = Codes | Sequence[Codes] | Mapping[str, Codes]
-"""By input name, one for each input in order, or one for a program with one input. Batch first."""
+"""Codes by input name, one for each input in order, or alone for a program with one input.
+
+The batch axis is first.
+"""
 
 
 def codes_by_name(program: IntegerProgram, inputs: Inputs) -> dict[str, torch.Tensor]:
     """Returns integers by the names of a program's inputs, on the device where they are.
 
     Args:
-        program: whose inputs they are.
-        inputs: int64 codes, batch first.
+        program: the program that has the inputs.
+        inputs: int64 codes, batch axis first.
 
     Raises:
         DataError: an input is missing, or does not fit the program.
@@ -31,17 +34,17 @@ def codes_by_name(program: IntegerProgram, inputs: Inputs) -> dict[str, torch.Te
         items = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
         if len(items) != len(program.inputs):
             raise DataError(
-                f"the program takes {list(program.inputs)}, got {len(items)} tensor(s); pass a "
-                "mapping of names to tensors"
+                f"the program takes the inputs {list(program.inputs)}, got {len(items)} tensor(s); "
+                "pass a mapping of names to tensors"
             )
         given = dict(zip(program.inputs, items, strict=True))
     if set(given) != set(program.inputs):
-        raise DataError(f"the program takes {list(program.inputs)}, got {list(given)}")
+        raise DataError(f"the program takes the inputs {list(program.inputs)}, got {list(given)}")
     return {name: _codes(program, name, value) for name, value in given.items()}
 
 
 def arrays_by_name(program: IntegerProgram, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Returns the same as NumPy arrays."""
+    """Returns what `codes_by_name` returns, as NumPy arrays."""
     codes = codes_by_name(program, inputs)
     return {name: value.cpu().numpy() for name, value in codes.items()}
 
@@ -49,7 +52,9 @@ def arrays_by_name(program: IntegerProgram, inputs: Inputs) -> dict[str, np.ndar
 def _codes(program: IntegerProgram, name: str, value: object) -> torch.Tensor:
     tensor = as_tensor(value)
     if tensor is None:
-        raise DataError(f"input {name!r} is a {type(value).__name__}, not a tensor or an array")
+        raise DataError(
+            f"input {name!r} is a {type(value).__name__}, expected a tensor or an array"
+        )
     if tensor.dtype != torch.int64:
         raise DataError(
             f"input {name!r} must be int64 codes, got {tensor.dtype}; quantize real inputs with "

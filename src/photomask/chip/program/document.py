@@ -1,4 +1,4 @@
-"""What `program.json` holds: edges, steps and the records of constant tensors."""
+"""The content of `program.json`: edges, steps and the records of constant tensors."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,17 +12,20 @@ from photomask.documents import Document
 
 
 class Edge(Document):
-    """A tensor that flows: what it can hold and, for interpretation only, what it means."""
+    """A tensor between steps: the integers that it can hold and their real meaning.
+
+    The meaning is only for interpretation; no integer depends on it.
+    """
 
     name: str
     shape: tuple[Annotated[int, Field(ge=1, le=1 << 40)], ...] = Field(min_length=1)
-    """One sample's, the batch axis (1) included."""
+    """The shape of one sample, including the batch axis, which is usually 1."""
     format: IntFormat
     low: int
     high: int
-    """The values, and in accumulators the partial sums, proven to occur at most."""
+    """The proven ends of the values and, for accumulators, of the partial sums."""
     scale: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
-    """Real value of one unit: one number, or one for each channel of `channel_axis`."""
+    """The real value of one unit: one number, or one for each channel of `channel_axis`."""
     zero_point: int
     channel_axis: int | None = None
     role: Literal["input", "accumulator", "activation"]
@@ -30,19 +33,24 @@ class Edge(Document):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.low > self.high or not self.interval.within(self.format.interval):
-            raise ValueError(f"{self.low} to {self.high} is no interval of {self.format}")
+            raise ValueError(f"{self.low} to {self.high} is not an interval of {self.format}")
         channels = 1
         if self.channel_axis is not None:
             if not 0 < self.channel_axis < len(self.shape):
-                raise ValueError(f"channel_axis {self.channel_axis} of shape {self.shape}")
+                raise ValueError(
+                    f"the channel_axis {self.channel_axis} is not an axis of the shape "
+                    f"{self.shape} behind the batch"
+                )
             channels = self.shape[self.channel_axis]
         if len(self.scale) not in (1, channels):
-            raise ValueError(f"{len(self.scale)} scales for {channels} channels")
+            raise ValueError(
+                f"found {len(self.scale)} scales, expected 1 or one for each of {channels} channels"
+            )
         return self
 
     @property
     def interval(self) -> Interval:
-        """From `low` to `high`."""
+        """The interval from `low` to `high`."""
         return Interval(self.low, self.high)
 
     def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
@@ -61,24 +69,29 @@ class Step(Document):
     inputs: tuple[str, ...]
     output: str
     tensors: dict[str, str] = Field(default_factory=dict)
-    """Constant tensors by the operator's parameter roles."""
+    """The names of constant tensors by the operator's parameter roles."""
     node: str
     """The node of the float model that this step computes, or helps to compute."""
     source: str
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     relative_error: float = 0.0
-    """Bound on the relative error of a requantization's multipliers."""
+    """A bound of the relative error of a requantization's multipliers."""
     worst_error: float | None = None
-    """Of a table's result: how far it is at most from the real function of the input's codes, in
-    units of the result's last place; None where the step ends no table."""
+    """The largest error of a function that was computed by tables.
+
+    It is the largest distance of the result from the real function of the input's codes, in units
+    of the result. It is None if the step is not the last step of such a function.
+    """
     divisors: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """By what a rescaling divides the sum that it reads, as part of its multipliers: one number, or
-    one for each multiplier where windows differ. None where it reads no such sum, and in programs
-    of versions that did not record it."""
+    """The numbers by which a rescaling divides the sum that it reads, as part of its multipliers.
+
+    There is one number, or one for each multiplier if windows differ in size. It is None if the
+    step reads no such sum, and in programs of versions that did not record it.
+    """
 
     @model_serializer(mode="wrap")
     def _without_absent_divisors(self, render: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out divisors that there are not, so that older programs keep their hash."""
+        """Leaves out divisors that are None, so that older programs keep their hash."""
         document = render(self)
         if self.divisors is None:
             del document["divisors"]
@@ -86,7 +99,7 @@ class Step(Document):
 
 
 class TensorRecord(Document):
-    """A constant tensor: its true integer format and the hash of its values."""
+    """A constant tensor: its actual integer format and the hash of its values."""
 
     format: IntFormat
     shape: tuple[int, ...]
@@ -94,7 +107,7 @@ class TensorRecord(Document):
 
 
 class ProgramDocument(Document):
-    """What `program.json` holds."""
+    """The content of `program.json`."""
 
     schema_version: Literal[1] = 1
     target: Target

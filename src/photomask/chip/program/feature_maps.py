@@ -1,17 +1,17 @@
-"""Which edges of a program are feature maps; every form lays these out alike."""
+"""Finds the edges of a program that are feature maps, which every form stores in the same order."""
 
 from photomask.chip.operators import Family
 from photomask.chip.program.program import IntegerProgram
 
 RANKS = range(3, 6)
-"""Batch, channels and one to three spatial axes."""
+"""The possible numbers of axes: batch, channels and one to three spatial axes."""
 
 
 def feature_maps(program: IntegerProgram) -> set[str]:
     """Returns the edges whose axes are batch, channels and one to three spatial axes.
 
-    These are what operators of the family `MAP` read or write, and what operators that keep the
-    meaning of axes connect to such an edge.
+    Operators of the family `MAP` read and write feature maps. Operators that keep the meaning of
+    axes connect feature maps with each other.
     """
     found: set[str] = set()
     before = -1

@@ -1,4 +1,4 @@
-"""Who makes and who reads each edge of a program, and which steps need no memory between them."""
+"""The links of a program: which steps make and read each edge, and which steps can be fused."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -8,25 +8,25 @@ from photomask.chip.program.document import Step
 
 
 class Links:
-    """The graph of a program's steps; `IntegerProgram.links` has it, computed once.
+    """The graph of a program's steps, which `IntegerProgram.links` computes once.
 
     Attributes:
         steps: every step by its name, in the order of computation.
-        positions: by the step's name, its place in that order, from 0.
-        makers: by edge, the step that computes it; inputs have none.
-        readers: by edge, the steps that read it, in their order; one that reads it twice is there
-            twice.
-        last_reads: by edge, the position of the last step that reads it, if any does.
-        growing: the edges that depend on an input, and so have a row for every sample.
+        positions: the position of each step in this order, from 0, by the step's name.
+        makers: the step that computes each edge; inputs have none.
+        readers: the steps that read each edge, in their order. A step that reads an edge twice is
+            listed twice.
+        last_reads: the position of the last step that reads each edge, if any step reads it.
+        growing: the edges that depend on an input and therefore have rows for every sample.
     """
 
     def __init__(self, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]):
         """Follows the edges from step to step.
 
         Args:
-            steps: in the order of computation.
-            inputs: names of the input edges.
-            outputs: names of the output edges.
+            steps: the steps in the order of computation.
+            inputs: the names of the input edges.
+            outputs: the names of the output edges.
         """
         self._outputs = frozenset(outputs)
         readers: dict[str, list[Step]] = {name: [] for name in inputs}
@@ -58,20 +58,23 @@ class Links:
         return self._nodes.get(node, ())
 
     def only_reader(self, edge: str) -> Step | None:
-        """Returns the one step that needs an edge; None if others do, or if it is an output."""
+        """Returns the only step that reads an edge.
+
+        Returns None if other steps read it too, or if it is an output of the program.
+        """
         readers = self.readers[edge]
         return readers[0] if len(readers) == 1 and edge not in self._outputs else None
 
     def rescaling(self, step: Step) -> Step | None:
-        """Returns the requantization that alone needs what a step computes; None if none does."""
+        """Returns the requantization that is the only reader of a step's result, or None."""
         reader = self.only_reader(step.output)
         return reader if reader and isinstance(reader.operator, Requantize) else None
 
     def epilogues(self, step: Step) -> tuple[Step, ...]:
-        """Returns the steps that can be done to each result of a step as that leaves.
+        """Returns the steps that can be applied to each result of a step as it leaves.
 
-        Each is an epilogue (`Operator.is_epilogue`) and alone needs the result of the one before,
-        which therefore never needs a place in memory.
+        Each of them is an epilogue (`Operator.is_epilogue`) and the only reader of the result
+        before it. That result therefore never needs a place in memory.
         """
         found: list[Step] = []
         reader = self.only_reader(step.output)

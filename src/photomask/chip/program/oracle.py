@@ -1,4 +1,4 @@
-"""The oracle: plain int64 NumPy, one step after the other, no optimisation."""
+"""The oracle: plain int64 NumPy, one step after the other, without optimizations."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,20 +10,21 @@ from photomask.errors import DataError
 
 
 class NumpyEngine:
-    """Runs a program in int64; what it computes is by definition right."""
+    """Runs a program in int64; its results are right by definition."""
 
     def __init__(self, program: IntegerProgram):
         self.program = program
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields every edge and its integers in the order of computation, inputs first.
+        """Yields the name and the integers of every edge in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes, batch first, by input name; or alone, for a program with one
-                input.
+            inputs: int64 codes by input name, batch axis first; or codes alone, for a program with
+                one input.
 
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
+            DataError: an input is missing, is not int64, holds a value outside its format or has
+                another shape.
         """
         values = arrays_by_name(self.program, inputs)
         check_inputs(self.program, values)
@@ -37,23 +38,25 @@ class NumpyEngine:
             yield step.output, value
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """Returns the output edges by name; takes what `edges` takes."""
+        """Returns the output edges by name, for the same inputs as `edges`."""
         values = dict(self.edges(inputs))
         return {name: values[name] for name in self.program.outputs}
 
 
 def check_inputs(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> None:
-    """Refuses codes that the input edges cannot hold.
+    """Raises an error for codes that the input edges cannot hold.
 
     Raises:
         DataError: says what was found and what was expected.
     """
     if set(inputs) != set(program.inputs):
-        raise DataError(f"the program takes {list(program.inputs)}, got {list(inputs)}")
+        raise DataError(f"the program takes the inputs {list(program.inputs)}, got {list(inputs)}")
     for name, codes in inputs.items():
         _check_codes(program, name, codes)
     if len({len(codes) for codes in inputs.values()}) > 1:
-        raise DataError("the inputs' batches differ")
+        raise DataError(
+            "the inputs have batches of different sizes; give each input the same number of samples"
+        )
 
 
 def _check_codes(program: IntegerProgram, name: str, codes: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """The integer program: a graph of integer operators, and nothing else.
 
-Saved as `program.json` (strict, versioned) and `program.safetensors` (integers only). The content
-hash covers both; a program altered in one integer is refused.
+It is saved as `program.json` (strict, versioned) and `program.safetensors` (integers only). The
+content hash covers both files, so a program in which one integer was changed is refused.
 """
 
 import hashlib
@@ -29,21 +29,21 @@ from photomask.report import Shown, Table
 PROGRAM_FILE = "program.json"
 TENSOR_FILE = "program.safetensors"
 MANY = 65537
-"""A batch size that no other axis has: tells what grows with the batch."""
+"""A batch size that no other axis has, to find out what grows with the batch."""
 
 
 class IntegerProgram(Shown):
     """An integer-only model, checked when it is made.
 
     Attributes:
-        target: the numeric contract it was made for.
-        inputs: names of the input edges.
-        outputs: names of the output edges.
+        target: the numeric contract that it was made for.
+        inputs: the names of the input edges.
+        outputs: the names of the output edges.
         edges: every edge by name, in the order of computation.
         steps: the operators in the order of computation.
-        formats: the true format of every constant tensor.
+        formats: the actual format of every constant tensor.
         tensors: every constant tensor, int64.
-        provenance: who made it from what, for people.
+        provenance: what the program was made from and by which tool, for people.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class IntegerProgram(Shown):
         self.formats = dict(formats)
         self.provenance = dict(provenance)
         if len(self.edges) != len(edges):
-            raise DocumentError("two edges of the program have one name")
+            raise DocumentError("two edges of the program have the same name")
         if len({step.name for step in self.steps}) != len(self.steps):
-            raise DocumentError("two steps of the program have one name")
+            raise DocumentError("two steps of the program have the same name")
         self._check_tensors()
         self._check_steps()
 
@@ -88,13 +88,13 @@ class IntegerProgram(Shown):
         return {role: self.tensors[name] for role, name in step.tensors.items()}
 
     def work(self, step: Step) -> MatrixProduct | LaneOperations:
-        """Returns what one sample of a step asks of a machine."""
+        """Returns the work that one sample of a step asks of a machine."""
         shapes = [self.edges[name].shape for name in step.inputs]
         return step.operator.work(shapes, self.parameters(step))
 
     @cached_property
     def links(self) -> Links:
-        """Who makes and who reads each edge."""
+        """The steps that make and read each edge."""
         return Links(self.steps, self.inputs, self.outputs)
 
     def _check_tensors(self) -> None:
@@ -109,13 +109,18 @@ class IntegerProgram(Shown):
 
     def _check_steps(self) -> None:
         if not self.inputs or not self.outputs:
-            raise DocumentError("the program needs an input and an output")
+            raise DocumentError("the program needs at least one input and one output")
         for name in (*self.inputs, *self.outputs):
             if name not in self.edges:
-                raise DocumentError(f"the program has no edge {name!r}")
+                raise DocumentError(
+                    f"the program names the input or output {name!r}, but has no such edge"
+                )
         for name in self.inputs:
             if self.edges[name].shape[0] != 1:
-                raise DocumentError(f"the shape of input {name!r} must be one sample's")
+                raise DocumentError(
+                    f"the shape of input {name!r} must be the shape of one sample, with 1 as its "
+                    "first axis"
+                )
         known = set(self.inputs)
         for step in self.steps:
             self._check_step(step, known)
@@ -126,18 +131,20 @@ class IntegerProgram(Shown):
             raise DocumentError(f"no step computes the edge {unused[0]!r}")
 
     def _check_step(self, step: Step, known: Set[str]) -> None:
-        """Refuses a step that cannot run, or whose edge is not what it computes.
+        """Raises an error for a step that cannot run, or whose edge differs from what it computes.
 
         Args:
             step: the step.
-            known: the edges computed before it.
+            known: the edges that are computed before it.
         """
         where = f"step {step.name!r}"
         for name in step.inputs:
             if name not in known:
                 raise DocumentError(f"{where} reads {name!r} before any step computes it")
         if step.output in known or step.output not in self.edges:
-            raise DocumentError(f"{where} must compute one new edge, not {step.output!r}")
+            raise DocumentError(
+                f"{where} must compute a new edge of the program, got {step.output!r}"
+            )
         operator = step.operator
         roles = set(step.tensors)
         count = step.operator.input_count
@@ -154,7 +161,7 @@ class IntegerProgram(Shown):
             )
         for name in step.tensors.values():
             if name not in self.tensors:
-                raise DocumentError(f"{where}: the tensor {name!r} is missing")
+                raise DocumentError(f"{where}: the program has no tensor {name!r}")
         inputs, output = [self.edges[name] for name in step.inputs], self.edges[step.output]
         parameters = self.parameters(step)
         shapes = [edge.shape for edge in inputs]
@@ -165,26 +172,28 @@ class IntegerProgram(Shown):
             of_many = operator.output_shape(many, parameters)
             interval = operator.output_interval([edge.interval for edge in inputs], parameters)
         except (ArithmeticError, IndexError, TypeError, ValueError) as error:
-            raise DocumentError(f"{where}: {operator.kind} cannot apply: {error}") from error
+            raise DocumentError(f"{where}: {operator.kind} cannot run: {error}") from error
         if of_many != (max(batches, default=1) * shape[0], *shape[1:]):
             raise DocumentError(f"{where}: {operator.kind} mixes the samples of a batch")
         if shape != output.shape:
-            raise DocumentError(f"{where} computes shape {shape}, its edge says {output.shape}")
+            raise DocumentError(
+                f"{where} computes the shape {shape}, but its edge has {output.shape}"
+            )
         if interval != output.interval or not interval.within(output.format.interval):
             raise DocumentError(
-                f"{where} computes values in {interval}, its edge says {output.interval} as "
+                f"{where} computes values in {interval}, but its edge has {output.interval} as "
                 f"{output.format}"
             )
 
     def quantize_input(self, x: Array, name: str | None = None) -> torch.Tensor:
-        """Turns real inputs into the program's integer inputs.
+        """Converts real inputs to the program's integer inputs.
 
         `codes = clamp(round_half_even(x / scale) + zero_point)`
 
         Args:
-            x: float, the shape of the input edge but for the batch; integers where the input takes
-                numbers of rows, which stay as they are.
-            name: the input edge; the first if None.
+            x: floats in the shape of the input edge, with any batch. If the input takes numbers of
+                rows, such as tokens, `x` may be integers, which stay as they are.
+            name: the input edge; None takes the first.
 
         Returns:
             int64 codes.
@@ -195,12 +204,14 @@ class IntegerProgram(Shown):
         edge = self.edges[name or self.inputs[0]]
         tensor = as_tensor(x)
         if tensor is None:
-            raise DataError(f"input {edge.name!r} is a {type(x).__name__}, not a tensor")
+            raise DataError(
+                f"input {edge.name!r} is a {type(x).__name__}, expected a tensor or an array"
+            )
         x = tensor
         if tuple(x.shape[1:]) != edge.shape[1:]:
             raise DataError(
-                f"input {edge.name!r} has shape {tuple(x.shape)}, the program takes "
-                f"[batch, {', '.join(map(str, edge.shape[1:]))}]"
+                f"input {edge.name!r} has the shape {list(x.shape)}, but the program takes [batch, "
+                f"{', '.join(map(str, edge.shape[1:]))}]"
             )
         if not x.is_floating_point() and (edge.scale, edge.zero_point) == ((1.0,), 0):
             # Numbers of rows, such as tokens, are codes already.
@@ -213,7 +224,7 @@ class IntegerProgram(Shown):
         return codes.clamp_(edge.low, edge.high).to(torch.int64)
 
     def content_hash(self) -> str:
-        """Returns the SHA-256 of everything that decides which integers come out."""
+        """Returns the SHA-256 of everything that determines the integers of the results."""
         body = self._document("").model_dump(mode="json", exclude={"provenance", "content_sha256"})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -249,10 +260,11 @@ class IntegerProgram(Shown):
         (folder / PROGRAM_FILE).write_text(document, encoding="utf-8")
 
     def save(self, folder: str | Path) -> None:
-        """Saves the program as a folder that appears whole or not at all.
+        """Saves the program as a folder that appears completely or not at all.
 
         Raises:
-            ExportError: the folder holds something else, or the disk refused a file.
+            ExportError: the folder holds something else, or a file could not be written to the
+                disk.
         """
         with written_whole(Path(folder), "integer program", _files_of_earlier) as staging:
             self.write(staging)
@@ -262,7 +274,7 @@ class IntegerProgram(Shown):
         """Loads a program and checks every hash, shape, format and interval.
 
         Raises:
-            DocumentError: a file is missing, truncated, altered or of another schema.
+            DocumentError: a file is missing, truncated, altered or has another schema.
         """
         path = Path(folder)
         document = ProgramDocument.parse(read_text(path / PROGRAM_FILE), str(path / PROGRAM_FILE))
@@ -281,14 +293,17 @@ class IntegerProgram(Shown):
         for name, record in program._document("").tensors.items():
             if record != document.tensors[name]:
                 raise DocumentError(
-                    f"{path / TENSOR_FILE}: tensor {name!r} is not the one that was saved"
+                    f"{path / TENSOR_FILE}: tensor {name!r} differs from the one that was saved; "
+                    "the file was altered"
                 )
         if program.content_hash() != document.content_sha256:
-            raise DocumentError(f"{path / PROGRAM_FILE}: the content hash does not match")
+            raise DocumentError(
+                f"{path / PROGRAM_FILE}: the content hash does not match; the file was altered"
+            )
         return program
 
     def multiply_accumulates(self) -> dict[str, int]:
-        """Returns the multiply-accumulates of each step for one sample, where there are any."""
+        """Returns the multiply-accumulates of one sample by step, for the steps that have any."""
         counts = {
             step.name: step.operator.multiply_accumulates(
                 [self.edges[name].shape for name in step.inputs], self.parameters(step)
@@ -298,7 +313,7 @@ class IntegerProgram(Shown):
         return {name: count for name, count in counts.items() if count}
 
     def weight_bytes(self) -> float:
-        """Returns the size of all constant tensors at their true widths, in bytes."""
+        """Returns the size in bytes of all constant tensors at their actual widths."""
         return sum(t.size * self.formats[name].bits for name, t in self.tensors.items()) / 8
 
     def shown(self) -> Table:
@@ -321,7 +336,7 @@ class IntegerProgram(Shown):
 
 
 def _files_of_earlier(folder: Path) -> tuple[str, ...]:
-    """Names the files of a program that was saved before folders had records, if it is whole."""
+    """Returns the files of a valid program that was saved before folders had records."""
     try:
         IntegerProgram.load(folder)
     except DocumentError:

@@ -1,5 +1,6 @@
 """Is an integer program a faithful copy of its float model, and what does each choice cost?"""
 
+from photomask.chip.verification.comparison import compare_reports
 from photomask.chip.verification.documents import Thresholds
 from photomask.chip.verification.html import write_html
 from photomask.chip.verification.layer_sensitivity import (
@@ -16,6 +17,7 @@ __all__ = [
     "PreparedReport",
     "Report",
     "Thresholds",
+    "compare_reports",
     "compare_with_prepared",
     "measure_layer_sensitivity",
     "verify",

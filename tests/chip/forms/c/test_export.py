@@ -119,8 +119,8 @@ def test_an_altered_weight_in_the_source_is_noticed(tmp_path: Path):
     ("change", "problem"),
     [
         (lambda data: data[:60], "truncated"),
-        (lambda data: data[:20], "no file of constants, or is truncated"),
-        (lambda data: b"", "no file of constants"),
+        (lambda data: data[:20], "not a file of constants, or is truncated"),
+        (lambda data: b"", "not a file of constants"),
         (lambda data: data + b"\0", "longer than it should be"),
         (lambda data: data[:70] + bytes([data[70] ^ 1]) + data[71:], "altered: its checksum"),
         (lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:], "another program"),
@@ -146,7 +146,7 @@ def test_inputs_outside_the_edge_are_refused(tmp_path: Path):
     export(make.build("y"), tmp_path / "project", make.codes(2), form=CForm())
     (tmp_path / "project" / "inputs.bin").write_bytes(bytes([0, 1, 2, 3, 0, 8, 2, 3]))
     done = run(tmp_path / "project", "make", "--no-print-directory", "check", "CFLAGS=-O0")
-    assert "inputs.bin: sample 1: input x holds integers that the program does not" in done.stderr
+    assert "inputs.bin: sample 1: input x holds integers outside the range that" in done.stderr
 
 
 @needs_compiler

@@ -218,7 +218,7 @@ def test_a_missing_compiler_is_named(project: Path):
 
 
 def test_a_compiler_that_is_no_command_line_is_refused(project: Path):
-    with pytest.raises(UsageError, match="no command line: No closing quotation"):
+    with pytest.raises(UsageError, match="not a valid command line: No closing quotation"):
         CForm(compiler="cc '").check(PROGRAM, project, [])
 
 

@@ -136,7 +136,7 @@ def test_weakened_vectors_are_found(exported):
     outer = manifest.model_copy(update={"conformance": tuple(records)}).sealed()
     (exported / "manifest.json").write_text(outer.render())
     report = check_export(exported)
-    assert report.problems == ("conformance: the vectors are not those of the program",)
+    assert report.problems == ("conformance: the vectors are not the vectors of this program",)
 
 
 def forged(folder: Path, name: str) -> FileRecord:

@@ -69,7 +69,7 @@ def test_a_file_too_many_is_found(exported):
     (exported / "golden/0/extra.hex").write_text("00\n")
     (exported / "report.html").write_text("not ours, not in our folders")
     report = check_export(exported)
-    assert report.problems == ("golden/0/extra.hex: not in manifest.json",)
+    assert report.problems == ("golden/0/extra.hex: the file is not listed in manifest.json",)
 
 
 def test_no_folder_is_a_usage_error(tmp_path):
@@ -103,14 +103,14 @@ def test_a_path_that_leaves_the_export_is_refused(path, exported):
     forged = manifest.model_copy(update={"golden": (record, *manifest.golden[1:])}).sealed()
     (exported / "manifest.json").write_text(forged.render())
     report = check_export(exported)
-    assert "is no path inside the export" in report.problems[0]
+    assert "is not a path inside the export" in report.problems[0]
 
 
 def test_a_manifest_of_a_hundred_thousand_samples_is_refused_at_once(exported):
     forged = Manifest.load(exported).model_copy(update={"samples": 100_000}).sealed()
     (exported / "manifest.json").write_text(forged.render())
     report = check_export(exported)
-    assert any("expected those of 100000 samples" in problem for problem in report.problems)
+    assert any("expected one for each of 100000 samples" in problem for problem in report.problems)
 
 
 def test_endless_files_and_pipes_in_the_place_of_images_are_told(exported):
@@ -130,7 +130,8 @@ def test_a_forged_weight_is_found_by_the_program(exported):
     values[3] = str(int(values[3]) ^ 1)
     forge(exported, name, "\n".join(values).encode())
     report = check_export(exported)
-    assert report.problems == (f"{name}: differs from the program's tensor 'classifier.weight'",)
+    expected = f"{name}: the image differs from the program's tensor 'classifier.weight'"
+    assert report.problems == (expected,)
 
 
 def test_a_forged_golden_vector_is_found_by_the_oracle(exported):
@@ -193,8 +194,8 @@ def test_a_manifest_that_describes_another_program_is_found(alter, exported):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"axes": [0, 0, 2, 3]}, "are not those of the shape"),
-        ({"axes": [0, 1, 2]}, "are not those of the shape"),
+        ({"axes": [0, 0, 2, 3]}, "are not the axes of the shape"),
+        ({"axes": [0, 1, 2]}, "are not the axes of the shape"),
         ({"shape": [2, 2, 3, 3]}, "does not have 72 elements"),
         ({"elements": 1}, "does not have 1 elements"),
     ],

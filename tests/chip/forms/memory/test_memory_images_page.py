@@ -15,6 +15,7 @@ def test_every_python_block_of_the_page_runs(block):
 def test_the_report_shown_is_the_report_printed(capsys):
     exec(compile(BLOCKS[-1], str(PAGE), "exec"), {})
     printed = capsys.readouterr().out
-    shown = re.search(r"```\n(first mismatch.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    page = PAGE.read_text(encoding="utf-8")
+    shown = re.search(r"```output\n(first mismatch.*?)```", page, re.DOTALL)
     assert shown is not None
     assert shown.group(1) in printed

@@ -116,7 +116,7 @@ def test_a_short_file_is_compared_as_far_as_it_goes(pristine_export, simulated):
     path = simulated / "0/pool.hex"
     path.write_text("\n".join(path.read_text().split("\n")[:5]) + "\n")
     report = check_outputs(pristine_export, simulated)
-    assert report.problems == ("0/pool.hex: 4 words, expected 9",)
+    assert report.problems == ("0/pool.hex: the file holds 4 words, expected 9",)
     pool = next(edge for edge in report.edges if edge.edge == "pool")
     assert (pool.matched, pool.mismatched, pool.missing) == (16 + 36, 0, 20)
     assert not report.passed
@@ -126,22 +126,22 @@ def test_a_long_file_is_a_problem(pristine_export, simulated):
     with (simulated / "0/pool.hex").open("a") as file:
         file.write("00000000\n")
     report = check_outputs(pristine_export, simulated)
-    assert report.problems == ("0/pool.hex: 10 words, expected 9",)
+    assert report.problems == ("0/pool.hex: the file holds 10 words, expected 9",)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("0/pool.hex", b"hello world\n", "0/pool.hex: line 1 holds 'hello'"),
-        ("0/pool.hex", b"", "0/pool.hex: 0 words, expected 9"),
+        ("0/pool.hex", b"", "0/pool.hex: the file holds 0 words, expected 9"),
         ("0/pool.hex", b"\x00\xff", "0/pool.hex: byte 1 is 0xff"),
         ("0/pool.bin", b"01012\n", "0/pool.bin: line 1 holds '01012'"),
         ("0/pool.dec", b"1.5\n", "0/pool.dec: line 1 holds '1.5'"),
         ("0/pool.npy", b"garbage", "0/pool.npy: not a readable .npy file"),
-        ("0/pol.hex", b"00\n", "0/pol.hex: no edge of the export has this name; is it 'pool'?"),
-        ("7/pool.hex", b"00\n", "7/pool.hex: the export has samples 0 to 1, not 7"),
-        ("a/b/pool.hex", b"00\n", "a/b/pool.hex: not <sample>/<edge>.<format>"),
-        ("zero/pool.hex", b"00\n", "zero/pool.hex: not <sample>/<edge>.<format>"),
+        ("0/pol.hex", b"00\n", "0/pol.hex: no edge of the export has this name; do you mean 'po"),
+        ("7/pool.hex", b"00\n", "7/pool.hex: the export has the samples 0 to 1, but no sample 7"),
+        ("a/b/pool.hex", b"00\n", "a/b/pool.hex: the path is neither <sample>/<edge>.<format>"),
+        ("zero/pool.hex", b"00\n", "zero/pool.hex: the path is neither <sample>/<edge>.<format>"),
     ],
 )
 def test_a_file_that_is_no_edge_is_a_problem(name, content, message, pristine_export, simulated):
@@ -158,7 +158,8 @@ def test_an_empty_folder_is_a_problem(pristine_export, tmp_path):
     (tmp_path / "empty").mkdir()
     report = check_outputs(pristine_export, tmp_path / "empty")
     assert not report.passed
-    assert "no file names an edge of the export; expected, for example, 0/x.hex" in str(report)
+    expected = "no file is named after an edge of the export; expected, for example, 0/x.hex"
+    assert expected in str(report)
 
 
 def test_a_dumped_memory_with_addresses_and_comments_passes(pristine_export, simulated):
@@ -185,7 +186,7 @@ def test_a_missing_folder_is_a_usage_error(pristine_export, tmp_path):
 
 def test_a_damaged_export_is_a_document_error(exported, simulated):
     (exported / "golden/0/pool.hex").write_text("00\n")
-    with pytest.raises(DocumentError, match=r"golden/0/pool\.hex: 3 bytes"):
+    with pytest.raises(DocumentError, match=r"golden/0/pool\.hex: the file has 3 bytes"):
         check_outputs(exported, simulated)
     (exported / "manifest.json").write_text("{")
     with pytest.raises(DocumentError, match=r"manifest\.json"):

@@ -93,5 +93,5 @@ def test_a_step_without_weights_has_no_images():
     program, _ = small_program()
     tiling = tile(program, PRESETS["reference"])["layer1.conv"]
     other = tiling.model_copy(update={"step": "pool"})
-    with pytest.raises(UsageError, match="'pool' is no step of the program with weights"):
+    with pytest.raises(UsageError, match="'pool' is not a step of the program with constant"):
         tile_images(program, other)

@@ -61,10 +61,10 @@ def test_unknown_binary_digits_are_marked():
     ("text", "message"),
     [
         (b"0001\nhello\n", "line 2 holds 'hello', expected a hexadecimal word of 4 digits"),
-        (b"0001\n12345\n", "line 2 holds '12345', more than 16 bits"),
+        (b"0001\n12345\n", "line 2 holds '12345', which has more than 16 bits"),
         (b"-001\n", "line 1 holds '-001'"),
-        (b"0001\n\xff\xfe\n", "byte 5 is 0xff, not text"),
-        (b"@zz\n", "line 1: '@zz' is no hexadecimal address"),
+        (b"0001\n\xff\xfe\n", "byte 5 is 0xff, which is not ASCII text"),
+        (b"@zz\n", "line 1: '@zz' is not a hexadecimal address"),
         (b"1\n2\n@1\n3\n", "line 3: address @1 comes after word 2"),
         (b"@ffffffffff\n3\n", "address @ffffffffff comes after word 0"),
         (b"00 1\n", None),

@@ -233,7 +233,7 @@ def test_another_array_takes_the_place_of_ours(tmp_path):
     assert report.passed
     assert report.rounding_proven
     assert report.changed_files == ("rtl/systolic_array.sv (changed)",)
-    assert "not as exported: rtl/systolic_array.sv (changed)" in str(report)
+    assert "changed since the export: rtl/systolic_array.sv (changed)" in str(report)
     assert report.rtl_cycles < report.model_cycles
     with pytest.raises(EngineError, match="did not finish"):
         simulate(folder, simulator=replace(simulator, arguments=("+silent",)))

@@ -34,9 +34,9 @@ def test_every_step_that_cannot_run_is_named_with_its_reason():
     with pytest.raises(FormError) as raised:
         lower(program, PRESETS["reference"])
     message = str(raised.value)
-    assert "has no form for 3 of the program's steps" in message
+    assert "cannot express 3 of the program's steps" in message
     assert "its second factor reaches from -32768 to 32767" in message
-    assert "its first factor less the zero point reaches from -32768" in message
+    assert "its first factor minus the zero point reaches from -32768" in message
     assert all(name in message for name in ("'product'", "'first'", "'sum'", "model.py:1"))
 
 
@@ -55,10 +55,10 @@ def linear_tensors(make: ProgramBuilder, outputs: int, inputs: int):
     [
         (machine(4, 4, weight_bits=4), FormError, "signed 4-bit weights"),
         (machine(4, 4, activation_bits=4), FormError, "multiplies 4-bit activations"),
-        (machine(4, 4, accumulator_bits=16), FormError, "accumulators have 16 bits"),
+        (machine(4, 4, accumulator_bits=16), FormError, "accumulators have only 16 bits"),
         (PRESETS["output_stationary"], TargetError, "weight stationary"),
         (machine(16, 17), TargetError, "at most 256 lanes"),
-        (machine(4, 4, activation_bits=32), TargetError, "wider than its activations"),
+        (machine(4, 4, activation_bits=32), TargetError, "wider than the activations"),
     ],
     ids=lambda value: value.name if isinstance(value, Accelerator) else "",
 )

@@ -1,4 +1,4 @@
-"""A program as C11: a project without dependencies that checks itself.
+"""The C form: a program as a C11 project that needs no libraries and checks itself.
 
 How a program becomes C, in the words that all forms share:
 
@@ -6,10 +6,10 @@ How a program becomes C, in the words that all forms share:
    `transformers`) gets an operator and the **context** of its step, and returns the body of the
    step's C function. `context.py` says what a context holds; its table `C` says which writer
    belongs to which operator.
-2. `network.py` makes a context for each step, calls the writers, and plans the memory; `source.py`
-   and `project.py` put what they wrote into files.
+2. `network.py` makes a context for each step, calls the writers, and plans the memory. `source.py`
+   and `project.py` put the results into files.
 3. `export.py` has the form, `CForm`. Its **export** writes the files with golden vectors beside
-   them, and its **check** compiles them and compares every output integer with the oracle's.
+   them. Its **check** compiles them and compares every output integer with the oracle's.
 """
 
 from photomask.chip.forms.c import convolution as convolution

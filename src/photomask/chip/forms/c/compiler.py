@@ -1,4 +1,4 @@
-"""The C compiler of this machine."""
+"""Calls the C compiler of this machine."""
 
 import shlex
 import shutil
@@ -18,28 +18,28 @@ def compile_sources(
     """Compiles C sources to a program or a library.
 
     Args:
-        compiler: the compiler's command, with options of the user's if need be; these come behind
-            the flags, so that they win.
-        flags: options that the sources need.
-        sources: what to compile.
+        compiler: the compiler's command. It may have options of the user's own, which come after
+            `flags` and therefore override them.
+        flags: the options that the sources need.
+        sources: the files to compile.
         result: the file to write.
 
     Returns:
-        The result.
+        The path of the result.
 
     Raises:
-        UsageError: the command has a quotation mark without its end.
+        UsageError: the command has an unclosed quotation mark.
         EngineError: there is no such compiler, or it failed.
     """
     try:
         command, *options = shlex.split(compiler) or [""]
     except ValueError as error:
-        raise UsageError(f"compiler={compiler!r} is no command line: {error}") from error
+        raise UsageError(f"compiler={compiler!r} is not a valid command line: {error}") from error
     if shutil.which(command) is None:
         raise EngineError(
             f"there is no C compiler {command!r}. Install one with: apt install gcc libc6-dev "
             "(Debian, Ubuntu), dnf install gcc (Fedora) or xcode-select --install (macOS); or name "
-            "another by compiler="
+            "another compiler with compiler="
         )
     try:
         done = subprocess.run(

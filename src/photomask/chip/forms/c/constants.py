@@ -1,4 +1,4 @@
-"""The constant integers of a program: arrays in the source, or one file that is loaded."""
+"""The constant integers of a program, as arrays in the source or as one file that is loaded."""
 
 from dataclasses import dataclass, field
 
@@ -10,29 +10,34 @@ from photomask.chip.forms.c.text import c_type, numpy_type, size_of
 PER_LINE = 20
 MAGIC = b"PMCONST1"
 HEADER_BYTES = 56
-"""Magic, the program's SHA-256, size of the data, checksum of the data."""
+"""The bytes of the header: the magic number, the program's SHA-256, and the data's size and
+checksum.
+"""
 
 
 @dataclass
 class Constants:
-    """Collects arrays; gives each a C expression."""
+    """Collects constant arrays and gives each a C expression."""
 
     external: bool
     arrays: dict[str, tuple[str, np.ndarray, str]] = field(default_factory=dict)
-    """C type, values, comment; by name."""
+    """The C type, the values and the comment of each array, by name."""
     _names: dict[tuple[bytes, str], str] = field(default_factory=dict)
-    """By values and C type: equal arrays, such as a weight of two layers, are written once."""
+    """The name of each array, by its values and C type.
+
+    Equal arrays, such as a weight that two layers share, are written only once.
+    """
 
     def add(self, name: str, values: np.ndarray, note: str, ctype: str | None = None) -> str:
-        """Takes an array, in memory order, and returns how C names it.
+        """Adds an array, in memory order, and returns the C expression for it.
 
-        An array that was taken before keeps its first name.
+        An equal array that was added before keeps its first name.
 
         Args:
-            name: a C identifier of its own.
+            name: a C identifier that no other array has.
             values: integers.
-            note: what they are, for a comment.
-            ctype: their C type; the narrowest that holds them if None.
+            note: what the integers are, for a comment.
+            ctype: the C type of an element; None takes the narrowest type that holds all values.
         """
         ctype = ctype or c_type(Interval(int(values.min()), int(values.max())))
         same = values.astype(np.int64).tobytes(), ctype
@@ -52,7 +57,8 @@ class Constants:
             for name, ctype, values, note in self._packed()
         ]
         return [
-            "/* Filled from a file. The widest types come first, so that there are no gaps. */",
+            "/* A file fills this structure. The widest types come first, so that it has no gaps. "
+            "*/",
             "static struct {",
             *fields,
             "} constants;",
@@ -61,13 +67,13 @@ class Constants:
 
     @property
     def size(self) -> int:
-        """Of all arrays, filled up to a multiple of the widest element."""
+        """The bytes of all arrays, rounded up to a multiple of the widest element."""
         widest = max((size_of(ctype) for ctype, _, _ in self.arrays.values()), default=1)
         used = sum(size_of(ctype) * values.size for ctype, values, _ in self.arrays.values())
         return -(-used // widest) * widest
 
     def file_content(self, program_sha256: str) -> bytes:
-        """Returns the little-endian file that fills the structure."""
+        """Returns the content of the little-endian file that fills the structure."""
         data = b"".join(
             values.astype(numpy_type(ctype)).tobytes() for _, ctype, values, _ in self._packed()
         ).ljust(self.size, b"\0")
@@ -89,7 +95,7 @@ class Constants:
 
 
 def checksum(data: bytes) -> int:
-    """Returns two 32-bit sums of the bytes and of their running sums, modulo 2**32.
+    """Returns the sum of the bytes and the sum of their running sums, each modulo 2**32.
 
     Source: Fletcher 1982, with binary sums.
     """

@@ -1,13 +1,13 @@
-"""What a writer of the C form gets, and which writer belongs to which operator.
+"""The context that every writer of the C form gets, and the table of the writers.
 
 A writer is a function that is registered here for its operator::
 
     @C.of(Multiply)
     def multiply(operator: Multiply, context: Context) -> list[str]: ...
 
-It gets the operator and the `Context` of one step: where the step's inputs lie, where its results
-go, and what takes the constants, working memory and functions that its code needs. It returns the
-body of the step's C function.
+It gets the operator and the `Context` of one step. The context says where the step's inputs lie and
+where its results go, and it collects the constants, working memory and functions that the step's
+code needs. The writer returns the body of the step's C function.
 """
 
 from collections.abc import Mapping
@@ -28,20 +28,26 @@ class Rescale:
 
     function: str
     parameter: str
-    """C type of what it takes."""
+    """The C type of the number that the function takes."""
     strides: tuple[int, ...] | None
-    """Into multipliers and shifts, by own axis of the tensor; None: one for all elements."""
+    """The strides into multipliers and shifts, by the tensor's own axis.
+
+    It is None if all elements share one multiplier and one shift.
+    """
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where a result goes: into `y`, maybe through the requantization behind it."""
+    """Stores a result into `y`, through the requantization behind the step if there is one."""
 
     y: Tensor
     rescale: Rescale | None = None
 
     def operands(self) -> dict[str, Operand]:
-        """Returns `y`, and `factor` for the multiplier's index, over the axes of `y` in order."""
+        """Returns the operand `y` and, if multipliers are indexed, the operand `factor`.
+
+        The strides are in the order of the axes of `y`.
+        """
         operands = {"y": Operand(self.y.in_order(self.y.strides))}
         if self.rescale and self.rescale.strides is not None:
             operands["factor"] = Operand(self.y.in_order(self.rescale.strides))
@@ -59,31 +65,36 @@ class Store:
 
 @dataclass
 class Context:
-    """One step that becomes a function of C."""
+    """One step that becomes a C function."""
 
     name: str
-    """Of the function: a C identifier."""
+    """The name of the function, a C identifier."""
     edge: str
     """The edge that the step computes."""
     parameters: Parameters
     inputs: tuple[Tensor, ...]
     output: Tensor
-    """Of the step itself, even if only what is requantized from it is stored."""
+    """The output of the step itself, even if only the requantized result is stored."""
     store: Store
     constants: Constants
     kernels: dict[str, list[str]]
-    """Functions that several steps share, by name."""
+    """The functions that several steps share, by name."""
     scratch: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Working memory: C type and elements, by name of the function's parameter."""
+    """The working memory: the C type and the number of elements, by name of the function's
+    parameter.
+    """
     helpers: list[str] = field(default_factory=list)
-    """Functions of this step alone, before its own."""
+    """Functions that only this step needs; they come before its own function."""
     array: str | None = None
-    """How C names the constant array that holds the results of a step that computes nothing; such a
-    step has no function."""
+    """The C expression for a constant array that holds the step's results.
+
+    A step that computes nothing has such an array instead of a function. It is None for other
+    steps.
+    """
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names of the function's parameters for the inputs."""
+        """The names of the function's parameters for the inputs."""
         if len(self.inputs) == 1:
             return ("x",)
         if len(self.inputs) == 2:
@@ -91,7 +102,7 @@ class Context:
         return tuple(f"x{index}" for index in range(len(self.inputs)))
 
     def constant(self, role: str, values: np.ndarray, note: str, ctype: str | None = None) -> str:
-        """Adds a constant array of this step and returns how C names it."""
+        """Adds a constant array of this step and returns the C expression for it."""
         return self.constants.add(f"{self.name}_{role}", values, f"{note} of {self.name}", ctype)
 
 
@@ -100,7 +111,7 @@ C = Writers[[Context], list[str]]("C")
 
 
 def cast(value: str, found: str, wanted: str) -> str:
-    """Returns the expression `value` of type `found` as `wanted`."""
+    """Returns the expression `value` of type `found`, cast to the type `wanted` if they differ."""
     if found == wanted:
         return value
     simple = value.replace("_", "").isalnum() or (value.endswith("]") and " " not in value)
@@ -114,10 +125,10 @@ def read(name: str, offset: str, tensor: Tensor, wanted: str) -> str:
 
 
 def broadcast(tensor: Tensor, rank: int) -> tuple[int, ...]:
-    """Returns the strides of a tensor by own axis of a result of `rank` axes."""
+    """Returns the strides of a tensor, by own axis of a result with `rank` axes."""
     return (0,) * (rank - len(tensor.shape)) + tensor.strides
 
 
 def plus(value: str, constant: int, text: str) -> str:
-    """Returns `value + constant`, or `value` alone where the constant is 0."""
+    """Returns `value + constant`, or `value` alone if the constant is 0."""
     return value if constant == 0 else f"({value} + {text})"

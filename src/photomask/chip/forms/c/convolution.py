@@ -1,4 +1,4 @@
-"""Convolution: columns of operands times the weights, or channel by channel where depthwise."""
+"""Writes convolutions: matrix products of copied operands, or channel by channel if depthwise."""
 
 from dataclasses import dataclass
 
@@ -28,11 +28,11 @@ class Plane:
     out_width: int
     groups: int
     padding_value: int
-    """The code of what lies outside the input."""
+    """The code that is read outside the input."""
 
     @classmethod
     def of(cls, operator: Convolution, weight: np.ndarray, x: Tensor, y: Tensor) -> "Plane":
-        """Returns the convolution of `x` that gives `y`."""
+        """Returns the convolution that computes `y` from `x`."""
 
         def two(values: tuple[int, ...], other: int) -> tuple[int, int]:
             return (values[0], values[1]) if len(values) == 2 else (other, values[0])
@@ -53,17 +53,17 @@ class Plane:
         )
 
     def row(self) -> str:
-        """Returns the input's row of output `row` at row `i` of the kernel."""
+        """Returns the input row that output `row` reads at kernel row `i`."""
         terms = [("row", self.stride[0]), ("i", self.dilation[0] if self.kernel[0] > 1 else 0)]
         return affine(*terms, constant=-self.before[0])
 
     def column(self) -> str:
-        """Returns the input's column of output `column` at column `j` of the kernel."""
+        """Returns the input column that output `column` reads at kernel column `j`."""
         terms = [("column", self.stride[1]), ("j", self.dilation[1] if self.kernel[1] > 1 else 0)]
         return affine(*terms, constant=-self.before[1])
 
     def outside(self) -> str:
-        """Returns the condition under which row `h` or column `w` is padding; "" if none is."""
+        """Returns the condition under which row `h` or column `w` is padding, or "" if none is."""
         rows, columns = self._reach(0, self.out_height), self._reach(1, self.out_width)
         tests = []
         for name, (first, last), size in (("h", rows, self.height), ("w", columns, self.width)):
@@ -88,7 +88,7 @@ def convolution(operator: Convolution, context: Context) -> list[str]:
 
 
 def _padded(context: Context, plane: Plane) -> Interval:
-    """What operands hold: the input, and the code of padding."""
+    """Returns the interval of the operands: of the input and of the padding code."""
     return Interval.hull(context.inputs[0].interval, plane.padding_value)
 
 
@@ -99,7 +99,7 @@ def _spatial(tensor: Tensor) -> tuple[int, int]:
 
 
 def _dense(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
-    """Copies the operands of two positions side by side, then multiplies."""
+    """Returns a body that copies the operands of two positions side by side, then multiplies."""
     x, groups = context.inputs[0], plane.groups
     rank = len(x.shape)
     flat = weight.transpose(0, *range(2, rank), 1).reshape(weight.shape[0], -1)
@@ -131,7 +131,7 @@ def _dense(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
 
 
 def _over_rows(x: Tensor, lines: list[str]) -> list[str]:
-    """Repeats a sample's work where one sample of the program has several rows of a batch."""
+    """Returns the work in a loop over the batch axis, if one sample has several rows there."""
     if x.shape[0] == 1:
         return lines
     return [f"for (int n = 0; n < {x.shape[0]}; n++) {{", *indent(lines), "}"]
@@ -223,7 +223,7 @@ def _add_columns(context: Context, plane: Plane, operand: str, channels: int) ->
         body = ["(void)h;", *body]
     lines = [f"for (int i = 0; i < {kernel[0]}; i++) {{", *indent([row, *body]), "}"]
     context.helpers += [
-        f"/* Copies the operands of one output position of {context.name}, [kernel, channel]. */",
+        f"/* Copies the operands of one output position of {context.name} as [kernel, channel]. */",
         f"static void {context.name}_columns(",
         f"    const {x.ctype} *restrict x, int row, int column, {operand} *restrict columns)",
         "{",
@@ -234,7 +234,7 @@ def _add_columns(context: Context, plane: Plane, operand: str, channels: int) ->
 
 
 def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str]:
-    """Returns what copies a row of the kernel at once where none of it is padding."""
+    """Returns lines that copy a whole row of the kernel at once if none of it is padding."""
     count, first = plane.kernel[1] * channels, plane.before[1]
     h_stride, w_stride = _spatial(x)
     start = affine(("column", plane.stride[1]), constant=-first)
@@ -265,7 +265,7 @@ def _whole_row(x: Tensor, plane: Plane, operand: str, channels: int) -> list[str
 
 
 def _depthwise(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
-    """Adds tap after tap to the sums of all channels."""
+    """Returns a body that adds one kernel tap after the other to the sums of all channels."""
     x, y = context.inputs[0], context.store.y
     outputs = weight.shape[0]
     low, high = int(weight.min()), int(weight.max())
@@ -307,7 +307,7 @@ def _depthwise(context: Context, plane: Plane, weight: np.ndarray) -> list[str]:
 
 
 def _tap(context: Context, plane: Plane, acc: str, outputs: int) -> list[str]:
-    """Returns what adds one position of the kernel to the sums."""
+    """Returns lines that add one position of the kernel to the sums."""
     x, outside = context.inputs[0], plane.outside()
     h_stride, w_stride = _spatial(x)
     multiple = outputs // plane.groups

@@ -1,4 +1,4 @@
-"""Operators of single elements: additions, products, clamps and tables."""
+"""Writes operators of single elements: sums, products, clamps and tables."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from photomask.chip.operators import Add, Clamp, Interpolate, Lookup, Multiply
 
 @C.of(Add)
 def add(operator: Add, context: Context) -> list[str]:
-    """A weighted sum."""
+    """Returns loops that store a weighted sum of the inputs' elements."""
     acc = arithmetic_type(
         context.output.interval, *(x.interval for x in context.inputs), operator.bias,
         *operator.coefficients,
@@ -29,7 +29,7 @@ def add(operator: Add, context: Context) -> list[str]:
 
 @C.of(Multiply)
 def multiply(operator: Multiply, context: Context) -> list[str]:
-    """A product of two elements without their zero points."""
+    """Returns loops that store the product of two elements without their zero points."""
     factors = [
         x.interval.shifted(-z) for x, z in zip(context.inputs, operator.zero_points, strict=True)
     ]
@@ -47,7 +47,7 @@ def multiply(operator: Multiply, context: Context) -> list[str]:
 
 @C.of(Clamp)
 def clamp(operator: Clamp, context: Context) -> list[str]:
-    """Two comparisons."""
+    """Returns loops that clamp each element by two comparisons."""
     x, y = context.inputs[0], context.store.y
     acc = arithmetic_type(x.interval, operator.low, operator.high)
     low, high = literal(operator.low, acc), literal(operator.high, acc)
@@ -65,7 +65,7 @@ def clamp(operator: Clamp, context: Context) -> list[str]:
 
 @C.of(Lookup)
 def lookup(operator: Lookup, context: Context) -> list[str]:
-    """One read of the table per element."""
+    """Returns loops that read the table once for each element."""
     values = context.parameters["table"]
     x = context.inputs[0].interval
     acc = arithmetic_type(x, operator.first, x.shifted(-operator.first))
@@ -80,7 +80,7 @@ def lookup(operator: Lookup, context: Context) -> list[str]:
 
 @C.of(Interpolate)
 def interpolate(operator: Interpolate, context: Context) -> list[str]:
-    """Two neighbouring entries and the line between them."""
+    """Returns loops that read two adjacent entries and interpolate between them."""
     values = context.parameters["table"]
     x, y = context.inputs[0], context.store.y
     places = x.interval.shifted(-operator.first)
@@ -108,13 +108,13 @@ def interpolate(operator: Interpolate, context: Context) -> list[str]:
 def _each(
     context: Context, acc: str, value: Callable[[list[str]], str], result: str | None = None
 ) -> list[str]:
-    """Returns loops that store `value` of the inputs' elements, which it gets as numbers of `acc`.
+    """Returns loops that store an expression of the inputs' elements.
 
     Args:
         context: the step.
-        acc: C type of the arithmetic.
-        value: from the elements to the result, as C expressions.
-        result: C type of the result; `acc` if None.
+        acc: the C type of the arithmetic. The elements are cast to it.
+        value: a function from the elements to the result, as C expressions.
+        result: the C type of the result; `acc` if None.
     """
     y = context.store.y
     rank = len(y.shape)

@@ -1,4 +1,4 @@
-"""The C form: a project of sources, golden vectors and a Makefile that compares them."""
+"""The C form: a project of sources, golden vectors, and a Makefile that compares them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class CForm:
 
     Attributes:
         weights: "arrays" writes constants into the source, "binary" into a file that is loaded.
-        compiler: the C compiler with which `check` compiles, with options if need be:
-            "gcc -O3 -march=native". It must make code for this machine.
+        compiler: the command of the C compiler that `check` uses. It may have options, as in "gcc
+            -O3 -march=native". It must make code for this machine.
     """
 
     name: ClassVar[str] = "c"
@@ -46,46 +46,51 @@ class CForm:
     compiler: str = "cc"
 
     def __post_init__(self) -> None:
-        """Refuses settings that cannot be right.
+        """Raises an error for settings that cannot be right.
 
         Raises:
-            UsageError: `weights` is neither.
+            UsageError: `weights` is neither "arrays" nor "binary".
         """
         require_weights(self.weights)
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why C has no way to write an operator; None where it has one."""
+        """Returns the reason why C cannot express an operator, or None if it can."""
         return C.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every step of a program that C cannot express."""
+        """Returns a problem for every step that C cannot express."""
         return Network(program, NAME, external=self.weights == "binary").problems
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> CSource:
         """Writes a project that checks itself against the oracle.
 
-        `make check` in the folder compiles it, runs every sample, and compares each output integer.
-        Before that it does the same in the subfolder `conformance`, a project whose only steps are
-        the program's rescalings on numbers that make ties, overflows and the largest products.
+        `make check` in the folder compiles the project, runs every sample, and compares each output
+        integer. Before that it does the same in the subfolder `conformance`. The project there has
+        only the rescaling steps of the program, with inputs that produce ties, overflows and the
+        largest products.
 
         Args:
-            program: what to write.
-            place: the folder; an earlier project there is replaced.
-            samples: what golden vectors are made from, at least one.
+            program: the program to write.
+            place: the folder. An earlier project there is replaced.
+            samples: the samples that the golden vectors are made from, at least one.
 
         Returns:
-            What was written, with the types and orders of inputs and outputs.
+            The project that was written, with the types and orders of its inputs and outputs.
 
         Raises:
             FormError: names all steps that C cannot express.
             DataError: the samples do not fit the program, or there are none.
-            ExportError: the folder holds something else, or the disk refused a file.
+            ExportError: the folder holds something else, or a file could not be written to the
+                disk.
         """
         vectors = conformance_vectors(program)
         beside = None if vectors is None else CONFORMANCE_FOLDER
         source = generate_c(program, name=NAME, weights=self.weights, also_check=beside)
         if not samples:
-            raise DataError("a C project needs at least one sample for its golden vectors")
+            raise DataError(
+                "a C project needs at least one sample for its golden vectors, got none; pass "
+                "inputs"
+            )
         with written_whole(place, OUTPUT) as staging:
             _write_project(program, source, samples, staging)
             if vectors is not None:
@@ -104,17 +109,17 @@ class CForm:
     ) -> FormCheck:
         """Compiles a project elsewhere, runs it, and compares its outputs with the oracle's.
 
-        The conformance project inside is compiled, run and compared as well.
+        The conformance project inside it is compiled, run and compared as well.
 
         Args:
-            program: what was written.
-            place: the project's folder, in which nothing is changed.
-            samples: not used: a project holds samples of its own.
+            program: the program that was written.
+            place: the folder of the project, in which nothing is changed.
+            samples: not used, because a project holds samples of its own.
 
         Raises:
-            DocumentError: there is no project, it is of another program, or a file is missing or
-                not as it was written.
-            EngineError: there is no such compiler, or the compiler or what it made failed.
+            DocumentError: there is no project, it was made from another program, or a file is
+                missing or has changed.
+            EngineError: there is no such compiler, or the compiler or the compiled program failed.
         """
         return check_project(program, place, self.compiler)
 
@@ -125,7 +130,7 @@ def _write_project(
     samples: Sequence[Sample],
     folder: Path,
 ) -> None:
-    """Writes the sources of a program, its samples, and what the oracle computes from them."""
+    """Writes the sources of a program, its samples, and the oracle's outputs."""
     engine = NumpyEngine(program)
     golden = [engine.run(sample) for sample in samples]
     for name, content in source.files.items():

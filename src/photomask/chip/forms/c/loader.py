@@ -1,4 +1,4 @@
-"""The function that fills the constants from a file in memory."""
+"""Writes the C function that fills the constants from a file in memory."""
 
 from photomask.chip.forms.c.constants import HEADER_BYTES, MAGIC, Constants
 from photomask.chip.forms.c.text import indent

@@ -1,4 +1,4 @@
-"""Nests of loops over tensors whose elements lie in different orders."""
+"""Writes nested loops over tensors whose elements lie in different orders."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from photomask.chip.forms.c.text import indent
 
 VARIABLES = "ijklmn"
 Body = Callable[[dict[str, str]], list[str]]
-"""From the offset of each operand, as a C expression, to the innermost lines."""
+"""A function from the offset of each operand, as a C expression, to the innermost lines."""
 
 
 @dataclass(frozen=True)
 class Operand:
-    """How the offset into one tensor depends on the loops, outermost first."""
+    """How the offset into one tensor depends on the loops, the outermost loop first."""
 
     strides: tuple[int, ...]
     start: int = 0
     through: Mapping[int, str] = field(default_factory=dict)
-    """Loops whose variable goes through a table first: `table[i] * stride`."""
+    """Tables of loops whose variable is an index into a table: `table[i] * stride`."""
 
 
 def nest(
@@ -29,10 +29,11 @@ def nest(
     """Returns loops over `sizes` around `body`, as few as the strides of all operands allow.
 
     Args:
-        sizes: outermost first.
-        operands: what is read and written inside.
-        body: the innermost lines, from the offset of each operand.
-        variables: names for the loops, for nests inside others.
+        sizes: the sizes of the loops, outermost first.
+        operands: the tensors that are read and written inside.
+        body: returns the innermost lines from the offset of each operand.
+        variables: the names of the loop variables; a nest inside another one needs names of its
+            own.
     """
     loops = [axis for axis, size in enumerate(sizes) if size > 1 or _is_tabled(operands, axis)]
     merged: list[list[int]] = []
@@ -56,12 +57,12 @@ def nest(
 
 
 def total(*offsets: str) -> str:
-    """Returns the sum of offsets."""
+    """Returns the sum of offsets, without those that are 0."""
     return " + ".join(offset for offset in offsets if offset != "0") or "0"
 
 
 def scoped(lines: list[str]) -> list[str]:
-    """Keeps declarations inside a block also where no loop is left around them."""
+    """Returns the lines in a block of their own if no loop is left around their declarations."""
     return lines if lines[0].startswith("for ") else ["{", *indent(lines), "}"]
 
 

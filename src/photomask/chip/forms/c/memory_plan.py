@@ -1,4 +1,4 @@
-"""Where in one static arena every edge lies: buffers that live at different times share bytes."""
+"""Plans one static arena for all edges; buffers that are needed at different times share bytes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ class Buffer:
     last: int
 
     def meets(self, other: "Buffer") -> bool:
-        """Tells whether both are needed at some moment."""
+        """Tells whether both buffers are needed at the same moment."""
         return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Offsets into the arena."""
+    """The offsets of all buffers in the arena."""
 
     buffers: tuple[Buffer, ...]
     offsets: Mapping[str, int]
-    """In bytes, by name of the buffer; each a multiple of `ALIGNMENT`."""
+    """The offsets in bytes, by name of the buffer; each is a multiple of `ALIGNMENT`."""
     bytes: int
-    """Of the arena."""
+    """The size of the arena in bytes."""
     needed: int
-    """The most bytes that are needed at one moment: no plan is smaller."""
+    """The most bytes that are needed at one moment; no plan can be smaller."""
 
 
 def plan_memory(buffers: Iterable[Buffer]) -> MemoryPlan:
-    """Packs buffers, the largest first, each into the smallest gap that it fits.
+    """Places buffers, the largest first, each into the smallest gap that it fits into.
 
-    A gap is what buffers already placed leave free for the whole life of the new one.
+    A gap is a range of bytes that no buffer placed before uses while the new buffer is needed.
     """
     placed: list[tuple[int, Buffer]] = []
     listed = tuple(buffers)

@@ -1,4 +1,4 @@
-"""Operators that move integers, as loops that copy, and constants, as arrays."""
+"""Writes operators that move integers, as loops that copy, and constants, as arrays."""
 
 import math
 
@@ -13,7 +13,7 @@ from photomask.chip.operators import Concatenate, Constant, Gather, Pad, Permute
 
 @C.of(Concatenate)
 def concatenate(operator: Concatenate, context: Context) -> list[str]:
-    """One copy for each input."""
+    """Returns loops that copy one input after the other."""
     axis, at = operator.axis, 0
     lines: list[str] = []
     for name, x in zip(context.input_names, context.inputs, strict=True):
@@ -25,7 +25,7 @@ def concatenate(operator: Concatenate, context: Context) -> list[str]:
 
 @C.of(Permute)
 def permute(operator: Permute, context: Context) -> list[str]:
-    """Reads with the strides in another order."""
+    """Returns loops that read the input with its strides in another order."""
     x = context.inputs[0]
     strides = tuple(x.strides[axis] for axis in operator.order)
     return _copy(context, "x", x, context.store.y.shape, strides)
@@ -33,7 +33,7 @@ def permute(operator: Permute, context: Context) -> list[str]:
 
 @C.of(Slice)
 def slice_(operator: Slice, context: Context) -> list[str]:
-    """Reads from a start, some elements apart."""
+    """Returns loops that read every `step`-th element from a start."""
     x, y = context.inputs[0], context.store.y
     first, _, _ = slice(operator.start, operator.stop, operator.step).indices(
         x.shape[operator.axis]
@@ -45,7 +45,7 @@ def slice_(operator: Slice, context: Context) -> list[str]:
 
 @C.of(Pad)
 def pad(operator: Pad, context: Context) -> list[str]:
-    """Fills with the constant, then copies what is not cropped."""
+    """Returns loops that fill the output with the constant, then copy what is not cropped."""
     x, y = context.inputs[0], context.store.y
     value = literal(operator.value, "int64_t" if y.ctype.endswith("64_t") else "int32_t")
     pads = any(max(pair) > 0 for pair in operator.amounts)
@@ -62,7 +62,7 @@ def pad(operator: Pad, context: Context) -> list[str]:
 
 @C.of(Gather)
 def gather(operator: Gather, context: Context) -> list[str]:
-    """Reads through a table of indices."""
+    """Returns loops that read the input through a table of indices."""
     x, y = context.inputs[0], context.store.y
     through = {}
     if x.shape[operator.axis] > 1:
@@ -76,7 +76,7 @@ def gather(operator: Gather, context: Context) -> list[str]:
 
 @C.of(Constant)
 def constant(operator: Constant, context: Context) -> list[str]:
-    """An array that is read where it lies."""
+    """Returns no lines, because readers read the constant array directly."""
     y = context.output
     context.array = context.constants.add(
         f"{context.name}_value",
@@ -89,7 +89,7 @@ def constant(operator: Constant, context: Context) -> list[str]:
 
 @C.of(Reshape)
 def reshape(operator: Reshape, context: Context) -> list[str]:
-    """Copies in the order of the axes, which is not always the order of memory."""
+    """Returns loops that copy in the order of the axes, which is not always the order of memory."""
     x, y = context.inputs[0], context.store.y
     if _is_row_major(y):
         rows = _row_major(x.shape)
@@ -117,7 +117,7 @@ def _copy(
     start: int = 0,
     first: int = 0,
 ) -> list[str]:
-    """Returns loops over `sizes` that copy from `first` on in `x` to `start` on in `y`."""
+    """Returns loops over `sizes` that copy from offset `first` in `x` to offset `start` in `y`."""
     y = context.store.y
     steps = tuple(_step(y, axis) if size > 1 else 0 for axis, size in enumerate(sizes))
     operands = {
@@ -138,7 +138,7 @@ def _line(y_at: str, name: str, x_at: str, x: Tensor, y: Tensor) -> str:
 
 
 def _step(tensor: Tensor, axis: int) -> int:
-    """Returns elements from one to the next along an axis, also of one element."""
+    """Returns the distance of adjacent elements along an axis, also if the axis has one element."""
     place = tensor.order.index(axis)
     return math.prod(tensor.shape[later] for later in tensor.order[place + 1 :])
 

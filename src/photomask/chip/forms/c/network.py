@@ -1,4 +1,4 @@
-"""The network as C: a function for each step, what the functions share, and a memory plan."""
+"""Writes a network as C: a function for each step, shared functions, and a memory plan."""
 
 import math
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.errors import FormError
 
 MOST_ELEMENTS = (1 << 31) - 1
-"""Of an edge: indices are of type `int`."""
+"""The most elements that an edge may have, because indices have the type `int`."""
 
 
 @dataclass
 class Function:
-    """A step as C: its text, and what it is called with."""
+    """A step as a C function: its text, and the arguments that it is called with."""
 
     unit: Unit
     context: Context
@@ -35,7 +35,7 @@ class Function:
 
 @dataclass
 class Network:
-    """Everything about a program's C source that files are written from."""
+    """Everything about a program's C source that the files are written from."""
 
     program: IntegerProgram
     name: str
@@ -47,9 +47,9 @@ class Network:
     kernels: dict[str, list[str]] = field(init=False, default_factory=dict)
     functions: list[Function] = field(init=False, default_factory=list)
     arrays: dict[str, str] = field(init=False, default_factory=dict)
-    """Edges that are constant arrays, and how C names those."""
+    """The edges that are constant arrays, with the C expressions for the arrays."""
     problems: list[Problem] = field(init=False)
-    """Why there is no source, if there is none."""
+    """The reasons why there is no source; empty if there is one."""
     plan: MemoryPlan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Network:
             f" * out: {self._line(step.output)}",
         ]
         if behind is not None:
-            lines.append(f" *      each sum goes at once through step {comment(behind.name)}")
+            lines.append(f" *      each sum is requantized at once by step {comment(behind.name)}")
         return [*lines, " */"]
 
     def _line(self, edge: str) -> str:
@@ -129,7 +129,7 @@ class Network:
         return f"{comment(edge)}: {format} {tensor.description}, values {values}"
 
     def _buffers(self) -> list[Buffer]:
-        """Returns every edge in the arena, and the working memory of each step."""
+        """Returns the buffers of all edges in the arena and of each step's working memory."""
         moments = {f.unit.output: moment for moment, f in enumerate(self.functions)}
         last = dict(moments)
         for moment, function in enumerate(self.functions):
@@ -149,7 +149,7 @@ class Network:
         return buffers
 
     def scratch_name(self, context: Context, parameter: str) -> str:
-        """Returns what working memory is called in the plan; no edge is called so."""
+        """Returns the name of working memory in the plan; no edge has this name."""
         name = f"{context.name} {parameter}"
         while name in self.program.edges:
             name += "'"
@@ -171,20 +171,20 @@ def _head(context: Context) -> str:
 
 
 def _require_countable(edge: Edge) -> None:
-    """Refuses an edge with more elements than an index of C's can count.
+    """Raises an error for an edge with more elements than a C index can count.
 
     Raises:
-        FormError: says how many there are.
+        FormError: names the edge and its shape.
     """
     if math.prod(edge.shape) > MOST_ELEMENTS:
         raise FormError(
-            f"edge {edge.name!r} of shape {list(edge.shape)} has more elements than C's int "
-            f"counts, {MOST_ELEMENTS}"
+            f"the edge {edge.name!r} of shape {list(edge.shape)} has more elements than an int of "
+            f"C can count, which is {MOST_ELEMENTS}"
         )
 
 
 def _problems_of_unread_inputs(program: IntegerProgram) -> Iterator[Problem]:
-    """Yields what is wrong with inputs that belong to no step, because no step reads them."""
+    """Yields the problems of inputs that belong to no step, because no step reads them."""
     for name in program.inputs:
         if program.links.readers[name]:
             continue

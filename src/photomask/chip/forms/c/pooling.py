@@ -1,4 +1,4 @@
-"""Sums and extremes over windows and axes."""
+"""Writes sums, averages and maxima over windows and axes."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ NAMES = ("h", "w")
 
 @C.of(Sum)
 def sum_(operator: Sum, context: Context) -> list[str]:
-    """One sum after the other."""
+    """Returns loops that compute one sum after the other."""
     x, y = context.inputs[0], context.store.y
     rank = len(x.shape)
     kept = [axis for axis in range(rank) if axis not in operator.axes or operator.keep_axes]
@@ -41,7 +41,7 @@ def sum_(operator: Sum, context: Context) -> list[str]:
 
 @C.of(AveragePool)
 def average_pool(operator: AveragePool, context: Context) -> list[str]:
-    """Sums over windows, cut to what lies in the input."""
+    """Returns loops that sum each window; a window ends where the input ends."""
     x = context.inputs[0]
     centred = x.interval.shifted(-operator.zero_point)
     acc = arithmetic_type(context.output.interval, x.interval, centred, operator.zero_point)
@@ -64,7 +64,7 @@ def average_pool(operator: AveragePool, context: Context) -> list[str]:
 
 @C.of(MaxPool)
 def max_pool(operator: MaxPool, context: Context) -> list[str]:
-    """The largest element of each window."""
+    """Returns loops that find the largest element of each window."""
     x = context.inputs[0]
     acc = arithmetic_type(x.interval)
     bounds = []
@@ -83,14 +83,14 @@ def max_pool(operator: MaxPool, context: Context) -> list[str]:
 def _bounds(
     operator: AveragePool | MaxPool, axis: int, size: int, span: int, dilation: int
 ) -> list[str]:
-    """Returns declarations of a window's first element and one past its last, in the input.
+    """Returns C declarations of the first element of a window, and of the end behind its last.
 
     Args:
         operator: the pooling.
-        axis: spatial axis.
-        size: of the input.
-        span: elements from the first of a window to its last, both included.
-        dilation: from one element of a window to the next.
+        axis: the spatial axis.
+        size: the size of the input along the axis.
+        span: the distance from the first element of a window to its last, both included.
+        dilation: the distance between adjacent elements of a window.
     """
     name, stride = NAMES[axis], operator.stride[axis]
     before = operator.padding[axis]
@@ -98,7 +98,7 @@ def _bounds(
     end = affine((name, stride), constant=span - before)
     first, last = begin, end
     if before:
-        # The first element inside keeps its distance from the others.
+        # The first element inside the input must keep its distance from the others.
         inside = f"{begin} + ({before + dilation - 1} - {affine((name, stride))})"
         inside = f"{inside} / {dilation} * {dilation}" if dilation > 1 else "0"
         first = f"{begin} < 0 ? {inside} : {begin}"
@@ -118,10 +118,10 @@ def _windows(
 
     Args:
         context: the pooling.
-        result: C type, name and first value of what a window gives.
+        result: the C type, the name and the initial value of a window's result.
         bounds: declarations of each window's first and last element, by the names of the loops.
-        steps: from one element of a window to the next, by spatial axis.
-        step: from an element to what it does to the result.
+        steps: the distance between adjacent elements of a window, by spatial axis.
+        step: returns the lines that add an element to the result.
     """
     acc, variable, start = result
     x, y = context.inputs[0], context.store.y

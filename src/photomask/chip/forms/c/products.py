@@ -1,4 +1,4 @@
-"""Sums of products, with constant weights or of two activations, and the shared inner loops."""
+"""Writes products, with constant weights or of two activations, and their shared inner loops."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from photomask.chip.operators.weights import effective_weight
 
 INT16 = Interval(-(1 << 15), (1 << 15) - 1)
 BLOCK = 4
-"""Outputs whose sums are in registers together."""
+"""The number of outputs whose sums are in registers at the same time."""
 GROUP = "g"
-"""The variable that counts groups, where there are several."""
+"""The variable that counts groups, if there are several."""
 
 
 @C.of(Linear)
 def linear(operator: Linear, context: Context) -> list[str]:
-    """Row after row: copied to consecutive operands, then multiplied."""
+    """Returns loops that copy each row to adjacent operands, then multiply it by the weights."""
     x, y = context.inputs[0], context.store.y
     weight = effective_weight(context.parameters)
     outputs, terms = weight.shape
@@ -52,7 +52,7 @@ def linear(operator: Linear, context: Context) -> list[str]:
 
 @C.of(Matmul)
 def matmul(operator: Matmul, context: Context) -> list[str]:
-    """Row times column."""
+    """Returns loops that multiply rows by columns."""
     a, b = context.inputs
     y = context.store.y
     rank = len(y.shape)
@@ -93,14 +93,15 @@ def matmul(operator: Matmul, context: Context) -> list[str]:
 def products_call(
     context: Context, weight: np.ndarray, x: Interval, columns: int, groups: int = 1
 ) -> tuple[str, str, str]:
-    """Adds weights, biases, working memory and the shared inner loops of a step.
+    """Adds the weights, biases, working memory and shared inner loops of a step.
 
     Args:
         context: the step.
-        weight: [outputs, terms], all groups.
-        x: what the operands hold.
-        columns: 1 or 2 at a time.
-        groups: how many; several are computed one after the other, counted by `GROUP`.
+        weight: [outputs, terms] of all groups.
+        x: the interval of the operands.
+        columns: how many columns are computed at once, 1 or 2.
+        groups: the number of groups. Several groups are computed one after the other, with `GROUP`
+            as the loop variable.
 
     Returns:
         The call, and the C types of the operands and of the sums.
@@ -122,7 +123,7 @@ def products_call(
 
 
 def _kernel(context: Context, operand: str, weight: str, acc: str, columns: int) -> str:
-    """Adds the inner loops for these types to the shared functions; returns their name."""
+    """Adds the inner loops for these types to the shared functions, and returns their name."""
     short = "_".join(t.removesuffix("_t").replace("int", "i") for t in (operand, weight, acc))
     name = f"products_{columns}_{short}"
     many = f"{columns} columns at once" if columns > 1 else "one column"
@@ -130,7 +131,7 @@ def _kernel(context: Context, operand: str, weight: str, acc: str, columns: int)
         name,
         [
             f"/* sums[column, o] = biases[o] + sum(columns[column, t] * weights[o, t]): {many},",
-            f" * {BLOCK} outputs at once. Sums fit their type in any order, as proven. */",
+            f" * {BLOCK} outputs at once. It is proven that sums in any order fit their type. */",
             f"static void {name}(",
             f"    const {operand} *restrict columns, const {weight} *restrict weights,",
             f"    const {acc} *restrict biases, int terms, int outputs, {acc} *restrict sums)",
@@ -149,7 +150,7 @@ def _kernel(context: Context, operand: str, weight: str, acc: str, columns: int)
 
 
 def _block(operand: str, weight: str, acc: str, columns: int, outputs: int) -> list[str]:
-    """Returns the sums of some columns and outputs, each sum in a variable of its own."""
+    """Returns lines that compute the sums of some columns and outputs, each in its own variable."""
     rows = [f"const {weight} *restrict w0 = weights + o * terms;"]
     rows += [f"const {weight} *restrict w{j} = w{j - 1} + terms;" for j in range(1, outputs)]
     for j in range(outputs):

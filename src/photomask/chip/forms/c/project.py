@@ -1,4 +1,4 @@
-"""From a program to the files of a C project."""
+"""Turns a program into the files of a C project."""
 
 import re
 from dataclasses import dataclass
@@ -16,38 +16,42 @@ from photomask.chip.program import IntegerProgram
 from photomask.errors import UsageError
 
 NAME = "network"
-"""Of a project's functions and files, unless told otherwise."""
+"""The default name of a project's functions and files."""
 OUTPUT = "C project"
-"""What the record of a project's folder calls it."""
+"""The name of the kind of output in the record of a project's folder."""
 CONSTANTS_FILE = "constants.bin"
-"""Holds the constants of a project whose weights are binary."""
+"""The file that holds the constants of a project whose weights are "binary"."""
 TEMPLATES = Path(__file__).parent / "templates"
 Weights = Literal["arrays", "binary"]
-"""Where constants are: in the source, or in a file of their own."""
-WITHOUT_C = "such a program runs in TorchEngine alone"
-"""What a message says of a program that C cannot express."""
+"""Where the constants are: in the source, or in a file of their own."""
+WITHOUT_C = "such a program can run only in TorchEngine"
+"""What an error message suggests for a program that C cannot express."""
 
 
 @dataclass(frozen=True)
 class CSource:
-    """A C project, and what one needs to know to feed it."""
+    """A C project, and what its caller needs to know about it."""
 
     name: str
-    """Of the entry point, `<name>_run`, and of the files."""
+    """The name of the files, and of the entry point `<name>_run`."""
     files: dict[str, bytes]
-    """By file name: `<name>.c`, `<name>.h`, `main.c`, `Makefile` and maybe `constants.bin`."""
+    """The content of the files by name: `<name>.c`, `<name>.h`, `main.c`, `Makefile`,
+    `constants.bin`.
+
+    The last file is only there if the weights are "binary".
+    """
     inputs: tuple[str, ...]
-    """Edges in the order of the entry point's parameters."""
+    """The input edges in the order of the entry point's parameters."""
     outputs: tuple[str, ...]
-    """Edges in the order of the parameters behind the inputs; each once."""
+    """The output edges in the order of the parameters behind the inputs; each edge once."""
     tensors: dict[str, Tensor]
-    """C type and element order of every edge."""
+    """The C type and the element order of every edge."""
     plan: MemoryPlan
-    """Where edges and working memory lie in the arena."""
+    """The places of edges and working memory in the arena."""
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of static memory for activations and working memory."""
+        """The bytes of static memory for activations and working memory."""
         return self.plan.bytes
 
 
@@ -59,28 +63,30 @@ def generate_c(
     keep_edges: bool = False,
     also_check: str | None = None,
 ) -> CSource:
-    """Writes a program as a C11 project without dependencies.
+    """Returns a program as a C11 project that needs no libraries.
 
-    The network has a function for every step, uses integers alone, allocates nothing, and computes
-    the oracle's integers: each sum has a type that holds every partial sum that can occur.
+    The network has a function for every step, uses only integers and allocates no memory. It
+    computes the oracle's integers, because the type of each sum holds every partial sum that can
+    occur.
 
     Args:
-        program: what the project computes.
-        name: prefix of its functions and files; lower-case letters, digits and `_`.
-        weights: "arrays" writes constants into the source, "binary" into a file beside it, which
-            `<name>_load` takes before the first run.
-        keep_edges: whether every edge keeps memory of its own, which `<name>_edge` gives.
-        also_check: a folder beside the project's files, itself a project, that `make check` and
+        program: the program that the project computes.
+        name: the prefix of its functions and files: lower-case letters, digits and `_`.
+        weights: "arrays" writes constants into the source. "binary" writes them into a file beside
+            it, which `<name>_load` must get before the first run.
+        keep_edges: whether every edge has memory of its own, to which `<name>_edge` returns a
+            pointer.
+        also_check: a folder beside the project's files with another project, which `make check` and
             `make sanitize` run first.
 
     Raises:
-        UsageError: the name is no C identifier, or `weights` is neither.
+        UsageError: the name is not a C identifier, or `weights` is neither "arrays" nor "binary".
         FormError: names all steps that C cannot express.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in KEYWORDS or name == "load":
         raise UsageError(
             f"{name!r} cannot be the name of a C library: use lower-case letters, digits and _, "
-            "a letter first, 40 characters at most"
+            "begin with a letter, and use at most 40 characters"
         )
     require_weights(weights)
     network = Network(program, name, external=weights == "binary", keep_edges=keep_edges)
@@ -99,13 +105,13 @@ def generate_c(
 
 
 def require_weights(weights: str) -> None:
-    """Refuses another place of constants than those that there are.
+    """Raises an error for an unknown place of constants.
 
     Raises:
         UsageError: `weights` is neither "arrays" nor "binary".
     """
     if weights not in ("arrays", "binary"):
-        raise UsageError(f"weights are written as 'arrays' or 'binary', not {weights!r}")
+        raise UsageError(f"weights can be written as 'arrays' or 'binary', not {weights!r}")
 
 
 def _header(network: Network) -> str:
@@ -125,14 +131,17 @@ def _header(network: Network) -> str:
     ]
     if network.external:
         lines += [
-            "/* Takes the constants, once, before the first run.",
+            "/* Copies the constants; call it once before the first run.",
             f" * file, size: the bytes of {CONSTANTS_FILE}; they may be freed afterwards.",
-            " * Returns 0; or 1: no file of constants, 2: of another program, 3: of another size,",
-            " * 4: altered, 5: this processor is not little-endian. */",
+            " * Returns 0; or 1: these are no constants, 2: they are of another program, 3: their",
+            " * size is wrong, 4: they were altered, 5: this processor is not little-endian. */",
             f"int {network.name}_load(const void *file, size_t size);",
             "",
         ]
-    lines += ["/* Runs the program on one sample; inputs first, then outputs.", " *"]
+    lines += [
+        "/* Runs the program on one sample. The parameters are the inputs, then the outputs.",
+        " *",
+    ]
     for name in (*network.program.inputs, *network.outputs):
         edge, tensor = network.program.edges[name], network.tensors[name]
         shape = ", ".join(str(tensor.shape[axis]) for axis in tensor.order)
@@ -143,16 +152,16 @@ def _header(network: Network) -> str:
     not_loaded = "; -1: no constants loaded" if network.external else ""
     lines += [
         " *",
-        " * The last axis is the fastest. No two tensors may overlap. Memory is static, so one",
-        " * thread at a time may run it.",
-        f" * Returns 0; or n > 0: the n-th input holds a number outside its range{not_loaded}. */",
+        " * The last axis is the fastest. No two tensors may overlap. Working memory is static, so",
+        " * only one thread at a time may run the program.",
+        f" * Returns 0; or n > 0: input n has a number outside its range{not_loaded}. */",
         f"{prototype(network)};",
     ]
     if network.keep_edges:
         lines += [
             "",
-            "/* Returns the n-th edge of the program as the last run left it, or NULL for inputs",
-            " * and outputs, which are the caller's. */",
+            "/* Returns the edge of the program with this index, as the last run left it. Returns",
+            " * NULL for inputs and outputs, whose memory belongs to the caller. */",
             f"const void *{network.name}_edge(int index);",
         ]
     lines += ["", "#ifdef __cplusplus", "}", "#endif", "", "#endif"]
@@ -221,7 +230,7 @@ def _makefile(network: Network, also_check: str | None) -> str:
 
 
 def _filled(text: str, values: dict[str, str]) -> str:
-    """Puts values in the places of a template, which are written @LIKE_THIS@."""
+    """Returns a template with values in its placeholders, which are written @LIKE_THIS@."""
     for place, value in values.items():
         text = text.replace(f"@{place}@", value)
     return text

@@ -1,4 +1,4 @@
-"""Reads a C project back: compiles and runs it, and compares its outputs with the oracle's."""
+"""Reads a C project back: compiles it, runs it, and compares its outputs with the oracle's."""
 
 import subprocess
 import tempfile
@@ -30,27 +30,27 @@ from photomask.errors import DocumentError, EngineError
 FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing")
 LONGEST_RUN_S = 900
 HEAD_BYTES = 4096
-"""Of a source, which names its program at the top."""
+"""The bytes at the top of a source that are searched for the hash of its program."""
 SHOWN_FILES = 8
-"""Of those that have changed, at most."""
+"""An error message lists at most this many changed files."""
 
 
 def check_project(program: IntegerProgram, folder: Path, compiler: str) -> FormCheck:
     """Compiles and runs a project and its conformance project, on the samples that they hold.
 
     Args:
-        program: what the project was written from.
-        folder: of the project; nothing in it is changed.
-        compiler: the C compiler's command, with options if need be.
+        program: the program that the project was written from.
+        folder: the folder of the project, in which nothing is changed.
+        compiler: the command of the C compiler, which may have options.
 
     Returns:
-        How many integers of all outputs were compared with what the oracle computes from the same
-        samples, and how many of them differ.
+        The number of output integers that were compared with the oracle's, and how many of them
+        differ.
 
     Raises:
-        DocumentError: there is no project, it is of another program, or a file is missing or not
-            as it was written.
-        EngineError: there is no such compiler, or the compiler or what it made failed.
+        DocumentError: there is no project, it was made from another program, or a file is missing
+            or has changed.
+        EngineError: there is no such compiler, or the compiler or the compiled program failed.
     """
     _require_as_written(folder)
     vectors = conformance_vectors(program)
@@ -69,12 +69,12 @@ def check_project(program: IntegerProgram, folder: Path, compiler: str) -> FormC
 
 
 def _require_as_written(folder: Path) -> None:
-    """Refuses a folder that does not hold what its record says was written there."""
+    """Raises an error for a folder whose files differ from its record."""
     record = OutputRecord.load(folder)
     if record is None or record.output != OUTPUT:
         raise DocumentError(
-            f"{folder} is no C project that Photomask wrote: it has no record of one, "
-            f"{RECORD_FILE}; export the program again"
+            f"{folder} is no C project that Photomask wrote: its record {RECORD_FILE} is missing; "
+            "export the program again"
         )
     changes = []
     for name, (size, sha256) in record.files.items():
@@ -86,9 +86,9 @@ def _require_as_written(folder: Path) -> None:
     if changes:
         more = f" and {len(changes) - SHOWN_FILES} more" if len(changes) > SHOWN_FILES else ""
         raise DocumentError(
-            f"{folder}: files are not as they were exported: {', '.join(changes[:SHOWN_FILES])}"
-            f"{more}. Restore them, or export the program again; sources of your own are compared "
-            "by make check"
+            f"{folder}: files are not as they were exported: "
+            f"{', '.join(changes[:SHOWN_FILES])}{more}. Restore them, or export the program again; "
+            "to test sources of your own, run make check"
         )
 
 
@@ -101,7 +101,7 @@ def _check(
         if program.content_hash().encode() not in file.read(HEAD_BYTES):
             raise DocumentError(
                 f"{source} was written from another program than {program.content_hash()}, or by a "
-                "version of Photomask that tests otherwise; export the program again"
+                "version of Photomask with other tests; export the program again"
             )
     tensors, outputs = tensors_of(program), tuple(dict.fromkeys(program.outputs))
     samples = unpacked(tensors, program.inputs, folder / INPUTS_FILE)
@@ -116,7 +116,7 @@ def _check(
     _run(compiled, ["run", folder / INPUTS_FILE, result, *constants])
     found = unpacked(tensors, outputs, result)
     if len(found) != len(samples):
-        raise EngineError(f"{source} gave {len(found)} samples for {len(samples)}")
+        raise EngineError(f"{source} computed {len(found)} samples, expected {len(samples)}")
     return _compared(name, found, expected, problems)
 
 
@@ -124,7 +124,7 @@ def _run(compiled: Path, arguments: Sequence[str | Path]) -> None:
     """Runs a compiled project.
 
     Raises:
-        EngineError: it does not end, or not well; has what it said.
+        EngineError: it takes too long, or it fails; the message shows its error output.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Requantization: an inline function of one number, in the narrowest arithmetic that is proven."""
+"""Writes requantization, as an inline function in the narrowest arithmetic that is proven exact."""
 
 import numpy as np
 
@@ -26,12 +26,12 @@ ADDENDS = {
         "half + (shift > 31 ? (value >= 0 ? 1 << 30 : -(1 << 30)) : 0)",
     ),
 }
-"""What is added before the low bits are dropped, and what that is."""
+"""For each rounding mode its description, and what is added before the low bits are dropped."""
 
 
 @C.of(Requantize)
 def requantize(operator: Requantize, context: Context) -> list[str]:
-    """A requantization that no step before it has taken."""
+    """Returns loops for a requantization that is not merged into the step before it."""
     x, y = context.inputs[0], context.store.y
     operands = context.store.operands()
     operands["x"] = Operand(y.in_order(x.strides))
@@ -44,8 +44,8 @@ def rescale_function(operator: Requantize, context: Context, parameter: str) -> 
 
     Args:
         operator: the requantization.
-        context: its own.
-        parameter: C type of the numbers it takes.
+        context: the context of the requantization's own step.
+        parameter: the C type of the numbers that the function takes.
     """
     x = context.inputs[0]
     multiplier, shift = _with_one_shift(
@@ -86,11 +86,12 @@ def rescale_function(operator: Requantize, context: Context, parameter: str) -> 
 def _with_one_shift(
     operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gives all channels the largest shift, and multipliers as many powers of two larger.
+    """Gives all channels the largest shift, and scales their multipliers by powers of two.
 
-    The quotient and its remainder's share of the divisor stay the same, and so does every rounding
-    but `DOUBLE`, which depends on the shift itself. Compilers vectorise shifts by a constant.
-    Returns what it got where products would become too large.
+    The quotient stays the same, and so does the ratio of the remainder to the divisor. Every
+    rounding mode therefore gives the same result, except `DOUBLE`, which depends on the shift
+    itself. The change is useful because compilers vectorize shifts by a constant. If products would
+    become too large, the arguments are returned unchanged.
     """
     largest = int(shift.max())
     too_far = largest - int(shift.min()) > 30 or int(multiplier.max()) >= 1 << 31
@@ -106,7 +107,7 @@ def _with_one_shift(
 def _arithmetic(
     operator: Requantize, x: Interval, multiplier: np.ndarray, shift: np.ndarray
 ) -> tuple[str, str]:
-    """Returns the C types in which product and rounding, and the shifted result, are exact."""
+    """Returns the C types in which the rounded product, and the shifted result, are exact."""
     centred = x.shifted(operator.offset)
     largest, results = 0, [operator.low, operator.high, operator.zero_point]
     pairs = np.unique(np.stack([multiplier.ravel(), shift.ravel()], axis=1), axis=0)
@@ -125,7 +126,7 @@ def _is_one(values: np.ndarray) -> bool:
 
 
 def _factor(context: Context, role: str, values: np.ndarray, note: str) -> str:
-    """Returns multiplier or shift as a number where all are one, else as an array's element."""
+    """Returns the multiplier or the shift as a number, or as an element of an array."""
     if _is_one(values):
         return str(int(values.flat[0]))
     ctype = "int32_t" if role == "multiplier" and values.max() < 1 << 31 else None
@@ -133,7 +134,7 @@ def _factor(context: Context, role: str, values: np.ndarray, note: str) -> str:
 
 
 def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
-    """Returns strides into the multipliers by own axis of `x`."""
+    """Returns strides into the multipliers, by own axis of `x`."""
     padded = (1,) * (len(x.shape) - len(shape)) + shape
     strides, step = [0] * len(padded), 1
     for axis in reversed(range(len(padded))):
@@ -143,7 +144,7 @@ def _factor_strides(shape: tuple[int, ...], x: Tensor) -> tuple[int, ...]:
 
 
 def rounding_kernel(context: Context, rounding: Rounding, width: str) -> str:
-    """Adds the shift and the rounding of `width` bits to the shared functions; returns its name."""
+    """Adds functions that shift and round `width` bits, and returns the name of the last."""
     shift_name = f"floor_shift_{width}"
     top = f"(UINT{width}_C(1) << {int(width) - 1})"
     context.kernels.setdefault(

@@ -1,4 +1,4 @@
-"""The files of samples: `inputs.bin`, and `golden.bin` or what a compiled project writes."""
+"""Reads and writes the files of samples: `inputs.bin`, `golden.bin`, and a project's output."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ def packed(
     names: Sequence[str],
     samples: Sequence[Mapping[str, np.ndarray]],
 ) -> bytes:
-    """Returns sample after sample, of each every tensor, in C's types and orders.
+    """Returns the bytes of all samples, one after the other, in C's types and orders.
 
     Args:
-        tensors: every edge as C sees it.
+        tensors: the C type and order of every edge.
         names: the edges in the file, in order.
         samples: int64 codes by edge, batch axis 1.
     """
@@ -34,7 +34,7 @@ def packed(
 def unpacked(
     tensors: Mapping[str, Tensor], names: Sequence[str], path: Path
 ) -> list[dict[str, np.ndarray]]:
-    """Reads what `packed` returned from a file: int64 codes by edge, sample after sample.
+    """Reads the bytes that `packed` returned from a file, and returns int64 codes by edge.
 
     Raises:
         DocumentError: the file is missing, or does not hold a whole number of samples.
@@ -43,8 +43,8 @@ def unpacked(
     size = sum(tensors[name].bytes for name in names)
     if not content or len(content) % size:
         raise DocumentError(
-            f"{path} holds {len(content)} bytes, not a multiple of the {size} of a sample; it is "
-            "truncated or belongs to another program"
+            f"{path} holds {len(content)} bytes, not a multiple of the {size} bytes of a sample; "
+            "it is truncated or belongs to another program"
         )
     samples = []
     offset = 0

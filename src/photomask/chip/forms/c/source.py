@@ -1,4 +1,4 @@
-"""The source file of the network: constants, shared functions, a function per step, and `run`."""
+"""Writes the source file of the network: constants, functions for the steps, and `run`."""
 
 import photomask
 from photomask.chip.formats import IntFormat
@@ -26,8 +26,8 @@ def _output_name(network: Network, edge: str) -> str:
 
 
 def render(network: Network) -> str:
-    """Returns the source file."""
-    run = _run(network)  # adds kernels
+    """Returns the text of the source file."""
+    run = _run(network)  # it adds shared functions, which must be known before they are written
     kernels = [line for lines in network.kernels.values() for line in [*lines, ""]]
     parts = [
         *_head(network),
@@ -52,13 +52,13 @@ def _head(network: Network) -> list[str]:
         f"/* {network.name}.c: an integer program of {len(network.program.steps)} steps.",
         f" * Written by Photomask {photomask.__version__} from the program",
         f" * {network.program.content_hash()}.",
-        " * Every number is an integer; sums stay inside their types for every input. */",
+        " * All arithmetic uses integers, and every sum fits its type for every input. */",
         f'#include "{network.name}.h"',
         "",
         "#include <limits.h>",
         "#include <string.h>",
         "",
-        "/* What is assumed beyond C11. */",
+        "/* The code relies on these properties, which C11 alone does not guarantee. */",
         '_Static_assert(CHAR_BIT == 8 && INT_MAX >= INT32_MAX, "int has at least 32 bits");',
         '_Static_assert((int64_t)UINT64_MAX == -1, "unsigned integers convert modulo 2^64");',
         '_Static_assert((int32_t)UINT32_MAX == -1, "unsigned integers convert modulo 2^32");',
@@ -76,17 +76,17 @@ def _arena(network: Network) -> list[str]:
         for b in plan.buffers
     ]
     return [
-        f"/* Memory plan: {plan.bytes} bytes ({plan.needed} are needed at one moment). What lives",
-        " * at different times shares bytes, in integers of different widths: compile with",
-        " * -fno-strict-aliasing.",
-        " *    offset      bytes  functions     what",
+        f"/* Memory plan: {plan.bytes} bytes, of which {plan.needed} are needed at one moment.",
+        " * Buffers that are needed at different times share bytes, as integers of different",
+        " * widths. Therefore compile with -fno-strict-aliasing.",
+        " *    offset      bytes  functions     buffer",
         *rows,
         " */",
         f"static _Alignas(16) unsigned char arena[{plan.bytes}];",
         "",
-        "/* Volatile, so that no compiler knows which address a step is called with: GCC 12 at -O2",
-        " * copies steps for known addresses, and then drops calls of such copies as if they wrote",
-        " * nothing. */",
+        "/* The pointer is volatile, so that no compiler knows the addresses that a step gets.",
+        " * GCC 12 at -O2 makes copies of a step for known addresses, and then removes calls of",
+        " * these copies as if they wrote nothing. */",
         "static unsigned char *volatile arena_start = arena;",
         "",
     ]
@@ -140,7 +140,7 @@ def _pointer(network: Network, edge: str) -> str:
 
 
 def _range_check(network: Network, name: str, index: int) -> list[str]:
-    """Returns the refusal of codes that the program does not hold, where C's type could."""
+    """Returns lines that refuse codes outside the input's interval, if the C type can hold any."""
     tensor = network.tensors[name]
     bits, signed = size_of(tensor.ctype) * 8, not tensor.ctype.startswith("u")
     if bits == 64 and not signed:
@@ -152,7 +152,7 @@ def _range_check(network: Network, name: str, index: int) -> list[str]:
     network.kernels.setdefault(
         kernel,
         [
-            "/* Whether every element lies between low and high. */",
+            "/* Tells whether every element lies between low and high. */",
             f"static int {kernel}(const {tensor.ctype} *x, int count, {ctype} low, {ctype} high)",
             "{",
             "    for (int i = 0; i < count; i++) {",

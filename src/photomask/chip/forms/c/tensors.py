@@ -1,4 +1,4 @@
-"""Edges as C sees them: a type, and in which order the elements lie."""
+"""The memory of an edge in C: its type, and the order of its elements."""
 
 import math
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ class Tensor:
     """The memory of an edge."""
 
     ctype: str
-    """The narrowest that holds the edge's format."""
+    """The narrowest C type that holds the edge's format."""
     shape: tuple[int, ...]
-    """In the edge's own axes."""
+    """The shape in the edge's own axes."""
     order: tuple[int, ...]
-    """The own axes from the slowest to the fastest in memory."""
+    """The edge's own axes, from the slowest to the fastest in memory."""
     interval: Interval
-    """What values occur."""
+    """The interval of the values that can occur."""
 
     @classmethod
     def of(cls, edge: Edge, channels_last: bool) -> "Tensor":
-        """Returns the memory of `edge`."""
+        """Returns the memory of an edge."""
         rank = len(edge.shape)
         order = (0, *range(2, rank), 1) if channels_last else tuple(range(rank))
         return cls(c_type(edge.format.interval), edge.shape, order, edge.interval)
 
     @property
     def elements(self) -> int:
-        """How many."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """The size in bytes."""
         return self.elements * size_of(self.ctype)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Elements from one to the next, by own axis; 0 along an axis of one element."""
+        """The distance of adjacent elements, by own axis; 0 along an axis of one element."""
         strides, step = [0] * len(self.shape), 1
         for axis in reversed(self.order):
             strides[axis] = step if self.shape[axis] > 1 else 0
@@ -52,7 +52,7 @@ class Tensor:
 
     @property
     def order_name(self) -> str:
-        """NHWC, NWC or row major."""
+        """The name of the order: NHWC, NWC or row major."""
         rank = len(self.shape)
         if self.order == tuple(range(rank)):
             return "row major"
@@ -60,7 +60,7 @@ class Tensor:
 
     @property
     def description(self) -> str:
-        """Its shape and its order, for a comment."""
+        """The shape and the order of the tensor, for a comment."""
         return f"[{', '.join(map(str, self.shape))}] {self.order_name}"
 
     def laid_out(self, codes: np.ndarray) -> np.ndarray:
@@ -73,14 +73,14 @@ class Tensor:
         return ordered.transpose(np.argsort(self.order)).astype(np.int64)
 
     def in_order(self, by_axis: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns numbers by own axis from the slowest axis to the fastest."""
+        """Returns numbers by own axis, sorted from the slowest axis to the fastest."""
         return tuple(by_axis[axis] for axis in self.order)
 
 
 def tensors_of(program: IntegerProgram) -> dict[str, Tensor]:
-    """Returns the memory of every edge: channels last for feature maps, else row major.
+    """Returns the memory of every edge: channels last for feature maps, row major for all others.
 
-    Channels last, the products of one output have consecutive operands.
+    If the channels are last, the operands of one output's products are adjacent in memory.
     """
     maps = feature_maps(program)
     return {name: Tensor.of(edge, name in maps) for name, edge in program.edges.items()}

@@ -1,4 +1,4 @@
-"""C types, literals, comments and identifiers."""
+"""Writes C types, literals, comments and identifiers."""
 
 import re
 from collections.abc import Sequence
@@ -62,10 +62,10 @@ def c_type(interval: Interval) -> str:
 
 
 def arithmetic_type(*parts: Interval | int) -> str:
-    """Returns `int32_t` where it holds all parts, and so what is computed from them, else 64 bits.
+    """Returns `int32_t` if it holds all parts, else `int64_t`.
 
     Args:
-        parts: every operand, intermediate and result.
+        parts: the intervals and numbers of every operand, intermediate value and result.
     """
     return "int32_t" if Interval.hull(*parts).within(INT32) else "int64_t"
 
@@ -76,7 +76,7 @@ def numpy_type(ctype: str) -> np.dtype:
 
 
 def size_of(ctype: str) -> int:
-    """Returns the bytes of a C type."""
+    """Returns the size of a C type in bytes."""
     return numpy_type(ctype).itemsize
 
 
@@ -91,7 +91,7 @@ def literal(value: int, ctype: str = "int32_t") -> str:
 
 
 def comment(text: str) -> str:
-    """Returns text that is safe inside a comment: ASCII, one line, no end of comment."""
+    """Returns the text in a form that is safe inside a comment: ASCII, one line, no comment end."""
     plain = ascii(text)[1:-1].replace("\\'", "'").replace("\\\\", "/")
     return plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").rstrip("\\")
 
@@ -103,18 +103,18 @@ def string(text: str) -> str:
 
 
 def stem(name: str) -> str:
-    """Returns the letters, digits and inner `_` of a name, as C allows them."""
+    """Returns a name with the letters, digits and inner `_` that C allows."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name).strip("_")[:LONGEST_NAME].strip("_") or "unnamed"
     taken = plain[0].isdigit() or plain in KEYWORDS or re.fullmatch(r"u?int\d+_t", plain)
     return f"n_{plain}" if taken else plain
 
 
 def identifiers(names: Sequence[str], ends: tuple[str, ...] = ()) -> list[str]:
-    """Returns a C identifier for each name; equal and similar names get different ones.
+    """Returns a C identifier for each name; equal and similar names get different identifiers.
 
     Args:
-        names: any text.
-        ends: what no identifier may end with, because what is derived from others does.
+        names: any texts.
+        ends: endings that no identifier may have, because derived names have them.
     """
     taken: set[str] = set()
     result = []
@@ -130,11 +130,11 @@ def identifiers(names: Sequence[str], ends: tuple[str, ...] = ()) -> list[str]:
 
 
 def affine(*terms: tuple[str, int], constant: int = 0) -> str:
-    """Returns `sum(name * factor) + constant` without factors of 1 and terms of 0.
+    """Returns `sum(name * factor) + constant`, without factors of 1 and without terms of 0.
 
     Args:
-        terms: names, or expressions in parentheses, and their factors.
-        constant: added.
+        terms: names, or expressions in parentheses, with their factors.
+        constant: the number to add.
     """
     parts = [name if factor == 1 else f"{name} * {factor}" for name, factor in terms if factor]
     text = " + ".join(parts)
@@ -144,5 +144,5 @@ def affine(*terms: tuple[str, int], constant: int = 0) -> str:
 
 
 def indent(lines: Sequence[str], by: int = 1) -> list[str]:
-    """Returns the lines, four spaces a level further in."""
+    """Returns the lines indented by four spaces per level."""
     return [f"{'    ' * by}{line}" if line else line for line in lines]

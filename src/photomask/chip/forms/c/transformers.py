@@ -1,4 +1,4 @@
-"""Operators of transformers: softmax and norms of rows, and rows of tables."""
+"""Writes the operators of transformers: softmax, norms and embeddings."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,10 @@ ACC = "int64_t"
 
 @C.of(Softmax)
 def softmax(operator: Softmax, context: Context) -> list[str]:
-    """The peak, the sum of exponents, then each exponent times the reciprocal of the sum."""
+    """Returns loops over rows that find the peak, sum the exponents, and divide by the sum.
+
+    The division multiplies each exponent by the reciprocal of the sum.
+    """
     values, x = context.parameters["table"], context.inputs[0]
     table = context.constant("table", values, "table", "int32_t" if values[0] < 1 << 31 else ACC)
     shift = operator.reciprocal_bits - operator.fraction_bits
@@ -64,7 +67,7 @@ def softmax(operator: Softmax, context: Context) -> list[str]:
 
 @C.of(Normalize)
 def normalize(operator: Normalize, context: Context) -> list[str]:
-    """Sum and squares of a row, their root, then each element times the root's reciprocal."""
+    """Returns loops over rows that sum squares, take the root, and multiply by its reciprocal."""
     x = context.inputs[0]
     gain = context.constant("gain", context.parameters["gain"], "gain")
     bias = context.constant("bias", context.parameters["bias"], "bias")
@@ -104,7 +107,7 @@ def normalize(operator: Normalize, context: Context) -> list[str]:
 
 @C.of(Embedding)
 def embedding(operator: Embedding, context: Context) -> list[str]:
-    """A copy of a row of the table for each element."""
+    """Returns loops that copy a row of the table for each element."""
     values = context.parameters["table"]
     x, y = context.inputs[0], context.store.y
     table = context.constant("table", values, "table", y.ctype)
@@ -132,12 +135,12 @@ def _rows(
     body: Callable[[dict[str, str]], list[str]],
     extra: dict[str, tuple[int, ...]] | None = None,
 ) -> list[str]:
-    """Returns loops over all rows; offsets inside go along a row by `t`.
+    """Returns loops over all rows; inside a row, `t` is the position along it.
 
     Args:
         context: the step.
-        body: the lines of a row, from the offset of each operand.
-        extra: more operands, by their strides.
+        body: returns the lines of a row from the offset of each operand.
+        extra: further operands, as strides by name.
     """
     y = context.store.y
     rank = len(y.shape)
@@ -176,12 +179,12 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _root_kernels(context: Context) -> None:
-    """Adds the functions that every norm shares."""
+    """Adds the functions that every norm uses."""
     context.kernels.setdefault(
         "root_power",
         [
-            "/* The power of four that brings a positive number to "
-            f"{SQUARE_BITS - 1} or {SQUARE_BITS} bits. */",
+            f"/* Returns the power of four that scales a positive number to {SQUARE_BITS - 1} or "
+            f"{SQUARE_BITS} bits. */",
             "static inline int root_power(uint64_t value)",
             "{",
             "    int bits = 0;",

@@ -1,4 +1,4 @@
-"""Which steps run together, when each buffer is needed, and what everything is called in C."""
+"""Groups the steps that become one C function, and gives everything in C a name."""
 
 from dataclasses import dataclass
 
@@ -7,39 +7,42 @@ from photomask.chip.operators import Requantize
 from photomask.chip.program import IntegerProgram, Step
 
 OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
-"""What names of our own begin with, which an edge's may not."""
+"""The beginnings of our own names, which no edge's name may have."""
 OWN_ENDS = (
     "_of", "_columns", "_weight", "_bias", "_multiplier", "_shift", "_table", "_index", "_value",
     "_mask", "_gain", "_factor",
 )  # fmt: skip
-"""What names end with that are made from a step's."""
+"""The endings of names that are derived from a step's name."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A step, and the requantization that its sums go through at once, if any."""
+    """A step, and the requantization that its sums go through at once, if there is one."""
 
     step: Step
     requantize: Step | None = None
 
     @property
     def output(self) -> str:
-        """The edge that it writes."""
+        """The edge that the unit writes."""
         return (self.requantize or self.step).output
 
     @property
     def rescaling(self) -> tuple[Step, Requantize] | None:
-        """The requantization through which results are stored: that behind the step, or its own."""
+        """The requantization through which results are stored, with its step.
+
+        It is the requantization behind the step, or the step itself.
+        """
         step = self.requantize or self.step
         return (step, step.operator) if isinstance(step.operator, Requantize) else None
 
 
 def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
-    """Groups steps; a sum that only a requantization reads is never stored.
+    """Groups steps so that a sum which only a requantization reads is never stored.
 
     Args:
-        program: what runs.
-        keep_edges: whether every edge must be in memory in the end; then nothing is grouped.
+        program: the program to run.
+        keep_edges: whether every edge must be in memory at the end. Then no steps are grouped.
     """
     if keep_edges:
         return [Unit(step) for step in program.steps]
@@ -57,14 +60,14 @@ def units_of(program: IntegerProgram, keep_edges: bool) -> list[Unit]:
 
 @dataclass(frozen=True)
 class Names:
-    """C identifiers, different from each other."""
+    """C identifiers that are all different."""
 
     steps: dict[str, str]
     edges: dict[str, str]
 
 
 def names_of(program: IntegerProgram, name: str) -> Names:
-    """Returns an identifier for every step (it starts with `step_`) and every edge."""
+    """Returns an identifier for every step, which begins with `step_`, and for every edge."""
     steps = [f"step_{step.name}" for step in program.steps]
     edges = [_edge_stem(edge, name) for edge in program.edges]
     found = identifiers([*steps, *edges], OWN_ENDS)

@@ -1,1 +1,1 @@
-"""Vectors that prove a receiver's rescaling on any network, and their examination."""
+"""Conformance vectors, which prove a receiver's rescaling on any network, and their examination."""

@@ -1,10 +1,11 @@
 """Conformance vectors: numbers that prove how a receiver rescales, whatever a network's data are.
 
-Golden vectors hold what a network computes from real data. There a product of accumulator and
-multiplier almost never lies exactly between two integers, so that a receiver that rounds halves
-down instead of up passes them all. The vectors here are chosen for that: for each format in which
-a program rescales, accumulators and multipliers that make ties of both signs, their neighbours,
-values beyond both ends, and the largest products.
+Golden vectors hold what a network computes from real data. In real data a product of accumulator
+and multiplier almost never lies exactly between two integers. A receiver that wrongly rounds halves
+down instead of up therefore passes all golden vectors. Conformance vectors are chosen to find such
+faults. For each format in which a program rescales, they hold accumulators and multipliers that
+produce ties of both signs, the neighbours of ties, values beyond both ends, and the largest
+products.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ VECTORS_FILE = "vectors.json"
 
 
 class RescalingFormat(Document):
-    """One way in which a program rescales.
+    """One way in which a program rescales an accumulator `x` to a result `y`.
 
     `y = clamp(round((x + offset) * multiplier / 2**shift) + zero_point, low, high)`
     """
@@ -34,49 +35,55 @@ class RescalingFormat(Document):
     name: str
     rounding: Rounding
     multiplier_bits: int = Field(ge=1, le=62)
-    """Multipliers lie between 0 and `2**multiplier_bits - 1`."""
+    """The width of a multiplier in bits: multipliers lie between 0 and `2**multiplier_bits - 1`."""
     shift_min: int = Field(ge=0, le=62)
     shift_max: int = Field(ge=0, le=62)
     accumulator: IntFormat
-    """Of `x`."""
+    """The format of `x`."""
     output: IntFormat
-    """Of `y`."""
+    """The format of `y`."""
     offset: int
     zero_point: int
     low: int
     high: int
     per_channel: bool
-    """Whether each channel has a multiplier of its own; False: one for all elements."""
+    """True if each channel has its own multiplier, False if all elements share one."""
     used_by: tuple[str, ...]
-    """Steps of the program; none for the general format, which every target's receiver has."""
+    """The steps of the program that rescale in this way.
+
+    It is empty for the general format, which is not taken from a step.
+    """
 
     def result(self, x: int, multiplier: int, shift: int) -> int:
-        """Returns what is right for one accumulator."""
+        """Returns the right result for one accumulator."""
         scaled = round_shift((x + self.offset) * multiplier, shift, self.rounding)
         return min(max(scaled + self.zero_point, self.low), self.high)
 
 
 class VectorStep(Document):
-    """Vectors that one step computes: row `c` has the multiplier and the shift of channel `c`."""
+    """The vectors that one step computes.
+
+    Row `c` has the multiplier and the shift of channel `c`.
+    """
 
     step: str
-    """Of the conformance program. It reads the edge `<step>.accumulator`."""
+    """The name of the step of the conformance program. It reads the edge `<step>.accumulator`."""
     format: str
-    """Name of the rescaling format."""
+    """The name of the rescaling format."""
     multiplier: tuple[int, ...]
     shift: tuple[int, ...]
     accumulator: tuple[tuple[int, ...], ...]
-    """Row by row; where a row has fewer vectors than another, its last one is repeated."""
+    """The accumulators by row. A row with fewer vectors than another repeats its last vector."""
     expected: tuple[tuple[int, ...], ...]
 
 
 class ConformanceVectors(Document):
-    """What `vectors.json` holds: every rescaling format of a program, and vectors for each."""
+    """The content of `vectors.json`: every rescaling format of a program, with vectors for each."""
 
     schema_version: Literal[1] = 1
     kind: Literal["photomask conformance vectors"] = "photomask conformance vectors"
     target: str
-    """Name of the program's target."""
+    """The name of the program's target."""
     formats: tuple[RescalingFormat, ...]
     steps: tuple[VectorStep, ...]
 
@@ -87,20 +94,22 @@ class ConformanceVectors(Document):
             sizes = {len(row) for row in (*step.accumulator, *step.expected)}
             rows = {len(part) for part in (step.multiplier, step.shift, step.accumulator)}
             if step.format not in names or rows != {len(step.expected)} or len(sizes) != 1:
-                raise ValueError(f"the vectors of step {step.step!r} are not whole")
+                raise ValueError(
+                    f"the vectors of step {step.step!r} are incomplete, or name an unknown format"
+                )
         return self
 
     @property
     def count(self) -> int:
-        """How many results are compared."""
+        """The number of results that are compared."""
         return sum(len(row) for step in self.steps for row in step.expected)
 
     def format(self, name: str) -> RescalingFormat:
-        """Returns a format by its name."""
+        """Returns the rescaling format of a name."""
         return next(format for format in self.formats if format.name == name)
 
     def program(self, target: Target) -> IntegerProgram:
-        """Returns the conformance program: a requantization for each step of vectors."""
+        """Returns the conformance program, which has a requantization for each `VectorStep`."""
         sources: list[Edge] = []
         results: list[Edge] = []
         steps: list[Step] = []

@@ -1,4 +1,4 @@
-"""What a receiver made of the conformance vectors, and by what name its fault goes."""
+"""Compares a receiver's results with the conformance vectors, and names the receiver's fault."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from photomask.documents import Document
 
 @dataclass(frozen=True)
 class Computed:
-    """What a receiver computed for one step of vectors."""
+    """The results that a receiver computed for one step of vectors."""
 
     values: np.ndarray
     """int64 [channels, vectors]."""
     known: np.ndarray
-    """bool, the same shape: False where there is no value."""
+    """bool of the same shape; False for elements that have no value."""
 
 
 class WrongVector(Document):
-    """A vector whose result is not the expected one."""
+    """A vector for which the receiver's result differs from the expected one."""
 
     format: str
     step: str
@@ -61,35 +61,38 @@ class FormatResult(Document):
 
 
 class ConformanceResult(Document):
-    """What is proven of a receiver's rescaling."""
+    """What the conformance vectors prove about a receiver's rescaling."""
 
     target: str
     formats: tuple[FormatResult, ...]
     faults: tuple[str, ...]
-    """What the receiver does wrongly, in words; several where the vectors that were delivered
-    cannot tell them apart, none where it is right or where no known fault explains its results."""
+    """The possible faults of the receiver, in words.
+
+    There are several if the results cannot tell them apart. There are none if the receiver is
+    right, or if no known fault explains its results.
+    """
     rounding: str
     """How the target rounds, in words."""
     first_wrong: WrongVector | None
 
     @classmethod
     def without_vectors(cls) -> Self:
-        """Returns what is proven by an export that has no vectors, as old ones have none."""
+        """Returns the result for an export that has no vectors, as exports of old versions do."""
         return cls(target="", formats=(), faults=(), rounding="", first_wrong=None)
 
     @property
     def vectors(self) -> int:
-        """How many there are."""
+        """The number of vectors."""
         return sum(format.vectors for format in self.formats)
 
     @property
     def compared(self) -> int:
-        """How many were compared."""
+        """The number of vectors that were compared."""
         return sum(format.compared for format in self.formats)
 
     @property
     def wrong(self) -> int:
-        """How many differ."""
+        """The number of vectors whose results differ."""
         return sum(format.wrong for format in self.formats)
 
     @property
@@ -103,17 +106,20 @@ class ConformanceResult(Document):
 
     def __str__(self) -> str:
         if not self.formats:
-            return "rounding NOT PROVEN: the export holds no conformance vectors; export again"
+            return (
+                "rounding NOT PROVEN: the export holds no conformance vectors; export the program "
+                "again"
+            )
         if self.state == "not checked":
             return (
-                "rounding NOT PROVEN: no results of the conformance vectors were found. Golden "
+                "rounding NOT PROVEN: no results for the conformance vectors were found. Golden "
                 "vectors almost never hold a tie; run the program in conformance/ as well"
             )
         if self.state == "incomplete":
             absent = [one.format for one in self.formats if one.compared < one.vectors]
             return (
-                f"rounding NOT PROVEN: {self.compared} of {self.vectors} conformance vectors "
-                f"were found, all right; missing are some of {', '.join(absent)}"
+                f"rounding NOT PROVEN: {self.compared} of {self.vectors} conformance vectors were "
+                f"found, and all of them are right; vectors are missing for {', '.join(absent)}"
             )
         if self.state == "proven":
             return (
@@ -131,9 +137,9 @@ class ConformanceResult(Document):
 
     @property
     def diagnosis(self) -> str:
-        """The fault in a sentence without its subject."""
+        """The receiver's fault, as a sentence without its subject."""
         if not self.faults:
-            return "the results are those of no known fault"
+            return "no known fault explains the results"
         named = " or ".join(self.faults)
         if not named.startswith(("rounds", "drops")):
             return named
@@ -141,11 +147,11 @@ class ConformanceResult(Document):
 
 
 def examine(vectors: ConformanceVectors, found: Mapping[str, Computed]) -> ConformanceResult:
-    """Compares what a receiver computed with conformance vectors and names its fault.
+    """Compares what a receiver computed with conformance vectors, and names its fault.
 
     Args:
-        vectors: the vectors.
-        found: what was computed, by step; steps that were not run are absent.
+        vectors: the conformance vectors.
+        found: the results by step. Steps that were not run are absent.
     """
     by_format = {
         format.name: [step for step in vectors.steps if step.format == format.name]
@@ -191,7 +197,10 @@ def _names(
     steps: Mapping[str, Sequence[VectorStep]],
     found: Mapping[str, Computed],
 ) -> list[str]:
-    """Returns the faults that explain all wrong formats; if some explain the others too, those."""
+    """Returns the faults that explain all wrong formats.
+
+    If some of them also explain the formats that are right, only those are returned.
+    """
     if not wrong:
         return []
     faults = receiver_faults(wrong[0].rounding)
@@ -209,7 +218,7 @@ def _explains(
     steps: Sequence[VectorStep],
     found: Mapping[str, Computed],
 ) -> bool:
-    """Tells whether every result is the fault's, up to the bits above the output's."""
+    """Tells whether the fault gives every result, compared in the bits of the output."""
     modulus = 1 << format.output.bits
     for step in steps:
         if step.step not in found:

@@ -1,4 +1,4 @@
-"""The faults that a receiver's rescaling can have, by name, and what each of them computes."""
+"""The known faults of a receiver's rescaling: a name for each, and what it computes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ ROUNDING_WORDS = {
     Rounding.TRUNCATE: "drops the low bits (rounds down)",
     Rounding.DOUBLE: "rounds twice, as TOSA does",
 }
-"""What a receiver with each rounding does."""
+"""What a receiver with each rounding mode does, in words."""
 NARROW_PRODUCTS = (24, 32, 40, 48)
-"""Bits of products that hardware is built with."""
+"""Widths of products in bits that hardware is often built with."""
 
 Round = Callable[[int, int], int]
-"""From product and shift to the scaled integer."""
+"""A function from a product and a shift to the scaled integer."""
 
 
 @dataclass(frozen=True)
 class ReceiverFault:
-    """A way to rescale wrongly.
+    """A wrong way to rescale.
 
     Attributes:
         words: what the receiver does, as a sentence without its subject.
-        result: from format, accumulator, multiplier and shift to what it computes, before it is
-            cut to the output's bits; None where hardware with the fault may do anything.
+        result: computes the receiver's result from format, accumulator, multiplier and shift,
+            before it is cut to the output's bits. It returns None where hardware with the fault may
+            do anything.
     """
 
     words: str
@@ -37,7 +38,7 @@ class ReceiverFault:
 
 
 def receiver_faults(rounding: Rounding) -> list[ReceiverFault]:
-    """Returns every fault that is known, of a receiver that should round as `rounding` says."""
+    """Returns every known fault of a receiver that should round as `rounding` says."""
     return [*_rounding_faults(rounding), *_other_faults()]
 
 
@@ -68,7 +69,7 @@ def _half_down(product: int, shift: int) -> int:
 
 
 def _mirrored(product: int, shift: int, rounded: Round) -> int:
-    """Rounds a negative product as its positive counterpart."""
+    """Rounds a negative product in the same way as its positive counterpart."""
     return rounded(product, shift) if product >= 0 else -rounded(-product, shift)
 
 
@@ -77,7 +78,7 @@ def _clamped(format: RescalingFormat, value: int) -> int:
 
 
 def _moved(format: RescalingFormat, x: int, multiplier: int, shift: int) -> int:
-    """Returns the right result before it is saturated."""
+    """Returns the right result without saturation."""
     product = (x + format.offset) * multiplier
     return round_shift(product, shift, format.rounding) + format.zero_point
 

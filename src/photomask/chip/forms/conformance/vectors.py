@@ -1,4 +1,4 @@
-"""Which conformance vectors a program gets: its rescaling formats, and numbers for each of them."""
+"""Chooses a program's conformance vectors: its rescaling formats, and numbers for each of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from photomask.chip.program import IntegerProgram, Step
 from photomask.chip.target import Rounding, ZeroPoints
 
 GENERAL = "general"
-"""Begins the name of a format with a signed output of full range."""
+"""The beginning of the name of a format that has a signed output of full range."""
 PRODUCT_BITS = 62
-"""Magnitude bits of a product; its rounding and its sign need two more."""
+"""The magnitude bits of the largest product; rounding and the sign need two more bits of 64."""
 GENERAL_ZERO_POINT = 5
 
 
@@ -25,16 +25,17 @@ def conformance_vectors(
 ) -> ConformanceVectors | None:
     """Returns vectors for every format in which a program rescales.
 
-    A format in which no result can be negative cannot tell how negative ties are rounded. So the
-    general format stands behind those of the program: a signed output, both ends of it as
-    saturation, and a zero point where the target has those.
+    A format that has no negative results cannot show how negative ties are rounded. A general
+    format is therefore added to the formats of the program. It has a signed output, saturates at
+    both ends of it, and has a zero point if the target has zero points.
 
     Args:
-        program: what the receiver is to compute.
-        accumulator_bits: of a machine whose accumulators may be narrower than the target's.
+        program: the program that the receiver is to compute.
+        accumulator_bits: the accumulator width of a machine whose accumulators may be narrower than
+            the target's; None takes the width of the program.
 
     Returns:
-        The vectors; None where the program rescales nothing.
+        The vectors, or None if the program has no requantization.
     """
     found: dict[str, tuple[RescalingFormat, list[str]]] = {}
     for step in program.steps:
@@ -62,7 +63,7 @@ def conformance_vectors(
 def _format_of(
     program: IntegerProgram, step: Step, operator: Requantize, accumulator_bits: int | None
 ) -> RescalingFormat:
-    """Returns the format of one step, without a name."""
+    """Returns the rescaling format of one step, without a name."""
     multiplier, shift = (program.parameters(step)[role] for role in ("multiplier", "shift"))
     accumulator = program.edges[step.inputs[0]].format
     if accumulator_bits is not None:
@@ -93,7 +94,7 @@ def _format_of(
 
 
 def _held(format: IntFormat, offset: int, accumulator_bits: int) -> IntFormat:
-    """Returns a format as wide that accumulators hold it, with and without the offset."""
+    """Returns the widest such format that accumulators can hold, with and without the offset."""
     widest = IntFormat(bits=accumulator_bits, signed=True).interval
     while format.bits > 1 and not (
         format.interval.within(widest) and format.interval.shifted(offset).within(widest)
@@ -105,7 +106,7 @@ def _held(format: IntFormat, offset: int, accumulator_bits: int) -> IntFormat:
 def _general(
     program: IntegerProgram, formats: list[RescalingFormat], rounding: Rounding
 ) -> RescalingFormat:
-    """Returns the format that every receiver of the target has."""
+    """Returns the general format, which every receiver of the target can compute."""
     target = program.target
     bits = max(format.accumulator.bits for format in formats)
     accumulator = IntFormat(bits=max(bits, 4), signed=True)
@@ -136,7 +137,7 @@ class _Scale:
 
 
 def _steps(format: RescalingFormat, per_channel_shift: bool) -> Iterator[VectorStep]:
-    """Yields the steps of a format, with as many channels in each as it allows."""
+    """Yields the steps of a format, with as many channels in each step as the format allows."""
     scales = list(dict.fromkeys(_scales(format)))
     groups: dict[object, list[_Scale]] = {}
     for scale in scales:
@@ -160,7 +161,7 @@ def _steps(format: RescalingFormat, per_channel_shift: bool) -> Iterator[VectorS
 
 
 def _scales(format: RescalingFormat) -> Iterator[_Scale]:
-    """Yields multipliers and shifts: a half, the finest, the largest product, both ends."""
+    """Yields multipliers and shifts: a half, a fine scale, the largest product, and both ends."""
     bits = format.multiplier_bits
     most, top = (1 << bits) - 1, bits - 1
     largest = format.accumulator.interval.shifted(format.offset).magnitude
@@ -171,11 +172,11 @@ def _scales(format: RescalingFormat) -> Iterator[_Scale]:
     yield _power_of_two(format, max(2, surplus - 2))
     yield _Scale(most, _within(format, top + surplus + 2))
     if not format.per_channel and format.used_by:
-        return  # each scale is a step of its own, and the general format has them all
+        return  # Each scale would take a step of its own, and the general format tests them all.
     if bits > 1:
         yield _Scale(min(most, half.multiplier + max(1, half.multiplier // 2)), half.shift)
     yield _Scale(most, _within(format, top + surplus))
-    yield _Scale(1 << top, _within(format, 32))  # where TOSA begins to round twice
+    yield _Scale(1 << top, _within(format, 32))  # from this shift on, TOSA rounds twice
     if format.rounding is Rounding.DOUBLE:
         yield from (_Scale(1 << top, _within(format, shift)) for shift in (31, 33))
     yield _Scale(1, format.shift_min)
@@ -188,7 +189,7 @@ def _within(format: RescalingFormat, shift: int) -> int:
 
 
 def _power_of_two(format: RescalingFormat, exponent: int) -> _Scale:
-    """Returns a scale of `2**-exponent`, or near to it, with the multiplier as large as can be."""
+    """Returns the scale `2**-exponent`, or one near it, with the largest possible multiplier."""
     top = format.multiplier_bits - 1
     shift = _within(format, top + exponent)
     return _Scale(1 << min(max(shift - exponent, 0), top), shift)

@@ -1,4 +1,4 @@
-"""A program in the ONNX dialect of Deeploy, as a folder of its tests."""
+"""The Deeploy form: a program in the ONNX dialect of Deeploy, as a folder for its test runner."""
 
 from photomask.chip.forms.deeploy import convolution as convolution
 from photomask.chip.forms.deeploy import elementwise as elementwise

@@ -1,6 +1,6 @@
-"""A network of Deeploy, run node by node as Deeploy computes: in integers, in 32 bits.
+"""Runs a network node by node as Deeploy computes it: in integers of 32 bits.
 
-Source: Deeploy 0.2.1, `Targets/Generic`: the kernels that its bindings call.
+Source: the kernels that the bindings in `Targets/Generic` of Deeploy 0.2.1 call.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST = (1 << 31) - 1
-"""Of what 32 bits hold."""
+"""The largest number that 32 bits hold."""
 
 
 def run_network(
@@ -25,14 +25,15 @@ def run_network(
     """Runs a network on one sample.
 
     Args:
-        model: of the operators that this form writes.
+        model: a model with the operators that this form writes.
         inputs: int64 codes by name.
 
     Returns:
-        int64 values by name, and the nodes whose results leave 32 bits.
+        int64 values by name, and a problem for each node whose results exceed 32 bits.
 
     Raises:
-        ValueError: an operator is another, or its inputs and attributes are none that it takes.
+        ValueError: the model has another operator, or inputs and attributes that an operator does
+            not take.
     """
     to_array = onnx_package().numpy_helper.to_array
     read = onnx_package().helper.get_attribute_value
@@ -41,10 +42,10 @@ def run_network(
     for node in model.graph.node:
         attributes = {attribute.name: read(attribute) for attribute in node.attribute}
         if missing := [name for name in node.input if name not in values]:
-            raise ValueError(f"node {node.name!r} reads {missing}, which nothing makes")
+            raise ValueError(f"the node {node.name!r} reads {missing}, which no node computes")
         result, largest = _computed(node.op_type, [values[name] for name in node.input], attributes)
         if largest > LARGEST:
-            problems.append(f"node {node.name!r} computes {largest}, which 32 bits do not hold")
+            problems.append(f"the node {node.name!r} computes {largest}, which exceeds 32 bits")
         values[node.output[0]] = result
     return values, problems
 
@@ -52,7 +53,7 @@ def run_network(
 def _computed(
     kind: str, inputs: Sequence[np.ndarray], attributes: dict[str, Any]
 ) -> tuple[np.ndarray, int]:
-    """Returns what a node computes, and the largest magnitude on the way."""
+    """Returns the result of a node, and the largest magnitude that occurs on the way."""
     if kind == "RequantShift":
         to_array, (x, mul, add) = onnx_package().numpy_helper.to_array, inputs
         return requant_shift(x, mul, add, **{k: int(to_array(v)) for k, v in attributes.items()})
@@ -77,12 +78,12 @@ def _computed(
             kernel, strides = attributes["kernel_shape"], attributes["strides"]
             result = _integers(functional.max_pool2d(x, kernel, strides))
         case _:
-            raise ValueError(f"operator {kind!r} is none that this form writes")
+            raise ValueError(f"the operator {kind!r} is not one that this form writes")
     return result, int(np.abs(result).max())
 
 
 def _padded(x: np.ndarray, pads: Sequence[int]) -> torch.Tensor:
-    """Returns a feature map with zeros around it, in float64, which holds 53 bits."""
+    """Returns a feature map with zeros around it, in float64, which holds integers of 53 bits."""
     top, left, bottom, right = pads
     return functional.pad(torch.from_numpy(x).double(), (left, right, top, bottom))
 
@@ -96,25 +97,25 @@ def requant_shift(
 ) -> tuple[np.ndarray, int]:
     """Computes RequantShift on int64.
 
-    `clip((x * mul + add + div / 2) >> log2(div), low, low + n_levels - 1)` with `low` 0, or
-    `-n_levels / 2` where `signed`.
+    `clip((x * mul + add + div / 2) >> log2(div), low, low + n_levels - 1)`, where `low` is 0, or
+    `-n_levels / 2` if `signed`.
 
     Args:
         x: int64, [N, C, ...].
         mul: int64, broadcasts against a sample of `x`.
-        add: int64, the shape of `mul`.
+        add: int64, of the shape of `mul`.
         div: a power of two, at least 2.
-        n_levels: number of codes.
+        n_levels: the number of codes.
         signed: 0 or 1.
 
     Returns:
-        Codes, and the largest magnitude on the way, which Deeploy's 32 bits must hold.
+        The codes, and the largest magnitude on the way, which Deeploy's 32 bits must hold.
 
     Raises:
-        ValueError: `div` is no such power.
+        ValueError: `div` is not a power of two, or is less than 2.
     """
     if div < 2 or div & (div - 1):
-        raise ValueError(f"div {div} is no power of two from 2 on")
+        raise ValueError(f"div is {div}, expected a power of two that is at least 2")
     products = x * mul
     sums = products + add + div // 2
     low = -(n_levels // 2) if signed else 0

@@ -1,4 +1,4 @@
-"""The graph of the Deeploy form: names that C can hold, carriers, RequantShift."""
+"""The graph of the Deeploy form: names that C can hold, integer types, and RequantShift."""
 
 import re
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 10
-"""The newest whose Pad has its amounts as attributes, which is what Deeploy's parser takes."""
+"""The newest opset whose Pad has its amounts as attributes, as Deeploy's parser needs them."""
 INT32 = Interval(-(1 << 31), (1 << 31) - 1)
 INT8 = Interval(-128, 127)
 
 
 class DeeployGraph:
-    """Nodes and tensors under names that are identifiers in C.
+    """Nodes and tensors with names that are C identifiers.
 
     Attributes:
-        program: what the model computes.
+        program: the program that the model computes.
         folded: biases that a convolution leaves to the RequantShift behind it, by edge.
     """
 
     def __init__(self, program: IntegerProgram):
-        """Names every edge of the program; inputs and outputs as Deeploy's tests name them."""
+        """Gives every edge a name; inputs and outputs get the names of Deeploy's tests."""
         self.onnx = onnx_package()
         self.program = program
         self.folded: dict[str, np.ndarray] = {}
@@ -49,11 +49,11 @@ class DeeployGraph:
             self.describe(self.name(edge.name), edge.shape, edge.format.bits, edge.format.signed)
 
     def name(self, edge: str) -> str:
-        """Returns what an edge is called."""
+        """Returns the name of an edge in the model."""
         return self._names[edge]
 
     def free(self, wanted: str) -> str:
-        """Returns a new identifier."""
+        """Returns an identifier that is not used yet."""
         base = "_".join(re.findall(r"[A-Za-z0-9]+", wanted)) or "tensor"
         base = f"t_{base}" if base[0].isdigit() else base
         name, count = base, 1
@@ -64,13 +64,13 @@ class DeeployGraph:
         return name
 
     def describe(self, name: str, shape: tuple[int, ...], bits: int, signed: bool) -> None:
-        """States shape and carrier of a value."""
+        """States the shape and the data type of a value."""
         kinds = self.onnx.TensorProto
         kind = kinds.INT32 if bits > 8 else (kinds.INT8 if signed else kinds.UINT8)
         self._infos[name] = self.onnx.helper.make_tensor_value_info(name, kind, shape)
 
     def tensor(self, wanted: str, values: np.ndarray, dtype: Any) -> str:
-        """Adds a constant."""
+        """Adds a constant, and returns its name."""
         name = self.free(wanted)
         self._tensors.append(
             self.onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=dtype), name)
@@ -78,7 +78,7 @@ class DeeployGraph:
         return name
 
     def value(self, wanted: str, shape: tuple[int, ...]) -> str:
-        """Names a 32-bit value inside a step."""
+        """Returns the name of a new 32-bit value inside a step."""
         name = self.free(wanted)
         self.describe(name, shape, 32, True)
         return name
@@ -105,11 +105,11 @@ class DeeployGraph:
 
         Args:
             step: the step.
-            output: what the result is called.
+            output: the name of the result.
             weight: int64, [O, I / groups, H, W].
-            stride: of both spatial axes.
-            groups: of channels.
-            padding: by 0, before and after each spatial axis.
+            stride: the strides of both spatial axes.
+            groups: the number of channel groups.
+            padding: the zeros before and after each spatial axis.
 
         Raises:
             FormError: the weights need more than 8 bits.
@@ -122,7 +122,7 @@ class DeeployGraph:
         )  # fmt: skip
 
     def number(self, value: int) -> "onnx.TensorProto":
-        """Returns a number as RequantShift's attributes hold it: a tensor."""
+        """Returns a number as a tensor, which is what RequantShift's attributes hold."""
         return self.onnx.numpy_helper.from_array(np.array(value, dtype=np.int64))
 
     def finished(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> "onnx.ModelProto":
@@ -148,18 +148,21 @@ class DeeployGraph:
 
 
 def as_int8(weight: np.ndarray) -> np.ndarray:
-    """Returns weights unchanged.
+    """Returns weights unchanged, after a check that they fit int8.
 
     Raises:
         FormError: they need more than 8 bits.
     """
     if not Interval(int(weight.min()), int(weight.max())).within(INT8):
-        raise FormError(f"weights from {weight.min()} to {weight.max()}; Deeploy has int8")
+        raise FormError(
+            f"its weights reach from {weight.min()} to {weight.max()}, but Deeploy's weights are "
+            "int8"
+        )
     return weight
 
 
 DEEPLOY = Writers[[DeeployGraph, Step], None]("Deeploy")
-"""Adds the nodes of a step.
+"""The table of the functions that add the nodes of a step.
 
-Source: Deeploy 0.2.1, `Targets/Generic`: parsers, bindings and the kernels they call.
+Source: the parsers, bindings and kernels in `Targets/Generic` of Deeploy 0.2.1.
 """

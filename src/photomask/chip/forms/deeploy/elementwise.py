@@ -1,4 +1,4 @@
-"""Sums, element by element."""
+"""Writes sums, element by element."""
 
 import numpy as np
 
@@ -13,18 +13,24 @@ INT16 = Interval(-32768, 32767)
 
 @DEEPLOY.of(Add)
 def add(operator: Add, graph: DeeployGraph, step: Step) -> None:
-    """Each input by its coefficient, then the sum; the constant goes into the RequantShift."""
+    """Adds nodes that multiply each input by its coefficient and sum the products.
+
+    The RequantShift behind the sum adds the constant.
+    """
     if len(step.inputs) != 2 or len({graph.program.edges[n].shape for n in step.inputs}) != 1:
-        raise FormError("Deeploy adds two inputs of one shape")
+        raise FormError(
+            "it does not add two inputs of the same shape, which is all that Deeploy adds"
+        )
     if not Interval.hull(*operator.coefficients).within(INT16):
-        raise FormError(f"coefficients {operator.coefficients} need more than 16 bits")
+        raise FormError(f"its coefficients {operator.coefficients} need more than 16 bits")
     terms = []
     for name, coefficient in zip(step.inputs, operator.coefficients, strict=True):
         if coefficient == 1:
             terms.append(graph.name(name))
             continue
         shape = graph.program.edges[name].shape
-        # One constant for each element: the generic multiplication does not broadcast.
+        # The constant has every element, because Deeploy's generic multiplication does not
+        # broadcast.
         factor = graph.tensor(f"{step.name}_factor", np.full(shape, coefficient), np.int16)
         terms.append(graph.value(f"{step.name}_term", shape))
         graph.node("Mul", [graph.name(name), factor], terms[-1], step)
@@ -34,6 +40,6 @@ def add(operator: Add, graph: DeeployGraph, step: Step) -> None:
 
 
 DEEPLOY.refuses(Multiply, "this form writes no products of two activations")
-DEEPLOY.refuses(Clamp, "this form clamps in rescalings alone")
+DEEPLOY.refuses(Clamp, "this form clamps only in rescalings")
 DEEPLOY.refuses(Lookup, "this form writes no tables")
 DEEPLOY.refuses(Interpolate, "this form writes no tables")

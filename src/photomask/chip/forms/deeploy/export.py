@@ -1,4 +1,4 @@
-"""A program as Deeploy's tests read it: a network, and one sample with what comes out of it."""
+"""The Deeploy form: it writes and checks a network, with one sample and its expected outputs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -30,30 +30,32 @@ OUTPUTS_FILE = "outputs.npz"
 
 
 class DeeployModel(NamedTuple):
-    """What Deeploy's tests read: `network.onnx`, `inputs.npz` and `outputs.npz`."""
+    """What Deeploy's tests read: the content of `network.onnx`, `inputs.npz` and `outputs.npz`."""
 
     model: "onnx.ModelProto"
     inputs: dict[str, np.ndarray]
     """int64 codes by input name, in the order of the model."""
     outputs: dict[str, np.ndarray]
-    """int64 codes by output name, in the order of the model; what must come out."""
+    """The expected int64 codes by output name, in the order of the model."""
 
 
 def deeploy_model(program: IntegerProgram, codes: Mapping[str, np.ndarray]) -> DeeployModel:
-    """Returns a program for Deeploy, with one sample and what comes out of it.
+    """Returns a program for Deeploy, with one sample and its expected outputs.
 
-    `RequantShift(x, mul, add) = clip((x * mul + add + div / 2) >> log2(div))`, all in 32 bits. A
-    convolution's bias is part of `add`, as Deeploy's convolution has none; averages are depthwise
-    convolutions with ones. The codes are equal to the program's, bit for bit.
+    `RequantShift(x, mul, add) = clip((x * mul + add + div / 2) >> log2(div))`, all in 32 bits. The
+    bias of a convolution is part of `add`, because Deeploy's convolution has no bias. Averages are
+    depthwise convolutions with ones. The codes equal the program's, bit for bit.
 
     Args:
-        program: made for a target like `deeploy`: no zero points, rounding half up, multipliers
-            so narrow that `x * mul` fits 32 bits (8 bits do, where 16 do not).
+        program: a program for a target like `deeploy`, which has no zero points, rounds half up,
+            and has multipliers so narrow that `x * mul` fits 32 bits. Multipliers of 8 bits fit
+            where 16 bits do not.
         codes: int64 codes of one sample by input name, [1, ...].
 
     Raises:
-        FormError: operators, formats or sizes that Deeploy has no form for; names all of them.
-        DataError: the codes are not those of one sample.
+        FormError: Deeploy cannot express some operators, formats or sizes. The message names all of
+            them.
+        DataError: the codes are not the codes of one sample.
         MissingDependencyError: the package onnx is not installed.
     """
     sample, *others = single_samples(program, codes, None)
@@ -71,7 +73,7 @@ def deeploy_model(program: IntegerProgram, codes: Mapping[str, np.ndarray]) -> D
 
 
 def _written(program: IntegerProgram) -> tuple[DeeployGraph, list[Problem]]:
-    """Returns the nodes of all steps, and what is wrong with edges and steps that have no form."""
+    """Returns the nodes of all steps, and the problems of edges and steps without a form."""
     graph = DeeployGraph(program)
     problems: list[Problem] = []
     for name in program.inputs:
@@ -85,7 +87,7 @@ def _written(program: IntegerProgram) -> tuple[DeeployGraph, list[Problem]]:
 
 
 def _require_codes(program: IntegerProgram, step: Step) -> None:
-    """Refuses an activation that Deeploy cannot carry, and sums that are not only rescaled."""
+    """Raises an error for an activation that Deeploy cannot hold, or a sum that is not rescaled."""
     edge = program.edges[step.output]
     if edge.role != "accumulator":
         _require_carrier(edge)
@@ -93,31 +95,31 @@ def _require_codes(program: IntegerProgram, step: Step) -> None:
     readers = program.links.readers[edge.name]
     rescaled = all(isinstance(reader.operator, Requantize) for reader in readers)
     if not readers or not rescaled or edge.name in program.outputs:
-        raise FormError("rescalings, and nothing else, must read its sums")
+        raise FormError("its sums must be read by rescalings and by nothing else")
 
 
 def _require_carrier(edge: Edge) -> None:
     if edge.format.bits > 8 or edge.zero_point:
         raise FormError(
-            f"{edge.format} codes with zero point {edge.zero_point}; Deeploy has 8 bits and no "
-            "zero points"
+            f"its codes are {edge.format} with zero point {edge.zero_point}, but Deeploy has at "
+            "most 8 bits and no zero points"
         )
 
 
 @dataclass(frozen=True)
 class DeeployForm:
-    """A program as a folder of Deeploy's tests; see `deeploy_model`."""
+    """A program as a folder for Deeploy's test runner; see `deeploy_model`."""
 
     name: ClassVar[str] = "deeploy"
     title: ClassVar[str] = "the ONNX dialect of Deeploy, bit for bit; microcontrollers"
     place: ClassVar[str] = "deeploy"
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator has no such form; None where it has one."""
+        """Returns the reason why the form cannot express an operator, or None if it can."""
         return DEEPLOY.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every input and every step that cannot be expressed.
+        """Returns a problem for every input and every step that cannot be expressed.
 
         Raises:
             MissingDependencyError: the package onnx is not installed.
@@ -125,21 +127,24 @@ class DeeployForm:
         return _written(program)[1]
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
-        """Writes a network, its inputs and its outputs, as Deeploy's test runner wants them.
+        """Writes a network, its inputs and its outputs in the files of Deeploy's test runner.
 
         Args:
-            program: made for a target like `deeploy`.
-            place: the folder; an earlier one there is replaced.
-            samples: the first is written, with what comes out of it.
+            program: a program for a target like `deeploy`.
+            place: the folder. An earlier export there is replaced.
+            samples: the first sample is written, with its expected outputs.
 
         Raises:
             FormError: names all steps that cannot be expressed.
             DataError: there are no samples, or the first does not fit the program.
-            ExportError: the folder holds something else, or the disk refused a file.
+            ExportError: the folder holds something else, or a file could not be written to the
+                disk.
             MissingDependencyError: the package onnx is not installed.
         """
         if not samples:
-            raise DataError("Deeploy's tests need one sample with what comes out of it")
+            raise DataError(
+                "Deeploy's tests need one sample with its expected outputs, got none; pass inputs"
+            )
         model = deeploy_model(program, samples[0])
         with written_whole(place, "Deeploy folder") as staging:
             save_onnx(model.model, staging / NETWORK_FILE)
@@ -151,15 +156,16 @@ class DeeployForm:
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
         """Runs the network on the folder's own sample, in 32 bits as Deeploy does.
 
-        What comes out, and what the folder says must come out, are compared with the oracle.
+        The outputs, and the outputs that the folder expects, are both compared with the oracle's.
 
         Args:
-            program: what was written.
+            program: the program that was written.
             place: the folder.
-            samples: not needed; the folder holds its own.
+            samples: not used, because the folder holds its own sample.
 
         Raises:
-            DocumentError: a file is missing, is none that `export` writes, or of another program.
+            DocumentError: a file is missing, was not written by `export`, or was made from another
+                program.
             MissingDependencyError: the package onnx is not installed.
         """
         model = read_onnx(place / NETWORK_FILE, program)
@@ -172,7 +178,9 @@ class DeeployForm:
             wanted = dict(zip(dict.fromkeys(program.outputs), model.graph.output, strict=True))
             found = {name: (outputs[v.name], values[v.name]) for name, v in wanted.items()}
         except (DataError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise DocumentError(f"{place} holds no network that Deeploy runs: {error}") from error
+            raise DocumentError(
+                f"{place} holds no network that Deeploy can run: {error}"
+            ) from error
         tally = Tally()
         tally.problems += problems
         for name, arrays in found.items():

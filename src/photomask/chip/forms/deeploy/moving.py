@@ -1,4 +1,4 @@
-"""Operators that move integers."""
+"""Writes operators that move integers."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from photomask.chip.program import Step
 
 @DEEPLOY.of(Reshape)
 def reshape(operator: Reshape, graph: DeeployGraph, step: Step) -> None:
-    """Reshape to the edge's own shape, for one sample."""
+    """Adds a Reshape node with the edge's own shape, for one sample."""
     shape = np.array(graph.program.edges[step.output].shape)
     wanted = graph.tensor(f"{step.name}_shape", shape, np.int64)
     graph.node("Reshape", [graph.name(step.inputs[0]), wanted], graph.name(step.output), step)
@@ -25,13 +25,13 @@ def reshape(operator: Reshape, graph: DeeployGraph, step: Step) -> None:
 
 @DEEPLOY.of(Permute)
 def permute(operator: Permute, graph: DeeployGraph, step: Step) -> None:
-    """Transpose."""
+    """Adds a Transpose node."""
     inputs = [graph.name(step.inputs[0])]
     graph.node("Transpose", inputs, graph.name(step.output), step, perm=operator.order)
 
 
-DEEPLOY.refuses(Concatenate, "this form joins no activations")
-DEEPLOY.refuses(Constant, "this form has constants as weights alone, not as activations")
+DEEPLOY.refuses(Concatenate, "this form does not join activations")
+DEEPLOY.refuses(Constant, "this form has constants only as weights, not as activations")
 DEEPLOY.refuses(Gather, "this form takes no parts of an activation")
-DEEPLOY.refuses(Pad, "this form pads in convolutions and windows alone")
+DEEPLOY.refuses(Pad, "this form pads only in convolutions and windows")
 DEEPLOY.refuses(Slice, "this form takes no parts of an activation")

@@ -1,4 +1,4 @@
-"""Maximum, average and sum over windows; sums are depthwise convolutions with ones."""
+"""Writes maxima, averages and sums over windows; sums are depthwise convolutions with ones."""
 
 import numpy as np
 
@@ -13,13 +13,19 @@ NO_PADDING = ((0, 0), (0, 0))
 
 @DEEPLOY.of(MaxPool)
 def max_pool(operator: MaxPool, graph: DeeployGraph, step: Step) -> None:
-    """MaxPool, which pads by 0."""
+    """Adds a MaxPool node, which pads with 0."""
     x = graph.program.edges[step.inputs[0]]
     if len(operator.kernel) != 2 or any(d != 1 for d in operator.dilation):
-        raise FormError("Deeploy's windows are two-dimensional and not dilated")
+        raise FormError(
+            "its windows are not two-dimensional or are dilated, but Deeploy's windows are "
+            "two-dimensional and not dilated"
+        )
     padding = _padding(operator, graph, step)
     if any(map(any, padding)) and x.low < 0:
-        raise FormError("Deeploy pads with 0, which wins over negative codes")
+        raise FormError(
+            "a window at the border may hold only negative codes, but Deeploy pads with 0, which "
+            "is larger"
+        )
     before, after = zip(*padding, strict=True)
     graph.node(
         "MaxPool", [graph.name(x.name)], graph.name(step.output), step, ceil_mode=0,
@@ -29,7 +35,7 @@ def max_pool(operator: MaxPool, graph: DeeployGraph, step: Step) -> None:
 
 @DEEPLOY.of(AveragePool)
 def average_pool(operator: AveragePool, graph: DeeployGraph, step: Step) -> None:
-    """The sum of each window, which the rescaling behind it divides; zero points are 0."""
+    """Adds the sum of each window, which the rescaling behind it divides; zero points are 0."""
     x = graph.program.edges[step.inputs[0]]
     _require_maps(x.shape)
     kernel, stride = average_windows(operator, x.shape[2:])
@@ -42,11 +48,13 @@ def average_pool(operator: AveragePool, graph: DeeployGraph, step: Step) -> None
 
 @DEEPLOY.of(Sum)
 def sum_terms(operator: Sum, graph: DeeployGraph, step: Step) -> None:
-    """The sum over both spatial axes."""
+    """Adds nodes that sum over both spatial axes."""
     x, output = graph.program.edges[step.inputs[0]], graph.name(step.output)
     _require_maps(x.shape)
     if operator.axes != (2, 3):
-        raise FormError(f"sums over axes {operator.axes}; this form sums over (2, 3)")
+        raise FormError(
+            f"it sums over the axes {operator.axes}, but this form sums only over (2, 3)"
+        )
     channels, ones = x.shape[1], _ones(x.shape[1], x.shape[2:])
     if operator.keep_axes:
         graph.convolve(step, output, ones, stride=(1, 1), groups=channels, padding=NO_PADDING)
@@ -59,9 +67,11 @@ def sum_terms(operator: Sum, graph: DeeployGraph, step: Step) -> None:
 
 
 def _require_maps(shape: tuple[int, ...]) -> None:
-    """Refuses what is no feature map, [N, C, H, W]."""
+    """Raises an error for an input that is not a feature map [N, C, H, W]."""
     if len(shape) != 4:
-        raise FormError(f"an input of shape {shape}; this form sums over two spatial axes")
+        raise FormError(
+            f"its input has the shape {shape}, but this form sums only over two spatial axes"
+        )
 
 
 def _ones(channels: int, kernel: tuple[int, ...]) -> np.ndarray:
@@ -72,7 +82,7 @@ def _ones(channels: int, kernel: tuple[int, ...]) -> np.ndarray:
 def _padding(
     operator: AveragePool | MaxPool, graph: DeeployGraph, step: Step
 ) -> list[tuple[int, int]]:
-    """Returns the padding before and after each spatial axis; none where windows end earlier."""
+    """Returns the padding before and after each spatial axis; none after if windows end earlier."""
     spatial = graph.program.edges[step.inputs[0]].shape[2:]
     return [
         (before, max(0, (count - 1) * stride - before + kernel - size))

@@ -1,4 +1,4 @@
-"""Products with a constant matrix."""
+"""Writes products with a constant matrix."""
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from photomask.errors import FormError
 
 @DEEPLOY.of(Linear)
 def linear(operator: Linear, graph: DeeployGraph, step: Step) -> None:
-    """Gemm of one row, with its bias."""
+    """Adds a Gemm node for one row, with its bias."""
     parameters = graph.program.parameters(step)
     weight, shape = effective_weight(parameters), graph.program.edges[step.inputs[0]].shape
     if shape != (1, weight.shape[1]):
-        raise FormError(f"an input of shape {shape}; Deeploy's Gemm takes one row of a sample")
+        raise FormError(
+            f"its input has the shape {shape}, but Deeploy's Gemm takes one row of a sample"
+        )
     factors = graph.tensor(f"{step.name}_weight", as_int8(weight), np.int8)
     bias = graph.tensor(f"{step.name}_bias", parameters["bias"][None], np.int32)
     graph.node(

@@ -1,4 +1,4 @@
-"""Rescaling as RequantShift."""
+"""Writes rescaling as RequantShift."""
 
 import numpy as np
 
@@ -12,9 +12,12 @@ from photomask.errors import FormError
 
 @DEEPLOY.of(Requantize)
 def requantize(operator: Requantize, graph: DeeployGraph, step: Step) -> None:
-    """RequantShift, which adds the bias that a convolution or a sum has left to it."""
+    """Adds a RequantShift node, which also adds the bias of the convolution or sum before it."""
     if operator.rounding is not Rounding.HALF_UP or operator.zero_point or operator.offset:
-        raise FormError("Deeploy rounds half up, without zero points and offsets")
+        raise FormError(
+            "it has another rounding mode, a zero point or an offset, but Deeploy rounds half up "
+            "without either"
+        )
     levels, name = _levels(operator), step.inputs[0]
     multiplier, shift = _multipliers(graph, step)
     bias = graph.folded.get(name, np.zeros(len(multiplier), dtype=np.int64))
@@ -36,31 +39,32 @@ def _levels(operator: Requantize) -> int:
     """Returns the number of codes.
 
     Raises:
-        FormError: they are not those that RequantShift can clamp to.
+        FormError: RequantShift cannot clamp to these codes.
     """
     count = operator.high - operator.low + 1
     if count % 2 or count > 256 or operator.low not in (0, -count // 2):
         raise FormError(
-            f"codes are clamped to {operator.low} to {operator.high}; Deeploy clamps to 0 to "
-            "2n - 1 or -n to n - 1"
+            f"its codes are clamped to {operator.low} to {operator.high}, but Deeploy clamps only "
+            "to 0 to 2n - 1 or to -n to n - 1"
         )
     return count
 
 
 def _multipliers(graph: DeeployGraph, step: Step) -> tuple[np.ndarray, int]:
-    """Returns multipliers [C] for one shift for all, and that shift.
+    """Returns the multipliers [C] for one common shift, and that shift.
 
-    `(x * m + 2**(s-1)) >> s` is `(x * m * 2**k + 2**(s+k-1)) >> (s+k)`, exactly. The shift is at
+    `(x * m + 2**(s-1)) >> s` is exactly `(x * m * 2**k + 2**(s+k-1)) >> (s+k)`. The shift is at
     least 1, so that half of the divisor is an integer.
 
     Raises:
-        FormError: there is not one multiplier, nor one for each channel.
+        FormError: there is neither one multiplier nor one for each channel.
     """
     parameters, x = graph.program.parameters(step), graph.program.edges[step.inputs[0]].shape
     given = parameters["multiplier"]
     if len(x) < 2 or given.shape not in {(1,) * given.ndim, (x[1], *(1,) * (len(x) - 2))}:
         raise FormError(
-            f"multipliers of shape {given.shape}; Deeploy has one for each channel of axis 1"
+            f"its multipliers have the shape {given.shape}, but Deeploy has one multiplier for "
+            "each channel of axis 1"
         )
     shift = max(1, int(parameters["shift"].max()))
     multiplier = given.astype(object) << (shift - parameters["shift"])
@@ -68,11 +72,11 @@ def _multipliers(graph: DeeployGraph, step: Step) -> tuple[np.ndarray, int]:
 
 
 def _require_32_bits(x: Interval, multiplier: np.ndarray, shift: int, added: np.ndarray) -> None:
-    """Refuses products that leave the 32 bits in which RequantShift computes."""
+    """Raises an error if products exceed the 32 bits in which RequantShift computes."""
     products = x.scaled(int(multiplier.max())).union(Interval(0, 0))
     products = products.union(Interval(int(added.min()), int(added.max())))
     if not Interval(products.low, products.high + (1 << (shift - 1))).within(INT32):
         raise FormError(
-            f"products from {products.low} to {products.high} exceed Deeploy's 32 bits; take a "
-            "target with fewer multiplier_bits, such as 8"
+            f"its products reach from {products.low} to {products.high}, which exceeds Deeploy's "
+            "32 bits; choose a target with fewer multiplier_bits, such as 8"
         )

@@ -1,4 +1,4 @@
-"""A program as memory images, golden vectors and a manifest, and the checks of all of them."""
+"""The memory form: a program as memory images, golden vectors and a manifest, with their checks."""
 
 from photomask.chip.forms.memory.check_report import CheckReport, EdgeResult, Mismatch
 from photomask.chip.forms.memory.compressed import (

@@ -1,4 +1,4 @@
-"""What a check of an export found."""
+"""The report of a check: what was compared, what differs, and the first mismatch."""
 
 from photomask.chip.forms.conformance.examination import ConformanceResult
 from photomask.documents import Document
@@ -6,7 +6,7 @@ from photomask.report import Shown, Table
 
 
 class Mismatch(Document):
-    """One element that is not what the oracle computed."""
+    """An element that differs from what the oracle computed."""
 
     sample: int
     edge: str
@@ -15,18 +15,21 @@ class Mismatch(Document):
     operator: str | None
     node: str | None
     source: str | None
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     axes: tuple[str, ...]
     coordinate: tuple[int, ...]
-    """In the tensor's own axes."""
+    """The index of the element in the tensor's own axes."""
     word: int
     lane: int
     expected: int
     found: int | None
-    """None: the simulator wrote `x` or `z`."""
+    """The value that was found; None if the simulator wrote `x` or `z`."""
     suspects: tuple[str, ...]
-    """The steps in one of which the fault lies: everything that they read matched. One step where
-    all its inputs were there; more where edges between were not."""
+    """The steps that may contain the fault.
+
+    It is one step if all inputs of that step matched. If edges before it were not compared, the
+    list also holds the steps that compute them, back to the edges that matched.
+    """
     file: str
 
     def __str__(self) -> str:
@@ -38,7 +41,10 @@ class Mismatch(Document):
             f"  expected {self.expected}, found {found}",
         ]
         if self.step is None:
-            lines.append("  this is an input of the model: the simulator was fed something else")
+            lines.append(
+                "  this is an input of the model: the simulator got other input data than the "
+                "export holds"
+            )
             return "\n".join(lines)
         lines.insert(1, f"  step     {self.step!r}: {self.operator}, from {self.source}")
         if len(self.suspects) == 1:
@@ -47,27 +53,27 @@ class Mismatch(Document):
             steps = ", ".join(map(repr, self.suspects[:8]))
             more = f" and {len(self.suspects) - 8} more" if len(self.suspects) > 8 else ""
             lines.append(
-                f"  not all inputs of step {self.step!r} are there: the fault is in one of "
+                f"  not all inputs of step {self.step!r} were compared: the fault is in one of "
                 f"{len(self.suspects)} steps: {steps}{more}"
             )
         return "\n".join(lines)
 
 
 class EdgeResult(Document):
-    """How many elements of one edge were right, over all samples."""
+    """How many elements of one edge match, over all samples."""
 
     edge: str
     step: str | None
     operator: str | None
     matched: int = 0
     mismatched: int = 0
-    """Elements that differ or are unknown."""
+    """The number of elements that differ or are unknown."""
     missing: int = 0
-    """Elements of files that are absent or too short."""
+    """The number of elements that no file holds, because it is absent or too short."""
 
     @property
     def verdict(self) -> str:
-        """One word."""
+        """The result in one word: "match", "partial", "absent" or "MISMATCH"."""
         if self.mismatched:
             return "MISMATCH"
         if not self.matched:
@@ -79,31 +85,39 @@ class CheckReport(Shown, Document):
     """The result of a check; `print` shows it as a table."""
 
     subject: str
-    """What was checked."""
+    """A description of what was checked."""
     problems: tuple[str, ...]
-    """Everything wrong with files, each naming its file."""
+    """Everything that is wrong with files; each problem names its file."""
     edges: tuple[EdgeResult, ...]
-    """In the order of computation."""
+    """The result of each edge, in the order of computation."""
     first_mismatch: Mismatch | None
     files: int
-    """Files read."""
+    """The number of files that were read."""
     conformance: ConformanceResult | None = None
-    """What a receiver made of the conformance vectors. None: the export itself was checked, or the
-    program rescales nothing."""
+    """What the conformance vectors show about a receiver.
+
+    It is None if the export itself was checked, or if the program has no requantization.
+    """
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that was compared is wrong; `rounding_proven` says what was not."""
+        """Whether nothing that was compared is wrong.
+
+        It does not say whether the rounding was tested; `rounding_proven` does.
+        """
         wrong = self.conformance is not None and self.conformance.wrong
         return not self.problems and not wrong and not any(edge.mismatched for edge in self.edges)
 
     @property
     def rounding_proven(self) -> bool:
-        """Whether a receiver's results of all conformance vectors are there and right."""
+        """Whether the rounding is proven, or needs no proof.
+
+        It is proven if a receiver's results of all conformance vectors are present and right.
+        """
         return self.conformance is None or self.conformance.state == "proven"
 
     def shown(self) -> Table:
-        """Returns a row for each edge of which something was found, and the verdict."""
+        """Returns a row for each edge that was compared, the problems and the verdict."""
         rows = [("edge", "step", "operator", "matched", "mismatched", "missing", "")]
         rows += [
             (

@@ -1,4 +1,4 @@
-"""Element-by-element comparison of edges, and what the first mismatch says about the fault."""
+"""Compares edges element by element, and finds the steps that may have caused a mismatch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,13 @@ def decode_file(
     """Reads a file of integers.
 
     Args:
-        path: where it is.
-        manifest: of the export that describes it.
-        record: of the same tensor or edge.
-        encoding: of the file; None is the record's.
+        path: the path of the file.
+        manifest: the manifest of the export that describes the tensor or edge.
+        record: a record of the same tensor or edge.
+        encoding: the encoding of the file; None takes the record's encoding.
 
     Raises:
-        DocumentError: the file cannot be read or is not what its extension says.
+        DocumentError: the file cannot be read, or its content does not have this encoding.
     """
     packing, form = manifest.packing(record), encoding or record.encoding
     data = read_bytes(path, most_bytes(form, packing, record.elements))
@@ -43,20 +43,23 @@ def decode_whole(path: Path, manifest: Manifest, record: ImageRecord) -> np.ndar
     """Reads a file of integers that must be complete.
 
     Args:
-        path: where it is.
-        manifest: of the export that describes it.
-        record: its own.
+        path: the path of the file.
+        manifest: the manifest of the export that describes the file.
+        record: the file's own record.
 
     Returns:
-        Its integers in memory order.
+        The integers in memory order.
 
     Raises:
-        DocumentError: the file cannot be read, is not what its extension says, or lacks entries.
+        DocumentError: the file cannot be read, its content does not have the record's encoding, or
+            entries are missing or unknown.
     """
     image = decode_file(path, manifest, record)
     expected = entries_of(record.encoding, manifest.packing(record), record.elements)
     if image.entries != expected or image.unknown is not None:
-        raise DocumentError(f"{image.entries} entries of {expected}, or unknown digits")
+        raise DocumentError(
+            f"the file holds {image.entries} entries, expected {expected} without unknown digits"
+        )
     return image.values
 
 
@@ -79,7 +82,7 @@ class _Candidate:
 
 
 class EdgeTally:
-    """Counts, over files of golden edges, what matched; keeps the first mismatch."""
+    """Counts the elements that match, over files of golden edges, and keeps the first mismatch."""
 
     def __init__(self, manifest: Manifest):
         self.manifest = manifest
@@ -100,11 +103,11 @@ class EdgeTally:
         """Compares one file.
 
         Args:
-            record: the edge and sample.
-            file: its name, for the report.
+            record: the record of the edge and sample.
+            file: the name of the file, for the report.
             expected: int64 [elements], in memory order.
-            found: int64 [k], k at most `elements`.
-            unknown: bool [k], elements that have no value.
+            found: int64 [k] with k at most `elements`.
+            unknown: bool [k], True for elements that have no value; None if all have one.
         """
         wrong = found != expected[: found.size]
         if unknown is not None:
@@ -126,7 +129,7 @@ class EdgeTally:
             self._first = candidate
 
     def absent(self, record: GoldenImage) -> None:
-        """Notes that there is no file of an edge and sample."""
+        """Notes that there is no file for an edge and sample."""
         self._counts[record.edge].missing += record.elements
 
     def results(self) -> tuple[EdgeResult, ...]:
@@ -147,7 +150,7 @@ class EdgeTally:
         return tuple(results)
 
     def first_mismatch(self) -> Mismatch | None:
-        """Returns the mismatch that is first in the order of computation, then of samples."""
+        """Returns the mismatch that comes first in the order of computation, then of samples."""
         if self._first is None:
             return None
         record, at = self._first.record, self._first.position
@@ -175,7 +178,7 @@ class EdgeTally:
         return self._rank[record.edge], record.sample, candidate.position
 
     def _suspects(self, sample: int, edge: str) -> tuple[str, ...]:
-        """Returns the steps between the mismatch and the nearest edges that are known right."""
+        """Returns the steps between the mismatch and the nearest edges that are known to match."""
         open_edges, suspects = [edge], set()
         while open_edges:
             maker = self._makers.get(open_edges.pop())

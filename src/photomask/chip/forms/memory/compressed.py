@@ -1,15 +1,16 @@
-"""Weights without gaps: a stream of bits across memory words.
+"""Weights without gaps: a stream of bits that runs on from word to word.
 
-The lanes of `packing` waste what is left of a word: five 6-bit weights take 30 of 32 bits. In a
+The lanes of `packing` leave bits of a word unused: five 6-bit weights take 30 of 32 bits. In a
 stream, element `i` of `b` bits takes the stream's bits `i*b` to `i*b + b - 1`, and stream bit `j`
 lies in word `j // word_bits`. An element may therefore begin in one word and end in the next.
 
-- `first_bit` "least_significant": the stream begins with an element's least significant bit, and
-  stream bit `j` is bit `j % word_bits` of its word, counted from the least significant one.
-- "most_significant": it begins with an element's most significant bit, and words are counted from
-  their most significant bit downwards.
+- If `first_bit` is "least_significant", each element begins with its least significant bit. Stream
+  bit `j` is bit `j % word_bits` of its word, counted from the least significant bit.
+- If it is "most_significant", each element begins with its most significant bit, and the bits of a
+  word are counted from its most significant bit downwards.
 
-Bits after the last element are 0. Words travel as in `packing`, most significant byte first.
+Bits after the last element are 0. Words are stored as in `packing`, the most significant byte
+first.
 """
 
 from typing import Literal, Self
@@ -32,12 +33,15 @@ class StreamPacking(Document):
 
     @classmethod
     def of(cls, format: IntFormat, target: Target) -> Self:
-        """Returns a stream in the words of `target`; `first_lane` says where it begins."""
+        """Returns the packing of a stream into the words of `target`.
+
+        The target's `first_lane` says at which end of a word the stream begins.
+        """
         return cls(format=format, word_bits=target.memory_word_bits, first_bit=target.first_lane)
 
     @property
     def word_bytes(self) -> int:
-        """Bytes that hold one word."""
+        """The number of bytes that hold one word."""
         return -(-self.word_bits // 8)
 
     def words(self, elements: int) -> int:
@@ -45,7 +49,7 @@ class StreamPacking(Document):
         return -(-elements * self.format.bits // self.word_bits)
 
     def bits_per_element(self, elements: int) -> float:
-        """Returns what one of `elements` takes, the unused bits of the last word included."""
+        """Returns how many bits one of `elements` takes, unused bits of the last word included."""
         return self.words(elements) * self.word_bits / max(1, elements)
 
 
@@ -53,7 +57,7 @@ def pack_stream(values: np.ndarray, packing: StreamPacking) -> np.ndarray:
     """Packs integers into a stream.
 
     Args:
-        values: integers of any shape, taken in C order.
+        values: integers of any shape; they are packed in C order.
         packing: where each bit goes.
 
     Returns:
@@ -82,7 +86,7 @@ def pack_stream(values: np.ndarray, packing: StreamPacking) -> np.ndarray:
 
 
 def unpack_stream(words: np.ndarray, packing: StreamPacking, elements: int) -> np.ndarray:
-    """Reads integers back from a stream; the inverse of `pack_stream`.
+    """Reads integers back from a stream; this is the inverse of `pack_stream`.
 
     Args:
         words: uint8 [words, word_bytes].
@@ -124,7 +128,7 @@ def unpack_stream(words: np.ndarray, packing: StreamPacking, elements: int) -> n
 
 
 def check_stream(words: np.ndarray, packing: StreamPacking, expected: np.ndarray) -> None:
-    """Reads a stream back and compares it with the tensor it should hold.
+    """Reads a stream back and compares it with the tensor that it should hold.
 
     Args:
         words: uint8 [words, word_bytes].
@@ -132,7 +136,8 @@ def check_stream(words: np.ndarray, packing: StreamPacking, expected: np.ndarray
         expected: integers in the order of the stream.
 
     Raises:
-        DataError: an element differs, or the words are no such stream; says where.
+        DataError: an element differs, or the words cannot be read as such a stream; the message
+            says where.
     """
     flat = expected.reshape(-1)
     found = unpack_stream(words, packing, flat.size)

@@ -1,11 +1,12 @@
-"""N:M sparse weights: of M consecutive input channels at most N are not zero, and only N are kept.
+"""N:M sparse weights: of M consecutive input channels at most N are not zero and are stored.
 
-A weight is [outputs, inputs, *kernel]. It is read row by row; a row is one output channel at one
-kernel position. Outputs are the slowest axis, then the kernel, then the inputs, which are summed.
-Each row is cut into groups of M inputs, the last filled up with zeros. A group becomes N slots, by
-ascending position: all values that are not zero, and zeros from the lowest position on where there
-are fewer. Two streams (see `compressed`) hold the slots: their values in the weight's format, and
-their positions in the group, unsigned, in `ceil(log2(M))` bits.
+A weight has the shape [outputs, inputs, *kernel] and is read row by row. A row belongs to one
+output channel at one kernel position. The outputs are the slowest axis, then comes the kernel, then
+the inputs, which are summed. Each row is cut into groups of M inputs; the last group is filled up
+with zeros. A group is stored as N slots in the order of their positions: all values that are not
+zero and, if there are fewer than N, zeros from the lowest free positions. Two streams (see
+`compressed`) hold the slots. The first stream holds the values in the weight's format. The second
+stream holds their positions within the group as unsigned integers of `ceil(log2(M))` bits.
 
 Source: Mishra et al. 2021, "Accelerating sparse deep neural networks", arXiv:2104.08378, for 2:4.
 """
@@ -25,12 +26,12 @@ from photomask.errors import DataError
 
 
 class SparsePacking(Document):
-    """How an N:M sparse weight is stored."""
+    """The storage of an N:M sparse weight."""
 
     kept: int = Field(ge=1)
-    """N: slots of a group."""
+    """N, the number of slots of a group."""
     group: int = Field(ge=2, le=1 << 16)
-    """M: input channels of a group."""
+    """M, the number of input channels of a group."""
     format: IntFormat
     word_bits: int = Field(ge=1)
     first_bit: Literal["least_significant", "most_significant"]
@@ -38,12 +39,14 @@ class SparsePacking(Document):
     @model_validator(mode="after")
     def _is_sparse(self) -> Self:
         if self.kept > self.group:
-            raise ValueError(f"{self.kept} of {self.group} input channels cannot be kept")
+            raise ValueError(
+                f"{self.kept} of {self.group} input channels cannot be kept; N must be at most M"
+            )
         return self
 
     @classmethod
     def of(cls, kept: int, group: int, format: IntFormat, target: Target) -> Self:
-        """Returns N:M storage of weights of `format` in the words of `target`."""
+        """Returns the N:M storage of weights of `format` in the memory words of `target`."""
         return cls(
             kept=kept,
             group=group,
@@ -54,17 +57,17 @@ class SparsePacking(Document):
 
     @property
     def index_bits(self) -> int:
-        """Bits of a position."""
+        """The number of bits that a position takes."""
         return (self.group - 1).bit_length()
 
     @property
     def values(self) -> StreamPacking:
-        """The stream of values."""
+        """The packing of the stream of values."""
         return StreamPacking(format=self.format, word_bits=self.word_bits, first_bit=self.first_bit)
 
     @property
     def indices(self) -> StreamPacking:
-        """The stream of positions."""
+        """The packing of the stream of positions."""
         return StreamPacking(
             format=IntFormat(bits=self.index_bits, signed=False),
             word_bits=self.word_bits,
@@ -72,20 +75,23 @@ class SparsePacking(Document):
         )
 
     def slots(self, shape: tuple[int, ...]) -> int:
-        """Returns how many values are stored for a weight [outputs, inputs, *kernel]."""
+        """Returns how many values are stored for a weight of shape [outputs, inputs, *kernel]."""
         outputs, inputs, *kernel = shape
         return outputs * math.prod(kernel) * -(-inputs // self.group) * self.kept
 
 
 @dataclass(frozen=True)
 class SparseImage:
-    """A compressed weight: both streams as uint8 [words, word_bytes]."""
+    """A compressed weight: the streams of values and of positions, as uint8 [words, word_bytes]."""
 
     values: np.ndarray
     indices: np.ndarray
 
     def bits_per_weight(self, packing: SparsePacking, shape: tuple[int, ...]) -> float:
-        """Returns what one weight of the whole tensor takes, zeros and unused bits included."""
+        """Returns how many bits are stored per weight of the whole tensor.
+
+        Weights that are zero count as weights. Unused bits of the last words count as stored.
+        """
         words = len(self.values) + len(self.indices)
         return words * packing.word_bits / max(1, math.prod(shape))
 
@@ -94,19 +100,20 @@ def pack_sparse(weight: np.ndarray, packing: SparsePacking) -> SparseImage:
     """Compresses an N:M sparse weight.
 
     Args:
-        weight: integers [outputs, inputs, *kernel]; the zero of a weight is the integer 0.
-        packing: N, M, format and words.
+        weight: integers [outputs, inputs, *kernel]; the integer 0 stands for the weight 0.
+        packing: N, M, the format and the memory words.
 
     Raises:
-        DataError: a group has more than N values that are not zero, or a value is outside the
-            format, or the tensor has fewer than two axes.
+        DataError: a group has more than N values that are not zero, a value is outside the format,
+            or the tensor has fewer than two axes.
     """
     groups = _groups_of(weight, packing)
     occupied = groups != 0
     counts = occupied.sum(axis=2)
     if (counts > packing.kept).any():
         raise DataError(_not_sparse(weight, packing, counts))
-    # Occupied positions come first, by position, then free ones; the first N, by position.
+    # The sort puts the occupied positions first and the free ones behind them, each in ascending
+    # order. The first N of them are then sorted again, so that slots ascend.
     order = np.argsort(~occupied, axis=2, kind="stable")
     positions = np.sort(order[:, :, : packing.kept], axis=2)
     values = np.take_along_axis(groups, positions, axis=2)
@@ -114,19 +121,19 @@ def pack_sparse(weight: np.ndarray, packing: SparsePacking) -> SparseImage:
 
 
 def unpack_sparse(image: SparseImage, packing: SparsePacking, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads an N:M sparse weight back; the inverse of `pack_sparse`.
+    """Reads an N:M sparse weight back; this is the inverse of `pack_sparse`.
 
     Args:
         image: both streams.
-        packing: N, M, format and words.
-        shape: [outputs, inputs, *kernel].
+        packing: N, M, the format and the memory words.
+        shape: the shape of the weight, [outputs, inputs, *kernel].
 
     Returns:
-        int64 of that shape.
+        The weight as int64 in that shape.
 
     Raises:
-        DataError: a stream has words missing or left over, positions do not ascend within a group
-            or lie outside it, or a value that is not zero lies behind the last input channel.
+        DataError: a stream has too few or too many words, positions do not ascend within a group or
+            lie outside it, or a value that is not zero lies behind the last input channel.
     """
     outputs, inputs, *kernel = shape
     groups = -(-inputs // packing.group)
@@ -140,7 +147,7 @@ def unpack_sparse(image: SparseImage, packing: SparsePacking, shape: tuple[int, 
         row, group = np.argwhere(wrong)[0]
         raise DataError(
             f"{_place(shape, int(row), int(group), packing)} has the positions "
-            f"{positions[row, group].tolist()}; they must ascend and be below {packing.group}"
+            f"{positions[row, group].tolist()}; they must ascend and be less than {packing.group}"
         )
     whole = np.zeros((rows, groups, packing.group), dtype=np.int64)
     np.put_along_axis(whole, positions, values, axis=2)
@@ -154,10 +161,11 @@ def unpack_sparse(image: SparseImage, packing: SparsePacking, shape: tuple[int, 
 
 
 def check_sparse(image: SparseImage, packing: SparsePacking, expected: np.ndarray) -> None:
-    """Reads a compressed weight back and compares it with the tensor it should hold.
+    """Reads a compressed weight back and compares it with the tensor that it should hold.
 
     Raises:
-        DataError: a weight differs, or the streams hold no such tensor; says where.
+        DataError: a weight differs, or the streams cannot be read as such a tensor; the message
+            says where.
     """
     found = unpack_sparse(image, packing, expected.shape)
     if (wrong := np.argwhere(found != expected)).size:
@@ -169,10 +177,11 @@ def check_sparse(image: SparseImage, packing: SparsePacking, expected: np.ndarra
 
 
 def _groups_of(weight: np.ndarray, packing: SparsePacking) -> np.ndarray:
-    """Returns the weight as int64 [rows, groups, M], zeros behind the last input."""
+    """Returns the weight as int64 [rows, groups, M], with zeros behind the last input."""
     if weight.ndim < 2:
         raise DataError(
-            f"a weight is [outputs, inputs, *kernel], got a tensor of shape {list(weight.shape)}"
+            "a weight has the shape [outputs, inputs, *kernel], got a tensor of shape "
+            f"{list(weight.shape)}"
         )
     rows = np.moveaxis(weight.astype(np.int64), 1, -1)
     inputs = weight.shape[1]
@@ -192,7 +201,7 @@ def _not_sparse(weight: np.ndarray, packing: SparsePacking, counts: np.ndarray) 
 
 
 def _place(shape: tuple[int, ...], row: int, group: int, packing: SparsePacking) -> str:
-    """Says where a group lies."""
+    """Returns a description of where a group lies in the weight."""
     output, *kernel = (int(n) for n in np.unravel_index(row, (shape[0], *shape[2:])))
     first = group * packing.group
     last = min(first + packing.group, shape[1]) - 1

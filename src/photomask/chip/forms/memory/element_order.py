@@ -1,4 +1,4 @@
-"""In which order a tensor's elements lie in memory."""
+"""The order in which the elements of a tensor lie in memory."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ SPATIAL_NAMES = {1: "W", 2: "HW", 3: "DHW"}
 
 @dataclass(frozen=True)
 class ElementOrder:
-    """A permutation of a tensor's axes and its name."""
+    """A memory order: a permutation of a tensor's axes, with a name."""
 
     name: str
-    """Axis letters from the slowest to the fastest, or "row_major"."""
+    """The letters of the axes from the slowest to the fastest, such as "NHWC", or "row_major"."""
     axes: tuple[int, ...]
-    """The tensor's own axes from the slowest to the fastest."""
+    """The numbers of the tensor's own axes, from the slowest to the fastest."""
 
     def flatten(self, tensor: np.ndarray) -> np.ndarray:
-        """Returns the elements in memory order."""
+        """Returns the tensor's elements in memory order."""
         return np.ascontiguousarray(tensor.transpose(self.axes)).reshape(-1)
 
     def restore(self, flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -36,14 +36,15 @@ class ElementOrder:
 
 
 def row_major(shape: tuple[int, ...]) -> ElementOrder:
-    """The last axis is the fastest."""
+    """Returns the order in which the last axis is the fastest."""
     return ElementOrder("row_major", tuple(range(len(shape))))
 
 
 def tensor_order(program: IntegerProgram, step: Step, role: str) -> ElementOrder:
-    """Returns the order of a constant tensor: `target.weight_layout` for weights, else row major.
+    """Returns the memory order of a constant tensor of a step.
 
-    A weight is [outputs, inputs, *kernel]: OIHW, OHWI or HWIO.
+    Weights have the order `target.weight_layout`; all other tensors are row major. A weight has the
+    shape [outputs, inputs, *kernel], so its layout is OIHW, OHWI or HWIO.
     """
     shape = program.tensors[step.tensors[role]].shape
     if role != "weight":
@@ -58,9 +59,9 @@ def tensor_order(program: IntegerProgram, step: Step, role: str) -> ElementOrder
 
 
 def edge_orders(program: IntegerProgram) -> dict[str, ElementOrder]:
-    """Returns the order of every edge: `target.activation_layout` for feature maps.
+    """Returns the memory order of every edge.
 
-    All other edges are row major.
+    Feature maps have the order `target.activation_layout`; all other edges are row major.
     """
     maps = feature_maps(program)
     last = program.target.activation_layout == "channels_last"
@@ -75,7 +76,10 @@ def edge_orders(program: IntegerProgram) -> dict[str, ElementOrder]:
 
 
 def axis_names(order: ElementOrder, rank: int) -> tuple[str, ...]:
-    """Returns a lower-case letter for each own axis, or its number where axes have no names."""
+    """Returns a lower-case letter for each of a tensor's own axes.
+
+    A row-major tensor has the names `axis0`, `axis1`, and so on.
+    """
     if order.name == "row_major":
         return tuple(f"axis{axis}" for axis in range(rank))
     letters = dict(zip(order.axes, order.name.lower(), strict=True))

@@ -1,4 +1,4 @@
-"""Memory images: one folder with everything that a hardware team needs to verify a program."""
+"""The memory form: a folder with everything that a hardware team needs to verify a program."""
 
 import hashlib
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ Record = TypeVar("Record", bound=ImageRecord)
 
 @dataclass(frozen=True)
 class MemoryForm:
-    """A program, its memory images and golden vectors as a folder that needs nothing else.
+    """A program, its memory images and its golden vectors, in a folder that needs nothing else.
 
-    Its subfolder `conformance` holds, as a program of their own, the vectors that prove a
-    receiver's rescaling on any network.
+    The subfolder `conformance` holds conformance vectors as a small program. They prove that a
+    receiver rescales correctly, whatever the data of the network.
 
     Attributes:
-        encodings: how each tensor is written: any of "hex", "bin", "dec" and "npy"; sorted in the
-            order of `Encoding`, each once.
+        encodings: the encodings that each tensor is written in, any of "hex", "bin", "dec" and
+            "npy". They are sorted in the order of `Encoding`, and each is kept once.
     """
 
     name: ClassVar[str] = "memory"
@@ -62,30 +62,34 @@ class MemoryForm:
         object.__setattr__(self, "encodings", tuple(name for name in known if name in asked))
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns None: every tensor and every edge has an image, whatever computes it."""
+        """Returns None, because every tensor and edge has an image, whatever computes it."""
         return None
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns nothing: every program has memory images."""
+        """Returns an empty list, because every program can be written as memory images."""
         return []
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> Manifest:
         """Writes the folder; the same program and samples give the same bytes.
 
         Args:
-            program: what to write.
-            place: the folder; an earlier export there is replaced.
-            samples: what golden vectors are made from, at least one.
+            program: the program to write.
+            place: the folder. An earlier export there is replaced.
+            samples: the samples that the golden vectors are made from, at least one.
 
         Returns:
-            The manifest, as written.
+            The manifest, as it was written.
 
         Raises:
             DataError: there are no samples.
-            ExportError: the folder holds something else, or the disk refused a file.
+            ExportError: the folder holds something else, or a file could not be written to the
+                disk.
         """
         if not samples:
-            raise DataError("memory images need at least one sample for their golden vectors")
+            raise DataError(
+                "memory images need at least one sample for their golden vectors, got none; pass "
+                "inputs"
+            )
         encodings = tuple(map(Encoding, self.encodings))
         with written_whole(place, "chip export", _files_of_earlier) as staging:
             return write_export(program, staging, samples, encodings)
@@ -94,9 +98,9 @@ class MemoryForm:
         """Checks every file of the folder, and runs the oracle on the files alone.
 
         Args:
-            program: what the folder must hold.
+            program: the program that the folder must hold.
             place: the folder.
-            samples: not needed; the golden vectors hold their own.
+            samples: not used, because the golden vectors hold their own inputs.
 
         Raises:
             UsageError: there is no such folder.
@@ -106,14 +110,16 @@ class MemoryForm:
         if report.first_mismatch is not None:
             problems.append(str(report.first_mismatch))
         if not problems and Manifest.load(place).program_sha256 != program.content_hash():
-            problems.append(f"{place} holds another program")
+            problems.append(
+                f"{place} holds another program than the one that was given; export it again"
+            )
         mismatches = sum(edge.mismatched for edge in report.edges)
         matched = sum(edge.matched for edge in report.edges)
         return FormCheck(matched + mismatches, mismatches, tuple(problems))
 
 
 def _files_of_earlier(folder: Path) -> tuple[str, ...]:
-    """Names the unchanged files of an export that was written before folders had records."""
+    """Returns the unchanged files of an export from before exports recorded their files."""
     try:
         manifest = Manifest.load(folder)
     except DocumentError:
@@ -128,10 +134,10 @@ def write_export(
     samples: Sequence[Sample],
     encodings: tuple[Encoding, ...],
 ) -> Manifest:
-    """Writes an export into an existing folder; see `MemoryForm.export`.
+    """Writes an export into an existing folder, as `MemoryForm.export` describes.
 
     Raises:
-        OSError: the disk refused a file.
+        OSError: a file could not be written to the disk.
     """
     draft = describe(program, encodings, len(samples))
     vectors = conformance_vectors(program)
@@ -151,7 +157,7 @@ def _write_described(
     draft: Manifest,
     samples: Sequence[Sample],
 ) -> Manifest:
-    """Writes the files that a manifest names, and the manifest with their sizes and hashes."""
+    """Writes the files that a manifest names, then the manifest with their sizes and hashes."""
     written: dict[str, TensorImage] = {}
     memory = []
     for record in draft.memory:
@@ -183,7 +189,7 @@ def _write_described(
 
 
 def _write(folder: Path, manifest: Manifest, record: Record, tensor: np.ndarray) -> Record:
-    """Writes one image and returns its record with size and hash."""
+    """Writes one image and returns its record with its size and hash."""
     content = encode(
         tensor, record.order, manifest.packing(record), record.encoding, title_of(manifest, record)
     )
@@ -195,7 +201,7 @@ def _write(folder: Path, manifest: Manifest, record: Record, tensor: np.ndarray)
 
 
 def title_of(manifest: Manifest, record: ImageRecord) -> str:
-    """Returns the comment at the top of a packed file: what it holds, in one ASCII line."""
+    """Returns the comment in a packed file's first line: what the file holds, in ASCII."""
     if isinstance(record, TensorImage):
         what = f"{record.role} of step {record.step}"
     elif isinstance(record, GoldenImage):
@@ -204,7 +210,7 @@ def title_of(manifest: Manifest, record: ImageRecord) -> str:
         what = record.path
     packing = manifest.packing(record)
     place = (
-        f"{packing.words_per_element} words an element, least significant first"
+        f"{packing.words_per_element} words per element, least significant first"
         if packing.words_per_element > 1
         else f"{packing.lanes} lanes, first in the {packing.first_lane.replace('_', ' ')} bits"
     )

@@ -1,4 +1,4 @@
-"""Reads an export back and runs it again from its files alone."""
+"""Reads an export back, and runs it again from its files alone."""
 
 import hashlib
 import os
@@ -29,18 +29,19 @@ from photomask.errors import DataError, DocumentError, UsageError
 
 
 def check_export(folder: str | Path) -> CheckReport:
-    """Checks that an export is whole, unaltered and right.
+    """Checks that an export is complete, unaltered and correct.
 
-    Every file's size and hash; the manifest against the program; every memory image, read from its
-    text, against the program's tensors; then the NumPy oracle runs with weights from the memory
-    images and inputs from the golden vectors, and every edge is compared. The conformance vectors
-    must be those that the program calls for, and their folder is checked in the same way.
+    The check compares the size and hash of every file, and the manifest with the program. It
+    compares every memory image, as its text reads, with the program's tensors. Then the NumPy
+    oracle runs with the weights of the memory images and the inputs of the golden vectors, and
+    every edge is compared. The conformance vectors must be the vectors of this program, and their
+    folder is checked in the same way.
 
     Args:
-        folder: what `export` wrote.
+        folder: the folder that `export` wrote.
 
     Returns:
-        The report; anything wrong is in it.
+        The report, which lists everything that is wrong.
 
     Raises:
         UsageError: there is no such folder.
@@ -52,7 +53,7 @@ def check_export(folder: str | Path) -> CheckReport:
 
 
 def _check(folder: Path, *, with_conformance: bool) -> CheckReport:
-    """Checks an export, or the conformance folder inside one."""
+    """Checks an export, or the conformance folder inside an export."""
     check = _ExportCheck(folder, with_conformance)
     try:
         manifest = Manifest.load(folder)
@@ -65,7 +66,7 @@ def _check(folder: Path, *, with_conformance: bool) -> CheckReport:
         check.conformance(manifest, program)
     tensors = check.tensors(manifest, program)
     if tensors is None:
-        check.problems.append("the oracle was not run: a memory image cannot be used")
+        check.problems.append("the oracle was not run, because a memory image cannot be used")
         return check.report(None)
     tally = EdgeTally(manifest)
     check.edges(manifest, tensors, tally)
@@ -74,13 +75,13 @@ def _check(folder: Path, *, with_conformance: bool) -> CheckReport:
 
 @dataclass
 class _ExportCheck:
-    """Findings about one folder, collected check by check."""
+    """The findings about one folder, which the checks collect one after the other."""
 
     folder: Path
     with_conformance: bool
     problems: list[str] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)
-    """Paths that need not be looked at again."""
+    """The paths of files that are damaged and are not read again."""
     files_read: int = 0
 
     def report(self, tally: EdgeTally | None) -> CheckReport:
@@ -93,7 +94,7 @@ class _ExportCheck:
         )
 
     def files(self, manifest: Manifest) -> None:
-        """Checks size and hash of every file, and that there are no others."""
+        """Checks the size and hash of every file, and that there are no other files."""
         recorded = {record.path for record in manifest.files()}
         for record in manifest.files():
             self.files_read += 1
@@ -104,10 +105,10 @@ class _ExportCheck:
             for path in sorted((self.folder / part).rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
                 if path.is_file() and name not in recorded:
-                    self.problems.append(f"{name}: not in {MANIFEST_FILE}")
+                    self.problems.append(f"{name}: the file is not listed in {MANIFEST_FILE}")
 
     def program(self, manifest: Manifest) -> IntegerProgram | None:
-        """Loads the program and checks that the manifest describes it and nothing else."""
+        """Loads the program, and checks that the manifest describes exactly this program."""
         try:
             program = IntegerProgram.load(self.folder)
         except DocumentError as error:
@@ -116,8 +117,9 @@ class _ExportCheck:
         edges, encodings = len(program.edges), len(manifest.encodings)
         if len(manifest.golden) != manifest.samples * edges * encodings:
             self.problems.append(
-                f"{MANIFEST_FILE}: {len(manifest.golden)} golden vectors, expected those of "
-                f"{manifest.samples} samples, {edges} edges and {encodings} encodings"
+                f"{MANIFEST_FILE}: the manifest lists {len(manifest.golden)} golden vectors, "
+                f"expected one for each of {manifest.samples} samples, {edges} edges and "
+                f"{encodings} encodings"
             )
             return program
         expected = describe(
@@ -131,12 +133,13 @@ class _ExportCheck:
                 continue
             if _undecorated(getattr(manifest, name)) != getattr(expected, name):
                 self.problems.append(
-                    f"{MANIFEST_FILE}: {name!r} does not describe the program beside it"
+                    f"{MANIFEST_FILE}: the field {name!r} does not describe the program in this "
+                    "folder"
                 )
         return program
 
     def conformance(self, manifest: Manifest, program: IntegerProgram) -> None:
-        """Checks that the vectors are the program's, and that their folder holds them."""
+        """Checks that the vectors are the program's own, and that their folder holds them."""
         folder = self.folder / CONFORMANCE_FOLDER
         if self.damaged.intersection(record.path for record in manifest.conformance):
             return
@@ -155,17 +158,22 @@ class _ExportCheck:
             self.problems.append(str(error))
             return
         if vectors != conformance_vectors(program):
-            self.problems.append(f"{CONFORMANCE_FOLDER}: the vectors are not those of the program")
+            self.problems.append(
+                f"{CONFORMANCE_FOLDER}: the vectors are not the vectors of this program"
+            )
         elif held != vectors.program(program.target).content_hash() or any(
             not np.array_equal(accumulators[name], codes)
             for name, codes in vectors.inputs().items()
         ):
-            self.problems.append(f"{CONFORMANCE_FOLDER}: the folder holds other vectors")
+            self.problems.append(
+                f"{CONFORMANCE_FOLDER}: the program in this folder does not compute the vectors "
+                "beside it"
+            )
 
     def tensors(
         self, manifest: Manifest, program: IntegerProgram | None
     ) -> dict[str, np.ndarray] | None:
-        """Reads every memory image; returns the tensors by name, None if one cannot be used."""
+        """Reads every memory image, and returns the tensors by name, or None if one is unusable."""
         tensors: dict[str, np.ndarray] = {}
         usable = True
         for record in manifest.memory:
@@ -177,13 +185,13 @@ class _ExportCheck:
             original = program.tensors.get(record.tensor) if program else tensor
             if original is None or not np.array_equal(original, tensor):
                 self.problems.append(
-                    f"{record.path}: differs from the program's tensor {record.tensor!r}"
+                    f"{record.path}: the image differs from the program's tensor {record.tensor!r}"
                 )
             tensors.setdefault(record.tensor, tensor)
         return tensors if usable else None
 
     def edges(self, manifest: Manifest, tensors: dict[str, np.ndarray], tally: EdgeTally) -> None:
-        """Runs the oracle on the files alone and compares every golden vector."""
+        """Runs the oracle on the files alone, and compares every golden vector."""
         formats = {record.tensor: record.format for record in manifest.memory}
         records: dict[tuple[int, str], list[GoldenImage]] = {}
         for record in manifest.golden:
@@ -207,7 +215,10 @@ class _ExportCheck:
                     record = records[sample, name][0]
                     values = self._read(manifest, record)
                     if values is None:
-                        self.problems.append(f"sample {sample} was not run: no input {name!r}")
+                        self.problems.append(
+                            f"sample {sample} was not run, because the image of its input {name!r} "
+                            "cannot be used"
+                        )
                         break
                     inputs[name] = record.order.restore(values, record.shape)
                 else:
@@ -225,7 +236,10 @@ class _ExportCheck:
                 tally.add(record, record.path, record.order.flatten(value), values, None)
 
     def _read(self, manifest: Manifest, record: ImageRecord) -> np.ndarray | None:
-        """Returns a file's integers in memory order; None, and a problem, where it is no image."""
+        """Returns the integers of a file in memory order.
+
+        Returns None, and notes a problem, if the file cannot be read as an image.
+        """
         if record.path in self.damaged:
             return None
         try:
@@ -237,27 +251,31 @@ class _ExportCheck:
 
 
 def file_problem(folder: Path, record: FileRecord) -> str | None:
-    """Says what is wrong with a file; None where size and hash are as recorded."""
+    """Returns what is wrong with a file, or None if its size and hash are as recorded."""
     path = folder / record.path
     if not os.path.lexists(path):
-        return f"{record.path}: missing"
+        return f"{record.path}: the file is missing"
     try:
         with opened(path, TENSOR_BYTES) as file:
             found = os.fstat(file.fileno()).st_size
             if found != record.bytes:
                 return (
-                    f"{record.path}: {found} bytes, expected {record.bytes}: truncated or altered"
+                    f"{record.path}: the file has {found} bytes, expected {record.bytes}; it was "
+                    "truncated or altered"
                 )
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except DocumentError as error:
         return f"{record.path}: {error}"
     if digest != record.sha256:
-        return f"{record.path}: altered: its SHA-256 is not the one in {MANIFEST_FILE}"
+        return (
+            f"{record.path}: the file was altered, because its SHA-256 is not the one in "
+            f"{MANIFEST_FILE}"
+        )
     return None
 
 
 def _undecorated(value: object) -> object:
-    """Removes sizes and hashes from records, which only the writing of files can tell."""
+    """Returns records without the sizes and hashes that are known only after writing."""
     if isinstance(value, tuple):
         return tuple(_undecorated(part) for part in value)
     if isinstance(value, FileRecord):

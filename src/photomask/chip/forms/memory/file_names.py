@@ -1,4 +1,4 @@
-"""File names for steps and edges that are safe and different on every file system."""
+"""File names for steps and edges that are valid and distinct on every file system."""
 
 import hashlib
 import re
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 LONGEST = 96
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Names that one common file system keeps for devices."""
+"""Names that a widespread file system reserves for devices."""
 
 
 def safe_names(names: Sequence[str]) -> list[str]:
-    """Returns one name for each, made of ASCII letters, digits, `_`, `-` and inner dots.
+    """Returns one file name for each name, made of ASCII letters, digits, `_`, `-` and inner dots.
 
-    Names stay different when a file system ignores case; equal inputs get different names too.
-    The result depends on the names and their order alone.
+    The file names are distinct even on a file system that ignores case, also if the same name is
+    given twice. They depend on the names and their order alone.
     """
     taken: set[str] = set()
     result = []

@@ -1,4 +1,4 @@
-"""The inputs of an export's golden vectors, read back for those who export it again."""
+"""Reads the inputs of an export's golden vectors back, so that they can be exported again."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ def golden_inputs(folder: str | Path) -> dict[str, np.ndarray]:
     """Returns the inputs of every golden sample of an export.
 
     Args:
-        folder: what `export` wrote.
+        folder: the folder that `export` wrote.
 
     Returns:
-        int64 codes by input name, [samples, …].
+        int64 codes by input name, each of shape [samples, …].
 
     Raises:
         DocumentError: the manifest or an input's file is missing, truncated or altered.
@@ -27,11 +27,11 @@ def golden_inputs(folder: str | Path) -> dict[str, np.ndarray]:
     for record in manifest.golden:
         values = found.get(record.edge)
         if values is None or len(values) > record.sample:
-            continue  # no input, or the same sample in another encoding
+            continue  # the edge is not an input, or the sample was already read in another encoding
         path = folder / record.path
         try:
             image = decode_whole(path, manifest, record)
         except DocumentError as error:
-            raise DocumentError(f"{path}: {error}; export again") from error
+            raise DocumentError(f"{path}: {error}; export the program again") from error
         values.append(record.order.restore(image, record.shape))
     return {name: np.concatenate(values) for name, values in found.items()}

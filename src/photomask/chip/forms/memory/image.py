@@ -1,4 +1,4 @@
-"""One tensor as one file: packed words as text, decimal text, or a NumPy array."""
+"""Writes and reads one tensor as one file: packed words, decimal text, or a NumPy array."""
 
 import io
 import math
@@ -18,20 +18,22 @@ from photomask.errors import DataError, DocumentError
 DECIMAL = re.compile(r"[+-]?\d{1,19}")
 INT64 = np.iinfo(np.int64)
 ROOM_BYTES = 1 << 16
-"""For comments and headers, beside the numbers."""
+"""How many bytes a file may hold beside the numbers, for comments and headers."""
 
 
 class Encoding(StrEnum):
-    """What a file of integers looks like; also its extension."""
+    """The encoding of a file of integers; its value is also the file's extension."""
 
     HEX = "hex"
-    """Packed words, one a line, for `$readmemh`."""
+    """The file holds packed words, one per line, for `$readmemh`."""
     BIN = "bin"
-    """Packed words, one a line, for `$readmemb`."""
+    """The file holds packed words, one per line, for `$readmemb`."""
     DEC = "dec"
-    """One element a line, signed decimal, in memory order."""
+    """The file holds one element per line in signed decimal, in memory order."""
     NPY = "npy"
-    """The tensor in its own shape and axis order, in the narrowest NumPy integer."""
+    """The file holds the tensor in its own shape and axis order, in the narrowest NumPy integer
+    type.
+    """
 
     @property
     def packed(self) -> bool:
@@ -41,14 +43,14 @@ class Encoding(StrEnum):
 
 @dataclass(frozen=True)
 class Image:
-    """What a file held."""
+    """The content of a file of integers."""
 
     values: np.ndarray
-    """int64 [k], in memory order; fewer than asked for where the file is short."""
+    """int64 [k], in memory order. There are fewer than the tensor has if the file is too short."""
     unknown: np.ndarray | None
-    """bool [k]: elements with `x` or `z` digits. None: there are none."""
+    """bool [k], True for elements with the digits `x` or `z`. None if no element has any."""
     entries: int
-    """Words (hex, bin) or elements (dec, npy) found."""
+    """How many words (hex, bin) or elements (dec, npy) the file holds."""
 
 
 def entries_of(encoding: Encoding, packing: Packing, elements: int) -> int:
@@ -57,7 +59,10 @@ def entries_of(encoding: Encoding, packing: Packing, elements: int) -> int:
 
 
 def most_bytes(encoding: Encoding, packing: Packing, elements: int) -> int:
-    """Returns how many bytes a file is read up to: eight times what we write, and a comment."""
+    """Returns how many bytes are read of a file at most.
+
+    The limit is eight times the size of the file that `encode` writes, plus `ROOM_BYTES`.
+    """
     digits = packing.word_bits if encoding is Encoding.BIN else 24
     return 8 * (digits + 2) * max(entries_of(encoding, packing, elements), elements) + ROOM_BYTES
 
@@ -65,14 +70,14 @@ def most_bytes(encoding: Encoding, packing: Packing, elements: int) -> int:
 def encode(
     tensor: np.ndarray, order: ElementOrder, packing: Packing, encoding: Encoding, title: str
 ) -> bytes:
-    """Renders a tensor as the bytes of a file.
+    """Returns a tensor as the bytes of a file.
 
     Args:
         tensor: integers in the tensor's own axes.
-        order: memory order of the elements (hex, bin, dec).
-        packing: format and words (hex, bin).
-        encoding: which kind of file.
-        title: one ASCII line for the comment at the top (hex, bin).
+        order: the memory order of the elements (hex, bin, dec).
+        packing: the format of the elements and the layout of the words (hex, bin).
+        encoding: the encoding of the file.
+        title: the comment in the first line of the file, one ASCII line (hex, bin).
 
     Raises:
         DataError: a value is outside the format.
@@ -97,17 +102,17 @@ def decode(
     packing: Packing,
     encoding: Encoding,
 ) -> Image:
-    """Reads a file of integers, ours or a simulator's.
+    """Reads a file of integers that `encode` or a simulator wrote.
 
     Args:
-        data: the file's bytes.
-        shape: of the tensor, in its own axes.
-        order: memory order of the elements.
-        packing: format and words.
-        encoding: which kind of file.
+        data: the bytes of the file.
+        shape: the shape of the tensor, in its own axes.
+        order: the memory order of the elements.
+        packing: the format of the elements and the layout of the words.
+        encoding: the encoding of the file.
 
     Raises:
-        DocumentError: the bytes are not such a file; says where.
+        DocumentError: the bytes do not have this encoding; the message says where.
     """
     if encoding is Encoding.NPY:
         return _decode_npy(data, shape, order)
@@ -126,19 +131,19 @@ def decode(
 def _decode_npy(data: bytes, shape: tuple[int, ...], order: ElementOrder) -> Image:
     array = array_from(io.BytesIO(data), len(data))
     if array.dtype.kind not in "iu":
-        raise DocumentError(f"holds {array.dtype}, expected integers")
+        raise DocumentError(f"the file holds {array.dtype}, expected integers")
     try:
         array = int64_array(array, "the array")
     except DataError as error:
         raise DocumentError(str(error)) from error
     if array.shape not in (shape, shape[1:]):
-        raise DocumentError(f"has shape {list(array.shape)}, expected {list(shape)}")
+        raise DocumentError(f"the file has the shape {list(array.shape)}, expected {list(shape)}")
     values = order.flatten(array.reshape(shape))
     return Image(values, None, values.size)
 
 
 def _decode_dec(data: bytes) -> Image:
-    """Reads one integer a line; `x` or `z` marks an unknown one."""
+    """Reads one integer per line; `x` or `z` marks an element without a known value."""
     try:
         tokens = data.decode("ascii").split()
         values = np.array(list(map(int, tokens)), dtype=np.int64)

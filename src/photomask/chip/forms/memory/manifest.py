@@ -1,4 +1,4 @@
-"""The manifest: what an export holds, file by file, and the graph that the files belong to."""
+"""The manifest of an export: what each file holds, and the graph that the files belong to."""
 
 import hashlib
 import json
@@ -42,56 +42,58 @@ class ImageRecord(FileRecord):
     encoding: Encoding
     format: IntFormat
     shape: tuple[int, ...]
-    """In the tensor's own axes."""
+    """The shape of the tensor, in its own axes."""
     layout: str
-    """Axis letters from the slowest to the fastest, or "row_major"."""
+    """The letters of the axes from the slowest to the fastest, or "row_major"."""
     axes: tuple[int, ...]
-    """The tensor's own axes from the slowest to the fastest in the file (hex, bin, dec)."""
+    """The numbers of the tensor's own axes, from the slowest to the fastest in the file (hex, bin,
+    dec).
+    """
     elements: int
     lanes: int | None
-    """Elements that share a word (hex, bin)."""
+    """How many elements share a word (hex, bin)."""
     words_per_element: int | None
-    """Words of one element (hex, bin)."""
+    """How many words one element takes (hex, bin)."""
     words: int | None
-    """Lines of the file but for its comment (hex, bin)."""
+    """How many words the file holds: its lines without the comment (hex, bin)."""
 
     @model_validator(mode="after")
     def _has_one_shape(self) -> Self:
         if sorted(self.axes) != [*range(len(self.shape))]:
-            raise ValueError(f"axes {self.axes} are not those of the shape {self.shape}")
+            raise ValueError(f"the axes {self.axes} are not the axes of the shape {self.shape}")
         if min(self.shape, default=1) < 0 or math.prod(self.shape) != self.elements:
             raise ValueError(f"the shape {self.shape} does not have {self.elements:,} elements")
         return self
 
     @property
     def order(self) -> ElementOrder:
-        """Memory order of the elements."""
+        """The memory order of the elements."""
         return ElementOrder(self.layout, self.axes)
 
 
 class TensorImage(ImageRecord):
-    """A constant tensor as one step reads it."""
+    """The image of a constant tensor, as one step reads it."""
 
     step: str
     role: str
-    """What the tensor is to the operator: weight, bias, multiplier, shift, table, index…"""
+    """What the tensor is for the operator: weight, bias, multiplier, shift, table, index, …"""
     tensor: str
     node: str
 
 
 class GoldenImage(ImageRecord):
-    """The integers of one edge for one sample."""
+    """The image of one edge's integers for one sample."""
 
     sample: int
     edge: str
     role: Literal["input", "accumulator", "activation"]
     step: str | None
-    """The step that computes the edge; None for an input."""
+    """The step that computes the edge; None for an input of the model."""
     node: str | None
 
 
 class WordDescription(Document):
-    """The layout of every packed file in plain words; the numbers are in each file's record."""
+    """The layout of all packed files in plain words; the numbers are in the record of each file."""
 
     word_bits: int
     first_lane: Literal["least_significant", "most_significant"]
@@ -105,16 +107,16 @@ class WordDescription(Document):
 
 
 class Manifest(Document):
-    """What `manifest.json` holds. Steps and edges are in the order of computation.
+    """The content of `manifest.json`, with steps and edges in the order of computation.
 
-    Version 1, which is still read, has no field `conformance`.
+    Version 1, which can still be read, has no field `conformance`.
     """
 
     schema_version: Literal[1, 2] = 2
     kind: Literal["photomask export"] = "photomask export"
     photomask_version: str
     program_sha256: str
-    """The program's content hash."""
+    """The content hash of the program."""
     target: Target
     words: WordDescription
     encodings: tuple[Encoding, ...]
@@ -127,9 +129,13 @@ class Manifest(Document):
     memory: tuple[TensorImage, ...]
     golden: tuple[GoldenImage, ...]
     conformance: tuple[FileRecord, ...] = ()
-    """The conformance vectors, and the manifest of the folder that holds them as a program."""
+    """The records of the conformance vectors, and of the manifest of the program that computes
+    them.
+    """
     content_sha256: str
-    """Of this document, this field empty, as JSON without spaces and with sorted keys."""
+    """The SHA-256 of this document as JSON without spaces, with sorted keys, and with this field
+    empty.
+    """
 
     @model_serializer(mode="wrap")
     def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -140,7 +146,7 @@ class Manifest(Document):
 
     @property
     def rescales(self) -> bool:
-        """Whether a step of the program rescales."""
+        """Whether a step of the program is a requantization."""
         return any(isinstance(step.operator, Requantize) for step in self.steps)
 
     def sealed(self) -> Self:
@@ -154,11 +160,11 @@ class Manifest(Document):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def files(self) -> tuple[FileRecord, ...]:
-        """Returns every file of the export but the manifest."""
+        """Returns the records of all files of the export except the manifest."""
         return (*self.documents, *self.memory, *self.golden, *self.conformance)
 
     def packing(self, record: ImageRecord) -> Packing:
-        """Returns how a file's words are made."""
+        """Returns how the elements of a file are packed into words."""
         return Packing.of(record.format, self.target)
 
     @classmethod
@@ -166,13 +172,16 @@ class Manifest(Document):
         """Reads the manifest of an export and checks its own hash.
 
         Raises:
-            DocumentError: missing, truncated, altered or of another schema.
+            DocumentError: the manifest is missing, truncated, altered or has another schema.
         """
         path = folder / MANIFEST_FILE
         text = read_text(path)
         manifest = cls.parse(text, str(path))
         if manifest.computed_sha256() != manifest.content_sha256 or manifest.render() != text:
-            raise DocumentError(f"{path}: altered: the content hash does not match; export again")
+            raise DocumentError(
+                f"{path} was altered, because its content hash does not match; export the program "
+                "again"
+            )
         return manifest
 
 
@@ -183,13 +192,13 @@ def describe(
     *,
     with_conformance: bool = True,
 ) -> Manifest:
-    """Returns the manifest of an export of `program`, hashes and file sizes still empty.
+    """Returns the manifest of an export of a program, with empty hashes and file sizes.
 
     Args:
-        program: what is exported.
-        encodings: which files are written of each tensor.
-        samples: how many golden samples there are.
-        with_conformance: False for the conformance program itself.
+        program: the program that is exported.
+        encodings: the encodings that each tensor is written in.
+        samples: the number of golden samples.
+        with_conformance: False for the conformance program, which has no vectors of its own.
     """
     draft = Manifest(
         photomask_version=photomask.__version__,
@@ -216,7 +225,10 @@ def describe(
 
 
 def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> list[TensorImage]:
-    """Describes the images of all steps; a tensor that several read in one order is one file."""
+    """Describes the images of all steps.
+
+    Steps that read a tensor in the same order share one file.
+    """
     folders = safe_names([step.name for step in program.steps])
     stems: dict[tuple[str, ElementOrder], str] = {}
     images: list[TensorImage] = []

@@ -17,27 +17,29 @@ from photomask.documents import is_folder
 from photomask.errors import DocumentError, UsageError
 
 SHOWN_PROBLEMS = 8
-"""Of a damaged export, at most."""
+"""An error message lists at most this many problems of a damaged export."""
 
 
 def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckReport:
     """Compares what a simulator wrote with an export's golden vectors.
 
-    The simulator's folder mirrors `golden/`: `<sample>/<edge>.<format>` for any edges and samples,
-    in any format, whichever the export holds; `<edge>.<format>` at its top is sample 0. Files with
-    other extensions are ignored. Unused bits and lanes after the last element are not compared.
+    The simulator's folder mirrors `golden/`. It holds files `<sample>/<edge>.<format>` for any
+    edges and samples; a file `<edge>.<format>` at its top belongs to sample 0. Each file may have
+    any format, also one that the export does not use. Files with other extensions are ignored.
+    Unused bits, and the lanes after the last element, are not compared.
 
-    The export itself is checked first, so that its damage is never taken for the simulator's.
-    The subfolder `conformance` mirrors `conformance/golden/` likewise: what the simulator made of
-    the conformance vectors. Without it the report says that the rounding is not proven.
+    The export itself is checked first, so that its own damage is never reported as an error of the
+    simulator. The subfolder `conformance` mirrors `conformance/golden/` in the same way: it holds
+    what the simulator computed for the conformance vectors. If it is missing, the report says that
+    the rounding is not proven.
 
     Args:
         folder: the export.
-        simulator_folder: what the simulator wrote.
+        simulator_folder: the folder that the simulator wrote.
 
     Returns:
-        The report. A file that names no edge or is no such image is a problem in it; so is a
-        folder of which nothing can be compared.
+        The report. It lists a problem for each file that names no edge or cannot be read as an
+        image, and one if nothing in the folder can be compared.
 
     Raises:
         UsageError: one of the folders does not exist.
@@ -46,7 +48,10 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
     folder, simulator_folder = Path(folder), Path(simulator_folder)
     for path in (folder, simulator_folder):
         if not is_folder(path):
-            raise UsageError(f"there is no folder {path}")
+            raise UsageError(
+                f"there is no folder {path}; give the folder of an export and the folder that a "
+                "simulator wrote"
+            )
     _require_whole(folder)
     manifest = Manifest.load(folder)
     tally = EdgeTally(manifest)
@@ -64,8 +69,8 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
     if not found and not conformance.files:
         sample = next(iter(golden))
         problems.append(
-            f"{simulator_folder}: no file names an edge of the export; expected, for example, "
-            f"{sample.sample}/{sample.stem}.hex"
+            f"{simulator_folder}: no file is named after an edge of the export; expected, for "
+            f"example, {sample.sample}/{sample.stem}.hex"
         )
     return CheckReport(
         subject=f"simulator output {simulator_folder} against {folder}",
@@ -78,7 +83,7 @@ def check_outputs(folder: str | Path, simulator_folder: str | Path) -> CheckRepo
 
 
 def _require_whole(folder: Path) -> None:
-    """Refuses an export that is damaged, with everything that is wrong with it."""
+    """Raises an error that lists what is wrong with a damaged export."""
     report = check_export(folder)
     if report.passed:
         return
@@ -90,13 +95,13 @@ def _require_whole(folder: Path) -> None:
         f"the export {folder} is damaged, so the simulator's output was not compared: "
         + "; ".join(problems)
         + (f"; and {more} more problems" if more > 0 else "")
-        + ". Restore the export, or export again"
+        + ". Restore the export, or export the program again"
     )
 
 
 @dataclass(frozen=True)
 class _Name:
-    """What a file name says: which edge of which sample."""
+    """The edge and the sample that a file name stands for."""
 
     sample: int
     stem: str
@@ -110,7 +115,7 @@ class _SimulatorFile:
 
 
 def _golden_by_name(manifest: Manifest) -> dict[_Name, list[GoldenImage]]:
-    """Returns the records of each edge and sample in the order of computation."""
+    """Returns the records of each edge and sample, in the order of computation."""
     names: dict[_Name, list[GoldenImage]] = {}
     for record in manifest.golden:
         stem = Path(record.path).name.removesuffix(f".{record.encoding}")
@@ -121,7 +126,7 @@ def _golden_by_name(manifest: Manifest) -> dict[_Name, list[GoldenImage]]:
 def _simulator_files(
     folder: Path, golden: dict[_Name, list[GoldenImage]]
 ) -> tuple[dict[_Name, list[_SimulatorFile]], list[str]]:
-    """Finds the files that name an edge; the second part says what is wrong with the others."""
+    """Returns the files that name an edge, and what is wrong with the others."""
     found: dict[_Name, list[_SimulatorFile]] = {}
     problems = []
     for path in sorted(folder.rglob("*")):
@@ -149,16 +154,19 @@ def _name_of(path: Path) -> _Name | None:
 
 
 def _why_unknown(path: Path, golden: dict[_Name, list[GoldenImage]]) -> str:
-    """Says why a file names no edge, and what was perhaps meant."""
+    """Returns why a file names no edge, and which edge was perhaps meant."""
     name = _name_of(path)
     if name is None:
-        return "not <sample>/<edge>.<format> nor <edge>.<format>; samples are folders 0, 1, …"
+        return (
+            "the path is neither <sample>/<edge>.<format> nor <edge>.<format>; the folders of "
+            "samples are called 0, 1, …"
+        )
     samples = sorted({key.sample for key in golden})
     stems = [key.stem for key in golden if key.sample == samples[0]]
     if name.stem in stems:
-        return f"the export has samples 0 to {samples[-1]}, not {name.sample}"
+        return f"the export has the samples 0 to {samples[-1]}, but no sample {name.sample}"
     near = difflib.get_close_matches(name.stem, stems, n=1)
-    return "no edge of the export has this name" + (f"; is it {near[0]!r}?" if near else "")
+    return "no edge of the export has this name" + (f"; do you mean {near[0]!r}?" if near else "")
 
 
 def _compare(
@@ -168,7 +176,7 @@ def _compare(
     expected: np.ndarray,
     tally: EdgeTally,
 ) -> list[str]:
-    """Compares one file as far as it goes; returns what is wrong with it as a file."""
+    """Compares the elements that a file holds, and returns what is wrong with the file itself."""
     try:
         image = decode_file(file.path, manifest, record, file.encoding)
     except DocumentError as error:
@@ -181,12 +189,12 @@ def _compare(
     if image.entries == wanted:
         return []
     unit = "words" if file.encoding.packed else "elements"
-    return [f"{file.shown}: {image.entries} {unit}, expected {wanted}"]
+    return [f"{file.shown}: the file holds {image.entries} {unit}, expected {wanted}"]
 
 
 @dataclass(frozen=True)
 class _Conformance:
-    """What a simulator made of the conformance vectors."""
+    """The results that a simulator computed for the conformance vectors."""
 
     result: ConformanceResult | None
     problems: tuple[str, ...] = ()
@@ -194,7 +202,7 @@ class _Conformance:
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest, simulator_folder: Path) -> "_Conformance":
-        """Reads and examines the subfolder of a simulator's output."""
+        """Reads and examines the subfolder `conformance` of a simulator's output."""
         if not manifest.rescales:
             return cls(None)
         if not manifest.conformance:
@@ -218,7 +226,7 @@ class _Conformance:
 
 
 def _computed(file: _SimulatorFile, manifest: Manifest, record: GoldenImage) -> Computed:
-    """Reads the results of one step; elements behind a short file's end are not known."""
+    """Reads the results of one step; elements that a short file lacks are marked unknown."""
     image = decode_file(file.path, manifest, record, file.encoding)
     values = np.zeros(record.elements, np.int64)
     known = np.zeros(record.elements, bool)

@@ -1,4 +1,4 @@
-"""The `README.md` inside an export, for the person who receives it."""
+"""The `README.md` inside an export of memory images, for the person who receives it."""
 
 from photomask.chip.forms.memory.image import Encoding
 from photomask.chip.forms.memory.manifest import Manifest
@@ -6,32 +6,35 @@ from photomask.chip.forms.memory.manifest import Manifest
 TEXT = """\
 # An integer-only model for target `{target}`
 
-Written by Photomask {version}: {steps} steps, {tensors} constant tensors, {edges} edges,
-{samples} golden sample(s). No floating point takes part in the computation.
+This folder was written by Photomask {version}. The model has {steps} steps, {tensors} constant
+tensors and {edges} edges, and the folder holds {samples} golden sample(s). The computation uses no
+floating point.
 
-| path | what it is |
+| path | what it holds |
 |---|---|
-| `manifest.json` | the graph, and format, shape, layout, words and SHA-256 of every file |
-| `memory/<step>/<role>.<format>` | what a step reads: weight, bias, multiplier, shift, table… |
-| `golden/<sample>/<edge>.<format>` | what flows: inputs, accumulators, activations, outputs |
+| `manifest.json` | the graph, and the format, shape, layout, words and SHA-256 of every file |
+| `memory/<step>/<role>.<format>` | a constant of a step: weight, bias, multiplier, shift, table… |
+| `golden/<sample>/<edge>.<format>` | the integers of an edge: input, accumulator, activation |
 {conformance_row}| `program.json`, `program.safetensors` | the program itself, for Photomask |
 
-Steps and edges in `manifest.json` are in the order of computation. Their names are made safe for
-file systems; each file's record there says which step, role, edge and sample it belongs to.
+`manifest.json` lists steps and edges in the order of computation. File names are the names of steps
+and edges, changed where a file system would not accept them. The record of each file in
+`manifest.json` says to which step and role, or to which edge and sample, the file belongs.
 
-Inputs of the model: {inputs}. Outputs: {outputs}.
+The inputs of the model are {inputs}. Its outputs are {outputs}.
 
-## Formats here
+## File formats
 
 {formats}
 
 ## Words
 
-A memory word has {word_bits} bits. An element of `b` bits, in two's complement or unsigned as the
-manifest says, takes one lane; a word has `{word_bits} // b` lanes, the first in its {first_lane}
-bits. An element wider than a word takes several words, the least significant first. Bits that no
-element takes, and lanes after the last element, are 0. Elements follow each other in the order
-that `axes` in the manifest gives: the tensor's own axes from the slowest to the fastest.
+A memory word has {word_bits} bits. The manifest says whether an element is unsigned or in two's
+complement, and how many bits `b` it has. An element takes one lane of `b` bits. A word has
+`{word_bits} // b` lanes; the first lane lies in its {first_lane} bits. An element that is wider
+than a word takes several words, the least significant first. Bits that no element takes, and lanes
+after the last element, are 0. The elements follow each other in the order that `axes` in the
+manifest gives: it lists the tensor's own axes from the slowest to the fastest.
 
 ## Loading
 
@@ -42,45 +45,52 @@ initial $readmemh("memory/<step>/<role>.hex", words);
 
 ## Checking a simulator
 
-Dump any edges of any samples with `$writememh` into a folder that mirrors `golden/`
-(`<sample>/<edge>.hex`, or `<edge>.hex` for sample 0). Then
+Write any edges of any samples with `$writememh` into a folder that mirrors `golden/`. The files are
+called `<sample>/<edge>.hex`, or `<edge>.hex` for sample 0. Then run
 
 ```
 photomask chip check THIS_FOLDER SIMULATOR_FOLDER
 ```
 
-names the first mismatch in the order of computation: sample, edge, step, operator, coordinate,
-word and lane, expected and found. Unused bits and the lanes after the last element are not
-compared. Without Photomask, compare with the files in `golden/`, word by word.
+The command names the first mismatch in the order of computation, with its sample, edge, step,
+operator, coordinate, word and lane, and with the expected and the found value. Unused bits, and the
+lanes after the last element, are not compared. Without Photomask, compare the words of your files
+with those of the files in `golden/`.
 {conformance}"""
 
 CONFORMANCE_ROW = """\
-| `conformance/` | vectors that prove how a simulator rounds, as a folder like this one |
+| `conformance/` | vectors that prove how a simulator rounds, in a folder like this one |
 """
 CONFORMANCE = """
 ## Proving the rounding
 
-The data of a network hardly ever make a tie, so its golden vectors do not show how halves are
-rounded. `conformance/` holds a second, tiny program, to be run in the same way: its steps are the
-rescalings of this one, on accumulators and multipliers that make ties of both signs, results beyond
-both ends, and the largest products. `conformance/vectors.json` lists accumulator, multiplier, shift
-and expected result of each vector. Put what your simulator computes for the edges of that program
-into SIMULATOR_FOLDER/conformance; the check then names a wrong rounding, shift or saturation.
+The data of a network almost never produce a tie, so the golden vectors do not show how halves are
+rounded. `conformance/` holds a second, tiny program that you run in the same way. Its steps rescale
+as the steps of this program do. Its accumulators and multipliers produce ties of both signs,
+results beyond both ends, and the largest products. `conformance/vectors.json` lists the
+accumulator, multiplier, shift and expected result of each vector. Put what your simulator computes
+for the edges of that program into SIMULATOR_FOLDER/conformance. The check then names a wrong
+rounding, shift or saturation.
 """
 
 FORMATS = {
-    Encoding.HEX: "- `.hex`: one word a line, lower case, for `$readmemh`; the first line is a "
-    "`//` comment",
-    Encoding.BIN: "- `.bin`: one word a line, binary digits, for `$readmemb`; the first line is a "
-    "`//` comment",
-    Encoding.DEC: "- `.dec`: one element a line, signed decimal, in the order of `axes`",
-    Encoding.NPY: "- `.npy`: the tensor in its own shape and axis order, in the narrowest NumPy "
-    "integer",
+    Encoding.HEX: (
+        "- `.hex`: one word per line, in lower case, for `$readmemh`; the first line is a `//` "
+        "comment"
+    ),
+    Encoding.BIN: (
+        "- `.bin`: one word per line, in binary digits, for `$readmemb`; the first line is a `//` "
+        "comment"
+    ),
+    Encoding.DEC: "- `.dec`: one element per line, in signed decimal, in the order of `axes`",
+    Encoding.NPY: (
+        "- `.npy`: the tensor in its own shape and axis order, in the narrowest NumPy integer type"
+    ),
 }
 
 
 def render_readme(manifest: Manifest) -> str:
-    """Returns the text for this export."""
+    """Returns the text of the file for one export."""
     return TEXT.format(
         target=manifest.target.name,
         version=manifest.photomask_version,

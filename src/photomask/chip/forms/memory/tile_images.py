@@ -1,4 +1,4 @@
-"""The weights of each tile as one file, in the order in which an accelerator reads them."""
+"""Writes the weights of each tile as a file, in the order in which an accelerator reads tiles."""
 
 import math
 from collections.abc import Mapping
@@ -16,31 +16,34 @@ from photomask.errors import DataError, DocumentError, UsageError
 
 @dataclass(frozen=True)
 class WeightBlock:
-    """The part of a step's weight that a tile needs: first and last of each axis.
+    """The part of a step's weight that a tile needs, as a start and a stop for each axis.
 
-    Two tiles that differ only in their positions share a block.
+    Tiles that differ only in their output positions share a block.
     """
 
     channels_out: tuple[int, int]
-    """Of all groups together; start and stop, as the others."""
+    """Start and stop of the output channels, counted over all groups together."""
     channels_in: tuple[int, int]
-    """Of the group."""
+    """Start and stop of the input channels, counted within the group."""
     kernel: tuple[tuple[int, int], ...]
-    """One pair a spatial axis."""
+    """Start and stop for each spatial axis."""
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Cuts the block out of the weight [outputs, inputs, *kernel]."""
+        """Slices that cut the block out of a weight of shape [outputs, inputs, *kernel]."""
         return tuple(slice(*ends) for ends in (self.channels_out, self.channels_in, *self.kernel))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the block, in the weight's own axes."""
+        """The shape of the block, in the weight's own axes."""
         return tuple(part.stop - part.start for part in self.slices)
 
     @property
     def file_stem(self) -> str:
-        """A file name that says where the block lies: `o0-15_i0-7_k0-2x0-2`, ends included."""
+        """A file name that says where the block lies, such as `o0-15_i0-7_k0-2x0-2`.
+
+        Both ends are included.
+        """
         names = [f"o{_span(self.channels_out)}", f"i{_span(self.channels_in)}"]
         if self.kernel:
             names.append("k" + "x".join(map(_span, self.kernel)))
@@ -52,7 +55,7 @@ def _span(ends: tuple[int, int]) -> str:
 
 
 def weight_blocks(program: IntegerProgram, tiling: Tiling) -> list[WeightBlock]:
-    """Returns the different blocks of a step's weight, in the order of their first use.
+    """Returns the distinct blocks of a step's weight, in the order of their first use.
 
     Raises:
         UsageError: the step has no constant weights.
@@ -62,7 +65,7 @@ def weight_blocks(program: IntegerProgram, tiling: Tiling) -> list[WeightBlock]:
     groups = program.tensors[step.tensors["weight"]].shape[0] // tiling.whole.channels_out
     positions = tiling.model_copy(
         update={
-            # Positions need no weights of their own, nor do maps of one sample along the batch.
+            # Different output positions read the same weights, so one position is enough.
             "whole": tiling.whole.model_copy(update={"rows": 1, "columns": 1}),
             "groups": groups,
         }
@@ -74,7 +77,10 @@ def weight_blocks(program: IntegerProgram, tiling: Tiling) -> list[WeightBlock]:
 def _step_of(program: IntegerProgram, tiling: Tiling) -> Step:
     step = program.links.steps.get(tiling.step)
     if step is None or "weight" not in step.tensors:
-        raise UsageError(f"{tiling.step!r} is no step of the program with weights to cut")
+        raise UsageError(
+            f"{tiling.step!r} is not a step of the program with constant weights; tile a "
+            "convolution or a linear step"
+        )
     return step
 
 
@@ -93,12 +99,13 @@ def tile_images(
 ) -> dict[WeightBlock, bytes]:
     """Cuts a step's weight into the files of its tiles, in the order of their first use.
 
-    Element order and packing are those of the step's whole memory image; each file starts a word.
+    Element order and packing are the same as in the memory image of the whole weight. Each file
+    starts with a new word.
 
     Args:
-        program: holds the weight.
-        tiling: how `tile` cut the step.
-        encoding: which kind of file.
+        program: the program that holds the weight.
+        tiling: the tiles that `tile` cut the step into.
+        encoding: the encoding of the files.
 
     Raises:
         UsageError: the step has no constant weights.
@@ -120,8 +127,8 @@ def check_tile_images(
     """Reads the files of a step's tiles back and compares them with its weight.
 
     Raises:
-        DocumentError: a file is not one of integers, or has words missing or left over.
-        DataError: a file is missing, or a weight differs; says which.
+        DocumentError: a file cannot be read as integers, or has too few or too many words.
+        DataError: a file is missing, or a weight differs; the message names it.
         UsageError: the step has no constant weights.
     """
     step = _step_of(program, tiling)
@@ -135,9 +142,11 @@ def check_tile_images(
         image = decode(images[block], block.shape, order, packing, encoding)
         entries = entries_of(encoding, packing, math.prod(block.shape))
         if image.entries != entries:
-            raise DocumentError(f"{where}: holds {image.entries} entries, expected {entries}")
+            raise DocumentError(
+                f"{where}: the image holds {image.entries} entries, expected {entries}"
+            )
         if image.unknown is not None:
-            raise DataError(f"{where}: holds unknown digits (x or z)")
+            raise DataError(f"{where}: the image holds unknown digits (x or z)")
         expected = order.flatten(tensor[block.slices])
         if (wrong := np.flatnonzero(image.values != expected)).size:
             at = int(wrong[0])

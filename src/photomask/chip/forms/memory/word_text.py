@@ -1,4 +1,4 @@
-"""Memory words as text: what `$readmemh` and `$readmemb` read and `$writememh` writes."""
+"""Memory words as text, as `$readmemh` and `$readmemb` read them and `$writememh` writes them."""
 
 import re
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ BASE_NAMES = {"hex": "hexadecimal", "bin": "binary"}
 
 @dataclass(frozen=True)
 class WordList:
-    """Words read from text."""
+    """The words that were read from text."""
 
     words: np.ndarray
-    """uint8 [words, word_bytes], most significant byte first; unknown digits read as 0."""
+    """uint8 [words, word_bytes], the most significant byte first. Unknown digits are read as 0."""
     unknown: np.ndarray | None
-    """Same shape; the bits that were `x` or `z`. None: every bit is known."""
+    """An array of the same shape whose set bits were `x` or `z`. None if every bit is known."""
 
 
 def digits_of(word_bits: int, base: Base) -> int:
-    """Returns how many digits a word has."""
+    """Returns how many digits a word has in a base."""
     return word_bits if base == "bin" else -(-word_bits // 4)
 
 
 def render_words(words: np.ndarray, word_bits: int, base: Base) -> bytes:
-    """Writes one word a line, all its digits, lower case."""
+    """Returns one word per line, with all its digits, in lower case."""
     if not len(words):
         return b""
     if base == "bin":
@@ -49,20 +49,21 @@ def render_words(words: np.ndarray, word_bits: int, base: Base) -> bytes:
 
 
 def parse_words(text: bytes, word_bits: int, base: Base, most: int | None = None) -> WordList:
-    """Reads words as a Verilog simulator would.
+    """Reads words in the way a Verilog simulator does.
 
-    Comments, `@address` lines (ascending), `_` between digits, short words, upper case and the
-    digits `x` and `z` are allowed. Words that an address skips are unknown.
+    Comments, ascending `@address` lines, `_` between digits, words with fewer digits, upper case
+    and the digits `x` and `z` are allowed. A word that an address skips is unknown.
 
     Args:
-        text: the file.
-        word_bits: of a word.
-        base: of its digits.
-        most: words of the image, beyond which no address may point; None is 2**24.
+        text: the content of the file.
+        word_bits: the width of a word in bits.
+        base: the base of the digits.
+        most: the number of words of the image. No address may point beyond it. None allows 2**24
+            words.
 
     Raises:
-        DocumentError: names the line that is no word of `word_bits` bits, or where a comment begins
-            that never ends.
+        DocumentError: a line is not a word of `word_bits` bits, or a comment is never closed. The
+            message names the line.
     """
     body = OWN_LINE_COMMENT.sub(b"", text.replace(b"\r\n", b"\n"))
     words = _parse_regular(body, word_bits, base)
@@ -80,7 +81,10 @@ def parse_words(text: bytes, word_bits: int, base: Base, most: int | None = None
 
 
 def _parse_regular(body: bytes, word_bits: int, base: Base) -> np.ndarray | None:
-    """Reads what `render_words` writes, fast; None where the text is anything else."""
+    """Reads text that looks like the output of `render_words`, which is fast.
+
+    Returns None if the text looks different.
+    """
     width = digits_of(word_bits, base) + 1
     if body and not body.endswith(b"\n"):
         body += b"\n"
@@ -103,7 +107,7 @@ def _parse_regular(body: bytes, word_bits: int, base: Base) -> np.ndarray | None
 
 
 def _decode(digits: bytes, count: int, word_bits: int, base: Base) -> np.ndarray:
-    """Turns `count` words of full width, with nothing between them, into bytes."""
+    """Returns the bytes of `count` words of full width with nothing between them."""
     word_bytes = -(-word_bits // 8)
     width = word_bytes * (2 if base == "hex" else 8)
     padded = np.full((count, width), ord("0"), dtype=np.uint8)
@@ -118,13 +122,16 @@ def _decode(digits: bytes, count: int, word_bits: int, base: Base) -> np.ndarray
 
 
 def _normal_lines(text: bytes, word_bits: int, base: Base, most: int) -> list[str]:
-    """Returns every word in full width and lower case, addresses resolved, word by word."""
+    """Returns every word in full width and lower case.
+
+    Unknown words stand for those that an address skips.
+    """
     try:
         plain = COMMENT.sub(_only_newlines, text.decode("ascii"))
     except UnicodeDecodeError as error:
         raise DocumentError(
-            f"byte {error.start} is {text[error.start]:#04x}, not text; expected one "
-            f"{BASE_NAMES[base]} word of {word_bits} bits a line"
+            f"byte {error.start} is {text[error.start]:#04x}, which is not ASCII text; expected "
+            f"one {BASE_NAMES[base]} word of {word_bits} bits per line"
         ) from error
     width = digits_of(word_bits, base)
     words: list[str] = []
@@ -138,20 +145,25 @@ def _normal_lines(text: bytes, word_bits: int, base: Base, most: int) -> list[st
 
 
 def _only_newlines(comment: re.Match[str]) -> str:
-    """Keeps the line numbers behind a comment; a block comment that never ends is refused."""
+    """Replaces a comment by its line breaks, so that the line numbers behind it stay right.
+
+    A block comment that is never closed raises an error.
+    """
     text = comment.group()
     if text.startswith("/*") and (len(text) < 4 or not text.endswith("*/")):
         line = comment.string.count("\n", 0, comment.start()) + 1
-        raise DocumentError(f"line {line} begins a comment with '/*' that no '*/' ends")
+        raise DocumentError(
+            f"line {line} begins a comment with '/*' that is never closed; add the missing '*/'"
+        )
     return "\n" * text.count("\n") or " "
 
 
 def _address(token: str, line: int, position: int, most: int) -> int:
-    """Returns the word address after `@`, at which the following words lie."""
+    """Returns the word address behind `@`; the words that follow begin at this address."""
     try:
         address = int(token[1:], 16)
     except ValueError:
-        raise DocumentError(f"line {line}: {token[:40]!r} is no hexadecimal address") from None
+        raise DocumentError(f"line {line}: {token[:40]!r} is not a hexadecimal address") from None
     if not position <= address <= max(position, most):
         raise DocumentError(
             f"line {line}: address {token[:40]} comes after word {position}; addresses must "
@@ -173,5 +185,7 @@ def _full_word(token: str, line: int, word_bits: int, base: Base) -> str:
     top_bits = word_bits - 4 * (width - 1) if base == "hex" else 1
     too_high = full[0] not in "xz" and int(full[0], 16) >> top_bits
     if excess.strip("0") or too_high:
-        raise DocumentError(f"line {line} holds {token[:40]!r}, more than {word_bits} bits")
+        raise DocumentError(
+            f"line {line} holds {token[:40]!r}, which has more than {word_bits} bits"
+        )
     return full

@@ -1,4 +1,4 @@
-"""A program as an ONNX model of integers alone, which computes the same integers on every edge."""
+"""The ONNX form: a model of integers alone that computes the program's integers on every edge."""
 
 from photomask.chip.forms.onnx import convolution as convolution
 from photomask.chip.forms.onnx import elementwise as elementwise

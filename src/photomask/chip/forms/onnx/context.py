@@ -1,4 +1,4 @@
-"""The graph of the integer form: which integer type carries what, and conversions between them."""
+"""The graph of the integer form: the integer type of every edge, and conversions between types."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,26 @@ if TYPE_CHECKING:
 
 
 class IntegerGraph(GraphBuilder):
-    """A graph of integers alone.
+    """A graph in which every value is an integer.
 
-    Edges of up to 8 bits travel as int8 or uint8, wider ones as int32 or int64, whichever holds the
-    edge's interval: the types that the standard's integer operators have in common.
+    Edges of up to 8 bits have the type int8 or uint8. Wider edges have the type int32 or int64,
+    whichever holds the edge's interval. These are the types that the integer operators of the ONNX
+    standard have in common.
     """
 
     def edge_type(self, edge: str) -> int:
-        """Returns the element type that carries an edge."""
+        """Returns the element type of an edge, given by its name."""
         return self.type_of_edge(self.program.edges[edge])
 
     def type_of_edge(self, edge: Edge) -> int:
-        """Returns the element type that carries an edge."""
+        """Returns the element type of an edge."""
         kinds = self.onnx.TensorProto
         if edge.format.bits <= 8:
             return kinds.INT8 if edge.format.signed else kinds.UINT8
         return self.type_of(edge.interval)
 
     def type_of(self, interval: Interval) -> int:
-        """Returns int32 or int64, whichever arithmetic in `interval` needs."""
+        """Returns int32 if it holds all integers of `interval`, else int64."""
         kinds = self.onnx.TensorProto
         return kinds.INT32 if interval.within(Interval(-(1 << 31), (1 << 31) - 1)) else kinds.INT64
 
@@ -46,15 +47,15 @@ class IntegerGraph(GraphBuilder):
         return kinds.UINT8 if interval.within(Interval(0, 255)) else self.type_of(interval)
 
     def interval(self, step: Step) -> Interval:
-        """Returns what lies on a step's output."""
+        """Returns the interval of a step's output."""
         return self.program.edges[step.output].interval
 
     def intervals(self, step: Step) -> list[Interval]:
-        """Returns what lies on each of a step's inputs."""
+        """Returns the intervals of a step's inputs."""
         return [self.program.edges[name].interval for name in step.inputs]
 
     def operand(self, edge: str, element_type: int, step: Step) -> str:
-        """Returns the value of an input edge as `element_type`, converted where it is another."""
+        """Returns an input edge as a value of `element_type`, converted if its type differs."""
         if self.edge_type(edge) == element_type:
             return edge
         return self.node("Cast", [edge], step, "input_cast", to=element_type)
@@ -105,10 +106,11 @@ class IntegerGraph(GraphBuilder):
 
         Args:
             step: the step.
-            element_type: what the node computes; the edge's type is converted to.
-            operator: of ai.onnx, or a function.
-            inputs: names of values.
-            attributes: of the node.
+            element_type: the element type that the node computes. It is converted to the type of
+                the edge.
+            operator: the name of an operator of ai.onnx, or a function of the model.
+            inputs: the names of the input values.
+            attributes: the attributes of the node.
         """
         wanted, output = self.edge_type(step.output), step.output
         if element_type != wanted:
@@ -122,4 +124,4 @@ class IntegerGraph(GraphBuilder):
 
 
 ONNX = Writers[[IntegerGraph, Step], None]("integer ONNX")
-"""Adds the nodes of a step, the last one under its name."""
+"""The table of the functions that add the nodes of a step; the last node has the step's name."""

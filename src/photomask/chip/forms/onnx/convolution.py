@@ -1,4 +1,4 @@
-"""Convolutions as ConvInteger."""
+"""Writes convolutions as ConvInteger."""
 
 from photomask.chip.forms.onnx.context import ONNX, IntegerGraph
 from photomask.chip.forms.onnx.limbs import add_up, split_activation, split_weights
@@ -9,7 +9,11 @@ from photomask.chip.program import Step
 
 @ONNX.of(Convolution)
 def convolution(operator: Convolution, graph: IntegerGraph, step: Step) -> None:
-    """Padding stands for the code `padding_value`; what it adds to a full sum goes to the bias."""
+    """Adds nodes that compute a convolution.
+
+    ConvInteger pads with the zero point of its input, so `padding_value` becomes this zero point.
+    The difference that this makes to every sum is added to the bias.
+    """
     parameters = graph.program.parameters(step)
     weight = effective_weight(parameters)
     padded = any(margin for pair in operator.padding for margin in pair)

@@ -1,4 +1,4 @@
-"""Sums, products, clamps and tables of integers, element by element."""
+"""Writes sums, products, clamps and tables of integers, element by element."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from photomask.chip.program import Step
 
 @ONNX.of(Add)
 def add(operator: Add, graph: IntegerGraph, step: Step) -> None:
-    """Products with the coefficients, and their sum."""
+    """Adds nodes that multiply the inputs by the coefficients and sum the products."""
     values = [*graph.intervals(step), graph.interval(step), *operator.coefficients, operator.bias]
     kind = graph.type_of(Interval.hull(*values))
     total = graph.scalar(operator.bias, kind, step, "bias")
@@ -28,7 +28,7 @@ def add(operator: Add, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Multiply)
 def multiply(operator: Multiply, graph: IntegerGraph, step: Step) -> None:
-    """A product of what lies above the zero points."""
+    """Adds nodes that multiply two inputs without their zero points."""
     intervals, zero_points = graph.intervals(step), operator.zero_points
     factors = [x.shifted(-z) for x, z in zip(intervals, zero_points, strict=True)]
     hull = Interval.hull(*intervals, *zero_points, *factors, graph.interval(step))
@@ -42,7 +42,7 @@ def multiply(operator: Multiply, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Clamp)
 def clamp(operator: Clamp, graph: IntegerGraph, step: Step) -> None:
-    """Clip; on int64, which ONNX Runtime clips wrongly, a function."""
+    """Adds a Clip node, or a function for int64, which ONNX Runtime clips wrongly."""
     (x,), y = graph.intervals(step), graph.interval(step)
     kind = graph.edge_type(step.inputs[0])
     if kind != graph.edge_type(step.output):
@@ -57,7 +57,7 @@ def clamp(operator: Clamp, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Lookup)
 def lookup(operator: Lookup, graph: IntegerGraph, step: Step) -> None:
-    """A gather from the table."""
+    """Adds a Gather node that reads the table."""
     (x,), table = graph.intervals(step), graph.program.parameters(step)["table"]
     kind = graph.narrowest(table)
     if graph.edge_type(step.output) == graph.onnx.TensorProto.UINT8 and table.min() >= 0:
@@ -71,7 +71,10 @@ def lookup(operator: Lookup, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Interpolate)
 def interpolate(operator: Interpolate, graph: IntegerGraph, step: Step) -> None:
-    """Neither Div nor Mod of numbers that are not negative rounds but down."""
+    """Adds nodes that interpolate between two entries of the table.
+
+    Div and Mod round down, as they must, because the positions are never negative.
+    """
     kind = graph.onnx.TensorProto.INT64
     table = graph.program.parameters(step)["table"]
     position = graph.centred(step.inputs[0], operator.first, kind, step)

@@ -1,4 +1,4 @@
-"""An integer program as an ONNX model that computes the same integers on every edge."""
+"""The ONNX form: it writes and checks an ONNX model that computes a program's own integers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def integer_model(program: IntegerProgram) -> "onnx.ModelProto":
-    """Returns a program in standard integer operators, exact to the last bit.
+    """Returns a program as an ONNX model that uses only integers and is exact to the last bit.
 
-    Inputs, outputs and all values between are called as the program's edges and hold their codes;
-    codes of up to 8 bits are int8 or uint8, wider ones int32 or int64. No tensor is a float. What
-    ai.onnx has no operator for is a function of the model, in the domain `photomask`.
+    All values have the names of the program's edges and hold the edges' codes. Codes of up to 8
+    bits are int8 or uint8, and wider codes are int32 or int64. No tensor is a float. Where ai.onnx
+    has no suitable operator, the model has a function in the domain `photomask`.
 
     Args:
-        program: any program; its batch becomes the dimension `batch`.
+        program: any program. Its batch axis becomes the dimension `batch`.
 
     Returns:
-        A checked model of opset 21 and IR version 10; `save_onnx` writes it.
+        A checked model of opset 21 and IR version 10. `save_onnx` writes it.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -46,7 +46,7 @@ def integer_model(program: IntegerProgram) -> "onnx.ModelProto":
 
 
 def _written(program: IntegerProgram) -> tuple[IntegerGraph, list[Problem]]:
-    """Returns the nodes of all steps, and what is wrong with steps that have none."""
+    """Returns the nodes of all steps, and the problems of the steps that cannot be expressed."""
     graph = IntegerGraph(program)
     for edge in program.edges.values():
         graph.describe(edge.name, graph.type_of_edge(edge), edge)
@@ -56,18 +56,18 @@ def _written(program: IntegerProgram) -> tuple[IntegerGraph, list[Problem]]:
 
 @dataclass(frozen=True)
 class OnnxForm:
-    """A program as a file of standard ONNX, in integers alone; see `integer_model`."""
+    """A program as a file of standard ONNX that uses only integers; see `integer_model`."""
 
     name: ClassVar[str] = "onnx"
     title: ClassVar[str] = "ONNX of integers alone, bit for bit; ONNX Runtime, own compilers"
     place: ClassVar[str] = "network.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator has no such form; None where it has one."""
+        """Returns the reason why the form cannot express an operator, or None if it can."""
         return ONNX.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every step that cannot be expressed.
+        """Returns a problem for every step that cannot be expressed.
 
         Raises:
             MissingDependencyError: the package onnx is not installed.
@@ -75,10 +75,11 @@ class OnnxForm:
         return _written(program)[1]
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
-        """Writes the file; samples are not needed.
+        """Writes the file; the samples are not used.
 
         Raises:
-            ExportError: the model is larger than protobuf reads, or the disk refused the file.
+            ExportError: the model is larger than protobuf can read, or the file could not be
+                written to the disk.
             MissingDependencyError: the package onnx is not installed.
         """
         save_onnx(integer_model(program), place)
@@ -87,13 +88,14 @@ class OnnxForm:
         """Runs the file in ONNX Runtime, and compares every integer of every edge.
 
         Args:
-            program: what was written.
+            program: the program that was written.
             place: the file.
-            samples: to run, at least one.
+            samples: the samples to run, at least one.
 
         Raises:
             DataError: there are no samples, or they do not fit the program.
-            DocumentError: the file is missing, no ONNX model, or of another program.
+            DocumentError: the file is missing, is not an ONNX model, or was made from another
+                program.
             EngineError: ONNX Runtime refuses the file, or fails.
             MissingDependencyError: onnx or onnxruntime is not installed.
         """

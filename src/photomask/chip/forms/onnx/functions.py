@@ -1,8 +1,9 @@
-"""Functions of the integer form, for what ai.onnx has no operator for.
+"""The functions of the integer form, where ai.onnx has no suitable operator.
 
-Each is written in standard operators, so a runtime that knows none of them inlines it. Of int64
-only sums, products, bits and comparisons are used: ONNX Runtime 1.31 compares the low halves of
-int64 with their signs in Min, Max, Clip and Sign, which goes wrong beyond 32 bits.
+Each function consists of standard operators, so a runtime that does not know it can inline it. On
+int64, the functions use only sums, products, bit operations and comparisons. The reason is a fault
+in ONNX Runtime 1.31: Min, Max, Clip and Sign of int64 compare only the low halves with their signs,
+which is wrong for numbers beyond 32 bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +26,13 @@ REQUANTIZE: dict[Rounding, str] = {
     Rounding.TRUNCATE: "RequantizeTruncate",
     Rounding.DOUBLE: "RequantizeDouble",
 }
-"""Name of the function that rescales with each rounding; `Wide` is added to the general one."""
+"""The name of the function that rescales with each rounding; the general variant ends in `Wide`."""
 
 _DEFINITION = "clamp(round(x * multiplier / 2**shift) + zero_point, low, high)"
 
 
 class FunctionBody:
-    """Collects the nodes of one function; a value is called what it holds."""
+    """Collects the nodes of one function; each value is named after what it holds."""
 
     def __init__(self) -> None:
         self.onnx = onnx_package()
@@ -41,7 +42,7 @@ class FunctionBody:
     def add(
         self, output: str, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any
     ) -> str:
-        """Adds a node; an attribute given as `"@name"` is the function's attribute `name`."""
+        """Adds a node; an attribute of the form `"@name"` is the function's attribute `name`."""
         references = {k: v for k, v in attributes.items() if isinstance(v, str) and v[:1] == "@"}
         fixed = {k: v for k, v in attributes.items() if k not in references}
         node = self.onnx.helper.make_node(operator, inputs, [output], domain=domain, **fixed)
@@ -53,20 +54,20 @@ class FunctionBody:
         return output
 
     def number(self, output: str, value: int | str, element_type: int | None = None) -> str:
-        """Adds a scalar, int64 unless said otherwise; `"@name"` is an attribute's value."""
+        """Adds a scalar, int64 by default; `"@name"` refers to the function's attribute `name`."""
         if element_type is None:
             return self.add(output, "Constant", [], value_int=value)
         tensor = self.onnx.helper.make_tensor(output, element_type, [], [value])
         return self.add(output, "Constant", [], value=tensor)
 
     def cast(self, output: str, value: str, element_type: int | str) -> str:
-        """Adds a conversion between integer types; too large values lose their high bits."""
+        """Adds a conversion between integer types; values too large for it lose their high bits."""
         return self.add(output, "Cast", [value], to=element_type)
 
     def function(
         self, name: str, inputs: Sequence[str], attributes: Sequence[str], doc_string: str
     ) -> "onnx.FunctionProto":
-        """Returns the function; its output is called `y`."""
+        """Returns the function; its output has the name `y`."""
         opsets = [
             self.onnx.helper.make_opsetid("", OPSET),
             self.onnx.helper.make_opsetid(DOMAIN, 1),
@@ -80,9 +81,10 @@ class FunctionBody:
 def shift_right() -> "onnx.FunctionProto":
     """Returns `ShiftRight`: `floor(value / 2**shift)`, for any int64 and shifts from 0 to 63.
 
-    BitShift knows unsigned integers alone. With its sign bit flipped, `value` is
-    `value + 2**63` unsigned; what is left of `2**63` after the shift is taken away again. Unsigned
-    and signed 64-bit sums wrap, so the result is right although `2**63` itself fits no int64.
+    BitShift supports only unsigned integers. If the sign bit of `value` is flipped, the bits stand
+    for the unsigned number `value + 2**63`. After the shift, the shifted `2**63` is subtracted
+    again. Although `2**63` does not fit into int64, the result is right, because unsigned and
+    signed 64-bit sums wrap around.
     """
     body = FunctionBody()
     unsigned = body.kinds.UINT64
@@ -101,7 +103,7 @@ def shift_right() -> "onnx.FunctionProto":
 
 
 def _half(body: FunctionBody) -> str:
-    """Adds `half = 2**shift / 2`, 0 for a shift of 0."""
+    """Adds `half = 2**shift / 2`, which is 0 for a shift of 0."""
     body.number("one", 1, body.kinds.UINT64)
     body.cast("amount", "shift", body.kinds.UINT64)
     body.add("whole", "BitShift", ["one", "amount"], direction="LEFT")
@@ -119,7 +121,7 @@ def _truncate(body: FunctionBody) -> None:
 
 
 def _half_even(body: FunctionBody) -> None:
-    """Adds `half - 1`, and 1 more to what would become odd; nothing for a shift of 0."""
+    """Adds `half - 1`, and 1 more if the truncated quotient is odd; nothing for a shift of 0."""
     body.number("unit", 1)
     body.add("quotient", "ShiftRight", ["product", "shift"], DOMAIN)
     body.add("last_bit", "BitwiseAnd", ["quotient", "unit"])
@@ -145,7 +147,7 @@ def _half_away(body: FunctionBody) -> None:
 
 
 def _double(body: FunctionBody) -> None:
-    """Shifts above 31 add `2**30` away from zero first."""
+    """Adds `2**30` away from zero first if the shift is above 31, then rounds half up."""
     body.number("zero", 0)
     body.number("first_bits", 31)
     body.number("first_half", 1 << 30)
@@ -166,11 +168,11 @@ _ROUNDINGS: dict[Rounding, Callable[[FunctionBody], None]] = {
     Rounding.TRUNCATE: _truncate,
     Rounding.DOUBLE: _double,
 }
-"""What turns `product` and `shift` into `scaled`."""
+"""The functions that add nodes which compute `scaled` from `product` and `shift`."""
 
 
 def _saturate(body: FunctionBody, value: str, *, wide: bool) -> str:
-    """Adds `clamp(value, low, high)`: in int32 where that holds the value, else by comparisons."""
+    """Adds `clamp(value, low, high)`, in int32 if that holds the value, else with comparisons."""
     ends = [body.number("low", "@low"), body.number("high", "@high")]
     if wide:
         body.add("is_below", "Less", [value, "low"])
@@ -183,11 +185,11 @@ def _saturate(body: FunctionBody, value: str, *, wide: bool) -> str:
 
 @cache
 def requantize(rounding: Rounding, wide: bool) -> "onnx.FunctionProto":
-    """Returns the function that rescales `x`, with attributes zero_point, low, high and to.
+    """Returns the function that rescales `x`, with the attributes zero_point, low, high and to.
 
     Args:
-        rounding: how.
-        wide: whether a rescaled value, before it is clamped, may need more than 32 bits.
+        rounding: the rounding mode.
+        wide: whether a rescaled value may need more than 32 bits before it is clamped.
     """
     body = FunctionBody()
     body.cast("accumulator", "x", body.kinds.INT64)
@@ -199,13 +201,13 @@ def requantize(rounding: Rounding, wide: bool) -> "onnx.FunctionProto":
         REQUANTIZE[rounding] + "Wide" * wide,
         ["x", "multiplier", "shift"],
         ["zero_point", "low", "high", "to"],
-        f"{_DEFINITION}, rounding {rounding.value}; multiplier and shift by channel.",
+        f"{_DEFINITION}, rounding {rounding.value}; with one multiplier and shift per channel.",
     )
 
 
 @cache
 def clamp() -> "onnx.FunctionProto":
-    """Returns `Clamp`: `x` between `low` and `high`, for int64."""
+    """Returns `Clamp`: int64 numbers `x`, clamped to `low` and `high`."""
     body = FunctionBody()
     body.cast("y", _saturate(body, "x", wide=True), body.kinds.INT64)
     return body.function("Clamp", ["x"], ["low", "high"], "clamp(x, low, high) in int64.")
@@ -213,7 +215,7 @@ def clamp() -> "onnx.FunctionProto":
 
 @cache
 def larger() -> "onnx.FunctionProto":
-    """Returns `Larger`: the maximum of two int64."""
+    """Returns `Larger`: the maximum of two int64 numbers."""
     body = FunctionBody()
     body.add("is_less", "Less", ["a", "b"])
     body.add("y", "Where", ["is_less", "b", "a"])
@@ -222,7 +224,7 @@ def larger() -> "onnx.FunctionProto":
 
 @cache
 def flip_sign() -> "onnx.FunctionProto":
-    """Returns `FlipSign`: `x + 128` as uint8 of an int8."""
+    """Returns `FlipSign`: `x + 128` of an int8 number, as uint8."""
     body = FunctionBody()
     body.cast("bits", "x", body.kinds.UINT8)
     body.number("sign_bit", 128, body.kinds.UINT8)
@@ -232,7 +234,7 @@ def flip_sign() -> "onnx.FunctionProto":
 
 @cache
 def limb() -> "onnx.FunctionProto":
-    """Returns `Limb`: some bits of `x + offset`, which must not be negative, as uint8."""
+    """Returns `Limb`: some bits of `x + offset` as uint8. The sum must not be negative."""
     body = FunctionBody()
     unsigned = body.kinds.UINT64
     body.cast("wide", "x", body.kinds.INT64)
@@ -259,7 +261,10 @@ def add_limb() -> "onnx.FunctionProto":
     body.add("product", "Mul", ["wide", body.number("weight", "@weight")])
     body.add("y", "Add", ["total", "product"])
     return body.function(
-        "AddLimb", ["total", "part"], ["weight"], "total + part * weight: joins products of limbs."
+        "AddLimb",
+        ["total", "part"],
+        ["weight"],
+        ("total + part * weight: adds up products of limbs."),
     )
 
 
@@ -267,8 +272,8 @@ def add_limb() -> "onnx.FunctionProto":
 def window_sum() -> "onnx.FunctionProto":
     """Returns `WindowSum`: sums of `x` from `first` up to before `last` along one axis.
 
-    Differences of running sums, which wrap where they are too long, so that windows may have any
-    place and length.
+    It subtracts running sums, so windows may have any place and length. Running sums that are too
+    large wrap around, but their differences are right.
     """
     body = FunctionBody()
     body.number("zero", 0)

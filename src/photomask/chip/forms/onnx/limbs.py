@@ -1,12 +1,12 @@
-"""Factors of any width, whose products ConvInteger and MatMulInteger add up.
+"""Splits factors of any width into limbs, whose products ConvInteger and MatMulInteger add up.
 
-Both take 8-bit factors and add in 32 bits. Wider factors are split into limbs,
+Both operators take 8-bit factors and add in 32 bits. Wider factors are split into limbs:
 
     x = sum_i 2**(b*i) * (limb_i(x + offset) - limb_i(offset)),
 
-whose products are exact, and which are added up in int64. All limbs are uint8: ONNX Runtime's
-products of int8 by uint8 saturate on processors without dot-product instructions, and those of
-int8 by int8 are slow.
+The products of limbs are exact, and int64 additions combine them. All limbs are uint8, for two
+reasons. Products of int8 and uint8 saturate in ONNX Runtime on processors without dot-product
+instructions, and products of int8 and int8 are slow.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from photomask.chip.forms.onnx.functions import add_limb, flip_sign, limb
 from photomask.chip.program import Step
 
 LARGEST_SUM = (1 << 31) - 1
-"""What ConvInteger and MatMulInteger can add up."""
+"""The largest sum that ConvInteger and MatMulInteger can hold."""
 
 OPERANDS = {"ConvInteger": ("x", "w"), "MatMulInteger": ("a", "b")}
-"""What ONNX calls the factors."""
+"""The names that ONNX uses for the two factors."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,29 @@ class Limb:
     """Some bits of one factor of a product."""
 
     value: str
-    """Name of the uint8 values."""
+    """The name of the uint8 values."""
     zero_point: int
-    """What adds nothing."""
+    """The limb of a number that adds nothing to a product."""
     first_bit: int
     magnitude: int
-    """Bound of `|value - zero_point|`; of weights, of its sum for one output."""
+    """A bound of `|value - zero_point|`; for weights, a bound of its sum for one output."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How the integers of an interval fall into limbs of `bits`."""
+    """How the integers of an interval are split into limbs of `bits` bits."""
 
     bits: int
     count: int
     offset: int
-    """Makes every integer positive."""
+    """A number whose sum with every integer of the interval is not negative."""
 
     @classmethod
     def of(cls, interval: Interval, bits: int) -> Self:
-        """Returns the split of fewest limbs; an offset of 0 or half the range if one does."""
+        """Returns the split with the fewest limbs.
+
+        The offset is 0 or half the range if such a split has no more limbs than others.
+        """
         if interval.low >= 0:
             return cls(bits, -(-interval.bits // bits), 0)
         count = -(-(interval.high - interval.low).bit_length() // bits)
@@ -59,7 +62,7 @@ class Split:
         return cls(bits, count, half if fits else -interval.low)
 
     def first_bits(self) -> range:
-        """Returns where each limb begins."""
+        """Returns the first bit of each limb."""
         return range(0, self.count * self.bits, self.bits)
 
     def limb(self, value: int, first_bit: int) -> int:
@@ -67,7 +70,7 @@ class Split:
         return (value + self.offset) >> first_bit & ((1 << self.bits) - 1)
 
     def magnitude(self, interval: Interval, zero: int, first_bit: int) -> int:
-        """Bounds `|limb(x) - limb(zero)|` for every `x` of `interval`."""
+        """Returns a bound of `|limb(x) - limb(zero)|` for every `x` of `interval`."""
         largest = (1 << self.bits) - 1
         low, high = ((end + self.offset) >> first_bit for end in (interval.low, interval.high))
         if high > largest:
@@ -80,10 +83,10 @@ def split_weights(graph: IntegerGraph, step: Step, weight: np.ndarray, axis: int
     """Adds constant weights as limbs of 8 bits.
 
     Args:
-        graph: takes the tensors.
-        step: whose weights they are.
-        weight: int64, as the ONNX operator wants it.
-        axis: of the outputs.
+        graph: the graph that gets the tensors.
+        step: the step that has the weights.
+        weight: int64, in the layout of the ONNX operator.
+        axis: the axis of the outputs.
     """
     split = Split.of(Interval.hull(int(weight.min()), int(weight.max()), 0), 8)
     others = tuple(a for a in range(weight.ndim) if a != axis)
@@ -102,14 +105,14 @@ def split_weights(graph: IntegerGraph, step: Step, weight: np.ndarray, axis: int
 def split_activation(
     graph: IntegerGraph, step: Step, edge: str, zero: int, others: int
 ) -> list[Limb]:
-    """Adds an activation as limbs that are narrow enough for sums of 32 bits.
+    """Adds an activation as limbs that are so narrow that 32 bits hold the sums.
 
     Args:
-        graph: takes the nodes.
-        step: whose input it is.
+        graph: the graph that gets the nodes.
+        step: the step that reads the activation.
         edge: the activation.
         zero: the code that adds nothing to a product: the zero point or the padding.
-        others: bound of the sum of what one activation is multiplied by.
+        others: a bound of the sum of the factors that one activation is multiplied by.
     """
     interval = Interval.hull(graph.program.edges[edge].interval, zero, 0)
     for bits in (8, 4, 2, 1):
@@ -150,15 +153,15 @@ def add_up(
     bias: np.ndarray,
     **attributes: Any,
 ) -> None:
-    """Adds the products of all pairs of limbs, and `bias`.
+    """Adds nodes that sum the products of all pairs of limbs and `bias`.
 
     Args:
-        graph: takes the nodes.
-        step: what they compute.
+        graph: the graph that gets the nodes.
+        step: the step that the nodes compute.
         operator: ConvInteger or MatMulInteger.
         factors: the limbs of the first and the second input.
         bias: int64, broadcasts against the result.
-        attributes: of the operator.
+        attributes: the attributes of the operator.
     """
     kinds = graph.onnx.TensorProto
     pairs = [(a, b) for a in factors[0] for b in factors[1]]

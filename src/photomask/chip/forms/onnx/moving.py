@@ -1,4 +1,4 @@
-"""Operators that move integers, and constants."""
+"""Writes operators that move integers, and constants."""
 
 from photomask.chip.forms.onnx.context import ONNX, IntegerGraph
 from photomask.chip.operators import (
@@ -15,7 +15,7 @@ from photomask.chip.program import Step
 
 @ONNX.of(Concatenate)
 def concatenate(operator: Concatenate, graph: IntegerGraph, step: Step) -> None:
-    """Concat; what does not grow with the batch is repeated first."""
+    """Adds a Concat node; inputs that do not grow with the batch are repeated first."""
     kind = graph.edge_type(step.output)
     parts = [graph.operand(edge, kind, step) for edge in step.inputs]
     growing = [position for position, edge in enumerate(step.inputs) if graph.grows(edge)]
@@ -33,7 +33,7 @@ def concatenate(operator: Concatenate, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Constant)
 def constant(operator: Constant, graph: IntegerGraph, step: Step) -> None:
-    """An initializer."""
+    """Adds the constant as an initializer."""
     kind = graph.edge_type(step.output)
     value = graph.program.parameters(step)["value"]
     graph.finish(step, kind, "Identity", [graph.tensor(step.tensors["value"], value, kind)])
@@ -41,21 +41,21 @@ def constant(operator: Constant, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Reshape)
 def reshape(operator: Reshape, graph: IntegerGraph, step: Step) -> None:
-    """Reshape of each sample."""
+    """Adds a Reshape node that reshapes each sample."""
     shape = graph.vector([-1, *operator.shape], step, "shape")
     graph.finish(step, graph.edge_type(step.inputs[0]), "Reshape", [step.inputs[0], shape])
 
 
 @ONNX.of(Permute)
 def permute(operator: Permute, graph: IntegerGraph, step: Step) -> None:
-    """Transpose."""
+    """Adds a Transpose node."""
     (x,) = step.inputs
     graph.finish(step, graph.edge_type(x), "Transpose", [x], perm=operator.order)
 
 
 @ONNX.of(Slice)
 def slice_axis(operator: Slice, graph: IntegerGraph, step: Step) -> None:
-    """Slice of one axis."""
+    """Adds a Slice node that slices one axis."""
     bounds = {
         "start": operator.start,
         "stop": operator.stop,
@@ -69,7 +69,7 @@ def slice_axis(operator: Slice, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Pad)
 def pad(operator: Pad, graph: IntegerGraph, step: Step) -> None:
-    """Pad with a code."""
+    """Adds a Pad node that pads with a code."""
     kind = graph.edge_type(step.output)
     x = graph.operand(step.inputs[0], kind, step)
     amounts = [amount for side in zip(*operator.amounts, strict=True) for amount in side]
@@ -79,7 +79,7 @@ def pad(operator: Pad, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Gather)
 def gather(operator: Gather, graph: IntegerGraph, step: Step) -> None:
-    """Gather by constant positions."""
+    """Adds a Gather node with constant positions."""
     (x,), index = step.inputs, graph.program.parameters(step)["index"]
     constant = graph.tensor(step.tensors["index"], index, graph.onnx.TensorProto.INT64)
     graph.finish(step, graph.edge_type(x), "Gather", [x, constant], axis=operator.axis)

@@ -1,4 +1,4 @@
-"""Maximum and sum over windows in integers."""
+"""Writes maxima and sums over windows, in integers."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from photomask.chip.program import Step
 
 @ONNX.of(MaxPool)
 def max_pool(operator: MaxPool, graph: IntegerGraph, step: Step) -> None:
-    """MaxPool on 8 bits; else the largest of one slice for each kernel position.
+    """Adds a MaxPool node for codes of 8 bits, or the maximum over one slice per kernel position.
 
-    The latter also where windows reach further beyond the input than MaxPool pads; the smallest
-    code lies there, which never wins.
+    The slices are also used if windows reach further beyond the input than MaxPool can pad. Outside
+    the input lies the smallest code, which is never the maximum.
     """
     edge = graph.program.edges[step.inputs[0]]
     after = [
@@ -101,12 +101,12 @@ def average_pool(operator: AveragePool, graph: IntegerGraph, step: Step) -> None
 
 @ONNX.of(Sum)
 def sum_terms(operator: Sum, graph: IntegerGraph, step: Step) -> None:
-    """ReduceSum where it is exact, else differences of running sums."""
+    """Adds a ReduceSum node if it is exact, or else differences of running sums."""
     (x,), y = graph.intervals(step), graph.interval(step)
     kind = graph.type_of(Interval.hull(x, operator.zero_point, y))
     value = graph.centred(step.inputs[0], operator.zero_point, kind, step)
     axes = graph.vector(list(operator.axes), step, "axes")
-    if y.magnitude <= FLOAT64_EXACT:  # ONNX Runtime 1.31 adds up int64 in float64
+    if y.magnitude <= FLOAT64_EXACT:  # ONNX Runtime 1.31 computes sums of int64 in float64
         keep = int(operator.keep_axes)
         graph.finish(step, kind, "ReduceSum", [value, axes], keepdims=keep)
         return

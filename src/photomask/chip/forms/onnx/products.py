@@ -1,4 +1,4 @@
-"""Products of matrices as MatMulInteger."""
+"""Writes products of matrices as MatMulInteger."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from photomask.chip.program import Step
 
 @ONNX.of(Linear)
 def linear(operator: Linear, graph: IntegerGraph, step: Step) -> None:
-    """A product with the transposed weights."""
+    """Adds nodes that multiply by the transposed weights."""
     parameters = graph.program.parameters(step)
     second = split_weights(graph, step, effective_weight(parameters).T, 1)
     largest = max(part.magnitude for part in second)
@@ -21,7 +21,7 @@ def linear(operator: Linear, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Matmul)
 def matmul(operator: Matmul, graph: IntegerGraph, step: Step) -> None:
-    """A product of two activations."""
+    """Adds nodes that multiply two activations."""
     (a, b), (zero_a, zero_b) = step.inputs, operator.zero_points
     second = split_activation(graph, step, b, zero_b, 255 * operator.terms)
     largest = max(part.magnitude for part in second) * operator.terms

@@ -1,4 +1,4 @@
-"""Rescaling as one node."""
+"""Writes rescaling as one node."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from photomask.chip.program import Step
 
 @ONNX.of(Requantize)
 def requantize(operator: Requantize, graph: IntegerGraph, step: Step) -> None:
-    """One call of the function of its rounding."""
+    """Adds one call of the function for the rounding mode."""
     kind = graph.onnx.TensorProto.INT64
     (x,), parameters = step.inputs, graph.program.parameters(step)
     wide = graph.type_of(_rescaled(operator, graph.intervals(step)[0], parameters)) == kind
@@ -35,7 +35,7 @@ def requantize(operator: Requantize, graph: IntegerGraph, step: Step) -> None:
 
 
 def _rescaled(operator: Requantize, x: Interval, parameters: Parameters) -> Interval:
-    """Returns what the rescaled values, their bounds included, lie in before they are clamped."""
+    """Returns an interval that holds the rescaled values before the clamp, and both bounds."""
     ends = [operator.low, operator.high]
     pairs = np.stack([parameters["multiplier"].ravel(), parameters["shift"].ravel()], axis=1)
     for multiplier, shift in np.unique(pairs, axis=0).tolist():

@@ -1,4 +1,4 @@
-"""Functions of the integer form for softmax and norms."""
+"""The functions of the integer form for softmax and norms."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
 
 ROOT_STEPS = 6
-"""Newton steps from `2**24` down to the root of 47 or 48 bits, which takes five at most."""
+"""The Newton steps from `2**24` to the root of a number of 47 or 48 bits; five would be enough."""
 
 
 @cache
@@ -52,7 +52,7 @@ def softmax(masks: int) -> "onnx.FunctionProto":
 
 @cache
 def inverse_root() -> "onnx.FunctionProto":
-    """Returns `InverseRoot`: `2**47 // isqrt(v')` and the power of four that makes `v'` of `v`."""
+    """Returns `InverseRoot`: `2**47 // isqrt(v')`, and the power of four in `v' = v * 4**power`."""
     body = FunctionBody()
     unsigned = body.kinds.UINT64
     thresholds = [1 << (2 * bits) for bits in range(1, 31)]
@@ -118,5 +118,6 @@ def normalize(centred: bool) -> "onnx.FunctionProto":
         "LayerNorm" if centred else "RootMeanSquareNorm",
         ["x", "ones"],
         ["epsilon", "shift", *(["terms"] if centred else [])],
-        "d / sqrt(sum(d * d) + epsilon) in units of 2**-f, d the distance from the mean or from 0.",
+        "d / sqrt(sum(d * d) + epsilon) in units of 2**-f; d is the distance from the mean or "
+        "from 0.",
     )

@@ -1,4 +1,4 @@
-"""Softmax, norms and embeddings in standard integer ONNX."""
+"""Writes softmax, norms and embeddings in integers, with standard operators."""
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def normalize(operator: Normalize, graph: IntegerGraph, step: Step) -> None:
 
 @ONNX.of(Embedding)
 def embedding(operator: Embedding, graph: IntegerGraph, step: Step) -> None:
-    """Adds a gather of rows."""
+    """Adds a Gather node that reads rows of the table."""
     kinds, table = graph.onnx.TensorProto, graph.program.parameters(step)["table"]
     kind = graph.edge_type(step.output)
     rows = graph.operand(step.inputs[0], kinds.INT32, step)

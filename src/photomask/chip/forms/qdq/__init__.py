@@ -1,4 +1,4 @@
-"""A program as an ONNX model of quantizing and dequantizing nodes."""
+"""The QDQ form: an ONNX model of float operators between QuantizeLinear and DequantizeLinear."""
 
 from photomask.chip.forms.qdq import convolution as convolution
 from photomask.chip.forms.qdq import elementwise as elementwise

@@ -1,4 +1,4 @@
-"""Whether the nodes of a QDQ file give the program's codes, each from equal codes."""
+"""Checks that a QDQ file computes the program's codes, each step from the oracle's codes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def check_steps(
     program: IntegerProgram, model: "onnx.ModelProto", samples: Sequence[Sample]
 ) -> FormCheck:
-    """Runs every step in ONNX Runtime, without its fusions, on the oracle's own codes.
+    """Runs every step on the oracle's own codes, in ONNX Runtime without its fusions.
 
     Args:
-        program: what the model was made of.
-        model: as it was read from a file.
-        samples: to run, at least one.
+        program: the program that the model was made from.
+        model: the model, as it was read from a file.
+        samples: the samples to run, at least one.
 
     Raises:
         DocumentError: the model lacks an activation.
@@ -36,7 +36,9 @@ def check_steps(
     changed = reading_given(model, edges)
     for name in edges:
         if name not in dequantized:
-            raise DocumentError(f"the activation {name!r} comes from no DequantizeLinear")
+            raise DocumentError(
+                f"no DequantizeLinear node computes the activation {name!r}; export the model again"
+            )
         codes, *interpretation = dequantized[name].input
         give_codes(changed, name, codes, interpretation)
     return compare_steps(program, changed, edges, samples)
@@ -45,13 +47,13 @@ def check_steps(
 def give_codes(
     model: "onnx.ModelProto", edge: str, codes: str, interpretation: Sequence[str]
 ) -> None:
-    """Lets what reads the codes of an edge, but for its DequantizeLinear, read the given ones.
+    """Makes all readers of an edge's codes, except its DequantizeLinear, read the given codes.
 
     Args:
-        model: of `reading_given`.
-        edge: that is given.
-        codes: the value that holds its codes.
-        interpretation: names of its scale and its zero point.
+        model: a model that `reading_given` returned.
+        edge: the edge whose values are given.
+        codes: the value that holds the codes of the edge.
+        interpretation: the names of its scale and its zero point.
     """
     readers = [node for node in model.graph.node if codes in node.input and node.output[0] != edge]
     if not readers:

@@ -1,4 +1,4 @@
-"""The graph of the QDQ form: real values between steps, codes between quantize and dequantize."""
+"""The graph of the QDQ form: real values between steps, and codes between quantization nodes."""
 
 from typing import Any
 
@@ -10,16 +10,17 @@ from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.errors import FormError
 
 SAME = 1e-6
-"""Relative difference below which two scales are one, as float32 has them."""
+"""The relative difference below which two scales count as equal, given the precision of float32."""
 
 
 class QdqGraph(GraphBuilder):
-    """A graph of floats whose activations are quantized and dequantized once each.
+    """A graph of floats in which every activation is quantized and dequantized once.
 
-    The value called as an edge is its real value; `<edge>/codes` are its integers.
+    The value with the name of an edge is its real value. The value `<edge>/codes` holds its
+    integers.
 
     Attributes:
-        divisors: by accumulator, what its value was divided by already.
+        divisors: for each accumulator the number that its value was already divided by.
     """
 
     def __init__(self, program: IntegerProgram):
@@ -30,21 +31,25 @@ class QdqGraph(GraphBuilder):
         self._codes: dict[str, str] = {}
 
     def real(self, edge: str) -> str:
-        """Returns the value that holds an edge's real numbers."""
+        """Returns the name of the value that holds an edge's real numbers."""
         return self._reals.get(edge, edge)
 
     def codes(self, edge: str) -> str:
-        """Returns the value that holds an activation's codes; a name alone if its step is refused.
+        """Returns the name of the value that holds an activation's codes.
+
+        If the step of the activation is refused, no value has this name.
 
         Raises:
-            FormError: it is an accumulator, whose codes the QDQ form does not have.
+            FormError: the edge is an accumulator, which has no codes in the QDQ form.
         """
         if edge not in self._codes and self.program.edges[edge].role == "accumulator":
-            raise FormError(f"{edge!r} is an accumulator, which has no codes here")
+            raise FormError(
+                f"the edge {edge!r} is an accumulator, which has no codes in the QDQ form"
+            )
         return self._codes.get(edge, edge)
 
     def edges(self, step: Step) -> list[Edge]:
-        """Returns a step's inputs."""
+        """Returns the inputs of a step."""
         return [self.program.edges[name] for name in step.inputs]
 
     def code_type(self, edge: Edge) -> int:
@@ -56,18 +61,18 @@ class QdqGraph(GraphBuilder):
         return self.narrowest(edge.format.bits, edge.format.signed)
 
     def narrowest(self, bits: int, signed: bool) -> int:
-        """Returns the narrowest type of DequantizeLinear that has so many bits.
+        """Returns the narrowest type of DequantizeLinear that has at least this many bits.
 
         Raises:
-            FormError: there is none of more than 16 bits.
+            FormError: more than 16 bits are needed.
         """
         for width in (4, 8, 16):
             if bits <= width:
                 return getattr(self.onnx.TensorProto, f"{'INT' if signed else 'UINT'}{width}")
-        raise FormError(f"{bits}-bit codes; QuantizeLinear has at most 16 bits")
+        raise FormError(f"it needs {bits}-bit codes, but QuantizeLinear has at most 16 bits")
 
     def ends(self, edge: Edge) -> tuple[int, int]:
-        """Returns where QuantizeLinear saturates the codes of an edge by itself."""
+        """Returns the ends at which QuantizeLinear itself saturates the codes of an edge."""
         name = self.onnx.TensorProto.DataType.Name(self.code_type(edge))
         bits = int(name.lstrip("UINT"))
         return (0, (1 << bits) - 1) if name[0] == "U" else (-(1 << bits - 1), (1 << bits - 1) - 1)
@@ -81,7 +86,7 @@ class QdqGraph(GraphBuilder):
         return self.tensor(f"{step.name}/{label}", np.array(values), self.onnx.TensorProto.INT64)
 
     def scaled(self, value: str, factor: Any, step: Step) -> str:
-        """Returns `value * factor`, or `value` where the factor is 1."""
+        """Returns `value * factor`, or `value` if the factor is 1."""
         if np.all(np.abs(np.asarray(factor) - 1) <= SAME):
             return value
         return self.node("Mul", [value, self.floats(factor, step, "factor")], step, "scaled")
@@ -95,7 +100,7 @@ class QdqGraph(GraphBuilder):
         self.dequantize(name, edge, kind, step)
 
     def dequantize(self, codes: str, edge: Edge, kind: int, step: Step) -> None:
-        """Turns codes of an edge into its real value."""
+        """Converts the codes of an edge to its real value."""
         self._codes[edge.name] = codes
         self.describe(codes, kind, edge)
         output = edge.name
@@ -123,13 +128,13 @@ class QdqGraph(GraphBuilder):
         self.quantize(value, edge, step)
 
     def move(self, step: Step, operator: str, constants: list[str], **attributes: Any) -> None:
-        """Adds the node of an operator that keeps codes and, so, scales.
+        """Adds the node of an operator that keeps the codes and therefore also the scales.
 
         Args:
             step: the step.
-            operator: of ai.onnx.
+            operator: the name of an operator of ai.onnx.
             constants: further inputs, behind the step's own.
-            attributes: of the node.
+            attributes: the attributes of the node.
 
         Raises:
             FormError: an input has another scale or zero point than the output.
@@ -137,9 +142,11 @@ class QdqGraph(GraphBuilder):
         y = self.program.edges[step.output]
         for x in self.edges(step):
             if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-                raise FormError(f"it moves codes of {x.name!r} to another scale")
+                raise FormError(
+                    f"it moves codes of {x.name!r} to an edge with another scale or zero point"
+                )
         self.finish(step, operator, [*map(self.real, step.inputs), *constants], **attributes)
 
 
 QDQ = Writers[[QdqGraph, Step], None]("QDQ")
-"""Adds the nodes of a step, the float operator under its name."""
+"""The table of the functions that add a step's nodes; the float operator has the step's name."""

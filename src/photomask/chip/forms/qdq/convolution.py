@@ -1,4 +1,4 @@
-"""Convolutions with dequantized weights and biases."""
+"""Writes convolutions with dequantized weights and biases."""
 
 from photomask.chip.forms.qdq.context import QDQ, QdqGraph
 from photomask.chip.forms.qdq.weights import quantized_bias, quantized_weight
@@ -9,11 +9,13 @@ from photomask.errors import FormError
 
 @QDQ.of(Convolution)
 def convolution(operator: Convolution, graph: QdqGraph, step: Step) -> None:
-    """Padding by the zero point is padding by 0."""
+    """Adds a Conv node; padding with the zero point becomes padding with 0."""
     x = graph.program.edges[step.inputs[0]]
     padded = any(margin for pair in operator.padding for margin in pair)
     if padded and operator.padding_value != x.zero_point:
-        raise FormError(f"it pads with {operator.padding_value}, not the zero point {x.zero_point}")
+        raise FormError(
+            f"it pads with {operator.padding_value}, expected its input's zero point {x.zero_point}"
+        )
     graph.finish(
         step,
         "Conv",

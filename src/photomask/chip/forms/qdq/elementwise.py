@@ -1,4 +1,4 @@
-"""Sums, products, clamps and tables of real values, element by element."""
+"""Writes sums, products, clamps and tables of real values, element by element."""
 
 import numpy as np
 
@@ -10,7 +10,11 @@ from photomask.chip.program import Step
 
 @QDQ.of(Add)
 def add(operator: Add, graph: QdqGraph, step: Step) -> None:
-    """Coefficients that only align scales vanish; their signs stay."""
+    """Adds nodes that sum the inputs.
+
+    Coefficients that only align scales are left out, because real values need no alignment. Their
+    signs are kept.
+    """
     inputs, y = graph.edges(step), graph.program.edges[step.output]
     unit, offset = y.scale[0], operator.bias - y.zero_point
     terms = []
@@ -36,13 +40,13 @@ def add(operator: Add, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Multiply)
 def multiply(operator: Multiply, graph: QdqGraph, step: Step) -> None:
-    """A product, brought to the scale of the output."""
+    """Adds nodes that multiply two inputs and scale the product to the output's scale."""
     add_product("Mul", operator.zero_points, graph, step)
 
 
 @QDQ.of(Clamp)
 def clamp(operator: Clamp, graph: QdqGraph, step: Step) -> None:
-    """A clip to the real values of the codes' ends."""
+    """Adds a Clip node with the real values of the two end codes."""
     y = graph.program.edges[step.output]
     ends = [(end - y.zero_point) * y.scale[0] for end in (y.low, y.high)]
     names = zip(ends, ("low", "high"), strict=True)
@@ -51,7 +55,7 @@ def clamp(operator: Clamp, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Lookup)
 def lookup(operator: Lookup, graph: QdqGraph, step: Step) -> None:
-    """A table over codes, between QuantizeLinear and DequantizeLinear."""
+    """Adds a table of codes between QuantizeLinear and DequantizeLinear."""
     kinds = graph.onnx.TensorProto
     y, table = graph.program.edges[step.output], graph.program.parameters(step)["table"]
     codes = graph.codes(step.inputs[0])
@@ -59,7 +63,7 @@ def lookup(operator: Lookup, graph: QdqGraph, step: Step) -> None:
     first = graph.tensor(f"{step.name}/first", np.array(operator.first), kinds.INT32)
     position = graph.node("Sub", [index, first], step, "position")
     kind = graph.code_type(y)
-    # Gather reads no 4-bit tables.
+    # Gather does not support tables of 4-bit integers.
     stored = {kinds.INT4: kinds.INT8, kinds.UINT4: kinds.UINT8}.get(kind, kind)
     constant = graph.tensor(step.tensors["table"], table, stored)
     value = graph.value_name(step, "codes")
@@ -69,7 +73,7 @@ def lookup(operator: Lookup, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Interpolate)
 def interpolate(operator: Interpolate, graph: QdqGraph, step: Step) -> None:
-    """A table of real numbers: every point of the lines, and the end of the last one."""
+    """Adds a table of real numbers, with every point of the lines and the end of the last line."""
     kinds = graph.onnx.TensorProto
     x, y = step.inputs[0], graph.program.edges[step.output]
     parameters = graph.program.parameters(step)

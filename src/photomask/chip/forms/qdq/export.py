@@ -1,4 +1,4 @@
-"""An integer program as an ONNX model of float operators between quantize and dequantize."""
+"""The QDQ form: a model with float operators between quantization nodes, written and checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 21
-"""The first with 4-bit and 16-bit codes, and with scales of blocks."""
+"""The first opset with 4-bit codes, 16-bit codes, and scales of blocks."""
 
 
 def qdq_model(program: IntegerProgram) -> "onnx.ModelProto":
     """Returns a program in the QDQ form, which runtimes fuse into integer kernels of their own.
 
-    Inputs and outputs are real numbers, NCHW. Every activation passes QuantizeLinear and
-    DequantizeLinear with the program's scale and zero point; weights are stored as codes of 4, 8 or
-    16 bits behind DequantizeLinear, biases as int32.
+    Inputs and outputs are real numbers in NCHW order. Every activation passes through
+    QuantizeLinear and DequantizeLinear with the program's scale and zero point. Weights are stored
+    as codes of 4, 8 or 16 bits and biases as int32, both behind DequantizeLinear.
 
-    It is not exact to the program: runtimes rescale by floats and round half to even. Codes differ
-    by one where a value lies near the middle of two.
+    The model is not bit-exact, because runtimes rescale with floats and round half to even. A code
+    may differ by one if the exact value lies near the middle between two codes.
 
     Args:
-        program: its activations have at most 16 bits.
+        program: a program whose activations have at most 16 bits.
 
     Returns:
-        A model of opset 21 and IR version 10; `save_onnx` writes it.
+        A model of opset 21 and IR version 10. `save_onnx` writes it.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
-        FormError: steps that have no QDQ form; names all of them and says why.
+        FormError: some steps have no QDQ form. The message names all of them, with the reasons.
     """
     graph, problems = _written(program)
     require_none(problems, "QDQ", "The integer form of ONNX expresses every program.")
@@ -56,7 +56,7 @@ def qdq_model(program: IntegerProgram) -> "onnx.ModelProto":
 
 
 def _written(program: IntegerProgram) -> tuple[QdqGraph, list[Problem]]:
-    """Returns the nodes of all inputs and steps, and what is wrong with those that have none."""
+    """Returns the nodes of all inputs and steps, and the problems of those without a form."""
     graph = QdqGraph(program)
     problems: list[Problem] = []
     for name in program.inputs:
@@ -69,7 +69,7 @@ def _written(program: IntegerProgram) -> tuple[QdqGraph, list[Problem]]:
 
 
 def _input(graph: QdqGraph, edge: Edge) -> None:
-    """Quantizes an input; codes narrower than their type are clamped before."""
+    """Quantizes an input; codes that are narrower than their type are clamped first."""
     step = Step.model_construct(name=edge.name, node=edge.name, source="input", output=edge.name)
     value = edge.name
     if (edge.low, edge.high) != graph.ends(edge):
@@ -82,18 +82,18 @@ def _input(graph: QdqGraph, edge: Edge) -> None:
 
 @dataclass(frozen=True)
 class QdqForm:
-    """A program as an ONNX file of quantizing and dequantizing nodes; see `qdq_model`."""
+    """A program as an ONNX file with quantizing and dequantizing nodes; see `qdq_model`."""
 
     name: ClassVar[str] = "qdq"
     title: ClassVar[str] = "ONNX between quantize and dequantize; tools that rescale in floats"
     place: ClassVar[str] = "network.qdq.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator has no such form; None where it has one."""
+        """Returns the reason why the form cannot express an operator, or None if it can."""
         return QDQ.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every input and every step that cannot be expressed.
+        """Returns a problem for every input and every step that cannot be expressed.
 
         Raises:
             MissingDependencyError: the package onnx is not installed.
@@ -101,26 +101,28 @@ class QdqForm:
         return _written(program)[1]
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
-        """Writes the file; samples are not needed.
+        """Writes the file; the samples are not used.
 
         Raises:
             FormError: names all steps that cannot be expressed.
-            ExportError: the model is larger than protobuf reads, or the disk refused the file.
+            ExportError: the model is larger than protobuf can read, or the file could not be
+                written to the disk.
             MissingDependencyError: the package onnx is not installed.
         """
         save_onnx(qdq_model(program), place)
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
-        """Runs the file in ONNX Runtime, and compares each activation, computed from equal codes.
+        """Runs each step in ONNX Runtime on the oracle's codes, and compares its output.
 
         Args:
-            program: what was written.
+            program: the program that was written.
             place: the file.
-            samples: to run, at least one.
+            samples: the samples to run, at least one.
 
         Raises:
             DataError: there are no samples, or they do not fit the program.
-            DocumentError: the file is missing, no ONNX model, or of another program.
+            DocumentError: the file is missing, is not an ONNX model, or was made from another
+                program.
             EngineError: ONNX Runtime refuses the file, or fails.
             MissingDependencyError: onnx or onnxruntime is not installed.
         """

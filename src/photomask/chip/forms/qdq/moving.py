@@ -1,4 +1,4 @@
-"""Operators that move real values, and constants."""
+"""Writes operators that move real values, and constants."""
 
 from photomask.chip.forms.qdq.context import QDQ, QdqGraph
 from photomask.chip.operators import (
@@ -16,7 +16,7 @@ from photomask.errors import FormError
 
 @QDQ.of(Constant)
 def constant(operator: Constant, graph: QdqGraph, step: Step) -> None:
-    """Codes behind a DequantizeLinear."""
+    """Adds the codes of the constant, and a DequantizeLinear node behind them."""
     y, value = graph.program.edges[step.output], graph.program.parameters(step)["value"]
     kind = graph.code_type(y)
     graph.dequantize(graph.tensor(step.tensors["value"], value, kind), y, kind, step)
@@ -24,27 +24,27 @@ def constant(operator: Constant, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Concatenate)
 def concatenate(operator: Concatenate, graph: QdqGraph, step: Step) -> None:
-    """Concat of values of one scale."""
+    """Adds a Concat node for values of one scale."""
     if len({graph.grows(name) for name in step.inputs}) > 1:
-        raise FormError("it repeats a constant for every sample")
+        raise FormError("it repeats a constant for every sample, which Concat cannot do")
     graph.move(step, "Concat", [], axis=operator.axis)
 
 
 @QDQ.of(Reshape)
 def reshape(operator: Reshape, graph: QdqGraph, step: Step) -> None:
-    """Reshape of each sample."""
+    """Adds a Reshape node that reshapes each sample."""
     graph.move(step, "Reshape", [graph.integers([-1, *operator.shape], step, "shape")])
 
 
 @QDQ.of(Permute)
 def permute(operator: Permute, graph: QdqGraph, step: Step) -> None:
-    """Transpose."""
+    """Adds a Transpose node."""
     graph.move(step, "Transpose", [], perm=operator.order)
 
 
 @QDQ.of(Slice)
 def slice_axis(operator: Slice, graph: QdqGraph, step: Step) -> None:
-    """Slice of one axis."""
+    """Adds a Slice node that slices one axis."""
     bounds = {
         "start": operator.start,
         "stop": operator.stop,
@@ -57,7 +57,7 @@ def slice_axis(operator: Slice, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Pad)
 def pad(operator: Pad, graph: QdqGraph, step: Step) -> None:
-    """Pad with the real value of a code."""
+    """Adds a Pad node that pads with the real value of a code."""
     y = graph.program.edges[step.output]
     amounts = [amount for side in zip(*operator.amounts, strict=True) for amount in side]
     value = graph.floats((operator.value - y.zero_point) * y.scale[0], step, "value")
@@ -66,7 +66,7 @@ def pad(operator: Pad, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Gather)
 def gather(operator: Gather, graph: QdqGraph, step: Step) -> None:
-    """Gather by constant positions."""
+    """Adds a Gather node with constant positions."""
     index = graph.program.parameters(step)["index"]
     constant = graph.tensor(step.tensors["index"], index, graph.onnx.TensorProto.INT64)
     graph.move(step, "Gather", [constant], axis=operator.axis)

@@ -1,4 +1,4 @@
-"""Maximum, average and sum of real values."""
+"""Writes maxima, averages and sums of real values."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from photomask.errors import FormError
 
 @QDQ.of(MaxPool)
 def max_pool(operator: MaxPool, graph: QdqGraph, step: Step) -> None:
-    """MaxPool, which pads by what never wins."""
+    """Adds a MaxPool node, whose padding is never the maximum."""
     spans = tuple((k - 1) * d + 1 for k, d in zip(operator.kernel, operator.dilation, strict=True))
     graph.move(
         step,
@@ -29,9 +29,10 @@ def max_pool(operator: MaxPool, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(AveragePool)
 def average_pool(operator: AveragePool, graph: QdqGraph, step: Step) -> None:
-    """AveragePool, which counts its padding unless the rescalings after it divide by what is left.
+    """Adds an AveragePool node.
 
-    Where they divide by yet another number, they correct the average.
+    The node counts its padding, unless the rescalings behind it divide by the number of elements
+    inside the input. If they divide by yet another number, they also correct the average.
     """
     x = graph.program.edges[step.inputs[0]]
     kernel, stride = average_windows(operator, x.shape[2:])
@@ -40,7 +41,7 @@ def average_pool(operator: AveragePool, graph: QdqGraph, step: Step) -> None:
         pads = _pads(graph, step, operator, kernel)
     _check_sum(graph, step, operator.zero_point)
     if not _rescalings(graph, step):
-        raise FormError("its sum is read by more than rescalings")
+        raise FormError("its sum may only be read by rescalings")
     counted, counts = True, np.array(math.prod(kernel))
     if any(pads):
         lengths = [
@@ -62,7 +63,7 @@ def average_pool(operator: AveragePool, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Sum)
 def sum_terms(operator: Sum, graph: QdqGraph, step: Step) -> None:
-    """ReduceMean where the rescaling after it divides by the count, else ReduceSum."""
+    """Adds a ReduceMean node if the next rescaling divides by the count, else a ReduceSum node."""
     _check_sum(graph, step, operator.zero_point)
     name = "ReduceSum"
     if _is_divided(graph, step, operator.terms):
@@ -73,21 +74,24 @@ def sum_terms(operator: Sum, graph: QdqGraph, step: Step) -> None:
 
 
 def _check_sum(graph: QdqGraph, step: Step, zero_point: int) -> None:
-    """Refuses a sum whose unit or zero point is not that of its input."""
+    """Raises an error for a sum whose scale or zero point differs from its input's."""
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     if zero_point != x.zero_point or y.zero_point or x.scale != y.scale:
-        raise FormError("its scale or zero point is not that of its edges")
+        raise FormError(
+            "its zero point must be that of its input, and its output must have the scale of its "
+            "input"
+        )
 
 
 def _rescalings(graph: QdqGraph, step: Step) -> Sequence[Step]:
-    """Returns the requantizations that read a sum; none if anything else reads it too."""
+    """Returns the requantizations that read a sum, or nothing if anything else also reads it."""
     readers = graph.program.links.readers[step.output]
     others = [reader for reader in readers if not isinstance(reader.operator, Requantize)]
     return () if others or step.output in graph.program.outputs else readers
 
 
 def _is_divided(graph: QdqGraph, step: Step, terms: int | np.ndarray) -> bool:
-    """Tells whether what follows a sum divides by the number of its terms, of each or of all."""
+    """Tells whether the steps behind a sum divide by the number of its terms."""
     unit, readers = graph.program.edges[step.output].scale[0], _rescalings(graph, step)
     for reader in readers:
         parameters = graph.program.parameters(reader)
@@ -101,10 +105,10 @@ def _is_divided(graph: QdqGraph, step: Step, terms: int | np.ndarray) -> bool:
 def _pads(
     graph: QdqGraph, step: Step, operator: AveragePool | MaxPool, spans: tuple[int, ...]
 ) -> list[int]:
-    """Returns ONNX's padding: before each axis, then after each.
+    """Returns the padding as ONNX lists it: before each axis, then after each axis.
 
     Raises:
-        FormError: ONNX pads less than a kernel.
+        FormError: the padding is larger than ONNX allows, which is less than the kernel.
     """
     size = graph.program.edges[step.inputs[0]].shape[2:]
     after = [
@@ -113,11 +117,14 @@ def _pads(
             size, operator.output_size, operator.stride, operator.padding, spans, strict=True
         )
     ]
-    # Elements at the end that no window reaches are no padding.
+    # A negative amount means that no window reaches the last elements, which needs no padding.
     after = [
         0 if -stride < amount < 0 else amount
         for amount, stride in zip(after, operator.stride, strict=True)
     ]
     if not all(0 <= amount < k for amount, k in zip(after, operator.kernel, strict=True)):
-        raise FormError(f"its windows reach {after} elements beyond the input")
+        raise FormError(
+            f"its windows reach {after} elements beyond the input, but ONNX pads by less than the "
+            "kernel"
+        )
     return [*operator.padding, *after]

@@ -1,4 +1,4 @@
-"""Rescaling as quantize and dequantize."""
+"""Writes rescaling as QuantizeLinear and DequantizeLinear."""
 
 import numpy as np
 
@@ -10,19 +10,22 @@ from photomask.errors import FormError
 
 @QDQ.of(Requantize)
 def requantize(operator: Requantize, graph: QdqGraph, step: Step) -> None:
-    """A clamp where the codes do not saturate by themselves, then quantize and dequantize."""
+    """Adds QuantizeLinear and DequantizeLinear, and a clamp before them if the codes need one."""
     (x,), y = graph.edges(step), graph.program.edges[step.output]
     scale, *others = y.scale
     if others or (x.role != "accumulator" and len(x.scale) > 1):
-        raise FormError("its channels have scales of their own")
+        raise FormError(
+            "its channels have different scales, but an activation has one scale in this form"
+        )
     if operator.offset != -x.zero_point or operator.zero_point != y.zero_point:
-        raise FormError("its offsets are not the zero points of its edges")
+        raise FormError("its offsets differ from the zero points of its edges")
     parameters = graph.program.parameters(step)
     ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
     trailing = 0 if x.channel_axis is None else len(x.shape) - 1 - x.channel_axis
     unit = np.array(x.scale).reshape(-1, *(1,) * trailing)
     factor = ratio * scale / unit * graph.divisors.get(x.name, 1.0)
-    # What is left of 1 is the rounding of the multiplier, which a float scale does not have.
+    # A small difference from 1 comes from the rounding of the multiplier. A float scale has no such
+    # rounding, so the difference is ignored.
     rounding = 2 * step.relative_error + SAME
     value = graph.real(x.name)
     if not np.all(np.abs(factor - 1) <= rounding):

@@ -1,4 +1,4 @@
-"""Softmax, norms and embeddings in the QDQ form: ONNX's own float operators on real values."""
+"""Writes softmax, norms and embeddings with ONNX's own float operators on real values."""
 
 import math
 
@@ -10,12 +10,12 @@ from photomask.chip.program import Step
 from photomask.errors import FormError
 
 HIDDEN = -1e9
-"""What stands for an element that a softmax does not see."""
+"""The score of an element that a mask hides."""
 
 
 @QDQ.of(Softmax)
 def softmax(operator: Softmax, graph: QdqGraph, step: Step) -> None:
-    """A softmax of the real scores; its table of exponents is left out."""
+    """Adds a Softmax node for the real scores; the table of exponents is not used."""
     kinds, parameters = graph.onnx.TensorProto, graph.program.parameters(step)
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     value = graph.real(x.name)
@@ -30,19 +30,21 @@ def softmax(operator: Softmax, graph: QdqGraph, step: Step) -> None:
         value = graph.node("Where", [mask, value, hidden], step, "visible")
     one = y.scale[0] * 2.0**operator.fraction_bits
     if not math.isclose(one, 1.0, rel_tol=1e-6):
-        raise FormError(f"its shares sum up to {one:.6g}, not 1")
+        raise FormError(f"its results sum up to {one:.6g}, expected 1")
     graph.finish(step, "Softmax", [value], axis=-1)
 
 
 @QDQ.of(Normalize)
 def normalize(operator: Normalize, graph: QdqGraph, step: Step) -> None:
-    """LayerNormalization, or a root-mean-square norm in small operators."""
+    """Adds a LayerNormalization node, or small operators for a root-mean-square norm."""
     parameters = graph.program.parameters(step)
     x, y = graph.program.edges[step.inputs[0]], graph.program.edges[step.output]
     if operator.zero_point != x.zero_point and not operator.centred:
-        raise FormError("its zero point is not that of its input")
+        raise FormError("its zero point differs from its input's")
     if "channel_shift" in parameters:
-        raise FormError("its channels have scales of their own")
+        raise FormError(
+            "its channels have different scales, which the float operator cannot express"
+        )
     unit = np.array(y.scale)
     normal = math.sqrt(operator.terms) * 2.0**-operator.fraction_bits
     gain = graph.floats(parameters["gain"] * unit / normal, step, "gain")
@@ -67,13 +69,13 @@ def normalize(operator: Normalize, graph: QdqGraph, step: Step) -> None:
 
 @QDQ.of(Embedding)
 def embedding(operator: Embedding, graph: QdqGraph, step: Step) -> None:
-    """Rows of a table of codes, dequantized."""
+    """Adds nodes that read rows of a table of codes and dequantize them."""
     kinds, table = graph.onnx.TensorProto, graph.program.parameters(step)["table"]
     y = graph.program.edges[step.output]
     kind = graph.code_type(y)
     stored = {kinds.INT4: kinds.INT8, kinds.UINT4: kinds.UINT8}.get(
         kind, kind
-    )  # Gather has no 4 bits
+    )  # Gather does not support 4-bit integers
     constant = graph.tensor(step.tensors["table"], table, stored)
     rows = graph.node("Cast", [graph.codes(step.inputs[0])], step, "rows", to=kinds.INT32)
     value = graph.value_name(step, "codes")

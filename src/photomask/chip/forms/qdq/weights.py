@@ -1,4 +1,4 @@
-"""Weights and biases behind their DequantizeLinear."""
+"""Writes weights and biases with a DequantizeLinear node behind each."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from photomask.errors import FormError
 
 
 def quantized_weight(graph: QdqGraph, step: Step) -> str:
-    """Adds the weights behind their DequantizeLinear: per tensor, channel or group."""
+    """Adds the weights and a DequantizeLinear node with scales per tensor, channel or group."""
     parameters, kinds = graph.program.parameters(step), graph.onnx.TensorProto
     weight, name = parameters["weight"], step.tensors["weight"]
     format = graph.program.formats[name]
@@ -39,7 +39,7 @@ def quantized_weight(graph: QdqGraph, step: Step) -> str:
         attributes = {}
     ends = Interval(int(zero_point.min()), int(zero_point.max()))
     if not ends.within(IntFormat(bits=format.bits, signed=format.signed).interval):
-        raise FormError(f"its weight zero points are no {format} as its weights are")
+        raise FormError(f"its weight zero points do not fit {format}, the format of its weights")
     inputs = [
         graph.tensor(name, weight, kind),
         graph.tensor(f"{name}/scale", scale, kinds.FLOAT),
@@ -49,9 +49,9 @@ def quantized_weight(graph: QdqGraph, step: Step) -> str:
 
 
 def quantized_bias(graph: QdqGraph, step: Step) -> str:
-    """Adds the bias as int32 behind its DequantizeLinear.
+    """Adds the bias as int32, with a DequantizeLinear node behind it.
 
-    The input's zero point, which a program folds into the bias, is taken out again.
+    A program folds the input's zero point into the bias. This function takes it out again.
     """
     parameters, kinds = graph.program.parameters(step), graph.onnx.TensorProto
     zero_point = graph.program.edges[step.inputs[0]].zero_point
@@ -76,5 +76,5 @@ def _unit(graph: QdqGraph, step: Step) -> np.ndarray:
     """Returns the real value of one unit of the accumulator, [1] or [O]."""
     edge = graph.program.edges[step.output]
     if edge.zero_point:
-        raise FormError("its accumulator has a zero point")
+        raise FormError("its accumulator has a zero point, which this form does not support")
     return np.array(edge.scale)

@@ -1,4 +1,4 @@
-"""A program in QONNX, the dialect of FINN and hls4ml."""
+"""The QONNX form: a program in the ONNX dialect of FINN and hls4ml."""
 
 from photomask.chip.forms.qonnx import convolution as convolution
 from photomask.chip.forms.qonnx import elementwise as elementwise

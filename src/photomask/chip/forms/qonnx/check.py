@@ -1,8 +1,8 @@
-"""Whether the nodes of a QONNX file give the program's codes, each from equal codes.
+"""Checks that a QONNX file computes the program's codes, each step from the oracle's codes.
 
-ONNX Runtime knows no Quant, so the nodes are called as functions that say in standard operators
-what they compute. Source: the package qonnx 1.0, `custom_op/general/intquant.py` and
-`bipolar_quant.py`.
+ONNX Runtime does not know Quant nodes. They are therefore turned into calls of functions that
+define them with standard operators. Source of the definitions: the package qonnx 1.0,
+`custom_op/general/intquant.py` and `bipolar_quant.py`.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ ROUNDINGS = {
     side = Sign(clipped)
     rounded = Mul(side, whole_size)""",
 }
-"""What turns `clipped` into `rounded`, by rounding mode."""
+"""The lines that compute `rounded` from `clipped`, by rounding mode."""
 
 QUANT = """<domain: "{domain}", opset_import: ["": 13]>
 Quant{mode}<signed, narrow>(x, scale, zero_point, bits) => (y)
@@ -72,9 +72,9 @@ def check_steps(
     """Runs every step in ONNX Runtime on the oracle's own codes.
 
     Args:
-        program: what the model was made of.
-        model: as it was read from a file.
-        samples: to run, at least one.
+        program: the program that the model was made from.
+        model: the model, as it was read from a file.
+        samples: the samples to run, at least one.
 
     Raises:
         DocumentError: the model lacks an activation.
@@ -89,7 +89,7 @@ def check_steps(
 
 
 def _define_quant(model: "onnx.ModelProto") -> None:
-    """Lets a model's Quant nodes call functions, which are added to it."""
+    """Adds functions that define Quant to a model, and makes its Quant nodes call them."""
     parse = onnx_package().parser.parse_function
     for mode, rounding in ROUNDINGS.items():
         text = QUANT.format(domain=DOMAIN, mode=mode, rounding=rounding)
@@ -99,7 +99,10 @@ def _define_quant(model: "onnx.ModelProto") -> None:
         if node.op_type == "Quant" and node.domain == DOMAIN:
             (mode,) = [a.s.decode() for a in node.attribute if a.name == "rounding_mode"] or [""]
             if mode not in ROUNDINGS:
-                raise EngineError(f"node {node.name!r} rounds by {mode!r}, none of {[*ROUNDINGS]}")
+                raise EngineError(
+                    f"the node {node.name!r} has the rounding mode {mode!r}, expected one of "
+                    f"{[*ROUNDINGS]}"
+                )
             kept = [a for a in node.attribute if a.name != "rounding_mode"]
             del node.attribute[:]
             node.attribute.extend(kept)

@@ -1,4 +1,4 @@
-"""The graph of the QONNX form: real values, what one unit of each is worth, Quant nodes."""
+"""The graph of the QONNX form: real values, the scale of each, and Quant nodes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,18 +18,23 @@ ROUNDING_MODES = {
     Rounding.HALF_AWAY: "HALF_UP",
     Rounding.TRUNCATE: "FLOOR",
 }
-"""QONNX's `HALF_UP` rounds ties away from zero; half up is the floor of half a step more."""
+"""The rounding modes of QONNX.
+
+QONNX's `HALF_UP` rounds ties away from zero. Rounding half up is written as the floor of the value
+plus half a step.
+"""
 NEGLIGIBLE = 2.0**-10
-"""Relative difference of two scales that needs no multiplication: an eighth of an 8-bit code."""
+"""The relative difference of scales that needs no multiplication: an eighth of an 8-bit code."""
 
 
 class QonnxGraph(GraphBuilder):
-    """A graph of float32 values; each stands for `(code - zero point) * unit`.
+    """A graph of float32 values, each of which stands for `(code - zero point) * unit`.
 
     Attributes:
-        inputs: real inputs of the model by the edge that they are quantized to.
-        units: real value of one unit of each edge, as it broadcasts against a sample with its
-            batch axis. It is the edge's scale, or whatever the step of an accumulator makes it.
+        inputs: the names of the model's real inputs, by the edge that they are quantized to.
+        units: the real value of one unit of each edge. It broadcasts against a sample with its
+            batch axis. It is the scale of the edge, unless the step of an accumulator sets another
+            one.
     """
 
     def __init__(self, program: IntegerProgram):
@@ -39,7 +44,7 @@ class QonnxGraph(GraphBuilder):
         self.units = {name: np.array(edge.scale[0]) for name, edge in program.edges.items()}
 
     def dimensions(self, edge: Edge) -> list[int | str]:
-        """Returns an edge's shape for one sample: tools for QONNX want every size."""
+        """Returns an edge's shape for one sample, because tools for QONNX need every size."""
         return list(edge.shape)
 
     def edge(self, name: str) -> Edge:
@@ -50,11 +55,11 @@ class QonnxGraph(GraphBuilder):
         """Returns the real value of one unit of an edge.
 
         Raises:
-            FormError: it differs by channel.
+            FormError: the value differs by channel.
         """
         unit = self.units[name]
         if not _is_one(unit):
-            raise FormError(f"the channels of {name!r} have scales of their own")
+            raise FormError(f"the channels of {name!r} have different scales")
         return float(unit.reshape(-1)[0])
 
     def scale(self, name: str) -> float:
@@ -88,7 +93,7 @@ class QonnxGraph(GraphBuilder):
     def quantized_constant(
         self, step: Step, label: str, codes: np.ndarray, scale: np.ndarray, format: IntFormat
     ) -> str:
-        """Adds real numbers `codes * scale` behind a Quant node, or BipolarQuant."""
+        """Adds real numbers `codes * scale` with a Quant or BipolarQuant node behind them."""
         value = self.real(step, label, codes * scale)
         factor = self.real(step, f"{label}_scale", scale)
         if np.all(np.abs(codes) == 1):
@@ -117,7 +122,7 @@ class QonnxGraph(GraphBuilder):
         )
 
     def scaled(self, step: Step, value: str, factor: np.ndarray, label: str = "scaled") -> str:
-        """Returns `value * factor`; the value itself where the factor is 1 but for rounding."""
+        """Returns `value * factor`, or the value itself if the factor is 1 up to rounding."""
         if np.all(np.abs(factor - 1) < NEGLIGIBLE):
             return value
         return self.node("Mul", [value, self.real(step, f"{label}_factor", factor)], step, label)
@@ -140,18 +145,18 @@ class QonnxGraph(GraphBuilder):
         self.made(self.edge(step.output), np.asarray(unit, dtype=np.float64))
 
     def made(self, edge: Edge, unit: np.ndarray) -> None:
-        """States what an edge is."""
+        """States the scale, the type and the shape of an edge."""
         self.units[edge.name] = unit
         self.describe(edge.name, self.onnx.TensorProto.FLOAT, edge, f"real; {described(edge)}")
 
     def move(self, step: Step, operator: str, constants: list[str], **attributes: Any) -> None:
-        """Adds the node of an operator that keeps the unit of its input.
+        """Adds the node of an operator that keeps the scale of its input.
 
         Args:
-            step: the step, of one input.
-            operator: of ai.onnx.
+            step: the step, which has one input.
+            operator: the name of an operator of ai.onnx.
             constants: further inputs, behind the step's own.
-            attributes: of the node.
+            attributes: the attributes of the node.
         """
         (name,) = step.inputs
         self.finish(step, self.units[name], operator, [name, *constants], **attributes)
@@ -159,13 +164,13 @@ class QonnxGraph(GraphBuilder):
     def padded(
         self, step: Step, amounts: Sequence[tuple[int, int]], code: int, value: str = ""
     ) -> str:
-        """Returns the first input of a step, padded by a code.
+        """Returns the first input of a step, padded with a code.
 
         Args:
             step: the step.
-            amounts: before and after each axis; negative amounts crop.
-            code: what the padding stands for.
-            value: the input, or what is left of it when `code` was taken away; "" for the input.
+            amounts: the elements before and after each axis; negative amounts crop.
+            code: the code that the padding stands for.
+            value: the input after `code` was subtracted from it; "" for the input itself.
         """
         x = self.edge(step.inputs[0])
         zero_point = x.zero_point
@@ -178,9 +183,9 @@ class QonnxGraph(GraphBuilder):
 
 
 def _is_one(unit: np.ndarray) -> bool:
-    """Tells whether all channels have one unit."""
+    """Tells whether all channels have the same unit."""
     return bool(np.all(unit == unit.reshape(-1)[0]))
 
 
 QONNX = Writers[[QonnxGraph, Step], None]("QONNX")
-"""Adds the nodes of a step, the last one under its name."""
+"""The table of the functions that add the nodes of a step; the last node has the step's name."""

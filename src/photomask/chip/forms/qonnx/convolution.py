@@ -1,4 +1,4 @@
-"""Convolutions of real values."""
+"""Writes convolutions of real values."""
 
 from photomask.chip.forms.qonnx.context import QONNX, QonnxGraph
 from photomask.chip.forms.qonnx.weights import quantized_weight, real_bias
@@ -9,7 +9,11 @@ from photomask.chip.program import Step
 
 @QONNX.of(Convolution)
 def convolution(operator: Convolution, graph: QonnxGraph, step: Step) -> None:
-    """Padding by the zero point is padding by 0; else a Pad stands before it."""
+    """Adds a Conv node.
+
+    Padding with the zero point becomes padding with 0. Other padding gets a Pad node before the
+    Conv node.
+    """
     x = graph.edge(step.inputs[0])
     value, padding = graph.centred(step, 0, x.zero_point), operator.padding
     if operator.padding_value != x.zero_point and any(map(any, padding)):

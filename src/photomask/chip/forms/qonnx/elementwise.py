@@ -1,4 +1,4 @@
-"""Sums, products, clamps and tables of real values, element by element."""
+"""Writes sums, products, clamps and tables of real values, element by element."""
 
 import numpy as np
 
@@ -10,7 +10,11 @@ from photomask.chip.program import Step
 
 @QONNX.of(Add)
 def add(operator: Add, graph: QonnxGraph, step: Step) -> None:
-    """Real terms are of one scale already: what is left of the coefficients is their sign."""
+    """Adds nodes that sum the inputs.
+
+    Real values need no alignment of their scales, so usually only the sign of a coefficient
+    remains.
+    """
     unit = graph.edge(step.output).scale[0]
     constant = operator.bias + sum(
         coefficient * graph.edge(name).zero_point
@@ -34,7 +38,7 @@ def add(operator: Add, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(Lookup)
 def lookup(operator: Lookup, graph: QonnxGraph, step: Step) -> None:
-    """Codes, a table of real numbers, and the Quant node that says what they are."""
+    """Adds nodes that compute codes and look up real numbers, and a Quant node behind them."""
     x, y = graph.edge(step.inputs[0]), graph.edge(step.output)
     divided = graph.node(
         "Div", [x.name, graph.real(step, "input_scale", graph.units[x.name])], step, "divided"
@@ -50,13 +54,13 @@ def lookup(operator: Lookup, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(Multiply)
 def multiply(operator: Multiply, graph: QonnxGraph, step: Step) -> None:
-    """A product of what lies above the zero points."""
+    """Adds nodes that multiply two inputs without their zero points."""
     add_product("Mul", operator.zero_points, graph, step)
 
 
 @QONNX.of(Clamp)
 def clamp(operator: Clamp, graph: QonnxGraph, step: Step) -> None:
-    """A clip to the real values of two codes."""
+    """Adds a Clip node with the real values of two codes."""
     x = graph.edge(step.inputs[0])
     ends = [
         graph.real(step, label, (code - x.zero_point) * graph.unit(x.name))
@@ -67,6 +71,6 @@ def clamp(operator: Clamp, graph: QonnxGraph, step: Step) -> None:
 
 QONNX.refuses(
     Interpolate,
-    "QONNX has whole tables alone, no lines between their entries; choose a target with room for "
-    "whole tables",
+    "QONNX has only whole tables and does not interpolate between their entries; choose a target "
+    "that has room for whole tables",
 )

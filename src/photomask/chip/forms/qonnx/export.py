@@ -1,4 +1,4 @@
-"""An integer program as a QONNX model: real numbers, and Quant nodes that say what is rounded."""
+"""The QONNX form: a model of real numbers whose Quant nodes say what is rounded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,26 +18,27 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 13
-"""The oldest whose Squeeze, Clip and ReduceSum are today's; tools for QONNX read it."""
+"""The oldest opset with today's Squeeze, Clip and ReduceSum; tools for QONNX can read it."""
 
 
 def qonnx_model(program: IntegerProgram) -> "onnx.ModelProto":
     """Returns a program as tools for QONNX (FINN, hls4ml) read it.
 
-    Every activation is a real number behind a `Quant` node that has the edge's scale, zero point
-    and bits; weights are real numbers behind one of their own, or behind `BipolarQuant` where all
-    are -1 or 1. Rescaling divides by a float32 scale instead of multiplying by an integer: where
-    the target rescales by shifts alone, and sums stay below 2**24, codes are equal; elsewhere a
-    code that lies close to the middle of two may come out as its neighbour.
+    Every activation is a real number behind a `Quant` node, which has the edge's scale, zero point
+    and bits. Weights are real numbers behind a `Quant` node of their own, or behind `BipolarQuant`
+    if all of them are -1 or 1. Rescaling divides by a float32 scale instead of multiplying by an
+    integer. The codes are equal if the target rescales by shifts alone and sums stay below 2**24.
+    Otherwise a code may become its neighbour if the exact value lies near the middle between both.
 
     Args:
         program: its edges' scales give the model its real numbers.
 
     Returns:
-        A model of opset 13 for a batch of 1; `save_onnx` writes it.
+        A model of opset 13 for a batch of 1. `save_onnx` writes it.
 
     Raises:
-        FormError: steps that have no form in QONNX; names all of them and says why.
+        FormError: some steps have no form in QONNX. The message names all of them, with the
+            reasons.
         MissingDependencyError: the package onnx is not installed.
     """
     graph, problems = _written(program)
@@ -52,7 +53,7 @@ def qonnx_model(program: IntegerProgram) -> "onnx.ModelProto":
 
 
 def _written(program: IntegerProgram) -> tuple[QonnxGraph, list[Problem]]:
-    """Returns the nodes of all inputs and steps, and what is wrong with steps that have none."""
+    """Returns the nodes of all inputs and steps, and the problems of steps without a form."""
     graph = QonnxGraph(program)
     for name in program.inputs:
         graph.quantized_input(program.edges[name])
@@ -69,11 +70,11 @@ class QonnxForm:
     place: ClassVar[str] = "network.qonnx.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why an operator has no such form; None where it has one."""
+        """Returns the reason why the form cannot express an operator, or None if it can."""
         return QONNX.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every step that cannot be expressed.
+        """Returns a problem for every step that cannot be expressed.
 
         Raises:
             MissingDependencyError: the package onnx is not installed.
@@ -81,26 +82,28 @@ class QonnxForm:
         return _written(program)[1]
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> None:
-        """Writes the file; samples are not needed.
+        """Writes the file; the samples are not used.
 
         Raises:
             FormError: names all steps that cannot be expressed.
-            ExportError: the model is larger than protobuf reads, or the disk refused the file.
+            ExportError: the model is larger than protobuf can read, or the file could not be
+                written to the disk.
             MissingDependencyError: the package onnx is not installed.
         """
         save_onnx(qonnx_model(program), place)
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
-        """Runs the file in ONNX Runtime, and compares each activation, computed from equal codes.
+        """Runs each step in ONNX Runtime on the oracle's codes, and compares its output.
 
         Args:
-            program: what was written.
+            program: the program that was written.
             place: the file.
-            samples: to run, at least one.
+            samples: the samples to run, at least one.
 
         Raises:
             DataError: there are no samples, or they do not fit the program.
-            DocumentError: the file is missing, no ONNX model, or of another program.
+            DocumentError: the file is missing, is not an ONNX model, or was made from another
+                program.
             EngineError: ONNX Runtime refuses the file, or fails.
             MissingDependencyError: onnx or onnxruntime is not installed.
         """

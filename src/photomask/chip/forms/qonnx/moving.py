@@ -1,4 +1,4 @@
-"""Operators that move real values, and constants."""
+"""Writes operators that move real values, and constants."""
 
 from photomask.chip.forms.qonnx.context import QONNX, QonnxGraph
 from photomask.chip.operators import (
@@ -15,27 +15,27 @@ from photomask.chip.program import Step
 
 @QONNX.of(Concatenate)
 def concatenate(operator: Concatenate, graph: QonnxGraph, step: Step) -> None:
-    """Concat of values of one scale."""
+    """Adds a Concat node for values of one scale."""
     unit = graph.units[step.inputs[0]]
     graph.finish(step, unit, "Concat", list(step.inputs), axis=operator.axis)
 
 
 @QONNX.of(Reshape)
 def reshape(operator: Reshape, graph: QonnxGraph, step: Step) -> None:
-    """Reshape to the edge's own shape, for a batch of 1."""
+    """Adds a Reshape node with the edge's own shape, for a batch of 1."""
     shape = graph.whole(step, "shape", list(graph.edge(step.output).shape))
     graph.move(step, "Reshape", [shape])
 
 
 @QONNX.of(Permute)
 def permute(operator: Permute, graph: QonnxGraph, step: Step) -> None:
-    """Transpose."""
+    """Adds a Transpose node."""
     graph.move(step, "Transpose", [], perm=operator.order)
 
 
 @QONNX.of(Slice)
 def slice_axis(operator: Slice, graph: QonnxGraph, step: Step) -> None:
-    """Slice of one axis."""
+    """Adds a Slice node that slices one axis."""
     bounds = {
         "start": operator.start,
         "stop": operator.stop,
@@ -48,14 +48,14 @@ def slice_axis(operator: Slice, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(Gather)
 def gather(operator: Gather, graph: QonnxGraph, step: Step) -> None:
-    """Gather by constant positions."""
+    """Adds a Gather node with constant positions."""
     index = graph.program.parameters(step)["index"].tolist()
     graph.move(step, "Gather", [graph.whole(step, "index", index)], axis=operator.axis)
 
 
 @QONNX.of(Pad)
 def pad(operator: Pad, graph: QonnxGraph, step: Step) -> None:
-    """Pad with the real value of a code."""
+    """Adds a Pad node that pads with the real value of a code."""
     x = graph.edge(step.inputs[0])
     sides = [side for at in (0, 1) for side in (pair[at] for pair in operator.amounts)]
     filler = (operator.value - x.zero_point) * graph.unit(x.name)
@@ -66,7 +66,7 @@ def pad(operator: Pad, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(Constant)
 def constant(operator: Constant, graph: QonnxGraph, step: Step) -> None:
-    """Real numbers, and the Quant node that says what they are."""
+    """Adds real numbers, and a Quant node that gives them their scale and format."""
     edge = graph.edge(step.output)
     codes = graph.program.parameters(step)["value"]
     value = graph.real(step, "value", (codes - edge.zero_point) * edge.scale[0])

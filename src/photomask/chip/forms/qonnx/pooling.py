@@ -1,4 +1,4 @@
-"""Maximum, average and sum of real values."""
+"""Writes maxima, averages and sums of real values."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from photomask.chip.program import Step
 
 @QONNX.of(MaxPool)
 def max_pool(operator: MaxPool, graph: QonnxGraph, step: Step) -> None:
-    """MaxPool behind a Pad with the smallest value, which never wins."""
+    """Adds a MaxPool node behind a Pad node with the smallest value, which is never the maximum."""
     x = graph.edge(step.inputs[0])
     amounts = [
         (before, (count - 1) * stride - before + (kernel - 1) * dilation + 1 - size)
@@ -30,7 +30,7 @@ def max_pool(operator: MaxPool, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(AveragePool)
 def average_pool(operator: AveragePool, graph: QonnxGraph, step: Step) -> None:
-    """Averages over windows; one unit is worth `scale / elements of the kernel`."""
+    """Adds an AveragePool node; one unit of the sum is worth `scale / elements of the kernel`."""
     x = graph.edge(step.inputs[0])
     kernel, stride = average_windows(operator, x.shape[2:])
     value = graph.centred(step, 0, operator.zero_point)
@@ -48,7 +48,7 @@ def average_pool(operator: AveragePool, graph: QonnxGraph, step: Step) -> None:
 
 @QONNX.of(Sum)
 def sum_terms(operator: Sum, graph: QonnxGraph, step: Step) -> None:
-    """The mean; one unit is worth `scale / elements`."""
+    """Adds a ReduceMean node; one unit of the sum is worth `scale / elements`."""
     value = graph.centred(step, 0, operator.zero_point)
     unit = graph.units[step.inputs[0]] / operator.terms
     graph.finish(

@@ -1,4 +1,4 @@
-"""Rescaling as a Quant node."""
+"""Writes rescaling as a Quant node."""
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from photomask.errors import FormError
 
 @QONNX.of(Requantize)
 def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
-    """A division by a float32 scale, a clamp where the codes do not saturate, and Quant."""
+    """Adds a division by a float32 scale, a clamp if the codes need one, and a Quant node."""
     x, y = graph.edge(step.inputs[0]), graph.edge(step.output)
     if operator.zero_point != y.zero_point:
-        raise FormError(f"its zero point {operator.zero_point} is not its edge's {y.zero_point}")
+        raise FormError(
+            f"its zero point is {operator.zero_point}, but its output edge has {y.zero_point}"
+        )
     parameters = graph.program.parameters(step)
     ratio = np.ldexp(parameters["multiplier"].astype(np.float64), -parameters["shift"])
     value = graph.centred(step, 0, -operator.offset)
@@ -25,7 +27,8 @@ def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
     mode = ROUNDING_MODES.get(operator.rounding)
     multiplier = parameters["multiplier"]
     if mode is None and np.any(multiplier & (multiplier - 1)):
-        # The middle of two codes is met by shifts alone, but for chance.
+        # A value exactly between two codes is common only if the target rescales by shifts alone,
+        # so the treatment of ties does not matter here.
         mode = ROUNDING_MODES[Rounding.HALF_EVEN]
     if mode is None and not y.format.signed and not operator.zero_point:
         mode = ROUNDING_MODES[Rounding.HALF_AWAY]
@@ -37,7 +40,7 @@ def requantize(operator: Requantize, graph: QonnxGraph, step: Step) -> None:
 
 
 def _clipped(graph: QonnxGraph, step: Step, value: str, low: int, high: int) -> str:
-    """Clamps to the real values of two codes; a ReLU where it is one."""
+    """Returns the value clamped to the real values of two codes, with a ReLU if possible."""
     y = graph.edge(step.output)
     if low == y.zero_point and high == y.format.high:
         return graph.node("Relu", [value], step, "relu")

@@ -1,14 +1,15 @@
-"""What no node of QONNX describes: integers inside softmax and norms, and codes as positions."""
+"""Refuses softmax, norms and embeddings, because no node of QONNX describes their integers."""
 
 from photomask.chip.forms.qonnx.context import QONNX
 from photomask.chip.operators import Embedding, Normalize, Softmax
 
 QONNX.refuses(
     Softmax,
-    "its exponents come from a table of integers and its reciprocal is an integer, which no node "
-    "of QONNX describes",
+    "its exponents come from a table of integers and its reciprocal is an integer, and no node of "
+    "QONNX describes these",
 )
 QONNX.refuses(
-    Normalize, "its root and its reciprocal are integers, which no node of QONNX describes"
+    Normalize,
+    ("its square root and its reciprocal are integers, and no node of QONNX describes these"),
 )
-QONNX.refuses(Embedding, "its codes choose rows of a table, and QONNX describes real values alone")
+QONNX.refuses(Embedding, "its codes choose rows of a table, but QONNX describes only real values")

@@ -1,4 +1,4 @@
-"""Weights behind Quant nodes, and real biases."""
+"""Writes weights with a Quant node behind each, and real biases."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def quantized_weight(
     codes = effective_weight(parameters)
     format = graph.program.formats[step.tensors["weight"]]
     if len(parameters) > 2:
-        # What multiplies the input, with zero point and group multiplier, has bits of its own.
+        # With zero points and group multipliers applied, the weights need another number of bits.
         format = IntFormat.holding(Interval(int(codes.min()), int(codes.max())))
     unit = np.broadcast_to(np.array(graph.edge(step.output).scale), codes.shape[:1])
     scale = unit / graph.scale(step.inputs[0])
@@ -27,6 +27,10 @@ def quantized_weight(
 
 
 def real_bias(graph: QonnxGraph, step: Step, codes: np.ndarray, unit: np.ndarray) -> str:
-    """Adds real biases: without the zero point's share, which real inputs do not have."""
+    """Adds real biases.
+
+    A program folds the input's zero point into the bias. This function takes it out again, because
+    real inputs have no zero point.
+    """
     share = graph.edge(step.inputs[0]).zero_point * codes.reshape(len(codes), -1).sum(axis=1)
     return graph.real(step, "bias", (graph.program.parameters(step)["bias"] + share) * unit)

@@ -1,15 +1,16 @@
-"""A program on the reference design: its descriptors and images, the RTL, and its simulation.
+"""The RTL form: a program on the reference design, with descriptors, images, RTL and simulation.
 
 How a program becomes descriptors, in the words that all forms share:
 
 1. A **writer** (`convolution`, `elementwise`, `moving`, `pooling`, `products`, `requantize`,
    `transformers`) gets an operator and the **context** of its step, and returns the step's
    descriptors. `context.py` says what a context holds; its table `RTL` says which writer belongs to
-   which operator. `weight_tiles.py` and `vector_unit.py` make what several writers need.
-2. `lowering.py` makes a context for each step and calls the writers, with the places that
-   `layouts.py` and `memory_map.py` gave the edges. `cycles.py` counts what the descriptors take.
-3. `export.py` has the form, `RtlForm`. Its **export** writes the design, the descriptors and golden
-   vectors, and its **check** simulates them and compares every integer with the oracle's.
+   which operator. `weight_tiles.py` and `vector_unit.py` make the parts that several writers need.
+2. `lowering.py` makes a context for each step and calls the writers. `layouts.py` and
+   `memory_map.py` give every edge its place in memory. `cycles.py` counts the cycles that the
+   descriptors take.
+3. `export.py` has the form, `RtlForm`. Its **export** writes the design, the descriptors and the
+   golden vectors. Its **check** simulates them and compares every integer with the oracle's.
 """
 
 from photomask.chip.forms.rtl import convolution as convolution

@@ -1,4 +1,4 @@
-"""The conformance vectors of an RTL export: a second program, which the same design runs."""
+"""The conformance vectors of an RTL export: a second program that the same design runs."""
 
 from pathlib import Path
 
@@ -11,21 +11,21 @@ from photomask.chip.forms.rtl.outputs import read_cycles, read_edge
 
 
 def conformance_design(folder: Path) -> RtlDesign | None:
-    """Returns the design document of an export's conformance program; None where it has none.
+    """Returns the design document of an export's conformance program, or None if it has none.
 
     Raises:
-        DocumentError: the document is truncated, altered or of another schema.
+        DocumentError: the document is truncated, altered or has another schema.
     """
     place = folder / CONFORMANCE_FOLDER
     return RtlDesign.load(place) if place.is_dir() else None
 
 
 def examine_conformance(folder: Path, design: RtlDesign, output: Path) -> ConformanceResult:
-    """Compares what the RTL computed with the conformance vectors, and names its fault.
+    """Compares the results of the RTL with the conformance vectors, and names the design's fault.
 
     Args:
         folder: the export.
-        design: of its conformance program.
+        design: the design document of its conformance program.
         output: the folder that the testbench wrote to.
 
     Raises:
@@ -41,7 +41,7 @@ def examine_conformance(folder: Path, design: RtlDesign, output: Path) -> Confor
 
 
 def without_vectors(design: RtlDesign) -> ConformanceResult | None:
-    """Returns what an export without vectors proves; None where its program rescales nothing."""
+    """Returns the result for an export without vectors, or None if its program never rescales."""
     if not any(step.operator == "requantize" for step in design.steps):
         return None
     return ConformanceResult.without_vectors()

@@ -1,4 +1,4 @@
-"""What the writers of the reference design get, and the table of them."""
+"""The context that every writer of the reference design gets, and the table of the writers."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ from photomask.errors import FormError
 
 @dataclass(frozen=True)
 class Context:
-    """One step, the design, and where everything lies.
+    """One step, the design, and the places of all data in memory.
 
     Attributes:
         program: the whole program.
-        accelerator: rows, columns and widths.
-        lanes: channels in a word.
-        places: where every edge lies.
-        copies: where the copies of a step's inputs lie, by step and number of the input.
-        images: takes the step's constants.
-        step: the step.
+        accelerator: the rows, columns and widths of the design.
+        lanes: the number of channels in a memory word.
+        places: the place of every edge.
+        copies: the places of the copies of a step's inputs, by step and number of the input.
+        images: collects the constants of the steps.
+        step: the step to write.
     """
 
     program: IntegerProgram
@@ -43,7 +43,7 @@ class Context:
 
     @property
     def input_places(self) -> list[Place]:
-        """Where they lie."""
+        """The places of the edges that the step reads."""
         return [self.places[name] for name in self.step.inputs]
 
     @property
@@ -53,11 +53,11 @@ class Context:
 
     @property
     def output_place(self) -> Place:
-        """Where it goes."""
+        """The place that the step writes its output to."""
         return self.places[self.step.output]
 
     def copy_of(self, number: int) -> Place | None:
-        """Where the step has a copy of an input; None if it reads the input where it lies."""
+        """Returns the place of the step's copy of an input, or None if it has no copy."""
         return self.copies.get((self.step.name, number))
 
     @property
@@ -80,7 +80,7 @@ class Context:
     ) -> Descriptor:
         """Returns a descriptor that reads `source` and writes `target`.
 
-        It saturates to what a lane holds, unless the fields say otherwise.
+        It saturates to the range of a lane, unless the fields say otherwise.
         """
         fields = {"low": self.lowest, "high": self.highest} | fields
         return Descriptor(
@@ -92,26 +92,35 @@ class Context:
         )
 
     def row_major(self, number: int) -> np.ndarray:
-        """Returns the element numbers of an input in its own shape."""
+        """Returns the row-major numbers of an input's elements, in the shape of the input."""
         edge = self.inputs[number]
         return np.arange(np.prod(edge.shape, dtype=np.int64)).reshape(edge.shape)
 
     def saturation(self, low: int, high: int) -> dict[str, int]:
-        """Returns the fields of a clamp; an end that no lane can hold becomes the nearest one."""
+        """Returns the fields of a clamp.
+
+        An end that no lane can hold becomes the nearest number that a lane can hold.
+        """
         return {"low": max(low, self.lowest), "high": min(high, self.highest)}
 
     def require_accumulators(self, low: int, high: int, what: str) -> None:
-        """Refuses numbers that a lane of the vector unit cannot hold.
+        """Raises an error for numbers that a lane of the vector unit cannot hold.
+
+        Args:
+            low: the lowest number.
+            high: the highest number.
+            what: what the numbers are, for the message.
 
         Raises:
-            FormError: says what they are.
+            FormError: a number does not fit into a lane.
         """
         if low < self.lowest or high > self.highest:
             raise FormError(
-                f"{what} lies between {low} and {high}; a lane has "
-                f"{self.accelerator.accumulator_bits} bits"
+                f"{what} lies between {low} and {high}, but a lane has only "
+                f"{self.accelerator.accumulator_bits} bits; choose an accelerator with wider "
+                "accumulators"
             )
 
 
 RTL = Writers[[Context], list[Descriptor]]("the reference design")
-"""Which function turns a step with which operator into descriptors."""
+"""The table of the functions that turn a step into descriptors, by operator."""

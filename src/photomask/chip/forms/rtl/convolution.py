@@ -1,4 +1,4 @@
-"""Convolutions: a tile of weights for each position of the kernel."""
+"""Writes convolutions: a tile of weights for each position of the kernel."""
 
 from photomask.chip.forms.rtl.context import RTL, Context
 from photomask.chip.forms.rtl.descriptors import Descriptor, Operation, rows_and_columns
@@ -10,10 +10,12 @@ from photomask.chip.operators.weights import effective_weight
 
 @RTL.of(Convolution)
 def convolution(operator: Convolution, context: Context) -> list[Descriptor]:
-    """A descriptor for each block of outputs, block of inputs in its groups, kernel tap and map.
+    """Returns a descriptor for each weight tile and each map of the batch.
 
-    The first one of a block of outputs begins with the biases, the others with the sums so far.
-    Tiles hold zeros where an output's group does not reach, so depthwise is a diagonal tile.
+    A tile belongs to a block of outputs, a block of inputs and a tap of the kernel. The first
+    descriptor of a block of outputs starts its sums with the biases, and the others continue the
+    sums in memory. A tile holds zeros for inputs outside an output's group, so a depthwise
+    convolution has diagonal tiles.
     """
     (source, descriptors), target = operand(context, 0), context.output_place
     weight = effective_weight(context.parameters)

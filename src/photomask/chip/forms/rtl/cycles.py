@@ -1,4 +1,4 @@
-"""How many cycles the reference design takes, from its descriptors alone.
+"""Computes how many cycles the reference design takes, from its descriptors alone.
 
 A descriptor begins when the one before it has ended, so a step takes the sum of its descriptors:
 
@@ -8,15 +8,16 @@ A descriptor begins when the one before it has ended, so a step takes the sum of
     SOFTMAX     4 + matrix rows * (3 * walk + reciprocal bits + 1)
     NORMALIZE   4 + matrix rows * (3 * walk + 73); 2 walks if it is not centred
 
-with walk = 2 * words of a row + its elements + 4.
+Here walk = 2 * words of a row + its elements + 4.
 
-All hold three cycles to fetch the descriptor, fetch its parameters and start. MATRIX then holds
-`rows` cycles of loading weights, one for each output position, and from the last position on
-`rows + columns + 3` until its sum is written. VECTOR holds one cycle for each tap, and from the
-last one on 8 until its result is written. SOFTMAX and NORMALIZE hold one cycle for each element of
-each walk over a row, 2 to read a word, 4 to end a walk, and those of the divider: a bit a cycle
-(NORMALIZE: 24 for a root, 1 to hand it over, 48 to divide). They and TILE hold one cycle more
-before the next descriptor.
+Every count includes three cycles: to fetch the descriptor, to fetch its parameters, and to start.
+MATRIX also takes `rows` cycles to load weights, one cycle for each output position, and `rows +
+columns + 3` cycles from the last position until its sum is written. VECTOR takes one cycle for each
+tap, and 8 cycles from the last tap until its result is written. SOFTMAX and NORMALIZE take one
+cycle for each element in each walk over a row, 2 to read a word, 4 to end a walk, and the cycles of
+the divider. The divider produces one bit per cycle. For NORMALIZE it takes 24 cycles for a square
+root, 1 to pass it on, and 48 to divide. SOFTMAX, NORMALIZE and TILE take one more cycle before the
+next descriptor.
 
 A convolution of O outputs at P positions from I inputs (in one group) through K taps therefore
 takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cycles.
@@ -39,7 +40,7 @@ ROOT_CYCLES = 73
 
 
 def descriptor_cycles(descriptor: Descriptor, rows: int, columns: int) -> int:
-    """Returns the cycles of one descriptor on an array of `rows` and `columns`."""
+    """Returns the cycles of one descriptor on an array of `rows` rows and `columns` columns."""
     match descriptor.operation:
         case Operation.MATRIX:
             loading = 0 if descriptor.keep_weights else rows
@@ -75,6 +76,6 @@ def model_cycles(program: IntegerProgram, accelerator: Accelerator | str | Path)
 
     Raises:
         FormError: a step does not run on the design.
-        TargetError: the accelerator is none that the design can be built as.
+        TargetError: the design cannot be built as this accelerator.
     """
     return step_cycles(lower(program, accelerator))

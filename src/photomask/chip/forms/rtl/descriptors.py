@@ -1,4 +1,4 @@
-"""Descriptors: the instructions of the reference design, each a walk over the words of a map.
+"""The descriptors: the instructions of the reference design, each a walk over the words of a map.
 
 The fields and their order are those of `descriptor_t` in `rtl/descriptor_package.sv`.
 """
@@ -13,7 +13,7 @@ from photomask.errors import FormError
 
 
 class Operation(IntEnum):
-    """What the design does with the words that it walks over."""
+    """What the design does with the words that a descriptor walks over."""
 
     STOP = 0
     MATRIX = 1
@@ -32,9 +32,9 @@ class Combine(IntEnum):
 
 
 ROUNDINGS = tuple(Rounding)
-"""A rounding mode's number is its position."""
+"""The rounding modes; the number of a mode is its position here."""
 UNBOUNDED = (1 << 31) - 1
-"""The width of an input that is one long row."""
+"""The width of an input that is treated as one long row."""
 FIELDS: tuple[tuple[str, int], ...] = (
     ("operation", 4),
     ("combine", 4),
@@ -78,15 +78,18 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("low", 64),
     ("high", 64),
 )
-"""Name and bits, the most significant first; those of 32 and 64 bits are signed."""
+"""The name and width in bits of each field, the most significant first.
+
+Fields of 32 and 64 bits are signed.
+"""
 DESCRIPTOR_BITS = sum(bits for _, bits in FIELDS)
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One instruction; the defaults of its fields do nothing.
+    """One instruction; a field with its default value has no effect.
 
-    What a field means is said in `descriptor_package.sv`.
+    `descriptor_package.sv` explains the fields.
     """
 
     operation: Operation
@@ -132,7 +135,7 @@ class Descriptor:
     high: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses numbers that their fields cannot hold.
+        """Raises an error for numbers that do not fit into their fields.
 
         Raises:
             FormError: names the field.
@@ -142,18 +145,18 @@ class Descriptor:
             low, high = (-(1 << (bits - 1)), 1 << (bits - 1)) if bits >= 32 else (0, 1 << bits)
             if not low <= value < high:
                 raise FormError(
-                    f"it needs a descriptor whose {name} is {value}; descriptors have {bits} bits "
-                    "for it"
+                    f"the step needs a descriptor whose {name} is {value}, but this field has only "
+                    f"{bits} bits"
                 )
 
     @property
     def outputs(self) -> int:
-        """Words that are written."""
+        """The number of words that are written."""
         return self.output_height * self.output_width
 
     @property
     def taps(self) -> int:
-        """Words that are read."""
+        """The number of words that are read."""
         return self.outputs * self.kernel_height * self.kernel_width
 
     def encode(self) -> int:
@@ -165,7 +168,7 @@ class Descriptor:
 
     @classmethod
     def decode(cls, word: int) -> "Descriptor":
-        """Returns the descriptor that `encode` made a word of."""
+        """Returns the descriptor that `encode` turned into this word."""
         values = {}
         for name, bits in reversed(FIELDS):
             value = word & ((1 << bits) - 1)
@@ -180,26 +183,29 @@ class Descriptor:
 
 
 def rows_and_columns(sizes: tuple[int, ...], rows: int = 1) -> tuple[int, int]:
-    """Returns what a descriptor has for two axes from what an operator has for its own.
+    """Returns the two numbers of a descriptor for an operator's numbers per spatial axis.
 
     Args:
-        sizes: one number an axis behind the channels.
-        rows: the number of the first axis where the operator has only one.
+        sizes: one number for each axis behind the channels.
+        rows: the number for the first axis if the operator has only one axis.
 
     Raises:
         FormError: the operator has more than two axes.
     """
     if len(sizes) > 2:
-        raise FormError(f"{len(sizes)} axes behind the channels; the design walks over two")
+        raise FormError(
+            f"the input has {len(sizes)} axes behind the channels, but the design can walk over at "
+            "most two"
+        )
     return (rows, math.prod(sizes)) if len(sizes) < 2 else (sizes[0], sizes[1])
 
 
 STOP = Descriptor(Operation.STOP)
-"""The end of every table."""
+"""The descriptor at the end of every table."""
 
 
 def render_table(descriptors: Sequence[Descriptor]) -> str:
-    """Returns the text of `descriptors.hex`, the final `STOP` included."""
+    """Returns the text of `descriptors.hex`, including the final `STOP`."""
     digits = DESCRIPTOR_BITS // 4
     comment = "".join(f"{name}:{bits} " for name, bits in FIELDS).strip()
     lines = [f"{descriptor.encode():0{digits}x}" for descriptor in (*descriptors, STOP)]

@@ -1,4 +1,4 @@
-"""What `design.json` of an RTL export holds: parameters, memory map, steps and files."""
+"""The content of `design.json` in an RTL export: parameters, memory map, steps and files."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,11 +13,11 @@ from photomask.documents import Document, SealedDocument, read_text
 
 DESIGN_FILE = "design.json"
 PATIENCE = 4
-"""Times the formula's cycles after which a simulation is given up."""
+"""A simulation is given up after this many times the cycles of the formula."""
 
 
 class DesignParameters(Document):
-    """The parameters that the RTL is built with; names in capitals there."""
+    """The parameters that the RTL is built with. In the RTL their names are in capitals."""
 
     rows: int = Field(ge=1)
     columns: int = Field(ge=1)
@@ -40,7 +40,7 @@ class DesignParameters(Document):
         return self.model_copy(update={name: max(mine[name], others[name]) for name in mine})
 
     def hold(self, other: "DesignParameters") -> bool:
-        """Tells whether a design with these parameters runs a program that needs the other ones."""
+        """Tells whether a design with these parameters can run a program that needs `other`."""
         sizes = ("multiplier_bits", "steps")
         return all(
             value >= getattr(other, name)
@@ -51,7 +51,7 @@ class DesignParameters(Document):
 
 
 class RtlStep(Document):
-    """A step, what it takes, and where its output lies when it is done."""
+    """A step, the cycles that it takes, and the place of its output when it is complete."""
 
     number: int
     name: str
@@ -61,9 +61,9 @@ class RtlStep(Document):
     shape: tuple[int, ...]
     place: Place
     passes: int
-    """Descriptors; 0 for a constant, which lies in a memory from the start."""
+    """The number of descriptors; 0 for a constant, which is in memory from the start."""
     cycles: int
-    """By the cycle formula."""
+    """The number of cycles by the cycle formula."""
 
     @model_validator(mode="after")
     def _fills_its_place(self) -> Self:
@@ -72,7 +72,7 @@ class RtlStep(Document):
 
 
 class RtlEdge(Document):
-    """An input of the program and where it lies at first."""
+    """An input of the program, and its place in memory before the first step."""
 
     edge: str
     shape: tuple[int, ...]
@@ -85,9 +85,9 @@ class RtlEdge(Document):
 
 
 class RtlDesign(SealedDocument):
-    """What an RTL export holds. Steps are in the order of computation.
+    """The content of an RTL export, with the steps in the order of computation.
 
-    Version 1, which is still read, has no hashes.
+    Version 1, which can still be read, has no hashes.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -101,7 +101,7 @@ class RtlDesign(SealedDocument):
     outputs: tuple[str, ...]
     steps: tuple[RtlStep, ...]
     files: tuple[FileRecord, ...] = ()
-    """Every other file of the export."""
+    """The records of all other files of the export."""
 
     @model_serializer(mode="wrap")
     def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class RtlDesign(SealedDocument):
 
     @property
     def limit(self) -> int:
-        """Cycles of one sample after which a simulation is given up."""
+        """The number of cycles of one sample after which a simulation is given up."""
         return PATIENCE * sum(step.cycles for step in self.steps) + 1000
 
     def computed_sha256(self) -> str:
@@ -124,7 +124,7 @@ class RtlDesign(SealedDocument):
         """Reads `design.json` of an export and checks its own hash.
 
         Raises:
-            DocumentError: missing, truncated, altered or of another schema.
+            DocumentError: the file is missing, truncated, altered or has another schema.
         """
         path = folder / DESIGN_FILE
         return cls.parse(read_text(path), str(path))

@@ -1,9 +1,10 @@
-"""Streams of elements from place to place, as few descriptors of the vector unit as possible.
+"""Moves elements from one place to another with as few descriptors of the vector unit as possible.
 
-Whatever moves, selects, repeats or joins elements is a list of (source element, target element).
-The vector unit reads one word a cycle, turns its lanes by a fixed number and writes some of them;
-it walks along words that are evenly apart. Elements are therefore grouped by word, by the turn of
-their lanes and by neighbouring lanes, and the groups by even distances.
+Whatever moves, selects, repeats or joins elements is a list of pairs (source element, target
+element). The vector unit reads one word per cycle, rotates its lanes by a fixed number, and writes
+some of the lanes. One descriptor walks along words at equal distances. Elements are therefore
+grouped by word, by the rotation of their lanes and by adjacent lanes, and groups at equal distances
+share a descriptor.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ OUTSIDE = -1
 
 @dataclass(frozen=True)
 class ElementStream:
-    """Element `i` of an output comes from lane `source_lane[i]` of word `source_word[i]`.
+    """The source and the target of each element that is moved.
 
-    All arrays are int64 of one length. `parameter` is the parameter word that the target
-    lane of each element needs.
+    Element `i` comes from lane `source_lane[i]` of word `source_word[i]` and goes to lane
+    `target_lane[i]` of word `target_word[i]`. All arrays are int64 and equally long. `parameter[i]`
+    is the address of the parameter word that the target lane needs.
     """
 
     source_word: np.ndarray
@@ -32,7 +34,7 @@ class ElementStream:
     parameter: np.ndarray
 
     def chosen(self, which: np.ndarray) -> "ElementStream":
-        """Returns some of the elements, or all in another order."""
+        """Returns a part of the elements, or all elements in another order."""
         return ElementStream(
             self.source_word[which],
             self.source_lane[which],
@@ -44,14 +46,14 @@ class ElementStream:
 
 @dataclass(frozen=True)
 class Run:
-    """Words that one descriptor moves: `count` of them, evenly apart at both ends."""
+    """The words that one descriptor moves: `count` words at equal distances at both ends."""
 
     first_lane: int
     last_lane: int
     rotation: int
     parameter: int
     source: int
-    """The first word, or `OUTSIDE`."""
+    """The address of the first word, or `OUTSIDE`."""
     source_step: int
     target: int
     target_step: int
@@ -64,11 +66,11 @@ def stream_between(
     """Returns the stream that fills an edge.
 
     Args:
-        source: where the input lies.
-        target: where the output lies.
-        elements: for each output element in row-major order the number of the input's element, or
+        source: the place of the input.
+        target: the place of the output.
+        elements: for each output element, in row-major order, the number of the input element, or
             `OUTSIDE`.
-        parameter: the parameter word of all of them.
+        parameter: the address of the parameter word for all elements.
     """
     flat = elements.reshape(-1)
     target_word, target_lane = target.locate(np.arange(flat.size))
@@ -112,16 +114,17 @@ def runs_of(stream: ElementStream, lanes: int) -> Iterator[Run]:
 
 
 def _even_words(source: np.ndarray, target: np.ndarray) -> tuple[list[int], ...]:
-    """Cuts two lists of words where their distances change.
+    """Cuts two lists of words wherever their distances change.
 
     Returns:
-        First source, source step, first target, target step and count of each stretch.
+        The first source, source step, first target, target step and count of each stretch.
     """
     starts: list[int] = []
     counts: list[int] = []
     source_steps, target_steps = np.diff(source), np.diff(target)
     padding = source == OUTSIDE
-    # What joins a word to the next: the distance at both ends, and both inside or both padding.
+    # A word continues a stretch if the distances at both ends stay the same, and if this word and
+    # the next are both padding or both not.
     joined = np.stack([source_steps, target_steps])
     same = (joined[:, 1:] == joined[:, :-1]).all(axis=0)
     breaks = np.append(np.flatnonzero(~same) + 1, len(source_steps))

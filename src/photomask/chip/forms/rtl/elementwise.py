@@ -1,4 +1,4 @@
-"""Sums, products and functions of each element: the vector unit's own work."""
+"""Writes sums, products and functions of each element, which the vector unit computes itself."""
 
 import math
 
@@ -14,7 +14,7 @@ from photomask.chip.target import Rounding
 
 @RTL.of(Add)
 def add(operator: Add, context: Context) -> list[Descriptor]:
-    """The first input begins the sum with the bias; each other one is added to it."""
+    """Returns descriptors that add the inputs one by one; the first sum starts with the bias."""
     descriptors: list[Descriptor] = []
     for number, coefficient in enumerate(operator.coefficients):
         descriptors += broadcast(
@@ -30,7 +30,7 @@ def add(operator: Add, context: Context) -> list[Descriptor]:
 
 @RTL.of(Multiply)
 def multiply(operator: Multiply, context: Context) -> list[Descriptor]:
-    """The first factor is brought to the output, then multiplied by the second."""
+    """Returns descriptors that copy the first factor and multiply the copy by the second."""
     first, second = operator.zero_points
     return [
         *broadcast(context, 0, context.output_place, offset=-first),
@@ -47,7 +47,7 @@ def multiply(operator: Multiply, context: Context) -> list[Descriptor]:
 
 @RTL.of(Clamp)
 def clamp(operator: Clamp, context: Context) -> list[Descriptor]:
-    """The saturation of the requantize unit."""
+    """Returns descriptors that clamp with the saturation of the requantize unit."""
     return broadcast(
         context, 0, context.output_place, **context.saturation(operator.low, operator.high)
     )
@@ -55,7 +55,10 @@ def clamp(operator: Clamp, context: Context) -> list[Descriptor]:
 
 @RTL.of(Lookup)
 def lookup(operator: Lookup, context: Context) -> list[Descriptor]:
-    """The offset turns a code into the address of its entry."""
+    """Returns descriptors that replace each code by its table entry.
+
+    An offset turns the code into the address of the entry.
+    """
     edge, table = context.inputs[0], context.parameters["table"]
     context.require_accumulators(int(table.min()), int(table.max()), "its table")
     offset = context.images.table(table) - operator.first
@@ -65,10 +68,11 @@ def lookup(operator: Lookup, context: Context) -> list[Descriptor]:
 
 @RTL.of(Interpolate)
 def interpolate(operator: Interpolate, context: Context) -> list[Descriptor]:
-    """The slope of the input's entry, times what is left, plus the entry.
+    """Returns descriptors that interpolate between two entries of the table.
 
-    What is left is the input less the whole steps up to its entry; it and then the entry lie in a
-    copy.
+    The result is the slope at the input's entry, times the remainder, plus the entry. The remainder
+    is the distance of the input from the start of its entry. A copy holds first the remainder and
+    then the entry.
     """
     edge, target = context.inputs[0], context.output_place
     copy = context.copies[context.step.name, 0]

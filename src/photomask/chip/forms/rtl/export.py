@@ -1,4 +1,4 @@
-"""The RTL export: the reference design, one program for it, and what every step must compute."""
+"""The RTL form: the reference design with a program and its golden vectors, written and checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,19 +54,20 @@ from photomask.errors import DataError
 README_FILE = "README.md"
 MAKE_FILE = "Makefile"
 PARAMETER_BITS = 40
-"""Bits of a lane of a parameter word, unless the accumulators are wider."""
+"""The bits of a lane of a parameter word, unless the accumulators are wider."""
 
 
 @dataclass(frozen=True)
 class RtlForm:
-    """The reference design with a program and its golden vectors as a folder.
+    """The reference design, with one program and its golden vectors, as a folder.
 
-    Its README says how to run it and how to put another array in. Its subfolder `conformance` holds
-    a second program for the same design: vectors that prove its rescaling, whatever the network's
-    data are.
+    The folder's README says how to run it and how to replace the array. The subfolder `conformance`
+    holds a second program for the same design, the conformance vectors. They prove that the design
+    rescales correctly, whatever the network's data are.
 
     Attributes:
-        accelerator: rows, columns and widths of the design; the name of a preset, or a JSON file.
+        accelerator: the rows, columns and widths of the design; the name of a preset, or a JSON
+            file.
 
     Raises:
         TargetError: the design cannot be built as this accelerator.
@@ -83,31 +84,35 @@ class RtlForm:
         object.__setattr__(self, "accelerator", machine)
 
     def refusal(self, operator: type[Operator]) -> str | None:
-        """Returns why the design has no unit for an operator; None where it has one."""
+        """Returns why the design has no unit for an operator, or None if it has one."""
         return RTL.refusal(operator)
 
     def problems(self, program: IntegerProgram) -> list[Problem]:
-        """Returns every step that does not run on the design, and why."""
+        """Returns a problem for every step that does not run on the design."""
         return list(lower_steps(program, self.accelerator)[1].values())
 
     def export(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> RtlDesign:
         """Writes the folder; the same program and samples give the same bytes.
 
         Args:
-            program: what the design shall compute.
-            place: the folder; an earlier export there is replaced.
-            samples: what golden vectors are made from, at least one.
+            program: the program that the design is to compute.
+            place: the folder. An earlier export there is replaced.
+            samples: the samples that the golden vectors are made from, at least one.
 
         Returns:
-            What `design.json` holds.
+            The content of `design.json`.
 
         Raises:
             FormError: names every step that does not run on the design.
             DataError: there are no samples.
-            ExportError: the folder holds something else, or the disk refused a file.
+            ExportError: the folder holds something else, or a file could not be written to the
+                disk.
         """
         if not samples:
-            raise DataError("the reference design needs at least one sample for its golden vectors")
+            raise DataError(
+                "the reference design needs at least one sample for its golden vectors, got none; "
+                "pass inputs"
+            )
         lowered = lower(program, self.accelerator)
         vectors = conformance_vectors(program, lowered.accelerator.accumulator_bits)
         proof = (
@@ -137,15 +142,15 @@ class RtlForm:
         return design
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
-        """Simulates the folder with Verilator: golden vectors, then conformance vectors.
+        """Simulates the folder with Verilator: the golden vectors, then the conformance vectors.
 
-        A folder of another program, or with files that are not as they were written, is not
-        simulated; `simulate` is for an export that has got another array.
+        A folder is not simulated if it holds another program, or if files of it have changed. To
+        simulate an export in which you have replaced the array, use `simulate`.
 
         Args:
-            program: what the folder must hold.
+            program: the program that the folder must hold.
             place: the folder.
-            samples: not needed; the golden vectors hold their own.
+            samples: not used, because the golden vectors hold their own inputs.
 
         Raises:
             DocumentError: a file that the design is run with or compared with is missing or
@@ -154,9 +159,13 @@ class RtlForm:
             MissingDependencyError: the package `verilator` is not installed.
         """
         design = RtlDesign.load(place)
-        problems = [f"{name}: not as it was exported" for name in changed_files(place, design)]
+        problems = [
+            f"{name}: the file is not as it was exported" for name in changed_files(place, design)
+        ]
         if design.program_sha256 != program.content_hash():
-            problems.append(f"{place} holds another program")
+            problems.append(
+                f"{place} holds another program than the one that was given; export it again"
+            )
         if problems:
             return FormCheck(0, 0, tuple(problems))
         report = simulate(place)
@@ -173,7 +182,7 @@ class RtlForm:
 
 
 def source_names() -> list[str]:
-    """Returns the names of the RTL's files, the package first."""
+    """Returns the names of the RTL's files, with the package first."""
     rtl = resources.files("photomask.chip.forms.rtl") / "sources"
     names = sorted(entry.name for entry in rtl.iterdir() if entry.name.endswith(".sv"))
     return sorted(names, key=lambda name: not name.endswith("_package.sv"))
@@ -195,12 +204,13 @@ def _packaged(name: str) -> str:
 def describe(
     lowered: LoweredProgram, samples: int, parameters: DesignParameters | None = None
 ) -> RtlDesign:
-    """Returns what `design.json` says of a lowered program, without hashes.
+    """Returns the content of `design.json` for a lowered program, without hashes.
 
     Args:
         lowered: the program.
-        samples: how many golden samples there are.
-        parameters: of the design; None takes those of the smallest that runs the program.
+        samples: the number of golden samples.
+        parameters: the parameters of the design; None takes the smallest design that runs the
+            program.
     """
     program, machine = lowered.program, lowered.accelerator
     descriptors: dict[int, list[Descriptor]] = {number: [] for number in range(len(program.steps))}
@@ -238,7 +248,10 @@ def describe(
 
 
 def design_parameters(lowered: LoweredProgram) -> DesignParameters:
-    """Returns the parameters of the smallest design that runs a program; depths are powers of 2."""
+    """Returns the parameters of the smallest design that runs a program.
+
+    All depths are powers of 2, and at least 16.
+    """
     machine, images = lowered.accelerator, lowered.images
     depth = {memory: _power_of_two(words) for memory, words in lowered.memory.depths().items()}
     widest = max(lowered.program.target.multiplier_bits, images.multiplier_bits)
@@ -267,7 +280,7 @@ def _power_of_two(words: int) -> int:
 def _write_run(
     lowered: LoweredProgram, design: RtlDesign, batch: Sequence[Sample], folder: Path
 ) -> None:
-    """Writes what one program is run with and what it is compared with."""
+    """Writes the files that one program runs with, and the files that it is compared with."""
     _write_program(lowered, design, folder / PROGRAM_FOLDER)
     _write_inputs(lowered, batch, folder / INPUTS_FOLDER)
     _write_golden(lowered, batch, folder / GOLDEN_FOLDER)
@@ -308,8 +321,8 @@ def _write_inputs(lowered: LoweredProgram, samples: Sequence[Sample], folder: Pa
 
 
 def _image(initial: Sequence[tuple[Place, np.ndarray]], memory: Memory) -> list[str]:
-    """Returns the text of a memory's first state, one stretch an edge."""
-    lines = [f"// first state of the {memory} memory"]
+    """Returns the text of a memory's initial content, with an address line for each edge."""
+    lines = [f"// initial content of the {memory} memory"]
     for place, codes in sorted(initial, key=lambda pair: pair[0].address):
         if place.memory == memory:
             lines.append(f"@{place.address:x}")
@@ -320,7 +333,7 @@ def _image(initial: Sequence[tuple[Place, np.ndarray]], memory: Memory) -> list[
 
 
 def _write_golden(lowered: LoweredProgram, samples: Sequence[Sample], folder: Path) -> None:
-    """Writes the words of every step's output, lanes without a channel as 0."""
+    """Writes the words of every step's output; lanes without a channel are 0."""
     links = lowered.program.links
     for sample in range(len(samples)):
         (folder / str(sample)).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The files of an RTL export: their hashes, and which of them have changed since."""
+"""The files of an RTL export: their hashes, and a check of which files have changed."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ INPUTS_FOLDER = "inputs"
 GOLDEN_FOLDER = "golden"
 COCOTB_FILE = "test_design.py"
 DATA_FOLDERS = (PROGRAM_FOLDER, INPUTS_FOLDER, GOLDEN_FOLDER, CONFORMANCE_FOLDER)
-"""What a design is run with and compared with; nobody but the export writes there."""
+"""The folders that a design is run with and compared with. Only the export writes to them."""
 SHOWN_FILES = 8
-"""Of those that have changed, at most."""
+"""An error message lists at most this many changed files."""
 
 
 def file_records(folder: Path) -> tuple[FileRecord, ...]:
-    """Returns size and hash of every file of a folder but `design.json` at its top."""
+    """Returns the size and hash of every file of a folder except `design.json` at its top."""
     return tuple(
         FileRecord.of(folder, path.relative_to(folder).as_posix())
         for path in sorted(folder.rglob("*"))
@@ -29,14 +29,14 @@ def file_records(folder: Path) -> tuple[FileRecord, ...]:
 
 
 def changed_files(folder: Path, design: RtlDesign) -> tuple[str, ...]:
-    """Returns which files of an export are not as they were written, each with how.
+    """Returns the files of an export that have changed, each with what happened to it.
 
-    SystemVerilog may change, because another array may stand in the export; so may README and
-    Makefile.
+    SystemVerilog files may change, because another array may stand in the export. The README and
+    the Makefile may change, too.
 
     Raises:
-        DocumentError: a golden vector, memory image, descriptor table, first state of a memory or
-            conformance vector has changed: what a design computes would be compared with it.
+        DocumentError: a golden vector, memory image, descriptor table, initial memory content or
+            conformance vector has changed. A comparison with it would say nothing about the design.
     """
     changes: dict[str, str] = {}
     for record in design.files:
@@ -56,6 +56,7 @@ def changed_files(folder: Path, design: RtlDesign) -> tuple[str, ...]:
         more = f" and {len(data) - SHOWN_FILES} more" if len(data) > SHOWN_FILES else ""
         raise DocumentError(
             f"{folder}: files that the design is compared with are not as they were exported: "
-            f"{named}{more}. This says nothing about the design; restore them, or export again"
+            f"{named}{more}. This says nothing about the design; restore the files, or export the "
+            "program again"
         )
     return tuple(f"{name} ({change})" for name, change in changes.items())

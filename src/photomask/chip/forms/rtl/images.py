@@ -1,22 +1,22 @@
-"""The constants of a lowered program: weights, parameters and tables as memory images."""
+"""Collects the constants of a lowered program as memory images: weights, parameters and tables."""
 
 import numpy as np
 
 MULTIPLIER_BITS = 31
-"""The widest multiplier that a target can have."""
+"""The width in bits of the widest multiplier that a target can have."""
 SHIFT_BITS = 6
 
 
 class ImageBuilder:
-    """Collects constants and says where they lie.
+    """Collects constants and returns their addresses.
 
-    Parameter word 0 is the identity: multiplier 1, shift 0 in every lane.
+    Parameter word 0 is the identity: multiplier 1 and shift 0 in every lane.
 
     Attributes:
         weights: int64 [tiles * rows, columns].
         parameters: int64 [words, lanes]; biases, or multiplier << 6 | shift.
         tables: int64 [entries].
-        multiplier_bits: of the widest multiplier.
+        multiplier_bits: the width of the widest multiplier in bits.
     """
 
     def __init__(self, lanes: int):
@@ -32,37 +32,43 @@ class ImageBuilder:
         self.scale_word(np.ones(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64))
 
     def tile(self, weights: np.ndarray) -> int:
-        """Adds the weights [rows, columns] of one tile; the array takes the last row first."""
+        """Adds the weights of one tile, [rows, columns], and returns their address.
+
+        The rows are stored in reverse order, because the array takes the last row first.
+        """
         address = self._weight_words
         self._weights.append(weights[::-1])
         self._weight_words += len(weights)
         return address
 
     def shared_tile(self, weights: np.ndarray) -> int:
-        """Adds a tile unless the same one was added so before."""
+        """Returns the address of a tile; the tile is added unless this method added it before."""
         key = weights.tobytes()
         if key not in self._known_tiles:
             self._known_tiles[key] = self.tile(weights)
         return self._known_tiles[key]
 
     def bias_word(self, biases: np.ndarray, first_lane: int) -> int:
-        """Adds biases from `first_lane` on."""
+        """Adds a word of biases that begin in lane `first_lane`, and returns its address."""
         word = np.zeros(self.lanes, dtype=np.int64)
         word[first_lane : first_lane + len(biases)] = biases
         return self._parameter(word)
 
     def scale_word(self, multiplier: np.ndarray, shift: np.ndarray) -> int:
-        """Adds one multiplier and one shift for each lane from lane 0 on."""
+        """Adds a word with one multiplier and one shift for each lane from lane 0 on.
+
+        Returns the address of the word.
+        """
         self.multiplier_bits = max(self.multiplier_bits, int(multiplier.max()).bit_length())
         word = np.zeros(self.lanes, dtype=np.int64)
         word[: len(multiplier)] = multiplier << SHIFT_BITS | shift
         return self._parameter(word)
 
     def channel_words(self, *values: np.ndarray) -> int:
-        """Adds one word of each kind of value for each block of channels, blocks in order.
+        """Adds a word of each kind of value for each block of channels, block by block.
 
         Args:
-            *values: int64 [channels] each.
+            *values: int64 arrays of shape [channels], one for each kind of value.
 
         Returns:
             The address of the first block's first word.
@@ -90,7 +96,7 @@ class ImageBuilder:
 
     @property
     def weights(self) -> np.ndarray:
-        """All tiles, one word a row."""
+        """The weights of all tiles, with one word for each row."""
         return np.concatenate(self._weights) if self._weights else np.zeros((1, 1), np.int64)
 
     @property
@@ -100,5 +106,5 @@ class ImageBuilder:
 
     @property
     def tables(self) -> np.ndarray:
-        """All entries."""
+        """The entries of all tables."""
         return np.concatenate(self._tables) if self._tables else np.zeros(1, np.int64)

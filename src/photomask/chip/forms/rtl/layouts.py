@@ -1,8 +1,10 @@
-"""Along which axis of each edge the lanes of a word lie.
+"""Chooses for each edge the axis that lies along the lanes of a memory word.
 
-Convolutions and pooling want their channels there, axis 1; what computes along rows (a linear
-layer, a product, softmax, a norm) wants the last axis. An edge lies as its maker writes it, else as
-its first reader wants it, else as its neighbours lie; a step that wants it otherwise makes a copy.
+Convolutions and pooling need their channels, axis 1, along the lanes. Operators that compute along
+rows (a linear layer, a matrix product, softmax, a norm) need the last axis there. The step that
+writes an edge decides its axis. If that step has no preference, the first step that reads the edge
+decides. If none has one, the edge takes over the axis of the edges before or behind it. A step that
+needs another axis than its input has makes a copy of the input.
 """
 
 from dataclasses import dataclass
@@ -13,20 +15,20 @@ from photomask.chip.program import IntegerProgram
 
 @dataclass(frozen=True)
 class Copy:
-    """An input that a step needs otherwise than it lies, in memory while the step runs."""
+    """A copy of an input that a step needs in another layout; it exists while the step runs."""
 
     step: str
     number: int
-    """Of the input."""
+    """The number of the input."""
     axis: int
-    """Along which its lanes lie."""
+    """The axis that lies along the lanes."""
     shape: Shape
     in_accumulators: bool
-    """Else where the input itself lies."""
+    """True for the accumulator memory, False for the memory that holds the input itself."""
 
 
 def channel_axes(program: IntegerProgram) -> dict[str, int]:
-    """Returns for each edge the axis along which its lanes lie."""
+    """Returns the axis of each edge that lies along the lanes."""
     shapes = {name: edge.shape for name, edge in program.edges.items()}
     axes: dict[str, int] = {}
     for step in program.steps:
@@ -53,10 +55,10 @@ def channel_axes(program: IntegerProgram) -> dict[str, int]:
 
 
 def copies(program: IntegerProgram, axes: dict[str, int]) -> list[Copy]:
-    """Returns what the steps copy before they compute.
+    """Returns the copies that the steps make before they compute.
 
-    Masks, shifts of channels and what is left between two entries of a table are brought into a
-    copy too, which is as wide as a sum.
+    A copy is also made for scores that get a mask, for channels that get a shift, and for the
+    remainder between two entries of a table. These copies are as wide as an accumulator.
     """
     found = []
     for step in program.steps:

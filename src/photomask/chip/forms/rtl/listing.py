@@ -1,6 +1,6 @@
-"""The table of all descriptors for people, `passes.txt`: which tile of which step, and its cycles.
+"""The table of all descriptors, `passes.txt`, written for people.
 
-The files of an export call the run of one descriptor a pass.
+The files of an export call the execution of one descriptor a pass.
 """
 
 from photomask.chip.forms.rtl.cycles import descriptor_cycles
@@ -14,7 +14,7 @@ LISTING_FILE = "passes.txt"
 
 
 def render_listing(lowered: LoweredProgram) -> str:
-    """Returns a table of all descriptors: which tile of which step, and its cycles."""
+    """Returns a table of all descriptors: the step and the tile of each, and its cycles."""
     machine = lowered.accelerator
     rows = [("pass", "step", "operator", "tile", "positions", "cycles")]
     for number, one in enumerate(lowered.descriptors):
@@ -33,7 +33,7 @@ def render_listing(lowered: LoweredProgram) -> str:
 
 
 def _tile_name(lowered: LoweredProgram, number: int) -> str:
-    """Says which part of its step a descriptor computes."""
+    """Returns a description of the part of its step that a descriptor computes."""
     one = lowered.descriptors[number]
     step = lowered.program.steps[one.step]
     copies = [place for (name, _), place in lowered.memory.copies.items() if name == step.name]
@@ -67,7 +67,7 @@ def _tile_name(lowered: LoweredProgram, number: int) -> str:
 
 
 def _place_of(lowered: LoweredProgram, step: Step, number: int) -> Place:
-    """Returns where a step reads an input."""
+    """Returns the place where a step reads an input."""
     edge = lowered.memory.edges[step.inputs[number]]
     return lowered.memory.copies.get((step.name, number), edge)
 

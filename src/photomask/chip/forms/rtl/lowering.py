@@ -1,4 +1,4 @@
-"""Programs as descriptors of the reference design, with images and the place of every edge."""
+"""Turns programs into descriptors of the reference design, with images and a memory map."""
 
 import itertools
 import math
@@ -23,16 +23,16 @@ MOST_LANES = 256
 
 
 class StepSupport(Document):
-    """Whether a step runs on the reference design, and if not, why."""
+    """Whether a step runs on the reference design, and the reason if it does not."""
 
     step: str
     operator: str
     source: str
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     descriptors: int
-    """0 for what does not run, and for constants."""
+    """The number of descriptors; 0 for a constant, and for a step that does not run."""
     reason: str | None = None
-    """Why it does not run; None if it does."""
+    """The reason why the step does not run; None if it runs."""
 
 
 class SupportReport(Shown, Document):
@@ -42,7 +42,7 @@ class SupportReport(Shown, Document):
 
     @property
     def runs(self) -> bool:
-        """Whether all of them do."""
+        """Whether all steps run on the design."""
         return all(step.reason is None for step in self.steps)
 
     def shown(self) -> Table:
@@ -54,15 +54,15 @@ class SupportReport(Shown, Document):
 
 @dataclass(frozen=True)
 class LoweredProgram:
-    """A program as the reference design runs it.
+    """A program in the form in which the reference design runs it.
 
     Attributes:
         program: the program.
-        accelerator: rows, columns and widths of the design.
-        lanes: channels in a word of its memories.
-        memory: where every edge and every copy lies.
-        descriptors: of all steps in their order, without the final stop.
-        images: weights, parameters and tables.
+        accelerator: the rows, columns and widths of the design.
+        lanes: the number of channels in a word of its memories.
+        memory: the places of every edge and every copy.
+        descriptors: the descriptors of all steps in their order, without the final stop.
+        images: the images of weights, parameters and tables.
     """
 
     program: IntegerProgram
@@ -74,10 +74,10 @@ class LoweredProgram:
 
 
 def support_report(program: IntegerProgram, accelerator: Accelerator | str | Path) -> SupportReport:
-    """Says of each step whether it runs on the reference design.
+    """Returns for each step of a program whether it runs on the reference design.
 
     Raises:
-        TargetError: the accelerator is none that the design can be built as.
+        TargetError: the design cannot be built as this accelerator.
     """
     lowered, problems = lower_steps(program, accelerator)
     counts = Counter(descriptor.step for descriptor in lowered.descriptors)
@@ -100,11 +100,11 @@ def lower(program: IntegerProgram, accelerator: Accelerator | str | Path) -> Low
 
     Args:
         program: any program.
-        accelerator: its rows, columns and widths are the design's.
+        accelerator: gives the rows, columns and widths of the design.
 
     Raises:
-        FormError: names every step that does not run on the design and why.
-        TargetError: the accelerator is none that the design can be built as.
+        FormError: names every step that does not run on the design, with the reason.
+        TargetError: the design cannot be built as this accelerator.
     """
     lowered, problems = lower_steps(program, accelerator)
     require_none(
@@ -122,11 +122,11 @@ def lower_steps(
     """Turns each step that runs on the reference design into descriptors.
 
     Returns:
-        The program without the steps that do not run, and what is wrong with these, by the number
-        of the step.
+        The program without the steps that do not run, and the problems of those steps, by the
+        number of the step.
 
     Raises:
-        TargetError: the accelerator is none that the design can be built as.
+        TargetError: the design cannot be built as this accelerator.
     """
     machine = load_accelerator(accelerator)
     lanes, memory = word_lanes(machine), map_memory(program, machine)
@@ -168,36 +168,39 @@ def _check_edge(context: Context, name: str) -> None:
     edge, bits = context.program.edges[name], context.accelerator.accumulator_bits
     if not edge.interval.within(Interval(context.lowest, context.highest)):
         raise FormError(
-            f"the edge {name!r} holds {edge.low} to {edge.high}, the accumulators have {bits} bits"
+            f"the edge {name!r} holds {edge.low} to {edge.high}, but the accumulators have only "
+            f"{bits} bits"
         )
 
 
 def check_accelerator(accelerator: Accelerator) -> None:
-    """Refuses what the design cannot be built as.
+    """Raises an error for an accelerator that the design cannot be built as.
 
     Raises:
-        TargetError: says why.
+        TargetError: says what does not fit the design.
     """
     lanes = word_lanes(accelerator)
     name = f"accelerator {accelerator.name!r}"
     if accelerator.dataflow != "weight_stationary":
         raise TargetError(
-            f"{name} is {accelerator.dataflow}; the reference design is weight stationary"
+            f"{name} has the dataflow {accelerator.dataflow}, but the reference design is weight "
+            "stationary; use the dataflow weight_stationary"
         )
     if lanes > MOST_LANES:
         raise TargetError(
             f"{name} has {accelerator.rows} rows and {accelerator.columns} columns, whose least "
-            f"common multiple is {lanes}; the reference design has at most {MOST_LANES} lanes"
+            f"common multiple is {lanes}; the reference design can have at most {MOST_LANES} lanes"
         )
     if not accelerator.activation_bits < accelerator.accumulator_bits <= WIDEST_ACCUMULATOR:
         raise TargetError(
             f"{name} has {accelerator.activation_bits}-bit activations and "
-            f"{accelerator.accumulator_bits}-bit accumulators; the reference design's accumulators "
-            f"are wider than its activations and have at most {WIDEST_ACCUMULATOR} bits"
+            f"{accelerator.accumulator_bits}-bit accumulators; the reference design needs "
+            "accumulators that are wider than the activations and have at most "
+            f"{WIDEST_ACCUMULATOR} bits"
         )
 
 
 def steps_in_order(lowered: LoweredProgram) -> list[tuple[int, Step, list[Descriptor]]]:
-    """Returns number, step and descriptors of each step that has any."""
+    """Returns the number, the step and the descriptors of each step that has any."""
     grouped = itertools.groupby(lowered.descriptors, key=lambda descriptor: descriptor.step)
     return [(number, lowered.program.steps[number], list(group)) for number, group in grouped]

@@ -1,4 +1,4 @@
-"""Where the edges of a program lie in the reference design's two memories."""
+"""Gives every edge of a program its place in one of the reference design's two memories."""
 
 import math
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from photomask.documents import Document
 
 Memory = Literal["activations", "accumulators"]
 MEMORIES: tuple[Memory, Memory] = ("activations", "accumulators")
-"""A memory's number in `dumps.hex` is its position."""
+"""The two memories; the number of a memory in `dumps.hex` is its position here."""
 
 
 class Place(Document):
-    """The words of one edge.
+    """The words of one edge in memory.
 
-    A word has `lanes` lanes, one a channel. One axis of an edge counts its channels; the positions
-    are all other axes in row-major order. Channel `c` at position `p` lies in lane `c % lanes` of
-    word `address + c // lanes * positions + p`.
+    A word has `lanes` lanes, each with one channel. One axis of an edge counts its channels. The
+    positions are all other axes in row-major order. Channel `c` at position `p` lies in lane `c %
+    lanes` of word `address + c // lanes * positions + p`.
     """
 
     memory: Memory
@@ -32,8 +32,10 @@ class Place(Document):
     channels: int = Field(ge=1)
     positions: int = Field(ge=1)
     inner: int = Field(ge=1)
-    """Positions along the axes behind the channels: all of a map [1, C, H, W], 1 of rows
-    [1, T, C]."""
+    """The number of positions along the axes behind the channels.
+
+    These are all positions of a map [1, C, H, W], and 1 for rows [1, T, C].
+    """
     lanes: int = Field(ge=1)
     lane_bits: int = Field(ge=1, le=64)
     signed: bool
@@ -41,14 +43,16 @@ class Place(Document):
     @model_validator(mode="after")
     def _is_a_whole_number_of_rows(self) -> "Place":
         if self.positions % self.inner:
-            raise ValueError(f"{self.positions} positions are no multiple of {self.inner}")
+            raise ValueError(
+                f"{self.positions} positions are not a multiple of the {self.inner} inner positions"
+            )
         return self
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Holds that an edge of a shape fills the place.
+        """Raises an error if an edge of this shape does not fill the place.
 
         Raises:
-            ValueError: it has more or fewer elements.
+            ValueError: the shape has more or fewer elements than the place.
         """
         if min(shape, default=1) < 1 or math.prod(shape) != self.channels * self.positions:
             raise ValueError(
@@ -58,12 +62,12 @@ class Place(Document):
 
     @property
     def blocks(self) -> int:
-        """Groups of `lanes` channels, the last one filled up."""
+        """The number of blocks of `lanes` channels; the last block may be partly empty."""
         return -(-self.channels // self.lanes)
 
     @property
     def words(self) -> int:
-        """Words that the edge takes."""
+        """The number of words that the edge takes."""
         return self.blocks * self.positions
 
     def block_address(self, channel: int) -> int:
@@ -71,7 +75,7 @@ class Place(Document):
         return self.address + channel // self.lanes * self.positions
 
     def words_of(self, values: np.ndarray) -> np.ndarray:
-        """Returns int64 [words, lanes] of an edge's integers; lanes without a channel are 0."""
+        """Returns int64 [words, lanes] for an edge's integers; lanes without a channel are 0."""
         padded = np.zeros((self.blocks * self.lanes, self.positions), dtype=np.int64)
         parts = values.reshape(-1, self.channels, self.inner).transpose(1, 0, 2)
         padded[: self.channels] = parts.reshape(self.channels, self.positions)
@@ -79,14 +83,14 @@ class Place(Document):
         return blocks.transpose(0, 2, 1).reshape(self.words, self.lanes)
 
     def values_of(self, words: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Returns the integers of an edge of `shape` from int64 [words, lanes]."""
+        """Returns the integers of an edge of this shape, read from int64 [words, lanes]."""
         blocks = words.reshape(self.blocks, self.positions, self.lanes).transpose(0, 2, 1)
         flat = blocks.reshape(self.blocks * self.lanes, self.positions)
         parts = flat[: self.channels].reshape(self.channels, -1, self.inner)
         return parts.transpose(1, 0, 2).reshape(*shape)
 
     def locate(self, elements: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns word and lane of elements that are numbered in row-major order."""
+        """Returns the word and the lane of elements that are numbered in row-major order."""
         row, after = np.divmod(elements, self.inner)
         before, channel = np.divmod(row, self.channels)
         position = before * self.inner + after
@@ -96,18 +100,19 @@ class Place(Document):
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """Where everything lies.
+    """The places of all data of a program.
 
     Attributes:
-        edges: by the edge's name.
-        copies: inputs that a step has otherwise than they lie, by step and number of the input.
+        edges: the place of each edge, by the edge's name.
+        copies: the places of inputs that a step copies into another layout, by step and number of
+            the input.
     """
 
     edges: dict[str, Place]
     copies: dict[tuple[str, int], Place]
 
     def depths(self) -> dict[Memory, int]:
-        """Returns how many words of each memory the places reach."""
+        """Returns how many words each memory needs at least."""
         depths: dict[Memory, int] = dict.fromkeys(MEMORIES, 1)
         for place in (*self.edges.values(), *self.copies.values()):
             depths[place.memory] = max(depths[place.memory], place.address + place.words)
@@ -116,7 +121,7 @@ class MemoryMap:
 
 @dataclass(frozen=True)
 class _Life:
-    """When a place's words are taken, as step numbers, both ends included."""
+    """The steps during which a place is occupied; both ends are included."""
 
     place: Place
     first: int
@@ -124,12 +129,14 @@ class _Life:
 
 
 def _memory_of(format: IntFormat, maker: Step | None, activation_bits: int) -> Memory:
-    """Returns where an edge lies: sums, and what is too wide for activations, as accumulators.
+    """Returns the memory of an edge.
+
+    Sums, and edges that are too wide for the activation memory, lie in the accumulator memory.
 
     Args:
-        format: of the edge.
-        maker: the step that computes it; None for an input.
-        activation_bits: of the accelerator.
+        format: the format of the edge.
+        maker: the step that computes the edge; None for an input.
+        activation_bits: the width of the accelerator's activations.
     """
     is_sum = maker is not None and maker.operator.accumulates
     return "accumulators" if is_sum or format.bits > activation_bits else "activations"
@@ -138,10 +145,11 @@ def _memory_of(format: IntFormat, maker: Step | None, activation_bits: int) -> M
 def place_edges(
     program: IntegerProgram, lanes: int, activation_bits: int, accumulator_bits: int
 ) -> MemoryMap:
-    """Gives every edge its words; edges that never live at the same time share them.
+    """Gives every edge its words; edges that are never needed at the same time may share words.
 
-    Inputs and constants lie in the memories from the start, outputs stay to the end, copies live
-    while their step runs. Each takes the lowest addresses that are free throughout its life.
+    Inputs and constants are in the memories from the start. Outputs stay until the end. Copies
+    exist while their step runs. Each edge takes the lowest addresses that are free as long as it is
+    needed.
     """
     axes = channel_axes(program)
     lane_bits: dict[Memory, int] = {
@@ -176,7 +184,7 @@ def place_edges(
 def _place(
     shape: tuple[int, ...], axis: int, memory: Memory, lanes: int, lane_bits: int, signed: bool
 ) -> Place:
-    """Returns the place of an edge whose channels are `axis`, at address 0."""
+    """Returns the place of an edge with channels along `axis`, at address 0."""
     inner = math.prod(shape[axis + 1 :])
     return Place(
         memory=memory,
@@ -191,7 +199,7 @@ def _place(
 
 
 def _settled(place: Place, first: int, last: int, lives: Sequence[_Life]) -> _Life:
-    """Returns a place at the lowest addresses that are free from step `first` to `last`."""
+    """Returns the place moved to the lowest addresses that are free from step `first` to `last`."""
     taken = sorted(
         (other.place.address, other.place.address + other.place.words)
         for other in lives
@@ -206,11 +214,11 @@ def _settled(place: Place, first: int, last: int, lives: Sequence[_Life]) -> _Li
 
 
 def words_to_hex(words: np.ndarray, lane_bits: int) -> list[str]:
-    """Returns one hexadecimal number a word, lane 0 in the least significant bits.
+    """Returns one hexadecimal number for each word, with lane 0 in the least significant bits.
 
     Args:
-        words: int64 [words, lanes]; negative ones become two's complement.
-        lane_bits: bits of a lane, at most 64.
+        words: int64 [words, lanes]; negative numbers become two's complement.
+        lane_bits: the bits of a lane, at most 64.
     """
     count, lanes = words.shape
     digits = -(-lanes * lane_bits // 4)
@@ -228,7 +236,7 @@ def words_to_hex(words: np.ndarray, lane_bits: int) -> list[str]:
 
 
 def words_from_hex(lines: Sequence[str], lanes: int, lane_bits: int, signed: bool) -> np.ndarray:
-    """Reads what `words_to_hex` wrote: int64 [words, lanes]."""
+    """Returns the int64 [words, lanes] that `words_to_hex` wrote."""
     mask = (1 << lane_bits) - 1
     words = np.empty((len(lines), lanes), dtype=np.int64)
     if lane_bits % 4 == 0 and lines:

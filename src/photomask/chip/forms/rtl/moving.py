@@ -1,6 +1,7 @@
-"""Whatever moves, selects, repeats, joins or pads: the operator itself says what goes where.
+"""Writes operators that move, select, repeat, join or pad elements.
 
-It runs on the numbers of its inputs' elements instead of their codes.
+The operator itself says which element goes where: it runs on the numbers of its inputs' elements
+instead of their codes.
 """
 
 import numpy as np
@@ -14,20 +15,20 @@ from photomask.chip.operators import Concatenate, Constant, Gather, Pad, Permute
 
 @RTL.of(Constant)
 def constant(operator: Constant, context: Context) -> list[Descriptor]:
-    """None: a constant lies in its memory from the start."""
+    """Returns no descriptors, because a constant is in its memory from the start."""
     return []
 
 
 @RTL.of(Gather, Permute, Reshape, Slice)
 def rearrange(operator: Gather | Permute | Reshape | Slice, context: Context) -> list[Descriptor]:
-    """Each element of the output is one of the input."""
+    """Returns descriptors that fill each output element with one element of the input."""
     elements = operator.run_numpy([context.row_major(0)], context.parameters)
     return _filled(context, elements)
 
 
 @RTL.of(Pad)
 def pad(operator: Pad, context: Context) -> list[Descriptor]:
-    """What lies outside the input is read as the padding value."""
+    """Returns descriptors that fill the output, with the padding value outside the input."""
     context.require_accumulators(operator.value, operator.value, "its padding")
     outside = operator.model_copy(update={"value": OUTSIDE})
     elements = outside.run_numpy([context.row_major(0)], context.parameters)
@@ -43,7 +44,7 @@ def _filled(context: Context, elements: np.ndarray, **fields: int) -> list[Descr
 
 @RTL.of(Concatenate)
 def concatenate(operator: Concatenate, context: Context) -> list[Descriptor]:
-    """One input after the other."""
+    """Returns descriptors that move one input after the other into the output."""
     target = context.output_place
     elements = [context.row_major(number) for number in range(len(context.inputs))]
     owners = operator.run_numpy(

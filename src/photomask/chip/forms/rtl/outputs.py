@@ -1,4 +1,4 @@
-"""What the testbench writes: the words of each step's output, and its cycles."""
+"""Reads what the testbench writes: the words of each step's output, and its cycles."""
 
 import re
 from pathlib import Path
@@ -16,15 +16,15 @@ def read_cycles(output: Path, design: RtlDesign) -> dict[int, int]:
 
     Raises:
         DocumentError: the file is missing or holds something else.
-        EngineError: the run is not complete.
+        EngineError: the run is incomplete.
     """
     path = output / "cycles.txt"
     lines = [line.split() for line in read_text(path).splitlines()]
     if not lines or lines[-1][:1] != ["total"]:
         last = " ".join(lines[-1]) if lines else "no line"
         raise EngineError(
-            f"the design did not finish: cycles.txt ends with {last!r}. An array that never "
-            "raises sum_valid, or raises it too seldom, does this"
+            f"the design did not finish: cycles.txt ends with {last!r}. A possible cause is an "
+            "array that never raises sum_valid, or raises it too rarely"
         )
     cycles: dict[int, int] = {}
     for line in lines[:-1]:
@@ -52,5 +52,5 @@ def read_edge(path: Path, step: RtlStep) -> np.ndarray:
     try:
         words = words_from_hex(lines, place.lanes, place.lane_bits, place.signed)
     except ValueError as error:
-        raise DocumentError(f"{path} holds something else than hexadecimal words") from error
+        raise DocumentError(f"{path} holds text that is not a hexadecimal word") from error
     return place.values_of(words, step.shape)

@@ -1,4 +1,4 @@
-"""Windows of the vector unit: maxima, averages and sums."""
+"""Writes maxima, averages and sums, as windows of the vector unit."""
 
 from photomask.chip.forms.rtl.context import RTL, Context
 from photomask.chip.forms.rtl.descriptors import (
@@ -15,7 +15,7 @@ from photomask.errors import FormError
 
 @RTL.of(MaxPool)
 def max_pool(operator: MaxPool, context: Context) -> list[Descriptor]:
-    """Outside the map lies the lowest number that the input can hold."""
+    """Returns descriptors of maxima; positions outside the map read the input's lowest number."""
     low = context.inputs[0].low
     dilation = rows_and_columns(operator.dilation)
     fields = {
@@ -30,7 +30,10 @@ def max_pool(operator: MaxPool, context: Context) -> list[Descriptor]:
 
 @RTL.of(AveragePool)
 def average_pool(operator: AveragePool, context: Context) -> list[Descriptor]:
-    """The sum of a window; adaptive windows, which differ in size, one by one."""
+    """Returns descriptors that sum each window.
+
+    Adaptive windows differ in size, so each of them gets descriptors of its own.
+    """
     fields = {"offset": -operator.zero_point, "padding_value": operator.zero_point}
     if operator.adaptive:
         return _adaptive_pool(operator, context, fields)
@@ -40,7 +43,7 @@ def average_pool(operator: AveragePool, context: Context) -> list[Descriptor]:
 def _pool(
     operator: MaxPool | AveragePool, context: Context, fields: dict[str, int]
 ) -> list[Descriptor]:
-    """Returns a descriptor for each block of channels, whose windows walk evenly over the map."""
+    """Returns descriptors for each block of channels, whose windows are evenly spaced."""
     maps = _maps(operator, context)
     source, descriptors = operand(context, 0)
     kernel, stride = rows_and_columns(operator.kernel), rows_and_columns(operator.stride)
@@ -84,10 +87,14 @@ def _adaptive_pool(
 
 
 def _maps(operator: MaxPool | AveragePool, context: Context) -> int:
-    """Returns how many maps of all channels lie one behind the other."""
+    """Returns how many maps with all channels lie one behind the other."""
     shape = context.inputs[0].shape
     if len(shape) != len(operator.kernel) + 2:
-        raise FormError(f"pooling over {len(operator.kernel)} axes of shape {shape}")
+        raise FormError(
+            f"pooling over {len(operator.kernel)} axes needs an input of "
+            f"{len(operator.kernel) + 2} axes (batch, channels, spatial axes), got the shape "
+            f"{shape}"
+        )
     return shape[0]
 
 
@@ -104,11 +111,11 @@ def _windows(
 
     Args:
         context: the step.
-        source: the input, its channels along the lanes.
-        fields: of every descriptor.
-        size: rows and columns of the input's positions.
-        position: where the first result goes, in each map.
-        maps: maps of all channels, one behind the other.
+        source: the input, with its channels along the lanes.
+        fields: the fields that all descriptors share.
+        size: the rows and columns of the input's positions.
+        position: the position of the first result in each map.
+        maps: the number of maps that lie one behind the other.
     """
     target = context.output_place
     return [
@@ -132,9 +139,10 @@ def _windows(
 
 @RTL.of(Sum)
 def sum_along_axes(operator: Sum, context: Context) -> list[Descriptor]:
-    """A window that is as long as the summed axes and walks along the others.
+    """Returns descriptors with a window over the summed axes that walks along the other axes.
 
-    The channels lie along an axis that is not summed; neighbouring axes count as one.
+    The channels lie along an axis that is not summed. Adjacent axes that are both summed, or both
+    kept, count as one.
     """
     shape = context.inputs[0].shape
     channels = operator.input_lane_axis(0, shape)
@@ -149,8 +157,8 @@ def sum_along_axes(operator: Sum, context: Context) -> list[Descriptor]:
             walked.append((size, summed))
     if len(walked) > 2:
         raise FormError(
-            f"a sum over axes {operator.axes} of shape {shape} alternates between summed and "
-            "kept axes more than the design's walk over rows and columns can"
+            f"a sum over the axes {operator.axes} of the shape {shape} alternates between summed "
+            "and kept axes too often; the design can walk over at most two such runs of axes"
         )
     rows, columns = [(1, False)] * (2 - len(walked)) + walked
     fields = {

@@ -1,15 +1,17 @@
-"""Products: linear layers, whose weights are constants, and products of two activations.
+"""Writes products: linear layers with constant weights, and products of two activations.
 
-The tiles of a product of two activations are loaded from what an earlier step computed:
-`a[..., m, k] * b[..., k, n]` streams the words of `a`, position m, channels k, and a tile's rows
-are the words of `b`, position k, channels n. Both factors lie as rows, so nothing is transposed.
+For a product of two activations, the tiles are loaded from what an earlier step computed. In
+`a[..., m, k] * b[..., k, n]` the array streams the words of `a`, at position m with the channels k.
+The rows of a tile are the words of `b`, at position k with the channels n. Both factors lie as
+rows, so nothing is transposed.
 
-The array takes signed weights. What is loaded is therefore `b - centre`, with the centre as close
-to the zero point `zb` as the weights' bits allow, and a second descriptor adds the rest:
+The array takes signed weights. A tile therefore holds `b - centre`. The centre is as close to the
+zero point `zb` as the width of the weights allows, and a second descriptor adds the rest:
 
     sum (a - za) * (b - zb) = sum (a - za) * (b - centre) + (centre - zb) * sum (a - za)
 
-Its tile holds `centre - zb` everywhere. Signed codes whose zero point is 0 need no such descriptor.
+The tile of the second descriptor holds `centre - zb` everywhere. Signed codes whose zero point is 0
+need no second descriptor.
 """
 
 import itertools
@@ -29,7 +31,7 @@ from photomask.errors import FormError
 
 @RTL.of(Linear)
 def linear(operator: Linear, context: Context) -> list[Descriptor]:
-    """A linear layer is a 1×1 convolution of a map that is one row."""
+    """Returns descriptors for a linear layer, treated as a 1×1 convolution of a map of one row."""
     (source, descriptors), target = operand(context, 0), context.output_place
     weight = effective_weight(context.parameters)
     check_weighted_sum(context, weight)
@@ -50,7 +52,7 @@ def linear(operator: Linear, context: Context) -> list[Descriptor]:
 
 @RTL.of(Matmul)
 def matmul(operator: Matmul, context: Context) -> list[Descriptor]:
-    """Descriptors for each pair of matrices, block of outputs and block of terms."""
+    """Returns descriptors for each pair of matrices, block of outputs and block of terms."""
     (first, copied), (second, also_copied) = operand(context, 0), operand(context, 1)
     first_zero, second_zero = operator.zero_points
     _check_factor(context, first_zero)
@@ -79,7 +81,7 @@ def matmul(operator: Matmul, context: Context) -> list[Descriptor]:
 
 
 def _matrices(context: Context) -> list[tuple[int, int, int]]:
-    """Returns which matrix of each factor makes each matrix of the output, by their positions."""
+    """Returns the positions of the two factors and of the output, for each matrix of the output."""
     leading = context.output.shape[:-2]
     numbers = [
         np.broadcast_to(np.arange(math.prod(edge.shape[:-2])).reshape(edge.shape[:-2]), leading)
@@ -98,7 +100,10 @@ def _load(
     valid: int,
     centre: int,
 ) -> Descriptor:
-    """Returns the descriptor that loads a tile, the last row first; rows without a term are 0."""
+    """Returns the descriptor that loads a tile, with its last row first.
+
+    Rows without a term are 0.
+    """
     rows = context.accelerator.rows
     terms = context.inputs[1].shape[-2]
     return context.descriptor(
@@ -123,7 +128,7 @@ def _stream_fields(
     first_output: int,
     term: int,
 ) -> dict[str, int]:
-    """Returns what all descriptors of one block of terms have in common."""
+    """Returns the fields that all descriptors of one block of terms have in common."""
     lane, height = first_output % context.lanes, context.output.shape[-2]
     output = context.output_place.block_address(first_output) + matrices[2] * height
     return {
@@ -153,23 +158,23 @@ def _constant_tiles(context: Context, corrections: list[int], valid: int) -> lis
 
 
 def _check_factor(context: Context, zero_point: int) -> None:
-    """Refuses a first factor that the array's activations cannot hold."""
+    """Raises an error for a first factor that does not fit the array's activations."""
     machine, edge = context.accelerator, context.inputs[0]
     limit = 1 << machine.activation_bits
     low, high = edge.low - zero_point, edge.high - zero_point
     if low < -limit or high >= limit:
         raise FormError(
-            f"its first factor less the zero point reaches from {low} to {high}; the array "
+            f"its first factor minus the zero point reaches from {low} to {high}, but the array "
             f"multiplies {machine.activation_bits}-bit activations"
         )
 
 
 def _centre(context: Context, zero_point: int) -> int:
-    """Returns what to subtract of the second factor so that it fits the weights."""
+    """Returns the number to subtract from the second factor so that it fits the weights."""
     bits, edge = context.accelerator.weight_bits, context.inputs[1]
     if edge.high - edge.low >= 1 << bits:
         raise FormError(
-            f"its second factor reaches from {edge.low} to {edge.high}; the array multiplies "
+            f"its second factor reaches from {edge.low} to {edge.high}, but the array multiplies "
             f"signed {bits}-bit weights"
         )
     half = 1 << (bits - 1)
@@ -177,15 +182,15 @@ def _centre(context: Context, zero_point: int) -> int:
 
 
 def _within(total: int, bits: int) -> list[int]:
-    """Returns numbers of signed `bits` that add up to a total; none for 0.
+    """Returns signed numbers of `bits` bits that add up to a total; an empty list for 0.
 
     Raises:
-        FormError: there are none, because a signed bit is -1 or 0.
+        FormError: no such numbers exist, because a signed number of one bit is -1 or 0.
     """
     if bits == 1 and total > 0:
         raise FormError(
-            "its second factor lies above its zero point, which the array's signed 1-bit weights, "
-            "-1 and 0, cannot make up for"
+            "its second factor lies above its zero point, and the array's signed 1-bit weights (-1 "
+            "and 0) cannot express the difference"
         )
     parts: list[int] = []
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1

@@ -1,4 +1,4 @@
-"""README and Makefile of an RTL export, for the RTL engineer who gets the folder."""
+"""The README and the Makefile of an RTL export, for the RTL engineer who receives the folder."""
 
 from collections.abc import Sequence
 
@@ -8,56 +8,70 @@ from photomask.chip.forms.rtl.memory_map import Place
 
 FIELD_MEANINGS = {
     "operation": (
-        "0 stop, 1 MATRIX (through the array), 2 VECTOR (through the vector unit), 3 TILE (weights "
-        "from what was computed), 4 SOFTMAX, 5 NORMALIZE (through the row unit)"
+        "0 stop, 1 MATRIX (runs through the array), 2 VECTOR (runs through the vector unit), 3 "
+        "TILE (loads weights that an earlier step computed), 4 SOFTMAX, 5 NORMALIZE (run through "
+        "the row unit)"
     ),
     "combine": "VECTOR: 0 add, 1 maximum, 2 multiply",
     "rounding": "VECTOR: 0 half up, 1 half even, 2 half away, 3 truncate, 4 double",
-    "reciprocal_bits": "SOFTMAX: the reciprocal of the sum is 2**reciprocal_bits over it",
-    "fraction_bits": "SOFTMAX, NORMALIZE: bits of a result's fraction, before gain and bias",
-    "keep_weights": "MATRIX: load no weights, multiply by those of the last TILE",
-    "centred": "NORMALIZE: subtract the row's sum, which takes a walk more",
+    "reciprocal_bits": "SOFTMAX: the reciprocal of the sum is 2**reciprocal_bits / sum",
+    "fraction_bits": "SOFTMAX, NORMALIZE: fraction bits of a result, before gain and bias",
+    "keep_weights": "MATRIX: load no weights, but multiply by the weights of the last TILE",
+    "centred": "NORMALIZE: centre the row on its mean, which takes one more walk over it",
     "last_of_step": "the step's output is complete after this pass",
-    "input_in_accumulators": "read the accumulator memory, else the activation memory",
-    "output_in_accumulators": "write the accumulator memory, else the activation memory",
-    "input_signed": "sign-extend what the activation memory holds",
-    "start_from_memory": "begin each sum with what the output word holds",
-    "lookup": "VECTOR: replace each result by its table entry",
-    "first_lane": "first lane of the output word that is written",
-    "last_lane": "last lane that is written",
+    "input_in_accumulators": "1: read the accumulator memory; 0: read the activation memory",
+    "output_in_accumulators": "1: write the accumulator memory; 0: write the activation memory",
+    "input_signed": "sign-extend the words of the activation memory",
+    "start_from_memory": "start each sum with the value that the output word already holds",
+    "lookup": "VECTOR: replace each result by the table entry at this address",
+    "first_lane": "the first lane of the output word that is written",
+    "last_lane": "the last lane of the output word that is written",
     "rotation": "lane l takes lane l - rotation (modulo LANES) of the input word",
-    "step": "number of the program's step",
-    "input_address": "word of input row 0, column 0",
-    "input_height": "rows; positions outside read padding_value",
-    "input_width": "columns, and words from one row to the next; rows: from one word to the next",
-    "output_height": "results are written row by row",
-    "output_width": "results in a row; SOFTMAX, NORMALIZE: rows to compute",
-    "origin_row": "input row of output row 0, kernel row 0",
-    "origin_column": "likewise",
+    "step": "the number of the program's step",
+    "input_address": "the address of the word at input row 0, column 0",
+    "input_height": "the number of input rows; positions outside read padding_value",
+    "input_width": (
+        "the number of input columns, which is the number of words from one row to the next; "
+        "SOFTMAX, NORMALIZE: words from one word of a row to the row's next word"
+    ),
+    "output_height": "the number of output rows; results are written row by row",
+    "output_width": (
+        "the number of results in an output row; SOFTMAX, NORMALIZE: the number of rows to compute"
+    ),
+    "origin_row": "the input row of output row 0 and kernel row 0",
+    "origin_column": "the input column of output column 0 and kernel column 0",
     "stride_row": "input rows from one output row to the next",
-    "stride_column": "likewise",
-    "kernel_height": "VECTOR: taps that are combined to one result; 1 for MATRIX",
-    "kernel_width": "likewise; SOFTMAX, NORMALIZE: elements of a row",
-    "dilation_row": "input rows from one tap to the next",
-    "dilation_column": "likewise",
-    "padding_value": "what is read outside the input",
-    "output_address": "word of the first result",
+    "stride_column": "input columns from one output column to the next",
+    "kernel_height": "VECTOR: kernel rows that are combined to one result; 1 for MATRIX",
+    "kernel_width": (
+        "VECTOR: kernel columns that are combined to one result; 1 for MATRIX; SOFTMAX, "
+        "NORMALIZE: the elements of a row"
+    ),
+    "dilation_row": "input rows from one kernel row to the next",
+    "dilation_column": "input columns from one kernel column to the next",
+    "padding_value": "the value that is read outside the input",
+    "output_address": "the address of the first result's word",
     "output_step": "words from one result to the next",
-    "weight_address": "MATRIX: first of ROWS weight words, the last row's first",
+    "weight_address": "MATRIX: the address of the first of ROWS weight words, the last row's",
     "parameter_address": (
-        "MATRIX: word of biases; VECTOR: word of multipliers and shifts; NORMALIZE: first of one "
-        "word of gains and one of biases for each LANES channels; SOFTMAX: first table entry"
+        "MATRIX: the word of biases; VECTOR: the word of multipliers and shifts; NORMALIZE: the "
+        "first parameter word, where each block of LANES channels has a word of gains and a word "
+        "of biases; SOFTMAX: the first table entry"
     ),
-    "offset": "added to the input; a zero point",
+    "offset": "added to the input, as a zero point is subtracted",
     "coefficient": (
-        "VECTOR: multiplied with input + offset; NORMALIZE: elements of a row if centred, else 1"
+        "VECTOR: the factor of input + offset; NORMALIZE: the number of elements of a row if "
+        "centred, else 1"
     ),
-    "start": "VECTOR: what each combination begins with; NORMALIZE: added to the sum of squares",
+    "start": (
+        "VECTOR: the value that each combination starts with; NORMALIZE: added to the sum of "
+        "squares"
+    ),
     "zero_point": "VECTOR: added after rounding",
-    "low": "VECTOR: lower end of the saturation; SOFTMAX: lower elements are hidden and give 0",
-    "high": "VECTOR: upper end of the saturation; SOFTMAX: the table's last entry",
+    "low": "VECTOR: the lower end of the saturation; SOFTMAX: lower elements are hidden and give 0",
+    "high": "VECTOR: the upper end of the saturation; SOFTMAX: the number of the last table entry",
 }
-"""What each field says, for people."""
+"""The meaning of each field of a descriptor, for people."""
 
 README = """# Reference design with one program
 
@@ -65,17 +79,17 @@ This folder holds a synthesizable design in SystemVerilog, one integer program f
 images, and the integers that every step of the program must leave in the memories.
 {design_line}
 
-| path | what |
+| path | what it holds |
 |---|---|
 | `rtl/` | the design; `testbench.sv` is the top level |
 | `program/` | descriptors, weights, parameters, tables, and where outputs lie, for `$readmemh` |
-| `inputs/N/` | first state of both memories for sample N |
+| `inputs/N/` | the initial content of both memories for sample N |
 | `golden/N/step_M.hex` | the words that step M must leave in its memory |
-| `conformance/` | a second program, to be run in the same way: see below |
-| `passes.txt` | every pass: which tile of which step, and its cycles |
-| `design.json` | parameters, memory map, steps, SHA-256 of every file |
-| `test_design.py` | the cocotb test, which also compares without cocotb |
-| `Makefile` | how to lint, build and run |
+| `conformance/` | a second program that you run in the same way; see below |
+| `passes.txt` | every pass: its step, its tile and its cycles |
+| `design.json` | the parameters, memory map and steps, and the SHA-256 of every file |
+| `test_design.py` | the cocotb test, which can also compare without cocotb |
+| `Makefile` | the commands that lint, build and run the design |
 
 ## Run it
 
@@ -83,29 +97,29 @@ images, and the integers that every step of the program must leave in the memori
     make simulate   # plain Verilator: build, run every sample, compare
     make cocotb     # the same under cocotb
 
-Needed: Verilator 5.48 or later, make, perl, a C++20 compiler, Python 3.11; for `make cocotb` also
-cocotb 2.1. The testbench writes `step_M.hex` as soon as step M is complete, and `cycles.txt` with
-the cycles of each step. Words match `golden/N/step_M.hex`; lanes without a channel may hold
-anything. With any other simulator: compile `rtl/*.sv`, the package first, with the parameters below
-and top level `testbench`, run it with the plus arguments in the Makefile, then
-`python3 test_design.py --compare`.
+You need Verilator 5.48 or later, make, perl, a C++20 compiler and Python 3.11. `make cocotb` also
+needs cocotb 2.1. The testbench writes `step_M.hex` as soon as step M is complete, and `cycles.txt`
+with the cycles of each step. The words must equal those of `golden/N/step_M.hex`, except for lanes
+without a channel, which may hold anything. To use another simulator, compile `rtl/*.sv` with the
+package first, with the parameters below and with the top level `testbench`. Run it with the plus
+arguments that the Makefile gives, then run `python3 test_design.py --compare`.
 
 ## Conformance vectors
 
-The data of a network almost never make a tie, so its golden vectors do not show how a design rounds
-halves. `conformance/` therefore holds a second, tiny program with the same files as this folder
-(`program/`, `inputs/0/`, `golden/0/`, `design.json`) and for the same parameters: every step is one
-way in which the network rescales, or a general one, on accumulators and multipliers that make ties
-of both signs, their neighbours, values beyond both ends, and the largest products.
-`conformance/vectors.json` lists them: accumulator, multiplier, shift and expected result.
-`make simulate` runs this program too. A design that computes all of its golden words rounds, shifts
-and saturates as the target says.
+The data of a network almost never produce a tie, so its golden vectors do not show how a design
+rounds halves. `conformance/` therefore holds a second, tiny program. It has the same files as this
+folder (`program/`, `inputs/0/`, `golden/0/`, `design.json`) and runs with the same parameters.
+Every step rescales in one of the ways in which the network does, or in a general way. Its
+accumulators and multipliers produce ties of both signs, the neighbours of ties, values beyond both
+ends, and the largest products. `conformance/vectors.json` lists the accumulator, multiplier, shift
+and expected result of each vector. `make simulate` runs this program too. A design that computes
+all of its golden words rounds, shifts and saturates as the target says.
 
 ## How it works
 
-The sequencer runs the descriptors one after the other. Each is a pass: one word of a memory is
-read every cycle, goes through the array or the vector unit, and results are written to a memory.
-Passes do not overlap.
+The sequencer runs the descriptors one after the other. The run of one descriptor is a pass. In a
+pass, one word of a memory is read every cycle and goes through the array or the vector unit, and
+the results are written to a memory. Passes do not overlap.
 
     descriptors --> sequencer --> address generator --> activation or accumulator memory
     weights, parameters                                     |                  ^
@@ -114,60 +128,64 @@ Passes do not overlap.
                             SOFTMAX, NORMALIZE:  row unit ---------------------+
                             TILE:  the array's weights
 
-| pass | what | cycles |
+| pass | what it does | cycles |
 |---|---|---|
-| MATRIX | loads ROWS x COLUMNS weights, streams one kernel tap of a map | {matrix_cycles} |
-| MATRIX, `keep_weights` | streams with the weights that a TILE has loaded | {kept_cycles} |
-| TILE | loads the weights from words that an earlier step wrote | {tile_cycles} |
-| VECTOR | moves, adds, multiplies, rescales, looks up | n * taps + 11 |
-| SOFTMAX | n rows in 3 walks, an element a cycle | 4 + n * (3 * walk + reciprocal_bits + 1) |
-| NORMALIZE | n rows in 3 walks, 2 if not centred | 4 + n * (walks * walk + 73) |
+| MATRIX | loads ROWS x COLUMNS weights and streams one kernel tap of a map | {matrix_cycles} |
+| MATRIX, `keep_weights` | streams a map with the weights that a TILE loaded | {kept_cycles} |
+| TILE | loads weights from words that an earlier step wrote | {tile_cycles} |
+| VECTOR | moves, adds, multiplies, rescales or looks up elements | n * taps + 11 |
+| SOFTMAX | n rows in 3 walks, one element per cycle | 4 + n * (3 * walk + reciprocal_bits + 1) |
+| NORMALIZE | n rows in 3 walks, or 2 if not centred | 4 + n * (walks * walk + 73) |
 
-n counts output positions; walk = 2 * ceil(elements / LANES) + elements + 4.
+Here n is the number of output positions, and walk = 2 * ceil(elements / LANES) + elements + 4.
 
 ## Put your array in
 
-Replace `rtl/systolic_array.sv` by a module of the same name, parameters and ports. The contract:
+Replace `rtl/systolic_array.sv` by a module with the same name, parameters and ports. It must keep
+this contract:
 
-| port | bits | |
+| port | bits | meaning |
 |---|---|---|
 | `clock`, `reset` | 1 | `reset` is synchronous and high at first |
-| `weight_valid` | 1 | high for ROWS cycles: the weights of one tile, those of the last row first |
-| `weights` | COLUMNS * WEIGHT_BITS | one signed weight a column, column 0 lowest |
-| `activation_valid` | 1 | one vector of activations; no back pressure |
-| `activations` | ROWS * (ACTIVATION_BITS + 1) | one signed activation a row, row 0 lowest |
-| `sum_valid` | 1 | one vector of sums for each vector of activations, in order |
-| `sums` | COLUMNS * ACCUMULATOR_BITS | sum over the rows of weight * activation, column 0 lowest |
+| `weight_valid` | 1 | high for ROWS cycles, which bring the weights of a tile, the last row first |
+| `weights` | COLUMNS * WEIGHT_BITS | one signed weight per column, column 0 lowest |
+| `activation_valid` | 1 | high for one vector of activations; there is no back pressure |
+| `activations` | ROWS * (ACTIVATION_BITS + 1) | one signed activation per row, row 0 lowest |
+| `sum_valid` | 1 | high for one vector of sums per vector of activations, in the same order |
+| `sums` | COLUMNS * ACCUMULATOR_BITS | per column the sum of weight * activation over all rows |
 
-Any latency will do: a pass ends when as many sums have left as activations have entered. The
-cycles of `cycles.txt` then differ from the formula; the integers must not.
+"Lowest" means in the least significant bits. The array may have any latency, because a pass ends
+when as many sums have left as activations have entered. With another latency, the cycles in
+`cycles.txt` differ from the formula. The integers must not differ.
 
 ## Parameters
 
 {parameters}
 
-`ACTIVATION_DEPTH` and the other depths are the fewest words, as a power of two, that hold this
-program.
+`ACTIVATION_DEPTH` and the other depths are the smallest powers of two, but at least 16, that hold
+the words of this program.
 
 ## Memory map
 
-A word of both memories has LANES lanes of one channel each, lane 0 in the least significant bits:
-{activation_bits} bits a lane in the activation memory, {accumulator_bits} in the accumulator
-memory, two's complement. One axis of an edge, in bold, counts its channels; its positions are all
-other axes in row-major order. Channel c at position p lies in lane c % LANES of word
-`address + c / LANES * positions + p`. Edges that never live at the same time share words; words of
-no edge hold copies that a step makes for itself.
+A word of either memory has LANES lanes with one channel each. Lane 0 lies in the least significant
+bits. A lane has {activation_bits} bits in the activation memory and {accumulator_bits} bits in the
+accumulator memory, in two's complement. One axis of an edge, in bold below, counts its channels.
+The positions are all other axes in row-major order. Channel c at position p lies in lane c % LANES
+of word `address + c / LANES * positions + p`. Edges that are never needed at the same time may
+share words. Words that belong to no edge hold copies that a step makes for itself.
 
 {memory_map}
 
 ## Images
 
-- `weights.hex`: a word a row of the array, COLUMNS signed weights, column 0 lowest.
-- `parameters.hex`: LANES lanes of {parameter_bits} bits: a bias, or `multiplier << 6 | shift`. Word
-  0 is multiplier 1, shift 0.
-- `tables.hex`: one table entry a word.
-- `descriptors.hex`: {descriptor_bits} bits a descriptor, ending with one of zeros.
-- `dumps.hex`: a line a step: memory (0 activations, 1 accumulators), first word, words.
+- `weights.hex` has one word for each row of a tile, with COLUMNS signed weights. Column 0 lies in
+  the lowest bits.
+- `parameters.hex` has words of LANES lanes of {parameter_bits} bits. A lane holds a bias, or
+  `multiplier << 6 | shift`. Word 0 has multiplier 1 and shift 0.
+- `tables.hex` has one table entry per word.
+- `descriptors.hex` has {descriptor_bits} bits per descriptor. The last descriptor is all zeros.
+- `dumps.hex` has one line per step: the memory (0 for activations, 1 for accumulators), the address
+  of the first word, and the number of words.
 
 ## Descriptors
 
@@ -185,7 +203,7 @@ PYTHON ?= python3
 SOURCES = {sources}
 PARAMETERS = {parameters}
 FLAGS = --timing --timescale 1ns/1ns --top-module testbench $(PARAMETERS)
-# One compilation unit: some builds of Verilator know no precompiled headers.
+# There is one compilation unit, because some builds of Verilator lack precompiled headers.
 COMPILER = -CFLAGS -std=c++20 -MAKEFLAGS "VM_PARALLEL_BUILDS=0 OPT_FAST=-O2 OPT_GLOBAL=-O1"
 BINARY = simulated/build/Vtestbench
 
@@ -216,7 +234,7 @@ clean:
 
 
 def render_readme(design: RtlDesign) -> str:
-    """Returns the README of an export."""
+    """Returns the text of the README of an export."""
     machine, parameters = design.accelerator, design.parameters
     passes = sum(step.passes for step in design.steps)
     cycles = sum(step.cycles for step in design.steps)
@@ -264,7 +282,7 @@ def _memory_map(design: RtlDesign) -> str:
 
 
 def _marked(shape: tuple[int, ...], place: Place) -> str:
-    """Returns a shape, the axis of the channels in bold."""
+    """Returns a shape with the axis of the channels in bold."""
     sizes: list[str] = []
     behind, marked = 1, False
     for size in reversed(shape):
@@ -287,13 +305,13 @@ CONFORMANCE_RUN = """\
 
 
 def render_makefile(design: RtlDesign, sources: Sequence[str], conformance_limit: int) -> str:
-    """Returns the Makefile of an export.
+    """Returns the text of the Makefile of an export.
 
     Args:
-        design: parameters and samples.
-        sources: names of the RTL's files, packages first.
-        conformance_limit: cycles after which to give up the conformance program; 0 where there is
-            none.
+        design: gives the parameters and the number of samples.
+        sources: the names of the RTL's files, packages first.
+        conformance_limit: the number of cycles after which the conformance program is given up; 0
+            if there is no conformance program.
     """
     run = CONFORMANCE_RUN.format(limit=conformance_limit) if conformance_limit else ""
     text = MAKEFILE.format(
@@ -305,5 +323,5 @@ def render_makefile(design: RtlDesign, sources: Sequence[str], conformance_limit
         limit=design.limit,
         conformance=run,
     )
-    # A recipe's lines begin with a tab.
+    # The lines of a recipe must begin with a tab.
     return text.replace("\n    ", "\n\t")

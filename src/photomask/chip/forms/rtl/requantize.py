@@ -1,4 +1,4 @@
-"""Rescaling: what the requantize unit does on the way through the vector unit."""
+"""Writes rescaling, which the requantize unit does on the way through the vector unit."""
 
 from photomask.chip.forms.rtl.context import RTL, Context
 from photomask.chip.forms.rtl.descriptors import ROUNDINGS, Descriptor
@@ -8,9 +8,9 @@ from photomask.chip.operators import Requantize
 
 @RTL.of(Requantize)
 def requantize(operator: Requantize, context: Context) -> list[Descriptor]:
-    """Multiplier and shift of every lane come from a parameter word."""
+    """Returns descriptors that take each lane's multiplier and shift from a parameter word."""
     edge, offset = context.inputs[0], operator.offset
-    context.require_accumulators(edge.low + offset, edge.high + offset, "its input with its offset")
+    context.require_accumulators(edge.low + offset, edge.high + offset, "its input plus its offset")
     return rescale(
         context,
         context.output_place,

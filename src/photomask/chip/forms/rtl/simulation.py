@@ -1,4 +1,4 @@
-"""Simulation of an RTL export: every tile through the array, every golden edge compared."""
+"""Simulates an RTL export: every tile runs through the array, and every golden edge is compared."""
 
 import importlib.util
 import sys
@@ -33,7 +33,7 @@ from photomask.chip.forms.rtl.simulator import Simulator, build, execute, verila
 from photomask.errors import DocumentError, EngineError, MissingDependencyError
 
 WRONG_INTEGERS = 2
-"""What the cocotb test exits with when it found some."""
+"""The exit status of the cocotb test if it found wrong integers."""
 
 
 def simulate(
@@ -44,15 +44,16 @@ def simulate(
 ) -> SimulationReport:
     """Runs an RTL export and compares every step's output with the oracle's.
 
-    The design then runs the conformance vectors, which show a fault of its rescaling that the
-    network's data hide, and the fault is named. Files of the export that have changed are named in
-    the report; where the design would be compared with them, nothing is simulated.
+    The design also runs the conformance vectors. They show faults of its rescaling that the
+    network's data do not reveal, and the report names the fault. The report also lists files of the
+    export that have changed. If a file has changed that the design would be compared with, nothing
+    is simulated.
 
     Args:
-        folder: what `RtlForm` wrote; its `rtl` folder may hold another array.
+        folder: the folder that `RtlForm` wrote. Its subfolder `rtl` may hold another array.
         engine: "cocotb" runs the export's own cocotb test on Verilator, which takes longer.
-        simulator: a Verilator design built before that holds the program; None builds the
-            folder's.
+        simulator: a Verilator design that was built before and can hold the program; None builds
+            the design in the folder.
 
     Raises:
         MissingDependencyError: the package `verilator` or `cocotb` is not installed.
@@ -86,12 +87,12 @@ def _run_verilator(
     work: Path,
     simulator: Simulator | None,
 ) -> None:
-    """Builds the design if there is none yet, and runs every sample and the vectors."""
+    """Builds the design if none was given, and runs every sample and the conformance vectors."""
     if simulator is None:
         simulator = build(sources_in(folder / RTL_FOLDER), design.parameters, work / "build")
     elif not simulator.parameters.hold(design.parameters):
         raise EngineError(
-            f"the simulator was built with {simulator.parameters}, the program needs "
+            f"the simulator was built with {simulator.parameters}, but the program needs "
             f"{design.parameters}; build it again"
         )
     for sample in range(design.samples):
@@ -107,7 +108,7 @@ def _run_verilator(
 
 
 def _run_cocotb(folder: Path, work: Path) -> None:
-    """Runs the cocotb test of an export; a wrong integer is for the comparison to report."""
+    """Runs the cocotb test of an export; wrong integers are left for the comparison to report."""
     if importlib.util.find_spec("cocotb") is None:
         raise MissingDependencyError("cocotb", "rtl", "simulating the RTL with cocotb")
     verilator_command()
@@ -116,14 +117,14 @@ def _run_cocotb(folder: Path, work: Path) -> None:
 
 
 def sources_in(folder: Path) -> list[Path]:
-    """Returns the SystemVerilog files of a folder, packages first.
+    """Returns the SystemVerilog files of a folder, with packages first.
 
     Raises:
-        DocumentError: there are none.
+        DocumentError: there are no such files.
     """
     sources = sorted(folder.glob("*.sv"), key=lambda p: (not p.stem.endswith("_package"), p.name))
     if not sources:
-        raise DocumentError(f"{folder} holds no SystemVerilog files; export again")
+        raise DocumentError(f"{folder} holds no SystemVerilog files; export the program again")
     return sources
 
 
@@ -134,9 +135,9 @@ def compare_outputs(
 
     Args:
         folder: the export.
-        design: its `design.json`.
+        design: the content of its `design.json`.
         outputs: for each sample the folder that the testbench wrote to.
-        engine: who ran it.
+        engine: the name of the engine that ran the design.
 
     Raises:
         EngineError: the design never finished.

@@ -1,4 +1,4 @@
-"""What a simulation of the reference design found."""
+"""The report of a simulation of the reference design."""
 
 from typing import Literal
 
@@ -13,11 +13,11 @@ class Mismatch(Document):
     sample: int
     step: str
     source: str
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     tile: str
-    """Which part of the step the integer belongs to."""
+    """The part of the step that the integer belongs to."""
     coordinate: tuple[int, ...]
-    """In the edge's own axes."""
+    """The index of the integer in the edge's own axes."""
     memory: str
     address: int
     lane: int
@@ -34,23 +34,23 @@ class Mismatch(Document):
 
 
 class LayerSimulation(Document):
-    """One step on the reference design."""
+    """The results of one step on the reference design."""
 
     step: str
     operator: str
     passes: int
-    """Descriptors that the design ran; 0 for a constant."""
+    """The number of descriptors that the design ran; 0 for a constant."""
     integers: int
-    """Compared, over all samples."""
+    """The number of integers that were compared, over all samples."""
     mismatches: int
     rtl_cycles: int
-    """Counted by the RTL for one sample."""
+    """The cycles that the RTL counted for one sample."""
     model_cycles: int
-    """By the cycle formula."""
+    """The cycles by the cycle formula."""
 
 
 class SimulationReport(Shown, Document):
-    """Every golden edge of an export beside what the RTL computed."""
+    """The results of a simulation: what the RTL computed, compared with every golden edge."""
 
     schema_version: Literal[2] = 2
     simulator: str
@@ -62,26 +62,29 @@ class SimulationReport(Shown, Document):
     integers: int
     mismatches: int
     rtl_cycles: int
-    """Of all steps of one sample."""
+    """The cycles of all steps of one sample."""
     model_cycles: int
     conformance: ConformanceResult | None = None
-    """What the design made of the conformance vectors. None: the program rescales nothing."""
+    """What the conformance vectors show about the design; None if the program never rescales."""
     changed_files: tuple[str, ...] = ()
-    """Files of the export that are not as they were written: another array, for example."""
+    """The files of the export that have changed since it was written, such as a replaced array."""
 
     @property
     def passed(self) -> bool:
-        """Whether every integer is right, of the network and of the conformance vectors."""
+        """Whether every integer of the network and of the conformance vectors is right."""
         wrong = self.conformance is not None and self.conformance.wrong
         return self.mismatches == 0 and not wrong
 
     @property
     def rounding_proven(self) -> bool:
-        """Whether the results of all conformance vectors are there and right."""
+        """Whether the rounding is proven, or needs no proof.
+
+        It is proven if the results of all conformance vectors are present and right.
+        """
         return self.conformance is None or self.conformance.state == "proven"
 
     def shown(self) -> Table:
-        """Returns a row for each step, and the sums."""
+        """Returns a row for each step, then the totals, the first mismatch and the rounding."""
         rows = [("step", "operator", "passes", "integers", "wrong", "RTL cycles", "formula")]
         rows += [
             (
@@ -100,6 +103,10 @@ class SimulationReport(Shown, Document):
             f"{self.model_cycles} by the formula"
         )
         first = [f"first: {self.first_mismatch}"] if self.first_mismatch else []
-        changed = f"not as exported: {', '.join(self.changed_files)}" if self.changed_files else ""
+        changed = (
+            (f"changed since the export: {', '.join(self.changed_files)}")
+            if self.changed_files
+            else ""
+        )
         proven = [str(self.conformance)] if self.conformance is not None else []
         return Table(changed, rows, [total, *first, *proven])

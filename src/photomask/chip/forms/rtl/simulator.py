@@ -1,4 +1,4 @@
-"""The reference design as a program: built by Verilator, run on the files of an export."""
+"""Builds the reference design with Verilator, and runs it on the files of an export."""
 
 import importlib.util
 import os
@@ -14,29 +14,32 @@ from photomask.errors import EngineError, MissingDependencyError
 TOOLS = ("perl", "make", "g++")
 TOP = "testbench"
 OUTPUT_LINES = 12
-"""Last lines of a tool's output that an error shows."""
+"""An error shows this many of the last lines of a tool's output."""
 COMPILER_FLAGS = ("-CFLAGS", "-std=c++20", "-MAKEFLAGS", "VM_PARALLEL_BUILDS=0")
-"""Coroutines, which delays in the testbench need; one compilation unit, because the package's
-makefile knows no precompiled headers."""
+"""The flags of the C++ compiler.
+
+The delays in the testbench need coroutines, hence C++20. There is one compilation unit, because the
+makefile of the package does not support precompiled headers.
+"""
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """A design that was built, and the parameters that it was built with."""
+    """A design that was built, with the parameters that it was built with."""
 
     binary: Path
     parameters: DesignParameters
     arguments: tuple[str, ...] = ()
-    """More plus arguments, for a testbench of your own."""
+    """Additional plus arguments, for a testbench of your own."""
 
     def run(self, program: Path, inputs: Path, outputs: Path, limit: int) -> None:
         """Runs one program on one sample.
 
         Args:
             program: the folder with the program's images.
-            inputs: the folder with the memories' first states.
-            outputs: an existing folder for what every step computed.
-            limit: cycles after which to give up.
+            inputs: the folder with the initial content of the memories.
+            outputs: an existing folder that the testbench writes every step's output to.
+            limit: the number of cycles after which the run is given up.
 
         Raises:
             EngineError: the simulation failed.
@@ -57,9 +60,9 @@ def build(
 
     Args:
         sources: SystemVerilog files, packages first.
-        parameters: the design's.
-        folder: takes what the build makes.
-        optimize: False builds in less time what runs slower.
+        parameters: the parameters of the design.
+        folder: the folder for the files of the build.
+        optimize: False takes less time to build, but the result runs slower.
 
     Raises:
         MissingDependencyError: the package `verilator` is not installed.
@@ -96,12 +99,12 @@ def build(
 
 
 def parameter_flags(parameters: DesignParameters) -> list[str]:
-    """Returns Verilator's options that set the testbench's parameters."""
+    """Returns the options of Verilator that set the testbench's parameters."""
     return [f"-G{name.upper()}={value}" for name, value in parameters.model_dump().items()]
 
 
 def verilator_command() -> tuple[list[str], dict[str, str]]:
-    """Returns how to call the `verilator` of the package, and the environment that it needs.
+    """Returns the command of the package's `verilator`, and the environment that it needs.
 
     Raises:
         MissingDependencyError: the package `verilator` is not installed.
@@ -127,16 +130,16 @@ def execute(
     environment: dict[str, str],
     accepted: tuple[int, ...] = (0,),
 ) -> str:
-    """Runs a tool and returns what it said.
+    """Runs a tool and returns its standard output.
 
     Args:
         command: the tool and its arguments.
-        what: what is done, for errors.
-        environment: variables to add.
-        accepted: exit statuses that are no failure.
+        what: what the tool does, for error messages.
+        environment: environment variables to add.
+        accepted: the exit statuses that do not count as a failure.
 
     Raises:
-        EngineError: it failed; with the last lines of its output.
+        EngineError: the tool failed; the message shows the last lines of its output.
     """
     try:
         done = subprocess.run(

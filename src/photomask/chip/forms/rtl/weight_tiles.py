@@ -1,7 +1,7 @@
-"""Constant weights of the array: a tile for each block of outputs, block of inputs and kernel tap.
+"""Cuts constant weights into tiles: one per block of outputs, block of inputs and kernel tap.
 
-A tile is ROWS input channels by COLUMNS output channels at one position of the kernel. Its
-descriptor streams, for every output position, the input word that this kernel position reads.
+A tile is ROWS input channels by COLUMNS output channels at one position of the kernel. For every
+output position, its descriptor streams the input word that this kernel position reads.
 """
 
 import itertools
@@ -21,9 +21,9 @@ class WeightTile:
     Attributes:
         first_output: the output channel of column 0.
         first_input: the input channel of row 0, counted over all groups.
-        position: of the kernel.
+        position: the position in the kernel.
         weights: int64 [rows, columns].
-        starts: whether it is the first of its outputs, so that their sums begin with it.
+        starts: whether the tile is the first one of its outputs, so that their sums start with it.
     """
 
     first_output: int
@@ -37,9 +37,9 @@ def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Itera
     """Yields the tiles of a layer, block of outputs by block of outputs.
 
     Args:
-        context: rows and columns.
+        context: gives the rows and columns of the array.
         weight: int64 [outputs, inputs of a group, height, width].
-        groups: groups of channels.
+        groups: the number of channel groups.
     """
     rows, columns = context.accelerator.rows, context.accelerator.columns
     outputs, per_group = weight.shape[:2]
@@ -51,7 +51,8 @@ def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Itera
         starts = True
         for block in range(low, high + 1):
             first_input = block * rows
-            # Which input of its group each row is to each column; others multiply by zero.
+            # For each row and column, the number of the row's input within the column's group. Rows
+            # outside the group are multiplied by zero.
             inputs = first_input + np.arange(rows)[:, None] - begins[None, :]
             reached = (inputs >= 0) & (inputs < per_group)
             for position in itertools.product(*map(range, weight.shape[2:])):
@@ -63,7 +64,7 @@ def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Itera
 
 
 def tile_fields(context: Context, tile: WeightTile) -> dict[str, int]:
-    """Adds a tile and its biases to the images, and returns the fields that name them."""
+    """Adds a tile and its biases to the images, and returns the fields with their addresses."""
     lane = tile.first_output % context.lanes
     return {
         "start_from_memory": int(not tile.starts),
@@ -82,12 +83,12 @@ def _biases(context: Context, first_output: int) -> int:
 
 
 def check_weighted_sum(context: Context, weight: np.ndarray, padding_value: int = 0) -> None:
-    """Refuses weights, activations and biases that the array cannot take.
+    """Raises an error for weights, activations or biases that do not fit the array.
 
     Args:
         context: the step.
-        weight: int64, zero points and group multipliers applied.
-        padding_value: what is read outside the input.
+        weight: int64, with zero points and group multipliers applied.
+        padding_value: the value that is read outside the input.
 
     Raises:
         FormError: says what is too wide.
@@ -97,13 +98,13 @@ def check_weighted_sum(context: Context, weight: np.ndarray, padding_value: int 
     if weight.min() < -limit or weight.max() >= limit:
         raise FormError(
             f"its weights (zero points and group multipliers applied) reach from {weight.min()} to "
-            f"{weight.max()}; the array multiplies signed {machine.weight_bits}-bit weights"
+            f"{weight.max()}, but the array multiplies signed {machine.weight_bits}-bit weights"
         )
     limit = 1 << machine.activation_bits
     low, high = min(edge.low, padding_value), max(edge.high, padding_value)
     if low < -limit or high >= limit:
         raise FormError(
-            f"its input and padding reach from {low} to {high}; the array multiplies "
+            f"its input and padding reach from {low} to {high}, but the array multiplies "
             f"{machine.activation_bits}-bit activations"
         )
     biases = context.parameters["bias"]

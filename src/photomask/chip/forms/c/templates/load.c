@@ -1,12 +1,12 @@
-/* Gives the constants of a file to the network. */
+/* Loads the constants from a file into the network. */
 static int load(const char *path)
 {
     static const char *const problems[] = {
-        "is no file of constants, or is truncated", "holds the constants of another program",
-        "is truncated, or longer than it should be", "is altered: its checksum does not match",
-        "is little-endian, this processor is not",
+        "is not a file of constants, or is truncated", "holds the constants of another program",
+        "is truncated, or longer than it should be", "was altered: its checksum does not match",
+        "is little-endian, but this processor is not",
     };
-    static unsigned char bytes[CONSTANTS_BYTES + 1]; /* one more, to notice a longer file */
+    static unsigned char bytes[CONSTANTS_BYTES + 1]; /* one more byte, to notice a longer file */
     FILE *const file = fopen(path, "rb");
     if (file == NULL) {
         return fail(path, strerror(errno));

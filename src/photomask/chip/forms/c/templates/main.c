@@ -1,10 +1,11 @@
-/* Runs @NAME@ on samples from a file, and compares what comes out with golden vectors.
+/* Runs @NAME@ on the samples of a file, and compares the outputs with golden vectors.
  *
  *     @NAME@ check inputs.bin golden.bin@CONSTANTS_USAGE@
  *     @NAME@ run inputs.bin outputs.bin@CONSTANTS_USAGE@
  *
- * The files hold sample after sample, of each all inputs (or outputs) in the order of @NAME@_run,
- * little-endian, without a header. Exit status: 0 equal or written, 1 different, 2 an error.
+ * The files hold the samples one after the other, little-endian and without a header. A sample
+ * holds all inputs (or outputs) in the order of the parameters of @NAME@_run. The exit status is 0
+ * if the outputs are equal or were written, 1 if they differ, and 2 after an error.
  */
 #include "@NAME@.h"
 
@@ -18,11 +19,11 @@ struct tensor {
     const char *name;
     void *data;
     size_t elements;
-    size_t width;           /* bytes of an element */
+    size_t width;           /* the bytes of an element */
     int is_signed;
     int rank;
     int sizes[MOST_AXES];   /* from the slowest axis to the fastest in memory */
-    int axes[MOST_AXES];    /* which of the tensor's own axes each is */
+    int axes[MOST_AXES];    /* the tensor's own axes in the same order */
 };
 
 @BUFFERS@
@@ -67,8 +68,9 @@ static size_t samples_of(FILE *file, const char *path, size_t sample_bytes)
 {
     const long size = size_of_file(file);
     if (size <= 0 || (size_t)size % sample_bytes != 0) {
-        fprintf(stderr, "@NAME@: %s: holds %ld bytes, not a multiple of the %zu of a sample; "
-                "the file is truncated or belongs to another program\n", path, size, sample_bytes);
+        fprintf(stderr, "@NAME@: %s: holds %ld bytes, not a multiple of the %zu bytes of a "
+                "sample; it is truncated or belongs to another program\n", path, size,
+                sample_bytes);
         return 0;
     }
     return (size_t)size / sample_bytes;
@@ -113,7 +115,8 @@ static void print_mismatch(const struct tensor *tensor, size_t sample, size_t in
            element(tensor->data, index, tensor->width, tensor->is_signed));
 }
 
-/* Returns how many integers of a sample differ from the golden ones; prints the first of all. */
+/* Returns how many integers of a sample differ from the golden vector. Prints the first mismatch
+ * of the whole run. */
 static size_t compare(const unsigned char *golden, size_t sample, size_t before)
 {
     size_t different = 0;
@@ -137,13 +140,13 @@ static int run_sample(const char *path, size_t sample)
 {
     const int status = @NAME@_run(@ARGUMENTS@);
     if (status > 0) {
-        fprintf(stderr, "@NAME@: %s: sample %zu: input %s holds integers that the program does "
-                "not take\n", path, sample, inputs[status - 1].name);
+        fprintf(stderr, "@NAME@: %s: sample %zu: input %s holds integers outside the range that "
+                "the program accepts\n", path, sample, inputs[status - 1].name);
     }
     return status;
 }
 
-/* Runs every sample, and writes the outputs to `result` or, if `check`, compares with it. */
+/* Runs every sample. Compares the outputs with `result` if `check`, else writes them to it. */
 static int process(FILE *source, const char *source_path, FILE *result, const char *result_path,
                    int check)
 {
@@ -197,7 +200,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (*(const unsigned char *)&one != 1) {
-        return fail(argv[2], "the files are little-endian, this processor is not");
+        return fail(argv[2], "the file is little-endian, but this processor is not");
     }
 @CALL_LOAD@    FILE *const source = fopen(argv[2], "rb");
     if (source == NULL) {

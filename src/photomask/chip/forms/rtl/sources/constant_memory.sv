@@ -1,7 +1,7 @@
-// A memory that the program's images fill and the design only reads: weights, parameters,
-// descriptors.
+// A memory for weights, parameters or descriptors. The program's images fill it, and the design
+// only reads it.
 //
-// Timing: what is read lies at the output one cycle after its address. All words are 0 at first.
+// Timing: a word appears at the output one cycle after its address. All words are 0 at first.
 
 module constant_memory #(
     parameter int WORD_BITS = 128,

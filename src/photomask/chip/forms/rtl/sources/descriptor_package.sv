@@ -1,9 +1,10 @@
-// What the words of the descriptor table mean. One descriptor is one pass over a map: the sequencer
-// runs them one after the other, from address 0 to the first `STOP`.
+// The format of the words of the descriptor table. One descriptor is one pass over a map. The
+// sequencer runs the descriptors one after the other, from address 0 to the first `STOP`.
 //
-// A descriptor has 1088 bits, the first field in the most significant ones, so that a line of
-// descriptors.hex shows every field from `step` on in 8 or 16 digits. Numbers that can be negative
-// are two's complement. docs/reference/rtl.md, or README.md beside an export, explains each field.
+// A descriptor has 1088 bits, with the first field in the most significant bits. A line of
+// descriptors.hex therefore shows every field from `step` on in 8 or 16 digits. Numbers that can be
+// negative are in two's complement. docs/reference/rtl.md explains the design, and README.md beside
+// an export explains each field.
 
 package descriptor_package;
 
@@ -13,7 +14,7 @@ package descriptor_package;
     VECTOR    = 4'd2,  // stream one map through the vector unit
     TILE      = 4'd3,  // load one tile of weights from what an earlier step computed
     SOFTMAX   = 4'd4,  // turn rows into their softmax
-    NORMALIZE = 4'd5   // divide rows by their own size
+    NORMALIZE = 4'd5   // normalize rows: layer norm or root-mean-square norm
   } operation_t;
 
   typedef enum logic [3:0] {
@@ -34,44 +35,44 @@ package descriptor_package;
     operation_t         operation;
     combine_t           combine;
     rounding_t          rounding;
-    logic [5:0]         reciprocal_bits;         // SOFTMAX: bits of one over the sum
-    logic [5:0]         fraction_bits;           // of the results of SOFTMAX and NORMALIZE
-    logic               keep_weights;            // MATRIX: multiply by what TILE has loaded
-    logic               centred;                 // NORMALIZE: subtract the row's sum
+    logic [5:0]         reciprocal_bits;         // SOFTMAX: fraction bits of 1 / sum
+    logic [5:0]         fraction_bits;           // SOFTMAX, NORMALIZE: fraction bits of a result
+    logic               keep_weights;            // MATRIX: use the weights that a TILE loaded
+    logic               centred;                 // NORMALIZE: centre the row on its mean
     logic               last_of_step;            // the step's output is complete after this pass
     logic               input_in_accumulators;   // read the accumulator memory
     logic               output_in_accumulators;  // write the accumulator memory
-    logic               input_signed;            // sign-extend what activation memory holds
-    logic               start_from_memory;       // begin each sum with what the output holds
+    logic               input_signed;            // sign-extend words of the activation memory
+    logic               start_from_memory;       // start each sum with the old output word
     logic               lookup;                  // replace each result by its table entry
-    logic [7:0]         first_lane;              // lanes of the output word that are written
-    logic [7:0]         last_lane;
+    logic [7:0]         first_lane;              // first lane of the output word that is written
+    logic [7:0]         last_lane;               // last lane of the output word that is written
     logic [15:0]        rotation;                // lane l takes input lane l - rotation
     logic [31:0]        step;                    // number of the program's step
-    logic [31:0]        input_address;           // word of row 0, column 0
+    logic [31:0]        input_address;           // address of the word at row 0, column 0
     logic signed [31:0] input_height;            // rows and columns outside read padding_value
-    logic signed [31:0] input_width;             // rows: words from a row's word to its next
+    logic signed [31:0] input_width;             // row unit: distance of a row's words
     logic [31:0]        output_height;
-    logic [31:0]        output_width;            // SOFTMAX, NORMALIZE: rows
+    logic [31:0]        output_width;            // SOFTMAX, NORMALIZE: number of rows
     logic signed [31:0] origin_row;              // input row of output row 0, kernel row 0
     logic signed [31:0] origin_column;
     logic signed [31:0] stride_row;
     logic signed [31:0] stride_column;
-    logic [31:0]        kernel_height;           // VECTOR: taps reduced to one result
+    logic [31:0]        kernel_height;           // VECTOR: taps that are combined to one result
     logic [31:0]        kernel_width;            // SOFTMAX, NORMALIZE: elements of a row
     logic signed [31:0] dilation_row;
     logic signed [31:0] dilation_column;
     logic signed [63:0] padding_value;
-    logic [31:0]        output_address;          // word of the first result
+    logic [31:0]        output_address;          // address of the first result
     logic [31:0]        output_step;             // words from one result to the next
     logic [31:0]        weight_address;          // MATRIX: first of ROWS weight words
-    logic [31:0]        parameter_address;       // biases, multipliers, gains, or a table
-    logic signed [63:0] offset;                  // added to the input first
-    logic signed [63:0] coefficient;             // VECTOR, NORMALIZE: then multiplied
-    logic signed [63:0] start;                   // VECTOR, NORMALIZE: each reduction begins here
+    logic [31:0]        parameter_address;       // of biases, multipliers, gains, or a table
+    logic signed [63:0] offset;                  // added to the input
+    logic signed [63:0] coefficient;             // VECTOR, NORMALIZE: factor of input + offset
+    logic signed [63:0] start;                   // VECTOR, NORMALIZE: initial value of the result
     logic signed [63:0] zero_point;              // VECTOR: added after rounding
-    logic signed [63:0] low;                     // VECTOR: saturation; SOFTMAX: less is hidden
-    logic signed [63:0] high;                    // VECTOR: saturation; SOFTMAX: last table entry
+    logic signed [63:0] low;                     // VECTOR: lower end; SOFTMAX: lowest visible input
+    logic signed [63:0] high;                    // VECTOR: upper end; SOFTMAX: last table entry
   } descriptor_t;
 
 endpackage

@@ -3,11 +3,11 @@
 //   scaled = (value + offset) * coefficient
 //   result = combine(... combine(combine(start, scaled of tap 0), scaled of tap 1) ...)
 //
-// `combine` is a sum, a product or a maximum. `start` is a constant of the descriptor, or what the
-// output memory holds, which is how a second operand comes in.
-// All arithmetic is modulo 2**ACCUMULATOR_BITS; the program is proven never to leave that range.
+// `combine` is a sum, a product or a maximum. `start` is a constant of the descriptor, or the old
+// content of the output memory, which is how a second operand comes in. All arithmetic is modulo
+// 2**ACCUMULATOR_BITS; it is proven that the program never leaves that range.
 //
-// Timing: two cycles from the last tap to the result; one tap a cycle.
+// Timing: two cycles from the last tap to the result, one tap per cycle.
 
 module elementwise_unit
   import descriptor_package::*;

@@ -1,10 +1,11 @@
-// Tables of functions of one number. With `enable`, every lane's value is the address of a table
-// entry, which takes its place; without, values pass. The row unit has a port of its own.
+// Tables of functions of one number. If `enable` is high, every lane's value is the address of a
+// table entry, and the entry replaces the value. Otherwise the values pass unchanged. The row unit
+// has a port of its own.
 //
-// All tables of a program lie one behind the other in one memory with a read port for each lane; a
-// device without such memories holds a copy a lane. All entries are 0 at first.
+// All tables of a program lie one behind the other in one memory that has a read port for each
+// lane. A device without such memories holds one copy for each lane. All entries are 0 at first.
 //
-// Timing: one cycle, one word a cycle.
+// Timing: one cycle of latency, one word per cycle.
 
 module lookup_unit #(
     parameter int LANES = 16,

@@ -1,7 +1,8 @@
-// A memory of words with LANES lanes: two read ports, one write port, one write enable a lane.
+// A memory of words with LANES lanes. It has two read ports, one write port, and one write enable
+// for each lane.
 //
-// Timing: what is read lies at the output one cycle after its address. A word that is read in the
-// cycle in which it is written reads as before. All words are 0 at first.
+// Timing: a word appears at the output one cycle after its address. A read in the cycle of a write
+// to the same word returns the old word. All words are 0 at first.
 
 module memory_bank #(
     parameter int LANES = 16,

@@ -1,15 +1,15 @@
-// One row divided by its own size, an element a cycle, in three walks over the row:
-//   0  sum = sum of the elements (left out where nothing is centred)
-//   1  squares = epsilon + sum of deviation**2;  deviation = coefficient * element - sum, or the
-//      element itself
+// Normalizes one row, one element per cycle, in three walks over the row:
+//   0  sum = sum of the elements (this walk is left out if the row is not centred)
+//   1  squares = epsilon + sum of deviation**2;  deviation = coefficient * element - sum if the row
+//      is centred, otherwise deviation = element
 //   2  result = floor(deviation * reciprocal / 2**shift + 1/2) * gain + bias
-// Between walks 1 and 2 `squares` is multiplied by 4**half_shift so that it has 47 or 48 bits
-// (`scaled`), its root is taken, and reciprocal = floor(2**47 / root). The shift is
-// 47 - half_shift - fraction_bits. The offset and the coefficient are the descriptor's, epsilon is
-// its `start`; gain and bias are the channel's own.
+// Between walks 1 and 2, `squares` is multiplied by 4**half_shift so that it has 47 or 48 bits
+// (`scaled`). Then its square root is taken, and reciprocal = floor(2**47 / root). The shift is
+// 47 - half_shift - fraction_bits. The descriptor gives the offset and the coefficient, and its
+// field `start` is epsilon. Each channel has its own gain and bias.
 //
-// Timing: `begin_row` before a row; four cycles from an element to its result. `scaled` holds three
-// cycles after the last element of walk 1.
+// Timing: `begin_row` comes before a row. A result follows four cycles after its element. `scaled`
+// is valid three cycles after the last element of walk 1.
 
 module normalize_unit
   import descriptor_package::*;
@@ -18,7 +18,7 @@ module normalize_unit
     parameter int QUOTIENT_BITS = 56
 ) (
     input  logic                               clock,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields
     input  descriptor_t                        descriptor,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic                               begin_row,
@@ -28,7 +28,7 @@ module normalize_unit
     input  logic signed [ACCUMULATOR_BITS-1:0] gain,
     input  logic signed [ACCUMULATOR_BITS-1:0] bias,
     output logic        [                47:0] scaled,
-    /* verilator lint_off UNUSEDSIGNAL */  // the quotient of a root has fewer bits than it may have
+    /* verilator lint_off UNUSEDSIGNAL */  // the highest bits of this quotient are always 0
     input  logic        [   QUOTIENT_BITS-1:0] reciprocal,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic signed [ACCUMULATOR_BITS-1:0] result
@@ -46,7 +46,7 @@ module normalize_unit
   logic squared;
   logic signed [6:0] bits, half_shift, half_shift_now;
   logic [5:0] shift;
-  lane_t gains[3], biases[3];  // on the way beside their elements
+  lane_t gains[3], biases[3];  // they travel through the pipeline beside their elements
 
   assign element = wide_t'(value) + wide_t'(descriptor.offset);
 

@@ -1,9 +1,9 @@
-// quotient = floor(2**exponent / divisor), one bit a cycle from the highest on.
+// quotient = floor(2**exponent / divisor), computed one bit per cycle from the highest bit on.
 //
 // A divisor of 0 gives a quotient without meaning.
 //
-// Timing: `start` for one cycle while nothing runs; exponent + 1 cycles follow, `done` is high in
-// the last of them, and `quotient` holds from the next on.
+// Timing: `start` is high for one cycle while no division runs. The division takes exponent + 1
+// cycles. `done` is high in the last of them, and `quotient` is valid from the next cycle on.
 
 module reciprocal_unit #(
     parameter int DIVISOR_BITS = 56
@@ -18,8 +18,8 @@ module reciprocal_unit #(
 );
 
   logic busy, fits;
-  logic [5:0] position;  // of the quotient's bit, counted from its lowest
-  logic [DIVISOR_BITS:0] remainder, rest;  // at first the 1 of the dividend, then zeros follow
+  logic [5:0] position;  // the position of the quotient's bit, counted from the lowest bit
+  logic [DIVISOR_BITS:0] remainder, rest;  // starts with the dividend's 1; its zeros are shifted in
 
   assign fits = remainder >= (DIVISOR_BITS + 1)'(divisor);
   assign rest = fits ? remainder - (DIVISOR_BITS + 1)'(divisor) : remainder;

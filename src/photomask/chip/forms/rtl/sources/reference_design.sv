@@ -9,11 +9,12 @@
 //                          SOFTMAX, NORMALIZE:  row_unit -----------------------+
 //                          TILE:  the array's weights
 //
-// A word of both memories has LANES lanes, one a channel. LANES must be a multiple of ROWS and of
-// COLUMNS. Constants lie in `descriptors`, `weights`, `parameters` and `vector.tables`, which
-// the testbench fills from the program's images.
+// A word of either memory has LANES lanes, with one channel per lane. LANES must be a multiple of
+// ROWS and of COLUMNS. The constants lie in `descriptors`, `weights`, `parameters` and
+// `vector.tables`. The testbench fills these memories from the program's images.
 //
-// Timing: leaves reset running; `step_done` for one cycle after each step, `done` at the end.
+// Timing: the design runs as soon as `reset` is low. `step_done` is high for one cycle after each
+// step, and `done` is high at the end.
 
 module reference_design
   import descriptor_package::*;
@@ -43,7 +44,8 @@ module reference_design
   localparam int DEEPEST =
       ACTIVATION_DEPTH > ACCUMULATOR_DEPTH ? ACTIVATION_DEPTH : ACCUMULATOR_DEPTH;
   localparam int ADDRESS_BITS = DEEPEST > 1 ? $clog2(DEEPEST) : 1;
-  // A bias, or the widest multiplier (31 bits) and a shift (6 bits); the images have this width.
+  // A lane holds a bias, or a multiplier of up to 31 bits and a shift of 6 bits. The images have
+  // this width, too.
   localparam int PARAMETER_BITS = ACCUMULATOR_BITS > 40 ? ACCUMULATOR_BITS : 40;
 
   typedef logic signed [ACTIVATION_BITS:0] activation_t;
@@ -111,7 +113,7 @@ module reference_design
       .read_word(parameter_word)
   );
 
-  // ---- Reading: one word of the input a cycle ----
+  // ---- Reading: one word of the input per cycle ----
 
   logic stream_valid, in_map, first_tap, last_tap;
   logic [ADDRESS_BITS-1:0] stream_address, stream_output_address, row_address, read_address;
@@ -150,7 +152,7 @@ module reference_design
     read_output_address <= stream_output_address;
   end
 
-  // Padding, sign extension, and the rotation that moves channels to other lanes.
+  // This part inserts padding, extends signs, and rotates channels to other lanes.
   always_comb begin
     for (int lane = 0; lane < LANES; lane++) begin
       if (!read_in_map) begin
@@ -291,7 +293,7 @@ module reference_design
       .finished(row_finished)
   );
 
-  // ---- Writing: one word of the output a cycle ----
+  // ---- Writing: one word of the output per cycle ----
 
   logic memory_write_valid;
   logic [LANES-1:0] write_lanes;
@@ -328,7 +330,7 @@ module reference_design
       .first_read_address(read_address),
       .first_read_word(activation_word),
       .second_read_address('0),
-      /* verilator lint_off PINCONNECTEMPTY */  // only accumulators are read twice a cycle
+      /* verilator lint_off PINCONNECTEMPTY */  // only accumulators are read twice per cycle
       .second_read_word(),
       /* verilator lint_on PINCONNECTEMPTY */
       .write_valid(memory_write_valid && !descriptor.output_in_accumulators),

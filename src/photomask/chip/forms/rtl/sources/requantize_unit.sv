@@ -1,15 +1,15 @@
 // One lane of rescaling: result = clamp(round(value * multiplier / 2**shift) + zero_point, low,
 // high).
 //
-// `rounding` picks one of five modes, exact for every product of PRODUCT_BITS:
+// `rounding` selects one of five modes. Each is exact for every product of PRODUCT_BITS bits:
 //   HALF_UP    floor(v + 1/2)
-//   HALF_EVEN  to nearest, ties to the even neighbour
-//   HALF_AWAY  to nearest, ties away from zero
+//   HALF_EVEN  to the nearest integer, ties to the even neighbour
+//   HALF_AWAY  to the nearest integer, ties away from zero
 //   TRUNCATE   floor(v)
-//   DOUBLE     TOSA's double rounding: above a shift of 31 first 2**30 with the product's sign,
-//              then half up
+//   DOUBLE     TOSA's double rounding: for a shift above 31, first adds 2**30 with the product's
+//              sign, then rounds half up
 //
-// Timing: three cycles (product; rounding; zero point and saturation), one value a cycle.
+// Timing: three cycles (product; rounding; zero point and saturation), one value per cycle.
 
 module requantize_unit
   import descriptor_package::*;

@@ -1,15 +1,16 @@
-// Softmax and normalization: what needs whole rows. It reads each row in up to three walks, an
-// element a cycle, and writes the results of the last walk lane by lane.
+// Softmax and normalization, which need whole rows. The unit reads each row in up to three walks,
+// one element per cycle, and writes the results of the last walk lane by lane.
 //
-// A row's elements lie along the lanes of words that are `input_width` apart; row r begins at word
-// `input_address + r`, and its results at `output_address + r`, as far apart. `output_width` rows
-// of `kernel_width` elements are computed one after the other. Between the second walk and the
-// third a sequential divider inverts the row's sum, or the root of its sum of squares.
+// A row's elements lie along the lanes of words at a distance of `input_width`. Row r begins at
+// word `input_address + r`. Its results begin at word `output_address + r`, at the same distance.
+// The unit computes `output_width` rows of `kernel_width` elements one after the other. Between the
+// second walk and the third, a sequential divider inverts the row's sum, or the root of its sum of
+// squares.
 //
-// Timing: a row takes walks * (2 * words + elements + 4) + inversion cycles; a walk has 2 cycles to
-// read each word and 4 until its last element is through. SOFTMAX: 3 walks, inversion
-// reciprocal_bits + 1. NORMALIZE: 3 walks, or 2 if not centred, inversion 73. `finished` is high in
-// the last cycle, in which the last result is written.
+// Timing: a row takes walks * (2 * words + elements + 4) + inversion cycles. A walk takes 2 cycles
+// to read each word, and 4 cycles until its last element has passed. SOFTMAX takes 3 walks and an
+// inversion of reciprocal_bits + 1 cycles. NORMALIZE takes 3 walks, or 2 if not centred, and an
+// inversion of 73 cycles. `finished` is high in the cycle in which the last result is written.
 
 module row_unit
   import descriptor_package::*;
@@ -22,7 +23,7 @@ module row_unit
     input  logic                              clock,
     input  logic                              reset,
     input  logic                              start,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read, and the
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields, and the
                                            // parameters' bits above a gain
     input  descriptor_t                       descriptor,
     input  logic [  LANES*PARAMETER_BITS-1:0] parameters,
@@ -46,8 +47,8 @@ module row_unit
 
   typedef enum logic [2:0] {
     IDLE,
-    READ,  // the word's address is out
-    HOLD,  // the word is here, and the gains
+    READ,  // the memory gets the word's address
+    HOLD,  // the word and the gains have arrived
     ELEMENTS,
     SETTLE,
     INVERT

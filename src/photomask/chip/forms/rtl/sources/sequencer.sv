@@ -1,11 +1,12 @@
 // Runs the descriptor table from address 0 to the first STOP, one descriptor after the other.
 //
-// A pass: fetch the descriptor; fetch its parameters; for MATRIX load ROWS words of weights, unless
-// it keeps those of a TILE; stream the map, or let the row unit run; wait until every result is
-// written. Nothing of the next pass overlaps, so a pass may read whatever an earlier one wrote.
+// A pass has these stages. It fetches the descriptor, then its parameters. MATRIX then loads ROWS
+// words of weights, unless it keeps the weights of a TILE. The map is streamed, or the row unit
+// runs. The pass ends when every result is written. The next pass does not overlap with it, so a
+// pass may read whatever an earlier pass wrote.
 //
-// Timing: 3 cycles, ROWS more to load weights, one for each tap (or what the row unit takes), and
-// the latency of the unit that computes.
+// Timing: a pass takes 3 cycles, ROWS cycles to load weights, one cycle for each tap (or the cycles
+// of the row unit), and the latency of the unit that computes.
 
 module sequencer
   import descriptor_package::*;
@@ -14,7 +15,7 @@ module sequencer
 ) (
     input  logic        clock,
     input  logic        reset,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields
     input  descriptor_t descriptor,
     /* verilator lint_on UNUSEDSIGNAL */
     output logic [31:0] descriptor_address,
@@ -24,9 +25,9 @@ module sequencer
     input  logic        stream_finished,
     input  logic        result_issued,
     input  logic        result_written,
-    output logic        step_done,  // for one cycle, when a step's output is complete
+    output logic        step_done,  // high for one cycle when a step's output is complete
     output logic        done,
-    output logic [31:0] cycles  // since reset, until done
+    output logic [31:0] cycles  // the cycles from reset to done
 );
 
   typedef enum logic [2:0] {
@@ -41,7 +42,7 @@ module sequencer
 
   state_t state;
   logic [31:0] row;
-  logic [31:0] pending;  // results on their way
+  logic [31:0] pending;  // the number of results that are computed but not yet written
 
   assign weight_address = descriptor.weight_address + row;
   assign weight_read = state == LOAD;

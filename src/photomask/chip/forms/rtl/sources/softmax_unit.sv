@@ -1,14 +1,15 @@
-// One row's softmax, an element a cycle, in three walks over the row:
+// Computes one row's softmax, one element per cycle, in three walks over the row:
 //   0  peak = the largest element
 //   1  total = sum of the exponents;  exponent = table[min(peak - element, last entry)]
 //   2  result = floor(exponent * reciprocal / 2**shift + 1/2)
-// with reciprocal = floor(2**reciprocal_bits / total), divided between walks 1 and 2, and
+// Here reciprocal = floor(2**reciprocal_bits / total), which is divided between walks 1 and 2, and
 // shift = reciprocal_bits - fraction_bits. Elements below `low` of the descriptor are hidden: they
-// take no part and give 0. In a row of nothing else every exponent is 0 and the reciprocal does not
-// matter.
+// do not count in the maximum or the sum, and their result is 0. In a row with hidden elements
+// only, every exponent is 0, so the reciprocal does not matter.
 //
-// Timing: `begin_row` before a row; an element's table entry comes a cycle after its address, its
-// result four cycles after the element. `total` holds two cycles after the last element of walk 1.
+// Timing: `begin_row` comes before a row. A table entry comes one cycle after its address, and a
+// result four cycles after its element. `total` is valid two cycles after the last element of walk
+// 1.
 
 module softmax_unit
   import descriptor_package::*;
@@ -17,7 +18,7 @@ module softmax_unit
     parameter int QUOTIENT_BITS = 56
 ) (
     input  logic                               clock,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields
     input  descriptor_t                        descriptor,
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic                               begin_row,
@@ -41,7 +42,7 @@ module softmax_unit
   logic [QUOTIENT_BITS-1:0] exponent;
   logic [5:0] shift;
   logic seen;
-  logic [1:0] seen_before, counted;  // for the two cycles until the table's entry is here
+  logic [1:0] seen_before, counted;  // delayed by the two cycles until the table's entry arrives
 
   assign seen = value >= lane_t'(descriptor.low);
   assign distance = distance_t'(peak) - distance_t'(value);

@@ -1,10 +1,10 @@
-// root = floor(sqrt(radicand)), one bit a cycle from the highest on.
+// root = floor(sqrt(radicand)), computed one bit per cycle from the highest bit on.
 //
-// remainder = radicand so far - root * root is kept; the next two bits of the radicand decide
-// whether the next bit of the root is 1.
+// The unit keeps remainder = (leading bits of the radicand) - root * root. The next two bits of the
+// radicand decide whether the next bit of the root is 1.
 //
-// Timing: `start` for one cycle while nothing runs; ROOT_BITS cycles follow, `done` is high in the
-// last of them, and `root` holds from the next on.
+// Timing: `start` is high for one cycle while no computation runs. The computation takes ROOT_BITS
+// cycles. `done` is high in the last of them, and `root` is valid from the next cycle on.
 
 module square_root_unit #(
     parameter int ROOT_BITS = 24
@@ -20,9 +20,9 @@ module square_root_unit #(
   localparam int STEP_BITS = $clog2(ROOT_BITS) + 1;
 
   logic busy, fits;
-  logic [STEP_BITS-1:0] left;  // bits of the root still to come
+  logic [STEP_BITS-1:0] left;  // the number of root bits that are still to be computed
   logic [2*ROOT_BITS-1:0] waiting;
-  logic [ROOT_BITS-1:0] remainder;  // fits until the root is whole
+  logic [ROOT_BITS-1:0] remainder;  // it always fits while bits of the root are missing
   logic [ROOT_BITS+1:0] trial, candidate;
 
   assign candidate = {root, 2'b01};

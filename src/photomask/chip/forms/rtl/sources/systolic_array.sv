@@ -1,23 +1,26 @@
 // A weight-stationary systolic array: sums[c] = sum over r of weight[r][c] * activation[r].
 //
-// This is the module to replace by your own. The contract:
-//   - `weight_valid` high for ROWS cycles brings the weights of one tile, those of the last row
-//     first; `weights` holds one weight for each column. No activation enters meanwhile, and none
-//     is inside.
-//   - Each cycle of `activation_valid` brings one activation for each row; no back pressure.
-//   - For each vector of activations one vector of sums leaves with `sum_valid`, in the same order,
-//     after any number of cycles.
+// This is the module to replace by your own array. Your array must keep this contract:
+//   - `weight_valid` is high for ROWS cycles, which bring the weights of one tile, the last row
+//     first. `weights` holds one weight for each column. No activation enters during these cycles,
+//     and none is inside the array.
+//   - Each cycle in which `activation_valid` is high brings one activation for each row. There is
+//     no back pressure.
+//   - For each vector of activations, one vector of sums leaves with `sum_valid`, in the same
+//     order, after any number of cycles.
 // Column 0 and row 0 lie in the least significant bits. Weights are signed. Activations are signed
-// and one bit wider than activation memory, so that unsigned ones fit. Sums are exact modulo
-// 2**ACCUMULATOR_BITS; the program is proven never to leave that range.
+// and one bit wider than the activation memory, so that unsigned codes fit. Sums are exact modulo
+// 2**ACCUMULATOR_BITS; it is proven that the program never leaves that range.
 //
-// Depthwise and grouped convolutions need nothing else: their tiles are zero off the (block)
+// Depthwise and grouped convolutions need no other array. Their tiles are zero outside the (block)
 // diagonal.
 //
-// How this one works: weights shift down the columns. Row r's activation is delayed by r cycles and
-// moves one column to the right a cycle; partial sums move one row down a cycle; column c's sum is
-// delayed by COLUMNS - 1 - c cycles, so that all columns of a sum leave together.
-// Timing: ROWS + COLUMNS - 1 cycles from activations to sums, one vector a cycle.
+// How this array works: weights shift down the columns. The activation of row r is delayed by r
+// cycles and moves one column to the right per cycle. Partial sums move one row down per cycle. The
+// sum of column c is delayed by COLUMNS - 1 - c cycles, so that all columns of a sum leave
+// together.
+//
+// Timing: ROWS + COLUMNS - 1 cycles from activations to sums, one vector per cycle.
 
 module systolic_array #(
     parameter int ROWS = 16,
@@ -44,14 +47,14 @@ module systolic_array #(
 
   weight_t weight[ROWS][COLUMNS];
   activation_t skewed[ROWS][ROWS];  // skewed[r][d]: the activation of row r, d + 1 cycles old
-  activation_t entering[ROWS][COLUMNS];  // what enters each cell from the left
-  activation_t moving[ROWS][COLUMNS];  // what leaves each cell to the right
-  sum_t partial[ROWS][COLUMNS];  // what leaves each cell downwards
+  activation_t entering[ROWS][COLUMNS];  // the activation that enters each cell from the left
+  activation_t moving[ROWS][COLUMNS];  // the activation that leaves each cell to the right
+  sum_t partial[ROWS][COLUMNS];  // the sum that leaves each cell downwards
   sum_t aligned[COLUMNS][COLUMNS];  // aligned[c][d]: the sum of column c, d + 1 cycles old
   logic [LATENCY-1:0] valid;
 
-  // Delays beyond what is read here are removed in synthesis. The remainders keep indices legal
-  // where the other choice is taken.
+  // Synthesis removes the delays that are not read here. The remainders (%) keep an index legal in
+  // the branch that is not taken.
   always_comb begin
     for (int r = 0; r < ROWS; r++) begin
       entering[r][0] = r == 0 ? activations[0+:ACTIVATION_BITS+1] : skewed[r][(r+ROWS-1)%ROWS];

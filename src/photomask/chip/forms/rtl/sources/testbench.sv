@@ -1,15 +1,18 @@
-// Runs one program on the reference design and writes down what every step computed.
+// Runs one program on the reference design and writes the output of every step to a file.
 //
 // Plus arguments:
-//   +program=FOLDER   descriptors.hex, weights.hex, parameters.hex, tables.hex, dumps.hex
-//   +inputs=FOLDER    activations.hex, accumulators.hex: what the memories hold at first
-//   +outputs=FOLDER   an existing folder; gets step_N.hex, the words of step N's output, for each
-//                     step that computes something, and cycles.txt, a line "N cycles" a step
-//   +limit=CYCLES     give up after so many cycles
-// Line N of dumps.hex says where step N's output lies: memory (0 activations, 1 accumulators),
-// first word, number of words, eight digits each. Without words nothing is dumped.
+//   +program=FOLDER   holds descriptors.hex, weights.hex, parameters.hex, tables.hex and dumps.hex
+//   +inputs=FOLDER    holds activations.hex and accumulators.hex, the initial content of the
+//                     memories
+//   +outputs=FOLDER   an existing folder. The testbench writes step_N.hex with the words of step
+//                     N's output, for each step that computes something, and cycles.txt with a line
+//                     "step cycles" for each step
+//   +limit=CYCLES     gives up after this many cycles
+// Line N of dumps.hex says where the output of step N lies: the memory (0 for activations, 1 for
+// accumulators), the first word and the number of words, with eight digits each. If the number of
+// words is 0, nothing is written.
 //
-// Under cocotb the top level is the same; the test waits for `finished`.
+// Under cocotb the top level is the same, and the test waits for `finished`.
 
 module testbench
   import descriptor_package::*;
@@ -77,7 +80,7 @@ module testbench
     if (!$value$plusargs("inputs=%s", inputs_folder)) $fatal(1, "+inputs=FOLDER is missing");
     if (!$value$plusargs("outputs=%s", outputs_folder)) $fatal(1, "+outputs=FOLDER is missing");
     if (!$value$plusargs("limit=%d", limit)) limit = 64'd1000000000;
-    #1;  // after the memories have set themselves to 0
+    #1;  // the memories set themselves to 0 before this moment
     $readmemh({program_folder, "/descriptors.hex"}, dut.descriptors.words);
     $readmemh({program_folder, "/weights.hex"}, dut.weights.words);
     $readmemh({program_folder, "/parameters.hex"}, dut.parameters.words);

@@ -1,9 +1,9 @@
-// Everything that is not a product with weights: LANES lanes, in each one after the other
+// Everything that is not a product with weights. There are LANES lanes, and each has
 //   elementwise unit -> requantize unit -> lookup unit.
-// What a pass does not need is set to do nothing: coefficient 1, multiplier 1 and shift 0, no
-// lookup.
+// A unit that a pass does not need gets values without effect: coefficient 1, multiplier 1 and
+// shift 0, or no lookup.
 //
-// Timing: six cycles from the last tap to the write; one tap a cycle.
+// Timing: six cycles from the last tap to the write, one tap per cycle.
 
 module vector_unit
   import descriptor_package::*;
@@ -17,17 +17,17 @@ module vector_unit
 ) (
     input  logic                              clock,
     input  logic                              reset,
-    /* verilator lint_off UNUSEDSIGNAL */  // the fields of a descriptor that others read, and the
+    /* verilator lint_off UNUSEDSIGNAL */  // other units read the other fields, and the
                                            // parameters' bits above the multiplier
     input  descriptor_t                       descriptor,
-    input  logic [  LANES*PARAMETER_BITS-1:0] parameters,  // a lane: multiplier, 6 bits of shift
+    input  logic [  LANES*PARAMETER_BITS-1:0] parameters,  // per lane: multiplier, 6 bits of shift
     /* verilator lint_on UNUSEDSIGNAL */
     input  logic                              valid,
     input  logic                              first_tap,
     input  logic                              last_tap,
     input  logic [          ADDRESS_BITS-1:0] address,
     input  logic [LANES*ACCUMULATOR_BITS-1:0] values,
-    input  logic [LANES*ACCUMULATOR_BITS-1:0] previous,  // what the output memory holds
+    input  logic [LANES*ACCUMULATOR_BITS-1:0] previous,  // the old content of the output memory
     output logic                              write_valid,
     output logic [          ADDRESS_BITS-1:0] write_address,
     output logic [LANES*ACCUMULATOR_BITS-1:0] write_word,
