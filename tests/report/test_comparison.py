@@ -169,3 +169,18 @@ def test_a_change_is_better_or_worse(better: str, second: float, worse: bool | N
         {"name": "x", "first": 1.0, "second": second, "better": better}
     )
     assert found.is_worse is worse
+
+
+def test_memory_cycles_and_data_are_compared(
+    small_network: nn.Module, small_images: torch.Tensor, reports: tuple[Report, Report]
+):
+    first, second = reports
+    assert first.memory is not None
+    assert second.memory is not None
+    found = compare_reports(first, second)
+    entries = {entry.name: entry for entry in group(found, "Sizes and work").entries}
+    assert entries["activations at once"].first == first.memory.peak_activation_bytes
+    assert entries["activations at once"].second == second.memory.peak_activation_bytes
+    assert not [name for name in entries if name.startswith("cycles")]
+    names = {entry.name: entry.first for entry in group(found, "Provenance").entries}
+    assert names["input x"] == first.data[0].sha256

@@ -33,7 +33,7 @@ from photomask.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from photomask.chip import Thresholds
+    from photomask.chip import Report, Thresholds
 
 app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
@@ -154,12 +154,12 @@ def verify(
 
     Example: photomask chip verify resnet20 out/resnet20 --data fashion-mnist --html report.html
     """
-    from photomask.chip import IntegerProgram, write_html
+    from photomask.chip import IntegerProgram
     from photomask.chip import verify as verify_program
     from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import device_of, load_test_data
-    from photomask.documents import is_folder, write_file
+    from photomask.documents import is_folder
     from photomask.errors import UsageError
     from photomask.report import check_drawing
     from photomask.zoo import load_model
@@ -187,11 +187,19 @@ def verify(
     show_report(report)
     files = check_export(folder)
     show_check(files)
+    _write_report(report, json, html)
+    raise typer.Exit(0 if report.passed and files.passed else 1)
+
+
+def _write_report(report: "Report", json: Path | None, html: Path | None) -> None:
+    """Writes a report as a document and as a page, each where it is asked for."""
+    from photomask.chip import write_html
+    from photomask.documents import write_file
+
     if json is not None:
         write_file(json, report.render().encode())
     if html is not None:
         write_html(report, html)
-    raise typer.Exit(0 if report.passed and files.passed else 1)
 
 
 def _thresholds_of(path: Path | None) -> "Thresholds":

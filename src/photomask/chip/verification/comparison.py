@@ -155,6 +155,32 @@ def _totals(first: Report, second: Report) -> list[Difference]:
             better="lower",
         ),
     ]
+    return found + _costs(first, second)
+
+
+def _costs(first: Report, second: Report) -> list[Difference]:
+    """Returns peak memory, which reports of version 0.1 lack, and cycles on one accelerator."""
+    found = []
+    if first.memory is not None and second.memory is not None:
+        found.append(
+            Difference(
+                name="activations at once",
+                first=first.memory.peak_activation_bytes,
+                second=second.memory.peak_activation_bytes,
+                unit="B",
+                better="lower",
+            )
+        )
+    before, after = first.hardware, second.hardware
+    if before is not None and after is not None and before.accelerator == after.accelerator:
+        found.append(
+            Difference(
+                name=f"cycles on {before.accelerator.name!r}",
+                first=before.totals.cycles.total,
+                second=after.totals.cycles.total,
+                better="lower",
+            )
+        )
     return found
 
 
@@ -221,8 +247,14 @@ def _provenance(first: Report, second: Report) -> list[Difference]:
             name="Photomask", first=first.photomask_version, second=second.photomask_version
         ),
         Difference(name="samples", first=first.samples, second=second.samples),
+        *text_differences(_data(first), _data(second)),
     ]
     return found + text_differences(first.provenance, second.provenance)
+
+
+def _data(report: Report) -> dict[str, str]:
+    """Returns the hash of each tensor of a report's data; none in reports of version 0.1."""
+    return {f"{record.what} {record.name}": record.sha256 for record in report.data}
 
 
 def _text(value: object) -> str:

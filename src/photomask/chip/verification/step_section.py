@@ -25,9 +25,13 @@ STEPS_TITLE = "Steps of the program"
 _COLUMNS = (
     Column("step", number=False),
     Column("operator", number=False),
-    Column("reads", number=False, meaning="The edges that the step reads."),
     Column("shape", number=False, meaning="Of one sample of the result, without the batch."),
     Column("result", number=False, meaning="Bits and sign of the result's integers."),
+    Column("SQNR dB", meaning="Signal over noise of the result, against the float model."),
+    Column("cycles", meaning="On the accelerator; empty for a step done with the one before."),
+    Column("alive", meaning="Bytes of all activations that are needed while the step runs."),
+    Column("bytes", meaning="Of the result, in memory words of the target."),
+    Column("constants", meaning="Bytes of weights, biases, multipliers, shifts and tables."),
     Column("lowest", meaning="The smallest integer that is proven to occur, for any input."),
     Column("highest", meaning="The largest integer that is proven to occur, for any input."),
     Column("acc. bits", meaning="Bits that an accumulator is proven to need."),
@@ -40,11 +44,7 @@ _COLUMNS = (
     Column("RTL address", meaning="The first word of the result there, as in design.json."),
     Column("RTL words", meaning="How many words the result takes there."),
     Column("C offset", meaning="Of the result in the arena of the C form, in bytes."),
-    Column("bytes", meaning="Of the result, in memory words of the target."),
-    Column("constants", meaning="Bytes of weights, biases, multipliers, shifts and tables."),
-    Column("alive", meaning="Bytes of all activations that are needed while the step runs."),
-    Column("SQNR dB", meaning="Signal over noise of the result, against the float model."),
-    Column("cycles", meaning="On the accelerator; empty for a step done with the one before."),
+    Column("reads", number=False, meaning="The edges that the step reads."),
 )
 
 
@@ -72,12 +72,17 @@ def _row(step: StepReport, most_cycles: int, most_bytes: int) -> Row:
     output, weight = step.output, step.tensor("weight")
     constants = sum(tensor.bytes for tensor in step.tensors)
     is_sum = output.role == "accumulator"
+    live = step.live_activation_bytes
     return (
         Cell(step.name, hint=f"{step.node}, {step.source}"),
         Cell(step.operator, Tone.QUIET, hint=_attributes(step)),
-        Cell(", ".join(step.inputs), Tone.QUIET),
         Cell(shape_text(output.shape), Tone.QUIET),
         str(output.format),
+        _sqnr(step.sqnr_db),
+        _cycles(step, most_cycles),
+        Cell(size(live), bar=live / most_bytes, sort=live),
+        _bytes(output.bytes),
+        _bytes(constants) if constants else "",
         str(output.low),
         str(output.high),
         str(output.proven_bits) if is_sum else "",
@@ -87,15 +92,7 @@ def _row(step: StepReport, most_cycles: int, most_bytes: int) -> Row:
         _tensor(step.tensor("multiplier")),
         _tensor(step.tensor("shift")),
         *_places(output),
-        _bytes(output.bytes),
-        _bytes(constants) if constants else "",
-        Cell(
-            size(step.live_activation_bytes),
-            bar=step.live_activation_bytes / most_bytes,
-            sort=step.live_activation_bytes,
-        ),
-        _sqnr(step.sqnr_db),
-        _cycles(step, most_cycles),
+        Cell(", ".join(step.inputs), Tone.QUIET),
     )
 
 
