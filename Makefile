@@ -27,7 +27,7 @@ TRANSFORMERS_TESTS := tests/attention/plugin tests/attention/test_families.py \
 	tests/chip/decoding/test_cached_model.py
 
 # What most changes break, in a few minutes: no simulation, no training, no compiled C.
-QUICK_TESTS := tests/house tests/documents tests/report tests/chip/test_*.py tests/chip/graph \
+QUICK_TESTS := tests/house tests/docs/test_names.py tests/docs/test_tables.py tests/documents tests/report tests/chip/test_*.py tests/chip/graph \
 	tests/chip/operators tests/chip/observers tests/chip/recipe tests/chip/engines \
 	tests/chip/forms/test_*.py tests/chip/forms/memory tests/attention/test_*.py tests/attention/plugin
 

@@ -173,6 +173,7 @@ ATTENTION = (
     ),
 )
 
+SECTIONS = (*CHIP, *ATTENTION)
 GROUPS = {"The chip pipeline": CHIP, "The attention pipeline": ATTENTION}
 
 
@@ -184,9 +185,10 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=FOLDER)
     parser.add_argument("--check", action="store_true", help="change nothing")
     arguments = parser.parse_args()
+    table = headline.build(arguments.results)
     made = {
         arguments.page: render(arguments.results),
-        arguments.readme: markdown(headline.build(arguments.results)),
+        arguments.readme: "\n\n".join(filter(None, [markdown(table), headline.note(table)])),
     }
     fresh = [_update(path, figures, check=arguments.check) for path, figures in made.items()]
     return int(arguments.check and not all(fresh))

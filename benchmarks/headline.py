@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from prefill.points import MAIN_IMAGE, OURS, read_points
-from rows import SKIPPED, read
+from rows import SKIPPED, is_outdated, read
 from table_cells import Row, Table
 
+MARK = "†"
+"""Stands behind our figures that are older than the code they measured."""
 HEAD = ("measured", "original model", "Photomask", "best other tool")
 LENGTH = 131_072
 """Tokens of the prompts for which times are shown."""
@@ -32,6 +34,18 @@ def build(folder: Path) -> Table:
     return [HEAD, *lines]
 
 
+def note(table: Table) -> str:
+    """Says what the mark means where the table has it."""
+    marked = any(MARK in cell for line in table for cell in line)
+    return f"<sub>{MARK} measured before the newest change of the code</sub>" if marked else ""
+
+
+def _age(rows: Sequence[Row], name: str) -> str:
+    """Returns the mark if a row of an implementation is older than the code."""
+    old = any(is_outdated(row) for row in rows if row["implementation"] == name)
+    return f" {MARK}" if old else ""
+
+
 def _rows(name: str, folder: Path) -> list[Row]:
     return [row for row in read(name, folder) if row["metric"] != SKIPPED]
 
@@ -47,8 +61,9 @@ def _few_bits(rows: Sequence[Row], flow: str, words: str) -> Iterator[tuple[str,
     others = {name: found for name, found in top1.items() if name.endswith(f" {flow}")}
     others.pop(f"photomask {flow}", None)
     if own is not None and "float" in top1:
+        age = _age(rows, f"photomask {flow}")
         named = {name.removesuffix(f" {flow}"): found for name, found in others.items()}
-        cells = (f"{top1['float']:.2f} %", f"{own:.2f} %", _best(named, "{:.2f} %"))
+        cells = (f"{top1['float']:.2f} %", f"{own:.2f} %{age}", _best(named, "{:.2f} %"))
         yield f"ResNet-20 on Fashion-MNIST, {words}: accuracy", *cells
 
 
@@ -60,7 +75,8 @@ def _agreement(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     own = found.get("photomask w8a8")
     others = {name: value for name, value in found.items() if not name.startswith("photomask")}
     if own is not None:
-        cells = ("100 %", f"{own:.1f} %", _best(others, "{:.1f} %"))
+        age = _age(rows, "photomask w8a8")
+        cells = ("100 %", f"{own:.1f} %{age}", _best(others, "{:.1f} %"))
         yield "MobileNetV2, 8 bits, calibrated: same class as float", *cells
 
 
@@ -78,7 +94,8 @@ def _exactness(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     compared = _total(rows, "integers")
     if compared:
         what = f"Integers of {len(networks)} networks on a GPU, compared with the oracle"
-        yield what, "–", f"{_total(rows, 'mismatches')} of {compared:,} differ", "–"
+        age = f" {MARK}" if any(map(is_outdated, rows)) else ""
+        yield what, "–", f"{_total(rows, 'mismatches')} of {compared:,} differ{age}", "–"
 
 
 def _total(rows: Sequence[Row], metric: str) -> int:
@@ -97,8 +114,9 @@ def _layer(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     dense = {name: time for name, time in others.items() if name not in sparse}
     if PLAN in times and dense:
         what = f"Attention of one layer of {SHAPE}, {LENGTH:,} tokens, 30 % of the heads dense"
+        age = _age(rows, PLAN)
         beside = _best(sparse, "{:.0f} ms", min).replace(SPARSE, "")
-        yield what, _best(dense, "{:.0f} ms", min), f"{times[PLAN]:.0f} ms", beside
+        yield what, _best(dense, "{:.0f} ms", min), f"{times[PLAN]:.0f} ms{age}", beside
 
 
 def _first_token(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -111,4 +129,4 @@ def _first_token(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     dense = {name: time for name, time in times.items() if not name.startswith(OURS)}
     if PLAN in times and dense:
         what = f"Time to the first token of {SHAPE}, {LENGTH:,} tokens, 30 % of the heads dense"
-        yield what, _best(dense, "{:,.0f} ms", min), f"{times[PLAN]:,.0f} ms", "–"
+        yield what, _best(dense, "{:,.0f} ms", min), f"{times[PLAN]:,.0f} ms{_age(rows, PLAN)}", "–"

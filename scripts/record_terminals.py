@@ -89,18 +89,24 @@ def chip() -> Iterator[Command]:
 
 
 def attention() -> Iterator[Command]:
-    """A model is measured, and its heads get a plan."""
-    yield Command(
-        "photomask attention calibrate picture-questions --data picture-questions \\\n"
-        "    --output out/statistics.safetensors",
-        first=20,
-        last=20,
-    )
-    yield Command(
-        "photomask attention plan out/statistics.safetensors --budget 0.1 --output out/plan.json",
-        first=20,
-        last=20,
-    )
+    """Two budgets become two plans for the heads of a model."""
+    calibrate_picture_questions(Path("out/statistics.safetensors"))
+    for budget in ("0.02", "0.1"):
+        yield Command(
+            f"photomask attention plan out/statistics.safetensors --budget {budget} "
+            "--output out/plan.json",
+            first=20,
+            last=20,
+        )
+
+
+def calibrate_picture_questions(place: Path) -> None:
+    """Measures the heads of the shipped model on eight prompts."""
+    from photomask.attention import calibrate
+    from photomask.zoo import picture_questions
+
+    model, processor = picture_questions.load_vision_language()
+    calibrate(model, processor, picture_questions.calibration_prompts(8), save_to=place)
 
 
 RECORDINGS: dict[str, Callable[[], Iterator[Command]]] = {"chip": chip, "attention": attention}
@@ -123,7 +129,9 @@ def record(name: str) -> str:
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, record=True, width=COLUMNS, force_terminal=True)
         for command in RECORDINGS[name]():
-            console.print(Text(f"$ {command.line}", style="bold"))
+            for line in command.line.splitlines():
+                prompt = "" if line.startswith(("#", " ")) else "$ "
+                console.print(Text(f"{prompt}{line}", style="bold"))
             for line in shown(printed(command.line), command.first, command.last):
                 console.print(Text(line, no_wrap=True, overflow="ellipsis"))
             console.print()

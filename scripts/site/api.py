@@ -31,6 +31,7 @@ PACKAGES = {
     "photomask.chip.forms.qonnx": "QONNX",
     "photomask.chip.forms.deeploy": "Deeploy",
     "photomask.chip.forms.rtl": "RTL",
+    "photomask.chip.model_explorer": "Model Explorer",
     "photomask.chip.cost": "Accelerators and estimates",
     "photomask.chip.training": "Quantization-aware training",
     "photomask.chip.reconstruction": "Reconstruction",

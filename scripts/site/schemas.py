@@ -6,19 +6,20 @@ A document is a class that derives from `photomask.documents.Document`. Those wi
 
 import importlib
 import json
-import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from addresses import URLS
+from addresses import ROOT, URLS
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-import photomask
 from photomask.documents import Document
 
 PAGE = "reference/schemas.md"
+PACKAGE = ROOT / "src" / "photomask"
+DEFINED = re.compile(r"^class \w+\(.*Document\):", re.MULTILINE)
+"""What a module that defines a document holds; others may need packages that are not installed."""
 FOLDER = "reference/schemas"
 UNVERSIONED = {"CheckReport", "Preprocessing", "_Line"}
 """Classes of files that have no `schema_version`."""
@@ -48,9 +49,11 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def published() -> dict[str, type[Document]]:
     """Returns the documents that are files, by the names of their schemas."""
-    for module in pkgutil.walk_packages(photomask.__path__, "photomask."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if DEFINED.search(path.read_text(encoding="utf-8")):
+            importlib.import_module(
+                ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+            )
     found = {
         _name(document): document
         for document in _below(Document)

@@ -1,5 +1,6 @@
 import csv
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -76,22 +77,48 @@ def test_a_text_without_markers_is_left_alone(figures: ModuleType):
 
 def test_every_measured_file_can_be_shown(figures: ModuleType):
     text = figures.render(BENCHMARKS / "results")
-    for section in (*figures.CHIP, *figures.ATTENTION):
+    for section in figures.SECTIONS:
         measured = (BENCHMARKS / "results" / f"{section.script}.csv").is_file()
         assert (f"### {section.title}\n" in text) == measured, section.title
 
 
 def test_every_picture_of_a_section_exists(figures: ModuleType):
-    pictures = [each.picture for each in (*figures.CHIP, *figures.ATTENTION) if each.picture]
+    pictures = [each.picture for each in figures.SECTIONS if each.picture]
     assert pictures
     assert all((figures.PAGE.parent / picture).is_file() for picture in pictures)
 
 
-def test_the_page_and_the_readme_show_the_newest_rows(
-    figures: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def without_age(text: str) -> str:
+    """Returns figures without what says how old they are, which a change of the code changes."""
+    dateless = re.sub(r" †|\*Older than the code.*\*|<sub>†.*</sub>", "", text)
+    return re.sub(r"\n+", "\n", dateless)
+
+
+def test_the_page_and_the_readme_show_the_newest_rows(figures: ModuleType):
+    results = BENCHMARKS / "results"
+    for path, shown in (
+        (figures.PAGE, figures.render(results)),
+        (figures.README, figures.markdown(figures.headline.build(results))),
+    ):
+        text = path.read_text(encoding="utf-8")
+        updated = figures.with_figures(text, shown)
+        assert updated is not None
+        assert without_age(updated) == without_age(text), path.name
+
+
+def test_a_figure_of_ours_that_is_older_than_the_code_is_marked(
+    rows: ModuleType, figures: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr("sys.argv", ["figures.py", "--check"])
-    assert figures.main() == 0, capsys.readouterr().out
+    results = rows.Results("mobilenet_v2", tmp_path)
+    for name, value in (("photomask w8a8", 80), ("theirs", 70)):
+        results.number(rows.Subject("mobilenet_v2", name, "net"), "agreement", value, "%")
+    fresh = figures.headline.build(tmp_path)
+    assert fresh[1][1:] == ("100 %", "80.0 %", "70.0 % (theirs)")
+    assert not figures.headline.note(fresh)
+    monkeypatch.setattr(rows, "code_hash", lambda what: "another")
+    old = figures.headline.build(tmp_path)
+    assert old[1][1:] == ("100 %", "80.0 % †", "70.0 % (theirs)")
+    assert figures.headline.note(old)
 
 
 def test_a_check_finds_figures_that_are_out_of_date_and_writes_nothing(

@@ -98,6 +98,8 @@ def wrong_words_of(line: str) -> list[str]:
     context = command.make_context("photomask", [], resilient_parsing=True)
     wrong = []
     for word in shlex.split(line, comments=True)[1:]:
+        if word in ("…", "|"):  # what stands for any command, and the end of one
+            break
         if hasattr(command, "list_commands") and not word.startswith("-"):
             below = command.get_command(context, word)
             if below is None:

@@ -87,6 +87,8 @@ def test_the_site_loads_nothing_from_the_network(site: Path):
     pages = {path: Page(path).loaded for path in site.rglob("*.html")}
     foreign = {link for links in pages.values() for link in links if re.match(r"(\w+:)?//", link)}
     assert not foreign
+    delivered = re.compile(r"//(cdn\w*\.|cdn\.jsdelivr|unpkg|fonts\.google)")
+    assert not [path for path in pages if delivered.search(path.read_text(encoding="utf-8"))]
     imported = [
         path
         for path in site.rglob("*.css")
