@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from tests.chip.forms.c.cases import program_of_cases
-from tests.test_docs import ROOT, rows_of
+from tests.docs.pages import ROOT
+from tests.docs.test_tables import rows_of
 
 from photomask.chip import Form
 from photomask.chip.forms import FORMS, support_matrix
