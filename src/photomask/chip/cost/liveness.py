@@ -1,9 +1,9 @@
-"""How much on-chip memory the edges of a program take, step by step.
+"""Counts the on-chip memory that the edges of a program take, step by step.
 
 An edge is alive from the step that computes it to the last step that reads it, both included. An
-input is alive from the start to its last reader, an output to the end of the program. The values of
-constants lie with the weights, so they are left out. Bytes are those of the target's memory words,
-as memory images have them.
+input is alive from the start to its last reader, and an output to the end of the program. Constants
+are left out, because their values lie with the weights. Bytes are counted in the target's memory
+words, as in memory images.
 """
 
 from photomask.chip.cost.fusion import edge_bytes
@@ -13,13 +13,13 @@ from photomask.documents import Document
 
 
 class LiveMemory(Document):
-    """What is alive while one step runs, for one sample.
+    """The memory of the edges that are alive while one step runs, for one sample.
 
     Attributes:
-        step: its name.
-        activation_bytes: of all inputs and activations that are alive.
-        accumulator_bytes: of all accumulators that are alive. A machine that rescales each sum as
-            it leaves the array stores none of those with a single reader.
+        step: the name of the step.
+        activation_bytes: the bytes of all inputs and activations that are alive.
+        accumulator_bytes: the bytes of all accumulators that are alive. A machine that rescales
+            each sum as it leaves the array does not store accumulators with a single reader.
     """
 
     step: str

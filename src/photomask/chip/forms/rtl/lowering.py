@@ -154,10 +154,10 @@ def word_lanes(accelerator: Accelerator) -> int:
 
 
 def map_memory(program: IntegerProgram, accelerator: Accelerator) -> MemoryMap:
-    """Returns where every edge lies in the memories of the design that an accelerator is built as.
+    """Returns the places of all edges in the memories of the design for an accelerator.
 
     Raises:
-        TargetError: the accelerator is none that the design can be built as.
+        TargetError: the design cannot be built as this accelerator.
     """
     check_accelerator(accelerator)
     lanes = word_lanes(accelerator)
