@@ -154,7 +154,7 @@ def test_affine_weights_convert_where_the_target_has_zero_points(network, images
     recipe = weights(Quantizer(8, symmetric=False, granularity=granularity))
     target = WIDE.model_copy(update={"zero_points": ZeroPoints.ALL})
     assert signal_to_noise(network, images, converted(network, images, recipe, target)) > 35
-    with pytest.raises(TargetError, match="affine weights"):
+    with pytest.raises(TargetError, match="is affine, but the target"):
         converted(network, images, recipe, WIDE)
 
 
