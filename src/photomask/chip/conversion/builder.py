@@ -268,10 +268,7 @@ class Conversion:
         if meaning.factors and node.clamp is not None:
             bounds = (node.clamp.low, node.clamp.high)
             if any(np.isfinite(bound) and bound != 0 for bound in bounds):
-                raise TargetError(
-                    f"{where}: the bounds {bounds} of its clamp are a different code in each "
-                    "channel, because its channels have factors; give it one scale"
-                )
+                raise TargetError(f"{where}: its bounds {bounds} need one scale for all channels")
         low, high = meaning.format.low, meaning.format.high
         if node.clamp is not None and name == node.name:
             low, high = meaning.code(node.clamp.low), meaning.code(node.clamp.high)
