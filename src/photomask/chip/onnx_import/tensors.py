@@ -85,7 +85,8 @@ class TensorReader:
             return numpy_helper.to_array(copy), kind
         if tensor.external_data:
             raise DocumentError(
-                f"{what} names external data, but its data_location is not EXTERNAL; export it again"
+                f"{what} names external data, but its data_location is not EXTERNAL; export the "
+                "model again"
             )
         found, unit = len(tensor.raw_data), "bytes"
         if not tensor.HasField("raw_data"):
