@@ -199,5 +199,5 @@ class Ternary(Quantizer):
 def test_a_quantizer_of_one_width_is_refused():
     x = torch.randn(4, 3)
     prepared = prepare(nn.Linear(3, 3).eval(), Recipe(weight=Ternary()), x[:1])
-    with pytest.raises(RecipeError, match="Ternary has 2 bits when asked for 4"):
+    with pytest.raises(RecipeError, match="Ternary has 2 bits although 4 were asked for"):
         measure_sensitivity(prepared, x, weight_bits=(4,))
