@@ -52,15 +52,15 @@ class Effect(Enum):
 
     CALIBRATES = "decides all scales"
     REWRITES = "changes the weights or ranges that calibrate measures, so calibrate follows"
-    CORRECTS = "changes biases by what rounding does; before calibrate or after it"
+    CORRECTS = "corrects biases for the rounding of the weights"
     ROUNDS = "rounds the weights for the scales that calibrate decided"
     TRAINS = "trains weights and scales together"
-    ACCEPTS = "takes the weights as a training of the user's own left them"
-    KEEPS = "changes how the model is held, and neither weights nor scales"
-    ALIGNS = "moves scales to ratios that a target's multipliers hold"
+    ACCEPTS = "accepts the weights that a training loop of your own has changed"
+    KEEPS = "stores batch norms in another way, and keeps what the model computes"
+    ALIGNS = "changes scales so that a target's multipliers express their ratios"
     READS = "needs scales that fit the weights"
     INSPECTS = "measures the float weights"
-    LOADS = "takes weights, scales and standing from a file"
+    LOADS = "loads weights, scales and the record of calls from a file"
 
 
 UNROUNDED = frozenset({Effect.CALIBRATES, Effect.REWRITES, Effect.CORRECTS, Effect.ROUNDS})
@@ -254,7 +254,7 @@ class Standing(nn.Module):
         done = self.calls[-SHOWN_CALLS:]
         more = "…, " if len(done) < len(self.calls) else ""
         raise OrderError(
-            f"{name} cannot come now: it {effect.value}, and {found}. Done so far: "
+            f"{name} cannot be called now: it {effect.value}, and {found}. Done so far: "
             f"{more}{', '.join(done)}. Expected: {expected}. {ORDER}"
         )
 
