@@ -160,8 +160,8 @@ def rounded_to(prepared: PreparedModel, weight: Tensor, bits: int) -> Tensor:
     [
         ({"weight_bits": (1, 4)}, RecipeError, "2 to 16"),
         ({"weight_bits": (4, 4)}, UsageError, "differ"),
-        ({"weight_bits": ()}, UsageError, "no widths given"),
-        ({"activation_bits": (4, 8), "measure": "hessian"}, UsageError, "about weights"),
+        ({"weight_bits": ()}, UsageError, "no candidate widths were given"),
+        ({"activation_bits": (4, 8), "measure": "hessian"}, UsageError, "for weights only"),
     ],
 )
 def test_bad_requests_are_refused(

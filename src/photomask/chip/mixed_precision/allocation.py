@@ -166,7 +166,7 @@ def allocate(
     try:
         choice = solve(problem, budget)
     except RecipeError as error:
-        raise RecipeError(f"{error} ({UNITS[costs.unit]})") from None
+        raise RecipeError(f"{error}, in {UNITS[costs.unit]}") from None
     found = Allocation(
         recipe_name=prepared.recipe.name,
         sensitivities=sensitivities,
