@@ -93,13 +93,13 @@ def refused(tokens: object, message: str, *, count: int = 0) -> None:
 
 
 def test_what_cannot_be_run_is_refused():
-    refused(texts(1, CACHE + 1), f"17 tokens; input 'cached_0' holds {CACHE}")
-    refused(texts(1, 10), f"18 tokens; input 'cached_0' holds {CACHE}", count=9)
+    refused(texts(1, CACHE + 1), f"17 tokens, but input 'cached_0' holds {CACHE}")
+    refused(texts(1, 10), f"18 tokens, but input 'cached_0' holds {CACHE}", count=9)
     refused(np.full((1, 3), WORDS), f"input 'tokens' has rows 0 to {WORDS - 1}")
     refused(np.full((1, 3), -1), "rows 0 to")
     refused(np.zeros((1, 3)), "int64 array")
     refused(np.zeros(3, dtype=np.int64), "int64 array")
-    refused(np.zeros((1, 0), dtype=np.int64), "no tokens")
+    refused(np.zeros((1, 0), dtype=np.int64), "at least one token")
     refused([[1, 2]], "int64 array")
 
 
