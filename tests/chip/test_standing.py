@@ -108,7 +108,9 @@ def test_every_function_is_refused_exactly_where_its_result_would_be_wrong(state
     for name, call in CALLS.items():
         prepared = copy.deepcopy(start)
         if name in REFUSED[state]:
-            with pytest.raises(OrderError, match=f"^{name} cannot come now.*The order of calls is"):
+            with pytest.raises(
+                OrderError, match=f"^{name} cannot be called now.*The order of calls is"
+            ):
                 call(prepared)
             assert same(prepared, start), name
         else:

@@ -50,9 +50,9 @@ def test_a_recipe_is_found_that_converts(source: Path, tmp_path: Path):
         ((), "either --as-uniform BITS or --budget N"),
         (("--as-uniform", 4, "--budget", 100), "either --as-uniform BITS or --budget N"),
         (("--as-uniform", 4, "--widths", "2,x"), "--widths takes whole numbers"),
-        (("--budget", 10), "the least that any choice costs is 288"),
+        (("--budget", 10), "the cheapest choice costs 288"),
         (("--as-uniform", 5), "5 bits are no candidate"),
-        (("--as-uniform", 4, "--cost", "cycles", "--activation-widths", "4,8"), "weights alone"),
+        (("--as-uniform", 4, "--cost", "cycles", "--activation-widths", "4,8"), "only for the widths of weights"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(

@@ -1,4 +1,4 @@
-"""From a float model to an integer-only program and everything that verifies it.
+"""Converts a float model to an integer-only program, verifies the program and exports it.
 
 prepared = prepare(model, load_recipe("w8a8"), example)
 calibrate(prepared, images)

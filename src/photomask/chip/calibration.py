@@ -1,4 +1,4 @@
-"""Data is measured once; every scale and zero point follows from it."""
+"""Measures calibration data once, and decides every scale and zero point from it."""
 
 from collections.abc import Iterator
 
@@ -24,14 +24,17 @@ from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weig
 from photomask.errors import DataError, QuantizerError
 
 BATCH = 32
-"""Samples at a time where a whole tensor of calibration data is given."""
+"""The number of samples that are computed at a time where the calibration data is one tensor."""
 SCALE_SHARING = 2.0
-"""Inputs of a concatenation whose scales differ by less take its scale, and need no rescaling."""
+"""Inputs of a concatenation take its scale where the two scales differ by at most this factor.
+
+They then need no rescaling.
+"""
 
 SHIFTED = (Accumulates.CODES, Accumulates.WEIGHTED, Accumulates.PRODUCTS)
-"""What hardware that only shifts rescales by a shift, unless it divides as well."""
+"""Accumulators that shift-only hardware rescales by a shift, unless the operation also divides."""
 BIAS_BITS = 31
-"""Of a bias before the zero point's share is folded in, which has at most as many again."""
+"""The bits of a bias before the zero point is folded into it, which adds a term of similar size."""
 
 
 @changes(Effect.CALIBRATES)
@@ -39,20 +42,22 @@ BIAS_BITS = 31
 def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
     """Measures data once and decides every scale and zero point.
 
-    Args:
-        prepared: changed in place: its quantizers are fitted.
-        data: samples at axis 0, or batches of them, in any form that `photomask.chip.data`
-            describes: tensors, arrays, dictionaries, a `DataLoader`. Labels are left out.
+    A repeated call starts anew, and forgets what the earlier call measured.
 
-    What an earlier call measured is forgotten.
+    Args:
+        prepared: the prepared model, whose quantizers are fitted in place.
+        data: samples at axis 0, or batches of them, in any form that `photomask.chip.data`
+            describes: tensors, arrays, dictionaries, a `DataLoader`. Labels are ignored.
 
     Returns:
-        `prepared` itself, for `convert`; it prints as a table of every quantizer and its step.
+        `prepared` itself, ready for `convert`. It prints as a table of the quantizers with their
+        scales.
 
     Raises:
-        DataError: no data, wrong shape or dtype, NaN or infinity in the data or behind it.
+        DataError: there is no data, its shape or dtype is wrong, or the data or an activation holds
+            NaN or infinity.
         OrderError: the weights were rounded for the scales of an earlier call.
-        QuantizerError: a quantizer cannot fit what it observed.
+        QuantizerError: a quantizer cannot fit the values that it observed.
     """
     for quantizer in prepared.used_quantizers().values():
         quantizer.forget_observations()
@@ -62,7 +67,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
             prepared.observe(inputs)
             count += len(inputs[0])
         if not count:
-            raise DataError("calibration needs at least one sample, got none")
+            raise DataError("calibration needs at least one sample, but the data holds none")
         for node in prepared.graph.nodes:
             if node.operation.decides_scale:
                 _fit(prepared.activation_quantizer(node.name), node, "output")
@@ -79,11 +84,12 @@ def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
 @changes(Effect.ACCEPTS)
 @float32_by_default()
 def fit_biases(prepared: PreparedModel) -> None:
-    """Makes room in the scales of weights for biases that outweigh them by far.
+    """Adjusts the scales of weights after training, so that every bias fits its integer format.
 
-    First gives power-of-two outputs that are finer than their accumulator its step. `calibrate` and
-    `train` do it themselves. After a training loop of your own it must be called: it also takes the
-    weights as the loop left them, which `convert` refuses otherwise.
+    It gives weights that are 0 a usable scale, raises power-of-two scales of outputs that are finer
+    than their accumulator, and raises the scales of weights whose bias is larger by far. The
+    functions `calibrate` and `train` do so themselves. Call it after a training loop of your own:
+    it also accepts the weights that the loop has changed, which `convert` refuses otherwise.
 
     Raises:
         OrderError: the model is not calibrated.
@@ -96,14 +102,14 @@ def fit_biases(prepared: PreparedModel) -> None:
 
 
 def batches_of(prepared: PreparedModel, data: Data) -> Iterator[list[Tensor]]:
-    """Yields batches of data, one tensor for each input, checked; labels are left out.
+    """Yields checked batches of data with one tensor for each input, and ignores labels.
 
     Args:
-        prepared: whose inputs they are; the batches are moved to where it is.
+        prepared: the model that the data is for; the batches are moved to its device.
         data: samples at axis 0, or batches, in any form that `photomask.chip.data` describes.
 
     Raises:
-        DataError: wrong shape or dtype, NaN or infinity.
+        DataError: a shape or a dtype is wrong, or a value is NaN or infinite.
     """
     graph, forms = prepared.graph, input_forms(prepared.graph, prepared.device)
     for batch in read_batches(forms, data, what="calibration data", size=BATCH):
@@ -114,25 +120,27 @@ def batches_of(prepared: PreparedModel, data: Data) -> Iterator[list[Tensor]]:
 
 
 def input_forms(graph: FloatGraph, device: torch.device) -> list[InputForm]:
-    """Returns what each input of a graph takes, in order, on the device where it is needed."""
+    """Returns the forms of a graph's inputs, in order, for data on the given device."""
     nodes = [graph.by_name[name] for name in graph.inputs]
     return [InputForm(n.name, n.shape[1:], isinstance(n.operation, Tokens), device) for n in nodes]
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """Lays images out as a CPU's convolutions read them, which saves a quarter of the time."""
+    """Returns images in memory format channels-last, with which CPU convolutions are faster."""
     if not x.is_floating_point():
         return x
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
-    """Gives power-of-two outputs that are finer than their accumulator the accumulator's step.
+    """Raises power-of-two scales of outputs to the unit of the accumulator, where they are finer.
 
-    They hold nothing more, and hardware that only shifts right could not reach them: few 8-bit
-    products in a 16-bit output, for one.
+    A finer scale holds no more information, and hardware that only shifts right cannot reach it. An
+    example is a 16-bit output of few 8-bit products.
     """
-    for _ in range(8):  # a coarser input makes a coarser accumulator; scales are few powers apart
+    # A coarser input makes the next accumulator coarser, so this repeats until nothing changes.
+    # Scales lie few powers of two apart, so 8 rounds are enough.
+    for _ in range(8):
         coarsened = False
         for node in prepared.graph.nodes:
             step, quantizer = _accumulator_step(prepared, node), None
@@ -150,7 +158,7 @@ def _coarsen_to_accumulators(prepared: PreparedModel) -> None:
 
 
 def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
-    """Returns the coarsest unit of what a node rescales, where it only shifts."""
+    """Returns the coarsest unit of a node's accumulator; None where no shift can rescale it."""
     operation = node.operation
     if operation.divides or operation.accumulates not in SHIFTED:
         return None
@@ -163,15 +171,15 @@ def _accumulator_step(prepared: PreparedModel, node: Node) -> Tensor | None:
 
 
 def make_room_for_bias(layer: PreparedLayer, headroom: float = 1.0) -> None:
-    """Raises the weight scales of channels whose bias outweighs their weights by far.
+    """Raises the weight scales of channels whose bias is larger than their products by far.
 
-    A bias is added in units of `input scale * weight scale`. Where those are so small that the bias
-    would need more than `BIAS_BITS` (a dead channel, a batch norm without variance), the sum of
-    products is far smaller than the bias, and coarser weights lose nothing.
+    A bias is added in units of `input scale * weight scale`. Where that unit is so small that the
+    bias would need more than `BIAS_BITS` bits (a dead channel, a batch norm without variance), the
+    sum of products is far smaller than the bias, and a coarser weight scale loses nothing.
 
     Args:
-        layer: its quantizer is changed in place.
-        headroom: by which factor the input's scale may still shrink.
+        layer: the layer, whose weight quantizer is changed in place.
+        headroom: the factor by which the input's scale may still shrink afterwards.
     """
     quantizer = layer.quantizer
     unit = layer.unit
@@ -196,7 +204,7 @@ def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
 
 
 def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:
-    """Refuses integers that are no rows of the tables that an input chooses from."""
+    """Refuses indices for which a table that the input selects from has no row."""
     for reader in graph.nodes:
         takes_rows = reader.operation.use_of_integers(0) is IntegerUse.ROWS
         if not takes_rows or _source(graph, reader) != node.name:
@@ -204,13 +212,17 @@ def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:
         rows = len(graph.constants_of(reader)["table"])
         if bool((x < 0).any()) or bool((x >= rows).any()):
             raise DataError(
-                f"calibration data for {node.name!r} holds {int(x.min())} to {int(x.max())}; the "
-                f"table of {reader.name!r} ({reader.source}) has rows 0 to {rows - 1}"
+                f"calibration data for {node.name!r} holds the indices {int(x.min())} to "
+                f"{int(x.max())}, but the table of {reader.name!r} ({reader.source}) has the rows "
+                f"0 to {rows - 1}"
             )
 
 
 def _source(graph: FloatGraph, reader: Node) -> str:
-    """Returns the input that a table's rows are chosen by, maybe moved on the way."""
+    """Returns the input of the graph that holds the indices of an embedding.
+
+    Only operations that move values can lie between the two.
+    """
     nodes, name = graph.by_name, reader.inputs[0]
     while nodes[name].inputs:
         name = nodes[name].inputs[0]
@@ -218,9 +230,10 @@ def _source(graph: FloatGraph, reader: Node) -> str:
 
 
 def _share_scales(prepared: PreparedModel) -> None:
-    """Lets concatenations and what they join have one scale where their ranges are alike.
+    """Gives a concatenation and its inputs one scale where their ranges are alike.
 
-    From the last concatenation backwards, so that chains of them (DenseNet) end with one scale.
+    It goes from the last concatenation backwards, so that chains of concatenations (DenseNet) end
+    up with one scale.
     """
     graph = prepared.graph
     fixed = {prepared.scale_owner(name) for name in (*graph.inputs, *graph.outputs)}
@@ -239,7 +252,7 @@ def _share_scales(prepared: PreparedModel) -> None:
 
 
 def _share_factors(prepared: PreparedModel) -> None:
-    """Gives all edges that sums join the same factors, where these leave no room for shifting."""
+    """Fits common channel factors for edges that additions join, where quantizers share them."""
     groups: dict[str, set[str]] = {}
     for node in prepared.graph.nodes:
         if isinstance(node.operation, Add):
@@ -254,7 +267,11 @@ def _share_factors(prepared: PreparedModel) -> None:
 
 
 def _alike(prepared: PreparedModel, edge: str, owner: str) -> bool:
-    """Tells whether an edge may take an owner's scale: same codes, a range that covers its own."""
+    """Tells whether an edge may take the scale of another.
+
+    The two need the same kind of quantizer and format, the other range must cover the edge's own,
+    and the other scale must be at most `SCALE_SHARING` times as large.
+    """
     small, large = prepared.activation_quantizer(edge), prepared.activation_quantizer(owner)
     if type(small) is not type(large) or small.format != large.format or small.scale.ndim:
         return False
@@ -265,6 +282,6 @@ def _alike(prepared: PreparedModel, edge: str, owner: str) -> bool:
 
 
 def real_range(quantizer: Quantizer) -> tuple[float, float]:
-    """Returns the smallest and largest value that a per-tensor quantizer represents."""
+    """Returns the smallest and the largest real value that a per-tensor quantizer represents."""
     codes, zero = quantizer.codes, int(quantizer.zero_point)
     return (codes.low - zero) * float(quantizer.scale), (codes.high - zero) * float(quantizer.scale)

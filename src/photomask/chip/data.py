@@ -1,20 +1,21 @@
-"""Data as users have it: tensors, arrays, pairs with labels, dictionaries and loaders.
+"""Reads users' data: tensors, arrays, pairs with labels, dictionaries and loaders.
 
-Everything that takes data reads it here, so the same forms are accepted everywhere:
+Every function that takes data reads it here, so the same forms are accepted everywhere:
 
-- one tensor or array, samples at axis 0, for a model with one input;
-- a tuple or list with one of them for each input, in the order of the model's inputs;
-- a dictionary, or any other mapping, from the names of the inputs to them;
-- each of these with labels: as a pair `(inputs, labels)`, as one entry more than there are inputs,
-  or under the key `labels` or `label`;
+- one tensor or array with the samples at axis 0, for a model with one input;
+- a tuple or list with one tensor for each input, in the order of the model's inputs;
+- a dictionary, or any other mapping, from the names of the inputs to tensors;
+- each of these with labels: as a pair `(inputs, labels)`, as one entry after the last input, or
+  under the key `labels` or `label`;
 - an iterable of such batches: a list, a `DataLoader`, a generator.
 
-The number of inputs decides what an entry is. Of a model with one input, `(a, b)` inside an
-iterable is a batch and its labels; given alone, it is a pair where `b` does not have the input's
-shape, and two batches where it has.
+The number of inputs decides how a tuple is read. For a model with one input, a tuple `(a, b)`
+inside an iterable is a batch and its labels. A tuple that is given alone is two batches where `b`
+has the shape of the input, and otherwise a batch and its labels.
 
-Floating-point data of any width becomes float32, integers become int64. Nothing else is converted:
-integers are never taken for real numbers, because the factor between them is the model's.
+Floating-point data of any width becomes float32, and integers become int64. Nothing else is
+converted. Integers never become floating-point inputs, because the factor between the two belongs
+to the preprocessing of the model, which is not known here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,25 +31,25 @@ from photomask.errors import DataError
 
 Array = Tensor | np.ndarray
 Inputs = Array | Sequence[Array] | Mapping[str, Array]
-"""Samples of every input: one tensor, one for each input in order, or by the inputs' names."""
+"""Samples of every input: one tensor, a tensor for each input in order, or tensors by name."""
 Data = Array | Mapping[str, Any] | Iterable[Any]
 """Inputs, with labels or without, or an iterable of batches of them."""
 LABEL_KEYS = ("labels", "label")
-"""What labels are called in a dictionary, unless an input of the model has that name."""
+"""The keys of labels in a dictionary, unless an input of the model has the same name."""
 MOST_UNSIZED_SAMPLES = 1 << 14
-"""Of an iterable that does not say how long it is, and may never end."""
+"""The most samples that are read from an iterable without a length, which may never end."""
 
 
 @dataclass(frozen=True)
 class InputForm:
-    """What one input of a model takes.
+    """The data that one input of a model takes.
 
     Attributes:
-        name: of the input.
-        shape: of one sample, without the batch.
-        integers: True for numbers of rows, such as tokens, and for masks; False for real numbers;
-            None where both may be given.
-        device: where samples are moved to; None leaves them where they are.
+        name: the name of the input.
+        shape: the shape of one sample, without the batch.
+        integers: True where the input takes indices, such as token ids, or masks; False where it
+            takes floating-point numbers; None where it takes either.
+        device: the device that samples are moved to; None leaves them where they are.
     """
 
     name: str
@@ -59,11 +60,11 @@ class InputForm:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of every input, and what came beside them.
+    """Samples of every input, with their labels.
 
     Attributes:
         inputs: one tensor for each input, float32, int64 or bool.
-        labels: as they were given; None where there are none.
+        labels: the labels as they were given; None where there are none.
     """
 
     inputs: list[Tensor]
@@ -73,17 +74,18 @@ class Batch:
 def read_batches(
     forms: Sequence[InputForm], data: Any, *, what: str, size: int | None = None
 ) -> Iterator[Batch]:
-    """Yields data batch by batch, checked.
+    """Yields data batch by batch, checked against the inputs of the model.
 
     Args:
-        forms: of the model's inputs, in order.
-        data: in one of the forms of this module.
-        what: the word for it in messages, such as "calibration data".
-        size: samples at a time where all of them were given at once; None for all together.
+        forms: the forms of the model's inputs, in order.
+        data: the data, in one of the forms that this module lists.
+        what: the word for the data in messages, such as "calibration data".
+        size: the number of samples in a batch where `data` is one large batch; None keeps it whole.
+            Batches of an iterable keep their size.
 
     Raises:
-        DataError: wrong shape, dtype or number of inputs, NaN or infinity, or an iterable without a
-            length that gives more than `MOST_UNSIZED_SAMPLES` samples.
+        DataError: a shape, a dtype or the number of inputs is wrong, a value is NaN or infinite, or
+            an iterable without a length gives more than `MOST_UNSIZED_SAMPLES` samples.
     """
     whole = as_batch(forms, data, what, inside=False)
     if whole is not None:
@@ -95,22 +97,22 @@ def read_batches(
         count += len(batch.inputs[0])
         if count > MOST_UNSIZED_SAMPLES and length_of(data) is None:
             raise DataError(
-                f"the {what} has no length and gave more than {MOST_UNSIZED_SAMPLES} samples; if "
-                "it never ends, cut it with itertools.islice, else give a list"
+                f"the {what} has no length and gave more than {MOST_UNSIZED_SAMPLES} samples; cut "
+                "it with itertools.islice if it never ends, and give a list otherwise"
             )
         yield batch
 
 
 def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:
-    """Returns all samples at once.
+    """Returns all samples as one batch.
 
     Args:
-        forms: of the model's inputs, in order.
-        data: in one of the forms of this module.
-        what: the word for it in messages.
+        forms: the forms of the model's inputs, in order.
+        data: the data, in one of the forms that this module lists.
+        what: the word for the data in messages.
 
     Raises:
-        DataError: as `read_batches`, or there are no samples.
+        DataError: there are no samples, or `read_batches` raises it.
     """
     batches = list(read_batches(forms, data, what=what))
     if not batches:
@@ -125,10 +127,10 @@ def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:
 
 
 def read_batch(forms: Sequence[InputForm], item: Any, *, what: str) -> Batch:
-    """Returns one batch of an iterable, checked.
+    """Returns one item of an iterable as a batch, checked against the inputs of the model.
 
     Raises:
-        DataError: it is no batch, or does not fit the model.
+        DataError: the item is no batch, or does not fit the model.
     """
     return _checked(forms, as_batch(forms, item, what, inside=True), what, 0)
 
@@ -146,19 +148,19 @@ def as_batch(
 
 
 def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: bool) -> Batch | None:
-    """Returns tensors and labels of one batch, unchecked.
+    """Returns the tensors and labels of one batch without checking shapes, dtypes or values.
 
     Args:
-        forms: of the model's inputs.
-        item: what was given.
-        what: the word for it in messages.
+        forms: the forms of the model's inputs.
+        item: the data that was given.
+        what: the word for the data in messages.
         inside: True for an item of an iterable, which must be a batch.
 
     Returns:
-        None for an iterable of batches.
+        The batch, or None where `item` is an iterable of batches.
 
     Raises:
-        DataError: it is no batch, or lacks an input.
+        DataError: the item is no batch, or lacks an input.
     """
     count = len(forms)
     if isinstance(item, Mapping):
@@ -166,7 +168,10 @@ def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: boo
     if (tensor := as_tensor(item)) is not None:
         if count != 1:
             names = ", ".join(form.name for form in forms)
-            raise DataError(f"the model has {count} inputs ({names}), the {what} is one tensor")
+            raise DataError(
+                f"the model has {count} inputs ({names}), but the {what} is one tensor; give a "
+                "tuple with one tensor for each input"
+            )
         return Batch([tensor])
     if isinstance(item, (tuple, list)):
         found = _of_sequence(forms, item, inside=inside)
@@ -177,25 +182,25 @@ def as_batch(forms: Sequence[InputForm], item: object, what: str, *, inside: boo
     names = ", ".join(form.name for form in forms)
     if hasattr(item, "__getitem__") and not isinstance(item, (str, bytes, list, tuple)):
         raise DataError(
-            f"the {what} is a {type(item).__name__}, whose items are no batches: wrap it in a "
+            f"the {what} is a {type(item).__name__}, and its items are no batches; wrap it in a "
             "torch.utils.data.DataLoader"
         )
     raise DataError(
-        f"the model has {count} input(s) ({names}), the {what} holds {_described(item)}; expected "
-        "one tensor for each of them, and labels if there are any"
+        f"the model has {count} input(s) ({names}), but the {what} holds {_described(item)}; give "
+        "one tensor for each input, and the labels, if there are any, after them"
     )
 
 
 def as_tensor(value: object) -> Tensor | None:
-    """Returns a tensor or an array of numbers as a tensor; None for everything else.
+    """Returns a tensor or an array of numbers as a tensor, and None for any other value.
 
     Raises:
-        DataError: an array of something else than numbers.
+        DataError: a tensor is not dense, or an array holds something other than numbers.
     """
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_nested:
             raise DataError(
-                f"a tensor that is sparse, nested or quantized ({value.layout}): give a dense one"
+                f"a tensor is sparse, nested or quantized ({value.layout}); give a dense tensor"
             )
         return value.detach()
     if isinstance(value, np.generic) or not hasattr(value, "__array__"):
@@ -204,19 +209,20 @@ def as_tensor(value: object) -> Tensor | None:
 
 
 def raw_pictures(x: Tensor) -> str:
-    """Says what was found in place of real numbers, and how to make them."""
-    values = x if x.dtype is torch.bool else x.to(torch.float64)  # for what else has no minimum
+    """Describes data that is not floating point, and says how to convert it."""
+    # Booleans have a minimum. Some integer dtypes, such as uint16, have one only after conversion.
+    values = x if x.dtype is torch.bool else x.to(torch.float64)
     found = f"{x.dtype}, {values.min():.0f} to {values.max():.0f}" if x.numel() else f"{x.dtype}"
     if x.dtype is not torch.uint8:
         return f"{found}; convert it to floats in the units that the model was trained on"
     return (
-        f"{found}, as pictures have before they are normalised; give what the model was trained "
-        "on, such as (x.float() / 255 - mean) / standard_deviation"
+        f"{found}, which are the values of pictures before normalization; normalize them as in "
+        "training, for example with (x.float() / 255 - mean) / standard_deviation"
     )
 
 
 def length_of(data: object) -> int | None:
-    """Returns how many items there are; None where that is not known."""
+    """Returns the number of items, or None where it is unknown."""
     try:
         return len(data)  # type: ignore[arg-type]
     except TypeError:
@@ -224,23 +230,24 @@ def length_of(data: object) -> int | None:
 
 
 def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tensor:
-    """Returns an input's samples as float32, int64 or bool, on the device that the form names.
+    """Returns the samples of an input as float32, int64 or bool, on the device of the form.
 
     Args:
-        form: what the input takes.
-        x: samples at axis 0.
-        what: the word for it in messages.
-        first: number of the first sample.
+        form: the data that the input takes.
+        x: the samples at axis 0.
+        what: the word for the data in messages.
+        first: the index of the first sample, for messages.
 
     Raises:
-        DataError: wrong shape or dtype, no samples, NaN, infinity, or integers beyond int64.
+        DataError: the shape or the dtype is wrong, there are no samples, a value is NaN or
+            infinite, or an integer is beyond int64.
     """
     where = f"{what} for {form.name!r}"
     if x.is_complex():
-        raise DataError(f"{where} must be real, got {x.dtype}")
+        raise DataError(f"{where} must be real numbers, got complex ones ({x.dtype})")
     if form.integers and x.is_floating_point():
         raise DataError(
-            f"{where} must be integer tensors, got {x.dtype}: they are numbers of rows, or a mask"
+            f"{where} must be integer tensors, which are indices or a mask, got {x.dtype}"
         )
     if form.integers is False and not x.is_floating_point():
         raise DataError(f"{where} must be float tensors, got {raw_pictures(x)}")
@@ -252,23 +259,27 @@ def checked_input(form: InputForm, x: Tensor, what: str, first: int = 0) -> Tens
     finite = torch.isfinite(values)
     if not bool(finite.all()):
         sample = int((~finite).nonzero()[0, 0]) + first
-        raise DataError(f"{where}: sample {sample} holds NaN or infinity, or is beyond float32")
+        raise DataError(
+            f"{where}: sample {sample} holds NaN or infinity, or a number beyond float32; remove "
+            "or repair that sample"
+        )
     return _placed(form, values)
 
 
 def _placed(form: InputForm, x: Tensor) -> Tensor:
-    """Moves samples to where the form wants them; a GPU waits for pinned memory by itself."""
+    """Returns samples on the device of the form."""
     if form.device is None:
         return x
+    # The copy need not block: kernels on the same CUDA stream start after it.
     return x.to(form.device, non_blocking=form.device.type == "cuda")
 
 
 def as_int64(x: Tensor, where: str) -> Tensor:
-    """Returns integers as int64, of which none has wrapped.
+    """Returns integers as int64, and raises an error rather than let one wrap around.
 
     Args:
-        x: of any integer dtype, or bool.
-        where: what it is, for the message.
+        x: integers of any dtype, or booleans.
+        where: a description of the tensor for the message.
 
     Raises:
         DataError: an integer is beyond int64.
@@ -279,7 +290,7 @@ def as_int64(x: Tensor, where: str) -> Tensor:
 
 
 def _expected(form: InputForm, x: Tensor) -> str:
-    """Says which shape was expected, and what the found one may come from."""
+    """Says which shape was expected, and how a frequent wrong shape is corrected."""
     expected = f"expected [batch, {', '.join(map(str, form.shape))}]"
     if tuple(x.shape) == form.shape:
         return f"{expected}: it is one sample without the axis of the batch, so give x[None]"
@@ -294,7 +305,7 @@ def _expected(form: InputForm, x: Tensor) -> str:
 
 
 def _of_sequence(forms: Sequence[InputForm], items: Sequence[Any], *, inside: bool) -> Batch | None:
-    """Returns a tuple or list as inputs and labels; None where it is neither."""
+    """Returns a tuple or list as one batch, or None where it is an iterable of batches."""
     count = len(forms)
     tensors = [as_tensor(item) for item in items]
     known = [x for x in tensors if x is not None]
@@ -314,7 +325,7 @@ def _of_sequence(forms: Sequence[InputForm], items: Sequence[Any], *, inside: bo
 
 
 def _is_label(value: object, inside: bool) -> bool:
-    """Tells whether the entry behind the inputs may be labels, and is no batch of its own."""
+    """Tells whether the entry after the inputs may be labels rather than another batch."""
     if inside or value is None or as_tensor(value) is not None:
         return True
     return isinstance(value, (tuple, list)) and all(isinstance(x, (int, float)) for x in value)
@@ -325,13 +336,13 @@ def _by_name(forms: Sequence[InputForm], given: Mapping[Any, Any], what: str) ->
     keys = [key for key in given if key in names or key not in LABEL_KEYS]
     if missing := [name for name in names if name not in given]:
         raise DataError(
-            f"the {what} lacks the input {missing[0]!r}; it has {', '.join(map(str, given))}, the "
-            f"model takes {', '.join(names)}"
+            f"the {what} lacks the input {missing[0]!r}: it has {', '.join(map(str, given))}, and "
+            f"the model takes {', '.join(names)}"
         )
     if unknown := [key for key in keys if key not in names]:
         raise DataError(
-            f"the {what} has {unknown[0]!r}, which is no input of the model ({', '.join(names)}) "
-            "and not called 'labels': leave it out"
+            f"the {what} has the key {unknown[0]!r}, which is neither an input of the model "
+            f"({', '.join(names)}) nor 'labels'; remove it"
         )
     tensors = [as_tensor(given[name]) for name in names]
     for name, tensor in zip(names, tensors, strict=True):
@@ -342,16 +353,20 @@ def _by_name(forms: Sequence[InputForm], given: Mapping[Any, Any], what: str) ->
 
 
 def _checked(forms: Sequence[InputForm], batch: Batch, what: str, first: int) -> Batch:
-    """Returns a batch whose inputs are what the model takes."""
+    """Returns a batch after checking that its inputs fit the model."""
     inputs = [
         checked_input(form, x, what, first) for form, x in zip(forms, batch.inputs, strict=True)
     ]
     if len({len(x) for x in inputs}) > 1:
-        raise DataError(f"the {what} of the inputs holds {[len(x) for x in inputs]} samples")
+        raise DataError(
+            f"the {what} holds {[len(x) for x in inputs]} samples for the inputs in order; give "
+            "the same number of samples for each input"
+        )
     return Batch(inputs, batch.labels)
 
 
 def _pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """Yields pieces of a batch with at most `size` samples each."""
     count = len(batch.inputs[0])
     labels = as_tensor(batch.labels)
     cut = labels is not None and labels.ndim > 0 and len(labels) == count
@@ -362,12 +377,14 @@ def _pieces(batch: Batch, size: int | None) -> Iterator[Batch]:
 
 
 def _walked(data: Any, what: str) -> Iterator[Any]:
-    """Walks an iterable of batches."""
+    """Yields the items of an iterable of batches."""
     try:
         yield from data
     except TypeError as error:
         if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-            raise DataError(f"the {what} is a {_described(data)}, no batches") from error
+            raise DataError(
+                f"the {what} is {_described(data)}; give a tensor, an array or batches of them"
+            ) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""The dtype of tensors that are made without one."""
+"""Sets the dtype of tensors that are created without an explicit one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ import torch
 
 @contextmanager
 def float32_by_default() -> Iterator[None]:
-    """Lets tensors that are made without a dtype be float32, whatever the program's default is.
+    """Makes float32 the default dtype inside a context, and restores the user's default after it.
 
-    As a decorator it does so for a whole function. Quantizers and models are float32 throughout;
-    with another default (`torch.set_default_dtype`), code that leaves the dtype open would mix it
-    with float32, or round scales to 8 bits of significand. The default is restored at the end.
+    It is also a decorator for a whole function. Quantizers and models are float32 throughout. With
+    another default (`torch.set_default_dtype`), code that creates tensors without a dtype would mix
+    that dtype with float32, or round scales to the 8-bit significand of bfloat16.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

@@ -1,4 +1,4 @@
-"""The ONNX forms of a program as models in memory, and how a model is saved."""
+"""Makes the ONNX forms of a program as models in memory, and saves such models."""
 
 from photomask.chip.forms.deeploy import DeeployModel, deeploy_model
 from photomask.chip.forms.onnx import integer_model

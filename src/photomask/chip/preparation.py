@@ -1,4 +1,7 @@
-"""From a float model and a recipe to a graph with quantizers; `calibrate` decides their scales."""
+"""Captures a float model and inserts the quantizers that a recipe asks for.
+
+The quantizers have no scales yet. `photomask.chip.calibration.calibrate` decides those.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,30 +35,27 @@ from photomask.report import Shown, Table
 
 
 class PreparedModel(Shown, nn.Module):
-    """A float graph whose edges and weights have quantizers.
+    """A float graph whose activations (edges) and weights have quantizers.
 
-    Calling it computes with quantized values and straight-through gradients: what the integer
-    program will compute, up to the rounding of its rescaling multipliers. Aligned to a target and
-    in float64, it computes in evaluation what that target's program does.
+    A call computes with quantized values and straight-through gradients. The results are those of
+    the integer program, except for the rounding of the program's rescaling multipliers. After
+    `align_to_target`, in float64 and in evaluation mode, the results are exactly those of the
+    target's program.
 
     Attributes:
         graph: the simplified float graph; its constants stay those of the model.
-        recipe: what was asked for.
-        states: the inputs that carry an output of the run before, and which output it is.
+        recipe: the recipe that the model was prepared with.
+        states: by name of an input that carries state, the index of the output that updates it.
         sites: the places where quantizers stand, in the order of computation.
-        standing: what was done to it, and whether its scales still fit its weights.
-        weights: a copy of every constant tensor of the graph, as parameters; what several nodes
-            read is one parameter.
-        batch_norms: what training keeps of batch norms, by layer (`photomask.chip.training`); else
-            empty, every one being part of the weights.
+        standing: what was done to the model, and whether its scales still fit its weights.
+        weights: a copy of every constant tensor of the graph, as parameters. A tensor that several
+            nodes read is one parameter.
+        batch_norms: by layer, the batch norms that training keeps beside the layers
+            (`photomask.chip.training`). It is empty where all are folded into the weights.
     """
 
     def __init__(self, placement: Placement):
-        """Takes over what was decided, and copies the constants of the graph.
-
-        Args:
-            placement: its quantizers become those of this model.
-        """
+        """Takes over the quantizers of a placement, and copies the constants of its graph."""
         super().__init__()
         graph, resolved = placement.survey.graph, placement.quantizers
         self.graph = graph
@@ -77,7 +77,8 @@ class PreparedModel(Shown, nn.Module):
         self.activation_quantizers = nn.ModuleDict(
             {module_key(name): pair.activation for name, pair in resolved.items()}
         )
-        # What a weight that is a table as well is multiplied by for the layer alone.
+        # A weight that is also the table of an embedding cannot be rescaled in place, because the
+        # embedding would change. The layer multiplies the weight by these factors instead.
         self.column_factors = nn.Module()
         for node in graph.nodes:
             if "weight" in node.constants and is_table(graph, node.constants["weight"]):
@@ -88,7 +89,7 @@ class PreparedModel(Shown, nn.Module):
 
     @property
     def target(self) -> Target | None:
-        """Whose multipliers its scales were aligned to (`align_to_target`), or None."""
+        """The target that `align_to_target` aligned the scales to, or None."""
         return self.standing.target
 
     @target.setter
@@ -97,11 +98,11 @@ class PreparedModel(Shown, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the quantizers are, and the weights if there are any."""
+        """The device of the quantizers and the weights."""
         return next(iter(self.state_dict().values())).device
 
     def used_quantizers(self) -> dict[str, Quantizer]:
-        """Returns the quantizers that compute, by what they quantize."""
+        """Returns the quantizers in use, by a description of the tensor that each quantizes."""
         found: dict[str, Quantizer] = {}
         for node in self.graph.nodes:
             if node.operation.decides_scale:
@@ -112,7 +113,7 @@ class PreparedModel(Shown, nn.Module):
         return found
 
     def constants_of(self, node: Node) -> dict[str, Tensor]:
-        """Returns a node's constant tensors by role: parameters, or what they fold into."""
+        """Returns a node's constant tensors by role, with column factors and batch norm folded."""
         constants = {role: self._held(name) for role, name in node.constants.items()}
         factor = self._column_factor(node)
         if factor is not None:
@@ -122,7 +123,7 @@ class PreparedModel(Shown, nn.Module):
         return constants if norm is None else norm.fold(constants)
 
     def _held(self, name: str) -> Tensor:
-        """Returns a constant: a parameter, or a view of one."""
+        """Returns a constant by its name, which is a parameter or a view of one."""
         view = self.graph.views.get(name)
         return (
             self.weights[module_key(name)]
@@ -134,19 +135,19 @@ class PreparedModel(Shown, nn.Module):
         return getattr(self.column_factors, module_key(node.name), None)
 
     def has_own_factors(self, node: Node) -> bool:
-        """Tells whether a layer's columns can be scaled without changing what shares its weight."""
+        """Tells whether a layer's columns can be scaled while the tied table stays as it is."""
         return self._column_factor(node) is not None
 
     def scale_columns(self, node: Node, scale: Tensor) -> None:
         """Multiplies the columns of a layer's weight; a table of the same tensor stays as it is.
 
         Args:
-            node: with a weight.
-            scale: [inputs].
+            node: a layer with a weight.
+            scale: one factor for each input channel, [inputs].
 
         Raises:
             OrderError: the weights are rounded already.
-            UsageError: a batch norm is kept beside it.
+            UsageError: a batch norm is kept beside the layer.
         """
         factor = self._column_factor(node)
         if factor is None:
@@ -158,14 +159,14 @@ class PreparedModel(Shown, nn.Module):
             factor.mul_(scale)
 
     def places_of(self, node: Node, role: str) -> tuple[tuple[Node, str], ...]:
-        """Returns where else the parameter of a constant is used, and in which role."""
+        """Returns the other uses of a constant's parameter, as pairs of node and role."""
         uses = self.graph.uses[self.graph.tensor_of(node.constants[role])]
         return tuple(use for use in uses if (use[0].name, use[1]) != (node.name, role))
 
     def can_round(self, node: Node) -> bool:
-        """Tells whether rounded weights of a layer are on the grid of all that share them.
+        """Tells whether a layer's weight can be rounded to codes for all nodes that share it.
 
-        They are not where a table or a transposed weight is the same tensor.
+        It cannot where the same tensor is also a table or a transposed weight, whose scales differ.
         """
         name = node.constants["weight"]
         return all(
@@ -178,19 +179,18 @@ class PreparedModel(Shown, nn.Module):
         return norms[key] if key in norms else None  # noqa: SIM401 - a ModuleDict has no `get`
 
     def set_constant(self, node: str, role: str, value: Tensor) -> None:
-        """Gives a node other constants, in place; the float graph keeps its own.
+        """Overwrites a constant of a node in place; the float graph keeps its own values.
 
-        Nodes that share the parameter get them too.
-
-        Scales are not decided any more afterwards: `calibrate` follows.
+        Nodes that share the parameter get the new values too. The scales are undecided afterwards,
+        so `calibrate` has to follow.
 
         Raises:
             OrderError: the weights are rounded already.
-            UsageError: another shape, or a batch norm is kept beside it.
+            UsageError: the shape differs, or a batch norm is kept beside the layer.
         """
         if module_key(node) in self.batch_norms:
             raise UsageError(
-                f"{node!r} has a batch norm beside it: fold_batch_norms(prepared) first"
+                f"a batch norm is kept beside {node!r}: call fold_batch_norms(prepared) first"
             )
         held = self._held(self.graph.by_name[node].constants[role])
         if held.shape != value.shape:
@@ -204,22 +204,22 @@ class PreparedModel(Shown, nn.Module):
             held.copy_(value)
 
     def keep_norm(self, node: str, norm: nn.Module | None) -> None:
-        """Keeps a batch norm beside a layer; or, given None, none any more."""
+        """Keeps a batch norm beside a layer, or removes the layer's batch norm where it is None."""
         if norm is None:
             del self.batch_norms[module_key(node)]
         else:
             self.batch_norms[module_key(node)] = norm
 
     def demand_folded(self) -> None:
-        """Refuses a model whose layers are not yet what a program has.
+        """Refuses a model whose batch norms are not folded into the weights.
 
         Raises:
-            UsageError: batch norms are kept beside them.
+            UsageError: batch norms are kept beside layers.
         """
         if self.batch_norms:
             raise UsageError(
-                f"the model keeps {len(self.batch_norms)} batch norms beside their layers, whose "
-                "weights change with them: fold_batch_norms(prepared) first"
+                f"the model keeps {len(self.batch_norms)} batch norms beside their layers, and the "
+                "layers' weights change with them: call fold_batch_norms(prepared) first"
             )
 
     def scale_owner(self, edge: str) -> str:
@@ -229,7 +229,7 @@ class PreparedModel(Shown, nn.Module):
     def share_scale(self, edge: str, owner: str) -> None:
         """Gives an edge, and all edges that had its scale, the scale of another node.
 
-        Scales are not decided any more afterwards: `calibrate` follows.
+        The scales are undecided afterwards, so `calibrate` has to follow.
 
         Raises:
             OrderError: the weights are rounded already.
@@ -241,10 +241,10 @@ class PreparedModel(Shown, nn.Module):
                     self._owner[name] = owner
 
     def share_with(self, other: "PreparedModel") -> None:
-        """Takes over another model's weights and quantizers, which both have from now on.
+        """Takes over another model's weights and quantizers, which the two models then share.
 
         Args:
-            other: with the same nodes that decide scales, and the same constants.
+            other: a model with the same constants and the same nodes that decide scales.
         """
         for name in {self.scale_owner(node.name) for node in self.graph.nodes}:
             if self.graph.by_name[name].operation.decides_scale:
@@ -264,11 +264,11 @@ class PreparedModel(Shown, nn.Module):
         return cast(Quantizer, self.weight_quantizers[module_key(self._weight_owner[node])])
 
     def weight_owner(self, node: str) -> str:
-        """Returns the first node that has a node's weight and its quantizer."""
+        """Returns the first node that uses a node's weight; its quantizer serves them all."""
         return self._weight_owner[node]
 
     def observe(self, inputs: Sequence[Tensor]) -> None:
-        """Computes in float, with the weights of now, and shows every edge to its quantizer."""
+        """Computes in float with the current weights; each quantizer observes its edge's values."""
         for node, value in self.graph.run(inputs, self.constants_of):
             if node.operation.decides_scale or node.operation.makes_values:
                 try:
@@ -292,12 +292,12 @@ class PreparedModel(Shown, nn.Module):
     def compute(
         self, node: Node, inputs: Sequence[Tensor], constants: dict[str, Tensor] | None = None
     ) -> Tensor:
-        """Computes one node with quantized weights; its result is not yet quantized.
+        """Returns a node's output, computed with quantized weights and not yet quantized itself.
 
         Args:
-            node: of the graph.
-            inputs: the values of the edges that it reads.
-            constants: what `quantized_constants_of` returned for it, where that is at hand.
+            node: a node of the graph.
+            inputs: the values of the edges that the node reads.
+            constants: the result of `quantized_constants_of(node)`; None computes it.
         """
         norm = self._batch_norm(node)
         constants = self.quantized_constants_of(node) if constants is None else constants
@@ -310,9 +310,9 @@ class PreparedModel(Shown, nn.Module):
         return compute_quantized(node, inputs, constants)
 
     def quantized_constants_of(self, node: Node) -> dict[str, Tensor]:
-        """Returns a node's constant tensors by role; of the weight, what its codes stand for.
+        """Returns a node's constant tensors by role, with a quantized weight.
 
-        A bias becomes a multiple of what one unit of the accumulator stands for.
+        The bias is rounded to a multiple of the real value of one unit of the accumulator.
         """
         if "weight" not in node.constants:
             return self.constants_of(node)
@@ -323,7 +323,7 @@ class PreparedModel(Shown, nn.Module):
         return constants
 
     def layer(self, node: Node) -> PreparedLayer:
-        """Returns what there is of a node with a weight, as it is now."""
+        """Returns the constants and quantizers of a node with a weight, as they are now."""
         norm, unit = self._batch_norm(node), None
         constants = self.constants_of(node)
         if norm is not None and norm.scales_move:
@@ -339,11 +339,11 @@ class PreparedModel(Shown, nn.Module):
         )
 
     def layers(self) -> Iterator[PreparedLayer]:
-        """Yields the layers with weights, in the order of computation, each as it is by then."""
+        """Yields the layers with weights in the order of computation, each read when it is due."""
         return (self.layer(node) for node in self.graph.nodes if "weight" in node.constants)
 
     def settle(self, node: Node, value: Tensor) -> Tensor:
-        """Returns what a node's output becomes on its edge: quantized, unless it was only moved."""
+        """Returns the quantized output of a node, or the output itself where it was only moved."""
         if not node.operation.is_quantized:
             return value
         quantizer = self.activation_quantizer(node.name)
@@ -355,7 +355,7 @@ class PreparedModel(Shown, nn.Module):
         return quantizer(value)
 
     def shown(self) -> Table:
-        """Returns a table of every quantizer: what it is and, once fitted, what a step is worth."""
+        """Returns a table of the quantizers and, once they are fitted, of their scales."""
         return table_of(self)
 
 
@@ -367,23 +367,27 @@ def prepare(
     *,
     states: Mapping[str, int] | None = None,
 ) -> PreparedModel:
-    """Captures a model and puts a quantizer wherever the recipe says.
+    """Captures a model and inserts a quantizer at each place that the recipe names.
 
     Args:
-        model: any module that `torch.export` captures, or an exported program; never changed.
-        recipe: which quantizer each tensor gets; or a preset's name, or a file.
-        example: inputs, batch first; a sample is enough. A tensor or an array, one for each input,
-            a dictionary by the names of `forward`'s parameters, or a loader, whose first batch is
-            taken. Labels are left out.
-        states: inputs that carry an output of the run before, such as a cache: by the input's name,
-            which output it is. Both get one scale, so that codes are handed on as they are.
+        model: a module that `torch.export` can capture, or an exported program. It is not changed.
+        recipe: a recipe, the name of a preset, or the path of a recipe file.
+        example: example inputs with the batch at axis 0; one sample is enough. It is a tensor or an
+            array, a tuple with one for each input, a dictionary by the names of `forward`'s
+            parameters, or a loader, of which the first batch is taken. Labels are ignored.
+        states: by name of an input that carries state from one run to the next, such as a cache,
+            the index of the output that updates it. The two share one scale, so that codes pass
+            from one run to the next unchanged.
+
+    Returns:
+        The prepared model; its scales are decided by `calibrate`.
 
     Raises:
-        DataError: the example is empty, not real or not finite.
+        DataError: the example is empty, complex or not finite.
         CaptureError: the model cannot be captured.
-        UnsupportedOperatorError: operators without an integer form, all of them.
+        UnsupportedOperatorError: operators have no integer form; the error names them all.
         RecipeError: a rule matches nothing.
-        UsageError: a state is no real input, or its output does not exist.
+        UsageError: a state is no floating-point input, or its output does not exist.
     """
     recipe = load_recipe(recipe)
     graph = capture_simplified(model, example)

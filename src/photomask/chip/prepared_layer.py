@@ -1,4 +1,4 @@
-"""What a prepared model has of one layer with weights, gathered for whoever decides about it."""
+"""Gathers what a prepared model holds of one layer with weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class PreparedLayer:
 
     Attributes:
         node: the layer.
-        owner: the first node that has the layer's weight; its quantizer is that of all of them.
-        quantizer: of the weight.
-        input: quantizer of what the layer reads.
-        output: quantizer of its result.
-        constants: by role: parameters of the model, or what they fold into. To change them is a
-            matter of `PreparedModel.set_constant`.
-        norm_unit: what the scales of the weight are in units of, where a norm is kept beside it
-            whose factors they follow; [channels, 1, ...].
+        owner: the name of the first node with the layer's weight. Its quantizer serves all of them.
+        quantizer: the quantizer of the weight.
+        input: the quantizer of the layer's input.
+        output: the quantizer of the layer's output.
+        constants: the constant tensors by role, with a kept batch norm folded into them. Change
+            them with `PreparedModel.set_constant`.
+        norm_unit: the magnitudes of the factors of a batch norm that is kept beside the layer,
+            [channels, 1, ...]. The scales of the weight are in units of them. None without one.
     """
 
     node: Node
@@ -36,7 +36,7 @@ class PreparedLayer:
 
     @property
     def is_first(self) -> bool:
-        """Tells whether no layer before has the same weight."""
+        """True where no earlier layer has the same weight."""
         return self.owner == self.node.name
 
     @property
@@ -51,35 +51,36 @@ class PreparedLayer:
 
     @property
     def measured_weight(self) -> Tensor:
-        """The weight as its quantizer sees it: in units of the norm beside it."""
+        """The weight that the quantizer gets, which is in units of the kept batch norm."""
         return self.weight if self.norm_unit is None else self.weight / self.norm_unit
 
     @property
     def has_static_scales(self) -> bool:
-        """Tells whether its sums have a unit that does not follow from the data."""
+        """True where neither the weight's nor the input's scale depends on the data of a call."""
         return self.quantizer.has_static_scale and self.input.has_static_scale
 
     @property
     def quantized_weight(self) -> Tensor:
-        """What the codes of the weight stand for."""
+        """The weight after quantization and dequantization."""
         quantized = self.quantizer(self.measured_weight)
         return quantized if self.norm_unit is None else quantized * self.norm_unit
 
     @property
     def unit(self) -> Tensor:
-        """The real value of one unit of its sums, float64, [] or [channels]."""
+        """The real value of one unit of the layer's accumulator, float64, [] or [channels]."""
         scale = self.quantizer.channel_scale
         scale = self.quantizer.scale if scale is None else scale
         scale = scale if self.norm_unit is None else scale * self.norm_unit.reshape(-1)
-        # Scales of several channels reach a layer through a copy that has the smallest.
+        # An input with a scale for each channel reaches the layer through a copy with one scale,
+        # which is the smallest of them.
         step = self.input.scale.detach().min().double()
         return accumulator_unit(self.node.operation, [step], scale.detach().double())
 
     @property
     def rounded_bias(self) -> Tensor:
-        """The nearest multiples of a unit; the gradient is that of the identity.
+        """The bias as the nearest multiples of `unit`, with the gradient of the identity.
 
-        With few bits, half such a unit decides about codes.
+        The program rounds its biases in this way. With few bits, half a unit can change a code.
         """
         unit, bias = self.unit, self.bias
         rounded = (bias.detach().double() / unit).round() * unit

@@ -1,4 +1,4 @@
-"""A prepared model as a table of its quantizers."""
+"""Shows a prepared model as a table of its quantizers."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from photomask.report import Table
 
 
 def table_of(prepared: Any) -> Table:
-    """Returns a row for every site: its quantizers and, once fitted, what a step is worth.
+    """Returns a table with a row for each site: its quantizers and, once fitted, its scale.
 
-    Below it are the constants that were one tensor of the model and no longer are.
+    The notes below the table name tensors of the model that are stored as several copies, because
+    different norms or factors were folded into each.
 
     Args:
         prepared: a `PreparedModel`.

@@ -1,7 +1,7 @@
-"""What integers compute of quantized inputs, as real numbers with gradients.
+"""Computes operations on quantized inputs as the integer operators do, with gradients.
 
-For most operations that is the float operation itself: sums of products of codes are exact. Softmax
-and norms round on the way, as their integer operators do.
+For most operations the float operation itself does that, because sums of products of codes are
+exact. Softmax and norms round intermediate results, as their integer operators do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from photomask.chip.target import Target
 def compute_quantized(
     node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]
 ) -> Tensor:
-    """Computes one node as integers do, of quantized inputs; its result is not yet quantized.
+    """Returns a node's output for quantized inputs; the output is not yet quantized itself.
 
     Args:
-        node: its fused clamp is included.
-        inputs: multiples of their scales.
-        constants: by role.
+        node: the node; a clamp that is fused into it is applied too.
+        inputs: the quantized inputs, which are multiples of their scales.
+        constants: the constant tensors by role.
     """
     operation = node.operation
     if isinstance(operation, Softmax):
@@ -41,15 +41,15 @@ def compute_norm(
     constants: Mapping[str, Tensor],
     target: Target,
 ) -> Tensor:
-    """Computes a norm by the integers of a target; the gradient is that of the float norm.
+    """Returns a norm as a target's integers compute it, with the gradient of the float norm.
 
     Args:
-        node: its fused clamp is included.
-        operation: of the node.
-        x: multiples of `step`.
+        node: the node; a clamp that is fused into it is applied too.
+        operation: the operation of the node.
+        x: the quantized input, which is a multiple of `step`.
         step: the smallest scale of the input, [].
-        constants: `gain` and `bias`.
-        target: whose accumulator says how many bits there are.
+        constants: the tensors `gain` and `bias`.
+        target: the target; the width of its accumulator limits the intermediate results.
     """
     normal = real_normal(x.detach(), step, operation.epsilon, operation.centred, target)
     value = clamped(node, normal * constants["gain"] + constants["bias"])

@@ -1,4 +1,4 @@
-"""Tensors that a model uses at several places: one quantizer for all of them where it can be."""
+"""Chooses one quantizer, where possible, for a tensor that a model uses at several places."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from photomask.chip.recipe import SiteQuantizers
 def share_weights(
     graph: FloatGraph, quantizers: Mapping[str, Quantizer]
 ) -> tuple[dict[str, str], dict[str, Quantizer]]:
-    """Gives layers with one weight one quantizer: that of the most bits, of equal ones the first.
+    """Gives all layers with the same weight one quantizer: the widest, or the first of equal width.
 
-    A weight and its transpose share one where a scale is that of the whole tensor. Scales of
-    channels belong to one axis, so there each has its own.
+    A weight and its transpose share a quantizer where one scale serves the whole tensor. Scales per
+    channel belong to one axis, so a transposed weight then has a quantizer of its own.
 
     Args:
-        graph: whose layers they are.
-        quantizers: what the recipe says, by layer.
+        graph: the graph of the layers.
+        quantizers: by layer, the weight quantizer that the recipe gives it.
 
     Returns:
-        By layer, the first that has its weight; and the quantizers of those first ones.
+        By layer, the first layer with the same weight; and the quantizers of those first layers.
     """
     first: dict[tuple[str, bool], str] = {}
     owners: dict[str, str] = {}
@@ -39,17 +39,17 @@ def share_weights(
 
 
 def is_table(graph: FloatGraph, name: str) -> bool:
-    """Tells whether a constant is the table of an embedding, as a tied head's weight is."""
+    """Tells whether a constant is also the table of an embedding, as the weight of a tied head."""
     return any(role == "table" for _, role in graph.uses[graph.tensor_of(name)])
 
 
 def tables_of_one_scale(
     graph: FloatGraph, resolved: Mapping[str, SiteQuantizers]
 ) -> dict[str, str]:
-    """Returns the embeddings that look rows up in the table of an earlier one, and which that is.
+    """Returns, by embedding, the earlier embedding that reads the same table.
 
-    Both hold rows of one table, so one scale serves both, and the table is stored once. Outputs of
-    the graph keep their own, as do embeddings whose quantizers differ.
+    Both outputs hold rows of one table, so one scale serves both, and the table is stored once.
+    Embeddings that are outputs of the graph, or whose quantizers differ, keep their own scale.
     """
     first: dict[tuple[str, str], str] = {}
     found: dict[str, str] = {}

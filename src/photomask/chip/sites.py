@@ -1,4 +1,4 @@
-"""Where quantizers stand in a graph: the places that a recipe decides about."""
+"""Finds the sites of a graph: the places where a recipe may put quantizers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Survey:
 
     Attributes:
         graph: the simplified float graph.
-        states: the inputs that carry an output of the run before, and which output it is.
-        owners: by edge, the node whose quantizer gives it its scale.
+        states: by name of an input that carries state, the index of the output that updates it.
+        owners: by edge, the node whose quantizer gives the edge its scale.
         sites: the places, in the order of computation.
     """
 
@@ -38,7 +38,7 @@ def survey(graph: FloatGraph, states: Mapping[str, int] | None = None) -> Survey
 
     Args:
         graph: the simplified float graph.
-        states: the inputs that carry an output of the run before, and which output it is.
+        states: by name of an input that carries state, the index of the output that updates it.
     """
     states = dict(states or {})
     owners = scale_owners(graph, states)
@@ -70,10 +70,12 @@ def _sites(graph: FloatGraph, states: Mapping[str, int], owners: Mapping[str, st
 
 
 def _residual(graph: FloatGraph, owners: Mapping[str, str]) -> set[str]:
-    """Returns the sums of two edges or more, and what they add up, joined or not.
+    """Returns the edges of the residual stream: the sums, and the edges that they add.
 
-    What adds a constant alone counts where another sum or a norm reads it: positions of tokens do,
-    the bias of an attention does not. A class token and the patches are joined before that sum.
+    A sum of activations belongs to it. The sum of an activation and a constant belongs to it only
+    where another sum or a norm reads the result: position embeddings qualify, a bias of attention
+    scores does not. Where such a sum adds a concatenation, as of a class token and patches, the
+    edges that are concatenated belong to the stream too.
     """
     constants = {node.name for node in graph.nodes if isinstance(node.operation, Constant)}
     read = {
@@ -96,16 +98,20 @@ def _residual(graph: FloatGraph, owners: Mapping[str, str]) -> set[str]:
 
 
 def check_states(graph: FloatGraph, states: Mapping[str, int]) -> None:
-    """Refuses states that are no real inputs, or whose outputs do not exist.
+    """Refuses states that are no floating-point inputs, or whose outputs do not exist.
 
     Raises:
-        UsageError: says which, and what there is.
+        UsageError: a state or its output does not exist; the message says what exists.
     """
     real = [name for name in graph.inputs if not isinstance(graph.by_name[name].operation, Tokens)]
     for name, output in states.items():
         if name not in real:
-            raise UsageError(f"no state {name!r}; the model's real inputs are {', '.join(real)}")
+            raise UsageError(
+                f"a state must be a floating-point input of the model, got {name!r}; the model's "
+                f"floating-point inputs are {', '.join(real)}"
+            )
         if not 0 <= output < len(graph.outputs):
             raise UsageError(
-                f"state {name!r} carries output {output}; the model has {len(graph.outputs)}"
+                f"the state {name!r} carries output {output}, which does not exist; the model has "
+                f"{len(graph.outputs)} outputs, counted from 0"
             )

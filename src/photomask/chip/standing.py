@@ -1,14 +1,14 @@
-"""Where a prepared model stands between `prepare` and `convert`.
+"""Records what was done to a prepared model between `prepare` and `convert`.
 
-Every public function that changes or reads a prepared model says by `@changes(...)` what it does to
-the calibration. A call in a wrong order is then an error, and never a wrong result:
+Every public function that changes or reads a prepared model states by `@changes(...)` what it does
+to the calibration. A call in a wrong order is then an error, and never a wrong result:
 
     prepare → smooth, equalize, … → calibrate → compensate_rounding, reconstruct or train
             → align_to_target → convert
 
-Weights that are written by hand are noticed by a checksum of the weights that the scales were
-fitted to. Biases of layers have no scale of their own; they may move by one unit of the sums that
-they are added to, to which a program rounds them anyway.
+The record holds a checksum of the weights that the scales were fitted to, so weights that are
+written by hand are noticed. Biases of layers have no scale of their own. They may change by one
+unit of the accumulator that they are added to, because a program rounds them to that unit anyway.
 """
 
 import zlib
@@ -34,13 +34,13 @@ ORDER = (
     "set_constant; calibrate; compensate_rounding, reconstruct or train; align_to_target; convert"
 )
 UNKNOWN = -1
-"""Checksum of weights that nobody has looked at since they were loaded or given scales by hand."""
+"""The checksum of weights that were loaded, or got scales by hand, and were not checked since."""
 SHOWN_CALLS = 6
-"""Calls that an error names, the last ones."""
+"""The number of calls that an error names; it names the last ones."""
 
 
 class Phase(Enum):
-    """How far a prepared model has come."""
+    """The phase that a prepared model has reached."""
 
     PREPARED = "its scales are not decided"
     CALIBRATED = "its scales are decided"
@@ -48,41 +48,41 @@ class Phase(Enum):
 
 
 class Effect(Enum):
-    """What a function does to a calibration, and in which phases it can be called."""
+    """The effect of a function on the calibration, which decides when it can be called."""
 
     CALIBRATES = "decides all scales"
     REWRITES = "changes the weights or ranges that calibrate measures, so calibrate follows"
-    CORRECTS = "changes biases by what rounding does; before calibrate or after it"
+    CORRECTS = "corrects biases for the rounding of the weights"
     ROUNDS = "rounds the weights for the scales that calibrate decided"
     TRAINS = "trains weights and scales together"
-    ACCEPTS = "takes the weights as a training of the user's own left them"
-    KEEPS = "changes how the model is held, and neither weights nor scales"
-    ALIGNS = "moves scales to ratios that a target's multipliers hold"
+    ACCEPTS = "accepts the weights that a training loop of your own has changed"
+    KEEPS = "stores batch norms in another way, and keeps what the model computes"
+    ALIGNS = "changes scales so that a target's multipliers express their ratios"
     READS = "needs scales that fit the weights"
     INSPECTS = "measures the float weights"
-    LOADS = "takes weights, scales and standing from a file"
+    LOADS = "loads weights, scales and the record of calls from a file"
 
 
 UNROUNDED = frozenset({Effect.CALIBRATES, Effect.REWRITES, Effect.CORRECTS, Effect.ROUNDS})
-"""What would lose, or find nothing left of, the weights that roundings were chosen for."""
+"""Effects that need float weights, because they measure them or would discard a rounding."""
 CALIBRATED = frozenset({Effect.ROUNDS, Effect.TRAINS, Effect.ACCEPTS, Effect.ALIGNS, Effect.READS})
-"""What needs scales."""
+"""Effects that need scales."""
 FITTING = (CALIBRATED | {Effect.CORRECTS}) - {Effect.ACCEPTS}
-"""What needs the weights that the scales were fitted to, where there are scales."""
+"""Effects that need, once there are scales, the weights that the scales were fitted to."""
 FOLDED = frozenset({Effect.ROUNDS, Effect.ALIGNS, Effect.READS})
-"""What needs layers without batch norms beside them."""
+"""Effects that need all batch norms folded into the weights."""
 CHANGING = frozenset(Effect) - {Effect.READS, Effect.INSPECTS, Effect.LOADS}
-"""What is remembered, and ends an alignment."""
+"""Effects that are recorded, and that end an alignment."""
 
 
 class Standing(nn.Module):
-    """What was done to a prepared model, and whether its scales still fit its weights.
+    """The record of what was done to a prepared model, and whether its scales fit its weights.
 
     Attributes:
         record: int64 [2], part of `state_dict`: whether the weights were rounded to codes, and the
             checksum of the weights that the scales were fitted to.
         calls: the functions that changed the model, in order.
-        target: whose multipliers the scales were aligned to, or None.
+        target: the target that the scales were aligned to, or None.
     """
 
     record: Tensor
@@ -98,18 +98,18 @@ class Standing(nn.Module):
         self._depth = 0
 
     def phase(self, prepared: Any) -> Phase:
-        """Returns how far the model has come."""
+        """Returns the phase that the model has reached."""
         if not all(quantizer.is_fitted for quantizer in _quantizers(prepared)):
             return Phase.PREPARED
         return Phase.ROUNDED if bool(self.record[0]) else Phase.CALIBRATED
 
     def align(self, prepared: Any, target: Target | None) -> None:
-        """Remembers the target that scales are aligned to now."""
+        """Records the target that the current scales are aligned to; None for no target."""
         self.target = target
         self._aligned = _checksum_of_scales(prepared)
 
     def settle(self, prepared: Any, *, rounded: bool) -> None:
-        """Remembers that the scales fit the weights of now."""
+        """Records that the scales fit the current weights."""
         self._write(rounded, _checksum_of_weights(prepared))
         self._biases = {
             layer.node.name: (
@@ -123,18 +123,18 @@ class Standing(nn.Module):
     def call(
         self, name: str, effect: Effect, prepared: Any, *, checked: bool = True
     ) -> Iterator[None]:
-        """Checks that a call may come now, and remembers it; calls inside it are part of it.
+        """Checks that a call is allowed now, and records it; nested calls count as part of it.
 
-        A call that fails is remembered where it has changed a weight or a scale.
+        A call that fails is recorded only if it has changed a weight or a scale.
 
         Args:
-            name: of the function.
-            effect: what it does.
+            name: the name of the function.
+            effect: the effect of the function.
             prepared: the model.
-            checked: False for a call that may come in any phase this once.
+            checked: False skips the check, for a call that is right in any phase.
 
         Raises:
-            OrderError: it may not.
+            OrderError: the call is not allowed now.
         """
         if self._depth:
             yield
@@ -158,10 +158,10 @@ class Standing(nn.Module):
             self._depth -= 1
 
     def demand(self, name: str, effect: Effect, prepared: Any) -> None:
-        """Refuses a call that cannot come now.
+        """Refuses a call that is not allowed now.
 
         Raises:
-            OrderError: says what was done, what is expected, and the order of calls.
+            OrderError: the message says what was done, what is expected, and the order of calls.
         """
         phase = self.phase(prepared)
         if effect in FOLDED:
@@ -176,7 +176,7 @@ class Standing(nn.Module):
                 name,
                 effect,
                 "the weights are rounded already for the scales of calibrate",
-                "a model that is prepared anew, with this call before the rounding",
+                "prepare the model anew, and make this call before the rounding",
             )
         if effect not in FITTING or phase is Phase.PREPARED:
             return
@@ -185,8 +185,8 @@ class Standing(nn.Module):
                 name,
                 effect,
                 "weights were changed by hand since their scales were decided",
-                "fit_biases(prepared) after a training loop of your own, calibrate(prepared, data) "
-                "after any other change",
+                "fit_biases(prepared) after a training loop of your own, or calibrate(prepared, "
+                "data) after any other change",
             )
         if effect is Effect.READS and not self._is_aligned(prepared):
             self._refuse(
@@ -197,7 +197,7 @@ class Standing(nn.Module):
             )
 
     def _fits(self, prepared: Any) -> bool:
-        """Tells whether the weights are those that the scales were fitted to."""
+        """Tells whether the weights are still those that the scales were fitted to."""
         now, fitted = _checksum_of_weights(prepared), int(self.record[1])
         if fitted not in (UNKNOWN, now):
             return False
@@ -217,14 +217,14 @@ class Standing(nn.Module):
         return repr(self.target.name) if self.target is not None else "a target"
 
     def _remember(self, name: str, effect: Effect, prepared: Any, phase: Phase, fits: bool) -> None:
-        """Notes what a call has made of the model.
+        """Records a call and what it has made of the model.
 
         Args:
-            name: of the function.
-            effect: what it does.
-            prepared: as it is now.
-            phase: before the call.
-            fits: whether the scales fitted the weights before it.
+            name: the name of the function.
+            effect: the effect of the function.
+            prepared: the model after the call.
+            phase: the phase of the model before the call.
+            fits: whether the scales fitted the weights before the call.
         """
         self.calls = (*self.calls, name)
         if effect is Effect.ALIGNS:
@@ -254,14 +254,14 @@ class Standing(nn.Module):
         done = self.calls[-SHOWN_CALLS:]
         more = "…, " if len(done) < len(self.calls) else ""
         raise OrderError(
-            f"{name} cannot come now: it {effect.value}, and {found}. Done so far: "
+            f"{name} cannot be called now: it {effect.value}, and {found}. Done so far: "
             f"{more}{', '.join(done)}. Expected: {expected}. {ORDER}"
         )
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Takes over what was saved; a file of an earlier version has scales that fit."""
+        """Loads the record; a file of an earlier version has none, and its scales count as fit."""
         state_dict = {f"{prefix}record": torch.tensor([0, UNKNOWN]), **state_dict}
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.calls = (*self.calls, "load_state_dict")
@@ -269,10 +269,12 @@ class Standing(nn.Module):
 
 
 def changes(effect: Effect) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function whose first argument is a prepared model keep to the order of calls.
+    """Returns a decorator that checks the order of calls and records each call.
+
+    The first argument of the decorated function must be the prepared model.
 
     Args:
-        effect: what the function does to the calibration.
+        effect: the effect of the function on the calibration.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -293,16 +295,17 @@ def _quantizers(prepared: Any) -> list[Quantizer]:
 
 
 def _checksums(prepared: Any, phase: Phase) -> tuple[int, int] | None:
-    """Returns what weights and scales are now; None where nobody will ask."""
+    """Returns checksums of the weights and the scales; None where there are no scales yet."""
     if phase is Phase.PREPARED:
         return None
     return _checksum_of_weights(prepared), _checksum_of_scales(prepared)
 
 
 def _checksum_of_weights(prepared: Any) -> int:
-    """Returns the checksum of all constants but the biases of layers.
+    """Returns the checksum of all constants except the biases of layers.
 
-    Batch norms that are kept beside layers are left out as well: a pass in training moves them.
+    Batch norms that are kept beside layers are left out as well, because a forward pass in training
+    mode changes their statistics.
     """
     graph = prepared.graph
     tensors = [
@@ -314,12 +317,12 @@ def _checksum_of_weights(prepared: Any) -> int:
 
 
 def _layers(prepared: Any) -> list[Any]:
-    """Returns the layers whose bias is rounded to units of their sums; none beside batch norms."""
+    """Returns the layers whose biases are compared; there are none while batch norms are kept."""
     return [] if prepared.batch_norms else list(prepared.layers())
 
 
 def _is_near(bias: Tensor, known: Tensor, unit: Tensor) -> bool:
-    """Tells whether a bias is within one unit of its layer's sums of what it was."""
+    """Tells whether a bias differs from its known value by at most one accumulator unit."""
     return bool(((bias.detach().cpu() - known).abs() <= unit).all())
 
 
@@ -330,7 +333,7 @@ def _checksum_of_scales(prepared: Any) -> int:
 
 
 def _checksum(tensors: tuple[Tensor, ...]) -> int:
-    """Returns the CRC-32 of values as float32, which no move to a device or to float64 changes."""
+    """Returns the CRC-32 of the values as float32, which moves and float64 leave unchanged."""
     found = 0
     for tensor in tensors:
         found = zlib.crc32(tensor.detach().cpu().float().contiguous().numpy().data, found)

@@ -1,20 +1,21 @@
-"""What one step is worth where nothing but 0 was seen.
+"""Chooses scales for tensors in which calibration saw only zeros.
 
-A range that holds nothing but 0 says nothing about a scale: every scale represents 0 exactly. But
-other tensors are measured in it. The bias of a layer is added in units of `input scale * weight
-scale`, and a sum brings its inputs to one scale, so a scale out of the air loses the bias or asks
-for a rescaling that no target has. It follows from its surroundings instead:
+A range that holds only 0 determines no scale, because every scale represents 0 exactly. The scale
+still matters, because other tensors are expressed in it: the bias of a layer is added in units of
+`input scale * weight scale`, and a sum brings its inputs to one scale. An arbitrary scale would
+lose the bias, or would need a rescaling that no target can do. The scale therefore follows from the
+surroundings of the tensor. The reach of an edge is the largest magnitude that its codes represent.
 
-- **Activations**, constants and tables get the reach of what reads them. What a sum, a
-  concatenation or an average reads gets the reach of the result, so that it can hold what the
-  result can. A factor gets the reach of the product over that of the other factor, a layer's input
-  that of its output over the largest sum of magnitudes in a row of its weight, and a softmax's
-  scores `(EXPONENT_BITS + 1) ln 2`, beyond which exponents are 0. Where no reader tells, the inputs
-  of the node do, and where all of a model is 0, the reach is 1.
-- **Weights.** A channel of zeros has the largest scale of the other channels: its bias is as
+- **Activations**, constants and tables get a reach that their readers determine. The input of a
+  sum, a concatenation or an average gets the reach of the result. A factor of a product gets the
+  reach of the product, divided by that of the other factor. The input of a layer gets the reach of
+  the layer's output, divided by the largest sum of magnitudes in a row of the weight. The scores of
+  a softmax get `(EXPONENT_BITS + 1) ln 2`, beyond which the exponentials are 0. Where no reader
+  determines the reach, the inputs of the node do. Where the whole model is 0, the reach is 1.
+- **Weights.** A channel of zeros gets the largest scale of the other channels. Its bias is then as
   precise as theirs, and its multiplier fits a shift that they share. Where all weights are 0, one
-  unit of the accumulator becomes `BIAS_UNIT` of the output's step. A channel that cannot move its
-  output by `NEGLIGIBLE` of a step, whatever the input, counts as one of zeros.
+  unit of the accumulator becomes `BIAS_UNIT` times the output's scale. A channel whose sum of
+  products stays below `NEGLIGIBLE` times the output's scale for every input counts as zero.
 """
 
 import math
@@ -33,18 +34,21 @@ from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.errors import QuantizerError
 
 BIAS_UNIT = 2.0**-8
-"""Of the output's step: the bias of a layer without weights is exact to half of this."""
+"""The unit of the accumulator of a layer with zero weights, relative to the output's scale.
+
+The bias of such a layer is exact to half of it.
+"""
 NORMALIZED = (Accumulates.SHARES, Accumulates.NORMALS)
-"""Results of one size, whatever the size of their inputs: these say nothing about an input."""
+"""Operations whose results do not grow with their inputs, and so determine no reach for them."""
 NEGLIGIBLE = 0.25
-"""Of the output's step: weights that never add up to so much are as good as 0."""
+"""A sum of products below this, relative to the output's scale, counts as 0."""
 
 
 def settle_zero_activations(prepared: PreparedModel) -> None:
-    """Gives activations of which nothing but 0 was seen a scale; see this module.
+    """Gives a scale to activations in which only 0 was observed; see the module's docstring.
 
     Args:
-        prepared: its quantizers are fitted; changed in place.
+        prepared: the model, whose quantizers are fitted; it is changed in place.
     """
     waiting = [
         node.name
@@ -69,14 +73,14 @@ def settle_zero_activations(prepared: PreparedModel) -> None:
 
 
 def _reach(quantizer: Quantizer) -> float:
-    """Returns the largest magnitude that the codes of an edge stand for."""
+    """Returns the largest magnitude that the codes of an edge represent."""
     zero, codes = quantizer.zero_point, quantizer.codes
     most = torch.maximum((codes.high - zero).abs(), (codes.low - zero).abs())
     return float((most * quantizer.scale.detach().double()).max())
 
 
 def _by_readers(prepared: PreparedModel, name: str, waiting: list[str]) -> float | None:
-    """Returns the largest reach that a reader's output calls for; None if none is known."""
+    """Returns the largest reach that a reader of an edge asks for; None if none is known."""
     found = []
     for node in prepared.graph.nodes:
         owners = [prepared.scale_owner(source) for source in node.inputs]
@@ -107,7 +111,7 @@ def _by_readers(prepared: PreparedModel, name: str, waiting: list[str]) -> float
 
 
 def _by_inputs(prepared: PreparedModel, name: str, waiting: list[str]) -> float | None:
-    """Returns the reach that a node's inputs allow; None if none of them is known."""
+    """Returns the reach that follows from a node's inputs; None if none of them is known."""
     node = prepared.graph.by_name[name]
     owners = {x: prepared.graph.by_name[prepared.scale_owner(x)] for x in node.inputs}
     known = [
@@ -129,7 +133,7 @@ def _row_size(prepared: PreparedModel, node: Node) -> float:
 
 
 def _give_reach(quantizer: Quantizer, node: Node, reach: float) -> None:
-    """Sets a scale with which codes reach a magnitude of either sign, inside the node's clamp."""
+    """Sets the scale for the range from `-reach` to `reach`, limited by the node's fused clamp."""
     reach = min(max(reach, 2.0**-100), 2.0**100)
     ends = torch.tensor([-reach, reach])
     if node.clamp is not None and bool((clamped := node.clamp.apply(ends)).any()):
@@ -147,13 +151,13 @@ def _give_reach(quantizer: Quantizer, node: Node, reach: float) -> None:
 
 
 def settle_zero_weights(prepared: PreparedModel) -> None:
-    """Gives weights, and channels of weights, that are all 0 a scale; see this module.
+    """Gives a scale to weights and channels of weights that are 0; see the module's docstring.
 
     Args:
-        prepared: calibrated; changed in place.
+        prepared: the calibrated model, which is changed in place.
 
     Raises:
-        QuantizerError: the quantizer has no code for 0.
+        QuantizerError: a quantizer has no code for 0.
     """
     for layer in prepared.layers():
         if layer.quantizer.is_fitted and layer.quantizer.has_static_scale:
@@ -185,18 +189,18 @@ def _settle_weight(layer: PreparedLayer) -> None:
 
 
 def _demand_zero(quantizer: Quantizer, weight: Tensor, node: Node) -> None:
-    """Refuses a quantizer without a code for 0 where a channel is 0."""
+    """Raises an error where a channel is 0 and the quantizer has no code for 0."""
     nothing = torch.zeros_like(weight)
     if bool((quantizer.quantize(nothing) != quantizer.zero_point_for(nothing)).any()):
         raise QuantizerError(
             f"weight of {node.name!r} ({node.source}): channels of it are 0, and "
-            f"{type(quantizer).__name__} has no code for 0; leave the layer out (the recipe's "
-            "`keep`), or give it another quantizer"
+            f"{type(quantizer).__name__} has no code for 0; exclude the layer with `keep` in the "
+            "recipe, or give it another quantizer"
         )
 
 
 def _unit_of_output(layer: PreparedLayer) -> Tensor:
-    """Returns the scale of a weight with which one unit of the accumulator is `BIAS_UNIT`, []."""
+    """Returns the weight scale, [], for which the accumulator's unit follows `BIAS_UNIT`."""
     step = layer.output.scale.detach().double().min()
     x = layer.input.scale.detach().double().min()
     wanted, unit = step * BIAS_UNIT / x, layer.norm_unit

@@ -28,7 +28,7 @@ def words():
 
 @pytest.mark.parametrize("wrong", [11, -1])
 def test_tokens_outside_the_table_are_refused_in_calibration(words, wrong: int):
-    with pytest.raises(DataError, match=r"holds .*table of 'table' \(.*\) has rows 0 to 10"):
+    with pytest.raises(DataError, match=r"holds .*table of 'table' \(.*\) has the rows 0 to 10"):
         calibrate(words, [[torch.full((2, 5), wrong)]])
 
 

@@ -109,13 +109,21 @@ def test_every_rounding_converts(network, images, rounding: Rounding):
 
 
 REFUSED = {
-    "accumulator": (Target(name="t", accumulator_bits=16), "w8a8", "accumulates in 16"),
-    "bias": (Target(name="t", bias_bits=8), "w8a8", r"outside the target's int8"),
+    "accumulator": (
+        Target(name="t", accumulator_bits=16),
+        "w8a8",
+        "the accumulator of the target 't' has 16",
+    ),
+    "bias": (Target(name="t", bias_bits=8), "w8a8", r"the target's int8 cannot hold"),
     "shift": (Target(name="t", shift_min=40), "w8a8", "below the target's shift_min 40"),
-    "unsigned": (Target(name="t", unsigned_activations=False), "w8a8", "signed activations only"),
+    "unsigned": (Target(name="t", unsigned_activations=False), "w8a8", "only signed activations"),
     "zero points": (Target(name="t", zero_points=ZeroPoints.NONE), "w8a8", "zero point"),
-    "weights": (Target(name="t", weight_bits=(4,)), "w8a8", "weights of 4 bits"),
-    "activations": (Target(name="t", activation_bits=(4,)), "w8a8", "activations of 4 bits"),
+    "weights": (Target(name="t", weight_bits=(4,)), "w8a8", "weights of the target 't' have 4"),
+    "activations": (
+        Target(name="t", activation_bits=(4,)),
+        "w8a8",
+        "activations of the target 't' have 4",
+    ),
     "shifts alone": (Target(name="t", power_of_two_only=True), "w8a8", "not a power of two"),
 }
 
@@ -154,7 +162,7 @@ def test_affine_weights_convert_where_the_target_has_zero_points(network, images
     recipe = weights(Quantizer(8, symmetric=False, granularity=granularity))
     target = WIDE.model_copy(update={"zero_points": ZeroPoints.ALL})
     assert signal_to_noise(network, images, converted(network, images, recipe, target)) > 35
-    with pytest.raises(TargetError, match="affine weights"):
+    with pytest.raises(TargetError, match="is affine, but the target"):
         converted(network, images, recipe, WIDE)
 
 

@@ -141,7 +141,7 @@ def test_the_table_is_a_file_of_the_export(tmp_path):
 
 
 def test_an_accumulator_too_narrow_for_lines_is_refused():
-    with pytest.raises(TargetError, match=r"tanh.*table entries 2\*\*8 codes apart need 27 bits"):
+    with pytest.raises(TargetError, match=r"tanh.*table entries 2\*\*8 codes apart needs 27 bits"):
         program_of(torch.tanh, 256, accumulator_bits=24)
 
 
@@ -178,7 +178,7 @@ def test_a_share_is_within_the_stated_error_of_the_real_one(codes: list[int], le
 
 
 def test_exponents_beyond_the_targets_tables_are_refused():
-    with pytest.raises(TargetError, match=r"the exponents of its scores need a table of \d+"):
+    with pytest.raises(TargetError, match=r"the exponentials of its scores need a table of \d+"):
         softmax_program(5, entries=256, bits=16)
 
 

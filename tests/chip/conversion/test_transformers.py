@@ -180,7 +180,7 @@ def test_integer_inputs_that_choose_no_rows_are_refused():
 
     ids = torch.randint(0, 9, (2, 6))
     prepared = prepare(Shifted(), Recipe(), ids)
-    with pytest.raises(TargetError, match="chooses no rows"):
+    with pytest.raises(TargetError, match="neither the indices of an embedding nor a mask"):
         convert(prepared, load_target("asic"))
 
 

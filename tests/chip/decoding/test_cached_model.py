@@ -31,7 +31,7 @@ def test_states_are_the_cached_keys_and_values():
 
 @pytest.mark.parametrize("positions", [0, 33])
 def test_positions_that_the_model_has_not_are_refused(positions: int):
-    with pytest.raises(UsageError, match="1 to 32, which is what the model has"):
+    with pytest.raises(UsageError, match="1 to 32, which the model has"):
         CachedModel(llama(max_position_embeddings=32), positions=positions)
 
 
@@ -46,7 +46,7 @@ def test_a_window_that_is_shorter_than_the_text_is_refused():
         intermediate_size=32,
         sliding_window=8,
     )
-    with pytest.raises(UsageError, match="see the last 8 only"):
+    with pytest.raises(UsageError, match="attend only to the last 8"):
         CachedModel(transformers.MistralForCausalLM(config), positions=CACHE)
 
 
@@ -60,5 +60,5 @@ def test_inputs_that_do_not_fit_are_refused():
     for tokens in (torch.zeros(1, CACHE + 1, dtype=torch.int64), torch.zeros(1, 3)):
         with pytest.raises(DataError, match=f"1 to {CACHE}"):
             step.first_chunk(tokens, CACHE)
-    with pytest.raises(UsageError, match="a cache of 17 tokens"):
+    with pytest.raises(UsageError, match="cache_length must be 1 to 16, found 17"):
         step.first_chunk(torch.zeros(1, 2, dtype=torch.int64), CACHE + 1)

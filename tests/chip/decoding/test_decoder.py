@@ -93,20 +93,20 @@ def refused(tokens: object, message: str, *, count: int = 0) -> None:
 
 
 def test_what_cannot_be_run_is_refused():
-    refused(texts(1, CACHE + 1), f"17 tokens; input 'cached_0' holds {CACHE}")
-    refused(texts(1, 10), f"18 tokens; input 'cached_0' holds {CACHE}", count=9)
+    refused(texts(1, CACHE + 1), f"17 tokens, but input 'cached_0' holds {CACHE}")
+    refused(texts(1, 10), f"18 tokens, but input 'cached_0' holds {CACHE}", count=9)
     refused(np.full((1, 3), WORDS), f"input 'tokens' has rows 0 to {WORDS - 1}")
     refused(np.full((1, 3), -1), "rows 0 to")
     refused(np.zeros((1, 3)), "int64 array")
     refused(np.zeros(3, dtype=np.int64), "int64 array")
-    refused(np.zeros((1, 0), dtype=np.int64), "no tokens")
+    refused(np.zeros((1, 0), dtype=np.int64), "at least one token")
     refused([[1, 2]], "int64 array")
 
 
 def test_another_batch_than_the_cached_one_is_refused():
     decoder = Decoder(programs("Llama", (1, 8))[1])
     decoder.feed(texts(2, 3))
-    with pytest.raises(DataError, match="1 texts behind 2"):
+    with pytest.raises(DataError, match="1 texts, but 2 are cached"):
         decoder.feed(texts(1, 3))
 
 
@@ -132,11 +132,11 @@ def test_programs_that_do_not_go_together_are_refused():
     one, many = programs("Llama", (1, 8))
     with pytest.raises(UsageError, match="at least one"):
         Decoder()
-    with pytest.raises(UsageError, match="two programs with chunks of 8"):
+    with pytest.raises(UsageError, match="two programs have chunks of 8"):
         Decoder(many, many)
     with pytest.raises(UsageError, match="differ in their logits"):
         Decoder(changed(one, one.outputs[0], scale=(0.5,)), many)
-    with pytest.raises(UsageError, match="cannot be kept in 'cached_1'"):
+    with pytest.raises(UsageError, match="cannot be cached in 'cached_1'"):
         Decoder(changed(one, "cached_1", scale=(0.5,)))
     with pytest.raises(UsageError, match="differ"):
         Decoder(one, programs("GPT-2", (1, 14))[1])

@@ -39,7 +39,7 @@ def test_a_model_that_computes_something_else_with_other_shapes_is_refused():
 
 def test_states_that_do_not_exist_are_refused():
     model, x = Rows(), torch.randn(4, 5, 4)
-    with pytest.raises(UsageError, match="no state 'y'; the model's real inputs are x"):
+    with pytest.raises(UsageError, match="got 'y'; the model's floating-point inputs are x"):
         prepare(model, load_recipe("w8a8"), x, states={"y": 0})
-    with pytest.raises(UsageError, match="carries output 1; the model has 1"):
+    with pytest.raises(UsageError, match="carries output 1, which does not exist; the model has 1"):
         prepare(model, load_recipe("w8a8"), x, states={"x": 1})

@@ -105,7 +105,7 @@ def test_batches_that_differ_are_refused():
 
 
 def test_no_thread_is_refused():
-    with pytest.raises(UsageError, match="at least 1 thread"):
+    with pytest.raises(UsageError, match="threads must be at least 1"):
         OnnxEngine(small_program()[0], threads=0)
 
 

@@ -166,8 +166,8 @@ def test_masks_of_an_integer_input_are_the_softmaxs_second_input(name: str):
 
 
 REFUSED = {
-    "compared with 3": (lambda s, m: s.masked_fill(m[:, None] == 3, -1e9), "hides where it is 0"),
-    "hides where 1": (lambda s, m: s.masked_fill(m[:, None] != 0, -1e9), "hides where it is 0"),
+    "compared with 3": (lambda s, m: s.masked_fill(m[:, None] == 3, -1e9), "only where it is 0"),
+    "hides where 1": (lambda s, m: s.masked_fill(m[:, None] != 0, -1e9), "only where it is 0"),
     "filled with 0": (lambda s, m: s.masked_fill(m[:, None] == 0, 0.0), "hides nothing"),
     "scaled after": (lambda s, m: s.masked_fill(m[:, None] == 0, -1e9) * 2, "only a softmax"),
     "weighed": (lambda s, m: s * m[:, None], "computes with an integer input"),
@@ -208,7 +208,7 @@ def test_attention_to_keys_of_another_length(name: str):
 
 def test_a_bias_that_is_an_input_is_refused_by_attention():
     model = Function(lambda x, b: F.scaled_dot_product_attention(x, x, x, b))
-    with pytest.raises(UnsupportedOperatorError, match="neither 0 nor hidden for certain"):
+    with pytest.raises(UnsupportedOperatorError, match="not proven to be 0 or to hide elements"):
         capture(model, [X, torch.randn(3, 6, 6)])
 
 

@@ -191,7 +191,7 @@ REFUSED = {
     "mean over the batch": (lambda x: x - x.mean(0, keepdim=True), "reduces over the batch"),
     "mean over everything": (lambda x: x * x.mean(), "reduces over the batch"),
     "one sample": (lambda x: x[0], "batch axis"),
-    "batch moved": (lambda x: x.transpose(0, 1), "batch of a result is at axis 1"),
+    "batch moved": (lambda x: x.transpose(0, 1), "batch of a result must be axis 0, but is axis 1"),
     "batch flipped": (lambda x: x.flip(0), "batch axis"),
     "batch statistics": (
         lambda x: F.batch_norm(x, None, None, training=True),
@@ -208,7 +208,7 @@ REFUSED = {
         "no integer form",
     ),
     "one number a sample": (lambda x: x[:, 0, 0, 0] + x[:, 1, 0, 0], "keep an axis"),
-    "integers": (lambda x: x.int().float(), "converts to torch.int32"),
+    "integers": (lambda x: x.int().float(), "converts activations to torch.int32"),
     "normalisation of a group": (lambda x: F.group_norm(x, 2), "outside the supported set"),
 }
 
@@ -267,7 +267,7 @@ def test_models_must_return_tensors_of_their_input(function):
         (torch.zeros(0, 3), "must be real of shape"),
         (torch.zeros(4), "must be real of shape"),
         (torch.full((2, 3), float("nan")), "NaN"),
-        ([torch.zeros(2, 3), "text"], "must be real"),
+        ([torch.zeros(2, 3), "text"], "must hold tensors"),
     ],
 )
 def test_bad_examples_are_refused(example, message: str):

@@ -77,7 +77,7 @@ def test_values_with_a_scale_for_each_token_are_refused_with_the_product():
         prepare(Attention().eval(), recipe, EXAMPLE)
     message = str(found.value)
     assert message.startswith("rule 'value': output of 'value' (")
-    assert "axis 1 of [1, 5, 6] would have to leave the sum of matmul 'matmul" in message
+    assert "axis 1 of [1, 5, 6] cannot be factored out of the sum of matmul 'matmul" in message
     assert message.count("test_scales.py:") == 2  # the line of the values and that of the product
     assert "Quantize it per tensor" in message
 

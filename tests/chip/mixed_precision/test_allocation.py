@@ -136,7 +136,7 @@ def test_where_cycles_do_not_depend_on_widths_a_budget_in_cycles_is_refused(
     fast = fast.model_copy(update={"memory_bytes_per_cycle": 1e9})
     with pytest.raises(TargetError, match="no layer takes fewer cycles"):
         cycle_costs(prepared, of_weights, small_images, target, fast)
-    with pytest.raises(UsageError, match="weights alone"):
+    with pytest.raises(UsageError, match="only for the widths of weights"):
         cycle_costs(prepared, sensitivities, small_images, target, fast)
 
 
@@ -157,7 +157,7 @@ def test_the_curve_falls_and_ends_where_nothing_improves(
 def test_an_impossible_budget_names_the_unit(prepared: PreparedModel, of_weights: Sensitivities):
     costs = weight_bit_costs(prepared, of_weights)
     least = f"{uniform_cost(of_weights, costs, 2):,}"
-    with pytest.raises(RecipeError, match=rf"costs is {least}.*\(bits of weights\)"):
+    with pytest.raises(RecipeError, match=rf"costs {least}.*in bits of weights"):
         allocate(prepared, of_weights, costs, 100)
     with pytest.raises(UsageError, match="5 bits are no candidate"):
         uniform_cost(of_weights, costs, 5)
@@ -186,12 +186,12 @@ def test_an_allocation_survives_a_file_and_an_altered_one_is_refused(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"bits": (8, 8)}, "field bits: 2 widths of 3 tensors"),
+        ({"bits": (8, 8)}, "field bits holds 2 widths for 3 tensors"),
         ({"bits": (5, 8, 8)}, "field bits: 5 is no candidate for the weight of 'stem.0'"),
-        ({"bits": (8, 8, 8)}, "the fields cost and error say"),
-        ({"cost": 1}, "the fields cost and error say 1 and"),
-        ({"error": 0.0}, "the fields cost and error say"),
-        ({"budget": 1}, "the budget is 1;"),
+        ({"bits": (8, 8, 8)}, "the fields cost and error hold"),
+        ({"cost": 1}, "the fields cost and error hold 1 and"),
+        ({"error": 0.0}, "the fields cost and error hold"),
+        ({"budget": 1}, "exceeds the budget of 1;"),
     ],
 )
 def test_an_allocation_that_contradicts_itself_is_refused_whatever_its_hash(
@@ -219,7 +219,7 @@ def test_costs_of_a_pair_of_tensors_that_are_not_there_are_refused(
 
 @pytest.mark.parametrize(("bits", "errors"), [((2, 4), (0.5,)), ((4, 4), (0.5, 0.1))])
 def test_a_sensitivity_has_one_error_for_each_width(bits: tuple, errors: tuple):
-    with pytest.raises(ValidationError, match="expected one of each"):
+    with pytest.raises(ValidationError, match="expected different widths with one error each"):
         Sensitivity(site="stem", role="weight", bits=bits, errors=errors)
 
 

@@ -160,8 +160,8 @@ def rounded_to(prepared: PreparedModel, weight: Tensor, bits: int) -> Tensor:
     [
         ({"weight_bits": (1, 4)}, RecipeError, "2 to 16"),
         ({"weight_bits": (4, 4)}, UsageError, "differ"),
-        ({"weight_bits": ()}, UsageError, "no widths given"),
-        ({"activation_bits": (4, 8), "measure": "hessian"}, UsageError, "about weights"),
+        ({"weight_bits": ()}, UsageError, "no candidate widths were given"),
+        ({"activation_bits": (4, 8), "measure": "hessian"}, UsageError, "for weights only"),
     ],
 )
 def test_bad_requests_are_refused(
@@ -199,5 +199,5 @@ class Ternary(Quantizer):
 def test_a_quantizer_of_one_width_is_refused():
     x = torch.randn(4, 3)
     prepared = prepare(nn.Linear(3, 3).eval(), Recipe(weight=Ternary()), x[:1])
-    with pytest.raises(RecipeError, match="Ternary has 2 bits when asked for 4"):
+    with pytest.raises(RecipeError, match="Ternary has 2 bits although 4 were asked for"):
         measure_sensitivity(prepared, x, weight_bits=(4,))

@@ -58,7 +58,7 @@ def test_constants_and_zeros_have_a_range(make):
 
 @pytest.mark.parametrize("make", [MeanMagnitude, ThreeSigma])
 def test_nothing_and_nan_are_refused(make):
-    with pytest.raises(QuantizerError, match="nothing was observed"):
+    with pytest.raises(QuantizerError, match="has observed no values"):
         make().range(NARROW)
     with pytest.raises(DataError, match="NaN"):
         make().observe(torch.tensor([[1.0, float("nan")]]))

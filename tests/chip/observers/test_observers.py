@@ -89,7 +89,7 @@ def test_another_number_of_channels_is_refused():
 @pytest.mark.parametrize("make", EVERY)
 def test_range_of_nothing_is_an_error(make):
     assert make().is_empty
-    with pytest.raises(QuantizerError, match="nothing was observed"):
+    with pytest.raises(QuantizerError, match="has observed no values"):
         make().range(AFFINE)
 
 

@@ -268,7 +268,7 @@ def test_the_message_holds_a_counterexample():
     with pytest.raises(QuantizerError) as caught:
         check_quantizer(TooWide())
     text = str(caught.value)
-    assert text.startswith("TooWide breaks the law of range (codes lie in the format)")
+    assert text.startswith("TooWide breaks the law of range (codes lie in the interval `codes`)")
     assert "the code is 128, expected -128 to 127" in text
     assert "at index (" in text
 
@@ -297,7 +297,7 @@ def test_only_quantizers_for_weights_alone_waive_laws_and_not_all_of_them():
     class Unlawful(ForWeights):
         waived_laws = frozenset({"zero", "integers"})
 
-    with pytest.raises(QuantizerError, match="Shifted waives the law of zero: only"):
+    with pytest.raises(QuantizerError, match="Shifted waives the law of zero; only"):
         check_quantizer(Shifted())
     check_quantizer(ForWeights())
     with pytest.raises(QuantizerError, match="Unlawful waives the law of integers"):

@@ -120,7 +120,7 @@ def test_codes_in_use_of_groups_and_inner_channels():
 
 @pytest.mark.parametrize("make", [SAWB, APoT, DoReFa, Binary, Ternary])
 def test_weights_only_means_no_activations(make: type[Quantizer]):
-    with pytest.raises(RecipeError, match=f"{make.__name__} is for weights alone"):
+    with pytest.raises(RecipeError, match=f"{make.__name__} is for weights only"):
         Recipe(activation=make())
     Recipe(weight=make())
 

@@ -58,11 +58,11 @@ def test_a_group_is_consecutive_input_channels(shape):
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(DataError, match="no axis 2"):
+    with pytest.raises(DataError, match="the channel axis is 2, which a tensor of shape"):
         PerChannel(2).rows(torch.zeros(3, 4))
     with pytest.raises(DataError, match="3 channels were calibrated"):
         PerChannel(0).align(torch.ones(3), torch.zeros(4, 4))
-    with pytest.raises(DataError, match="groups need a weight"):
+    with pytest.raises(DataError, match="scales per group need a weight"):
         PerGroup(2).rows(torch.zeros(3))
     with pytest.raises(DataError, match="2 x 2 groups"):
         PerGroup(2).align(torch.ones(2, 2), torch.zeros(2, 9))

@@ -110,5 +110,5 @@ def test_a_probability_that_is_none_is_refused(probability):
 
 
 def test_scales_per_channel_are_refused():
-    with pytest.raises(RecipeError, match="per tensor; found per channel"):
+    with pytest.raises(RecipeError, match="per tensor, found per channel"):
         QDrop(4, granularity=PerChannel())

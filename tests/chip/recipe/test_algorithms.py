@@ -91,7 +91,7 @@ def test_power_of_two_factors_by_algorithm(tmp_path: Path):
         ({"algorithm": "power_of_two_factors", "axis": 1}, "has no axis"),
         ({"algorithm": "mxfp4", "bits": 5}, "'mxfp4' decides 'bits' itself, found 5"),
         ({"algorithm": "mxint8", "observer": "mse"}, "decides 'observer' itself"),
-        ({"algorithm": "lsq", "axis": 1}, "'lsq' has no axis, found 1"),
+        ({"algorithm": "lsq", "axis": 1}, "'lsq' has no axis, found axis 1"),
     ],
 )
 def test_what_an_algorithm_decides_itself_is_refused(activation: dict[str, Any], message: str):
@@ -144,7 +144,7 @@ def test_options_reach_the_algorithm():
         ({"activation": {"algorithm": "sawb"}}, DocumentError, "algorithm"),
         ({"activation": {"algorithm": "pact", "symmetric": False}}, RecipeError, "LSQPlus"),
         ({"weight": {"algorithm": "ternary", "bits": 4}}, RecipeError, "codes of 2 bits"),
-        ({"weight": {"algorithm": "sawb", "observer": "mse"}}, RecipeError, "leave out"),
+        ({"weight": {"algorithm": "sawb", "observer": "mse"}}, RecipeError, "takes no observer"),
         ({"weight": {"algorithm": "sawb", "narrow": False}}, RecipeError, "balanced"),
         (
             {"weight": {"algorithm": "lsq", "granularity": {"per_group": 4}}},
@@ -152,7 +152,7 @@ def test_options_reach_the_algorithm():
             "per tensor or per channel",
         ),
         ({"weight": {"algorithm": "lsq", "power_of_two": True}}, RecipeError, "use TQT"),
-        ({"activation": {"largest_factor": 4}}, RecipeError, "'uniform' activations have no"),
+        ({"activation": {"largest_factor": 4}}, RecipeError, "'uniform' has no factors"),
     ],
 )
 def test_what_an_algorithm_has_no_place_for_is_refused(fields, error, match):

@@ -156,7 +156,7 @@ def test_first_needs_a_site_with_a_weight():
 
 
 def test_a_rule_about_weights_where_there_are_none_is_an_error():
-    with pytest.raises(RecipeError, match="no site it matches has any"):
+    with pytest.raises(RecipeError, match="no site that it matches has a weight"):
         Recipe(rules=(Rule("operator:add", weight=WEIGHT_4),)).resolve(SITES)
 
 

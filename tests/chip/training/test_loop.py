@@ -256,12 +256,12 @@ def test_what_cannot_be_trained_on_is_refused():
         train(fresh, (images, labels), SHORT)
     prepared = prepared_model()
     for data, message in (
-        ((images[:0], labels[:0]), "needs samples"),
-        ((images, labels[:5]), "one label each"),
-        ((images[:8], labels[:8]), "no batch of 16"),
+        ((images[:0], labels[:0]), "needs at least one sample"),
+        ((images, labels[:5]), "the same number for each input and the labels"),
+        ((images[:8], labels[:8]), "fewer than a batch of 16"),
         ((images / 0, labels), "NaN or infinity"),
         ([], "at least one batch"),
-        ([images], "there are no labels"),
+        ([images], "has no labels"),
     ):
         with pytest.raises(DataError, match=message):
             train(prepared, data, SHORT)

@@ -101,5 +101,5 @@ def test_bad_requests_are_refused():
     prepared = prepare(Block().eval(), RECIPE, x[:1])
     with pytest.raises(DataError, match="at least one sample"):
         scale_salient_channels(prepared, [])
-    with pytest.raises(UsageError, match="at least one exponent"):
+    with pytest.raises(UsageError, match="steps must be at least 1"):
         scale_salient_channels(prepared, x, steps=0)

@@ -1,7 +1,8 @@
-"""From calibrated quantizers to the integer program.
+"""Converts a calibrated model to an integer program.
 
-Each float node becomes one to three integer steps: the exact integer computation into an
-accumulator, and a requantization to the format of its output.
+Most float nodes become two integer steps: the exact integer computation of an accumulator, and its
+requantization to the format of the output. Where inputs have another scale than the step needs,
+requantizations of the inputs come before.
 """
 
 from photomask.chip.conversion.alignment import align_to_target

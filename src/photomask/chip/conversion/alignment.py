@@ -1,4 +1,4 @@
-"""Scales that a target's multipliers hold exactly, so that training computes what the chip will."""
+"""Aligns scales to a target's multipliers, so that training computes what the chip will."""
 
 from pathlib import Path
 
@@ -30,32 +30,34 @@ from photomask.chip.units import SHARE_UNIT, accumulator_unit
 @changes(Effect.ALIGNS)
 @float32_by_default()
 def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> None:
-    """Moves scales a little, until the target's multipliers state every ratio of them exactly.
+    """Changes scales slightly, so that the target's multipliers express their ratios exactly.
 
         scale' = scale * (1 + e),   |e| about 2**-target.multiplier_bits or less
 
-    A program rescales by `multiplier / 2**shift`, a prepared model by the real ratio of two scales.
-    At few bits the difference decides about codes now and then, and one code about a prediction.
-    Afterwards both rescale by the same number, and in evaluation the prepared model computes norms
-    and rounds halves as the target does. What was measured or trained before `convert` is what the
-    program computes, but for the rounding of float32. In float64 (`prepared.double()` first, for
-    its scales are rounded as well) nothing is left of that.
+    A program rescales by `multiplier / 2**shift`, and a prepared model by the real ratio of two
+    scales. With few bits the difference sometimes changes a code, and a code can change a
+    prediction. After this call both rescale by the same number. In evaluation mode the prepared
+    model then also computes norms and rounds halves as the target does. It computes what the
+    program computes, up to the rounding of float32. In float64 the two are equal; call
+    `prepared.double()` before this function, because the scales are rounded to the dtype as well.
 
-    A layer's weights take the scale that makes their ratio exact; of a sum, the output and what
-    layers, tables or constants add to it do, which move further where the inputs' scales are far
-    apart: the coefficients of a sum share one shift, so the smaller has fewer bits. Of copies,
-    means, products and softmax the output takes it, of a norm the gain, of what is joined its
-    parts.
-    What several places of the model share follows the first of them.
-    Left as they are: scales of groups, powers of two (exact already), averages over windows of
-    several sizes, parts and all summands but one that have other readers, what an output owes to
-    another edge whose scale it shares, and how TOSA rounds twice.
+    The scale that changes is that of a layer's weight; of the output of a sum, copy, mean, product
+    or softmax; of a norm's gain; and of the inputs of a concatenation. Inputs of a sum that come
+    from layers, tables or constants change as well. They change more where the scales of the inputs
+    differ a lot, because the coefficients of a sum share one shift and the smaller coefficient has
+    fewer bits. A tensor that the model uses at several places follows the first of them.
+
+    Some ratios are left as they are: those of groups, those of powers of two, which are exact
+    already, and those of averages over windows of several sizes. The same holds for inputs of
+    concatenations and for all but one input of a sum where other nodes read them, and for an output
+    that shares the scale of another edge. The double rounding of TOSA is not reproduced.
 
     Args:
-        prepared: calibrated; changed in place.
-        target: for which it will be converted; or a preset's name, or a file.
+        prepared: the calibrated model, which is changed in place.
+        target: the target of the later conversion, the name of a preset, or the path of a file.
 
     Raises:
+        OrderError: the model is not calibrated.
         TargetError: a ratio is out of the target's range.
         UsageError: batch norms are kept beside their layers.
     """
@@ -72,7 +74,7 @@ def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> Non
 
 
 class _Alignment:
-    """One walk: activations in the order of computation, then weights and gains."""
+    """Aligns the scales of activations in the order of computation, then weights and gains."""
 
     def __init__(self, prepared: PreparedModel, target: Target):
         self.prepared = prepared
@@ -86,12 +88,12 @@ class _Alignment:
         return float(self.prepared.activation_quantizer(edge).scale)
 
     def realized(self, ratio: float | np.ndarray, node: Node) -> np.ndarray:
-        """Returns the nearest ratios that the target has."""
+        """Returns the nearest ratios that the target's multipliers express."""
         where = f"{node.name!r} ({node.source})"
         return fixed_point(np.asarray(ratio), self.target, where).ratio
 
     def align_output(self, node: Node) -> None:
-        """Gives a node without weights an output whose ratio to its inputs is exact."""
+        """Sets the output scale of a node without weights so that its ratio is exact."""
         if not self._is_free(node.name) or not self._reads_one_scale(node):
             return
         if isinstance(node.operation, Add):
@@ -106,7 +108,7 @@ class _Alignment:
             self._set_scale(node.name, unit / float(ratio))
 
     def align_constants(self, node: Node) -> None:
-        """Gives a layer weights, and a norm gains, whose ratio to the output is exact."""
+        """Sets the weight scale of a layer, or the gain of a norm, so that the ratio is exact."""
         if not self._is_quantized(node.name) or not self._has_one_scale(node.name):
             return
         if not self._reads_one_scale(node):
@@ -117,7 +119,10 @@ class _Alignment:
             self._align_weight(node)
 
     def _unit(self, node: Node) -> float | None:
-        """Returns what one unit of the integers stands for that become the output."""
+        """Returns the real value of one unit of the integers that are requantized to the output.
+
+        None stands for a node whose output scale is not aligned in this way.
+        """
         operation = node.operation
         if operation.accumulates is Accumulates.SHARES:
             return SHARE_UNIT
@@ -128,7 +133,10 @@ class _Alignment:
         return unit / float(counts.flat[0]) if counts.size == 1 else None
 
     def _align_sum(self, node: Node) -> None:
-        """Aligns a sum to the first input that cannot move, and the inputs that can to it."""
+        """Aligns the output of a sum to one input, and the inputs whose scales may change to it.
+
+        The one input is the first whose scale may not change, or the first where all may.
+        """
         output, inputs = self.scale(node.name), [self.scale(name) for name in node.inputs]
         widths = [self.prepared.activation_quantizer(n).format.bits for n in node.inputs]
         ratios = np.array(inputs) / output
@@ -145,13 +153,17 @@ class _Alignment:
                 self._set_scale(name, output * float(realized[at]))
 
     def _align_parts(self, node: Node) -> None:
-        """Aligns the inputs that can move to what joins them."""
+        """Aligns the inputs of a concatenation whose scales may change to its output."""
         output = self.scale(node.name)
         for name in filter(self._can_move, node.inputs):
             self._set_scale(name, output * float(self.realized(self.scale(name) / output, node)))
 
     def _can_move(self, edge: str) -> bool:
-        """Tells whether weights, a table or a constant, which follow, make an edge for one node."""
+        """Tells whether the scale of an edge may change for its reader.
+
+        It may where the edge has one reader and comes from a layer, a table or a constant, because
+        those adapt to their output scale.
+        """
         node = self.by_name[edge]
         follows = "weight" in node.constants or isinstance(node.operation, (Constant, Pointwise))
         return follows and self._is_free(edge) and len(self.users[edge]) == 1
@@ -187,7 +199,7 @@ class _Alignment:
         self.prepared.set_constant(node.name, "bias", rounded.to(bias.dtype))
 
     def _is_quantized(self, edge: str) -> bool:
-        """Tells numbers from rows of tables and masks."""
+        """Tells whether an edge holds quantized numbers rather than indices or a mask."""
         return not isinstance(self.by_name[self.prepared.scale_owner(edge)].operation, Tokens)
 
     def _reads_one_scale(self, node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""An integer program in the making: edges, steps and tensors, checked against the target."""
+"""Builds an integer program: collects edges, steps and tensors, and checks them for a target."""
 
 import os
 import sys
@@ -20,12 +20,12 @@ from photomask.chip.target import Target, ZeroPoints
 from photomask.errors import QuantizerError, TargetError
 
 ONE = np.ones(1)
-"""A ratio that is the same for all channels is a multiple of it."""
+"""An array of one element; times a number, it is a ratio that all channels share."""
 
 
 @dataclass
 class Conversion:
-    """An integer program in the making."""
+    """An integer program that is being built."""
 
     prepared: Quantized
     target: Target
@@ -34,20 +34,24 @@ class Conversion:
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     formats: dict[str, IntFormat] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
-    """Inputs that hold numbers of rows, and so have no quantizer."""
+    """The inputs that hold indices of rows or a mask, and so have no quantizer."""
     shared: dict[tuple[str, int, str], str] = field(default_factory=dict)
-    """Tensors by constant of the model, quantizer and part: what several places share."""
+    """The tensors that several nodes share, by constant of the model, quantizer and part."""
     widened: dict[str, Scale] = field(default_factory=dict)
-    """Edges of one scale that hold the values of edges with factors."""
+    """The scales of edges that hold, with one scale, the values of edges with channel factors."""
     given: Mapping[str, GivenParameters] = field(default_factory=dict)
-    """By node: learned integers that are taken as they are."""
+    """By node, learned integers that are decided already and taken as they are."""
 
     @cached_property
     def _output_owners(self) -> set[str]:
         return {self.prepared.scale_owner(name) for name in self.prepared.graph.outputs}
 
     def scale_of(self, edge: str) -> Scale:
-        """Returns the meaning of a float node's output codes, checked against the target."""
+        """Returns the scale and the format of a float node's output codes.
+
+        Raises:
+            TargetError: the target does not support the width, the sign or the zero point.
+        """
         if edge in self.widened:
             return self.widened[edge]
         owner = self.prepared.scale_owner(edge)
@@ -61,18 +65,18 @@ class Conversion:
         where = f"output of {owner!r}"
         if format.bits not in target.activation_bits and not is_output:
             raise TargetError(
-                f"{where}: {format.bits} bits; target {target.name!r} has activations of "
-                f"{', '.join(map(str, target.activation_bits))} bits"
+                f"{where} has {format.bits} bits, but activations of the target {target.name!r} "
+                f"have {', '.join(map(str, target.activation_bits))}; change the recipe's bits"
             )
         if not format.signed and not target.unsigned_activations:
             raise TargetError(
-                f"{where}: {format} codes, but target {target.name!r} has signed activations "
-                "only; use a recipe with signed activations ('w8a8-signed' or 'w8a8-po2')"
+                f"{where} has {format} codes, but the target {target.name!r} has only signed "
+                "activations; use a recipe with signed activations ('w8a8-signed' or 'w8a8-po2')"
             )
         if zero_point and target.zero_points is ZeroPoints.NONE:
             raise TargetError(
-                f"{where}: zero point {zero_point}, but target {target.name!r} has none; use a "
-                "recipe with symmetric activations ('w8a8-symmetric' or 'w8a8-po2')"
+                f"{where} has the zero point {zero_point}, but the target {target.name!r} has "
+                "none; use a recipe with symmetric activations ('w8a8-symmetric' or 'w8a8-po2')"
             )
         if factored:
             layer = float(quantizer.scale.min())
@@ -81,7 +85,7 @@ class Conversion:
         return Scale(float(quantizer.scale), zero_point, format)
 
     def add_tensor(self, name: str, values: np.ndarray, format: IntFormat | None = None) -> str:
-        """Adds a constant tensor in a format, by default the narrowest that holds it."""
+        """Adds a constant tensor, by default in the narrowest format that holds it."""
         values = np.asarray(values, dtype=np.int64)
         signed = bool(values.min() < 0)
         largest = max(int(values.max()), -int(values.min()) - 1)
@@ -91,10 +95,11 @@ class Conversion:
         return name
 
     def add_given(self, node: Node) -> tuple[dict[str, str], np.ndarray] | None:
-        """Adds the learned tensors of a node that are decided already.
+        """Adds the learned tensors of a node where they are decided already.
 
         Returns:
-            Their names by role and the real value of one unit; None where nothing is decided.
+            The names of the tensors by role, and the real value of one unit; None where nothing is
+            decided.
         """
         given = self.given.get(node.name)
         if given is None:
@@ -114,15 +119,15 @@ class Conversion:
         format: IntFormat | None = None,
         part: str | None = None,
     ) -> str:
-        """Adds what a quantizer makes of a constant, once for all nodes that share both.
+        """Adds a quantized constant once for all nodes that share the constant and its quantizer.
 
         Args:
             node: the node.
-            role: of its constant.
-            quantizer: of the constant.
-            values: integers.
-            format: as for `add_tensor`.
-            part: what the values are, where they are not the constant's codes.
+            role: the role of the constant in the node.
+            quantizer: the quantizer of the constant.
+            values: the integers to add.
+            format: the format, as for `add_tensor`.
+            part: a name for the values where they are not the codes, such as `group_multiplier`.
         """
         part = part or role
         key = node.constants[role], id(quantizer), part
@@ -144,22 +149,23 @@ class Conversion:
         worst_error: float | None = None,
         divisors: np.ndarray | None = None,
     ) -> str:
-        """Adds a step and its output edge; the name of both is `name`.
+        """Adds a step and its output edge, which have the same name.
 
         Args:
-            node: the float node it belongs to.
-            name: new edge.
-            operator: what is computed.
-            inputs: edges.
-            tensors: names of constant tensors by role.
-            meaning: of an activation, its scale; of an accumulator, the real value of one unit,
+            node: the float node that the step belongs to.
+            name: the name of the step and of its edge.
+            operator: the integer operator of the step.
+            inputs: the names of the input edges.
+            tensors: the names of the constant tensors by role.
+            meaning: the scale of an activation, or the real value of one unit of an accumulator,
                 [1] or [channels].
-            relative_error: of a requantization's multipliers.
-            worst_error: of a table, in units of the result's last place.
-            divisors: of a sum that a rescaling divides, integers.
+            relative_error: the relative error of a requantization's multipliers.
+            worst_error: the worst error of a table, in units of the result's last place.
+            divisors: the integers by which a requantization divides a sum.
 
         Raises:
-            TargetError: an accumulator would need more bits than the target has.
+            TargetError: the step needs more bits than the target's accumulator has, or its operator
+                does not support its inputs.
         """
         shapes = [self.edges[name].shape for name in inputs]
         constants = {role: self.tensors[key] for role, key in tensors.items()}
@@ -168,8 +174,8 @@ class Conversion:
             interval = operator.output_interval([self.edges[i].interval for i in inputs], constants)
         except ValueError as error:
             raise TargetError(
-                f"{name!r} ({node.source}): {type(operator).__name__.lower()} cannot apply: "
-                f"{error}; give its inputs fewer bits"
+                f"{name!r} ({node.source}): {type(operator).__name__.lower()} does not support its "
+                f"inputs: {error}; give the inputs fewer bits"
             ) from error
         if isinstance(meaning, Scale):
             scale = meaning.scales
@@ -210,8 +216,8 @@ class Conversion:
         bits = needed.bits + (not needed.signed)
         if bits > self.target.accumulator_bits:
             raise TargetError(
-                f"{where}: partial sums reach {interval.low} to {interval.high} and need {bits} "
-                f"bits; target {self.target.name!r} accumulates in "
+                f"{where}: partial sums go from {interval.low} to {interval.high} and need {bits} "
+                f"bits, but the accumulator of the target {self.target.name!r} has "
                 f"{self.target.accumulator_bits}. Use fewer weight or activation bits there, or a "
                 "wider accumulator"
             )
@@ -230,20 +236,24 @@ class Conversion:
         divisors: np.ndarray | None = None,
         has_factors: bool = False,
     ) -> str:
-        """Adds the rescaling of an edge to the output format of a node, its clamp included.
+        """Adds the requantization of an edge to the output format of a node, with its clamp.
 
         Args:
-            node: whose clamp applies.
-            edge: accumulator or activation.
-            ratio: real value of one unit of `edge` over that of the output; broadcasts against
-                a sample without its batch axis.
-            meaning: of the output.
-            name: new edge; the node's by default.
-            offset: added before the multiplication.
-            shift: multiplier and shift where they are decided already.
-            divisors: the counts of elements that `ratio` divides by. Even hardware that otherwise
-                only shifts divides by a multiplication.
-            has_factors: the edge has the output's factors already.
+            node: the float node, whose fused clamp is applied.
+            edge: the name of the accumulator or activation to requantize.
+            ratio: the real value of one unit of `edge`, divided by that of the output. It
+                broadcasts against a sample without its batch axis.
+            meaning: the scale of the output.
+            name: the name of the new edge; the node's name by default.
+            offset: an integer that is added before the multiplication.
+            shift: the multiplier and the shift where they are decided already.
+            divisors: the counts of elements by which `ratio` divides. Shift-only hardware also
+                divides by a multiplication.
+            has_factors: True if the edge already has the channel factors of the output.
+
+        Raises:
+            TargetError: the target's multiplier and shift cannot express the ratio, or the clamp is
+                a different code in each channel.
         """
         name = name or node.name
         target = self.target
@@ -258,7 +268,7 @@ class Conversion:
         if meaning.factors and node.clamp is not None:
             bounds = (node.clamp.low, node.clamp.high)
             if any(np.isfinite(bound) and bound != 0 for bound in bounds):
-                raise TargetError(f"{where}: bounds {bounds} are other codes in every channel")
+                raise TargetError(f"{where}: its bounds {bounds} need one scale for all channels")
         low, high = meaning.format.low, meaning.format.high
         if node.clamp is not None and name == node.name:
             low, high = meaning.code(node.clamp.low), meaning.code(node.clamp.high)
@@ -293,15 +303,16 @@ class Conversion:
 
 
 def _channel_axis(node: Node, shape: tuple[int, ...], meaning: Scale | np.ndarray) -> int:
-    """Returns where an accumulator has channels; scales with factors have them last."""
+    """Returns the channel axis of an edge; scales with channel factors have it last."""
     axes = len(shape)
     return axes - 1 if isinstance(meaning, Scale) else node.operation.channels_in(axes)
 
 
 def portable(source: str) -> str:
-    """Returns a `file:line` as any machine would write it: from where Python finds the file.
+    """Returns a `file:line` relative to the folder from which Python imports the file.
 
-    So the same model makes the same program, and no program tells whose disk it was made on.
+    The same model then makes the same program on every machine, and no program contains a path of
+    the machine that made it.
     """
     folders = [os.path.abspath(folder) for folder in (*sys.path, os.getcwd())]
     inside = [folder for folder in folders if source.startswith(folder.rstrip(os.sep) + os.sep)]
@@ -311,22 +322,23 @@ def portable(source: str) -> str:
 
 
 def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.ndarray:
-    """Returns a quantizer's codes as int64.
+    """Returns the codes of a quantizer as int64.
 
     Raises:
-        QuantizerError: a code is no integer or lies outside the quantizer's format.
+        QuantizerError: a code is no integer, or lies outside the format of the quantizer.
     """
     values = values.to(quantizer.scale.device)
     codes = quantizer.quantize(values).detach().to(torch.float64).cpu().numpy()
     format = quantizer.format
     if codes.shape != tuple(values.shape) or not np.all(codes == np.rint(codes)):
         raise QuantizerError(
-            f"{where}: {type(quantizer).__name__} returned codes that are no integers"
+            f"{where}: {type(quantizer).__name__} returned codes that are no integers, or have "
+            "another shape than the values; test it with check_quantizer"
         )
     if codes.min() < format.low or codes.max() > format.high:
         raise QuantizerError(
             f"{where}: {type(quantizer).__name__} returned codes from {codes.min():.0f} to "
-            f"{codes.max():.0f}, outside its format {format}"
+            f"{codes.max():.0f}, outside its format {format}; test it with check_quantizer"
         )
     return codes.astype(np.int64)
 
@@ -334,21 +346,25 @@ def integer_codes(quantizer: Quantizer, values: torch.Tensor, where: str) -> np.
 def with_factors(
     fixed: FixedPoint, factors: tuple[int, ...], target: Target, where: str
 ) -> FixedPoint:
-    """Returns shifts that also divide each channel by `2**factor`, exactly.
+    """Returns multipliers and shifts that also divide each channel exactly by `2**factor`.
 
     Raises:
-        TargetError: the target has one shift for all channels, and no multiplier in its place.
+        TargetError: the target has one shift for all channels and no multiplier that could replace
+            it, or the shift is too large.
     """
     shift = fixed.shift + np.array(factors)
     if target.per_channel_shift:
         multiplier = np.ones_like(shift)
     elif target.power_of_two_only or max(factors) - min(factors) >= target.multiplier_bits:
         raise TargetError(
-            f"{where}: its channels have power-of-two factors; target {target.name!r} has one "
-            "shift for all channels"
+            f"{where}: its channels have power-of-two factors, but the target {target.name!r} has "
+            "one shift for all channels; give the edge one scale"
         )
     else:
         multiplier, shift = 1 << (shift.max() - shift), np.full_like(shift, shift.max())
     if shift.max() > target.shift_max:
-        raise TargetError(f"{where}: needs a shift of {shift.max()}, above {target.shift_max}")
+        raise TargetError(
+            f"{where} needs a shift of {shift.max()}, but the largest shift of the target "
+            f"{target.name!r} is {target.shift_max}"
+        )
     return FixedPoint(multiplier, shift, fixed.relative_error)

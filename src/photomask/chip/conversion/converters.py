@@ -1,4 +1,4 @@
-"""How each float operation becomes integer steps."""
+"""Converts float operations to integer steps."""
 
 import math
 
@@ -62,7 +62,10 @@ def _input(conversion: Conversion, node: Node, operation: float_operations.Input
 
 @converts(float_operations.Tokens)
 def _integer_input(conversion: Conversion, node: Node, operation: float_operations.Tokens) -> None:
-    """The numbers of the rows of the shortest table that they choose from, or a mask's 0 and 1."""
+    """Adds an input of integers: row indices of a table, or the 0 and 1 of a mask.
+
+    Where several tables are indexed, the shortest limits the indices.
+    """
     prepared = conversion.prepared
     counts = []
     hides = False
@@ -79,8 +82,8 @@ def _integer_input(conversion: Conversion, node: Node, operation: float_operatio
         counts = [2]
     if not counts:
         raise TargetError(
-            f"input {node.name!r} is integer, but chooses no rows of a table and hides nothing; "
-            "what else is done with it has no integer form"
+            f"the input {node.name!r} is an integer tensor, but is neither the indices of an "
+            "embedding nor a mask; no other use of integer inputs has an integer form"
         )
     conversion.rows.add(node.name)
     interval = Interval(0, min(counts) - 1)
@@ -116,7 +119,7 @@ def _weighted(
     node: Node,
     operation: float_operations.Convolution | float_operations.Linear,
 ) -> None:
-    """Convolution and linear: integer weights, one bias per channel, one rescaling per channel.
+    """Converts a convolution or a linear layer, with one bias and one rescaling per channel.
 
     `acc = sum w * x + b` with `b = round(bias / (s_w * s_x)) - z_x * sum w`, so that
     `acc * s_w * s_x` is the real result.
@@ -185,12 +188,12 @@ def _check_weight_format(conversion: Conversion, quantizer: Quantizer, where: st
     target = conversion.target
     if quantizer.format.bits not in target.weight_bits:
         raise TargetError(
-            f"{where}: {quantizer.format.bits} bits; target {target.name!r} has weights of "
-            f"{', '.join(map(str, target.weight_bits))} bits"
+            f"{where} has {quantizer.format.bits} bits, but weights of the target {target.name!r} "
+            f"have {', '.join(map(str, target.weight_bits))}; change the recipe's bits"
         )
     if target.zero_points is not ZeroPoints.ALL and bool(quantizer.zero_point.any()):
         raise TargetError(
-            f"{where}: affine weights, but target {target.name!r} has no weight zero points; use "
+            f"{where} is affine, but the target {target.name!r} has no zero points of weights; use "
             "symmetric weights, or a target with zero_points 'all'"
         )
 
@@ -201,19 +204,19 @@ def _bias_tensor(conversion: Conversion, node: Node, bias: np.ndarray) -> str:
         channel = int(np.argmax(np.abs(bias)))
         raise TargetError(
             f"bias of {node.name!r} ({node.source}): channel {channel} is {bias[channel]:.0f} in "
-            f"units of input scale times weight scale, outside the target's {format}; give the "
-            "weights a larger scale (fewer bits, per tensor) or the target wider biases"
+            f"units of input scale times weight scale, which the target's {format} cannot hold; "
+            "give the weights a larger scale (fewer bits, per tensor) or the target wider biases"
         )
     return conversion.add_tensor(f"{node.name}.bias", bias.astype(np.int64), format)
 
 
 def _even_groups(multiplier: Tensor, size: int, channels: int) -> np.ndarray:
-    """Returns multipliers [O, G] for groups of equal size, splitting groups where needed.
+    """Returns multipliers for groups of equal size, [O, groups], and splits groups where needed.
 
     Args:
-        multiplier: of groups of which the last may be smaller, int64 [O, G].
-        size: input channels of a group.
-        channels: input channels of the layer.
+        multiplier: the multipliers of groups of which the last may be smaller, int64 [O, G].
+        size: the input channels of a group.
+        channels: the input channels of the layer.
     """
     spread = multiplier.repeat_interleave(size, dim=1)[:, :channels]
     size = math.gcd(size, channels)
@@ -246,9 +249,10 @@ def _product(conversion: Conversion, node: Node, operator: Operator) -> None:
 
 @converts(float_operations.Add, reads_factors=has_common_factors)
 def _add(conversion: Conversion, node: Node, operation: float_operations.Add) -> None:
-    """Brings the inputs to `s_y / 2**shift` by integer coefficients, adds, and shifts.
+    """Adds the steps of a sum.
 
-    The coefficients take the bits that the accumulator has left.
+    Integer coefficients bring the inputs to the scale `s_y / 2**shift`; the products are added and
+    shifted. The coefficients have as many bits as the accumulator leaves for them.
     """
     y = conversion.scale_of(node.name)
     inputs = [conversion.scale_of(name) for name in node.inputs]
@@ -261,7 +265,11 @@ def _add(conversion: Conversion, node: Node, operation: float_operations.Add) ->
         coefficients = np.ldexp(ratios, shift)
         spare = _spare_bits(len(inputs), widest, target, where)
         if np.any(coefficients != np.rint(coefficients)) or coefficients.max() >= 2**spare:
-            raise TargetError(f"{where}: the inputs' scales are not powers of two apart")
+            raise TargetError(
+                f"{where}: the ratios of its inputs' scales must be powers of two that fit the "
+                f"accumulator of the target {target.name!r}; found {ratios.tolist()} relative to "
+                "the output. Use a recipe with power-of-two scales ('w8a8-po2')"
+            )
         coefficients, error = coefficients.astype(np.int64), 0.0
     else:
         fixed = aligned_coefficients(ratios, widest, target, where)
@@ -281,16 +289,16 @@ def _add(conversion: Conversion, node: Node, operation: float_operations.Add) ->
 
 
 def aligned_coefficients(ratios: np.ndarray, widest: int, target: Target, where: str) -> FixedPoint:
-    """Returns the coefficients of a sum, which have one shift: the bits an accumulator has left.
+    """Returns the coefficients of a sum, which share one shift, as wide as the accumulator allows.
 
     Args:
-        ratios: of the inputs' scales to the output's.
-        widest: bits of the widest input.
-        target: multipliers, accumulator.
-        where: the sum, for errors.
+        ratios: the inputs' scales divided by the output's scale.
+        widest: the bits of the widest input.
+        target: the target, whose multipliers and accumulator limit the coefficients.
+        where: a description of the sum, for errors.
 
     Raises:
-        TargetError: the accumulator leaves fewer than 2 bits.
+        TargetError: the accumulator leaves fewer than 2 bits for the coefficients.
     """
     bits = min(target.multiplier_bits, _spare_bits(len(ratios), widest, target, where))
     update = {"multiplier_bits": bits, "per_channel_shift": False}
@@ -298,12 +306,13 @@ def aligned_coefficients(ratios: np.ndarray, widest: int, target: Target, where:
 
 
 def _spare_bits(count: int, widest: int, target: Target, where: str) -> int:
-    """Returns how many bits the accumulator of a sum leaves for its coefficients."""
+    """Returns the number of bits that the accumulator of a sum leaves for its coefficients."""
     spare = target.accumulator_bits - 2 - widest - (count - 1).bit_length()
     if min(target.multiplier_bits, spare) < 2:
         raise TargetError(
             f"{where}: adding {count} inputs of {widest} bits leaves {spare} bits of the "
-            f"target's {target.accumulator_bits}-bit accumulator for aligning their scales"
+            f"target's {target.accumulator_bits}-bit accumulator for aligning their scales, which "
+            "needs 2 or more; give the inputs fewer bits"
         )
     return spare
 
@@ -349,7 +358,7 @@ def _moved(
     | float_operations.Gather
     | float_operations.MaxPool,
 ) -> None:
-    """Operations that move or select values: same codes, same scale."""
+    """Converts operations that move or select values, whose outputs keep codes and scale."""
     scale = conversion.scale_of(node.name)
     tensors: dict[str, str] = {}
     match operation:

@@ -1,4 +1,4 @@
-"""One walk over the float graph."""
+"""Converts a calibrated model to an integer program, node by node."""
 
 from pathlib import Path
 
@@ -22,14 +22,19 @@ from photomask.errors import TargetError
 @changes(Effect.READS)
 @float32_by_default()
 def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProgram:
-    """Freezes calibrated quantizers into an integer program for a target.
+    """Converts a calibrated model to an integer program for a target.
 
     Args:
-        prepared: calibrated; not changed.
-        target: the numeric contract; or a preset's name, or a file.
+        prepared: the calibrated model, which is not changed.
+        target: the numeric contract of the hardware: a target, the name of a preset, or the path of
+            a file.
+
+    Returns:
+        The integer program.
 
     Raises:
-        QuantizerError: not calibrated, or a quantizer's codes break its own format.
+        OrderError: the model is not calibrated, or was changed since.
+        QuantizerError: the codes of a quantizer break its own format.
         TargetError: the target cannot hold what the program needs.
         UsageError: batch norms are kept beside their layers.
     """
@@ -58,13 +63,13 @@ def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProg
 
 
 def _recorded(recipe: Recipe) -> str:
-    """Returns what a program keeps of its recipe, whatever the printed table looks like."""
+    """Returns the text of a recipe for a program; it does not depend on the printed table."""
     _, *rows = recipe.rows()
     return "\n".join([f"recipe {recipe.name}", *(f"  {line}" for line in aligned(rows))])
 
 
 def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
-    """Refuses scales that follow from the data: every scale of a program is static."""
+    """Refuses scales that follow from the data, because every scale of a program is static."""
     nodes = prepared.graph.by_name
     found = [
         f"{what} of {name!r} in {_scales_of(quantizer)} ({nodes[name].source})"
@@ -78,9 +83,9 @@ def _refuse_dynamic_scales(prepared: PreparedModel) -> None:
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise TargetError(
-            f"{', '.join(found[:3])}{more}: these scales follow from the data, and all scales of "
-            "an integer program are static. Products of MX blocks run on the integer datapath of "
-            "photomask.chip.microscaling.dot. For a program use "
+            f"{', '.join(found[:3])}{more}: these scales follow from the data, but all scales of "
+            "an integer program must be static. Products of MX blocks run on the integer datapath "
+            "of photomask.chip.microscaling.dot. For a program, use "
             "Quantizer(8, granularity=PerGroup(32), power_of_two=True) for weights, and "
             "Quantizer(8) for activations"
         )

@@ -1,4 +1,4 @@
-"""How an average over windows or whole axes becomes a sum and a rescaling."""
+"""Converts averages over windows or whole axes to a sum and a requantization."""
 
 import math
 
@@ -17,7 +17,7 @@ Pooling = float_operations.AveragePool | float_operations.AdaptiveAveragePool
 
 @converts(float_operations.Mean)
 def _mean(conversion: Conversion, node: Node, operation: float_operations.Mean) -> None:
-    """Sums over whole axes; the division, if there is one, is part of the rescaling."""
+    """Adds a sum over whole axes; a division by the count is part of the requantization."""
     shape = conversion.edges[node.inputs[0]].shape
     operator = Sum(
         axes=operation.axes,
@@ -33,31 +33,37 @@ def _terms(operation: float_operations.Mean, shape: tuple[int, ...]) -> int:
 
 
 def divisors_of(node: Node, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns what the rescaling of a node divides by: [1], or [1, *output] where windows differ.
+    """Returns the divisors of a node's requantization, [1], or [1, *output] where windows differ.
 
     Args:
-        node: with any operation; what divides nothing has a divisor of 1.
-        shape: of its first input.
+        node: any node; the divisor is 1 where the operation does not divide.
+        shape: the shape of its first input.
+
+    Raises:
+        UsageError: the operation divides, but is neither a mean nor an average pool.
     """
     if not node.operation.divides:
         return ONE
     if isinstance(node.operation, float_operations.Mean):
         return ONE * _terms(node.operation, shape)
     if not isinstance(node.operation, Pooling):
-        raise UsageError(f"{node.operation.kind} divides, but by what is not known here")
+        raise UsageError(
+            f"the operation {node.operation.kind!r} of {node.name!r} divides, but divisors_of has "
+            "no rule for its divisor; add one"
+        )
     return _window_counts(node.operation, node.shape, shape)
 
 
 @converts(float_operations.AveragePool, float_operations.AdaptiveAveragePool)
 def _average_pool(conversion: Conversion, node: Node, operation: Pooling) -> None:
-    """Sums over windows, and the division by their sizes as part of the rescaling."""
+    """Adds sums over windows; the division by their sizes is part of the requantization."""
     x = conversion.scale_of(node.inputs[0])
     shape = conversion.edges[node.inputs[0]].shape
     _divided(conversion, node, _operator(operation, node.shape, shape, x.zero_point))
 
 
 def _divided(conversion: Conversion, node: Node, operator: Operator) -> None:
-    """Adds a sum, and the rescaling that divides it."""
+    """Adds a sum and the requantization that divides it."""
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     unit = accumulator_unit(node.operation, [x.scale])
     divisors = divisors_of(node, conversion.edges[node.inputs[0]].shape)
@@ -71,7 +77,7 @@ def _divided(conversion: Conversion, node: Node, operator: Operator) -> None:
 def _operator(
     operation: Pooling, output: tuple[int, ...], shape: tuple[int, ...], zero_point: int
 ) -> AveragePool:
-    """Returns the sum over windows of an input of some shape."""
+    """Returns the operator that sums over the windows of an input of the given shape."""
     spatial = shape[-_rank(operation) :]
     size = output[-len(spatial) :]
     if isinstance(operation, float_operations.AdaptiveAveragePool):
@@ -103,7 +109,7 @@ def _rank(operation: Pooling) -> int:
 def _window_counts(
     operation: Pooling, output: tuple[int, ...], shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Returns what each window's sum is divided by: [1], or [1, *output] where windows differ."""
+    """Returns the divisor of each window's sum, [1], or [1, *output] where windows differ."""
     operator = _operator(operation, output, shape, zero_point=0)
     spatial = shape[-_rank(operation) :]
     windows = operator.windows(spatial)
@@ -111,7 +117,7 @@ def _window_counts(
         if operation.divisor is not None:
             return ONE * operation.divisor
         if operation.count_padding:
-            # Windows count their padding, but not what lies beyond it.
+            # Padding inside a window counts, but a window may also reach beyond the padding.
             windows = [
                 [
                     (at * stride, min(at * stride + kernel, extent + 2 * before))

@@ -1,4 +1,4 @@
-"""What a conversion starts from: a float graph, what its codes mean, and learned integers."""
+"""Describes the input of a conversion: a float graph, the scales of its codes, and integers."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,17 +13,17 @@ from photomask.chip.quantizers import Quantizer
 
 @dataclass(frozen=True)
 class Scale:
-    """What a code means: `(code - zero_point) * scale`, and which codes there are."""
+    """The scale and the format of codes: a code represents `(code - zero_point) * scale`."""
 
     scale: float
     zero_point: int
     format: IntFormat
     factors: tuple[int, ...] = ()
-    """For each channel of the last axis, the power of two that its scale is of `scale`."""
+    """The exponents of the channels of the last axis: a channel's scale is `scale * 2**factor`."""
 
     @property
     def scales(self) -> tuple[float, ...]:
-        """Of every channel, or one for all."""
+        """The scale of each channel, or one scale for all."""
         return tuple(self.scale * 2.0**factor for factor in self.factors) or (self.scale,)
 
     def code(self, value: float) -> int:
@@ -34,17 +34,18 @@ class Scale:
 
 @dataclass(frozen=True)
 class GivenParameters:
-    """The learned integers of a node that are decided already, and what they are in units of."""
+    """The learned integers of a node that are decided already, with their unit."""
 
     tensors: dict[str, np.ndarray]
-    """By role."""
+    """The integers by role."""
     formats: dict[str, IntFormat]
+    """The formats of the integers by role."""
     unit: np.ndarray
-    """Of an accumulator: the real value of one unit, [1] or [channels]."""
+    """The real value of one unit of the node's accumulator, [1] or [channels]."""
 
 
 class Quantized(Protocol):
-    """A float graph and what its edges' codes mean: a `PreparedModel`, or what a program states."""
+    """A float graph with the quantizers of its edges: a `PreparedModel`, or one from a program."""
 
     @property
     def graph(self) -> FloatGraph:

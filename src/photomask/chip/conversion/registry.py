@@ -1,7 +1,7 @@
-"""Which function converts which float operation.
+"""Holds the table from float operations to the functions that convert them.
 
-There is one table. A file of converters registers its functions when it is imported, and
-`converters` imports every file.
+A file of converters registers its functions when it is imported, and `converters` imports every
+such file.
 """
 
 from collections.abc import Callable
@@ -18,23 +18,23 @@ One = TypeVar("One", bound=Operation)
 
 
 def never(conversion: Conversion, node: Node) -> bool:
-    """No node of an operation reads edges whose channels have factors."""
+    """Returns False, for operations that read no edges whose channels have factors."""
     return False
 
 
 def always(conversion: Conversion, node: Node) -> bool:
-    """Every node of an operation reads edges whose channels have factors."""
+    """Returns True, for operations that read edges whose channels have factors."""
     return True
 
 
 @dataclass(frozen=True)
 class Registered:
-    """How a float operation becomes integer steps.
+    """The converter of a float operation.
 
     Attributes:
-        convert: adds the steps of a node.
-        reads_factors: tells whether a node reads edges whose channels have power-of-two factors as
-            they are; where it does not, it reads them as edges of one scale.
+        convert: the function that adds the integer steps of a node.
+        reads_factors: a function that tells whether a node can read edges whose channels have
+            power-of-two factors. A node that cannot gets widened edges with one scale.
     """
 
     convert: Callable[[Conversion, Node, Any], None]
@@ -42,17 +42,19 @@ class Registered:
 
 
 CONVERTERS: dict[type[Operation], Registered] = {}
-"""By float operation."""
+"""The converters by class of float operation."""
 
 
 def converts(
     *operations: type[One], reads_factors: Callable[[Conversion, Node], bool] = never
 ) -> Callable[[Callable[[Conversion, Node, One], None]], Callable[[Conversion, Node, One], None]]:
-    """Registers the decorated function, which gets the operation last, for float operations.
+    """Returns a decorator that registers a function as the converter of float operations.
+
+    The function gets the conversion, the node and the operation of the node.
 
     Args:
-        operations: their classes.
-        reads_factors: see `Registered`.
+        operations: the classes of the operations.
+        reads_factors: tells whether a node can read edges with channel factors; see `Registered`.
 
     Raises:
         UsageError: an operation has a converter already.
@@ -76,7 +78,7 @@ def convert_node(conversion: Conversion, node: Node) -> None:
     """Adds the integer steps of a float node.
 
     Raises:
-        TargetError: the target cannot hold what they need.
+        TargetError: the target cannot hold what the steps need.
         UsageError: the operation has no converter.
     """
     found = CONVERTERS.get(type(node.operation))

@@ -1,4 +1,7 @@
-"""How functions of one number become tables: an entry for each code, or lines between entries."""
+"""Converts functions of one number to tables.
+
+A table has an entry for each code, or fewer entries with linear interpolation between them.
+"""
 
 import numpy as np
 import torch
@@ -13,12 +16,12 @@ from photomask.chip.operators import Interpolate, Lookup
 from photomask.errors import TargetError
 
 GUARD_BITS = 8
-"""An interpolated table's entries have as many bits below the result's last place, if they fit."""
+"""The bits of an interpolated table's entries below the result's last place, if they fit."""
 
 
 @converts(Pointwise)
 def convert_pointwise(conversion: Conversion, node: Node, operation: Pointwise) -> None:
-    """A table of a function, with as many entries as the target's tables have room for."""
+    """Adds the table of a function, interpolated where the target's tables have too few entries."""
     x, target = conversion.scale_of(node.inputs[0]), conversion.target
     codes = x.format.high - x.format.low + 1
     if codes <= target.table_entries:
@@ -31,7 +34,7 @@ def convert_pointwise(conversion: Conversion, node: Node, operation: Pointwise) 
 
 
 def _whole_table(conversion: Conversion, node: Node) -> None:
-    """A table of `quantize(f(dequantize(code)))` for every input code, computed in float64."""
+    """Adds a table of `quantize(f(dequantize(code)))` for every input code, made in float64."""
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     codes = torch.arange(x.format.low, x.format.high + 1, dtype=torch.float64)
     values = _function(node, codes, x)
@@ -44,10 +47,10 @@ def _whole_table(conversion: Conversion, node: Node) -> None:
 
 
 def _interpolated_table(conversion: Conversion, node: Node, step_bits: int) -> None:
-    """Entries of the function with bits below the last place, and the rescaling of the lines.
+    """Adds an interpolated table and the requantization of the interpolated values.
 
-    Entries may leave the result's format by its own width, so that lines saturate where the
-    function does.
+    The entries have extra bits below the result's last place. They may lie outside the result's
+    format by up to its width, so that the interpolated values saturate where the function does.
     """
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     spare = conversion.target.accumulator_bits - 3 - y.format.bits - step_bits
@@ -55,10 +58,10 @@ def _interpolated_table(conversion: Conversion, node: Node, step_bits: int) -> N
     guard = max(guard, conversion.target.shift_min - step_bits)
     if not 0 <= guard <= spare:
         raise TargetError(
-            f"{node.name!r} ({node.source}): lines between table entries 2**{step_bits} codes "
-            f"apart need {step_bits + 3 + y.format.bits} bits or more; target "
-            f"{conversion.target.name!r} accumulates in {conversion.target.accumulator_bits}. Use "
-            "fewer activation bits there, or more table_entries"
+            f"{node.name!r} ({node.source}): interpolation between table entries 2**{step_bits} "
+            f"codes apart needs {step_bits + 3 + y.format.bits} bits or more, but the accumulator "
+            f"of the target {conversion.target.name!r} has {conversion.target.accumulator_bits}. "
+            "Use fewer activation bits there, or more table_entries"
         )
     places = torch.arange(
         x.format.low, x.format.high + 2, 1 << step_bits, dtype=torch.float64
@@ -85,7 +88,7 @@ def _interpolated_table(conversion: Conversion, node: Node, step_bits: int) -> N
 
 
 def _error_of_lines(conversion: Conversion, node: Node, x: Scale, y: Scale) -> float:
-    """Runs the two steps that were added last on every code of the input."""
+    """Returns the worst error of the two steps that were added last, over all input codes."""
     codes = np.arange(x.format.low, x.format.high + 1)
     found = codes
     for step in conversion.steps[-2:]:
@@ -101,7 +104,7 @@ def _function(node: Node, codes: torch.Tensor, x: Scale) -> torch.Tensor:
 def _worst_error(values: torch.Tensor, codes: np.ndarray, y: Scale) -> float:
     """Returns the largest distance of codes from real values, in units of the code's last place.
 
-    What the format cannot hold counts as its end, and what is no number counts for nothing.
+    Values beyond the format are clamped to its ends first, and NaN is ignored.
     """
     wanted = (values.numpy() / y.scale + y.zero_point).clip(y.format.low, y.format.high)
     distance = np.abs(codes - wanted)[np.isfinite(wanted)]
@@ -109,10 +112,10 @@ def _worst_error(values: torch.Tensor, codes: np.ndarray, y: Scale) -> float:
 
 
 def _numbers(values: torch.Tensor) -> torch.Tensor:
-    """Replaces what is not a number by the nearest entry that is one; infinities saturate.
+    """Returns the values with each NaN replaced by the nearest entry that is a number.
 
-    The square root of a negative code is none, for one: calibration data never reached it, or it
-    would have been refused.
+    An example is the square root of a negative code. Calibration data never reached that code,
+    because calibration refuses NaN.
     """
     number = ~torch.isnan(values)
     if bool(number.all()) or not bool(number.any()):

@@ -1,4 +1,4 @@
-"""How softmax, norms and embeddings become integer steps."""
+"""Converts softmax, norms and embeddings to integer steps."""
 
 import math
 
@@ -24,9 +24,10 @@ from photomask.errors import TargetError
 
 @converts(float_operations.Softmax)
 def _softmax(conversion: Conversion, node: Node, operation: float_operations.Softmax) -> None:
-    """A table of exponents of differences, and the rescaling of the accumulator.
+    """Adds a softmax with a table of exponentials, and the requantization of its accumulator.
 
-    Beyond the table's end an exponent would round to 0.
+    The table is indexed by the distance of a code from the largest code of its row. Exponentials
+    beyond the end of the table would round to 0.
     """
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     codes = x.format.high - x.format.low + 1
@@ -34,8 +35,8 @@ def _softmax(conversion: Conversion, node: Node, operation: float_operations.Sof
     entries = min(codes, needed)
     if entries > conversion.target.table_entries:
         raise TargetError(
-            f"{node.name!r} ({node.source}): the exponents of its scores need a table of {entries} "
-            f"entries; target {conversion.target.name!r} has room for "
+            f"{node.name!r} ({node.source}): the exponentials of its scores need a table of "
+            f"{entries} entries, but tables of the target {conversion.target.name!r} have at most "
             f"{conversion.target.table_entries}. Give the scores fewer bits"
         )
     distance = np.arange(entries, dtype=np.float64)
@@ -63,25 +64,29 @@ def _softmax(conversion: Conversion, node: Node, operation: float_operations.Sof
 
 
 def _worst_share(terms: int) -> float:
-    """Returns how far a share of a row is from that of the scores' codes, in units of the result.
+    """Returns the worst error of a softmax output for given codes, in units of the accumulator.
 
-    The peak's exponent is exact and every other within 1/2 unit, so the row's sum, which is one at
-    least, is within half a unit for each of the others; then the operator's own rounding.
+    The exponential of the largest score is exact, and every other is within 1/2 unit. The sum of a
+    row, which is at least 1, is therefore within 1/2 unit for each of the others. The rounding of
+    the operator itself is added.
+
+    Args:
+        terms: the length of a row.
     """
     return 0.5 * terms + 0.5 + 2.0 ** (2 * EXPONENT_BITS - RECIPROCAL_BITS)
 
 
 @converts(float_operations.Normalize, reads_factors=always)
 def _normalize(conversion: Conversion, node: Node, operation: float_operations.Normalize) -> None:
-    """The norm with a gain of few bits, and the rescaling per channel that makes it exact."""
+    """Adds a norm with an integer gain per channel, and the requantization per channel."""
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     terms = node.shape[-1]
     fraction_bits = normal_fraction_bits(conversion.target)
     if fraction_bits < 4:
         raise TargetError(
             f"{node.name!r} ({node.source}): a norm needs an accumulator of at least "
-            f"{GAIN_BITS + 7} bits; target {conversion.target.name!r} has "
-            f"{conversion.target.accumulator_bits}"
+            f"{GAIN_BITS + 7} bits, but that of the target {conversion.target.name!r} has "
+            f"{conversion.target.accumulator_bits}; convert for a target with a wider one"
         )
     operator = Normalize(
         terms=terms,
@@ -101,7 +106,7 @@ def _normalize(conversion: Conversion, node: Node, operation: float_operations.N
 
 
 def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], np.ndarray]:
-    """Returns gain and bias, and the real value of one unit of the accumulator, [channels]."""
+    """Adds gain and bias, and returns their names and the unit of the accumulator, [channels]."""
     constants = conversion.prepared.constants_of(node)
     gain, bias = (constants[role].detach().double().cpu().numpy() for role in ("gain", "bias"))
     unit_of_normal = normal_unit(node.shape[-1], conversion.target)
@@ -111,7 +116,7 @@ def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], n
     )
     step = min(conversion.scale_of(node.name).scales)
     gained = scale[gain != 0]
-    # A channel without gain has the unit of the others, and its bias their precision.
+    # A channel with a gain of 0 gets the unit of the others, so that its bias is as precise.
     wanted = gained.max() if gained.size else step * BIAS_UNIT / unit_of_normal
     scale = np.where(gain == 0, np.maximum(scale, wanted), scale)
     unit = normals_unit(scale, node.shape[-1], conversion.target)
@@ -131,7 +136,7 @@ def _gain_tensors(conversion: Conversion, node: Node) -> tuple[dict[str, str], n
 def coded_constant(
     conversion: Conversion, node: Node, role: str
 ) -> tuple[dict[str, str], np.ndarray]:
-    """Returns the codes of a constant that are the node's output, or its rows, and a unit of 1."""
+    """Adds the codes of a constant or a table in the output's format; the unit is 1."""
     format = conversion.scale_of(node.name).format
     quantizer = conversion.prepared.activation_quantizer(node.name)
     value = conversion.prepared.constants_of(node)[role]
@@ -141,7 +146,7 @@ def coded_constant(
 
 @converts(float_operations.Embedding)
 def _embedding(conversion: Conversion, node: Node, operation: float_operations.Embedding) -> None:
-    """A table of codes."""
+    """Adds an embedding with a table of codes."""
     y = conversion.scale_of(node.name)
     tensors, _ = conversion.add_given(node) or coded_constant(conversion, node, "table")
     conversion.add_step(node, node.name, Embedding(), node.inputs, tensors, y)

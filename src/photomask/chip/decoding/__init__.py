@@ -1,4 +1,4 @@
-"""Language models on the integer path: chunks of tokens, and a cache of integer keys and values."""
+"""Runs language models in integers, by chunks of tokens with a cache of integer keys and values."""
 
 from photomask.chip.decoding.cached_model import CachedModel
 from photomask.chip.decoding.decoder import Decoder

@@ -1,4 +1,4 @@
-"""Greedy decoding with a cache of integer keys and values."""
+"""Decodes greedily with a cache of integer keys and values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,28 +11,28 @@ from photomask.chip.program import Edge, IntegerProgram
 from photomask.errors import DataError, UsageError
 
 TOKENS, POSITIONS, MASK = range(3)
-"""Places among a program's inputs; behind them are the cached keys and values."""
+"""The indices of these inputs among a program's inputs; cached keys and values come after them."""
 
 
 class Engine(Protocol):
-    """Runs one program."""
+    """An engine, which runs one program."""
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the output edges."""
+        """Returns the codes of the output edges by name."""
         ...
 
 
 class Decoder:
-    """Runs a language model in integers, chunk by chunk, and keeps the cache.
+    """Runs a language model in integers, chunk by chunk, with a cache of keys and values.
 
-    The programs are those of one `CachedModel` with one calibration (`prepare`, `prepare_like`),
-    that differ in how many tokens a chunk has: one for prompts, one for single tokens. A chunk's
-    keys and values go into the cache as they are, so that any way of cutting a text into chunks
-    gives the same integers.
+    The programs come from one `CachedModel` with one calibration (`prepare`, `prepare_like`). They
+    differ in the number of tokens of a chunk: one is for prompts, another for single tokens. The
+    integer keys and values of a chunk are cached unchanged, so that every division of a text into
+    chunks gives the same integers.
 
     Attributes:
-        capacity: how many tokens the cache holds.
-        length: how many it holds now.
+        capacity: the number of tokens that the cache can hold.
+        length: the number of tokens that the cache holds now.
     """
 
     def __init__(
@@ -43,15 +43,16 @@ class Decoder:
         """Makes an engine for each program.
 
         Args:
-            programs: in any order; their chunks must differ in length.
-            engine: makes an engine: `NumpyEngine`, `TorchEngine`, `CEngine`, `OnnxEngine`.
+            programs: the programs in any order; their chunks must differ in length.
+            engine: a function or class that makes the engine of a program: `NumpyEngine`,
+                `TorchEngine`, `CEngine` or `OnnxEngine`.
 
         Raises:
-            UsageError: no program, one that is no chunk of a language model, or programs that do
-                not go together.
+            UsageError: there is no program, a program is no chunk of a language model, or the
+                programs do not belong together.
         """
         if not programs:
-            raise UsageError("a decoder needs at least one program")
+            raise UsageError("a decoder needs at least one program, found none")
         self._chunks = [_Chunk(program) for program in programs]
         self._chunks.sort(key=lambda chunk: chunk.tokens)
         for chunk in self._chunks[1:]:
@@ -68,17 +69,17 @@ class Decoder:
         self._cache, self.length = [], 0
 
     def feed(self, tokens: np.ndarray) -> np.ndarray:
-        """Runs tokens behind those that are cached.
+        """Runs tokens after those that are cached, and adds them to the cache.
 
         Args:
-            tokens: int64 [batch, count].
+            tokens: the tokens, int64 [batch, count].
 
         Returns:
-            The codes of the logits behind each of them, int64 [batch, count, vocabulary].
+            The codes of the logits after each token, int64 [batch, count, vocabulary].
 
         Raises:
-            DataError: not int64 [batch, count], another batch than what is cached, tokens outside
-                the vocabulary, or more than the cache has room for.
+            DataError: the tokens are not int64 [batch, count], their batch differs from that of the
+                cache, a token is outside the vocabulary, or the cache has too little room.
         """
         self._check(tokens)
         if not self._cache:
@@ -97,23 +98,24 @@ class Decoder:
         return np.concatenate(logits, axis=1)
 
     def generate(self, prompt: np.ndarray, count: int) -> np.ndarray:
-        """Continues texts of one length greedily: the largest logit wins, of equal ones the first.
+        """Returns a greedy continuation of texts of one length, starting with an empty cache.
 
-        Starts with an empty cache.
+        The token with the largest logit is chosen, or the first of equal ones.
 
         Args:
-            prompt: int64 [batch, length].
-            count: how many tokens to add.
+            prompt: the tokens of the texts, int64 [batch, length].
+            count: the number of tokens to add.
 
         Returns:
             The tokens that were added, int64 [batch, count].
 
         Raises:
-            UsageError: fewer than one token to add.
-            DataError: as for `feed`; prompt and new tokens must fit the cache together.
+            UsageError: `count` is below 1.
+            DataError: `feed` would refuse the prompt, or the cache has too little room for the
+                prompt and the new tokens.
         """
         if count < 1:
-            raise UsageError(f"{count} tokens to generate; at least 1 is possible")
+            raise UsageError(f"count must be at least 1, found {count}")
         self.reset()
         self._check(prompt, more=count - 1)
         found = [self.feed(prompt)[:, -1].argmax(axis=-1)]
@@ -122,7 +124,11 @@ class Decoder:
         return np.stack(found, axis=1)
 
     def _run(self, chunk: "_Chunk", tokens: np.ndarray) -> np.ndarray:
-        """Runs one chunk, of which `tokens` may be only the beginning, and caches what is new."""
+        """Runs one chunk, padded if `tokens` are fewer, and adds its keys and values to the cache.
+
+        Returns:
+            The codes of the logits of `tokens`.
+        """
         batch, count = tokens.shape
         spare = chunk.tokens - count
         positions = np.minimum(self.length + np.arange(chunk.tokens), chunk.positions - 1)
@@ -143,33 +149,37 @@ class Decoder:
         return logits[:, :count]
 
     def _check(self, tokens: np.ndarray, more: int = 0) -> None:
-        """Refuses tokens that cannot be run, with `more` behind them."""
+        """Refuses tokens that cannot be run, or that leave no room for `more` tokens."""
         if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int64 or tokens.ndim != 2:
             found = f"{tokens.dtype} {list(tokens.shape)}" if hasattr(tokens, "dtype") else tokens
             raise DataError(f"tokens must be an int64 array [batch, count], got {found}")
         if not tokens.size:
-            raise DataError(f"no tokens: shape {list(tokens.shape)}")
+            raise DataError(
+                f"tokens must hold at least one token, found the shape {list(tokens.shape)}"
+            )
         edge = self._chunks[0].edge(TOKENS)
         if tokens.min() < edge.low or tokens.max() > edge.high:
             raise DataError(
-                f"tokens {tokens.min()} to {tokens.max()}, but the table behind input "
+                f"the tokens go from {tokens.min()} to {tokens.max()}, but the table behind input "
                 f"{edge.name!r} has rows {edge.low} to {edge.high}"
             )
         if self._cache and len(tokens) != len(self._cache[0]):
             raise DataError(
-                f"{len(tokens)} texts behind {len(self._cache[0])} that are cached; reset() forgets"
+                f"the batch has {len(tokens)} texts, but {len(self._cache[0])} are cached; call "
+                "reset() to start new texts"
             )
         wanted = self.length + tokens.shape[1] + more
         if wanted > self.capacity:
             chunk = self._chunks[0]
             raise DataError(
-                f"{wanted} tokens; input {chunk.states[0]!r} holds {chunk.capacity} and the table "
-                f"behind {chunk.edge(POSITIONS).name!r} has {chunk.positions} positions"
+                f"the cache would need {wanted} tokens, but input {chunk.states[0]!r} holds "
+                f"{chunk.capacity}, and the table behind {chunk.edge(POSITIONS).name!r} has "
+                f"{chunk.positions} positions; use shorter texts, or a model with a longer cache"
             )
 
 
 class _Chunk:
-    """A program and what its inputs say about the model."""
+    """A program with the lengths that follow from the shapes of its inputs."""
 
     def __init__(self, program: IntegerProgram):
         self.program = program
@@ -196,18 +206,19 @@ class _Chunk:
         for name, shape in expected.items():
             if program.edges[name].shape != shape:
                 raise UsageError(
-                    f"{name!r} has shape {program.edges[name].shape}, a chunk of {self.tokens} "
-                    f"tokens behind a cache of {self.capacity} needs {shape}"
+                    f"{name!r} has shape {program.edges[name].shape}, but a chunk of {self.tokens} "
+                    f"tokens with a cache of {self.capacity} needs {shape}; convert a CachedModel"
                 )
         for state, new in zip(self.states, self.new, strict=True):
             if _meaning(program.edges[state]) != _meaning(program.edges[new]):
                 raise UsageError(
-                    f"{new!r} cannot be kept in {state!r}: {_meaning(program.edges[new])}, not "
+                    f"{new!r} cannot be cached in {state!r}, because it has "
+                    f"{_meaning(program.edges[new])} and the cache "
                     f"{_meaning(program.edges[state])}; prepare the model with its states"
                 )
 
     def edge(self, at: int) -> Edge:
-        """Returns an input."""
+        """Returns the edge of an input."""
         return self.program.edges[self.program.inputs[at]]
 
 
@@ -216,9 +227,11 @@ def _meaning(edge: Edge) -> str:
 
 
 def _check_pair(first: _Chunk, second: _Chunk) -> None:
-    """Refuses programs whose caches or logits mean different things, or whose chunks are equal."""
+    """Refuses programs with different scales of cache or logits, or with equal chunk lengths."""
     if first.tokens == second.tokens:
-        raise UsageError(f"two programs with chunks of {first.tokens} tokens")
+        raise UsageError(
+            f"two programs have chunks of {first.tokens} tokens; their chunks must differ in length"
+        )
     pairs = [("cache", first.states, second.states), ("output", first.new, second.new)]
     pairs.append(("logits", first.program.outputs[:1], second.program.outputs[:1]))
     for what, mine, others in pairs:
@@ -226,23 +239,23 @@ def _check_pair(first: _Chunk, second: _Chunk) -> None:
         right = [_meaning(second.program.edges[name]) for name in others]
         if left != right:
             raise UsageError(
-                f"the programs differ in their {what}: {left[0]} and {right[0]}; make the second "
-                "by prepare_like from the calibration of the first"
+                f"the programs differ in their {what}: one has {left[0]}, another {right[0]}; "
+                "make the second by prepare_like from the calibration of the first"
             )
     sizes = [
         (chunk.capacity, chunk.positions, chunk.edge(TOKENS).high) for chunk in (first, second)
     ]
     if sizes[0] != sizes[1]:
         raise UsageError(
-            "the programs differ in (cache length, positions, last token): "
-            f"{sizes[0]} and {sizes[1]}"
+            "the programs differ in (cache length, positions, last token), which are "
+            f"{sizes[0]} and {sizes[1]}; convert them from one model with one cache length"
         )
 
 
 def _outputs(
     engine: Engine, program: IntegerProgram, inputs: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Returns the outputs in order; the torch engine takes tensors, all others arrays."""
+    """Returns a program's outputs in order; only the torch engine takes tensors."""
     if isinstance(engine, TorchEngine):
         tensors = {name: torch.from_numpy(codes) for name, codes in inputs.items()}
         found = {name: codes.cpu().numpy() for name, codes in engine.run(tensors).items()}

@@ -1,4 +1,4 @@
-"""One calibrated model for inputs of several shapes."""
+"""Uses one calibrated model for inputs of several shapes."""
 
 from dataclasses import replace
 from itertools import zip_longest
@@ -16,19 +16,19 @@ from photomask.errors import CaptureError
 
 @float32_by_default()
 def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> PreparedModel:
-    """Captures a model again for inputs of other shapes, with the same weights and quantizers.
+    """Returns the same prepared model for inputs of other shapes.
 
-    What both compute of the same values is the same, integer by integer. Weights and quantizers are
-    shared, not copied: calibrating one calibrates the other.
+    The two models share weights and quantizers, so calibrating one calibrates the other, and both
+    compute the same integers for the same values.
 
     Args:
-        prepared: the same model, with inputs of its shapes.
-        model: as it was given to `prepare`; never changed.
-        example: inputs of the new shapes; the batch stays at axis 0.
+        prepared: the prepared model.
+        model: the model that was given to `prepare`, which is not changed.
+        example: inputs of the new shapes, with the batch at axis 0.
 
     Raises:
-        CaptureError: the model cannot be captured, or computes something else with these shapes.
-        UnsupportedOperatorError: operators without an integer form, all of them.
+        CaptureError: the model cannot be captured, or its operations depend on the input shapes.
+        UnsupportedOperatorError: operators have no integer form; the message names them all.
     """
     graph = capture_simplified(model, example)
     check_states(graph, prepared.states)
@@ -39,8 +39,8 @@ def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> Pr
         if found != expected:
             raise CaptureError(
                 f"with inputs of these shapes the model computes {found or 'nothing'} where it "
-                f"computed {expected or 'nothing'}; only models whose operations and weights do "
-                "not depend on the inputs' shapes can share their quantizers"
+                f"computed {expected or 'nothing'} before; only models whose operations and "
+                "weights do not depend on the inputs' shapes can share their quantizers"
             )
     graph = replace(graph, constants=prepared.graph.constants)
     found = replace(placement.survey, graph=graph)
@@ -50,7 +50,7 @@ def prepare_like(prepared: PreparedModel, model: nn.Module, example: Data) -> Pr
 
 
 def _structure(graph: FloatGraph) -> list[str]:
-    """Describes what quantizers belong to, with its constants, in the order of computation."""
+    """Returns a description of each node with a scale of its own, in the order of computation."""
     found = []
     for node in graph.nodes:
         if node.operation.decides_scale:

@@ -1,4 +1,4 @@
-"""Fast executors of integer programs: the torch engine, compiled C, ONNX Runtime."""
+"""Fast engines for integer programs: PyTorch, compiled C and ONNX Runtime."""
 
 from photomask.chip.engines.c_engine import CEngine
 from photomask.chip.engines.onnx_engine import OnnxEngine

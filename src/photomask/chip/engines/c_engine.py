@@ -1,4 +1,4 @@
-"""The program as generated C: compiled, loaded, and run sample by sample."""
+"""Runs a program as generated C, which is compiled, loaded and called for each sample."""
 
 import ctypes
 import shutil
@@ -22,25 +22,25 @@ FLAGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC")
 
 
 class CEngine:
-    """Runs a program as C does.
+    """Runs a program as compiled C.
 
-    The sources are those of `CForm`, compiled to a library in a temporary folder that lives as
-    long as the engine. `edges` compiles them a second time, with memory for every edge. Memory is
-    static, so that one thread at a time may run an engine.
+    The sources are those of `CForm`. They are compiled to a library in a temporary folder that is
+    deleted with the engine. `edges` compiles them a second time, with memory for every edge. The
+    memory is static, so only one thread at a time may run an engine.
     """
 
     def __init__(self, program: IntegerProgram, *, compiler: str = "cc"):
         """Compiles the program.
 
         Args:
-            program: what to run.
-            compiler: the C compiler's command, with options if need be:
-                "gcc -O3 -march=native". It must make code for this machine.
+            program: the program to run.
+            compiler: the command of the C compiler, optionally with options, such as
+                "gcc -O3 -march=native". It must compile for this machine.
 
         Raises:
-            UsageError: the command has a quotation mark without its end.
-            FormError: names all steps that C cannot express.
-            EngineError: there is no such compiler, or it failed.
+            UsageError: the command has an unclosed quotation mark.
+            FormError: C cannot express some steps; the message names them all.
+            EngineError: the compiler does not exist or fails.
         """
         self.program = program
         self._compiler = compiler
@@ -51,14 +51,14 @@ class CEngine:
         self._grows = program.links.growing
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields every edge and its int64 codes in the order of computation, inputs first.
+        """Yields every edge with its int64 codes in the order of computation, inputs first.
 
         Args:
-            inputs: as for `NumpyEngine.edges`.
+            inputs: the inputs, as for `NumpyEngine.edges`.
 
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
-            EngineError: the compiler failed.
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
+            EngineError: the compiler fails.
         """
         codes = arrays_by_name(self.program, inputs)
         check_inputs(self.program, codes)
@@ -80,10 +80,10 @@ class CEngine:
         """Returns the output edges as int64 codes.
 
         Args:
-            inputs: as for `NumpyEngine.edges`.
+            inputs: the inputs, as for `NumpyEngine.edges`.
 
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
         """
         codes = arrays_by_name(self.program, inputs)
         check_inputs(self.program, codes)
@@ -94,7 +94,7 @@ class CEngine:
         }
 
     def _joined(self, name: str, parts: list[np.ndarray]) -> np.ndarray:
-        """Puts samples together; what no input changes has none."""
+        """Returns the samples of an edge as one array; a constant edge has a single sample."""
         return np.concatenate(parts) if name in self._grows else parts[0]
 
 
@@ -108,14 +108,17 @@ class _Library:
             self._c = ctypes.CDLL(str(library))
         except OSError as error:
             raise EngineError(
-                f"{compiler!r} made a library that this machine cannot load: {error}; name a "
-                "compiler for this machine by compiler="
+                f"{compiler!r} made a library that this machine cannot load: {error}; set "
+                "`compiler` to a compiler for this machine"
             ) from error
         constants = self.source.files[CONSTANTS_FILE]
         load = self._c[f"{NAME}_load"]
         load.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
         if status := load(constants, len(constants)):
-            raise EngineError(f"the compiled program refuses its own constants ({status})")
+            raise EngineError(
+                f"the compiled program refuses its own constants (status {status}); use another "
+                "compiler"
+            )
         self._run = self._c[f"{NAME}_run"]
         if keep_edges:
             self._edge = self._c[f"{NAME}_edge"]
@@ -131,11 +134,13 @@ class _Library:
             results[name] = np.empty(tensor.elements, numpy_type(tensor.ctype))
         arrays = [*memory, *results.values()]
         if status := self._run(*(ctypes.c_void_p(array.ctypes.data) for array in arrays)):
-            raise EngineError(f"the compiled program refused an input ({status})")
+            raise EngineError(
+                f"the compiled program refuses an input (status {status}); use another compiler"
+            )
         return {name: source.tensors[name].own_axes(flat) for name, flat in results.items()}
 
     def edge(self, index: int, name: str) -> np.ndarray | None:
-        """Returns an edge as the last run left it; None for the caller's own memory."""
+        """Returns an edge's codes after the last run, or None for inputs and outputs."""
         address = self._edge(index)
         if address is None:
             return None
@@ -145,16 +150,16 @@ class _Library:
 
 
 def compile_library(source: CSource, compiler: str, folder: Path) -> Path:
-    """Compiles a project's network, without its `main.c`, to a shared library.
+    """Compiles a project's network, without its `main.c`, and returns the shared library.
 
     Args:
         source: the project.
-        compiler: command, with options if need be.
-        folder: where to; made if absent.
+        compiler: the command of the compiler, optionally with options.
+        folder: the folder for the files, which is created if it does not exist.
 
     Raises:
-        UsageError: the command has a quotation mark without its end.
-        EngineError: there is no such compiler, or it failed.
+        UsageError: the command has an unclosed quotation mark.
+        EngineError: the compiler does not exist or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in source.files.items():

@@ -1,4 +1,4 @@
-"""An engine outside Python: ONNX Runtime on the integer form of the program."""
+"""Runs a program in ONNX Runtime, by its integer ONNX form."""
 
 from collections.abc import Iterator
 
@@ -17,38 +17,38 @@ class OnnxEngine:
     """Runs a program in ONNX Runtime on a CPU, with the oracle's integers on every edge."""
 
     def __init__(self, program: IntegerProgram, threads: int = 1):
-        """Builds the model; ONNX Runtime reads it when the first integers are asked for.
+        """Builds the model, which ONNX Runtime loads at the first run.
 
         Args:
-            program: what to run.
-            threads: of ONNX Runtime.
+            program: the program to run.
+            threads: the number of threads of ONNX Runtime.
 
         Raises:
             MissingDependencyError: onnx or onnxruntime is not installed.
-            UsageError: less than one thread.
-            EngineError: the model is larger than ONNX Runtime reads.
+            UsageError: `threads` is below 1.
+            EngineError: the model is too large for ONNX Runtime.
         """
         if threads < 1:
-            raise UsageError(f"ONNX Runtime needs at least 1 thread, got {threads}")
+            raise UsageError(f"threads must be at least 1, found {threads}")
         self.program = program
         self.threads = threads
         self._runtime = runtime_package("OnnxEngine")
         self._model = integer_model(program)
         if self._model.ByteSize() > LARGEST_MODEL:
             raise EngineError(
-                f"the model has {self._model.ByteSize()} bytes, ONNX Runtime reads at most "
+                f"the model has {self._model.ByteSize()} bytes, but ONNX Runtime reads at most "
                 f"{LARGEST_MODEL}; run the program in TorchEngine"
             )
         self._sessions: dict[bool, Session] = {}
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields every edge and its integers in the order of computation, inputs first.
+        """Yields every edge with its int64 codes in the order of computation, inputs first.
 
         Args:
-            inputs: as for `NumpyEngine.edges`.
+            inputs: the inputs, as for `NumpyEngine.edges`.
 
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
             EngineError: ONNX Runtime refuses the model or fails.
         """
         values = self._compute(inputs, list(self.program.edges))
@@ -58,8 +58,11 @@ class OnnxEngine:
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Returns the output edges as int64 codes.
 
+        Args:
+            inputs: the inputs, as for `NumpyEngine.edges`.
+
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
             EngineError: ONNX Runtime refuses the model or fails.
         """
         return self._compute(inputs, list(self.program.outputs))
@@ -73,9 +76,9 @@ class OnnxEngine:
         return {name: values[name] for name in names}
 
     def _session(self, *, every_edge: bool) -> Session:
-        """Returns ONNX Runtime's session, made at its first use.
+        """Returns a session of ONNX Runtime, which is made at its first use.
 
-        One that gives every edge cannot drop any, so there are two.
+        There are two sessions, because the one that returns every edge cannot optimize any away.
         """
         if every_edge not in self._sessions:
             model = giving_every_value(self._model) if every_edge else self._model

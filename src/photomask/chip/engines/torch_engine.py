@@ -1,4 +1,4 @@
-"""The fast engine: the oracle's integers, computed in whatever arithmetic is proven exact."""
+"""Runs a program in PyTorch, in the fastest arithmetic that is proven to be exact."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +14,10 @@ from photomask.chip.program.oracle import check_inputs
 
 
 class TorchEngine:
-    """Runs a program on a CPU or a GPU.
+    """Runs a program on a CPU or a GPU, with the integers of the oracle.
 
-    Each operator picks its arithmetic from the program's proven intervals when the engine is made:
-    float32 below 2**24, float64 below 2**53, int64 above.
+    When the engine is made, each operator chooses its arithmetic by the program's proven intervals:
+    float32 below 2**24, float64 below 2**53, and int64 above.
     """
 
     def __init__(self, program: IntegerProgram, device: str | torch.device = "cpu"):
@@ -36,14 +36,14 @@ class TorchEngine:
         ]
 
     def edges(self, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields every edge and its int64 codes in the order of computation, inputs first.
+        """Yields every edge with its int64 codes in the order of computation, inputs first.
 
         Args:
-            inputs: int64 codes, batch first, on any device, by input name; or alone, for a program
-                with one input.
+            inputs: int64 codes with the batch at axis 0, on any device. They are a dictionary by
+                input name, or one tensor for a program with one input.
 
         Raises:
-            DataError: an input is missing, not integer, out of its format or of another shape.
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
         """
         carriers = self._carriers(inputs)
         while True:
@@ -54,14 +54,21 @@ class TorchEngine:
             yield edge[0], edge[1].to(torch.int64)
 
     def run(self, inputs: Inputs) -> dict[str, torch.Tensor]:
-        """Returns the output edges by name as int64 codes; takes what `edges` takes."""
+        """Returns the output edges by name as int64 codes.
+
+        Args:
+            inputs: the inputs, as for `edges`.
+
+        Raises:
+            DataError: an input is missing, is not integer, exceeds its format or has a wrong shape.
+        """
         wanted = set(self.program.outputs)
         with exact_arithmetic(self.device.type):
             values = {name: value for name, value in self._carriers(inputs) if name in wanted}
             return {name: values[name].to(torch.int64) for name in self.program.outputs}
 
     def _carriers(self, inputs: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields edges in their carrier dtypes; each is dropped after its last use."""
+        """Yields edges in their carrier dtypes, and frees each after its last use."""
         given = codes_by_name(self.program, inputs)
         check_inputs(self.program, {name: codes.cpu().numpy() for name, codes in given.items()})
         values: dict[str, torch.Tensor] = {}
@@ -82,10 +89,10 @@ class TorchEngine:
 
 @contextmanager
 def exact_arithmetic(device_type: str) -> Iterator[None]:
-    """Forbids what would round inside a float32 product.
+    """Switches off, inside a context, everything that rounds inside a float32 product.
 
-    That is autocast, the TF32 and bfloat16 modes of cuBLAS and oneDNN, and NNPACK, whose
-    convolutions go through Winograd and Fourier transforms.
+    These are autocast, the TF32 and bfloat16 modes of cuBLAS and oneDNN, and NNPACK, whose
+    convolutions use Winograd and Fourier transforms.
     """
     onednn: Any = torch.backends.mkldnn
     backends = (onednn.conv, onednn.matmul, torch.backends.cuda.matmul)

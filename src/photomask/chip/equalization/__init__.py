@@ -1,8 +1,9 @@
-"""Rewrites of a prepared model's weights that change no float result but suit integers better.
+"""Changes weights of a prepared model before quantization, so that quantization loses less.
 
-`smooth`, `smooth_products` and `equalize` move scale between what makes a channel and what reads
-it; `correct_biases` takes back what rounding the weights shifts on average. All are done before
-`calibrate`, which then measures the model that is left.
+`smooth`, `smooth_products` and `equalize` move scale from the outputs of a layer or norm into the
+weights of its readers, or back; the float results stay the same. `correct_biases` compensates the
+mean error of rounded weights. Call them before `calibrate`, which measures the changed model;
+`correct_biases` may also come after it.
 """
 
 from photomask.chip.equalization.channels import (

@@ -1,4 +1,4 @@
-"""Scale moved between two neighbours, and biases that make up for rounded weights."""
+"""Moves scale between neighbouring layers, and corrects biases for the rounding of weights."""
 
 import copy
 import math
@@ -19,19 +19,20 @@ from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
 
 SMALLEST = 1e-5
-"""Ranges below it count as this large: a dead channel is not blown up."""
+"""Smaller ranges are replaced by this one, so that no factor of a dead channel gets too large."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """A place where channels can be rescaled: who makes them, and who reads them all.
+    """A norm or layer whose channels can be rescaled, with the layers that read it.
 
-    Several nodes make the channels where the model uses a norm or layer at several places: what
-    they share is rescaled once, by one factor that serves all of them.
+    There are several makers where the model uses a norm or a layer at several places. The tensors
+    that they share are rescaled once, by one factor for all of them.
 
     Attributes:
-        makers: norms or layers, in the order of computation; usually one.
-        readers: layers that alone read the makers' outputs.
+        makers: the norms or layers that compute the channels, in the order of computation; usually
+            there is one.
+        readers: the layers that read the makers' outputs; nothing else reads them.
     """
 
     makers: tuple[Node, ...]
@@ -48,25 +49,28 @@ class Channel:
 def smooth(
     prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
 ) -> int:
-    """Moves the range of norms' outputs into the weights of the layers that read them.
+    """Divides the outputs of norms by a factor per channel, and multiplies their readers' weights.
 
-    Channel `j` of a norm's gain and bias is divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)`, the
-    columns of the weights are multiplied by it, `a` being `strength`: activations with a few large
-    channels, as transformers have them, become easier to quantize, weights a little harder.
+    Channel `j` of a norm's gain and bias is divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)`, and
+    column `j` of the readers' weights is multiplied by it, where `a` is `strength`. Activations
+    with a few large channels, as in transformers, so become easier to quantize, and weights a
+    little harder. The scales are undecided afterwards, so `calibrate` has to follow.
 
     Args:
-        prepared: changed in place; not calibrated yet.
-        data: as for `calibrate`.
-        strength: 0 moves nothing but the weights' own ranges, 1 everything.
-        shift: also move the middle `z_j` of every channel's range to 0: the norm's bias takes
-            `-z_j`, the layers' biases `W z`. Channels far from 0 become small, which costs their
-            readers nothing; a norm without a bias gets one.
+        prepared: the model, which is changed in place and need not be calibrated.
+        data: the data, as for `calibrate`.
+        strength: the exponent `a`. With 0 the columns of the weights get equal ranges, with 1 the
+            channels of the activations do.
+        shift: True also moves the middle `z_j` of every channel's range to 0. The norm's bias is
+            reduced by `z_j`, and the layers' biases are increased by `W z`. Channels far from 0
+            become small at no cost to their readers. A norm without a bias gets one.
 
     Returns:
-        How many norms were smoothed.
+        The number of norms that were smoothed.
 
     Raises:
-        DataError: no data, or it does not fit the model.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the weights are rounded already.
 
     Source: SmoothQuant, Xiao et al. 2023, equation 4, arXiv:2211.10438; the shift is that of
     Outlier Suppression+, Wei et al. 2023, equations 1 and 2, arXiv:2304.09145.
@@ -91,7 +95,7 @@ def smooth(
 
 
 def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> None:
-    """Takes a value from each of the makers' channels, and adds it back behind the readers."""
+    """Subtracts a value from each channel of the makers, and corrects the readers' biases."""
     for maker in _once(prepared, place.makers, "bias"):
         bias = prepared.constants_of(maker)["bias"]
         prepared.set_constant(maker.name, "bias", bias - middle)
@@ -102,7 +106,7 @@ def _move_to_zero(prepared: PreparedModel, place: Channel, middle: Tensor) -> No
 
 
 def _once(prepared: PreparedModel, nodes: Sequence[Node], role: str) -> list[Node]:
-    """Returns the nodes without those whose constant an earlier one has too."""
+    """Returns the nodes, but of those that share a constant only the first."""
     tensors = {prepared.graph.tensor_of(node.constants[role]): node for node in reversed(nodes)}
     return list(reversed(tensors.values()))
 
@@ -112,15 +116,20 @@ def _once(prepared: PreparedModel, nodes: Sequence[Node], role: str) -> list[Nod
 def equalize(prepared: PreparedModel) -> int:
     """Gives the channels between two layers the same range in both weights.
 
-    With `r1` the range of a channel's row in the first weight and `r2` that of its column in the
-    second, the row is divided by `sqrt(r1 / r2)` and the column multiplied by it. A ReLU between
-    them lets factors pass. Weights with one scale per tensor gain most.
+    Let `r1` be the range of a channel's row in the first weight and `r2` that of its column in the
+    second. The row is divided by `sqrt(r1 / r2)`, and the column is multiplied by it. A ReLU may
+    lie between the layers. Weights with one scale per tensor gain most. The scales are undecided
+    afterwards, so `calibrate` has to follow.
 
     Args:
-        prepared: changed in place; not calibrated yet.
+        prepared: the model, which is changed in place and need not be calibrated.
 
     Returns:
-        How many pairs of layers were equalized.
+        The number of pairs of layers that were equalized.
+
+    Raises:
+        OrderError: the weights are rounded already.
+        UsageError: batch norms are kept beside their layers.
 
     Source: Nagel et al. 2019, section 4.1, arXiv:1906.04721.
     """
@@ -145,20 +154,20 @@ def equalize(prepared: PreparedModel) -> int:
 @changes(Effect.CORRECTS)
 @float32_by_default()
 def correct_biases(prepared: PreparedModel, data: Data) -> int:
-    """Adds to each bias what quantizing the weights takes from the layer's mean output.
+    """Corrects biases by the change of a layer's mean output that rounding its weights causes.
 
-    Layer by layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, `x` being the float
-    input of the layer. A bias of several places takes the mean of what each of them asks for.
+    For each layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, where `x` is the float
+    input of the layer. A bias that several layers share gets the mean of their corrections.
 
     Args:
-        prepared: changed in place, before `calibrate` or after it.
-        data: as for `calibrate`.
+        prepared: the model, which is changed in place, before `calibrate` or after it.
+        data: the data, as for `calibrate`.
 
     Returns:
-        How many layers were corrected.
+        The number of layers that were corrected.
 
     Raises:
-        DataError: no data, or it does not fit the model.
+        DataError: there are no data, or they do not fit the model.
         OrderError: the weights are rounded already, or were changed by hand since `calibrate`.
         UsageError: batch norms are kept beside their layers.
 
@@ -182,7 +191,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
                     shift = _output_error(node, errors[node.name], values)
                     shifts[node.name] = shifts[node.name] + shift
         if not count:
-            raise DataError("correcting biases needs at least one sample, got none")
+            raise DataError("correcting biases needs at least one sample, but the data holds none")
         for node in _once(prepared, list(layers.values()), "bias"):
             bias = prepared.constants_of(node)["bias"]
             places = {node.name, *(other.name for other, _ in prepared.places_of(node, "bias"))}
@@ -197,12 +206,12 @@ def _demand_folded(prepared: PreparedModel) -> None:
     if prepared.batch_norms:
         raise UsageError(
             f"{len(prepared.batch_norms)} layers have a batch norm beside their weights, which "
-            "would undo the change: call fold_batch_norms(prepared) first"
+            "would undo the change; call fold_batch_norms(prepared) first"
         )
 
 
 def _weight_error(prepared: PreparedModel, node: Node) -> Tensor:
-    """Returns `W - Wq`; a quantizer that is not fitted yet stays so."""
+    """Returns `W - Wq`; a quantizer that is not fitted is fitted as a copy."""
     weight, quantizer = prepared.constants_of(node)["weight"], prepared.weight_quantizer(node.name)
     if not quantizer.is_fitted:
         quantizer = copy.deepcopy(quantizer)
@@ -221,9 +230,9 @@ def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor
 
 
 def rescalable(prepared: PreparedModel) -> list[Channel]:
-    """Returns where a factor per channel can pass from the maker of an edge to all its readers.
+    """Returns the norms and layers whose channel factors can move into the weights of all readers.
 
-    Where the model uses a norm or layer at several places, all of them must agree on one factor.
+    Where the model uses a norm or a layer at several places, one factor must suit all of them.
     """
     nodes, users = prepared.graph.by_name, prepared.graph.users()
     found: list[Channel] = []
@@ -240,7 +249,7 @@ def rescalable(prepared: PreparedModel) -> list[Channel]:
 
 
 def _joined(prepared: PreparedModel, found: list[Channel], place: Channel) -> list[Channel]:
-    """Adds a place to those found, as one with all of them that share a constant with it."""
+    """Returns the found places with one more, merged with those that share a constant with it."""
     own = _tensors(prepared, place).keys()
     others = [other for other in found if own.isdisjoint(_tensors(prepared, other).keys())]
     sharing = [other for other in found if other not in others] + [place]
@@ -252,9 +261,10 @@ def _joined(prepared: PreparedModel, found: list[Channel], place: Channel) -> li
 def _tensors(
     prepared: PreparedModel, place: Channel
 ) -> dict[tuple[str, str], set[tuple[str, str, str]]]:
-    """Returns what a factor would change: by side and tensor, the uses (constant, node, role).
+    """Returns the tensors that a factor would change, with their uses (constant, node, role).
 
-    Makers change the rows of their weight, readers the columns of theirs.
+    The keys are the side and the tensor. The factor changes the rows of the makers' weights and the
+    columns of the readers' weights.
     """
     found: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
     for side, node, roles in (
@@ -270,10 +280,11 @@ def _tensors(
 
 
 def _agrees(prepared: PreparedModel, place: Channel) -> bool:
-    """Tells whether one factor can serve all uses of the constants of a place.
+    """Tells whether one factor suits all uses of the constants of a place.
 
-    All uses of what makers have must be makers here, and all of what readers have readers here, in
-    one form. Readers with one bias must have one weight, for a shift adds `W z` to it.
+    All uses of the makers' constants must be makers of the place, and all uses of the readers'
+    constants readers of it, each by the same view of the tensor. Readers with the same bias must
+    have the same weight, because a shift adds `W z` to the bias.
     """
     biases = {(r.constants["bias"], r.constants["weight"]) for r in place.readers}
     if len({bias for bias, _ in biases}) < len(biases):
@@ -289,7 +300,7 @@ def _agrees(prepared: PreparedModel, place: Channel) -> bool:
 
 
 def _takes(reader: Node, maker: Node) -> bool:
-    """Tells whether the columns of a reader's weight are the channels of a maker."""
+    """Tells whether the columns of a reader's weight correspond to the channels of a maker."""
     if isinstance(reader.operation, Linear):
         return not isinstance(maker.operation, Convolution)
     return (
@@ -300,7 +311,7 @@ def _takes(reader: Node, maker: Node) -> bool:
 
 
 def _column_ranges(prepared: PreparedModel, reader: Node) -> Tensor:
-    """Returns the largest magnitude of each input channel's weights."""
+    """Returns the largest magnitude of the weights of each input channel, [inputs]."""
     weight = prepared.constants_of(reader)["weight"].abs()
     return weight.transpose(0, 1).flatten(1).amax(dim=1)
 
@@ -322,7 +333,7 @@ def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
 
 
 def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:
-    """Returns the largest magnitude of each channel of the last axis, of some edges."""
+    """Returns, by edge, the largest magnitude of each channel of the last axis."""
     bounds = bounds_of(prepared, data, names)
     return {name: torch.maximum(-low, high) for name, (low, high) in bounds.items()}
 
@@ -330,7 +341,11 @@ def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str,
 def bounds_of(
     prepared: PreparedModel, data: Data, names: set[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns the least and the largest value of each channel of the last axis, of some edges."""
+    """Returns, by edge, the smallest and the largest value of each channel of the last axis.
+
+    Raises:
+        DataError: there are no data, or they do not fit the model.
+    """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
         for inputs in batches_of(prepared, data):
@@ -341,12 +356,12 @@ def bounds_of(
                     before = found.get(node.name, (low, high))
                     found[node.name] = torch.minimum(before[0], low), torch.maximum(before[1], high)
     if len(found) < len(names):
-        raise DataError("smoothing needs at least one sample, got none")
+        raise DataError("smoothing needs at least one sample, but the data holds none")
     return found
 
 
 def _values(prepared: PreparedModel, inputs: Sequence[Tensor]):
-    """Yields every node and its inputs, computed in float with the prepared model's weights."""
+    """Yields every node with its inputs, computed in float with the prepared model's weights."""
     values = dict(zip(prepared.graph.inputs, inputs, strict=True))
     for node in prepared.graph.nodes:
         operands = [values[name] for name in node.inputs]

@@ -1,4 +1,4 @@
-"""Scale moved through products of activations: gated units, and attention's values."""
+"""Moves scale through products of activations: gated units, and the values of attention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from photomask.chip.standing import Effect, changes
 
 @dataclass(frozen=True)
 class Passage:
-    """A way of channels from the layer that makes them to those that alone read them.
+    """A layer whose channels reach other layers, and nothing else, through products.
 
     Attributes:
-        maker: a layer.
-        readers: by the name of a layer, which channel of the maker each of its inputs has as a
-            factor, int64 [inputs]; a channel may come several times.
+        maker: the layer that computes the channels.
+        readers: by name of a layer that reads the channels, the channel of the maker that is a
+            factor of each of its inputs, int64 [inputs]. A channel may occur several times.
     """
 
     maker: Node
@@ -36,29 +36,31 @@ class Passage:
 @changes(Effect.REWRITES)
 @float32_by_default()
 def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
-    """Moves the range of products' channels into the weights of the layers that read them.
+    """Smooths layers whose outputs are factors of products, as `smooth` does for norms.
 
-    A gated unit multiplies a layer's output by a function of another's, and attention sums a
-    layer's values with weights of its own: a factor for each channel passes through both. So the
-    rows of that layer are divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)` and the columns
-    behind the product are multiplied by it, with `x` what these read and `a` the `strength`. Heads
-    that share their values share factors. A cache of values holds what the model would, divided by
-    their factors.
+    A gated unit multiplies the output of a layer by a function of another layer's output, and
+    attention computes weighted sums of a layer's values. A factor per channel passes through both.
+    The rows of that layer are divided by `s_j = max|x_j|**a / max|w_j|**(1 - a)`, and the columns
+    of the layers after the product are multiplied by it. Here `x` is the input of these layers and
+    `a` is `strength`. Heads that share values share factors. A cache then holds values divided by
+    their factors. The scales are undecided afterwards, so `calibrate` has to follow.
 
     Args:
-        prepared: changed in place; not calibrated yet.
-        data: as for `calibrate`.
-        strength: 0 moves nothing but the weights' own ranges, 1 everything.
+        prepared: the model, which is changed in place and need not be calibrated.
+        data: the data, as for `calibrate`.
+        strength: the exponent `a`. With 0 the columns of the weights get equal ranges, with 1 the
+            channels of the activations do.
 
     Returns:
-        How many layers were smoothed.
+        The number of layers that were smoothed.
 
     Raises:
-        DataError: no data, or it does not fit the model.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the weights are rounded already.
 
-    Source: equation 4 of SmoothQuant, Xiao et al. 2023, arXiv:2211.10438, which moves ranges out
-    of norms alone; through a gated unit as in OmniQuant's learned transformation, Shao et al. 2024,
-    section 3.3, arXiv:2308.13137, which does the same for values, queries and keys.
+    Source: equation 4 of SmoothQuant, Xiao et al. 2023, arXiv:2211.10438, which smooths only norms.
+    OmniQuant, Shao et al. 2024, section 3.3, arXiv:2308.13137, learns such factors, also for
+    values, queries and keys.
     """
     passages = passages_of(prepared)
     nodes = prepared.graph.by_name
@@ -83,7 +85,7 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
 
 
 def passages_of(prepared: PreparedModel) -> list[Passage]:
-    """Returns the layers whose channels reach other layers through products alone."""
+    """Returns the layers whose channels reach other layers only through products."""
     found = []
     for node in prepared.graph.nodes:
         if isinstance(node.operation, Linear) and node.clamp is None and _is_own(prepared, node):
@@ -94,12 +96,12 @@ def passages_of(prepared: PreparedModel) -> list[Passage]:
 
 
 def _is_own(prepared: PreparedModel, node: Node) -> bool:
-    """Tells whether no other place of the model has the same weight or the same bias."""
+    """Tells whether no other node of the model has the same weight or the same bias."""
     return not (prepared.places_of(node, "weight") or prepared.places_of(node, "bias"))
 
 
 def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:
-    """Returns the layers that a maker's channels end in; none if a factor cannot pass."""
+    """Returns the layers that read a maker's channels; none if a factor cannot pass to them."""
     graph = prepared.graph
     seeds = {maker.name: torch.arange(maker.shape[-1]).expand(maker.shape)}
     while True:
@@ -111,7 +113,7 @@ def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:
         new = {name: out for name, out in at.items() if out in channels and name not in seeds}
         if not new:
             break
-        # The cache holds what earlier chunks made of the same channels.
+        # The cache holds values of the same channels from earlier chunks.
         for name, output in new.items():
             seeds[name] = channels[output][..., :1, :].expand(graph.by_name[name].shape)
     handed_on = {graph.outputs[output] for output in prepared.states.values()}
@@ -122,11 +124,16 @@ def _readers(prepared: PreparedModel, maker: Node) -> dict[str, Tensor]:
 def _walk(
     prepared: PreparedModel, seeds: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-    """Follows channels through the graph, as tensors that say which one each element has.
+    """Follows channels through the graph, as tensors that hold the channel of each element.
+
+    Args:
+        prepared: the model.
+        seeds: by edge, the channel of each element at which the walk starts.
 
     Returns:
-        What it says of each edge, and of the inputs of layers behind a product; None where a
-        factor cannot pass. What enters a cache is followed when its state is among the seeds.
+        The channels of each edge that was reached, and those of the inputs of layers after a
+        product; None where a factor cannot pass. Edges after a cache are followed once the state
+        of the cache is among the seeds.
     """
     channels, readers = dict(seeds), {}
     direct = set(seeds)
@@ -151,12 +158,12 @@ def _walk(
 
 
 def _width(prepared: PreparedModel, node: Node) -> int:
-    """Returns how many inputs a layer has."""
+    """Returns the number of input channels of a layer."""
     return prepared.constants_of(node)["weight"].shape[1]
 
 
 def _waits(prepared: PreparedModel, node: Node, channels: Mapping[str, Tensor]) -> bool:
-    """Tells whether a concatenation joins new channels to a cache that is not followed yet."""
+    """Tells whether a concatenation appends channels to a cache that is not followed yet."""
     missing = [name for name in node.inputs if name not in channels]
     outputs = prepared.graph.outputs
     return bool(missing) and all(
@@ -165,7 +172,10 @@ def _waits(prepared: PreparedModel, node: Node, channels: Mapping[str, Tensor]) 
 
 
 def _passed_on(node: Node, channels: Mapping[str, Tensor]) -> Tensor | None:
-    """Returns which channel each element of a node's result has as a factor, if it has one."""
+    """Returns the channel that is a factor of each element of a node's output.
+
+    None stands for an output of which no channel is a factor.
+    """
     inputs = [channels.get(name) for name in node.inputs]
     known = [ids for ids in inputs if ids is not None]
     match node.operation:
@@ -179,5 +189,5 @@ def _passed_on(node: Node, channels: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def _same(ids: Tensor, axis: int) -> bool:
-    """Tells whether all elements along an axis are of one channel."""
+    """Tells whether all elements along an axis belong to one channel."""
     return bool((ids == ids.narrow(axis, 0, 1)).all())

@@ -1,4 +1,4 @@
-"""From a module to a simplified float graph."""
+"""Captures a module as a simplified float graph."""
 
 from photomask.chip.graph.capture import capture
 from photomask.chip.graph.float_graph import FloatGraph, Node

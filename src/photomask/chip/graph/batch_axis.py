@@ -1,7 +1,7 @@
-"""Values whose batch a model holds at another axis than the first, as sequences-first models do.
+"""Handles tensors whose batch is not at axis 0, as in models that put the sequence first.
 
-Inside the graph the batch is always first. Here: views that move it about, and operators that treat
-all axes alike but the last.
+Inside the float graph the batch is always axis 0. This module lowers reshapes that move the batch,
+and operators that work the same wherever the batch is.
 """
 
 import math
@@ -23,40 +23,44 @@ from photomask.chip.graph.operations import Permute, Reshape
 
 
 class BatchAxis(Enum):
-    """What an operator demands of the batch's axis, which is the first inside the graph."""
+    """The axes of the model's tensors at which an operator allows the batch."""
 
     OWN = auto()
-    """The lowering itself knows where the batch may be."""
+    """The lowering itself decides where the batch may be."""
     ANYWHERE = auto()
-    """The operator treats every element alike, so any axis may hold the batch."""
+    """The operator is elementwise, so any axis may hold the batch."""
     BROADCASTS = auto()
-    """As `ANYWHERE`, of operands that broadcast: a constant's axes move with the batch."""
+    """The operator is elementwise with broadcasting, so a constant's axes move with the batch."""
     NOT_LAST = auto()
-    """The operator works along the last axis, or along its argument `dim`."""
+    """The operator works along the last axis or its argument `dim`, which must not be the batch."""
     JOINS = auto()
-    """It joins tensors along its argument `dim`; a constant's axes move with the batch."""
+    """The operator concatenates along `dim`; a constant's axes move with the batch."""
 
     @property
     def moves_constants(self) -> bool:
-        """Tells whether the axes of a constant operand are those of the other operands."""
+        """True if the axes of a constant operand correspond to those of the other operands."""
         return self in (BatchAxis.BROADCASTS, BatchAxis.JOINS)
 
     @property
     def names_axis(self) -> bool:
-        """Tells whether the argument `dim`, where there is one, is an axis of the operands."""
+        """True if the argument `dim`, where it exists, is an axis of the operands."""
         return self in (BatchAxis.NOT_LAST, BatchAxis.JOINS)
 
 
 def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[int, ...]) -> Value:
-    """Emits a reshape of all samples together, as the model writes it.
+    """Emits a reshape that moves the batch, and returns the result.
 
-    In the model's order of elements `before` elements of a sample lie in front of the batch. The
-    new axis that reaches beyond them holds the batch, maybe with some of them, and with rows.
+    In the model's order of elements, `before` elements of a sample come before the batch. The axis
+    of the result that includes the element after them holds the batch, possibly together with some
+    of these elements (`outer`) and with rows of the samples.
 
     Args:
         call: the traced call.
-        given: what is reshaped.
-        shape: of the model's result, all samples included.
+        given: the tensor that is reshaped.
+        shape: the shape of the model's result, with all samples.
+
+    Raises:
+        CannotLower: the result splits the batch.
     """
     behind = given if isinstance(given, BatchBehind) else BatchBehind(given, 0)
     edge, batch = behind.edge, call.builder.batch
@@ -69,7 +73,7 @@ def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[i
         axis += 1
     outer = before // leading
     if axis == len(shape) or before % leading or shape[axis] % (outer * batch):
-        raise CannotLower(f"its result of shape {shape} cuts the batch into pieces")
+        raise CannotLower(f"its result of shape {shape} splits the batch over several axes")
     new_rows = shape[axis] // (outer * batch)
     first = (*shape[:axis], *((outer,) if outer > 1 else ()))
     rest = shape[axis + 1 :]
@@ -89,15 +93,15 @@ def reshape_with_batch(call: Call, given: EdgeName | BatchBehind, shape: tuple[i
 
 
 def with_batch_first(call: Call, lowering: Lowering, batch: BatchAxis) -> Value:
-    """Lowers a call whose operands have the batch elsewhere as if it were first.
+    """Lowers a call whose operands have the batch at another axis as if it were axis 0.
 
     Args:
         call: the traced call.
-        lowering: of the operator, for operands whose batch is first.
-        batch: what the operator demands of the batch's axis; nothing is moved for `OWN`.
+        lowering: the lowering of the operator, for operands with the batch at axis 0.
+        batch: the axes at which the operator allows the batch; with `OWN` nothing is moved.
 
     Raises:
-        CannotLower: operands have it at different axes, or the operator works along that axis.
+        CannotLower: the operands have the batch at different axes, or the operator works along it.
     """
     found = {(x.axis, x.outer) for x in _behind(list(call.arguments.values()))}
     if not found or batch is BatchAxis.OWN:
@@ -121,7 +125,7 @@ def with_batch_first(call: Call, lowering: Lowering, batch: BatchAxis) -> Value:
     shape = call.builder.shapes[edges[0]]
     result = lowering(Call(call.builder, call.traced, arguments, shape))
     if not isinstance(result, EdgeName):
-        raise CannotLower("it has several results, and its batch is not first")
+        raise CannotLower("it has several results and its batch is not axis 0")
     return BatchBehind(result, axis, outer)
 
 
@@ -134,18 +138,18 @@ def _behind(values: object) -> Iterator[BatchBehind]:
 
 
 def _moved(value: Any, rank: int, axis: int, outer: int, broadcasts: bool) -> Any:
-    """Returns an argument as it is where the batch is first; constants that broadcast move too."""
+    """Returns an argument with the batch moved to axis 0; constants that broadcast move too."""
     if isinstance(value, BatchBehind):
         return value.edge
     if isinstance(value, list):
         return [_moved(item, rank, axis, outer, broadcasts) for item in value]
     if isinstance(value, EdgeName):
-        raise CannotLower(f"the batch of one operand is first, of another at axis {axis}")
+        raise CannotLower(f"the batch of one operand is axis 0, that of another is axis {axis}")
     if not broadcasts or not isinstance(value, Tensor) or value.ndim <= rank - 1 - axis:
         return value
     padded = value.reshape((1,) * (rank - value.ndim) + tuple(value.shape))
     if outer == 1:
         return padded.movedim(axis, 0)
     if padded.shape[axis] != 1:
-        raise CannotLower("an operand's axis holds the batch and more")
+        raise CannotLower("an axis of an operand holds the batch together with other elements")
     return padded[None]

@@ -1,4 +1,4 @@
-"""What lowerings work with: values of a traced model, its calls, and the nodes they become."""
+"""Builds a float graph from a traced model; defines the values and calls that lowerings get."""
 
 import math
 import os
@@ -24,20 +24,22 @@ TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 
 class EdgeName(str):
-    """The name of an edge; never confused with a string argument such as a padding mode."""
+    """The name of an edge, as a type that differs from string arguments such as padding modes."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class BatchBehind:
-    """An edge that the model holds with its batch at another axis than the first.
+    """An edge whose tensor in the model has the batch at an axis other than 0.
 
     Attributes:
-        edge: the same values, the batch first and the other axes in the model's order.
-        axis: where the model has the batch.
-        outer: how many elements the model's axis holds for each sample in front of the batch, such
-            as the places of `places * samples` rows; more than 1 are an axis of the edge.
+        edge: the edge with the same values, with the batch as axis 0 and the other axes in the
+            model's order.
+        axis: the axis of the batch in the model.
+        outer: the number of elements of a sample that the model's axis holds before the batch, such
+            as the positions of `positions * samples` rows. Where it is above 1, these elements are
+            an axis of the edge.
     """
 
     edge: EdgeName
@@ -47,13 +49,15 @@ class BatchBehind:
 
 @dataclass(frozen=True)
 class Visible:
-    """What a softmax may look at: an edge that is not 0 there, and a constant besides.
+    """A mask: a softmax uses the elements where an edge is not 0 and a constant is true.
 
     Attributes:
         edge: an integer input.
-        constant: boolean, broadcasts with it.
-        form: how the model holds it now: true where it sees, true where it hides, the same as
-            numbers 1 and 0, or a number that is added to scores, 0 where it sees.
+        constant: a boolean tensor that broadcasts with the edge.
+        form: the form of the mask in the model at this point: true where elements are visible
+            (`seen`), true where they are hidden (`hidden`), the same as numbers 1 and 0
+            (`one_seen`, `one_hidden`), or numbers that are added to scores, 0 where visible
+            (`added`).
     """
 
     edge: EdgeName
@@ -63,14 +67,14 @@ class Visible:
 
 @dataclass(frozen=True)
 class Masked:
-    """Scores of which a softmax, which must read them next, sees a part.
+    """Scores with a mask; only a softmax may read them.
 
     Attributes:
-        scores: the scores, all of them.
-        edge: an integer input that is 0 where they are hidden.
-        seen: boolean, of one sample; false where they are hidden.
-        view: the shape of one sample that the shares are brought to, if the model has reshaped
-            the masked scores.
+        scores: the edge with all scores.
+        edge: an integer input that is 0 where scores are hidden, or None.
+        seen: a boolean tensor for one sample that is false where scores are hidden, or None.
+        view: the shape for one sample that the softmax's output is reshaped to, where the model
+            reshapes the masked scores; otherwise None.
     """
 
     scores: EdgeName
@@ -80,54 +84,54 @@ class Masked:
 
 
 Value = EdgeName | BatchBehind | Visible | Masked | Tensor | tuple["Value", ...]
-"""What a traced node stands for: an edge's name, a tensor known now, or several of them."""
+"""The value of a traced node: an edge, a mask, a constant tensor, or several of them."""
 
 
 class CannotLower(Exception):
-    """Raised by a lowering for a case that no operation expresses; says why."""
+    """Raised by a lowering for a call that no float operation expresses; the message says why."""
 
 
 @dataclass
 class Call:
-    """One traced operator call as its lowering sees it."""
+    """One traced operator call, as its lowering gets it."""
 
     builder: "Builder"
     traced: TracedNode
     arguments: dict[str, object]
-    """By the names of the operator's schema, defaults filled in, nodes replaced by values."""
+    """The arguments by name of the operator's schema, with defaults, and nodes as values."""
     moved_shape: tuple[int, ...] | None = None
-    """Of one sample's result with its batch first, where the model has the batch elsewhere."""
+    """The result's shape for one sample with the batch as axis 0, if the model has it elsewhere."""
 
     def __getitem__(self, name: str) -> object:
         return self.arguments[name]
 
     def get(self, name: str, default: object = None) -> object:
-        """Returns an argument, or the default where the schema has none of that name."""
+        """Returns an argument, or the default where the schema does not have it."""
         return self.arguments.get(name, default)
 
     def edge(self, name: str) -> EdgeName:
-        """Returns an argument that must be an edge; a constant tensor becomes one."""
+        """Returns an argument as an edge; a constant tensor becomes a constant node."""
         return self.builder.as_edge(self.arguments[name], self)
 
     def constant(self, name: str) -> Tensor:
-        """Returns an argument that must be known now."""
+        """Returns an argument that must be a constant tensor."""
         value = self.arguments[name]
         if not isinstance(value, Tensor):
-            raise CannotLower(f"its {name} depends on the input")
+            raise CannotLower(f"its {name} depends on the input, but must be constant")
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape of a tensor argument, batch of one."""
+        """Returns the shape of a tensor argument for one sample."""
         value = self.arguments[name]
         if isinstance(value, Tensor):
             return tuple(value.shape)
         if not isinstance(value, EdgeName):
-            raise CannotLower(f"its {name} is not one tensor")
+            raise CannotLower(f"its {name} must be one tensor")
         return self.builder.shapes[value]
 
     @property
     def result_shape(self) -> tuple[int, ...]:
-        """The shape of the (first) result, batch of one."""
+        """The shape of the (first) result for one sample."""
         if self.moved_shape is not None:
             return self.moved_shape
         return self.builder.sample_shape(self.traced)
@@ -138,7 +142,7 @@ class Call:
         inputs: Sequence[str],
         constants: dict[str, Tensor] | None = None,
     ) -> EdgeName:
-        """Adds a node and returns its edge."""
+        """Adds a node, and returns its edge."""
         return self.builder.emit(self.traced, operation, inputs, constants or {})
 
 
@@ -147,27 +151,31 @@ Lowering = Callable[[Call], Value]
 
 @dataclass
 class Builder:
-    """Collects nodes while the traced graph is walked."""
+    """Collects the nodes and constants of a float graph while the traced graph is lowered."""
 
     batch: int
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     values: dict[TracedNode, Value] = field(default_factory=dict)
     given: dict[str, Tensor] = field(default_factory=dict)
-    """The constants as the model holds them."""
+    """The constants as tensors of the model, before conversion."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
-    """Edges that hold integers: numbers of rows, or what may be seen."""
+    """The edges that hold integers: row indices of tables, or masks."""
     evaluated: dict[Hashable, Tensor] = field(default_factory=dict)
-    """What was computed of the model's tensors alone, by operator and arguments."""
+    """The results of operators on constant tensors only, by operator and arguments."""
 
     def sample_shape(self, traced: TracedNode) -> tuple[int, ...]:
-        """Returns a traced node's shape for one sample; axis 0 must be a multiple of the batch."""
+        """Returns the shape of a traced node's (first) result for one sample.
+
+        Raises:
+            CannotLower: the result is no tensor, or axis 0 is no multiple of the batch.
+        """
         value = traced.meta.get("val")
         if isinstance(value, (tuple, list)):
             value = value[0]
         if not isinstance(value, Tensor):
-            raise CannotLower("its result is not a tensor")
+            raise CannotLower("its result must be a tensor")
         if value.ndim == 0 or value.shape[0] % self.batch:
             raise CannotLower(
                 f"its result of shape {tuple(value.shape)} has lost the batch axis (batch "
@@ -182,13 +190,18 @@ class Builder:
         inputs: Sequence[str],
         constants: dict[str, Tensor],
     ) -> EdgeName:
-        """Adds a node; its shape is found by computing it on inputs of one sample."""
+        """Adds a node, and returns its edge; meta tensors of one sample give its shape.
+
+        Raises:
+            CannotLower: the operation does not support an input or its result.
+        """
         if any(
             name in self.rows and operation.use_of_integers(position) is None
             for position, name in enumerate(inputs)
         ):
             raise CannotLower(
-                "it computes with an integer input, which can only choose rows or hide elements"
+                "it computes with an integer input, which may only be an index of a table's rows "
+                "or a mask"
             )
         name = self._unique(self._path(traced, operation))
         keys = {role: f"{name}.{role}" for role in constants}
@@ -207,35 +220,40 @@ class Builder:
         if math.prod(shape) and not all(math.prod(self.shapes[name]) for name in inputs):
             raise CannotLower("it computes with a tensor that has no elements")
         if operation.takes_clamp and len(shape) == 1:
-            raise CannotLower("a sample's result is a single number; keep an axis for it")
+            raise CannotLower("its result is one number for each sample; keep an axis for it")
         self.shapes[name] = shape
         moves = operation.use_of_integers(0) is IntegerUse.MOVES
         if isinstance(operation, Tokens) or (moves and inputs[0] in self.rows):
             self.rows.add(name)
-        edges = tuple(map(str, inputs))  # the compiler of PyTorch 2.11 takes no other strings
+        edges = tuple(map(str, inputs))  # the compiler of PyTorch 2.11 needs plain strings
         self.nodes.append(Node(name, operation, edges, keys, shape, source_of(traced)))
         return EdgeName(name)
 
     def empty(self, traced: TracedNode) -> EdgeName:
-        """Returns an edge without elements: no node computes it, and only joins may read it."""
+        """Returns an edge without elements, which no node computes and concatenations may read."""
         name = self._unique(f"{traced.name}.empty")
         self.shapes[name] = self.sample_shape(traced)
         return EdgeName(name)
 
     def as_edge(self, value: object, call: Call) -> EdgeName:
-        """Returns an edge; a tensor known now becomes a constant node."""
+        """Returns a value as an edge; a constant tensor becomes a constant node.
+
+        Raises:
+            CannotLower: the value cannot be an edge.
+        """
         if isinstance(value, EdgeName):
             return value
         if isinstance(value, BatchBehind):
-            raise CannotLower(f"the batch of an operand is at axis {value.axis}, not the first")
+            raise CannotLower(f"the batch of an operand must be axis 0, but is axis {value.axis}")
         if isinstance(value, Masked):
             raise CannotLower("it computes with masked scores, which only a softmax may read")
         if isinstance(value, Visible):
             raise CannotLower(
-                "it computes with an integer input, which can only choose rows or hide elements"
+                "it computes with an integer input, which may only be an index of a table's rows "
+                "or a mask"
             )
         if not isinstance(value, Tensor):
-            raise CannotLower(f"an operand is {value!r}, not a tensor")
+            raise CannotLower(f"an operand must be a tensor, but is {value!r}")
         rank = len(call.result_shape)
         tensor = value.reshape((1,) * (rank - value.ndim) + tuple(value.shape))
         if tensor.shape[0] == self.batch and bool((tensor == tensor[:1]).all()):
@@ -245,7 +263,7 @@ class Builder:
         return self.emit(call.traced, Constant(), [], {"value": tensor})
 
     def _path(self, traced: TracedNode, operation: Operation) -> str:
-        """Names a node after the module that called it."""
+        """Returns a name for a node, after the module that called it."""
         if isinstance(operation, Input):
             return traced.name
         stack = traced.meta.get("nn_module_stack") or {}
@@ -262,7 +280,7 @@ class Builder:
 
 
 def evaluate(target: Any, arguments: dict[str, object]) -> Any:
-    """Calls an ATen operator with arguments by the names of its schema, all of them known now."""
+    """Returns the result of an ATen operator for constant arguments by name of its schema."""
     schema = target._schema.arguments
     args = [arguments[a.name] for a in schema if not a.kwarg_only]
     kwargs = {a.name: arguments[a.name] for a in schema if a.kwarg_only}
@@ -275,7 +293,7 @@ def is_empty(value: object) -> bool:
 
 
 def source_of(traced: TracedNode) -> str:
-    """Returns the innermost line of the model's code (not PyTorch's own) as `file:line`."""
+    """Returns the innermost line of code outside PyTorch that made a call, as `file:line`."""
     trace = traced.meta.get("stack_trace") or ""
     frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
     own = [frame for frame in frames if TORCH_FOLDER not in frame] or frames

@@ -1,7 +1,7 @@
-"""`torch.export` → float graph: any model, no model names.
+"""Captures any model with `torch.export`, and lowers it to a float graph.
 
-Every ATen operator is lowered by a function of `lowering`; operators without one are collected
-and reported together.
+Every ATen operator is lowered by a registered function. Operators without one are collected and
+reported together. No code depends on the name or class of a model.
 """
 
 import math
@@ -37,27 +37,31 @@ from photomask.chip.graph.sharing import origins_of
 from photomask.errors import CaptureError, DataError, PhotomaskError, UnsupportedOperatorError
 
 EQUALITY_TOLERANCE = 1e-3
-"""Float32 sums in another order differ by about 1e-6; a wrong operator by far more."""
+"""The largest relative difference between the graph and the model.
+
+Sums in another order differ by about 1e-6 in float32, and a wrong operator by far more than this.
+"""
 
 
 def capture(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
-    """Captures a model as a float graph that provably computes the same.
+    """Returns a model as a float graph, after comparing its outputs with those of the model.
 
-    The model is copied, moved to the CPU as float32 and put in evaluation mode; the original is
-    never changed.
+    The model is copied, moved to the CPU, converted to float32 and put in evaluation mode. The
+    original is not changed.
 
     Args:
-        model: any module that `torch.export` captures, or an exported program. Where that was
-            exported with a fixed number of samples, it is compared with that many at a time.
-        example: inputs with the batch at axis 0, at least one sample, in any form that
-            `photomask.chip.data` describes; the result works for any batch size.
+        model: a module that `torch.export` can capture, or an exported program. A program that was
+            exported for a fixed number of samples is compared with that many samples at a time.
+        example: inputs with the batch at axis 0 and at least one sample, in any form that
+            `photomask.chip.data` describes. The graph works for any batch size.
 
     Raises:
         UsageError: the model is neither a module nor an exported program.
-        CaptureError: the export fails, the graph does not equal the model, or no result depends on
-            one of the inputs.
-        UnsupportedOperatorError: names every operator outside the set, with its source line.
-        DataError: the example is empty, not real or not finite.
+        CaptureError: the export fails, the graph does not compute what the model does, or no output
+            depends on one of the inputs.
+        UnsupportedOperatorError: operators are not supported; the message names them all, with
+            their source lines.
+        DataError: the example is empty, complex or not finite, or a weight is not finite.
     """
     return capture_with_batches(model, example)[0]
 
@@ -65,7 +69,7 @@ def capture(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
 def capture_with_batches(
     model: nn.Module | ExportedProgram, example: Any
 ) -> tuple[FloatGraph, tuple[list[Tensor], ...]]:
-    """Captures a model, and returns the batches on which the graph equals it as well."""
+    """Returns a model as a float graph, and the batches on which the two were compared."""
     module = as_module(model)
     given, names = example_inputs(module, example)
     frozen = FloatModel(module, names, device="cpu")
@@ -93,7 +97,7 @@ def capture_with_batches(
 
 
 def _demand_equal(graph: FloatGraph, model: FloatModel, samples: Sequence[Tensor]) -> None:
-    """Refuses a graph that does not compute what the model does."""
+    """Raises an error if a graph does not compute what the model does."""
     expected = model(samples)
     with torch.no_grad():
         difference = largest_difference(graph(*samples), expected)
@@ -102,16 +106,17 @@ def _demand_equal(graph: FloatGraph, model: FloatModel, samples: Sequence[Tensor
             f"the captured graph differs from {type(model.module).__name__} by "
             f"{difference:.2g} of the largest output with a batch of {len(samples[0])}; "
             "the model may depend on the batch size or on data-dependent control flow, or "
-            "a mask may hide all elements of a softmax's row, which then are 0 here"
+            "a mask may hide all elements of a softmax's row, whose outputs are then 0 here"
         )
 
 
 def _export(model: FloatModel, examples: Sequence[Tensor]) -> ExportedProgram:
     args, kwargs = model.arguments([x.clone() for x in examples])
     with torch.no_grad(), warnings.catch_warnings(), float32_by_default():
-        # torch.export warns of its own internals' deprecations; the model cannot help it.
+        # torch.export warns of deprecations in its own code, which no model can avoid.
         warnings.simplefilter("ignore", FutureWarning)
-        # Of a hook that computes a weight; the comparison with the model shows if it matters.
+        # This warning is about a hook that computes a weight. If that changes results, the
+        # comparison with the model fails.
         warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
         exported = torch.export.export(model.module, args, kwargs or None)
         if reads_as_functional(exported.graph):
@@ -122,10 +127,10 @@ def _export(model: FloatModel, examples: Sequence[Tensor]) -> ExportedProgram:
 def check_weights(model: nn.Module) -> None:
     """Refuses NaN and positive infinity in parameters and buffers.
 
-    Negative infinity may be a mask; where it is none, `_check_constants` finds it.
+    Negative infinity can belong to a mask; `_check_constants` finds it elsewhere.
 
     Raises:
-        DataError: names the tensor and how many values are not finite.
+        DataError: values are not finite; the message names the tensor and their number.
     """
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
@@ -134,15 +139,16 @@ def check_weights(model: nn.Module) -> None:
         if bool(bad.any()):
             raise DataError(
                 f"{int(bad.sum())} of {tensor.numel()} values of the model's {name!r} are NaN or "
-                "infinite"
+                "infinite; load or train the weights again"
             )
 
 
 def _check_constants(graph: FloatGraph, model: nn.Module) -> None:
-    """Refuses infinity in what the graph computes with: no mask is left there.
+    """Refuses infinity in constants of the graph, from which all masks are removed.
 
     Raises:
-        DataError: names the constant, its line, and the model's tensors that hold infinity.
+        DataError: values are not finite; the message names the constant, its source line, and the
+            model's tensors that hold infinity.
     """
     for node in graph.nodes:
         for role, value in graph.constants_of(node).items():
@@ -162,13 +168,16 @@ def _check_constants(graph: FloatGraph, model: nn.Module) -> None:
 
 
 def _samples(x: Tensor, count: int) -> Tensor:
-    """Returns so many samples of an example, which come again where there are fewer."""
+    """Returns a number of samples of an example, which are repeated if there are fewer."""
     if x.ndim < 2 or not x.numel() or x.is_complex():
         raise DataError(
-            f"an example must be real of shape [batch, …], got {x.dtype} {list(x.shape)}"
+            f"an example must be real of shape [batch, …] and not empty, got {x.dtype} of shape "
+            f"{list(x.shape)}"
         )
     if not bool(torch.isfinite(x.to(torch.float32)).all()):
-        raise DataError("the example input holds NaN or infinity, or numbers beyond float32")
+        raise DataError(
+            "the example input holds NaN or infinity, or numbers beyond float32; give another one"
+        )
     if x.dtype is torch.uint8 and x.ndim > 2:
         raise DataError(f"the example holds {raw_pictures(x)}")
     chosen = x[torch.arange(count).remainder(len(x))]
@@ -178,12 +187,19 @@ def _samples(x: Tensor, count: int) -> Tensor:
 
 
 def _another(x: Tensor) -> Tensor:
-    """Returns one more sample: flipped, or, as masks have a side that they hide, the same again."""
+    """Returns one more sample: the first one flipped, or for integers the last one again.
+
+    Integers are not flipped, because a flipped mask could hide all elements of a row.
+    """
     return x[:1].flip(-1) if x.is_floating_point() else x[-1:]
 
 
 def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
-    """Walks the traced graph once; collects what cannot be lowered and reports it together."""
+    """Returns the float graph of a traced graph.
+
+    Raises:
+        UnsupportedOperatorError: calls cannot be lowered; the message names them all.
+    """
     builder = Builder(batch)
     signature = exported.graph_signature
     tensors = {**exported.state_dict, **exported.constants}
@@ -228,22 +244,22 @@ def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
 
 
 def _demand_read(graph: FloatGraph) -> None:
-    """Refuses inputs that nothing reads: hardware would have to be given them for nothing.
+    """Refuses inputs that nothing reads, because hardware would have to receive them in vain.
 
     Raises:
-        CaptureError: names them.
+        CaptureError: there are such inputs; the message names them.
     """
     readers = graph.users()
     if unread := [name for name in graph.inputs if not readers[name]]:
         raise CaptureError(
             f"no result of the model depends on its input(s) {', '.join(map(repr, unread))}: leave "
-            "them out of the example and the data where the model's forward has a default for "
-            "them, else wrap the model in a module whose forward gives it a constant instead"
+            "them out of the example and the data if the model's forward has a default for them; "
+            "otherwise wrap the model in a module whose forward passes constants for them"
         )
 
 
 def _live(graph: Graph, signature: ExportGraphSignature) -> set[TracedNode]:
-    """Returns what the results depend on, and all inputs: other parts need no integer form."""
+    """Returns all inputs and the nodes that the results depend on; others are not lowered."""
     live = {node for node in graph.nodes if node.op in ("placeholder", "output")}
     results: Any = graph.output_node().args[0]
     waiting = [
@@ -260,26 +276,36 @@ def _live(graph: Graph, signature: ExportGraphSignature) -> set[TracedNode]:
 
 
 def _outputs(builder: Builder, traced: TracedNode, signature: ExportGraphSignature) -> list[str]:
-    """Returns the edges that the model returns; None among its results is left out.
+    """Returns the edges of the tensors that the model returns.
 
-    What it wrote into its inputs is no result.
+    None among the results, and values that the model writes into its inputs, are left out.
+
+    Raises:
+        CannotLower: the batch of a result is not axis 0.
+        CaptureError: the model changes a buffer, or a result is no tensor that depends on an input.
     """
     names: list[str] = []
     results: Any = traced.args[0]
     for result, spec in zip(results, signature.output_specs, strict=True):
         if spec.kind is OutputKind.BUFFER_MUTATION:
-            raise CaptureError(f"the model changes its buffer {spec.target!r} while it runs")
+            raise CaptureError(
+                f"the model changes its buffer {spec.target!r} while it runs; make it an input and "
+                "an output, and name it in `states` of prepare"
+            )
         if spec.kind is not OutputKind.USER_OUTPUT or result is None:
             continue
         value = builder.values[result] if isinstance(result, TracedNode) else result
         if isinstance(value, BatchBehind):
-            raise CannotLower(f"the batch of a result is at axis {value.axis}, not the first")
+            raise CannotLower(f"the batch of a result must be axis 0, but is axis {value.axis}")
         if is_empty(getattr(result, "meta", {}).get("val")):
-            raise CaptureError(f"result {len(names)} of the model has no elements")
+            raise CaptureError(
+                f"result {len(names)} of the model has no elements; do not return it"
+            )
         if not isinstance(value, EdgeName):
             raise CaptureError(
                 "the model must return tensors that depend on its input, alone or in tuples, lists "
-                f"and dicts; result {len(names)} is a {type(value).__name__} that does not"
+                f"and dicts; result {len(names)} is a {type(value).__name__} that does not depend "
+                "on it"
             )
         names.append(str(value))
     if not names:
@@ -297,7 +323,7 @@ def _problem(traced: TracedNode, error: Exception) -> str:
 
 
 def _placeholder(builder: Builder, traced: TracedNode) -> Value:
-    """Stands for what could not be lowered, so that later problems are found as well."""
+    """Returns a value for a call that could not be lowered, so that later problems are found."""
     value = traced.meta.get("val")
     if isinstance(value, (tuple, list)):
         return tuple(_input_like(builder, traced, item) for item in value)

@@ -1,4 +1,4 @@
-"""The rewrite that lets multipliers read narrow copies of wide edges."""
+"""Inserts narrow copies of wide edges for the operations that multiply."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,12 +9,12 @@ from photomask.chip.graph.scales import scale_owners
 
 
 def with_copies(graph: FloatGraph, wide: set[str], states: Mapping[str, int]) -> FloatGraph:
-    """Lets layers and products read copies of the edges that have the scale of `wide`.
+    """Returns a graph in which layers and products read copies of wide edges.
 
     Args:
-        graph: without copies.
-        wide: nodes that decide a scale.
-        states: the inputs that carry an output of the run before, and which output it is.
+        graph: a graph without copies.
+        wide: the nodes that decide the scale of the wide edges.
+        states: by name of an input that carries state, the index of the output that updates it.
     """
     owners = scale_owners(graph, states)
     copies: dict[str, Node] = {}

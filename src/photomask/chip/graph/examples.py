@@ -1,4 +1,4 @@
-"""The example that a model is captured with, in whatever form it is given."""
+"""Reads the example that a model is captured with, in all its forms."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -15,17 +15,18 @@ from photomask.errors import DataError
 def example_inputs(model: nn.Module, example: Any) -> tuple[list[Tensor], tuple[str, ...]]:
     """Returns one tensor for each input of a model, and the inputs' names where they were given.
 
-    Labels are left out: the entry of a pair `(inputs, labels)` that is one integer for each sample
-    and that the model's `forward` does not ask for, and the keys `labels` and `label` of a
-    dictionary, unless `forward` cannot do without them.
+    Labels are left out. In a pair `(inputs, labels)` they are the last entry, if it is one integer
+    for each sample and `forward` does not need it. In a dictionary they are the keys `labels` and
+    `label`, unless `forward` has such a parameter without a default.
 
     Args:
         model: the model.
-        example: a tensor or an array, one for each input, a dictionary by the names of `forward`'s
-            parameters, or an iterable of batches such as a `DataLoader`, whose first one is taken.
+        example: a tensor or an array, a tuple with one for each input, a dictionary by the names of
+            `forward`'s parameters, or an iterable of batches such as a `DataLoader`, of which the
+            first batch is taken.
 
     Raises:
-        DataError: it holds no tensors.
+        DataError: the example holds no tensors, or does not fit the parameters of `forward`.
     """
     if isinstance(example, Mapping):
         return _named(model, example)
@@ -38,8 +39,8 @@ def example_inputs(model: nn.Module, example: Any) -> tuple[list[Tensor], tuple[
         if first is not None:
             return example_inputs(model, first)
     raise DataError(
-        f"an example must be a tensor, one for each input, a dictionary of them or a loader, got "
-        f"{type(example).__name__}"
+        "an example must be a tensor, a tuple with one tensor for each input, a dictionary of "
+        f"tensors or a loader, got {type(example).__name__}"
     )
 
 
@@ -55,7 +56,7 @@ def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], 
     if unknown and parameters and not starred:
         raise DataError(
             f"the example has {unknown[0]!r}, which is no parameter of the model's forward "
-            f"({', '.join(parameters)})"
+            f"({', '.join(parameters)}); remove it"
         )
     missing = [
         name
@@ -64,21 +65,24 @@ def _named(model: nn.Module, example: Mapping[Any, Any]) -> tuple[list[Tensor], 
     ]
     if missing:
         raise DataError(
-            f"the example lacks {missing[0]!r}, which the model's forward needs; it has "
+            f"the example lacks {missing[0]!r}, which the model's forward needs; the example has "
             f"{', '.join(map(str, names)) or 'no inputs'}"
         )
     order = {name: place for place, name in enumerate(parameters)}
     names.sort(key=lambda name: order.get(name, len(order)))
     if not names:
-        raise DataError(f"the example has no inputs: {', '.join(map(str, example)) or 'no keys'}")
+        raise DataError(
+            "the example must hold at least one input, but has "
+            f"{', '.join(map(str, example)) or 'no keys'}"
+        )
     return [_tensor(example[name], repr(name)) for name in names], tuple(map(str, names))
 
 
 def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[str, ...]]:
-    if items and isinstance(items[0], (tuple, list, Mapping)):  # inputs and labels, or batches
+    if items and isinstance(items[0], (tuple, list, Mapping)):  # (inputs, labels), or batches
         return example_inputs(model, items[0])
     if not items:
-        raise DataError("the example holds no tensors")
+        raise DataError("the example holds no tensors; give one for each input of the model")
     last = as_tensor(items[-1])
     if last is None and isinstance(items[-1], (list, tuple)):
         whole = all(isinstance(x, int) for x in items[-1])
@@ -94,7 +98,7 @@ def _in_order(model: nn.Module, items: list[Any]) -> tuple[list[Tensor], tuple[s
 
 
 def _is_label(last: Tensor, first: Tensor | None) -> bool:
-    """Tells whether the last entry is one integer for each sample, as no input is."""
+    """Tells whether the last entry is one integer for each sample, which no input is."""
     samples = None if first is None or not first.ndim else len(first)
     return not last.is_floating_point() and last.ndim == 1 and len(last) == samples
 
@@ -108,6 +112,6 @@ def _tensor(value: Any, where: str) -> Tensor:
     tensor = as_tensor(value)
     if tensor is None:
         raise DataError(
-            f"an example must be real tensors, {where} of it is a {type(value).__name__}"
+            f"an example must hold tensors, but {where} of it is a {type(value).__name__}"
         )
     return tensor

@@ -1,4 +1,4 @@
-"""The float graph: a captured model as a list of nodes, in the order of computation."""
+"""Defines the float graph, which is a captured model as nodes in the order of computation."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,71 +13,71 @@ from photomask.chip.graph.operations import Clamp, Input, Operation
 
 @dataclass(frozen=True)
 class Node:
-    """One operation applied to edges; its output edge has the node's name."""
+    """An operation applied to edges; the output edge has the name of the node."""
 
     name: str
     operation: Operation
     inputs: tuple[str, ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
-    """Names of constant tensors by role."""
+    """The names of constant tensors by role."""
     shape: tuple[int, ...] = ()
-    """One sample's output shape, the batch axis (1) included."""
+    """The shape of the output for one sample, including the batch axis of size 1."""
     source: str = ""
-    """File and line of the model's code."""
+    """The file and line of the model's code."""
     clamp: Clamp | None = None
-    """A ReLU or clamp that was fused into this node."""
+    """The ReLU or clamp that was fused into this node, or None."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which tensor of the model a constant is."""
+    """The tensor of the model that a constant is, possibly with permuted axes."""
 
     tensor: str
-    """Name of the first constant that is this tensor."""
+    """The name of the first constant that is the same tensor."""
     order: tuple[int, ...]
-    """Which axis of that constant each axis is."""
+    """For each axis, the corresponding axis of that constant."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A constant that is another one with its axes in another order."""
+    """A constant that is another constant with permuted axes."""
 
     constant: str
     order: tuple[int, ...]
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Returns the view; what is written there is written to the tensor."""
+        """Returns the view of a tensor, which shares memory with the tensor."""
         return tensor.permute(self.order)
 
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """Nodes in the order of computation and the constants they read."""
+    """Nodes in the order of computation, and the constants that they read."""
 
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Tensor]
-    """Every tensor once, whatever nodes read it."""
+    """The constant tensors by name; a tensor that several nodes read occurs once."""
     views: Mapping[str, View] = field(default_factory=dict)
-    """Constants that are views of others."""
+    """The constants that are views of others."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
-    """Which constants are one tensor of the model, until `share_constants` gives them one name."""
+    """The constants' tensors of the model, until `share_constants` gives equal ones one name."""
     parted: tuple[tuple[str, ...], ...] = ()
-    """Constants that were one tensor of the model, and differ since something was folded in."""
+    """Groups of constants that were one tensor, until different norms were folded into them."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the input nodes."""
+        """The names of the input nodes."""
         return tuple(node.name for node in self.nodes if isinstance(node.operation, Input))
 
     @property
     def by_name(self) -> dict[str, Node]:
-        """Nodes by name."""
+        """The nodes by name."""
         return {node.name: node for node in self.nodes}
 
     @cached_property
     def uses(self) -> dict[str, tuple[tuple[Node, str], ...]]:
-        """By the name of a tensor, the nodes that have it as a constant, and in which role."""
+        """By name of a tensor, the nodes that have it as a constant, with the role."""
         found: dict[str, tuple[tuple[Node, str], ...]] = {}
         for node in self.nodes:
             for role, name in node.constants.items():
@@ -86,7 +86,7 @@ class FloatGraph:
         return found
 
     def users(self) -> dict[str, list[str]]:
-        """Returns the nodes that read each edge; an output of the graph counts as a reader."""
+        """Returns the readers of each edge; an output of the graph counts as a reader."""
         readers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
             for name in node.inputs:
@@ -114,11 +114,11 @@ class FloatGraph:
         inputs: Sequence[Tensor],
         constants_of: Callable[[Node], Mapping[str, Tensor]] | None = None,
     ) -> Iterator[tuple[Node, Tensor]]:
-        """Computes in float; yields every node with its output.
+        """Computes in float, and yields every node with its output.
 
         Args:
-            inputs: one tensor for each input, batch first.
-            constants_of: gives a node's constant tensors by role; the graph's own if None.
+            inputs: one tensor for each input, with the batch at axis 0.
+            constants_of: returns a node's constant tensors by role; None for those of the graph.
         """
         constants_of = constants_of or self.constants_of
         values = dict(zip(self.inputs, inputs, strict=True))
@@ -134,7 +134,7 @@ class FloatGraph:
                     values.pop(name, None)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Returns the outputs, in float."""
+        """Returns the outputs, computed in float."""
         found = {node.name: value for node, value in self.run(inputs) if node.name in self.outputs}
         return tuple(found[name] for name in self.outputs)
 
@@ -153,17 +153,20 @@ class FloatGraph:
 
 
 def compute(node: Node, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-    """Computes one node in float, its fused clamp included."""
+    """Returns a node's output, computed in float, with the fused clamp applied."""
     return clamped(node, node.operation.compute(inputs, constants))
 
 
 def clamped(node: Node, result: Tensor) -> Tensor:
-    """Returns a result inside the bounds of the clamp that was fused into its node."""
+    """Returns a result with the clamp applied that was fused into its node, if there is one."""
     return result if node.clamp is None else node.clamp.compute([result], {})
 
 
 def largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Returns the largest `max |x - y| / max |y|` of the pairs; infinite where it is none."""
+    """Returns the largest `max |x - y| / max |y|` of the pairs.
+
+    It is infinite for pairs of different shapes and for NaN.
+    """
     return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""The float model as it is captured and compared with: one way to call it, and one dtype."""
+"""Wraps a float model with one way to call it and one dtype, for capture and comparison."""
 
 import copy
 import inspect
@@ -17,25 +17,25 @@ from photomask.errors import CaptureError, UsageError
 
 
 class FloatModel:
-    """A model in evaluation mode, in float32, that is called with a list of tensors.
+    """A model in evaluation mode and in float32 that is called with a list of tensors.
 
-    The model that was given is not changed; it is copied where it is in training mode, of another
-    dtype, or must be moved.
+    The given model is not changed. It is copied if it is in training mode, has another dtype, or
+    must be moved to another device.
 
     Args:
-        model: a module, or what `torch.export.export` made of one.
-        names: of the model's inputs. Where its `forward` has parameters of these names it is called
-            by name, else by position.
-        device: where it computes; where it is if None.
+        model: a module, or an exported program.
+        names: the names of the inputs. If `forward` has parameters of these names, the model is
+            called by name, otherwise by position.
+        device: the device of the model; None for its own.
 
     Attributes:
-        module: what is called.
-        batch: how many samples an exported program was specialised to; None where any number works.
-            A call with another number is cut into pieces of that size.
+        module: the module that is called.
+        batch: the number of samples that an exported program is specialized to; None if any number
+            works. A call with another number is split into pieces of that size.
 
     Raises:
-        UsageError: it is no model.
-        CaptureError: it cannot be copied.
+        UsageError: the model is neither a module nor an exported program.
+        CaptureError: the model cannot be copied.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FloatModel:
             if len(inputs) != self._structure.num_leaves:
                 raise UsageError(
                     f"the exported program takes {self._structure.num_leaves} tensors, "
-                    f"got {len(inputs)}"
+                    f"got {len(inputs)}; give one for each input of the export"
                 )
             return tree_unflatten(list(inputs), self._structure)
         if self.names is None:
@@ -66,7 +66,7 @@ class FloatModel:
         return (), dict(zip(self.names, inputs, strict=True))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the model's output tensors, in order, where the model is."""
+        """Returns the model's output tensors in order, on the model's device."""
         moved = [x.to(self.device) for x in inputs]
         if self.batch is None or len(moved[0]) == self.batch:
             return self._run(moved)
@@ -81,41 +81,41 @@ class FloatModel:
 
 
 def as_module(model: object) -> nn.Module:
-    """Returns a module: an exported program as a module, a compiled module as what was compiled.
+    """Returns a model as a module; a compiled module becomes the module before compilation.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the model is neither a module nor an exported program.
     """
     if isinstance(model, ExportedProgram):
         return model.module()
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"a model must be a torch.nn.Module or an ExportedProgram, got {type(model).__name__}; "
-            "put a function into the forward of a module"
+            "call a function in the forward of a module"
         )
     compiled = getattr(model, "_orig_mod", None)
     return compiled if isinstance(compiled, nn.Module) else model
 
 
 def takes_names(model: nn.Module, names: Sequence[str]) -> bool:
-    """Tells whether the `forward` of a model takes each of these names as a keyword."""
+    """Tells whether a model's `forward` accepts each of these names as a keyword argument."""
     parameters = forward_parameters(model)
     kinds = {parameter.kind: name for name, parameter in parameters.items()}
     named = [name for name, p in parameters.items() if p.kind in BY_NAME]
     others = [name for name in names if name not in named]
     if not others or inspect.Parameter.VAR_KEYWORD not in kinds:
         return not others
-    # torch.export calls what `*args` holds `args_0`, `args_1`, …
+    # torch.export names the arguments in `*args` `args_0`, `args_1` and so on.
     starred = kinds.get(inspect.Parameter.VAR_POSITIONAL)
     return starred is None or not any(name.startswith(f"{starred}_") for name in others)
 
 
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-"""The kinds of parameters that a call can give by name."""
+"""The kinds of parameters that a call can pass by name."""
 
 
 def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
-    """Returns the parameters of a model's `forward` by name; none where it does not say."""
+    """Returns the parameters of a model's `forward` by name; none if they are unknown."""
     try:
         return inspect.signature(model.forward).parameters
     except (TypeError, ValueError):
@@ -123,23 +123,28 @@ def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
 
 
 def flat(outputs: object) -> list[Tensor]:
-    """Returns the tensors that a model returned, alone or in tuples, lists and dictionaries."""
+    """Returns a model's output tensors as a list, also from tuples, lists and dictionaries."""
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _prepared(module: nn.Module, device: str | None, *, evaluation: bool) -> nn.Module:
-    """Returns the module, or a copy where something must change: mode, dtype or device."""
+    """Returns the module, or a copy if its mode, dtype or device must change.
+
+    Raises:
+        CaptureError: the module holds no values, or cannot be copied.
+    """
     tensors = [*module.parameters(), *module.buffers()]
     if any(tensor.is_meta for tensor in tensors):
         raise CaptureError(
-            f"{type(module).__name__} is on the meta device, which holds no values: load its "
+            f"{type(module).__name__} is on the meta device, which holds no values; load its "
             "weights first"
         )
     training = evaluation and any(part.training for part in module.modules())
     other = any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors)
     if device is None and not training and not other:
         return module
-    # Weights that a hook computed are no leaves, which deepcopy refuses: they are detached.
+    # Weights that a hook computed are no autograd leaves. They are detached, because deepcopy
+    # refuses tensors that are no leaves.
     computed = {
         id(value): value.detach().clone()
         for part in module.modules()
@@ -148,7 +153,7 @@ def _prepared(module: nn.Module, device: str | None, *, evaluation: bool) -> nn.
     }
     try:
         with warnings.catch_warnings():
-            # Copying an exported program warns of PyTorch's own deprecations.
+            # PyTorch warns of deprecations in its own code when an exported program is copied.
             warnings.simplefilter("ignore", FutureWarning)
             copied = copy.deepcopy(module, computed).float().requires_grad_(False)
         copied = copied if device is None else copied.to(device)
@@ -158,12 +163,12 @@ def _prepared(module: nn.Module, device: str | None, *, evaluation: bool) -> nn.
 
 
 def _is_exported(module: nn.Module) -> bool:
-    """Tells whether a module is the `.module()` of an exported program."""
+    """Tells whether a module is the result of an exported program's `module()`."""
     return isinstance(module, torch.fx.GraphModule) and hasattr(module, "_in_spec")
 
 
 def _static_batch(module: Any) -> int | None:
-    """Returns the number of samples that an exported program takes, where it is fixed."""
+    """Returns the fixed number of samples of an exported program, or None if it is free."""
     values = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
     sizes = [v.shape[0] for v in values if isinstance(v, Tensor) and v.ndim]
     fixed = {int(size) for size in sizes if not isinstance(size, torch.SymInt)}
@@ -176,7 +181,7 @@ def _static_batch(module: Any) -> int | None:
 
 
 def _pieces(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Yields pieces of one size; the last is filled up with samples that come again."""
+    """Yields pieces of equal size; the last one is filled up with repeated samples."""
     count = len(inputs[0])
     rows = torch.arange(math.ceil(count / size) * size).remainder(count)
     for places in rows.split(size):

@@ -1,7 +1,7 @@
-"""Whether a traced graph's in-place operators may be read as if they were functional.
+"""Decides whether a traced graph's in-place operators may be treated as functional ones.
 
-`torch.export` can rewrite them, at more than the cost of the export itself; most networks use none
-but `relu_` on a fresh result that nothing reads later.
+`torch.export` can rewrite them, but that takes longer than the export itself. Most networks use
+only `relu_` on a fresh result that nothing else reads later.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from photomask.chip.graph.lowerings import registered
 
 
 def reads_as_functional(graph: Graph) -> bool:
-    """Tells whether replacing every `f_(x)` by `f(x)` changes nothing.
+    """Tells whether every in-place call `f_(x)` can be replaced by `f(x)`.
 
-    So it is where `x` is the fresh result of an operator, no other reader aliases it, and none
-    comes after.
+    It can where `x` is the fresh result of an operator, no other reader aliases it, and no reader
+    comes later.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     return all(_is_harmless(node, order) for node in graph.nodes if _written(node))
@@ -44,7 +44,7 @@ def _is_harmless(call: Node, order: dict[Node, int]) -> bool:
 
 
 def _is_fresh(node: Node) -> bool:
-    """Tells whether a result is new memory; what is written in place is its operand's."""
+    """Tells whether a result is new memory; the result of an in-place operator is not."""
     target: Any = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False

@@ -1,7 +1,7 @@
-"""ATen operators → float operations, one small function each.
+"""Lowers the calls of ATen operators to float operations, with one small function per operator.
 
-A lowering reads the call's arguments by the names of the operator's schema and emits nodes. A
-tensor that no input reaches is computed at once, so weights may be computed in the model.
+A lowering reads the arguments of a call by the names of the operator's schema, and emits nodes.
+Tensors that do not depend on an input are computed at once, so a model may compute its weights.
 """
 
 import operator
@@ -31,7 +31,7 @@ from photomask.chip.graph.lowerings.joining import without_empty
 
 
 def lower_call(builder: Builder, traced: TracedNode) -> Value:
-    """Lowers one traced call.
+    """Lowers one traced call, and returns its value.
 
     Raises:
         CannotLower: the operator, or this use of it, has no integer form.
@@ -46,7 +46,7 @@ def lower_call(builder: Builder, traced: TracedNode) -> Value:
         return values[index]  # type: ignore[index]
     target: Any = traced.target
     if not isinstance(target, torch._ops.OpOverload):
-        raise CannotLower("it is no ATen operator")
+        raise CannotLower("it must be an ATen operator")
     arguments = {}
     for position, argument in enumerate(target._schema.arguments):
         value = argument.default_value if argument.has_default_value() else None
@@ -85,7 +85,7 @@ def _reaches_input(value: object) -> bool:
 
 
 def _evaluate_once(builder: Builder, target: Any, arguments: dict[str, object]) -> Value:
-    """Computes what no input reaches; equal calls give one tensor."""
+    """Returns the result of a call on constants; equal calls return the same tensor."""
     key = (target, _identity(list(arguments.values())))
     if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
         builder.evaluated.clear()
@@ -99,7 +99,7 @@ def _evaluate_once(builder: Builder, target: Any, arguments: dict[str, object]) 
 
 
 def _identity(value: object) -> Hashable:
-    """Returns what tells arguments of a call apart: of a tensor, where it lies."""
+    """Returns a key for an argument of a call; that of a tensor is its place in memory."""
     if isinstance(value, (list, tuple)):
         return tuple(map(_identity, value))
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""The pass that finds norms which a model writes out in small operations."""
+"""Finds norms that a model writes as several small operations."""
 
 import math
 from collections import Counter
@@ -11,15 +11,15 @@ from photomask.chip.graph.float_graph import FloatGraph, Node
 from photomask.chip.graph.operations import Clamp, Gather, Mean, Multiply, Normalize, Pointwise
 
 PROBES = torch.tensor([0.5, 1.0, 2.0, 3.0, 100.0], dtype=torch.float64)
-"""Where functions of one number are evaluated to learn what they are."""
+"""The arguments at which functions of one number are evaluated to identify them."""
 
 
 def find_root_mean_square_norms(graph: FloatGraph) -> FloatGraph:
-    """Applies to `x * rsqrt(mean(x**2) + epsilon)` over the last axis: it becomes a norm.
+    """Returns a graph in which `x * rsqrt(mean(x**2) + epsilon)` over the last axis is a norm.
 
-    So does `x / max(sqrt(sum(x**2)), epsilon)`, a vector of length 1, with a gain of
-    `1 / sqrt(n)`; below `epsilon` the two forms differ. What the functions are is asked of the
-    functions, not of their names.
+    The same applies to `x / max(sqrt(sum(x**2)), epsilon)`, a vector of length 1, with a gain of
+    `1 / sqrt(n)`; the two forms differ below `epsilon`. The functions are identified by their
+    values, and not by their names.
     """
     nodes = graph.by_name
     readers = Counter(name for node in graph.nodes for name in node.inputs)
@@ -44,11 +44,11 @@ def find_root_mean_square_norms(graph: FloatGraph) -> FloatGraph:
 def _root_mean_square(
     node: Node, nodes: Mapping[str, Node], readers: Mapping[str, int]
 ) -> tuple[str, float, int] | None:
-    """Returns what a node normalises, if that is what the node ends.
+    """Returns the parts of a norm that ends with a node, or None if no norm does.
 
     Returns:
-        The edge, what is added before the inverse root, and what the sum of squares has yet to be
-        divided by for a mean, 1 if it is one.
+        The normalized edge, the number that is added before the inverse root, and the divisor that
+        turns the sum of squares into a mean (1 if it is a mean already).
     """
     if not isinstance(node.operation, Multiply):
         return None
@@ -74,7 +74,7 @@ def _root_mean_square(
 
 
 def _is_of_one_number(node: Node, last: int) -> bool:
-    """True of functions of one number, and of repeating one number along the last axis."""
+    """Tells whether a node is a function of one number, or repeats one along the last axis."""
     if isinstance(node.operation, Gather):
         return node.operation.axis == last and not any(node.operation.index)
     return isinstance(node.operation, (Clamp, Pointwise))
@@ -90,7 +90,7 @@ def _squares(node: Node) -> bool:
 
 
 def _epsilon(functions: Sequence[Clamp | Pointwise]) -> float | None:
-    """Returns the number that is added before an inverse square root; None for other functions."""
+    """Returns the number added before an inverse square root, or None for other functions."""
 
     def run(x: torch.Tensor) -> torch.Tensor:
         for function in functions:

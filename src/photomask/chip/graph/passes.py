@@ -1,7 +1,7 @@
-"""Rewrites of the float graph; each says when it applies and what it does.
+"""Simplifies the float graph by passes; each docstring says when the pass applies and what it does.
 
-Every pass keeps what the graph computes, up to float rounding; `simplify` runs them in order. Most
-join a node with the one that it alone reads, in a single walk.
+Every pass keeps the outputs of the graph, up to float rounding. `simplify` runs the passes in
+order. Most of them walk over the graph once, and join a node with its only input.
 """
 
 import math
@@ -32,16 +32,19 @@ from photomask.chip.graph.table_passes import tabulate_positions
 
 Constants = Mapping[str, Tensor]
 AFFINE = ("add_scalar", "mul_scalar", "neg")
-"""Functions of one number that are a factor and an addend."""
+"""The functions of one number that consist of a factor and an addend."""
 Joining = Callable[[Node, Node, Constants], tuple[Node, Constants] | None]
-"""Producer, its only reader and all constants → the producer that does both, and the constants that
-it changes; None where the pass does not apply."""
+"""Joins a producer with its only reader, given all constants.
+
+It returns the joined node and the constants that change, or None where the pass does not apply.
+"""
 
 
 def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
-    """Joins every node that alone reads another with it, where `join` applies.
+    """Returns a graph in which each node that is the only reader of another is joined with it.
 
-    The joined node keeps the producer's name, and may be joined with its own only reader again.
+    Nodes are joined where `join` applies. The joined node keeps the producer's name, and can be
+    joined with its own only reader in turn.
     """
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     readers.update(graph.outputs)
@@ -67,7 +70,7 @@ def join_readers(graph: FloatGraph, join: Joining) -> FloatGraph:
 def merge_affines(
     producer: Node, node: Node, constants: Constants
 ) -> tuple[Node, Constants] | None:
-    """Applies to an affine whose only reader is an affine: both become one."""
+    """Applies to a channel affine whose only reader is one too, and merges the two."""
     if not isinstance(producer.operation, ChannelAffine) or producer.operation != node.operation:
         return None
     first, then = _constants(producer, constants), _constants(node, constants)
@@ -80,15 +83,15 @@ def merge_affines(
 def fold_into_layer(
     producer: Node, node: Node, constants: Constants
 ) -> tuple[Node, Constants] | None:
-    """Applies to a batch norm, and to factors and addends, of a layer that nothing else reads."""
+    """Applies to a batch norm, factor or addend that is a layer's only reader, and folds it."""
     return fold_affine(producer, node, constants) or fold_factor(producer, node, constants)
 
 
 def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
-    """Applies to an affine of the output channels of a layer that nothing else reads.
+    """Applies to a channel affine that is a layer's or norm's only reader, and folds it.
 
-    `gamma * (W x + b) + beta = (gamma * W) x + (gamma * b + beta)`, per output channel; a norm's
-    gain is its weight.
+    `gamma * (W x + b) + beta = (gamma * W) x + (gamma * b + beta)`, per output channel. For a norm,
+    the gain takes the place of the weight.
 
     Source: Jacob et al. 2018, section 3.2, arXiv:1712.05877.
     """
@@ -106,9 +109,10 @@ def fold_affine(producer: Node, node: Node, constants: Constants) -> tuple[Node,
 
 
 def fold_factor(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
-    """Applies to a constant factor and addend after a layer that nothing else reads.
+    """Applies to a constant factor and addend that are the only reader of a layer or product.
 
-    They become part of the layer's weight and bias, or of a matrix product's rescaling.
+    They become part of the layer's weight and bias; a factor becomes part of the rescaling of a
+    matrix product.
     """
     operation, layer = node.operation, producer.operation
     if not isinstance(operation, Pointwise) or producer.clamp is not None:
@@ -130,7 +134,7 @@ def fold_factor(producer: Node, node: Node, constants: Constants) -> tuple[Node,
 
 
 def _folds(layer: Node, axis: int) -> bool:
-    """Tells whether factors along an axis fold into a layer: no clamp follows it."""
+    """Tells whether factors along an axis fold into a layer, which must have no fused clamp."""
     if layer.clamp is not None or not layer.operation.factor_role:
         return False
     return axis == layer.operation.channels_in(len(layer.shape))
@@ -141,10 +145,10 @@ def _constants(node: Node, constants: Constants) -> dict[str, Tensor]:
 
 
 def affine_as_convolution(graph: FloatGraph) -> FloatGraph:
-    """Applies to every affine left: it becomes a depthwise convolution of one element.
+    """Applies to every remaining channel affine, which becomes a depthwise convolution.
 
-    Where there is not one or two spatial axes, it is first reshaped to have one; channels that are
-    last are moved to axis 1 and back.
+    The kernel of the convolution has one element. A tensor without one or two spatial axes is first
+    reshaped to have one. Channels at the last axis are moved to axis 1 and back.
     """
     graph = channels_first(graph)
     nodes: list[Node] = []
@@ -178,7 +182,7 @@ def affine_as_convolution(graph: FloatGraph) -> FloatGraph:
 
 
 def channels_first(graph: FloatGraph) -> FloatGraph:
-    """Applies to every affine of the last axis: the axis is moved to 1 for it, and back."""
+    """Applies to every channel affine of the last axis, which is moved to axis 1 and back."""
     nodes: list[Node] = []
     for node in graph.nodes:
         if not isinstance(node.operation, ChannelAffine) or node.operation.axis == 1:
@@ -207,9 +211,9 @@ def channels_first(graph: FloatGraph) -> FloatGraph:
 
 
 def fuse_clamp(producer: Node, node: Node, constants: Constants) -> tuple[Node, Constants] | None:
-    """Applies to a ReLU or clamp that alone reads an accumulating node, or another clamp.
+    """Applies to a ReLU or clamp that is the only reader of an accumulating node or of a clamp.
 
-    The node's requantization saturates there instead; two clamps in a row become one.
+    The requantization of the node then saturates at the bounds. Two clamps in a row become one.
     """
     if not isinstance(node.operation, Clamp):
         return None
@@ -231,7 +235,7 @@ def _intersection(first: Clamp, then: Clamp) -> Clamp:
 def join_pointwise(
     producer: Node, node: Node, constants: Constants
 ) -> tuple[Node, Constants] | None:
-    """Applies to a function of one number, or a clamp, that alone reads another: one table."""
+    """Applies to a function or clamp that is a function's only reader, and joins their tables."""
     if not isinstance(producer.operation, Pointwise):
         return None
     if isinstance(node.operation, Pointwise):
@@ -244,9 +248,9 @@ def join_pointwise(
 
 
 def join_functions_of_one_edge(graph: FloatGraph) -> FloatGraph:
-    """Applies to sums and products of functions of one and the same edge: one function.
+    """Applies to sums and products of functions of the same edge, which become one function.
 
-    `x * sigmoid(x)` is a function of one number, however a model writes it.
+    For example, `x * sigmoid(x)` is a function of one number, also where a model writes it so.
     """
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
@@ -268,7 +272,7 @@ def _joined(node: Node, nodes: Mapping[str, Node]) -> Node:
 
 
 def _chain(node: Node, nodes: Mapping[str, Node]) -> tuple[str, tuple[PointwiseFunction, ...]]:
-    """Returns the edge that a node is a function of, and the functions."""
+    """Returns the edge that a node is a function of, and the functions in order."""
     if not isinstance(node.operation, Pointwise):
         return node.name, ()
     source, functions = _chain(nodes[node.inputs[0]], nodes)
@@ -294,14 +298,14 @@ PASSES: tuple[tuple[str, Callable[[FloatGraph], FloatGraph]], ...] = (
     ("pruned", FloatGraph.pruned),
     ("share_constants", share_constants),
 )
-"""Every pass by its name, in the order in which `simplify` runs them."""
+"""The passes with their names, in the order in which `simplify` runs them."""
 
 
 def simplify(graph: FloatGraph) -> FloatGraph:
-    """Finds norms, folds batch norms and factors, fuses clamps, joins functions of one number.
+    """Returns a graph with norms found, batch norms folded, clamps fused and functions joined.
 
-    Constants that are one tensor of the model stay one, unless a pass changed them differently:
-    two batch norms behind one layer make two weights of it (`FloatGraph.parted`).
+    Constants that are one tensor of the model stay one, unless a pass changes them differently. For
+    example, different batch norms after two uses of a layer make two weights (`FloatGraph.parted`).
     """
     for _, rewrite in PASSES:
         graph = rewrite(graph)

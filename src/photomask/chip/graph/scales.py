@@ -1,4 +1,4 @@
-"""Which edges share a scale, and which scales no sum lets out."""
+"""Finds the edges that share a scale, and the sums that forbid a scale per index."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,10 +10,10 @@ from photomask.chip.graph.operations import (
 
 
 def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> dict[str, str]:
-    """Returns for each edge the node that decides its scale: itself, or where its values are from.
+    """Returns, by edge, the node that decides its scale.
 
     Operations that only move or select values keep the scale of their input. A state has the scale
-    of the output that it carries on, and so has what joins the two.
+    of the output that updates it, and so has a concatenation of the two.
     """
     owners: dict[str, str] = {}
     for node in graph.nodes:
@@ -31,24 +31,24 @@ def scale_owners(graph: FloatGraph, states: Mapping[str, int] | None = None) -> 
 
 
 def _hand_over(owners: dict[str, str], name: str, owner: str) -> None:
-    """Gives all edges with the scale of a node that of another."""
+    """Gives all edges with the scale of one node the scale of another."""
     for edge, current in owners.items():
         if current == name:
             owners[edge] = owner
 
 
 def sums_along(graph: FloatGraph, name: str, axis: int) -> list[Node]:
-    """Returns the nodes that sum up what an edge holds at different positions of one of its axes.
+    """Returns the nodes that sum elements of an edge along one of its axes.
 
-    `sum_t x[t] * s[t] * y[t]` has a common scale only if `s` does not depend on `t`: a scale for
-    each token of an attention's values, say, would have to leave the product with the weights of
-    the attention, which sums over tokens. Axes are followed through copies and
-    whatever moves or selects elements; behind a reshape an axis is another.
+    `sum_t x[t] * s[t] * y[t]` has a common scale only if `s` does not depend on `t`. An example is
+    a scale for each token of attention's values. It could not be factored out of the product with
+    the attention weights, which sums over tokens. The axis is followed through copies and through
+    operations that move or select elements; it ends at a reshape.
 
     Args:
-        graph: with the edge.
-        name: of the edge.
-        axis: of the edge; negative ones count from the end.
+        graph: the graph with the edge.
+        name: the name of the edge.
+        axis: the axis of the edge; negative ones count from the end.
     """
     axes = len(graph.by_name[name].shape)
     if not -axes <= axis < axes:
@@ -76,20 +76,20 @@ def _walk(graph: FloatGraph, name: str, axis: int) -> Iterator[Node]:
 
 
 def refusal(graph: FloatGraph, name: str, axis: int) -> str:
-    """Says why an edge cannot have a scale for each index of one of its axes.
+    """Returns the reason why an edge cannot have a scale for each index of one of its axes.
 
     Args:
-        graph: with the edge.
-        name: of the edge.
-        axis: of the edge.
+        graph: the graph with the edge.
+        name: the name of the edge.
+        axis: the axis of the edge.
     """
     found = sums_along(graph, name, axis)
     here = f"output of {_at(graph.by_name[name])}: one scale for each index of axis {axis} of "
     here += f"{list(graph.by_name[name].shape)}"
     if not found:
-        return f"{here} is more than the steps of a program know: their activations have one scale"
+        return f"{here} is not supported by programs, in which activations have one scale"
     sums = ", ".join(f"{node.operation.kind} {_at(node)}" for node in found[:3])
-    return f"{here} would have to leave the sum of {sums}, which runs along that axis"
+    return f"{here} cannot be factored out of the sum of {sums}, which runs along that axis"
 
 
 def _at(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Constants that are one tensor of the model: found while it is captured, kept one ever after."""
+"""Finds constants that are one tensor of the model, and keeps them as one tensor."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,17 +10,18 @@ from torch import Tensor
 from photomask.chip.graph.float_graph import FloatGraph, Origin, View
 
 MOST_AXES = 4
-"""Constants of more axes are compared as they are, never with their axes in another order."""
+"""Constants with more axes are not compared with permuted axes."""
 
 
 def origins_of(given: Mapping[str, Tensor]) -> dict[str, Origin]:
-    """Finds constants that lie in the same memory, such as a weight and its transpose.
+    """Finds constants that share memory, such as a weight and its transpose.
 
     Args:
-        given: tensors by name, as the model holds them.
+        given: the tensors of the model by name of the constant.
 
     Returns:
-        Of each constant that fills its memory: the first one there, and the order of its axes.
+        For each constant whose elements are contiguous in some order of axes: the first constant
+        in the same memory, and the order of its axes.
     """
     first: dict[tuple[int, int, int], str] = {}
     origins: dict[str, Origin] = {}
@@ -36,7 +37,7 @@ def origins_of(given: Mapping[str, Tensor]) -> dict[str, Origin]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Tells whether a tensor's elements lie side by side, each once."""
+    """Tells whether a tensor's elements fill its memory without gaps or repetitions."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size == 1:
@@ -48,7 +49,7 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def _order(base: Tensor, tensor: Tensor) -> tuple[int, ...] | None:
-    """Returns how the axes of one view of memory are ordered in another."""
+    """Returns the order of a tensor's axes in another view of the same memory, or None."""
     if tensor.ndim != base.ndim:
         return None
     if tensor.shape == base.shape and tensor.stride() == base.stride():
@@ -63,10 +64,10 @@ def _order(base: Tensor, tensor: Tensor) -> tuple[int, ...] | None:
 
 
 def share_constants(graph: FloatGraph) -> FloatGraph:
-    """Gives constants that are one tensor of the model, and still equal, one name.
+    """Returns a graph in which constants that are one tensor of the model have one name.
 
-    One with its axes in another order becomes a view of the first. What a pass has made differ,
-    such as a weight into which two batch norms were folded, is named in `parted`.
+    A constant with permuted axes becomes a view of the first one. Constants that differ after a
+    pass, such as a weight into which two batch norms were folded, are listed in `parted`.
     """
     names: dict[str, str] = {}
     views = dict(graph.views)
@@ -95,17 +96,17 @@ def share_constants(graph: FloatGraph) -> FloatGraph:
 
 
 def _used(graph: FloatGraph) -> list[str]:
-    """Returns the names of constants in the order in which nodes need them."""
+    """Returns the names of constants in the order in which nodes use them."""
     return [name for node in graph.nodes for name in node.constants.values()]
 
 
 def _is_view(tensor: Tensor, base: Tensor, order: tuple[int, ...]) -> bool:
-    """Tells whether a constant still is another with its axes in an order."""
-    if order == tuple(range(len(order))):  # of vectors that became filters as well
+    """Tells whether a constant still equals another one with permuted axes."""
+    if order == tuple(range(len(order))):  # vectors that became filters have more axes than `order`
         return torch.equal(tensor, base)
     return base.ndim == len(order) and torch.equal(tensor, base.permute(order))
 
 
 def _between(base: Origin, other: Origin) -> tuple[int, ...]:
-    """Returns the order of axes that makes one view of a tensor of another."""
+    """Returns the order of axes that turns one view of a tensor into another."""
     return tuple(base.order.index(axis) for axis in other.order)

@@ -1,4 +1,4 @@
-"""Simplification that is proven on the model's own example."""
+"""Captures and simplifies a model, and checks the simplification on the example."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,27 +14,30 @@ from photomask.chip.graph.float_graph import FloatGraph, Node, largest_differenc
 from photomask.errors import CaptureError
 
 ROUNDINGS = 8.0
-"""How often the captured graph's own rounding error a simplified graph may differ from it."""
+"""The allowed difference of a simplified graph, in multiples of the captured one's float error."""
 FLOAT32_BAND = 2.0**-20
-"""What is always allowed, as a part of the largest value: folded constants are rounded to float32,
-which is `2**-24` of each."""
+"""The difference that is always allowed, relative to the largest value.
+
+Folded constants are rounded to float32, which changes each of them by up to `2**-24`.
+"""
 
 
 def capture_simplified(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
-    """Captures a model and simplifies its graph; the simplified graph provably computes the same.
+    """Returns a model as a simplified float graph, after checking that the outputs stay the same.
 
-    `capture` compares the captured graph with the model. Here the simplified graph is compared with
-    the captured one, on the same two batches.
+    `capture` compares the captured graph with the model. This function then compares the simplified
+    graph with the captured one, on the same two batches.
 
     Args:
-        model: any module that `torch.export` captures, or an exported program; never changed.
-        example: inputs with the batch at axis 0, at least one sample, as for `capture`.
+        model: a module that `torch.export` can capture, or an exported program. It is not changed.
+        example: inputs with the batch at axis 0 and at least one sample, as for `capture`.
 
     Raises:
-        CaptureError: the export fails, the graph does not equal the model, or a pass changes what
-            the graph computes.
-        UnsupportedOperatorError: names every operator outside the set, with its source line.
-        DataError: the example is empty, not real or not finite.
+        CaptureError: the export fails, the graph does not compute what the model does, or a pass
+            changes the outputs.
+        UnsupportedOperatorError: operators are not supported; the message names them all, with
+            their source lines.
+        DataError: the example is empty, complex or not finite.
     """
     graph, batches = capture_with_batches(model, example)
     with float32_by_default(), torch.no_grad():
@@ -45,10 +48,11 @@ def capture_simplified(model: nn.Module | ExportedProgram, example: Any) -> Floa
 
 
 def _compare(graph: FloatGraph, simplified: FloatGraph, batch: Sequence[Tensor]) -> None:
-    """Refuses a simplified graph that differs from the captured one.
+    """Raises an error if a simplified graph differs from the captured one.
 
-    Both compute in float64, where only constants that were folded and rounded differ. How much such
-    rounding matters in this graph shows in the difference between its own float32 and float64.
+    Both compute in float64, where only folded constants, which were rounded, make a difference. The
+    difference between the captured graph's float32 and float64 outputs shows how much such rounding
+    matters.
     """
     exact = _in_float64(graph, batch)
     rounding = largest_difference(graph(*batch), exact)
@@ -64,9 +68,9 @@ def _compare(graph: FloatGraph, simplified: FloatGraph, batch: Sequence[Tensor])
             raise CaptureError(
                 f"the pass {name!r} changes what the model computes: with a batch of "
                 f"{len(batch[0])} samples an output differs by {difference:.2g} of its largest "
-                f"value, where float rounding explains {allowed:.2g}; the first node with another "
-                f"value is {node.name!r} ({node.operation.kind}, {node.source}). This is a fault "
-                "of Photomask; please report it with this model"
+                f"value, of which float rounding explains {allowed:.2g}; the first node with "
+                f"another value is {node.name!r} ({node.operation.kind}, {node.source}). This is a "
+                "fault of Photomask; please report it with this model"
             )
         before = after
 
@@ -77,7 +81,7 @@ def _in_float64(graph: FloatGraph, batch: Sequence[Tensor]) -> tuple[Tensor, ...
 
 
 def _run(graph: FloatGraph, batch: Sequence[Tensor]):
-    """Yields every node with its value in float64; only one node's constants at a time are so."""
+    """Yields every node with its value in float64, and converts constants node by node."""
 
     def constants_of(node: Node) -> Mapping[str, Tensor]:
         return {role: _wide(value) for role, value in graph.constants_of(node).items()}
@@ -94,7 +98,8 @@ def _first_new_value(
 ) -> Node:
     """Returns the first node of a rewritten graph whose value no node had before.
 
-    A node that was joined with its reader keeps its name and has the reader's value.
+    Values are compared rather than names, because a node that was joined with its reader keeps its
+    name but has the value of the reader.
     """
     known = [value for _, value in _run(before, batch)]
     last = after.nodes[-1]

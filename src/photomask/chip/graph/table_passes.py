@@ -1,4 +1,4 @@
-"""The pass that turns what a model computes of a token's position into tables."""
+"""Turns functions of a token's position into lookup tables."""
 
 from dataclasses import replace
 
@@ -9,14 +9,18 @@ from photomask.chip.graph.float_graph import FloatGraph, Node, largest_differenc
 from photomask.chip.graph.operations import Embedding, Input, Permute, Reshape, Tokens
 
 SAME = 1e-6
-"""A table gives what was computed, but for the order of sums: to this part of its largest entry."""
+"""The largest difference between a table and the function, relative to its largest entry.
+
+Sums in another order cause small differences.
+"""
 
 
 def tabulate_positions(graph: FloatGraph) -> FloatGraph:
-    """Applies to all that depends on an embedding of single numbers alone: it becomes tables.
+    """Returns a graph in which functions of an embedding of single numbers are tables.
 
-    Such as the sines and cosines of rotary positions, which a program can only look up. The
-    function is evaluated for every row of that embedding; one that mixes positions stays as it is.
+    Examples are the sines and cosines of rotary positions, which a program can only look up. The
+    function is evaluated for every row of the embedding. A function that mixes positions stays
+    unchanged.
     """
     origins, by_name = _origins(graph), graph.by_name
     ends = _ends(graph, origins)
@@ -36,7 +40,7 @@ def tabulate_positions(graph: FloatGraph) -> FloatGraph:
 
 
 def _origins(graph: FloatGraph) -> dict[str, str]:
-    """Returns the embedding of single numbers that alone, but for constants, decides an edge."""
+    """Returns, by edge that depends only on one embedding of single numbers, that embedding."""
     nodes, fixed = graph.by_name, set()
     origins: dict[str, str] = {}
     for node in graph.nodes:
@@ -57,7 +61,7 @@ def _origins(graph: FloatGraph) -> dict[str, str]:
 
 
 def _ends(graph: FloatGraph, origins: dict[str, str]) -> set[str]:
-    """Returns the values that leave these functions, before what only moves them."""
+    """Returns the edges that other nodes read, before operations that only move their values."""
     nodes, found = graph.by_name, set()
     leaving = [x for node in graph.nodes if node.name not in origins for x in node.inputs]
     for name in (*leaving, *graph.outputs):
@@ -69,9 +73,9 @@ def _ends(graph: FloatGraph, origins: dict[str, str]) -> set[str]:
 
 
 def _table(graph: FloatGraph, node: Node, origin: Node) -> tuple[Tensor, int] | None:
-    """Returns what an edge is at every position, [positions, …], and which of its axes they are.
+    """Returns the value of an edge for every position, [positions, …], and the positions' axis.
 
-    None where no axis of the value is that of the positions.
+    None stands for an edge of which no axis is that of the positions.
     """
     tokens = graph.by_name[origin.inputs[0]]
     inner = [n for n in graph.nodes if not isinstance(n.operation, Input) or n is tokens]
@@ -90,7 +94,7 @@ def _table(graph: FloatGraph, node: Node, origin: Node) -> tuple[Tensor, int] | 
 
 
 def _look_up(node: Node, tokens: str, rows: Tensor, axis: int) -> list[Node]:
-    """Returns what looks rows up and gives them the shape of the node's value, under its name."""
+    """Returns nodes that look rows up and reshape them to the node's output, under its name."""
     name, length = f"{node.name}.rows", node.shape[axis]
     others = [size for at, size in enumerate(node.shape) if at not in (0, axis)]
     order = [0, *range(2, len(node.shape))]

@@ -1,8 +1,8 @@
-"""OCP microscaling (MX) formats: bit patterns, fake quantization, and dot products in integers.
+"""Provides OCP microscaling (MX) formats: bit patterns, fake quantization, integer dot products.
 
 blocks = encode(x, MXFP4)          # uint8 codes, and an E8M0 scale for each 32 of them
 value = dot(encode(w, MXFP4), encode(x, MXFP8_E4M3))
-value.fractions()                  # exactly what the codes stand for
+value.fractions()                  # the exact dot products of the encoded values
 
 Source: OCP Microscaling Formats (MX) Specification, version 1.0, 2023.
 """

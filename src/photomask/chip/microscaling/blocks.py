@@ -1,4 +1,4 @@
-"""Real numbers to MX bit patterns and back."""
+"""Converts real numbers to MX bit patterns and back."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from photomask.errors import DataError
 
 @dataclass(frozen=True)
 class Blocks:
-    """A tensor in an MX format; blocks lie along the last axis.
+    """A tensor in an MX format, with blocks along the last axis.
 
     Attributes:
-        format: of the elements.
-        scales: E8M0 codes, uint8 `[..., blocks]`.
-        codes: of the elements, uint8 `[..., blocks, 32]`, right-aligned; those that fill up the
-            last block are 0.
-        length: elements along the last axis before they were filled up.
+        format: the format of the elements.
+        scales: the E8M0 codes of the scales, uint8 `[..., blocks]`.
+        codes: the codes of the elements, uint8 `[..., blocks, 32]`, right-aligned; the padding of
+            the last block is 0.
+        length: the number of elements along the last axis without the padding.
     """
 
     format: ElementFormat
@@ -27,7 +27,7 @@ class Blocks:
 
 
 def encode(x: np.ndarray, format: ElementFormat) -> Blocks:
-    """Quantizes along the last axis.
+    """Returns an array quantized in blocks along the last axis.
 
         scale   = 2**(floor(log2(max |x|)) - largest exponent of the format), of each block
         element = x / scale, rounded half to even, saturated to the largest finite magnitude
@@ -36,18 +36,19 @@ def encode(x: np.ndarray, format: ElementFormat) -> Blocks:
     holds NaN or infinity has the NaN scale.
 
     Args:
-        x: float32 or float64, at least one axis.
-        format: of the elements.
+        x: float32 or float64 values with at least one axis.
+        format: the format of the elements.
 
     Raises:
-        DataError: not floating-point, or nothing along the last axis.
+        DataError: the values are not float32 or float64, or there are none.
 
     Source: OCP MX specification 1.0, section 6.3.
     """
     x = np.asarray(x)
     if x.dtype not in (np.float32, np.float64) or x.ndim < 1 or x.size == 0:
         raise DataError(
-            f"MX blocks need float32 or float64 values; found {x.dtype} of shape {list(x.shape)}"
+            "MX blocks need at least one float32 or float64 value along an axis, found "
+            f"{x.dtype} of shape {list(x.shape)}"
         )
     length = x.shape[-1]
     count = -(-length // BLOCK)
@@ -57,7 +58,7 @@ def encode(x: np.ndarray, format: ElementFormat) -> Blocks:
     finite = np.asarray(np.isfinite(blocks).all(axis=-1))
     blocks = np.where(finite[..., None], blocks, 0.0)
     largest = np.abs(blocks).max(axis=-1)
-    # frexp's mantissa lies in [1/2, 1), so its exponent is floor(log2) + 1.
+    # The mantissa of frexp lies in [1/2, 1), so its exponent is floor(log2) + 1.
     exponent = np.frexp(largest)[1] - 1 - format.largest_exponent
     exponent = np.where(largest > 0, exponent, -SCALE_BIAS).clip(-SCALE_BIAS, SCALE_BIAS)
     codes = _codes(blocks, exponent[..., None], format)
@@ -66,7 +67,7 @@ def encode(x: np.ndarray, format: ElementFormat) -> Blocks:
 
 
 def decode(blocks: Blocks) -> np.ndarray:
-    """Returns what the codes stand for, float64 `[..., length]`; exact."""
+    """Returns the exact values that the codes represent, float64 `[..., length]`."""
     exponent = blocks.scales.astype(np.int64)[..., None] - SCALE_BIAS
     values = np.ldexp(blocks.format.values[blocks.codes], exponent)
     values = np.where(blocks.scales[..., None] == NAN_SCALE, np.nan, values)
@@ -77,16 +78,16 @@ def decode(blocks: Blocks) -> np.ndarray:
 def _codes(x: np.ndarray, exponent: np.ndarray, format: ElementFormat) -> np.ndarray:
     """Returns the codes of `x / 2**exponent`.
 
-    The code of a magnitude counts in steps that double with each exponent field:
-    `(field - 1) * 2**mantissa_bits + significand`. A significand that rounds up to the next power
-    of two becomes the next field by itself.
+    The code of a magnitude is `(field - 1) * 2**mantissa_bits + significand`, in which the unit of
+    the significand doubles with each exponent field. A significand that rounds up to the next power
+    of two therefore carries into the exponent field.
     """
     if format.is_integer:
         integers = np.rint(np.ldexp(x, format.mantissa_bits - exponent))
         return integers.clip(-127, 127).astype(np.int64) & 0xFF
     magnitude = np.abs(x)
     at = np.maximum(np.frexp(magnitude)[1] - 1 - exponent, 1 - format.bias)
-    at = np.where(magnitude > 0, at, 1 - format.bias)  # 0 has no exponent; its field is 0
+    at = np.where(magnitude > 0, at, 1 - format.bias)  # the exponent field of 0 is 0
     significand = np.rint(np.ldexp(magnitude, format.mantissa_bits - at - exponent))
     code = ((at + format.bias - 1) << format.mantissa_bits) + significand.astype(np.int64)
     code = np.minimum(code, format.largest_code)

@@ -1,18 +1,19 @@
-"""Dot products of MX blocks with integers alone, exactly.
+"""Computes dot products of MX blocks exactly, with integers only.
 
-The datapath, for two blocks of 32 elements with scale codes `c_a` and `c_b`:
+The datapath for two blocks of 32 elements with the scale codes `c_a` and `c_b` is:
 
-1. Each element is a signed significand and a shift: `significand << shift` in units of the format.
-2. 32 products of significands, each shifted left by the sum of its two shifts: alignment to one
-   fixed unit, `2**-(fraction_bits_a + fraction_bits_b)`.
-3. Their sum. No bit is lost: `block_sum_bits` hold every sum, whatever its order.
-4. The scale codes are added, 9 bits: the block's sum counts in units of `2**(c_a + c_b - 254)`
-   times that fixed unit.
-5. Across blocks, a sum is shifted left by how far its scale code sum lies above the smallest one,
-   and added. `accumulator_bits(blocks, spread)` hold the result where these lie at most `spread`
-   apart; with the full spread of 508, any result at all.
+1. Each element is a signed significand and a shift; `significand << shift` is in units of the
+   format.
+2. Each of the 32 products of significands is shifted left by the sum of its two shifts. This aligns
+   the products to one fixed unit, `2**-(fraction_bits_a + fraction_bits_b)`.
+3. The products are added. `block_sum_bits` hold every partial sum in any order, so no bit is lost.
+4. The scale codes are added, with a result of 9 bits. The unit of the block's sum is
+   `2**(c_a + c_b - 254)` times the fixed unit.
+5. The sums of all blocks are aligned and added. Each is shifted left by the difference of its sum
+   of scale codes to the smallest one. `accumulator_bits(blocks, spread)` hold the result where
+   these differences are at most `spread`; with the full spread of 508 they hold every result.
 
-A design with a narrower accumulator drops low bits in step 5; then it is no longer exact, and its
+A design with a narrower accumulator drops low bits in step 5. It is then no longer exact, and its
 error is that of its own rounding.
 """
 
@@ -27,16 +28,16 @@ from photomask.chip.microscaling.elements import BLOCK, NAN_SCALE, SCALE_BIAS, E
 from photomask.errors import DataError
 
 LARGEST_SPREAD = 2 * (NAN_SCALE - 1)
-"""Between the sums of two scale codes, 0 and 508."""
+"""The largest difference between sums of two scale codes, which go from 0 to 508."""
 
 
 @dataclass(frozen=True)
 class DotProductWidths:
-    """How wide every stage of the datapath is, in bits, signs included.
+    """The widths of all stages of the datapath, in bits including the sign.
 
     Attributes:
-        first: format of one factor.
-        second: format of the other.
+        first: the format of one factor.
+        second: the format of the other factor.
     """
 
     first: ElementFormat
@@ -44,7 +45,7 @@ class DotProductWidths:
 
     @property
     def product_bits(self) -> int:
-        """Of a product of two significands."""
+        """The width of a product of two significands."""
         largest = [1 << (each.significand_bits - 1) for each in (self.first, self.second)]
         if not self.first.is_integer:
             largest[0] -= 1
@@ -55,39 +56,39 @@ class DotProductWidths:
 
     @property
     def largest_shift(self) -> int:
-        """Of a product on its way to the sum."""
+        """The largest left shift of a product before the sum."""
         return self.first.largest_shift + self.second.largest_shift
 
     @property
     def fraction_bits(self) -> int:
-        """The sum's unit is `2**-fraction_bits`, times both scales."""
+        """The fraction bits of the sum, whose unit is `2**-fraction_bits` times both scales."""
         return self.first.fraction_bits + self.second.fraction_bits
 
     @property
     def block_sum(self) -> Interval:
-        """All values that the sum of one block can have, and every partial sum of it."""
+        """The interval of the sum of one block and of all its partial sums."""
         bound = BLOCK * self.first.largest_integer * self.second.largest_integer
         return Interval(-bound, bound)
 
     @property
     def block_sum_bits(self) -> int:
-        """Of the sum of one block."""
+        """The width of the sum of one block."""
         return self.block_sum.bits
 
     def accumulator_bits(self, blocks: int, spread: int = LARGEST_SPREAD) -> int:
         """Returns the width of an exact sum over blocks.
 
         Args:
-            blocks: how many.
-            spread: between the smallest and the largest sum of scale codes, 0 to 508.
+            blocks: the number of blocks.
+            spread: the largest difference between sums of scale codes, 0 to 508.
 
         Raises:
-            DataError: no blocks, or a spread that cannot be.
+            DataError: `blocks` is below 1, or `spread` is out of range.
         """
         if blocks < 1 or not 0 <= spread <= LARGEST_SPREAD:
             raise DataError(
-                f"needed at least 1 block and a spread of 0 to {LARGEST_SPREAD}; found {blocks} "
-                f"and {spread}"
+                f"blocks must be at least 1 and spread 0 to {LARGEST_SPREAD}, found {blocks} and "
+                f"{spread}"
             )
         return self.block_sum.scaled(blocks << spread).bits
 
@@ -100,12 +101,12 @@ class DotProductWidths:
 
 @dataclass(frozen=True)
 class DotProduct:
-    """Exact results: `integers * 2**exponents`.
+    """Exact dot products, `integers * 2**exponents`.
 
     Attributes:
         integers: Python integers in an object array `[...]`.
-        exponents: int64 `[...]`.
-        block_sums: what each block contributed, before alignment, `[..., blocks]`.
+        exponents: the exponents, int64 `[...]`.
+        block_sums: the sum of each block before the alignment, `[..., blocks]`.
     """
 
     integers: np.ndarray
@@ -113,29 +114,36 @@ class DotProduct:
     block_sums: np.ndarray
 
     def fractions(self) -> np.ndarray:
-        """Returns the values as `Fraction`, an object array."""
+        """Returns the values as an object array of `Fraction`."""
         return np.vectorize(_fraction, otypes=[object])(self.integers, self.exponents)
 
 
 def dot(first: Blocks, second: Blocks) -> DotProduct:
-    """Computes dot products along the last axis by the integer datapath; leading axes broadcast.
+    """Returns dot products along the last axis, computed by the integer datapath.
+
+    Leading axes broadcast.
 
     Args:
-        first: blocks `[..., blocks]`.
-        second: the same length along the last axis.
+        first: one factor, `[..., blocks]`.
+        second: the other factor, with the same length along the last axis.
 
     Raises:
-        DataError: lengths differ; NaN or infinity, which hardware carries as a flag.
+        DataError: the lengths differ, or a block holds NaN or infinity, which hardware would carry
+            as a flag.
     """
     if first.length != second.length:
         raise DataError(
-            f"dot products need equal lengths, found {first.length} and {second.length}"
+            "a dot product needs factors of equal length along the last axis, found "
+            f"{first.length} and {second.length}"
         )
     for blocks in (first, second):
         if (blocks.scales == NAN_SCALE).any() or not np.isfinite(
             blocks.format.values[blocks.codes]
         ).all():
-            raise DataError("a block holds NaN or infinity: it has no integer value")
+            raise DataError(
+                "a block holds NaN or infinity, which have no integer value; remove them from the "
+                "data"
+            )
     (a, shift_a), (b, shift_b) = (
         tuple(table[blocks.codes] for table in blocks.format.significands)
         for blocks in (first, second)

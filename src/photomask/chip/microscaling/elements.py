@@ -1,4 +1,4 @@
-"""The element formats of MX: what each bit pattern stands for."""
+"""Defines the element formats of MX and the values of their bit patterns."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,30 +6,34 @@ from functools import cached_property
 import numpy as np
 
 BLOCK = 32
-"""Elements that share a scale."""
+"""The number of elements that share a scale."""
 SCALE_BIAS = 127
 NAN_SCALE = 255
-"""Of E8M0: the code of a scale that makes its whole block NaN. Code `c` else stands for
-`2**(c - 127)`; there is no zero and no infinity."""
+"""The E8M0 code of a scale that makes its whole block NaN.
+
+Every other code `c` represents `2**(c - 127)`. There is neither zero nor infinity.
+"""
 
 
 @dataclass(frozen=True)
 class ElementFormat:
-    """A small floating-point number, or with `exponent_bits` 0 a two's-complement integer.
+    """A small floating-point format, or an integer format where `exponent_bits` is 0.
 
-    With sign `s`, exponent field `e` and mantissa field `m` a code stands for
+    With sign `s`, exponent field `e` and mantissa field `m`, a code represents
 
         (-1)**s * 2**(e - bias)     * (1 + m / 2**mantissa_bits)    e > 0
         (-1)**s * 2**(1 - bias)     * m / 2**mantissa_bits          e = 0
         code / 2**mantissa_bits                                     integers
 
+    Integers are in two's complement.
+
     Attributes:
-        name: as the specification writes it.
-        exponent_bits: 0 for integers.
-        mantissa_bits: fraction bits.
-        bias: of the exponent field.
-        largest_code: the largest finite magnitude; codes above it are infinity or NaN.
-        infinity_code: or None.
+        name: the name in the specification.
+        exponent_bits: the width of the exponent field; 0 for integers.
+        mantissa_bits: the number of fraction bits.
+        bias: the bias of the exponent field.
+        largest_code: the code of the largest finite magnitude; codes above it are infinity or NaN.
+        infinity_code: the code of infinity, or None.
 
     Source: OCP MX specification 1.0, section 5.3.
     """
@@ -48,32 +52,32 @@ class ElementFormat:
 
     @property
     def bits(self) -> int:
-        """Of an element."""
+        """The width of an element in bits."""
         return 8 if self.is_integer else 1 + self.exponent_bits + self.mantissa_bits
 
     @property
     def largest_exponent(self) -> int:
-        """Exponent of the largest power of two that the format holds."""
+        """The exponent of the largest power of two that the format holds."""
         return 0 if self.is_integer else (self.largest_code >> self.mantissa_bits) - self.bias
 
     @property
     def fraction_bits(self) -> int:
-        """Every finite value is an integer multiple of `2**-fraction_bits`."""
+        """The fraction bits: every finite value is an integer multiple of `2**-fraction_bits`."""
         return self.mantissa_bits + (0 if self.is_integer else self.bias - 1)
 
     @property
     def significand_bits(self) -> int:
-        """Of the integer that a multiplier sees, sign included."""
+        """The width of a significand including the sign, which is a multiplier's operand."""
         return 8 if self.is_integer else self.mantissa_bits + 2
 
     @property
     def largest_shift(self) -> int:
-        """How far a significand is shifted left at most to become a multiple of the unit."""
+        """The largest left shift that brings a significand to the unit `2**-fraction_bits`."""
         return 0 if self.is_integer else max(0, (self.largest_code >> self.mantissa_bits) - 1)
 
     @property
     def largest_integer(self) -> int:
-        """The largest magnitude in units of `2**-fraction_bits`."""
+        """The largest magnitude, in units of `2**-fraction_bits`."""
         if self.is_integer:
             return 128
         significands, shifts = self.significands
@@ -81,9 +85,10 @@ class ElementFormat:
 
     @cached_property
     def significands(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of every code: signed significand and shift; `significand << shift` is in units.
+        """The signed significand and the shift of every code.
 
-        Infinity and NaN have significand 0.
+        `significand << shift` is the value in units of `2**-fraction_bits`. Infinity and NaN have
+        the significand 0.
         """
         codes = np.arange(1 << self.bits)
         if self.is_integer:
@@ -97,7 +102,7 @@ class ElementFormat:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """What every code stands for, float64; exact."""
+        """The exact value of every code, float64."""
         significands, shifts = self.significands
         values = np.ldexp(significands.astype(np.float64), shifts - self.fraction_bits)
         codes = np.arange(1 << self.bits)
@@ -116,18 +121,21 @@ class ElementFormat:
 
 
 MXFP8_E4M3 = ElementFormat("MXFP8 E4M3", 4, 3, 7, largest_code=0x7E)
-"""No infinity; magnitude code 0x7F is NaN; largest 448."""
+"""It has no infinity; the magnitude code 0x7F is NaN; the largest value is 448."""
 MXFP8_E5M2 = ElementFormat("MXFP8 E5M2", 5, 2, 15, largest_code=0x7B, infinity_code=0x7C)
-"""Infinity 0x7C, NaN above; largest 57344."""
+"""The code 0x7C is infinity and codes above it are NaN; the largest value is 57344."""
 MXFP6_E2M3 = ElementFormat("MXFP6 E2M3", 2, 3, 1, largest_code=0x1F)
-"""Finite only; largest 7.5."""
+"""All codes are finite; the largest value is 7.5."""
 MXFP6_E3M2 = ElementFormat("MXFP6 E3M2", 3, 2, 3, largest_code=0x1F)
-"""Finite only; largest 28."""
+"""All codes are finite; the largest value is 28."""
 MXFP4 = ElementFormat("MXFP4 E2M1", 2, 1, 1, largest_code=0x7)
-"""Finite only; largest 6."""
+"""All codes are finite; the largest value is 6."""
 MXINT8 = ElementFormat("MXINT8", 0, 6, 0, largest_code=0x7F)
-"""Two's complement in units of 1/64. -2 (0x80) is decoded and never made, as the standard allows:
-so that positive and negative numbers have the same range."""
+"""Two's complement in units of 1/64.
+
+The code 0x80 (-2) is decoded but never produced, as the standard allows, so that the ranges of
+positive and negative numbers are equal.
+"""
 MX_FORMATS = {
     "mxfp8_e4m3": MXFP8_E4M3,
     "mxfp8_e5m2": MXFP8_E5M2,
@@ -136,4 +144,4 @@ MX_FORMATS = {
     "mxfp4": MXFP4,
     "mxint8": MXINT8,
 }
-"""All six, by name."""
+"""The six element formats by name."""

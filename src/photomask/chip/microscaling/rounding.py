@@ -1,4 +1,4 @@
-"""Fake quantization: what a tensor becomes in an MX format, in PyTorch."""
+"""Rounds PyTorch tensors to an MX format (fake quantization)."""
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +12,17 @@ def round_to_blocks(x: Tensor, format: ElementFormat, axis: int) -> Tensor:
     """Returns `decode(encode(x))` along an axis, bit for bit, in the dtype of `x`.
 
     Args:
-        x: float32 or float64; a block with NaN or infinity becomes NaN.
-        format: of the elements.
-        axis: along which sums of products will run.
+        x: float32 or float64 values; a block with NaN or infinity becomes NaN.
+        format: the format of the elements.
+        axis: the axis of the blocks, along which products will be summed.
 
     Raises:
-        DataError: another dtype, or no such axis.
+        DataError: the dtype is not float32 or float64, or the axis does not exist.
     """
     if x.dtype not in (torch.float32, torch.float64) or not -x.dim() <= axis < x.dim():
         raise DataError(
-            f"MX blocks need float32 or float64 values and axis {axis}; found {x.dtype} of shape "
-            f"{list(x.shape)}"
+            f"MX blocks need float32 or float64 values with an axis {axis}, found {x.dtype} of "
+            f"shape {list(x.shape)}"
         )
     moved = x.detach().movedim(axis, -1)
     length = moved.shape[-1]
@@ -38,7 +38,7 @@ def round_to_blocks(x: Tensor, format: ElementFormat, axis: int) -> Tensor:
     if not format.is_integer:
         unit = unit + (_floor_log2(blocks) - exponent).clamp(min=1 - format.bias)
         top = float(format.values[format.largest_code])
-    # Doubles hold every power of two that occurs, and dividing by one is exact.
+    # float64 holds every power of two that occurs, and a division by one is exact.
     step = torch.ldexp(torch.ones_like(blocks), unit)
     limit = top * torch.ldexp(torch.ones_like(largest), exponent)
     value = ((blocks / step).round() * step).clamp(-limit, limit)

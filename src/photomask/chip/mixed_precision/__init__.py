@@ -1,4 +1,4 @@
-"""Mixed precision: how many bits each tensor gets, chosen by what they cost the outputs.
+"""Chooses the width in bits of each tensor by its effect on the outputs and by its cost.
 
 sensitivities = measure_sensitivity(prepared, images)
 costs = weight_bit_costs(prepared, sensitivities)

@@ -1,4 +1,4 @@
-"""The widths that were chosen, as a saved document, and the curve of all budgets."""
+"""Chooses the widths for a budget, saves them, and computes the Pareto curve of budgets."""
 
 import hashlib
 import json
@@ -21,34 +21,34 @@ UNITS = {
     "bit_operations": "bit operations",
     "cycles": "cycles",
 }
-"""How a unit of cost is written."""
+"""The words for each unit of cost."""
 
 
 class ParetoPoint(Document):
-    """The least error that a budget buys."""
+    """The choice of least error for one budget."""
 
     budget: int
     cost: int
-    """Of the choice; at most the budget."""
+    """The cost of the choice, which is at most the budget."""
     error: float
     bits: tuple[int, ...]
-    """Of each tensor, in the order of the sensitivities."""
+    """The width of each tensor, in the order of the sensitivities."""
 
 
 class Allocation(Shown, Document):
-    """A width for each tensor, and everything that it was chosen from."""
+    """A width for each tensor, with the sensitivities, costs and budget of the choice."""
 
     schema_version: Literal[1] = 1
     recipe_name: str
-    """The recipe whose rules the widths extend."""
+    """The name of the recipe that the widths extend."""
     sensitivities: Sensitivities
     costs: Costs
     budget: int
     cost: int
     error: float
-    """Sum of the sensitivities: what the outputs lose if errors add up."""
+    """The sum of the errors of the chosen widths, under the assumption that errors add up."""
     bits: tuple[int, ...]
-    """Of each tensor, in the order of the sensitivities."""
+    """The width of each tensor, in the order of the sensitivities."""
     content_sha256: str = ""
 
     def recipe(self, prepared: PreparedModel, name: str | None = None) -> Recipe:
@@ -56,10 +56,10 @@ class Allocation(Shown, Document):
 
         Args:
             prepared: the model that was measured, or one prepared in the same way.
-            name: of the new recipe; the old one's with `-mixed` if None.
+            name: the name of the new recipe; None for the old name with `-mixed` appended.
 
         Raises:
-            RecipeError: the model lacks a site, or the site has no weight.
+            RecipeError: the model does not have a site, or the site has no weight.
         """
         tensors = self.sensitivities.tensors
         widths = [
@@ -69,7 +69,7 @@ class Allocation(Shown, Document):
         return recipe_with_widths(prepared, widths, name or f"{self.recipe_name}-mixed")
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of everything but itself."""
+        """Returns the SHA-256 of all fields except `content_sha256`."""
         body = self.model_dump(mode="json", exclude={"content_sha256"})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -77,21 +77,23 @@ class Allocation(Shown, Document):
         """Writes the allocation as JSON.
 
         Raises:
-            ExportError: the disk refused it.
+            ExportError: the file cannot be written.
         """
         write_file(Path(path), self.render().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads an allocation and checks that it is the one that was saved.
+        """Reads an allocation, and checks that it is unaltered and consistent.
 
         Raises:
-            DocumentError: the file is missing, altered, or of another schema; or its widths, its
-                cost or its error do not follow from its sensitivities, costs and budget.
+            DocumentError: the file is missing, altered or of another schema, or its widths, cost or
+                error do not follow from its sensitivities, costs and budget.
         """
         found = cls.parse(read_text(Path(path)), str(path))
         if found.fingerprint() != found.content_sha256:
-            raise DocumentError(f"{path}: the content hash does not match; the file was altered")
+            raise DocumentError(
+                f"{path}: the content hash does not match, so the file was altered; allocate again"
+            )
         try:
             found._check()
         except DocumentError as error:
@@ -99,29 +101,33 @@ class Allocation(Shown, Document):
         return found
 
     def _check(self) -> None:
-        """Holds the choice against everything that it was made from."""
+        """Checks the widths, the cost and the error against sensitivities, costs and budget."""
         problem = problem_of(self.sensitivities, self.costs)
         tensors = self.sensitivities.tensors
         if len(self.bits) != len(tensors):
-            raise DocumentError(f"field bits: {len(self.bits)} widths of {len(tensors)} tensors")
+            raise DocumentError(
+                f"field bits holds {len(self.bits)} widths for {len(tensors)} tensors"
+            )
         for tensor, bits in zip(tensors, self.bits, strict=True):
             if bits not in tensor.bits:
                 raise DocumentError(
                     f"field bits: {bits} is no candidate for the {tensor.role} of {tensor.site!r}; "
-                    f"there are {', '.join(map(str, tensor.bits))}"
+                    f"the candidates are {', '.join(map(str, tensor.bits))}"
                 )
         choice = [t.bits.index(bits) for t, bits in zip(tensors, self.bits, strict=True)]
         cost, error = problem.cost(choice), problem.error(choice)
         if self.cost != cost or not math.isclose(self.error, error, rel_tol=1e-9):
             raise DocumentError(
-                f"the widths cost {cost:,} with an error of {error:.6g}, the fields cost and error "
-                f"say {self.cost:,} and {self.error:.6g}"
+                f"the widths cost {cost:,} with an error of {error:.6g}, but the fields cost and "
+                f"error hold {self.cost:,} and {self.error:.6g}"
             )
         if cost > self.budget:
-            raise DocumentError(f"the widths cost {cost:,}, the budget is {self.budget:,}")
+            raise DocumentError(
+                f"the widths cost {cost:,}, which exceeds the budget of {self.budget:,}"
+            )
 
     def shown(self) -> Table:
-        """Returns a row for each tensor."""
+        """Returns a table with a row for each tensor."""
         unit = UNITS[self.costs.unit]
         rows = [("tensor", "of", "bits", "error", "share")]
         for tensor, bits in zip(self.sensitivities.tensors, self.bits, strict=True):
@@ -140,18 +146,18 @@ def allocate(
 ) -> Allocation:
     """Chooses the widths of least error whose cost is within a budget.
 
-    The sum of the errors is minimised exactly, as an integer program. That errors add up is an
-    assumption, which holds while they are small.
+    The sum of the errors is minimized exactly by integer programming. It is an assumption that
+    errors add up, which holds while they are small.
 
     Args:
         prepared: the model that was measured.
-        sensitivities: errors of all widths.
-        costs: of the same widths.
-        budget: in the unit of the costs.
+        sensitivities: the errors of all widths.
+        costs: the costs of the same widths.
+        budget: the budget, in the unit of the costs.
 
     Raises:
-        RecipeError: no choice is that cheap; the message names the least and the largest budget
-            that make sense.
+        RecipeError: no choice fits the budget; the message names the least and the largest useful
+            budget.
         MissingDependencyError: SciPy is not installed.
 
     Source: the formulation of HAWQ-V3, Yao et al. 2021, section 3.4, arXiv:2011.10680.
@@ -160,7 +166,7 @@ def allocate(
     try:
         choice = solve(problem, budget)
     except RecipeError as error:
-        raise RecipeError(f"{error} ({UNITS[costs.unit]})") from None
+        raise RecipeError(f"{error}, in {UNITS[costs.unit]}") from None
     found = Allocation(
         recipe_name=prepared.recipe.name,
         sensitivities=sensitivities,
@@ -176,19 +182,21 @@ def allocate(
 def pareto(
     sensitivities: Sensitivities, costs: Costs, *, points: int = 24
 ) -> tuple[ParetoPoint, ...]:
-    """Returns the least error of evenly spaced budgets, from the least to the largest useful one.
+    """Returns the choice of least error for each of some evenly spaced budgets.
+
+    The budgets go from the least one that can be met to the largest useful one.
 
     Args:
-        sensitivities: errors of all widths.
-        costs: of the same widths.
-        points: how many budgets, at least 2; each is solved exactly.
+        sensitivities: the errors of all widths.
+        costs: the costs of the same widths.
+        points: the number of budgets, at least 2; each is solved exactly.
 
     Raises:
-        UsageError: fewer than two points.
+        UsageError: `points` is below 2.
         MissingDependencyError: SciPy is not installed.
     """
     if points < 2:
-        raise UsageError(f"a curve needs at least 2 points, found {points}")
+        raise UsageError(f"points must be at least 2 for a curve, found {points}")
     problem = problem_of(sensitivities, costs)
     low, high = problem.cost(problem.cheapest()), problem.cost(problem.best())
     budgets = [low + (high - low) * step // (points - 1) for step in range(points)]

@@ -1,4 +1,4 @@
-"""What each width of each tensor costs: bits of weights, bit operations, or cycles."""
+"""Computes the cost of each width of each tensor: weight bits, bit operations or cycles."""
 
 import math
 from collections.abc import Sequence
@@ -28,29 +28,33 @@ Unit = Literal["weight_bits", "bit_operations", "cycles"]
 
 
 class PairCosts(Document):
-    """What the widths of two tensors cost together."""
+    """The costs that depend on the widths of two tensors, because both are factors of a product."""
 
     first: int
+    """The position of one tensor among the sensitivities."""
     second: int
+    """The position of the other tensor."""
     costs: tuple[tuple[int, ...], ...]
-    """`[widths of the first][widths of the second]`."""
+    """The costs, indexed by the width of the first and then of the second tensor."""
 
 
 class Costs(Document):
-    """The costs of all widths of the tensors of some `Sensitivities`, in their order."""
+    """The costs of all candidate widths of the tensors of some `Sensitivities`."""
 
     unit: Unit
     fixed: int
-    """What does not depend on any width that is open."""
+    """The cost that depends on none of the widths."""
     tensors: tuple[tuple[int, ...], ...]
+    """For each tensor, in the order of the sensitivities, the cost of each candidate width."""
     pairs: tuple[PairCosts, ...] = ()
+    """The costs that depend on the widths of two tensors."""
 
 
 def problem_of(sensitivities: Sensitivities, costs: Costs) -> Problem:
-    """Returns the choice that sensitivities and costs make up.
+    """Returns the optimization problem of some sensitivities and costs.
 
     Raises:
-        DocumentError: the costs are of other tensors or widths.
+        DocumentError: the costs belong to other tensors or widths than the sensitivities.
     """
     sizes = dict(enumerate(len(tensor.bits) for tensor in sensitivities.tensors))
     if [len(own) for own in costs.tensors] != [*sizes.values()] or any(
@@ -59,7 +63,10 @@ def problem_of(sensitivities: Sensitivities, costs: Costs) -> Problem:
         or [len(row) for row in pair.costs] != [sizes[pair.second]] * sizes[pair.first]
         for pair in costs.pairs
     ):
-        raise DocumentError("the costs are of other tensors or widths than the sensitivities")
+        raise DocumentError(
+            "the costs belong to other tensors or widths than the sensitivities; compute both for "
+            "the same model and candidates"
+        )
     return Problem(
         tuple(
             Place(tensor.errors, own)
@@ -71,27 +78,27 @@ def problem_of(sensitivities: Sensitivities, costs: Costs) -> Problem:
 
 
 def uniform_cost(sensitivities: Sensitivities, costs: Costs, bits: int) -> int:
-    """Returns what it costs to give every tensor the same width: a budget to start from.
+    """Returns the cost of giving every tensor the same width, which is a budget to start from.
 
     Raises:
-        UsageError: a tensor has no such width among its candidates.
+        UsageError: the width is not among the candidates of a tensor.
     """
     for tensor in sensitivities.tensors:
         if bits not in tensor.bits:
             raise UsageError(
-                f"{bits} bits are no candidate for the {tensor.role} of {tensor.site!r}; there are "
-                f"{', '.join(map(str, tensor.bits))}"
+                f"{bits} bits are no candidate for the {tensor.role} of {tensor.site!r}; the "
+                f"candidates are {', '.join(map(str, tensor.bits))}"
             )
     choice = [tensor.bits.index(bits) for tensor in sensitivities.tensors]
     return problem_of(sensitivities, costs).cost(choice)
 
 
 def weight_bit_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> Costs:
-    """Counts the bits of all weights; activations cost nothing.
+    """Returns costs that count the bits of all weights; activations cost nothing.
 
     Args:
-        prepared: whose tensors they are.
-        sensitivities: which widths are open.
+        prepared: the model of the tensors.
+        sensitivities: the tensors with their candidate widths.
     """
     found = _Widths(prepared, sensitivities)
     own = [[0] * len(tensor.bits) for tensor in sensitivities.tensors]
@@ -108,14 +115,15 @@ def weight_bit_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> C
 
 
 def bit_operation_costs(prepared: PreparedModel, sensitivities: Sensitivities) -> Costs:
-    """Counts products times the widths of both factors, for one sample.
+    """Returns costs that count bit operations for one sample.
 
-    `multiply-accumulates * weight bits * activation bits`, and for a product of two activations
-    their widths: the area or time of multipliers that are as wide as needed.
+    The cost of a layer is `multiply-accumulates * weight bits * activation bits`. For a product of
+    two activations, their two widths are multiplied. It models the area or the time of multipliers
+    that are just as wide as necessary.
 
     Args:
-        prepared: whose tensors they are.
-        sensitivities: which widths are open.
+        prepared: the model of the tensors.
+        sensitivities: the tensors with their candidate widths.
 
     Source: van Baalen et al. 2020, section 2.3, arXiv:2005.07093.
     """
@@ -150,26 +158,30 @@ def cycle_costs(
     target: Target | str | Path,
     accelerator: Accelerator | str | Path,
 ) -> Costs:
-    """Estimates the cycles of every width, for one sample, from integer programs of each.
+    """Returns the estimated cycles of every width, for one sample.
 
-    An array of fixed multipliers does one product a cycle whatever its width. Widths matter only
-    where a layer waits for its weights to arrive from memory.
+    They come from an integer program for each width. An array of fixed multipliers computes one
+    product per cycle and multiplier, independent of the width. Widths matter only where a layer
+    waits for its weights from memory.
 
     Args:
-        prepared: whose tensors they are.
-        sensitivities: which widths are open; weights only.
-        data: to calibrate the programs on; a few samples are enough, since no cycle depends on it.
-        target: what the programs are converted for; or a preset's name, or a file.
-        accelerator: what they are estimated on, likewise.
+        prepared: the model of the tensors.
+        sensitivities: the tensors with their candidate widths; they must all be weights.
+        data: the data that calibrates the programs. A few samples are enough, because no cycle
+            depends on them.
+        target: the target of the programs, the name of a preset, or the path of a file.
+        accelerator: the accelerator of the estimates, the name of a preset, or the path of a file.
 
     Raises:
-        TargetError: no layer's cycles depend on its width; or a width does not run there.
-        UsageError: widths of activations are open, whose cycles are not those of one layer.
+        TargetError: the cycles of no layer depend on its width, the cycles of other steps depend on
+            it, or the target does not support a width.
+        UsageError: the widths of activations are candidates, which affect several layers each.
     """
     if any(tensor.role == "activation" for tensor in sensitivities.tensors):
         raise UsageError(
-            "cycles can be a budget for widths of weights alone: those of activations change the "
-            "traffic of every layer that reads or writes them"
+            "cycles can be a budget only for the widths of weights, because the width of an "
+            "activation changes the traffic of every layer that reads or writes it; measure the "
+            "sensitivities without activation_bits"
         )
     candidates = sensitivities.tensors[0].bits
     target, accelerator = load_target(target), load_accelerator(accelerator)
@@ -180,19 +192,22 @@ def cycle_costs(
     names = [tensor.site for tensor in sensitivities.tensors]
     own = [[cycles.pop(name, 0) for cycles in by_width] for name in names]
     if any(cycles != by_width[0] for cycles in by_width):
-        raise TargetError("cycles of other steps depend on the widths of weights; no sum of layers")
+        raise TargetError(
+            "the cycles of steps other than layers depend on the widths of weights, so the cycles "
+            "are no sum over layers; choose a budget in weight bits or in bit operations"
+        )
     if all(len(set(costs)) == 1 for costs in own):
         raise TargetError(
-            f"on accelerator {accelerator.name!r} no layer takes fewer cycles with narrower "
-            f"weights ({', '.join(map(str, candidates))} bits): its array does one product a cycle "
-            "whatever the width, and no layer waits for weights from memory. Choose a budget in "
-            "bits of weights or in bit operations, or an accelerator with slower memory"
+            f"on the accelerator {accelerator.name!r} no layer takes fewer cycles with narrower "
+            f"weights ({', '.join(map(str, candidates))} bits): its multipliers compute one "
+            "product per cycle for any width, and no layer waits for weights from memory. Choose a "
+            "budget in weight bits or in bit operations, or an accelerator with slower memory"
         )
     return _costs("cycles", sum(by_width[0].values()), own)
 
 
 def multiply_accumulates(prepared: PreparedModel, node: Node) -> int:
-    """Returns the products of a node for one sample, those with padding included."""
+    """Returns the number of products of a node for one sample, including those with padding."""
     if not node.operation.multiplies:
         return 0
     positions = math.prod(node.shape)
@@ -202,7 +217,7 @@ def multiply_accumulates(prepared: PreparedModel, node: Node) -> int:
 
 
 class _Widths:
-    """The widths that a tensor may have: those that are open, or the one of its recipe."""
+    """Looks up the widths of tensors: the candidates, or the single width of the recipe."""
 
     def __init__(self, prepared: PreparedModel, sensitivities: Sensitivities):
         self.prepared = prepared
@@ -214,18 +229,21 @@ class _Widths:
         self.tensors = sensitivities.tensors
 
     def weight(self, node: Node) -> tuple[int | None, tuple[int, ...]]:
-        """Returns the place among the sensitivities, or None, and the widths."""
+        """Returns a weight's position among the sensitivities, or None, and its widths."""
         owner = self.prepared.weight_owner(node.name)
         place = self.places.get((owner, "weight"))
         template = self.templates[owner].weight
         if place is not None:
             return place, self.tensors[place].bits
         if template is None:
-            raise RecipeError(f"the recipe gives the weight of {owner!r} no quantizer")
+            raise RecipeError(
+                f"the recipe gives the weight of {owner!r} no quantizer; prepare the model with a "
+                "recipe that does"
+            )
         return None, (template.bits,)
 
     def activation(self, edge: str) -> tuple[int | None, tuple[int, ...]]:
-        """Returns the same for the activations of an edge."""
+        """Returns an edge's position among the sensitivities, or None, and its widths."""
         owner = self.prepared.scale_owner(edge)
         place = self.places.get((owner, "activation"))
         if place is not None:
@@ -233,7 +251,7 @@ class _Widths:
         return None, (self.templates[owner].activation.bits,)
 
     def factors(self, node: Node) -> list[tuple[int | None, tuple[int, ...]]]:
-        """Returns the same for both factors of a node's products."""
+        """Returns the positions and widths of both factors of a node's products."""
         if node.operation.accumulates is Accumulates.PRODUCTS:
             return [self.activation(name) for name in node.inputs]
         return [self.weight(node), self.activation(node.inputs[0])]
@@ -253,7 +271,7 @@ def _cycles(
     target: Target,
     accelerator: Accelerator,
 ) -> dict[str, int]:
-    """Returns the cycles by float node if all open weights have a width."""
+    """Returns the cycles by float node if all weights of the sensitivities have one width."""
     recipe = recipe_with_widths(
         prepared, [(tensor.site, tensor.role, bits) for tensor in sensitivities.tensors]
     )

@@ -1,4 +1,4 @@
-"""The traces of a network's Hessian, layer by layer, without the Hessian."""
+"""Estimates the trace of a network's Hessian for each layer, without computing the Hessian."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
 
 PROBES = 8
-"""Random vectors a batch."""
+"""The number of random vectors per batch."""
 
 
 def hessian_traces(
@@ -20,32 +20,33 @@ def hessian_traces(
     *,
     probes: int = PROBES,
 ) -> dict[str, float]:
-    """Estimates the trace of each layer's block of the Hessian of the divergence from itself.
+    """Returns an estimate of the trace of each layer's block of the Hessian.
 
-    With `L(w) = mean over samples of KL(softmax(y) || softmax(y(w)))`, `y` being the outputs as
-    they are, the Hessian of `L` at the weights as they are is exactly
+    It is the Hessian of the divergence from the current outputs,
+    `L(w) = mean over samples of KL(softmax(y) || softmax(y(w)))`, where `y` are the current outputs
+    and `y(w)` those for the weights `w`. At the current weights it is exactly
 
         H = mean over samples of J' F J
         F = diag(p) - p p' = R R',   R = diag(sqrt(p)) - p sqrt(p)'
 
     where `J` is the Jacobian of the outputs and `p = softmax(y)`. Hutchinson's estimate of
-    `trace(R' J J' R) = trace(J' F J)` with random signs `u`, others for each sample, is
+    `trace(R' J J' R) = trace(J' F J)`, with random signs `u` for each sample, is
 
         trace(H) = E |sum over samples of J' R u|**2 / samples
 
-    which takes one ordinary gradient, serves all layers at once and is never negative.
+    It takes one ordinary gradient for all layers at once, and is never negative.
 
     Args:
-        graph: with the weights to look at.
-        layers: nodes with a weight.
-        batches: inputs of the graph.
-        probes: random vectors a batch; seeded.
+        graph: the graph, with the weights of interest.
+        layers: the nodes whose weights are examined.
+        batches: batches of inputs of the graph.
+        probes: the number of random vectors per batch, which are drawn from a fixed seed.
 
     Returns:
-        Traces by the layer's name.
+        The traces by name of the layer.
 
-    Source: Hutchinson 1990; HAWQ-V2, Dong et al. 2020, algorithm 1, arXiv:1911.03852. There,
-    `v' H v` is computed with random `v` over the weights, by a second derivative.
+    Source: Hutchinson 1990; HAWQ-V2, Dong et al. 2020, algorithm 1, arXiv:1911.03852. The latter
+    computes `v' H v` with random `v` over the weights, by a second derivative.
     """
     generator = torch.Generator().manual_seed(0)
     traces = dict.fromkeys((node.name for node in layers), 0.0)
@@ -65,9 +66,9 @@ def probe(
     """Returns `|sum over samples of J' R u|**2` for each weight.
 
     Args:
-        outputs: scores with a graph behind them, classes along the last axis.
-        weights: leaves of that graph.
-        signs: `u`, the shapes of the outputs.
+        outputs: scores with an autograd graph, with the classes along the last axis.
+        weights: the leaves of that graph.
+        signs: the random signs `u`, in the shapes of the outputs.
     """
     vectors = []
     for y, sign in zip(outputs, signs, strict=True):
@@ -87,7 +88,7 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 def _outputs(
     graph: FloatGraph, layers: Sequence[Node], inputs: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Computes in float with leaves for weights; returns outputs and leaves."""
+    """Returns the outputs of the float graph, and the weights as leaves of their autograd graph."""
     names = {node.constants["weight"]: node.name for node in reversed(layers)}
     leaves = {
         node.name: graph.constants_of(node)["weight"].detach().clone().requires_grad_()

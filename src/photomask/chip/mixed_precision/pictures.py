@@ -1,4 +1,4 @@
-"""The picture of the curve of budgets."""
+"""Draws the Pareto curve of budgets."""
 
 import io
 from collections.abc import Sequence
@@ -22,21 +22,23 @@ def save_pareto_curve(
     points: Sequence[ParetoPoint],
     path: str | Path,
 ) -> None:
-    """Draws least error against cost, with one width for all tensors beside it.
+    """Draws the least error against the cost, and the points with one width for all tensors.
 
     Args:
-        sensitivities: errors of all widths.
-        costs: of the same widths.
-        points: from `pareto`.
-        path: `.svg`, `.png` or `.pdf`.
+        sensitivities: the errors of all widths.
+        costs: the costs of the same widths.
+        points: the points that `pareto` returns.
+        path: the path of the file, which ends with `.svg`, `.png` or `.pdf`.
 
     Raises:
-        UsageError: another kind of file.
+        UsageError: the path has another ending.
         MissingDependencyError: matplotlib is not installed.
     """
     path = Path(path)
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise UsageError(f"a picture is written as .svg, .png or .pdf; found {path.name!r}")
+        raise UsageError(
+            f"a picture must be a .svg, .png or .pdf file, found {path.name!r}; change the ending"
+        )
     with OptionalPackage("matplotlib", "report", "the picture of a search"):
         import matplotlib
         from matplotlib.figure import Figure
@@ -78,7 +80,7 @@ def save_pareto_curve(
 
 
 def _uniform(sensitivities: Sensitivities, costs: Costs) -> list[tuple[int, int, float]]:
-    """Returns bits, cost and error of each width that all tensors may have."""
+    """Returns bits, cost and error for each width that is a candidate of all tensors."""
     problem = problem_of(sensitivities, costs)
     shared = set(sensitivities.tensors[0].bits)
     for tensor in sensitivities.tensors:

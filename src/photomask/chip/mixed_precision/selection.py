@@ -1,4 +1,4 @@
-"""The choice itself: one option a place, least error within a budget, solved exactly."""
+"""Chooses one option for each decision, with the least error within a budget, exactly."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,16 +12,19 @@ from photomask.dependencies import OptionalPackage
 from photomask.errors import EngineError, RecipeError
 
 _LARGEST = 2.0**20
-"""What the largest error is scaled to; the solver's absolute gap, 1e-6, is then 1e-12 of it."""
+"""The number that the largest error is scaled to.
+
+The absolute gap of the solver, 1e-6, is then 1e-12 of the largest error.
+"""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A decision: one of several options.
+    """A decision between several options.
 
     Attributes:
-        errors: of each option, at least 0.
-        costs: of each option.
+        errors: the error of each option, at least 0.
+        costs: the cost of each option.
     """
 
     errors: tuple[float, ...]
@@ -30,12 +33,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two places cost together.
+    """The costs that depend on two decisions.
 
     Attributes:
-        first: position of a place.
-        second: position of another place.
-        costs: `[options of first][options of second]`.
+        first: the position of one decision.
+        second: the position of the other decision.
+        costs: the costs, indexed by the option of the first and then of the second decision.
     """
 
     first: int
@@ -45,12 +48,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Problem:
-    """Minimise the sum of errors; the sum of costs must not exceed a budget.
+    """The problem of minimizing the sum of errors while the sum of costs is within a budget.
 
     Attributes:
         places: the decisions.
-        pairs: costs that two decisions have together.
-        fixed: what no decision changes.
+        pairs: the costs that depend on two decisions.
+        fixed: the cost that depends on no decision.
     """
 
     places: tuple[Place, ...]
@@ -62,13 +65,13 @@ class Problem:
         return sum(place.errors[k] for place, k in zip(self.places, choice, strict=True))
 
     def cost(self, choice: Sequence[int]) -> int:
-        """Returns the sum of the costs of the chosen options, fixed costs included."""
+        """Returns the sum of the costs of the chosen options, including the fixed cost."""
         own = sum(place.costs[k] for place, k in zip(self.places, choice, strict=True))
         shared = sum(pair.costs[choice[pair.first]][choice[pair.second]] for pair in self.pairs)
         return self.fixed + own + shared
 
     def best(self) -> tuple[int, ...]:
-        """Returns the choice of least error, whatever it costs; among equals the first options."""
+        """Returns the choice of least error for any cost, with the first of equal options."""
         return tuple(int(np.argmin(place.errors)) for place in self.places)
 
     def cheapest(self) -> tuple[int, ...]:
@@ -93,12 +96,13 @@ def solve(problem: Problem, budget: int) -> tuple[int, ...]:
     """Returns the choice of least error whose cost is within a budget.
 
     Args:
-        problem: what is to be decided.
-        budget: in units of its costs.
+        problem: the problem to solve.
+        budget: the budget, in the unit of the costs.
 
     Raises:
-        RecipeError: no choice is that cheap; the message names the least and the largest budget
-            that make sense.
+        RecipeError: no choice fits the budget; the message names the least and the largest useful
+            budget.
+        EngineError: the solver fails.
         MissingDependencyError: SciPy is not installed.
     """
     best = problem.best()
@@ -107,25 +111,31 @@ def solve(problem: Problem, budget: int) -> tuple[int, ...]:
     cheapest = problem.cheapest()
     if problem.cost(cheapest) > budget:
         raise RecipeError(
-            f"a budget of {budget:,} cannot be met: the least that any choice costs is "
-            f"{problem.cost(cheapest):,}, and above {problem.cost(best):,} nothing improves"
+            f"a budget of {budget:,} cannot be met: the cheapest choice costs "
+            f"{problem.cost(cheapest):,}, and a budget above {problem.cost(best):,} improves "
+            "nothing; choose one between the two"
         )
     choice = _minimize(problem, problem._errors(), budget)
     if problem.cost(choice) > budget:
         raise EngineError(
-            f"the solver returned a choice that costs {problem.cost(choice):,}, over its budget of "
-            f"{budget:,}: the costs differ too much in size for its tolerances"
+            f"the solver returned a choice that costs {problem.cost(choice):,}, which exceeds the "
+            f"budget of {budget:,}, because the costs differ too much in size for its tolerances; "
+            "choose another budget"
         )
-    # Rounding inside the solver must not lose to a choice that is at hand.
+    # By rounding inside the solver, its choice can be slightly worse than the cheapest one.
     return min((choice, cheapest), key=problem.error)
 
 
 def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tuple[int, ...]:
-    """Solves the integer program.
+    """Returns the solution of the integer program.
 
-    A variable for each option, 0 or 1, that add up to 1 at each place. A variable for each pair of
-    options of two places, whose rows add up to the variables of the first and whose columns to
-    those of the second, is their product: the cost stays linear.
+    Each option has a variable, 0 or 1, and the variables of a decision add up to 1. Each pair of
+    options of two paired decisions also has a variable. Over a row of pairs, these add up to the
+    variable of the first decision's option, and over a column to that of the second. Each is
+    therefore the product of two options, and the cost is linear.
+
+    Raises:
+        EngineError: the solver finds no solution.
     """
     with OptionalPackage("scipy", "search", "the search for widths"):
         from scipy.optimize import Bounds, LinearConstraint, milp
@@ -149,7 +159,9 @@ def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tu
             options={"mip_rel_gap": 0.0},
         )
     if found.x is None:
-        raise EngineError(f"the integer program could not be solved: {found.message}")
+        raise EngineError(
+            f"the solver found no choice of widths: {found.message}; choose another budget"
+        )
     choice, start = [], 0
     for place in problem.places:
         choice.append(int(np.argmax(found.x[start : start + len(place.errors)])))
@@ -158,7 +170,7 @@ def _minimize(problem: Problem, objective: np.ndarray, budget: int | None) -> tu
 
 
 def _equalities(problem: Problem) -> tuple[Any, np.ndarray]:
-    """Returns matrix and right-hand side of what holds for every choice."""
+    """Returns the matrix and the right-hand side of the equations that every choice fulfils."""
     from scipy.sparse import csr_array
 
     sizes = [len(place.errors) for place in problem.places]

@@ -1,4 +1,4 @@
-"""What each width of each tensor costs the network's outputs, measured on calibration data."""
+"""Measures, on calibration data, the error of the outputs for each width of each tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,38 +28,43 @@ Role = Literal["weight", "activation"]
 
 
 class Measure(StrEnum):
-    """What counts as an error."""
+    """A measure of the error that a quantized tensor causes."""
 
     OUTPUT_KL = "output_kl"
-    """Mean over samples of `KL(softmax(y) || softmax(y_q))` in nats, along the last axis; `y` are
-    the float outputs, `y_q` those with only this tensor quantized."""
+    """The mean over samples of `KL(softmax(y) || softmax(y_q))` along the last axis, in nats. Here
+    `y` are the float outputs, and `y_q` the outputs with only this tensor quantized."""
     OUTPUT_MSE = "output_mse"
-    """`sum (y - y_q)**2 / sum y**2`: noise over signal of the outputs."""
+    """The ratio of noise to signal of the outputs, `sum (y - y_q)**2 / sum y**2`."""
     HESSIAN = "hessian"
-    """`trace(H) / n * sum (w - w_q)**2 / 2`: the second-order estimate of the KL divergence, where
-    `H` is its Hessian with respect to the layer's `n` weights. Weights only.
+    """The second-order estimate of the KL divergence, `trace(H) / n * sum (w - w_q)**2 / 2`, where
+    `H` is its Hessian with respect to the layer's `n` weights. It is for weights only.
 
     Source: HAWQ-V2, Dong et al. 2020, section 3.1, arXiv:1911.03852. There, `H` is the Hessian of
     the training loss; that of the divergence from the float model needs no labels."""
 
 
 class Sensitivity(Document):
-    """The error of each width of one tensor."""
+    """The error of each candidate width of one tensor."""
 
     site: str
     role: Role
     bits: tuple[int, ...] = Field(min_length=1)
+    """The candidate widths."""
     errors: tuple[float, ...]
+    """The error of each candidate width."""
 
     @model_validator(mode="after")
     def _has_an_error_of_each_width(self) -> "Sensitivity":
         if len(self.errors) != len(self.bits) or len({*self.bits}) < len(self.bits):
-            raise ValueError(f"errors {self.errors} of widths {self.bits}: expected one of each")
+            raise ValueError(
+                "expected different widths with one error each, found widths "
+                f"{self.bits} and errors {self.errors}"
+            )
         return self
 
 
 class Sensitivities(Shown, Document):
-    """The errors of all tensors whose width is open."""
+    """The errors of all tensors whose width is to be chosen."""
 
     schema_version: Literal[1] = 1
     measure: Measure
@@ -67,7 +72,7 @@ class Sensitivities(Shown, Document):
     tensors: tuple[Sensitivity, ...]
 
     def shown(self) -> Table:
-        """Returns a row for each tensor, its error in a column for each width."""
+        """Returns a table of the errors with a row for each tensor and a column for each width."""
         widths = sorted({bits for tensor in self.tensors for bits in tensor.bits})
         rows = [("tensor", "of", *(f"{bits} bits" for bits in widths))]
         for tensor in self.tensors:
@@ -87,40 +92,47 @@ def measure_sensitivity(
     activation_bits: Sequence[int] = (),
     measure: Measure | str = Measure.OUTPUT_KL,
 ) -> Sensitivities:
-    """Quantizes one tensor at a time to each width and measures what that does to the outputs.
+    """Returns the error of the outputs for each tensor and width, with only this tensor quantized.
 
-    Everything else stays in float. How a width finds its range is what the model's recipe says for
-    that tensor; MSE observers (recipe `w4a8`) suit few bits. Tensors that the recipe keeps, the
-    model's inputs and its outputs are not open.
+    All other tensors stay in float. The model's recipe decides how a width's range is chosen; MSE
+    observers (recipe `w4a8`) suit few bits. The inputs and outputs of the model, and tensors that
+    the recipe lists in `keep`, are not measured.
 
     Args:
-        prepared: not changed.
-        data: as for `calibrate`.
-        weight_bits: candidate widths of weights, 2 to 16; empty to leave weights as they are.
-        activation_bits: candidate widths of activations, likewise.
-        measure: what counts as an error.
+        prepared: the prepared model, which is not changed.
+        data: the data, as for `calibrate`.
+        weight_bits: the candidate widths of weights, 2 to 16; empty to measure no weights.
+        activation_bits: the candidate widths of activations, 2 to 16; empty to measure none.
+        measure: the measure of the error.
 
     Raises:
-        DataError: no data, or it does not fit the model.
-        RecipeError: a width that a quantizer cannot have.
-        UsageError: nothing to measure, or a measure that does not apply.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the weights are rounded already.
+        RecipeError: a quantizer cannot have a width.
+        UsageError: there is nothing to measure, or the measure does not apply.
     """
     measure = Measure(measure)
     weights, activations = _widths(weight_bits), _widths(activation_bits)
     if measure is Measure.HESSIAN and activations:
-        raise UsageError("the Hessian measure is about weights; measure activations by an output")
+        raise UsageError(
+            "the measure 'hessian' is for weights only; measure activations by 'output_kl' or "
+            "'output_mse'"
+        )
     graph = current_graph(prepared)
     if measure is not Measure.OUTPUT_MSE:
         _check_outputs(graph, measure)
     batches = list(batches_of(prepared, data))
     if not batches:
-        raise DataError("measuring sensitivities needs at least one sample, got none")
+        raise DataError("measuring sensitivities needs at least one sample, but there is none")
     with torch.no_grad():
         trials = _weight_trials(prepared, weights) if weights else []
         if activations:
             trials += _activation_trials(prepared, graph, activations, batches)
         if not trials:
-            raise UsageError("no tensor's width is open: the recipe keeps all, or no widths given")
+            raise UsageError(
+                "there is no tensor to measure: the recipe lists all in `keep`, or no candidate "
+                "widths were given; set weight_bits or activation_bits"
+            )
     if measure is Measure.HESSIAN:
         errors = _second_order(graph, trials, batches)
     else:
@@ -137,7 +149,7 @@ def measure_sensitivity(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A tensor and a quantizer for each width; weights are quantized already."""
+    """A tensor with a fitted quantizer for each width, and the quantized weights if it is one."""
 
     node: Node
     role: Role
@@ -145,17 +157,17 @@ class _Trial:
     quantizers: tuple[Quantizer, ...]
     weights: tuple[Tensor, ...] = ()
     places: frozenset[str] = frozenset()
-    """The nodes that have the weight."""
+    """The names of the nodes that have the weight."""
 
 
 def _widths(bits: Sequence[int]) -> tuple[int, ...]:
     if len(set(bits)) != len(bits):
-        raise UsageError(f"candidate widths must differ, found {list(bits)}")
+        raise UsageError(f"the candidate widths must differ from each other, found {list(bits)}")
     return tuple(sorted(bits))
 
 
 def current_graph(prepared: PreparedModel) -> FloatGraph:
-    """Returns the float graph with the prepared model's weights as they are now."""
+    """Returns the float graph with the current weights of the prepared model."""
     graph = prepared.graph
     constants = {
         name: prepared.constants_of(node)[role].detach()
@@ -169,19 +181,19 @@ def _check_outputs(graph: FloatGraph, measure: Measure) -> None:
     for name in graph.outputs:
         if (shape := graph.by_name[name].shape)[-1] < 2:
             raise UsageError(
-                f"the measure {measure.value!r} compares probabilities along the last axis; output "
-                f"{name!r} has shape {list(shape)}. Use the measure 'output_mse'"
+                f"the measure {measure.value!r} compares probabilities along the last axis, but "
+                f"the output {name!r} has shape {list(shape)}; use the measure 'output_mse'"
             )
 
 
 def _fitted(template: Quantizer, bits: int, where: str) -> Quantizer:
-    """Returns a quantizer of another width, fitted to what the template observed."""
+    """Returns a quantizer of another width, fitted to the values that the template observed."""
     quantizer = with_bits(template, bits)
     quantizer.fit()
     if quantizer.format.bits != bits:
         raise RecipeError(
-            f"{where}: {type(quantizer).__name__} has {quantizer.format.bits} bits when asked for "
-            f"{bits}; its width cannot be searched, so put it into the recipe's `keep`"
+            f"{where}: {type(quantizer).__name__} has {quantizer.format.bits} bits although "
+            f"{bits} were asked for, so its width cannot be searched; add it to the recipe's `keep`"
         )
     return quantizer
 
@@ -239,7 +251,7 @@ def _activation_trials(
 def _second_order(
     graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]]
 ) -> list[tuple[float, ...]]:
-    """Returns `trace / n * sum (w - w_q)**2 / 2` of every width of every trial."""
+    """Returns `trace / n * sum (w - w_q)**2 / 2` for every width of every trial."""
     traces = hessian_traces(graph, [trial.node for trial in trials], batches)
     found = []
     for trial in trials:
@@ -257,9 +269,9 @@ def _second_order(
 def _replay(
     graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]], measure: Measure
 ) -> list[tuple[float, ...]]:
-    """Returns the outputs' error of every width of every trial.
+    """Returns the error of the outputs for every width of every trial.
 
-    Only what depends on the quantized tensor is computed again.
+    Only nodes that depend on the quantized tensor are computed again.
     """
     behind = {trial.node.name: _behind(graph, trial) for trial in trials}
     sums = [[[0.0] * len(graph.outputs) for _ in trial.bits] for trial in trials]
@@ -285,7 +297,7 @@ def _replay(
 
 
 def _behind(graph: FloatGraph, trial: _Trial) -> list[Node]:
-    """Returns what a trial changes behind its node, in the order of computation."""
+    """Returns the nodes after a trial's node that it affects, in the order of computation."""
     start = trial.node.name
     places = trial.places - {start}
     reached = {start}
@@ -300,7 +312,7 @@ def _behind(graph: FloatGraph, trial: _Trial) -> list[Node]:
 def _changed(
     graph: FloatGraph, trial: _Trial, option: int, values: dict[str, Tensor], behind: list[Node]
 ) -> dict[str, Tensor]:
-    """Returns every edge that differs once a trial's tensor has one of its widths."""
+    """Returns the values of all edges that a trial's tensor affects, for one of its widths."""
     node = trial.node
     if trial.role == "weight":
         constants = {**graph.constants_of(node), "weight": trial.weights[option]}
@@ -318,7 +330,7 @@ def _changed(
 
 
 def _weight_of(y: Tensor, measure: Measure) -> float:
-    """Returns what the errors of a batch are divided by, summed over batches."""
+    """Returns a batch's contribution to the divisor of the errors, which batches sum up."""
     if measure is Measure.OUTPUT_MSE:
         return float(y.double().square().sum())
     return float(y.numel() // y.shape[-1])

@@ -1,4 +1,4 @@
-"""What the solver's library writes to the standard output on its own."""
+"""Suppresses a line that the solver's library writes to standard output."""
 
 import ctypes
 import os
@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 KNOWN = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();"
-"""HiGHS writes this line, unconditionally and past every option, whenever it repairs a solution
-whose rounding violates its tolerances: a trace that was left in a release, and no error."""
+"""A line that HiGHS writes whenever it repairs a solution whose rounding violates its tolerances.
+
+No option suppresses it. It is a debugging trace in a release, and reports no error.
+"""
 
 
 @contextmanager
 def without_known_lines() -> Iterator[None]:
-    """Drops that one line, and writes everything else that appears meanwhile, as it was.
+    """Removes the line `KNOWN` from standard output inside a context, and nothing else.
 
-    The line comes from compiled code, so it is caught at the file descriptor. Output of other
-    threads is not lost either; it appears when the block ends.
+    The line comes from compiled code, so standard output is redirected at the file descriptor.
+    Other output, also that of other threads, appears when the context ends.
     """
     try:
         flush, saved = ctypes.CDLL(None).fflush, os.dup(1)
-    except (OSError, TypeError):  # no standard output, or no C library to be asked for
+    except (OSError, TypeError):  # there is no standard output, or no C library to load
         yield
         return
     with tempfile.TemporaryFile() as caught:
@@ -40,7 +42,7 @@ def without_known_lines() -> Iterator[None]:
 
 
 def _flush(flush: Callable[[None], int]) -> None:
-    """Empties Python's buffer and that of the C library, which a pipe makes a long one."""
+    """Flushes the output buffers of Python and of the C library."""
     if sys.stdout is not None:
         sys.stdout.flush()
     flush(None)

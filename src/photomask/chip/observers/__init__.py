@@ -1,4 +1,4 @@
-"""Observers: from the values of calibration batches to the range worth representing."""
+"""Observers choose a tensor's range from the values of calibration batches."""
 
 from photomask.chip.observers.base import MinMax, MovingAverage, Observer
 from photomask.chip.observers.grid import Grid

@@ -1,4 +1,4 @@
-"""What every observer shares: streaming extremes, and the refusal of NaN and infinity."""
+"""Defines the base class of observers, which tracks extremes and refuses NaN and infinity."""
 
 import math
 from abc import abstractmethod
@@ -11,19 +11,20 @@ from photomask.errors import DataError, QuantizerError, RecipeError
 
 
 class Observer:
-    """Watches values batch by batch and then says which range of them is worth representing.
+    """Observes values batch by batch, and then chooses the range that the codes represent.
 
-    Values come as rows `[R, N]`: one row for a tensor, one a channel or one a group; each row gets
-    its own range. The state is plain tensors on the device of the data and survives `deepcopy`.
+    Values come as rows `[R, N]`: one row for a tensor, or a row for each channel or group. Each row
+    gets its own range. The state is plain tensors on the device of the data, and can be copied with
+    `deepcopy`.
 
-    A subclass implements `choose`, and `update` if the extremes are not enough for it.
+    A subclass implements `choose`, and also `update` where it needs more than the extremes.
     """
 
     def __init__(self) -> None:
         self.low: Tensor | None = None
-        """Smallest value of each row so far, `[R]` float32; None before the first batch."""
+        """The smallest value of each row so far, `[R]` float32; None before the first batch."""
         self.high: Tensor | None = None
-        """Largest value of each row so far."""
+        """The largest value of each row so far, `[R]` float32; None before the first batch."""
 
     @property
     def is_empty(self) -> bool:
@@ -31,13 +32,14 @@ class Observer:
         return self.low is None
 
     def observe(self, rows: Tensor) -> None:
-        """Adds a batch.
+        """Observes a batch.
 
         Args:
-            rows: `[R, N]` floating point; `R` must stay the same, `N` may vary.
+            rows: floating-point values `[R, N]`; `R` must be the same in all batches, `N` may vary.
 
         Raises:
-            DataError: no values, NaN or infinity, or another number of rows than before.
+            DataError: there are no values, a value is NaN or infinite, or the number of rows
+                differs from earlier batches.
         """
         if rows.dim() != 2 or rows.numel() == 0 or not rows.is_floating_point():
             raise DataError(
@@ -45,15 +47,19 @@ class Observer:
                 f"found {rows.dtype} of shape {list(rows.shape)}"
             )
         rows = rows.detach().float()
-        # One pass answers three questions: NaN and infinity both show in the extremes.
+        # The extremes also show NaN and infinity, so one pass over the values is enough.
         low, high = _extremes(rows)
         if not bool((low.isfinite() & high.isfinite()).all()):
-            raise DataError("calibration data holds NaN or infinity")
+            raise DataError(
+                "the observed values hold NaN or infinity; remove such samples from the data, or "
+                "repair the weights of the model"
+            )
         if self.low is None or self.high is None:
             self.low, self.high = low, high
         elif self.low.shape != low.shape:
             raise DataError(
-                f"{low.numel()} channels or groups observed after {self.low.numel()} before"
+                f"a batch has {low.numel()} channels or groups, but earlier batches had "
+                f"{self.low.numel()}; give all batches the same number"
             )
         else:
             self.low = torch.minimum(self.low, low.to(self.low.device))
@@ -63,26 +69,28 @@ class Observer:
     def range(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Returns the range to represent on `grid`: lower and upper ends, `[R]` float32 each.
 
-        Never wider than what was seen, and never 0 alone where anything else was.
+        It is never wider than the observed range, and holds more than 0 where the values do.
 
         Raises:
             QuantizerError: nothing was observed.
         """
         if self.low is None or self.high is None:
-            raise QuantizerError("nothing was observed: run calibration data through the model")
+            raise QuantizerError(
+                "the observer has observed no values; call calibrate(prepared, data) first"
+            )
         low, high = self.choose(grid, self.low, self.high)
         low, high = low.to(self.low), high.to(self.high)
-        # Nearly all values may be 0, and then be all that an observer keeps.
+        # Where nearly all values are 0, an observer may choose a range that holds only 0.
         nothing = (low == 0) & (high == 0)
         low, high = torch.where(nothing, self.low, low), torch.where(nothing, self.high, high)
         return low.clamp(self.low, self.high), high.clamp(self.low, self.high)
 
     def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
-        """Takes in a batch whose extremes are `low` and `high`; the extremes are kept already."""
+        """Updates the state of a subclass with a batch; `low` and `high` are its extremes."""
 
     @abstractmethod
     def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Chooses each row's range, given the extremes `low` and `high` of all batches."""
+        """Returns the range of each row, given the extremes `low` and `high` of all batches."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -90,15 +98,15 @@ class Observer:
 
 
 class MinMax(Observer):
-    """The whole range: `[headroom * min x, headroom * max x]` over all batches.
+    """Chooses the whole range, `[headroom * min x, headroom * max x]` over all batches.
 
-    Headroom is for values whose largest are rare, so that new data exceeds what calibration saw.
-    Each doubling costs one bit of resolution; many bits can spare it.
+    Headroom is for tensors whose largest values are so rare that new data exceeds the range of the
+    calibration data. Each doubling costs one bit of resolution, which wide codes can spare.
 
     Law: the order and the batching of the values do not matter.
 
     Args:
-        headroom: how many times the observed range is represented, at least 1.
+        headroom: the factor by which the observed range is widened, at least 1.
 
     Raises:
         RecipeError: `headroom` is below 1 or not finite.
@@ -113,7 +121,7 @@ class MinMax(Observer):
         self.headroom = headroom
 
     def range(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        """Returns the extremes, times the headroom: wider than what was seen if it is above 1.
+        """Returns the extremes times the headroom, which may be wider than the observed range.
 
         Raises:
             QuantizerError: nothing was observed.
@@ -130,15 +138,17 @@ class MinMax(Observer):
 
 
 class MovingAverage(Observer):
-    """The exponential moving average of the batches' extremes.
+    """Chooses the exponential moving average of the batches' extremes.
 
         low[t] = momentum * low[t-1] + (1 - momentum) * min x[t],   low[0] = min x[0]
 
-    and the same for `high`. It follows drifting data and forgets rare batches; the only observer
-    here that depends on the order of the batches. Law: equal batches give their own extremes.
+    and the same for `high`. It follows drifting data and forgets rare batches. It is the only
+    observer here whose result depends on the order of the batches.
+
+    Law: equal batches give their own extremes.
 
     Args:
-        momentum: weight of the past, in `[0, 1)`.
+        momentum: the weight of earlier batches, in `[0, 1)`.
 
     Raises:
         RecipeError: `momentum` is outside `[0, 1)`.
@@ -154,7 +164,7 @@ class MovingAverage(Observer):
         self._average: tuple[Tensor, Tensor] | None = None
 
     def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
-        """Blends in the extremes of a batch."""
+        """Updates the averages with the extremes of a batch."""
         if self._average is None:
             self._average = low, high
             return
@@ -174,8 +184,8 @@ class MovingAverage(Observer):
 
 
 def _extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns minimum and maximum of each row."""
-    if rows.shape[0] == 1:  # the reduction of a whole tensor is several times faster
+    """Returns the minimum and the maximum of each row."""
+    if rows.shape[0] == 1:  # a reduction over the whole tensor is several times faster
         low, high = torch.aminmax(rows)
         return low.reshape(1), high.reshape(1)
     return torch.aminmax(rows, dim=1)

@@ -1,4 +1,4 @@
-"""The integer grid that a range of real values is laid on."""
+"""Computes scale and zero point of an integer grid from a range of real values."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ _LARGEST_POWER_OF_TWO = 2.0**127
 
 
 def round_up_to_power_of_two(values: Tensor) -> Tensor:
-    """Returns the smallest power of two that is not below each positive value."""
+    """Returns, for each positive value, the smallest power of two that is at least as large."""
     mantissa, exponent = torch.frexp(values)
-    # frexp returns a mantissa in [1/2, 1): exactly 1/2 means that the value is a power already.
+    # frexp returns a mantissa in [1/2, 1). It is exactly 1/2 where the value is a power of two.
     return torch.ldexp(torch.ones_like(values), exponent - (mantissa == 0.5).to(exponent.dtype))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How codes, scale and zero point follow from a range.
+    """The codes of a quantizer, and the rules by which scale and zero point follow from a range.
 
-    A code `q` stands for `(q - zero_point) * scale`.
+    A code `q` represents `(q - zero_point) * scale`.
 
     Attributes:
-        format: bits and signedness of the codes.
+        format: the bits and the signedness of the codes.
         symmetric: True if the zero point is 0.
         narrow: True if the most negative code is left out, so that codes are balanced around 0.
         power_of_two: True if every scale is a power of two.
@@ -38,7 +38,7 @@ class Grid:
 
     @property
     def codes(self) -> Interval:
-        """The integers in use."""
+        """The interval of the codes in use."""
         return Interval(self.format.low + (self.narrow and self.format.signed), self.format.high)
 
     def scale(self, low: Tensor, high: Tensor) -> Tensor:
@@ -47,16 +47,16 @@ class Grid:
             affine:    scale = (high - low) / (code_high - code_low)
             symmetric: scale = max(high / code_high, low / code_low)
 
-        The range is first widened to include 0, so that 0 is exactly representable (padding, and
-        the zeros of ReLU, cost no error). A range that holds nothing but 0 has
-        scale 1, which `calibrate` replaces with one that follows from the surroundings.
+        The range is first widened to include 0, so that 0 is exactly representable; padding and the
+        zeros of ReLU then have no error. A range that holds only 0 gets the scale 1, which
+        `calibrate` replaces with one that follows from the surroundings.
 
         Args:
-            low: lower ends, any shape.
-            high: upper ends, same shape, not below `low`.
+            low: the lower ends, in any shape.
+            high: the upper ends, in the same shape, not below `low`.
 
         Returns:
-            float32 scales, same shape.
+            The scales in the same shape, float32.
         """
         codes = self.codes
         low, high = low.double().clamp(max=0), high.double().clamp(min=0)
@@ -72,14 +72,14 @@ class Grid:
         return scale.float()
 
     def zero_point(self, low: Tensor, scale: Tensor) -> Tensor:
-        """Returns the code of 0: `round(code_low - low / scale)`, inside the format.
+        """Returns the code of 0, which is `round(code_low - low / scale)`, clamped to the codes.
 
         Args:
-            low: lower ends of the ranges.
-            scale: float32 scales, same shape.
+            low: the lower ends of the ranges.
+            scale: the scales in the same shape, float32.
 
         Returns:
-            int64 codes; all 0 if the grid is symmetric.
+            The codes, int64; all are 0 if the grid is symmetric.
         """
         codes = self.codes
         if self.symmetric:

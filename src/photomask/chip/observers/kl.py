@@ -1,4 +1,4 @@
-"""The KL observer: the threshold that keeps most of the distribution's information."""
+"""Chooses the threshold with the least Kullback-Leibler divergence."""
 
 import torch
 from torch import Tensor
@@ -7,30 +7,32 @@ from photomask.chip.observers.grid import Grid
 from photomask.chip.observers.histogram import BINS, DistributionObserver, Histogram
 
 _RATIOS = 2.0 ** (-torch.arange(96, dtype=torch.float64) / 16)
-_UNSEEN = 1e-9  # probability that the quantized distribution gives where it has none: log is finite
+_UNSEEN = 1e-9  # the least probability of a bin after quantization, so that the logarithm is finite
 
 
 class KL(DistributionObserver):
-    """The threshold `T` of least Kullback-Leibler divergence; values beyond `±T` saturate.
+    """Chooses the threshold `T` of least Kullback-Leibler divergence; values beyond `±T` saturate.
 
         T = argmin  sum_i P_i * log(P_i / Q_i)
 
-    `P` is the histogram inside `[-T, T]` with what lies outside moved to its end bins. `Q` is the
-    same histogram, without the outside, after quantization: each code's mass is spread evenly over
-    the bins that round to it and are not empty. Candidates are geometric fractions of the largest
-    magnitude that leave at least one bin a code; if there is none, the result is min-max.
+    `P` is the histogram inside `[-T, T]`; the counts outside are added to its end bins. `Q` is the
+    histogram inside `[-T, T]` without those counts, after quantization: the mass of each code is
+    spread evenly over the bins that are rounded to it and are not empty. Candidates are geometric
+    fractions of the largest magnitude that leave at least one bin per code. Where there is none,
+    the result is that of min-max.
 
-    Differs from the source: the codes are those of the quantizer's own grid (affine ones too) on
-    the signed histogram, not a partition of the histogram of `|x|`; and the bin at zero counts as
-    much as its neighbour: zero is exact on every grid, and after ReLU it would drown the rest.
+    It differs from the source in two ways. The codes are those of the quantizer's own grid, which
+    may be affine, on the signed histogram; the source partitions the histogram of `|x|`. And the
+    bin at zero counts as much as its neighbour, because zero is exact on every grid, and after a
+    ReLU its count would outweigh all others.
 
-    Law: order and batching do not matter.
+    Law: the order and the batching of the values do not matter.
 
     Source: Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
 
     def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the range of least divergence of each row."""
+        """Returns the range of least divergence for each row."""
         histograms = [self.histogram]
         if self.rows:
             histograms = [_histogram_of(row) for row in self.values()]
@@ -51,13 +53,14 @@ def _histogram_of(row: Tensor) -> Histogram:
 
 
 def _threshold(grid: Grid, histogram: Histogram, low: Tensor, high: Tensor) -> Tensor:
-    """Returns the magnitude of least divergence."""
+    """Returns the threshold of least divergence."""
     edges, counts = histogram.distribution()
     centers = (edges[1:] + edges[:-1]) / 2
     counts = _without_zero_peak(edges, counts)
     largest = torch.maximum(high, -low)
     thresholds = largest * _RATIOS.to(largest.device)
-    # The bins of a candidate must outnumber its codes, else quantization loses nothing to see.
+    # A candidate needs at least as many bins as codes. With fewer, its histogram would not change
+    # by quantization, and the divergence would say nothing.
     inside = centers.abs() <= thresholds[:, None]
     levels = grid.codes.high - grid.codes.low + 1
     usable = inside.sum(dim=1) >= levels
@@ -71,7 +74,7 @@ def _threshold(grid: Grid, histogram: Histogram, low: Tensor, high: Tensor) -> T
 
 
 def _without_zero_peak(edges: Tensor, counts: Tensor) -> Tensor:
-    """Gives the bin that starts at 0 the count of its upper (else lower) neighbour."""
+    """Returns counts in which the bin that starts at 0 has its upper (or lower) neighbour's."""
     zero = int((edges[:-1] == 0).nonzero()[0, 0])
     neighbour = zero + 1 if zero + 1 < counts.numel() else zero - 1
     if neighbour < 0:

@@ -1,4 +1,4 @@
-"""Observers of moments: the range follows from means over all values, whatever their order."""
+"""Chooses ranges from moments, which are means over all values."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from photomask.errors import QuantizerError
 
 
 class Moments(Observer):
-    """Base of observers that need means of the values alone.
+    """Base class of observers that need only means of the values.
 
     Sums are kept in float64, so the order and the batching of the values hardly matter.
     """
@@ -17,9 +17,9 @@ class Moments(Observer):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        """Values of a row so far."""
+        """The number of values of a row so far."""
         self.sums: Tensor | None = None
-        """Sums of `x`, `|x|` and `x**2` of each row, `[3, R]` float64."""
+        """The sums of `x`, `|x|` and `x**2` of each row, `[3, R]` float64."""
 
     def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
         """Adds the sums of a batch."""
@@ -35,15 +35,18 @@ class Moments(Observer):
             QuantizerError: nothing was observed.
         """
         if self.sums is None:
-            raise QuantizerError(f"{type(self).__name__} has observed no values; calibrate first")
+            raise QuantizerError(
+                f"{type(self).__name__} has observed no values; call calibrate(prepared, data)"
+            )
         return self.sums / self.count
 
 
 class MeanMagnitude(Moments):
-    """The range in which a step is `2 E|x| / sqrt(Q_P)`, where LSQ starts to learn.
+    """Chooses the range whose scale is `2 E|x| / sqrt(Q_P)`, from which LSQ starts to learn.
 
-    `Q_P` is the largest code; on an affine grid the number of codes less one. Never wider than
-    what was seen: from 4 bits on the formula asks for more than a normal distribution has.
+    `Q_P` is the largest code or, on an affine grid, the number of codes minus one. The range is
+    never wider than the observed one. From 4 bits on, the formula gives a wider range than a normal
+    distribution needs.
 
     Source: Esser et al. 2020, section 2.1, arXiv:1902.08153.
     """
@@ -62,7 +65,7 @@ class MeanMagnitude(Moments):
 
 
 class ThreeSigma(Moments):
-    """Three standard deviations to both sides of the mean: `[mu - 3 sigma, mu + 3 sigma]`.
+    """Chooses three standard deviations around the mean, `[mu - 3 sigma, mu + 3 sigma]`.
 
     Source: Bhalgat et al. 2020 (LSQ+), section 3.2, arXiv:2004.09576; Jain et al. 2019 (TQT),
     section 4.2, arXiv:1903.08066.

@@ -1,4 +1,4 @@
-"""The MSE observer: the range whose grid loses least."""
+"""Chooses the range of least mean squared quantization error."""
 
 from collections.abc import Callable
 from itertools import product
@@ -11,32 +11,36 @@ from photomask.chip.observers.histogram import DistributionObserver
 
 CANDIDATES = 96
 _RATIOS = 2.0 ** (-torch.arange(CANDIDATES, dtype=torch.float32) / 16)
-"""From the whole range down to 1/61 of it in steps of 4.4 %; the error is flat at its minimum."""
-_BLOCK = 1 << 17  # values handled at a time: every pass over them stays in the cache
+"""Candidates from the whole range down to 1/61 of it, in steps of 4.4 %.
+
+Finer steps are not needed, because the error is flat around its minimum.
+"""
+_BLOCK = 1 << 17  # values handled at a time, so that every pass over them stays in the cache
 
 
 class MSE(DistributionObserver):
-    """The range that minimises the expected squared quantization error.
+    """Chooses the range that minimizes the expected squared quantization error.
 
         range = argmin over candidates of  E[(x - dequantize(quantize(x)))**2]
 
-    on the quantizer's own grid, so rounding and saturation are weighed as they will happen. The
-    candidates are 96 geometric fractions of the observed range, both ends together, and for an
-    affine grid then each end alone. The whole range is among them: never worse than min-max.
+    The error is that of the quantizer's own grid, with its rounding and saturation. The candidates
+    are 96 geometric fractions of the observed range. Both ends shrink together; for an affine grid
+    each end then also shrinks alone. The whole range is among the candidates, so the error is never
+    larger than that of min-max.
 
-    The channels of a weight are evaluated value by value. A streamed tensor is evaluated on its
-    histogram: with `u = x / scale + zero_point` and `n = clamp(round(u))` the error `u - n` has the
-    squared antiderivative `n / 12 + (u - n)**3 / 3`, so the error of uniformly spread values
-    between two bin edges is exact at any number of bits.
+    The channels of a weight are evaluated value by value. An activation is evaluated on its
+    histogram. With `u = x / scale + zero_point` and `n = clamp(round(u))`, the squared error
+    `(u - n)**2` has the antiderivative `n / 12 + (u - n)**3 / 3`. The error of values that are
+    spread uniformly between two bin edges is therefore exact for any number of bits.
 
-    Law: order and batching do not matter.
+    Law: the order and the batching of the values do not matter.
 
     Source: the criterion of Choukroun et al. 2019, arXiv:1902.06822, and Nagel et al. 2021,
     section 3.1, arXiv:2106.08295. They use a line or golden-section search and no closed form.
     """
 
     def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the range of least error of each row."""
+        """Returns the range of least error for each row."""
         low, high = low.clamp(max=0), high.clamp(min=0)
         error = self._error_of_values(grid) if self.rows else self._error_of_histogram(grid)
         ratios = _RATIOS.to(low.device).reshape(-1, 1)
@@ -88,14 +92,14 @@ class MSE(DistributionObserver):
 
 
 def _slices(count: int, size: int) -> list[slice]:
-    """Returns the slices of at most `size` that make up `count`."""
+    """Returns slices of at most `size` elements that cover `count` elements."""
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _best(
     error: Callable[[Tensor, Tensor], Tensor], low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns for each row the candidate of least error; of equals the first, which is widest."""
+    """Returns the candidate of least error for each row; of equal ones, the first and widest."""
     losses = error(low, high)
     index = torch.arange(losses.shape[0], device=losses.device).reshape(-1, 1)
     first = torch.where(losses == losses.amin(dim=0), index, losses.shape[0]).amin(dim=0)

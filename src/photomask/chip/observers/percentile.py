@@ -1,4 +1,4 @@
-"""The percentile observer: a fixed share of the values may saturate."""
+"""Chooses a range from quantiles, so that a fixed share of the values may saturate."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,17 @@ from photomask.errors import RecipeError
 
 
 class Percentile(DistributionObserver):
-    """The range between two quantiles.
+    """Chooses the range between two quantiles.
 
         low = quantile(x, 1 - percent / 100),   high = quantile(x, percent / 100)
 
-    Quantiles of a streamed tensor are interpolated inside a histogram bin; those of channels are
-    exact, interpolated between neighbours. Law: order and batching do not matter.
+    Quantiles of an activation are interpolated inside a histogram bin. Those of a weight's channels
+    are exact, with interpolation between neighbouring values.
+
+    Law: the order and the batching of the values do not matter.
 
     Args:
-        percent: in `(50, 100]`; 100 is min-max.
+        percent: the percentile of the upper end, in `(50, 100]`; 100 is min-max.
 
     Raises:
         RecipeError: `percent` is outside `(50, 100]`.
@@ -48,7 +50,7 @@ class Percentile(DistributionObserver):
 
 
 def _quantile(ordered: Tensor, fraction: float) -> Tensor:
-    """Returns a quantile of sorted rows `[R, N]`, linear between the two nearest values."""
+    """Returns a quantile of sorted rows `[R, N]`, interpolated between the two nearest values."""
     position = fraction * (ordered.shape[1] - 1)
     below = min(int(position), ordered.shape[1] - 1)
     above = min(below + 1, ordered.shape[1] - 1)
@@ -56,7 +58,7 @@ def _quantile(ordered: Tensor, fraction: float) -> Tensor:
 
 
 def _quantile_of_counts(edges: Tensor, counts: Tensor, fraction: float) -> Tensor:
-    """Returns a quantile of a histogram, `[1]`, linear inside its bin."""
+    """Returns a quantile of a histogram, `[1]`, interpolated linearly inside its bin."""
     cumulative = counts.cumsum(0)
     wanted = (fraction * cumulative[-1]).reshape(1)
     index = torch.searchsorted(cumulative, wanted).clamp(max=counts.numel() - 1)

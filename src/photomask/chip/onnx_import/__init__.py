@@ -1,6 +1,6 @@
-"""Import of ONNX models that another tool has quantized: what lies between its Q and DQ nodes.
+"""Imports ONNX models that another tool has quantized with QuantizeLinear and DequantizeLinear.
 
-An ONNX file is untrusted input: everything in it is bounded and checked before it is used.
+An ONNX file is untrusted input, so everything in it is bounded and checked before it is used.
 """
 
 from photomask.chip.onnx_import.importing import import_qdq

@@ -1,7 +1,7 @@
-"""Layers of which a channel's sums need more bits than the target accumulates in.
+"""Makes the sums of layers fit the target's accumulator by coarser units of some channels.
 
-ONNX Runtime's tool gives a nearly dead channel the smallest weight scale with which its bias still
-fits 32 bits, so that bias and products together need 33. Such a channel gets a coarser unit.
+ONNX Runtime's tool gives an almost dead channel the smallest weight scale with which its bias still
+fits 32 bits, so that bias and products together need 33 bits.
 """
 
 import numpy as np
@@ -14,23 +14,24 @@ from photomask.chip.operators.weights import channel_sums
 from photomask.chip.units import accumulator_unit
 
 LARGEST_ERROR = 0.25
-"""In codes of the layer's output."""
+"""The largest error that a coarser unit may cause, in codes of the layer's output."""
 
 
 def with_fitting_sums(conversion: Conversion, node: Node, weight: Dequantized) -> Dequantized:
-    """Returns a layer's weights with a coarser unit where a channel needs more bits than there are.
+    """Returns a layer's weights, with a coarser unit for channels that need too many bits.
 
-    A channel with the unit `u` becomes one with `2**k u`, the smallest `k` that fits:
+    The unit `u` of such a channel becomes `2**k u` with the smallest `k` that fits:
 
         weight' = round_half_even(weight / 2**k)
 
-    A channel is only changed if that is proven to move its results by a quarter of a code at most,
-    or if they saturate for every input, before and after. Others stay, and conversion refuses them.
+    A channel is changed only if that provably changes its results by at most a quarter of a code,
+    or if the results saturate for every input before and after. Other channels stay unchanged, and
+    the conversion then refuses them.
 
     Args:
-        conversion: holds the edges before the node.
+        conversion: the conversion, with the edges before the node.
         node: a convolution or a linear layer.
-        weight: as the file has it, output channels first.
+        weight: the weight of the file, with the output channels first.
     """
     x, y = conversion.scale_of(node.inputs[0]), conversion.scale_of(node.name)
     codes = conversion.edges[node.inputs[0]].interval
@@ -60,7 +61,7 @@ def with_fitting_sums(conversion: Conversion, node: Node, weight: Dequantized) -
 def _fits(
     rows: np.ndarray, units: np.ndarray, codes: Interval, zero_point: int, conversion: Conversion
 ) -> np.ndarray:
-    """Tells of each channel whether its bias and its sums fit the target."""
+    """Tells for each channel whether its bias and its sums fit the target."""
     target = conversion.target
     rounded = np.array([int(number) for number in np.rint(units)], dtype=object)
     bias = rounded - zero_point * rows.sum(axis=1).astype(object)
@@ -74,7 +75,7 @@ def _fits(
 def _smallest_shift(
     row: np.ndarray, units: np.ndarray, codes: Interval, zero_point: int, conversion: Conversion
 ) -> int:
-    """Returns by how many bits a channel's unit must grow; 0 if no number of bits will do."""
+    """Returns the number of bits by which a channel's unit must grow; 0 if none is enough."""
     for shift in range(1, 64):
         coarse = np.rint(np.ldexp(row.astype(np.float64), -shift)).astype(np.int64)
         if _fits(coarse, np.ldexp(units, -shift), codes, zero_point, conversion)[0]:
@@ -92,7 +93,7 @@ def _is_harmless(
     x: Scale,
     y: Scale,
 ) -> bool:
-    """Tells whether a coarser unit moves no result of a channel by more than is allowed."""
+    """Tells whether a coarser unit changes no result of a channel by more than is allowed."""
     coarse = np.rint(np.ldexp(row.astype(np.float64), -shift)) * 2.0**shift
     reach = max(abs(codes.low - x.zero_point), abs(codes.high - x.zero_point))
     error = (np.abs(row - coarse).sum() * reach + 2.0 ** (shift - 1)) * unit / y.scale

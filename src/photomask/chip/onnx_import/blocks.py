@@ -1,7 +1,8 @@
-"""Weights with a scale for each block of input channels, as integers with a scale for each output.
+"""Converts weights with scales per block of input channels to scales per output channel.
 
-Such scales cannot be factored out of a sum. Where those of an output channel are whole multiples of
-one unit, the multiples go into the integers: `codes * scale = (codes * multiple) * unit`, exactly.
+A scale per block cannot be factored out of a sum. Where the scales of an output channel are
+multiples of one unit, the integers are multiplied: `codes * scale = (codes * multiple) * unit`,
+exactly.
 """
 
 from dataclasses import replace
@@ -13,31 +14,36 @@ from photomask.chip.onnx_import.values import CannotImport, Dequantized
 
 MOST_MULTIPLE = 255
 _TOLERANCE = 2.0**-22
-"""Scales are float32, rounded from multiples of the unit."""
+"""The tolerance of a ratio of scales, which are multiples of the unit rounded to float32."""
 
 
 def with_channel_scales(
     codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int, size: int
 ) -> Dequantized:
-    """Returns a constant with blocks of scales as one with a scale for each output channel.
+    """Returns a constant with a scale per output channel for one with scales per block.
 
     Args:
         codes: int64, [O, I, *kernel], or [I, O] where `axis` is 0.
-        scale: positive float32, the shape of `codes` but for `axis`, which has the blocks.
-        zero_point: int64, the shape of `scale`.
-        axis: of the input channels.
-        size: input channels in a block.
+        scale: positive float32, in the shape of `codes` except for `axis`, which has the blocks.
+        zero_point: int64, in the shape of `scale`.
+        axis: the axis of the input channels.
+        size: the number of input channels in a block.
 
     Raises:
-        CannotImport: shapes that do not fit, no common unit, or integers of more than 16 bits.
+        CannotImport: the shapes do not fit, the scales have no common unit, or the integers would
+            need more than 16 bits.
     """
     if axis != 1 and (axis, codes.ndim) != (0, 2):
-        raise CannotImport(f"scales for blocks of axis {axis} of the shape {codes.shape}")
+        raise CannotImport(
+            f"it has scales per block along axis {axis} of a constant of shape {codes.shape}, "
+            "which are supported along the input channels of a weight only"
+        )
     blocks = list(codes.shape)
     blocks[axis] = -(-codes.shape[axis] // size)
     if scale.shape != tuple(blocks) or zero_point.shape != scale.shape or not codes.size:
         raise CannotImport(
-            f"scales of shape {scale.shape} for blocks of {size} in the shape {codes.shape}"
+            f"its scales of shape {scale.shape} do not fit blocks of {size} in a constant of shape "
+            f"{codes.shape}"
         )
     outputs = 1 - axis
     unit, multiple = _units(np.moveaxis(scale.astype(np.float64), outputs, 0))
@@ -46,20 +52,24 @@ def with_channel_scales(
     whole = centred * spread[_within(codes, axis)].astype(np.int64)
     format = _format_of(whole)
     if format.bits > 16:
-        raise CannotImport(f"scales for blocks that make {format} integers of its codes")
+        raise CannotImport(
+            f"its scales per block turn its codes into {format} integers; at most 16 bits are "
+            "supported"
+        )
     zeros = np.zeros(len(unit), dtype=np.int64)
     return Dequantized(whole, unit.astype(np.float32), zeros, outputs, format, had_blocks=True)
 
 
 def in_units_of(weight: Dequantized, unit: np.ndarray) -> Dequantized:
-    """Returns a weight that had blocks with a finer scale, so that a bias keeps its integers.
+    """Returns a weight that had blocks, with the unit of the bias, so that the bias stays exact.
 
     Args:
-        weight: output channels first.
-        unit: the scale that the bias has, over that of the layer's input; [] or [O], float64.
+        weight: the weight, with the output channels first.
+        unit: the scale of the bias divided by that of the layer's input, [] or [O], float64.
 
     Returns:
-        The weight unchanged where its scales are no multiples of the unit, or do not allow it.
+        The weight with the finer unit. It is unchanged where it had no blocks, where its scales are
+        no multiples of the unit, or where the integers would not fit 16 bits.
     """
     if not weight.had_blocks:
         return weight
@@ -85,7 +95,11 @@ def _within(codes: np.ndarray, axis: int) -> tuple[slice, ...]:
 
 
 def _units(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the largest unit of each channel, [O], and the multiples of it, [O, ...]."""
+    """Returns the largest unit of each channel, [O], and the multiples of it, [O, ...].
+
+    Raises:
+        CannotImport: the scales of a channel are no multiples of one unit.
+    """
     rows = scale.reshape(len(scale), -1)
     least = rows.min(axis=1, keepdims=True)
     unit, multiple = np.zeros(len(rows)), np.zeros_like(rows)
@@ -100,7 +114,7 @@ def _units(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             break
     if not unit.all() or multiple.max() > MOST_MULTIPLE:
         raise CannotImport(
-            f"scales for blocks that are no multiples, up to {MOST_MULTIPLE}, of one scale for "
-            "each output channel"
+            f"its scales per block are no multiples, up to {MOST_MULTIPLE}, of one scale for each "
+            "output channel"
         )
     return unit, multiple.reshape(scale.shape)

@@ -1,4 +1,4 @@
-"""One node of an ONNX graph with what it reads, as the functions that import it see it."""
+"""Gives the functions that import an ONNX node access to its inputs and attributes."""
 
 import math
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ from photomask.chip.onnx_import.values import (
 
 LARGEST_NUMBER = 1 << 31
 MOST_NUMBERS = 1 << 16
-"""In an attribute, or in a constant that describes a shape."""
+"""The most numbers in an attribute, or in a constant that describes a shape."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A node of the file.
+    """A node of the file that is being imported.
 
     Attributes:
         node: the `NodeProto`.
-        values: what it reads; None for an optional input that is absent.
-        builder: the float graph in the making.
-        reader: decodes tensors in attributes.
-        opset: version of ONNX's own operators.
+        values: the values of the inputs; None for an optional input that is absent.
+        builder: the builder of the float graph.
+        reader: the reader of tensors in attributes.
+        opset: the version of ONNX's own operators.
     """
 
     node: Any
@@ -51,43 +51,43 @@ class Call:
 
     @property
     def output(self) -> str:
-        """Name of the first output."""
+        """The name of the first output."""
         return self.node.output[0]
 
     @property
     def rank(self) -> int:
-        """Axes of the first input that is an activation."""
+        """The number of axes of the first input that is an activation."""
         for value in self.values:
             if isinstance(value, Real):
                 return len(self.builder.shape(value))
         raise CannotImport("none of its inputs is an activation")
 
     def value(self, position: int) -> Value | None:
-        """Returns an input; None if it is absent."""
+        """Returns the value of an input, or None if it is absent."""
         return self.values[position] if position < len(self.values) else None
 
     def real(self, position: int = 0) -> Real:
         """Returns an activation, which may not be quantized yet."""
         value = self.value(position)
         if not isinstance(value, Real):
-            raise CannotImport(f"its input {position} is no activation")
+            raise CannotImport(f"its input {position} must be an activation")
         return value
 
     def quantized(self, position: int = 0) -> str:
-        """Returns the node of a quantized activation."""
+        """Returns the float node of a quantized activation."""
         return self.builder.quantized(self.real(position), self.name(position))
 
     def operand(self, position: int, rank: int) -> str:
-        """Returns the node of a quantized activation or constant that broadcasts to `rank`."""
+        """Returns the float node of a quantized activation or constant of `rank` axes or fewer."""
         value = self.value(position)
         if value is None:
             raise CannotImport(f"its input {position} is missing")
         return self.builder.operand(value, self.name(position), rank)
 
     def pending(self, position: int = 0) -> Node | None:
-        """Returns the node behind an input if this call may still change what it computes.
+        """Returns the float node of an input if this call may still change it, otherwise None.
 
-        That is so while nothing has quantized it and nobody else reads it.
+        It may while no QuantizeLinear has read the node's output and no other node reads it.
         """
         value = self.value(position)
         if not isinstance(value, Real) or value.exact:
@@ -104,7 +104,7 @@ class Call:
         tensor: str | None = None,
         clamp: Clamp | None = None,
     ) -> Real:
-        """Adds a node that computes the first output, or a `tensor` on the way to it."""
+        """Adds a float node that computes the first output, or an intermediate `tensor`."""
         source = self.node.name or self.output
         found = self.builder.emit(
             tensor or self.output, source, operation, inputs, constants, shape
@@ -119,10 +119,10 @@ class Call:
         shape: tuple[int, ...] | None = None,
         tensor: str | None = None,
     ) -> Real:
-        """Adds a node that moves or selects values of the first input, quantized before or after.
+        """Adds a float node that moves or selects values of the first input.
 
-        Rounding to codes is monotonic and element by element, so it can be done before as well as
-        after moving, the maximum and clamping.
+        The values may be quantized before or after, because rounding to codes is monotonic and
+        elementwise, and so commutes with moving, with the maximum and with clamping.
         """
         value = self.real()
         if self.pending() is None:
@@ -131,10 +131,10 @@ class Call:
         return Real(found.node, exact=value.exact)
 
     def attribute(self, name: str, kind: str, default: Any) -> Any:
-        """Returns an attribute.
+        """Returns an attribute, or the default where it is absent.
 
         Raises:
-            CannotImport: it is there twice or has another type.
+            CannotImport: the attribute is there twice or has another type.
         """
         found = [attribute for attribute in self.node.attribute if attribute.name == name]
         if not found:
@@ -150,48 +150,51 @@ class Call:
         return _small(self.attribute(name, "INT", default), name)
 
     def flag(self, name: str, default: int) -> bool:
-        """Returns an integer attribute that is 0 or 1; others mean what nobody has defined."""
+        """Returns an integer attribute that must be 0 or 1, as a boolean."""
         value = self.integer(name, default)
         if value not in (0, 1):
-            raise CannotImport(f"its attribute {name!r} is {value}, neither 0 nor 1")
+            raise CannotImport(f"its attribute {name!r} is {value}; expected 0 or 1")
         return bool(value)
 
     def number(self, name: str, default: float) -> float:
-        """Returns a real attribute."""
+        """Returns a floating-point attribute."""
         value = float(self.attribute(name, "FLOAT", default))
         if not math.isfinite(value):
-            raise CannotImport(f"its attribute {name!r} is {value}")
+            raise CannotImport(f"its attribute {name!r} is {value}; expected a finite number")
         return value
 
     def word(self, name: str, default: str) -> str:
-        """Returns a text attribute."""
+        """Returns a string attribute."""
         return self.attribute(name, "STRING", default.encode()).decode("ascii", "replace")
 
     def integers(self, name: str, default: Sequence[int] | None) -> tuple[int, ...] | None:
-        """Returns an attribute of several integers."""
+        """Returns an attribute that is a list of integers, or the default."""
         found = self.attribute(name, "INTS", default)
         return None if found is None else _all_small(found, name)
 
     def shape_numbers(self, position: int, name: str) -> tuple[int, ...] | None:
-        """Returns integers that are a constant input in new files and an attribute in old ones."""
+        """Returns integers from a constant input, or from an attribute in older operator sets."""
         value = self.value(position)
         if value is None:
             return self.integers(name, None)
         if not isinstance(value, Integers):
-            raise CannotImport(f"its {name} are not constant")
+            raise CannotImport(f"its {name} must be constant integers")
         if value.array.ndim > 1:
-            raise CannotImport(f"its {name} have the shape {value.array.shape}, and are no list")
+            raise CannotImport(
+                f"its {name} must be a list of integers, but have the shape {value.array.shape}"
+            )
         return _all_small(value.array.reshape(-1), name)
 
     def constant_number(self, position: int, rank: int | None = None) -> float | None:
-        """Returns an input that is one constant real number, as float32; None if it is none.
+        """Returns an input that is one constant number, rounded to float32, or None for others.
 
         Args:
-            position: of the input.
-            rank: axes of what it broadcasts against; None where it does not.
+            position: the position of the input.
+            rank: the number of axes of the tensor that it broadcasts against; None if there is no
+                broadcast.
 
         Raises:
-            CannotImport: it has more axes than that, so that the batch would not be the first.
+            CannotImport: the input has more axes, so that the batch would not be the first.
         """
         value = self.value(position)
         if isinstance(value, Dequantized) and value.codes.size == 1:
@@ -206,23 +209,27 @@ class Call:
             return float(array.reshape(()).astype(np.float32))
 
     def axes(self, axes: Sequence[int], rank: int | None = None) -> tuple[int, ...]:
-        """Returns axes counted from the front, each at most once."""
+        """Returns axes counted from the front.
+
+        Raises:
+            CannotImport: an axis does not exist or is named twice.
+        """
         found = tuple(self.axis(axis, rank) for axis in axes)
         if len(set(found)) != len(found):
-            raise CannotImport(f"its axes {list(axes)[:8]} name one twice")
+            raise CannotImport(f"its axes {list(axes)[:8]} name an axis twice")
         return found
 
     def axis(self, axis: int, rank: int | None = None) -> int:
         """Returns an axis counted from the front."""
         rank = self.rank if rank is None else rank
         if not -rank <= axis < rank:
-            raise CannotImport(f"axis {axis} of {rank}")
+            raise CannotImport(f"its axis {axis} does not exist in a tensor of {rank} axes")
         return axis % rank
 
 
 def _all_small(numbers: Any, name: str) -> tuple[int, ...]:
     if len(numbers) > MOST_NUMBERS:
-        raise CannotImport(f"its {name} are {len(numbers)} numbers")
+        raise CannotImport(f"its {name} hold {len(numbers)} numbers; at most {MOST_NUMBERS}")
     if isinstance(numbers, np.ndarray) and numbers.dtype.kind in "iu":
         return tuple(numbers.clip(*_limits(numbers.dtype)).tolist())
     return tuple(_small(number, name) for number in numbers)
@@ -234,10 +241,10 @@ def _limits(dtype: np.dtype) -> tuple[int, int]:
 
 
 def _small(number: Any, name: str) -> int:
-    """Keeps sizes and positions in a range where no sum of them overflows.
+    """Returns a size or position, clamped to a range in which no sum of them overflows.
 
-    Larger ones, which files use for "to the end", mean the same as the largest.
+    Files use larger numbers for "to the end", and the largest of the range means the same.
     """
     if not isinstance(number, int | np.integer):
-        raise CannotImport(f"its {name} hold {number!r}, which is no integer")
+        raise CannotImport(f"its {name} must be integers, but hold {number!r}")
     return max(-LARGEST_NUMBER, min(LARGEST_NUMBER, int(number)))

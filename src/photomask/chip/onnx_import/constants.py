@@ -1,4 +1,4 @@
-"""Constants of an ONNX file, and arithmetic on shapes."""
+"""Imports constants of an ONNX file, and arithmetic on shapes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,26 +10,26 @@ from photomask.chip.onnx_import.lookups import cast_codes
 from photomask.chip.onnx_import.values import CannotImport, Codes, Floats, Integers, Real, Value
 
 MOST_SHAPE_NUMBERS = 1 << 12
-"""In what is computed from shapes."""
+"""The most numbers of a constant that is computed from shapes."""
 
 
 def shape_of(call: Call) -> Value:
-    """The shape of one sample as a constant; where the batch is 1, any batch will do."""
+    """Returns the shape of one sample as a constant, with a batch of 1."""
     value = call.value(0)
     shape = call.builder.shape(value) if isinstance(value, Real) else None
     if shape is None:
-        raise CannotImport("its input is no activation")
+        raise CannotImport("its input must be an activation")
     start, end = call.integer("start", 0), call.integer("end", len(shape))
     return Integers(np.array(shape[start:end], dtype=np.int64), "INT64")
 
 
 def cast(call: Call) -> Value:
-    """Another type for numbers that describe shapes, or for codes that choose from a table."""
+    """Imports a cast of constant integers, or of codes that are indices into a table."""
     value = call.value(0)
     if isinstance(value, Codes):
         return cast_codes(call, value)
     if not isinstance(value, Integers) or call.integer("to", 0) not in (6, 7):
-        raise CannotImport("it casts what is no constant integer, or not to int32 or int64")
+        raise CannotImport("only constant integers and codes can be cast, to int32 or int64")
     limits = np.iinfo(np.int32 if call.integer("to", 0) == 6 else np.int64)
     for number in (value.array.min(), value.array.max()) if value.array.size else ():
         if not limits.min <= int(number) <= limits.max:
@@ -38,7 +38,7 @@ def cast(call: Call) -> Value:
 
 
 def constant(call: Call) -> Value:
-    """A constant that a node holds."""
+    """Returns the constant that a node holds in an attribute."""
     tensor = call.attribute("value", "TENSOR", None)
     if tensor is not None:
         return value_of(*call.reader.read(tensor))
@@ -48,19 +48,19 @@ def constant(call: Call) -> Value:
     if numbers is None and any(a.name == "value_int" for a in call.node.attribute):
         return Integers(np.array(call.integer("value_int", 0)), "INT64")
     if numbers is None:
-        raise CannotImport("it holds neither a tensor, a number nor a list of integers")
+        raise CannotImport("it must hold a tensor, a number or a list of integers")
     return Integers(np.array(numbers, dtype=np.int64), "INT64")
 
 
 def join_constants(call: Call) -> Value:
-    """Joins numbers that describe shapes."""
+    """Returns the concatenation of constant integers, which describe shapes."""
     arrays = [value.array for value in call.values if isinstance(value, Integers)]
     if sum(array.size for array in arrays) > MOST_SHAPE_NUMBERS:
-        raise CannotImport("it joins too many numbers")
+        raise CannotImport(f"it concatenates more than {MOST_SHAPE_NUMBERS} constant numbers")
     try:
         return Integers(np.concatenate(arrays, axis=call.integer("axis", 0)), "INT64")
     except ValueError as error:
-        raise CannotImport(f"its constants do not join: {error}") from error
+        raise CannotImport(f"its constants cannot be concatenated: {error}") from error
 
 
 def value_of(array: np.ndarray, kind: str) -> Value:
@@ -73,12 +73,12 @@ def value_of(array: np.ndarray, kind: str) -> Value:
 def apply_to_constant(
     call: Call, function: Callable[[np.ndarray, Any], np.ndarray], argument: Any
 ) -> Value:
-    """Applies a NumPy function to a constant; it makes no more elements than there were."""
+    """Returns a NumPy function of a constant; the function must not add elements."""
     value = call.value(0)
     if not isinstance(value, Floats | Integers):
-        raise CannotImport(f"its input {call.name(0)!r} is no constant")
+        raise CannotImport(f"its input {call.name(0)!r} must be a constant")
     try:
         array = function(value.array, argument)
     except (ValueError, IndexError, TypeError) as error:
-        raise CannotImport(f"it cannot apply to its constant: {error}") from error
+        raise CannotImport(f"it cannot be applied to its constant: {error}") from error
     return Floats(array) if isinstance(value, Floats) else Integers(array, value.kind)

@@ -1,4 +1,4 @@
-"""The float graph in the making: nodes, the scales that the file gives them, constants."""
+"""Builds the float graph of a file: its nodes, their scales from the file, and constants."""
 
 import math
 import re
@@ -29,32 +29,33 @@ from photomask.chip.onnx_import.tensors import shortened
 from photomask.chip.onnx_import.values import CannotImport, Dequantized, Real, Value
 
 MOST_ELEMENTS = 1 << 28
-"""Of one activation of one sample."""
+"""The most elements of one activation of one sample."""
 MOST_COPIES, SPARE_ELEMENTS = 8, 1 << 22
-"""Times that a file's constants may be computed anew, and elements beyond that."""
+"""How often a file's constants may be computed anew, and the elements allowed beyond that."""
 MOST_EXTENT = 1 << 16
-"""Along one axis of an activation."""
+"""The most elements along one axis of an activation."""
 
 
 @dataclass(frozen=True)
 class Rescale(Copy):
-    """The same values on another scale: a QuantizeLinear right behind a DequantizeLinear."""
+    """Changes the scale of values, as a QuantizeLinear directly after a DequantizeLinear does."""
 
     takes_clamp: ClassVar[bool] = True
 
 
 @dataclass
 class GraphBuilder:
-    """Collects what becomes a `FloatGraph` whose nodes have the file's scales.
+    """Collects the nodes of a `FloatGraph`, with the scales that the file gives them.
 
     Attributes:
-        file: name of the file, for sources.
-        readers: of every tensor of the file; an output of the graph counts as two.
-        quantizing: tensors that a QuantizeLinear reads.
-        input_formats: of inputs that are codes.
-        weights: as the file has them, by the node that multiplies by them.
-        biased: nodes with weights that have a bias.
-        budget: elements that may still be made of the file's constants.
+        file: the name of the file, for sources.
+        readers: the number of readers of every tensor of the file; an output of the graph counts as
+            two.
+        quantizing: the tensors that a QuantizeLinear reads.
+        input_formats: the formats of inputs that are codes.
+        weights: the weights of the file, by the node that multiplies by them.
+        biased: the nodes with weights that have a bias.
+        budget: the number of elements that may still be computed from the file's constants.
     """
 
     file: str
@@ -62,7 +63,7 @@ class GraphBuilder:
     quantizing: set[str]
     nodes: dict[str, Node] = field(default_factory=dict)
     scales: dict[str, Scale] = field(default_factory=dict)
-    """By the node that owns the scale."""
+    """The scales, by the node that owns the scale."""
     weights: dict[str, Dequantized] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
     budget: int = SPARE_ELEMENTS
@@ -82,18 +83,18 @@ class GraphBuilder:
         constants: dict[str, np.ndarray] | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> Real:
-        """Adds a node.
+        """Adds a float node.
 
         Args:
-            tensor: the file's name of what it computes.
-            source: the file's node.
-            operation: of the float graph.
-            inputs: nodes.
-            constants: real values by role, float64.
-            shape: of one sample; computed if None.
+            tensor: the name of the node's output in the file.
+            source: the name of the node in the file.
+            operation: the float operation.
+            inputs: the names of the float nodes that it reads.
+            constants: the constants by role, float64.
+            shape: the shape for one sample; None computes it.
 
         Raises:
-            CannotImport: the operation cannot run on such shapes.
+            CannotImport: the operation does not support the shapes, or an activation is too large.
         """
         name = self._unique(tensor)
         held = {role: torch.from_numpy(array) for role, array in (constants or {}).items()}
@@ -112,20 +113,20 @@ class GraphBuilder:
         return Real(name)
 
     def spend(self, elements: int) -> None:
-        """Counts what is made of the file's constants before it takes memory and time.
+        """Subtracts elements from the budget, before they take memory and time.
 
         Raises:
-            CannotImport: far more than the file holds.
+            CannotImport: the file's constants grow to far more elements than the file holds.
         """
         self.budget -= elements
         if self.budget < 0:
             raise CannotImport(
-                f"it makes {elements} elements more of the file's constants, which is far more "
-                "than the file holds: compute constants before the export"
+                f"it computes {elements} more elements from the file's constants, which is far "
+                "more than the file holds; compute constants before the export"
             )
 
     def _unique(self, tensor: str) -> str:
-        """Returns a name that any module, file system or language can hold."""
+        """Returns a unique name that is valid for modules, files and programming languages."""
         base = re.sub(r"[^A-Za-z0-9_]+", "_", tensor)[:80].strip("_") or "tensor"
         if base[0].isdigit() or hasattr(torch.nn.ModuleDict, base):
             base = f"tensor_{base}"
@@ -137,18 +138,18 @@ class GraphBuilder:
         return name
 
     def shape(self, value: Real) -> tuple[int, ...]:
-        """Returns the shape of one sample, the batch axis (1) included."""
+        """Returns the shape of one sample, including the batch axis of size 1."""
         return self.nodes[value.node].shape
 
     def scale(self, node: str) -> Scale | None:
-        """Returns the scale of a node's values; None while no QuantizeLinear has given it one."""
+        """Returns the scale of a node's values, or None before a QuantizeLinear was imported."""
         return self.scales.get(self._owners[node])
 
     def known_scale(self, node: str) -> Scale:
-        """Returns what the codes of a quantized value mean.
+        """Returns the scale of a quantized node's values.
 
         Raises:
-            CannotImport: nothing has quantized it.
+            CannotImport: no QuantizeLinear has quantized the node.
         """
         scale = self.scale(node)
         if scale is None:
@@ -156,11 +157,11 @@ class GraphBuilder:
         return scale
 
     def set_scale(self, node: str, scale: Scale) -> None:
-        """Gives a node, and what its values are moved from, the scale of a QuantizeLinear."""
+        """Sets the scale of a node, and of the node that its values are moved from."""
         owner = self._owners[node]
         found = self.nodes[owner]
         if isinstance(found.operation, Rescale) and self.scale(found.inputs[0]) == scale:
-            # Nothing to rescale: what is left is the clamp.
+            # The scales are equal, so the rescaling does nothing and only its clamp remains.
             clamp = found.clamp or Clamp(-math.inf, math.inf)
             self.nodes[owner] = replace(found, operation=clamp, clamp=None)
             for name, old in self._owners.items():
@@ -170,15 +171,15 @@ class GraphBuilder:
         self.scales[owner] = scale
 
     def is_only_read_once(self, tensor: str) -> bool:
-        """Tells whether a tensor of the file has one reader, into which it may be merged."""
+        """Tells whether a tensor of the file has exactly one reader, which may merge with it."""
         return self.readers[tensor] == 1
 
     def is_quantized_next(self, tensor: str) -> bool:
-        """Tells whether a QuantizeLinear is all that reads a tensor of the file."""
+        """Tells whether the only reader of a tensor of the file is a QuantizeLinear."""
         return self.readers[tensor] == 1 and tensor in self.quantizing
 
     def replace(self, node: str, tensor: str, **changes: Any) -> Real:
-        """Changes a node that nothing reads yet; it now computes another tensor of the file."""
+        """Replaces a node without readers by one that computes another tensor of the file."""
         name = self._unique(tensor)
         self.nodes[name] = replace(self.nodes.pop(node), name=name, **changes)
         del self._owners[node]
@@ -188,37 +189,43 @@ class GraphBuilder:
         return Real(name)
 
     def quantized(self, value: Value, tensor: str) -> str:
-        """Returns the node of a quantized operand.
+        """Returns the float node of a quantized activation.
 
         Raises:
-            CannotImport: it is a constant, or no QuantizeLinear has quantized it.
+            CannotImport: the operand is a constant, or no QuantizeLinear has quantized it.
         """
         if not isinstance(value, Real):
-            raise CannotImport(f"{tensor!r} must be quantized activations, not a constant")
+            raise CannotImport(f"its input {tensor!r} must be a quantized activation")
         if not value.exact:
             raise CannotImport(
-                f"it reads {tensor!r} before a QuantizeLinear and DequantizeLinear have "
+                f"it reads {tensor!r} before a QuantizeLinear and a DequantizeLinear have "
                 "quantized it"
             )
         return value.node
 
     def operand(self, value: Value, tensor: str, rank: int) -> str:
-        """Returns the node of a quantized operand, which may be a quantized constant.
+        """Returns the float node of a quantized operand, which may be a quantized constant.
 
         Args:
             value: the operand.
-            tensor: its name.
-            rank: of the result; a constant takes the axes it lacks, the batch's first.
+            tensor: the name of the operand.
+            rank: the number of axes of the result. A constant with fewer axes gets axes of size 1
+                in front.
+
+        Raises:
+            CannotImport: the operand is not quantized, or a constant has several scales or a batch.
         """
         if not isinstance(value, Dequantized):
             return self.quantized(value, tensor)
         if value.scale.size != 1:
-            raise CannotImport(f"the constant {tensor!r} has more than one scale")
+            raise CannotImport(
+                f"its constant {tensor!r} has more than one scale; only weights may have several"
+            )
         if (tensor, rank) in self._operands:
             return self._operands[tensor, rank]
         codes = value.codes.reshape((1,) * max(0, rank - value.codes.ndim) + value.codes.shape)
         if codes.ndim > rank or codes.shape[:1] != (1,):
-            raise CannotImport(f"the constant {tensor!r} of shape {codes.shape} has a batch axis")
+            raise CannotImport(f"its constant {tensor!r} of shape {codes.shape} has a batch axis")
         real = Dequantized(codes, value.scale.reshape(()), value.zero_point.reshape(()), None,
                            value.format)  # fmt: skip
         node = self.emit(tensor, tensor, Constant(), constants={"value": real.real()}).node
@@ -227,9 +234,9 @@ class GraphBuilder:
         return node
 
     def finish(self, outputs: Sequence[str]) -> FloatGraph:
-        """Returns the graph without what no output needs.
+        """Returns the graph, without nodes that no output needs.
 
-        All scales are known by now, so bounds and padding become what QuantizeLinear makes of them.
+        All scales are known now, so bounds and padding are rounded as QuantizeLinear rounds them.
         """
         nodes = tuple(self._settled(node) for node in self.nodes.values())
         return FloatGraph(nodes, tuple(outputs), self.constants).pruned()
@@ -264,30 +271,32 @@ def _nearest(value: float, scale: Scale) -> float:
 
 
 def _lowest_if_not_a_number(x: torch.Tensor) -> torch.Tensor:
-    """What QuantizeLinear makes of it: see `rounding.quantize_linear`."""
+    """Replaces NaN by -infinity, which becomes the lowest code as in `rounding.quantize_linear`."""
     return torch.nan_to_num(x, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
 def scale_of(value: Dequantized) -> Scale:
-    """Returns the meaning of codes that share one scale."""
+    """Returns the scale of a constant with one scale."""
     return Scale(float(value.scale.reshape(())), int(value.zero_point.reshape(())), value.format)
 
 
 def check_shape(shape: Sequence[int]) -> None:
-    """Refuses activations that no hardware holds.
+    """Refuses activations that are too large for any hardware.
 
     Raises:
-        CannotImport: too large, empty, or without a batch axis of 1.
+        CannotImport: the shape is too large, is empty, or has no batch axis of size 1.
     """
     if not shape or shape[0] != 1:
-        raise CannotImport(f"its shape {tuple(shape)} for one sample does not keep the batch first")
+        raise CannotImport(
+            f"its shape {tuple(shape)} for one sample must have the batch, of size 1, as axis 0"
+        )
     if len(shape) == 1:
         raise CannotImport(
-            "it has no axis but the batch: at least one more is needed, of one element if there is "
-            "nothing else (shape [batch, 1])"
+            "it has no axis but the batch; at least one more is needed, which may have one element "
+            "(shape [batch, 1])"
         )
     if min(shape) < 1 or max(shape) > MOST_EXTENT or math.prod(shape) > MOST_ELEMENTS:
         raise CannotImport(
-            f"its shape is {tuple(shape)}; axes of 1 to {MOST_EXTENT} elements are read, "
-            f"{MOST_ELEMENTS} elements in all"
+            f"its shape is {tuple(shape)}; an axis must have 1 to {MOST_EXTENT} elements, and all "
+            f"axes together at most {MOST_ELEMENTS}"
         )

@@ -1,4 +1,4 @@
-"""One walk over the nodes of an ONNX file, then the conversion that every model goes through."""
+"""Imports the nodes of an ONNX file as a float graph, and converts it as every other model."""
 
 import os
 from collections import Counter
@@ -86,36 +86,36 @@ IMPORTERS: dict[str, Callable[[Call], Value | list[Value]]] = {
     "Unsqueeze": moving.unsqueeze,
     **dict.fromkeys(pointwise.FUNCTIONS, pointwise.function),
 }
-"""By operator of ONNX's own domain."""
+"""The functions that import nodes, by operator of ONNX's own domain."""
 _MICROSOFT = {"DequantizeLinear", "QuantizeLinear", "Gelu"}
-"""What ONNX Runtime writes in its own domain, with the same meaning."""
+"""Operators that ONNX Runtime writes in its own domain, with the same meaning."""
 _MOST_PROBLEMS = 20
 MOST_TABLE_ENTRIES = 1 << 25
-"""Of all tables of functions together: 512 functions of 16-bit codes."""
+"""The most entries of all tables of functions together, as for 512 functions of 16-bit codes."""
 
 
 @float32_by_default()
 def import_qdq(
     source: "str | os.PathLike[str] | ModelProto", target: "Target | str | Path"
 ) -> IntegerProgram:
-    """Turns an ONNX model that another tool has quantized into an integer program.
+    """Converts an ONNX model that another tool has quantized to an integer program.
 
-    Weights, zero points, scales and biases are the file's. Only rescaling becomes integer: each
-    ratio of scales is the nearest multiplier and shift of the target, so that codes differ from
-    those of ONNX Runtime, which rescales in floating point, by 1 at most on each edge.
+    Weights, zero points, scales and biases are those of the file. Only the rescaling changes: each
+    ratio of scales becomes the nearest multiplier and shift of the target. The codes of each edge
+    then differ by at most 1 from those of ONNX Runtime, which rescales in floating point.
 
     Args:
-        source: a file, or a model in memory (without external data).
-        target: the numeric contract of the program; or a preset's name, or a file.
+        source: the path of a file, or a model in memory without external data.
+        target: the target of the program, the name of a preset, or the path of a file.
 
     Returns:
         A program whose inputs are the codes of the file's inputs (`quantize_input` makes them),
-        and whose outputs are the codes of its outputs.
+        and whose outputs are the codes of the file's outputs.
 
     Raises:
-        DocumentError: the file is damaged, contradicts itself or is larger than is read.
-        UnsupportedOperatorError: operators outside the supported set, or values that are not
-            quantized; all of them.
+        DocumentError: the file is damaged, contradicts itself or is too large.
+        UnsupportedOperatorError: operators are not supported or values are not quantized; the
+            message names all of them.
         TargetError: the target cannot hold what the program needs.
         UsageError: the source is neither a path nor a model.
         MissingDependencyError: the package onnx is not installed.
@@ -154,8 +154,8 @@ def _check_tables(prepared: PreparedModel, where: str) -> None:
     )
     if (entries := sum(codes)) > MOST_TABLE_ENTRIES:
         raise UnsupportedOperatorError(
-            f"{where}: its functions of one number need tables of {entries} entries in all; at "
-            f"most {MOST_TABLE_ENTRIES}. Give their inputs fewer bits"
+            f"{where}: its functions of one number need tables of {entries} entries together; at "
+            f"most {MOST_TABLE_ENTRIES} are supported. Give their inputs fewer bits"
         )
 
 
@@ -183,12 +183,12 @@ def _convert(
 
 
 class _Walk:
-    """Imports node after node."""
+    """Imports the nodes of a file in order."""
 
     def __init__(self, file: ModelFile):
         graph = file.model.graph
         readers = Counter(name for node in graph.node for name in node.input)
-        # Whoever gets an output reads it too, and must not see it merged into another node.
+        # An output is also read by the user of the program, so it must not merge with a node.
         readers.update([value.name for value in graph.output] * 2)
         quantizing = {
             name
@@ -207,7 +207,7 @@ class _Walk:
         """Imports constants, inputs and nodes.
 
         Raises:
-            UnsupportedOperatorError: what cannot be imported, all of it.
+            UnsupportedOperatorError: nodes cannot be imported; the message names all of them.
         """
         graph = self.file.model.graph
         for tensor in graph.initializer:
@@ -229,7 +229,7 @@ class _Walk:
             )
 
     def _input(self, value: Any) -> Value:
-        """Adds an input; a file may take codes instead of real numbers."""
+        """Adds an input, which may hold floating-point numbers or codes."""
         from onnx import TensorProto
 
         tensor = value.type.tensor_type
@@ -245,27 +245,27 @@ class _Walk:
         if kind == "FLOAT":
             return found
         if kind not in FORMATS:
-            raise DocumentError(f"{where} is of type {kind}, neither FLOAT nor codes")
+            raise DocumentError(f"{where} has the type {kind}; expected FLOAT or integer codes")
         self.builder.input_formats[found.node] = FORMATS[kind]
         return Codes(found.node)
 
     def _sizes(self, tensor: Any, where: str) -> list[int]:
-        """Returns the sizes of an input's axes behind the batch, which is the first."""
+        """Returns the sizes of an input's axes after the batch, which is axis 0."""
         dims = tensor.shape.dim
         if not tensor.HasField("shape"):
             raise DocumentError(
-                f"{where} has no shape: state its rank, with the batch as the first axis and fixed "
-                "sizes behind it (onnx.shape_inference, or the exporter's options)"
+                f"{where} has no shape; state its rank, with the batch as the first axis and fixed "
+                "sizes after it (onnx.shape_inference, or the exporter's options)"
             )
         if not dims:
             raise DocumentError(
-                f"{where} has rank 0, so no batch: samples must lie along its first axis"
+                f"{where} has rank 0, so it has no batch; samples must lie along its first axis"
             )
         free = [at for at, d in enumerate(dims) if at and d.WhichOneof("value") != "dim_value"]
         if free:
             raise DocumentError(
-                f"{where}: all axes but the batch, which is axis 0, must have a fixed size; axis "
-                f"{free[0]} of {len(dims)} has none. Give it one "
+                f"{where}: all axes but the batch, which is axis 0, must have a fixed size, but "
+                f"axis {free[0]} of {len(dims)} has none. Give it one "
                 "(onnxruntime.tools.make_dynamic_shape_fixed), or put the batch first"
             )
         if dims[0].WhichOneof("value") == "dim_value":
@@ -274,7 +274,7 @@ class _Walk:
             raise DocumentError(
                 f"{where}: the batch, axis 0 of every input, is fixed to "
                 f"{' and '.join(map(str, sorted(self.batches)))} samples; all inputs must have the "
-                "same number of them, at least 1, or leave it free"
+                "same number of samples, at least 1, or leave it free"
             )
         return [d.dim_value for d in dims[1:]]
 
@@ -301,7 +301,7 @@ class _Walk:
                     self._check_declared(name)
 
     def _check_declared(self, name: str) -> None:
-        """Codes have the type that the graph says they have, where it says one."""
+        """Checks that codes have the type that the graph declares, if it declares one."""
         from onnx import TensorProto
 
         value = self.values[name]
@@ -315,7 +315,7 @@ class _Walk:
             if number != TensorProto.DataType.Value(kind):
                 raise DocumentError(
                     f"{self.file.name}: the codes {shortened(name)!r} are {kind} by their zero "
-                    f"point, the graph declares type {number}"
+                    f"point, but the graph declares type {number}"
                 )
 
     def _count_constants(
@@ -341,7 +341,7 @@ class _Walk:
         return IMPORTERS[node.op_type]
 
     def outputs(self) -> list[str]:
-        """Returns the nodes whose codes are the file's outputs.
+        """Returns the float nodes whose codes are the file's outputs.
 
         Raises:
             UnsupportedOperatorError: an output is not quantized.
@@ -351,20 +351,20 @@ class _Walk:
             result = self.values[value.name]
             if not isinstance(result, Codes) and not (isinstance(result, Real) and result.exact):
                 raise UnsupportedOperatorError(
-                    f"{self.file.name}: output {shortened(value.name)!r} is not quantized: it must "
-                    "come from a QuantizeLinear, or a DequantizeLinear behind one"
+                    f"{self.file.name}: output {shortened(value.name)!r} is not quantized; it must "
+                    "come from a QuantizeLinear, or from a DequantizeLinear after one"
                 )
             found.append(result.node)
         return list(dict.fromkeys(found))
 
 
 def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
-    """Returns the graph with quantizers that have the file's scales."""
+    """Returns the graph as a prepared model whose quantizers have the file's scales."""
     graph = builder.finish(outputs)
     for name in graph.inputs:
         if builder.scale(name) is None:
             raise UnsupportedOperatorError(
-                f"{builder.file}: input {name!r} is not quantized: no QuantizeLinear reads it"
+                f"{builder.file}: input {name!r} is not quantized, as no QuantizeLinear reads it"
             )
     recipe = Recipe(
         name="of the imported file",
@@ -375,7 +375,7 @@ def _prepared(builder: GraphBuilder, outputs: Sequence[str]) -> PreparedModel:
     for site in prepared.sites:
         if (scale := builder.scale(site.name)) is None:
             raise UnsupportedOperatorError(
-                f"{builder.file}: {site.name!r} is not quantized: no QuantizeLinear reads it"
+                f"{builder.file}: {site.name!r} is not quantized, as no QuantizeLinear reads it"
             )
         _set(prepared.activation_quantizer(site.name), scale)
     return prepared
@@ -387,7 +387,7 @@ def _set(quantizer: Quantizer, scale: Scale) -> None:
 
 
 def _set_weight(quantizer: Quantizer, weight: Dequantized) -> None:
-    """Sets scales per output channel; zero points that only shift the codes are left out."""
+    """Sets scales per output channel, and signed codes without zero points where these fit."""
     channels = len(weight.codes)
     scale = torch.from_numpy(np.broadcast_to(weight.scale, channels).copy())
     centred = weight.centred()

@@ -1,4 +1,4 @@
-"""Operators that compute: products, sums, averages."""
+"""Imports operators that compute products, sums and averages."""
 
 import math
 
@@ -37,18 +37,23 @@ from photomask.chip.onnx_import.values import (
 from photomask.chip.units import accumulator_unit
 
 MOST_UNEVEN_WINDOWS = 1 << 18
-"""Windows of one pooling that may hold different numbers of elements."""
+"""The most windows of a pooling whose windows may hold different numbers of elements."""
 
 
 def convolution(call: Call) -> Value:
-    """Convolution with constant weights [O, I/groups, *kernel]."""
+    """Imports a convolution with constant weights [O, I/groups, *kernel]."""
     weight = _weight(call, 1)
     spatial = weight.codes.ndim - 2
     if spatial not in (1, 2) or call.rank != spatial + 2:
-        raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
+        raise CannotImport(
+            f"its weight of shape {weight.codes.shape} must have 1 or 2 spatial axes and as many "
+            f"axes as its input, which has {call.rank}"
+        )
     kernel = call.integers("kernel_shape", None) or weight.codes.shape[2:]
     if tuple(kernel) != weight.codes.shape[2:]:
-        raise CannotImport(f"kernel_shape {list(kernel)} of a weight {weight.codes.shape}")
+        raise CannotImport(
+            f"its kernel_shape {list(kernel)} is not that of its weight {weight.codes.shape}"
+        )
     stride = windows_attribute(call, "strides", spatial)
     dilation = windows_attribute(call, "dilations", spatial)
     operation = Convolution(
@@ -58,26 +63,29 @@ def convolution(call: Call) -> Value:
         groups=call.integer("group", 1),
     )
     if min(*stride, *dilation, operation.groups) < 1:
-        raise CannotImport("strides, dilations and groups must be at least 1")
+        raise CannotImport("its strides, dilations and groups must be at least 1")
     return _weighted(call, operation, weight, call.value(2))
 
 
 def gemm(call: Call) -> Value:
-    """`x @ w + b` with constant weights."""
+    """Imports `x @ w + b` with constant weights."""
     if call.number("alpha", 1.0) != 1 or call.number("beta", 1.0) != 1:
-        raise CannotImport("alpha or beta is not 1")
+        raise CannotImport("its alpha and beta must be 1")
     if call.flag("transA", 0):
-        raise CannotImport("transA is 1: the batch must be the first axis")
+        raise CannotImport("its transA must be 0, because the batch must be the first axis")
     weight = _weight(call, 1)
     if weight.codes.ndim != 2 or call.rank != 2:
-        raise CannotImport(f"a weight of shape {weight.codes.shape} on {call.rank} axes")
+        raise CannotImport(
+            f"its weight of shape {weight.codes.shape} and its input, which has {call.rank} axes, "
+            "must both have 2 axes"
+        )
     if not call.flag("transB", 0):
         weight = weight.transposed((1, 0))
     return _weighted(call, Linear(), weight, call.value(2))
 
 
 def matmul(call: Call) -> Value:
-    """Product with constant weights [I, O], or of two activations."""
+    """Imports a product with constant weights [I, O], or of two activations."""
     weight = call.value(1)
     if isinstance(weight, Dequantized) and weight.codes.ndim == 2:
         return _weighted(call, Linear(), weight.transposed((1, 0)), None)
@@ -88,19 +96,19 @@ def matmul(call: Call) -> Value:
 def _weight(call: Call, position: int) -> Dequantized:
     value = call.value(position)
     if not isinstance(value, Dequantized):
-        raise CannotImport(f"its weight {call.name(position)!r} is not quantized and constant")
+        raise CannotImport(f"its weight {call.name(position)!r} must be a quantized constant")
     return value
 
 
 def _weighted(
     call: Call, operation: Convolution | Linear, weight: Dequantized, bias: Value | None
 ) -> Real:
-    """Emits a layer whose weights have their output channels first."""
+    """Adds a layer whose weights have the output channels first."""
     x = call.quantized()
     if weight.axis not in (None, 0):
-        raise CannotImport("its weight has a scale for each input channel")
+        raise CannotImport("its weight has scales per input channel; use scales per output channel")
     if weight.format.bits > 16:
-        raise CannotImport(f"weights of {weight.format.bits} bits")
+        raise CannotImport(f"its weight has {weight.format.bits} bits; at most 16 are supported")
     if not weight.codes.size:
         raise CannotImport("its weight is empty")
     channels = len(weight.codes)
@@ -122,36 +130,36 @@ def _in_units_of_bias(call: Call, weight: Dequantized, bias: Value | None, x: st
 
 
 def _unit(operation: Operation, scale: Scale, weight: Dequantized) -> np.ndarray:
-    """Returns what one unit of a layer's sums stands for."""
+    """Returns the real value of one unit of a layer's accumulator."""
     return accumulator_unit(operation, [np.array(scale.scale)], weight.scale.astype(np.float64))
 
 
 def _bias(bias: Value, unit: np.ndarray, channels: int) -> np.ndarray:
-    """Returns real biases that divide by one unit of the layer's sums to the file's integers."""
+    """Returns real biases which, divided by the accumulator's unit, are the file's integers."""
     if isinstance(bias, Floats):
         real = bias.array.astype(np.float64)
     elif isinstance(bias, Dequantized):
         real = bias.real()
-        # The file's scale is that unit, rounded to float32.
+        # The scale of the file is the unit rounded to float32.
         close = np.abs(bias.scale.astype(np.float64) / unit - 1) < 2**-20
         if np.all(close):
             real = bias.centred() * unit
     else:
-        raise CannotImport("its bias is not constant")
+        raise CannotImport("its bias must be constant")
     if not np.all(np.isfinite(real)):
-        raise CannotImport("its bias is not finite")
+        raise CannotImport("its bias must be finite, but holds NaN or infinity")
     if real.size not in (1, channels) or (real.ndim and real.shape[-1] != real.size):
-        raise CannotImport(f"a bias of shape {real.shape} for {channels} channels")
+        raise CannotImport(f"its bias of shape {real.shape} does not fit {channels} channels")
     return np.array(np.broadcast_to(real.reshape(-1), (channels,)))
 
 
 def add(call: Call) -> Value:
-    """Sum of activations, of an activation and a constant, or the bias of a layer."""
+    """Imports a sum of activations or of an activation and a constant, or the bias of a layer."""
     return moved_positions(call, 1) or _sum(call, (1, 1))
 
 
 def subtract(call: Call) -> Value:
-    """Difference."""
+    """Imports a difference of activations, or of an activation and a constant."""
     return moved_positions(call, -1) or _sum(call, (1, -1))
 
 
@@ -168,19 +176,22 @@ def _sum(call: Call, signs: tuple[int, int]) -> Value:
 
 
 def _joint_rank(call: Call) -> int:
-    """Axes of the result of two operands that broadcast."""
+    """Returns the number of axes of the result of two operands that broadcast."""
     ranks = [len(call.builder.shape(v)) for v in call.values if isinstance(v, Real)]
     return max(ranks, default=0)
 
 
 def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
-    """Gives a matrix product the constant that is added to it."""
+    """Makes the constant that is added to a matrix product the bias of a linear layer."""
     if not isinstance(bias, Floats | Dequantized) or node.clamp or node.name in call.builder.biased:
-        raise CannotImport("it adds to a product that is not quantized yet")
+        raise CannotImport(
+            "it adds to a product before a QuantizeLinear; only one constant bias may be added "
+            "there"
+        )
     weight = _in_units_of_bias(call, call.builder.weights[node.name], bias, node.inputs[0])
     shape = bias.array.shape if isinstance(bias, Floats) else bias.codes.shape
     if len(shape) > len(node.shape):
-        raise CannotImport(f"a bias of shape {shape} adds axes before the batch")
+        raise CannotImport(f"its bias of shape {shape} adds axes before the batch")
     scale = call.builder.known_scale(node.inputs[0])
     real = _bias(bias, _unit(node.operation, scale, weight), len(weight.codes))
     call.builder.constants[node.constants["bias"]] = torch.from_numpy(real)
@@ -191,7 +202,7 @@ def _added_bias(call: Call, node: Node, bias: Value | None) -> Real:
 
 
 def multiply(call: Call) -> Value:
-    """Product of activations, or with a constant."""
+    """Imports a product of activations, or of an activation and a constant."""
     for position, other in ((0, 1), (1, 0)):
         if isinstance(call.value(other), Floats):
             number = call.constant_number(other, call.rank)
@@ -202,34 +213,34 @@ def multiply(call: Call) -> Value:
 
 
 def divide(call: Call) -> Value:
-    """Quotient by one constant number."""
+    """Imports a quotient by one constant number."""
     number = call.constant_number(1, call.rank)
     if number is None:
-        raise CannotImport("it divides by what is not one constant number")
+        raise CannotImport("its divisor must be one constant number")
     scaled = _scaled(call, 0, 1 / number) if number else None
     return scaled or quotient(call, number)
 
 
 def _scaled(call: Call, position: int, factor: float) -> Real | None:
-    """Gives a product of activations its factor, which the rescaling takes in; None elsewhere."""
+    """Makes a factor part of the matrix product before it; returns None where there is none."""
     node = call.pending(position)
     if node is None or not isinstance(node.operation, Matmul) or node.clamp or factor <= 0:
         return None
     operation = Matmul(node.operation.factor * factor)
     if not math.isfinite(operation.factor) or not operation.factor:
-        raise CannotImport(f"it scales a product by {factor}")
+        raise CannotImport(f"it scales a product by {factor}, which must be finite and above 0")
     return call.builder.replace(node.name, call.output, operation=operation)
 
 
 def concatenate(call: Call) -> Value:
-    """Joins activations; inputs of one scale may go on without a QuantizeLinear."""
+    """Imports a concatenation; inputs of equal scale need no QuantizeLinear after it."""
     if call.values and all(isinstance(value, Integers) for value in call.values):
         return join_constants(call)
     rank = call.rank
     names = [call.operand(position, rank) for position in range(len(call.values))]
     axis = call.axis(call.integer("axis", 1), rank)
     if axis == 0:
-        raise CannotImport("it joins along the batch")
+        raise CannotImport("it concatenates along the batch, which must stay as it is")
     found = call.emit(Concatenate(axis=axis), names)
     scales = [call.builder.scale(name) for name in names]
     if (
@@ -243,19 +254,19 @@ def concatenate(call: Call) -> Value:
 
 
 def average_pool(call: Call) -> Value:
-    """Average over windows."""
+    """Imports an average over windows."""
     kernel = call.integers("kernel_shape", None)
     if kernel is None or len(kernel) not in (1, 2) or call.rank != len(kernel) + 2:
-        raise CannotImport(f"windows of shape {kernel} on {call.rank} axes")
+        raise CannotImport(f"its kernel_shape {kernel} does not fit an input of {call.rank} axes")
     stride = windows_attribute(call, "strides", len(kernel))
     if any(d != 1 for d in windows_attribute(call, "dilations", len(kernel))):
-        raise CannotImport("its windows are dilated")
+        raise CannotImport("its dilations must be 1")
     ceil_mode, counted = call.flag("ceil_mode", 0), call.flag("count_include_pad", 0)
     padding = margins(call, kernel, stride, (1,) * len(kernel))
     x = call.quantized()
     if any(before != after for before, after in padding):
         if ceil_mode:
-            raise CannotImport("padding that differs before and after, with ceil_mode")
+            raise CannotImport("its padding differs before and after; that needs ceil_mode 0")
         if counted:
             tensor = f"{call.output}_padded"
             x = call.emit(Pad(((0, 0), (0, 0), *padding), 0.0), [x], tensor=tensor).node
@@ -267,7 +278,10 @@ def average_pool(call: Call) -> Value:
     found = call.emit(operation, [x])
     windows = math.prod(call.builder.shape(found)[2:])
     if (any(before) or ceil_mode) and windows > MOST_UNEVEN_WINDOWS:
-        raise CannotImport(f"{windows} windows that may differ; at most {MOST_UNEVEN_WINDOWS}")
+        raise CannotImport(
+            f"it has {windows} windows that may differ in size; at most {MOST_UNEVEN_WINDOWS} are "
+            "supported"
+        )
     if any(before) or ceil_mode:
         call.builder.spend(windows)
     return found
@@ -279,9 +293,9 @@ def _reaches_beyond(
     stride: tuple[int, ...],
     padding: tuple[tuple[int, int], ...],
 ) -> bool:
-    """Returns the `ceil_mode` with which as much padding after as before makes the same windows.
+    """Returns the `ceil_mode` with which equal padding on both sides gives the same windows.
 
-    Windows that do not count their padding are the same if they start at the same places.
+    Windows that do not count their padding are the same if they start at the same positions.
     """
     spatial, before = call.builder.shape(call.real())[2:], tuple(front for front, _ in padding)
     wanted = [
@@ -292,24 +306,26 @@ def _reaches_beyond(
         operation = AveragePool(kernel, stride, before, ceil_mode, False, None)
         if list(output_shape(operation, [(1, 1, *spatial)], {})[2:]) == wanted:
             return ceil_mode
-    raise CannotImport("padding that differs before and after, and is not counted")
+    raise CannotImport(
+        "its padding differs before and after, and no equal padding gives the same windows"
+    )
 
 
 def global_average_pool(call: Call) -> Value:
-    """Mean over all axes behind the channels."""
+    """Imports a mean over all axes after the channels."""
     axes = tuple(range(2, call.rank))
     if not axes:
-        raise CannotImport("there is no axis behind the channels")
+        raise CannotImport("its input must have an axis after the channels")
     return call.emit(Mean(axes=axes, keep_axes=True), [call.quantized()])
 
 
 def reduce_mean(call: Call) -> Value:
-    """Mean over axes."""
+    """Imports a mean over axes."""
     return _reduce(call, divide=True)
 
 
 def reduce_sum(call: Call) -> Value:
-    """Sum over axes."""
+    """Imports a sum over axes."""
     return _reduce(call, divide=False)
 
 
@@ -317,20 +333,22 @@ def _reduce(call: Call, divide: bool) -> Value:
     rank = call.rank
     axes = call.shape_numbers(1, "axes")
     if not axes:
-        raise CannotImport("its axes are not named")
+        raise CannotImport("its axes must be given")
     found = tuple(sorted(call.axes(axes, rank)))
     if 0 in found:
-        raise CannotImport("it averages over the batch")
+        raise CannotImport("its axes must not include the batch, axis 0")
     keep = call.flag("keepdims", 1)
     return call.emit(Mean(axes=found, keep_axes=keep, divide=divide), [call.quantized()])
 
 
 def softmax(call: Call) -> Value:
-    """Softmax over the last axis."""
-    # Before operator set 13, the default is axis 1, and all axes from it on are one.
+    """Imports a softmax over the last axis."""
+    # Before operator set 13, the default is axis 1, and the softmax covers all axes from it on.
     axis = call.axis(call.integer("axis", -1 if call.opset >= 13 else 1))
     if axis != call.rank - 1:
-        raise CannotImport(f"it normalizes axis {axis} of {call.rank}, which is not the last")
+        raise CannotImport(
+            f"it normalizes along axis {axis} of {call.rank} axes; only the last is supported"
+        )
     return call.emit(Softmax(), [call.quantized()])
 
 
@@ -338,7 +356,7 @@ def windows_attribute(call: Call, name: str, count: int) -> tuple[int, ...]:
     """Returns an attribute with one number for each spatial axis."""
     found = call.integers(name, None) or (1,) * count
     if len(found) != count or min(found) < 1:
-        raise CannotImport(f"{name} {list(found)[:8]} for {count} axes")
+        raise CannotImport(f"its {name} {list(found)[:8]} must be {count} numbers of at least 1")
     return found
 
 
@@ -350,12 +368,16 @@ def margins(
     if mode in ("NOTSET", ""):
         pads = call.integers("pads", None) or (0,) * (2 * count)
         if len(pads) != 2 * count or min(pads) < 0:
-            raise CannotImport(f"pads {list(pads)[:8]} for {count} axes")
+            raise CannotImport(
+                f"its pads {list(pads)[:8]} must be {2 * count} numbers of at least 0"
+            )
         return tuple(zip(pads[:count], pads[count:], strict=True))
     if mode == "VALID":
         return ((0, 0),) * count
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise CannotImport(f"auto_pad {mode!r}")
+        raise CannotImport(
+            f"its auto_pad is {mode!r}; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER"
+        )
     found = []
     for size, k, s, d in zip(
         call.builder.shape(call.real())[2:], kernel, stride, dilation, strict=True

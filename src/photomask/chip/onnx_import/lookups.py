@@ -1,4 +1,4 @@
-"""Tables that codes are looked up in: Cast, Sub or Add, and Gather between Q and DQ."""
+"""Imports table lookups: Cast, Sub or Add, and Gather from a constant table, between Q and DQ."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,12 @@ from photomask.chip.onnx_import.values import (
 )
 
 MOST_ENTRIES = (1 << 16) + 1
-"""One for each code of 16 bits, and the end of the last line between two."""
+"""The most entries of a table: one for each code of 16 bits, and the end of the last segment."""
 
 
 @dataclass(frozen=True)
 class TableFunction(Pointwise):
-    """A function that the file has as a table, perhaps with other functions behind it.
+    """A function that the file holds as a table, possibly followed by other functions.
 
     Attributes:
         first: the code of the first entry.
@@ -42,7 +42,7 @@ class TableFunction(Pointwise):
 
 @dataclass(frozen=True)
 class _Table:
-    """The function of real numbers whose values at the codes of a scale are a table's entries."""
+    """The function of real numbers that has a table's entries at the codes of a scale."""
 
     entries: Tensor
     first: int
@@ -54,49 +54,59 @@ class _Table:
 
 
 def cast_codes(call: Call, codes: Codes) -> Value:
-    """Codes as the numbers of a table's entries."""
+    """Returns codes as indices of a table's entries."""
     if call.integer("to", 0) not in (6, 7):
-        raise CannotImport("it casts codes, and not to int32 or int64")
+        raise CannotImport("it casts codes, which is supported to int32 or int64 only")
     return Positions(codes.node)
 
 
 def moved_positions(call: Call, sign: int) -> Value | None:
-    """Adds a constant integer to positions, or subtracts it; None if it has none to add to."""
+    """Returns table indices plus or minus a constant integer; None if no input holds indices."""
     value, constant = call.value(0), call.value(1)
     if sign > 0 and isinstance(constant, Positions):
         value, constant = constant, value
     if not isinstance(value, Positions):
         return None
     if not isinstance(constant, Integers) or constant.array.size != 1:
-        raise CannotImport("it adds to codes what is not one constant integer")
+        raise CannotImport("it adds to codes; only one constant integer may be added to them")
     if constant.array.ndim > len(call.builder.nodes[value.node].shape):
         raise CannotImport("its constant adds axes before the batch")
     added = int(constant.array.reshape(()))
     if abs(added) > MOST_ENTRIES:
-        raise CannotImport(f"it moves codes by {added}")
+        raise CannotImport(f"it adds {added} to codes; at most {MOST_ENTRIES} is supported")
     return Positions(value.node, value.offset + sign * added)
 
 
 def chosen(call: Call, positions: Positions) -> Value:
-    """Entries of a constant table: codes, or real numbers that a QuantizeLinear follows."""
+    """Returns the entries of a constant table at given indices.
+
+    The entries are codes, or real numbers that a QuantizeLinear reads.
+    """
     table = call.value(0)
     if not isinstance(table, Integers | Floats):
-        raise CannotImport("it chooses by codes from what is no constant table")
+        raise CannotImport("it selects by codes, which is supported from a constant table only")
     if table.array.ndim != 1 or call.axis(call.integer("axis", 0), 1) != 0:
-        raise CannotImport(f"it chooses by codes from a table of shape {table.array.shape}")
+        raise CannotImport(
+            f"it selects by codes from a table of shape {table.array.shape}, which must have one "
+            "axis"
+        )
     if not 1 <= table.array.size <= MOST_ENTRIES:
-        raise CannotImport(f"its table has {table.array.size} entries; at most {MOST_ENTRIES}")
+        raise CannotImport(
+            f"its table has {table.array.size} entries; expected 1 to {MOST_ENTRIES}"
+        )
     if isinstance(table, Integers):
         return Chosen(positions, table)
     return _tabulated(call, positions, table.array)
 
 
 def dequantized(call: Call, value: Chosen, constant: Dequantized) -> Value:
-    """The real numbers of chosen codes, which are exact: they are the scale's own."""
+    """Returns the dequantized entries of a table of codes."""
     if constant.scale.size != 1:
-        raise CannotImport("a table of codes with more than one scale")
+        raise CannotImport("its table of codes must have one scale, but has several")
     if constant.format.bits > 16:
-        raise CannotImport(f"a table of codes of {constant.format.bits} bits")
+        raise CannotImport(
+            f"its table holds codes of {constant.format.bits} bits; at most 16 are supported"
+        )
     found = _tabulated(call, value.positions, constant.real())
     scale, zero_point = float(constant.scale.reshape(())), int(constant.zero_point.reshape(()))
     call.builder.set_scale(found.node, Scale(scale, zero_point, constant.format))
@@ -106,7 +116,7 @@ def dequantized(call: Call, value: Chosen, constant: Dequantized) -> Value:
 def _tabulated(call: Call, positions: Positions, entries: np.ndarray) -> Real:
     scale = call.builder.scale(positions.node)
     if scale is None:
-        raise CannotImport("no QuantizeLinear or DequantizeLinear says what its codes mean")
+        raise CannotImport("no QuantizeLinear or DequantizeLinear gives its codes a scale")
     first = -positions.offset
     table = _Table(torch.from_numpy(entries.astype(np.float64)), first, scale)
     operation = TableFunction(
@@ -116,10 +126,10 @@ def _tabulated(call: Call, positions: Positions, entries: np.ndarray) -> Real:
 
 
 def convert_table(conversion: Conversion, node: Node, operation: TableFunction) -> None:
-    """Converts a function that the file has as a table.
+    """Adds the integer steps of a function that the file holds as a table.
 
     Raises:
-        ValueError: a code may lie outside the table.
+        ValueError: a code can lie outside the table.
     """
     codes = conversion.edges[node.inputs[0]].interval
     if codes.low < operation.first or codes.high > operation.last:

@@ -1,4 +1,4 @@
-"""Functions of one number: clamps, and what becomes a table."""
+"""Imports functions of one number, which become clamps or tables."""
 
 import math
 from collections.abc import Callable
@@ -67,48 +67,48 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], dict[str, float]]] = {
     "Tanh": (torch.tanh, {}),
     "ThresholdedRelu": (_thresholded, {"alpha": 1.0}),
 }
-"""By ONNX operator: the function in float64, and its real attributes with their defaults."""
+"""By ONNX operator, the function in float64, and its float attributes with their defaults."""
 
 
 def function(call: Call) -> Value:
-    """A named function of one number, as a table."""
+    """Imports a function of `FUNCTIONS` as a table."""
     apply, defaults = FUNCTIONS[call.node.op_type]
     attributes = {name: call.number(name, default) for name, default in defaults.items()}
     return _tabulated(call, 0, call.node.op_type.lower(), partial(apply, **attributes))
 
 
 def gelu(call: Call) -> Value:
-    """GELU, exact or by a hyperbolic tangent."""
+    """Imports a GELU, exact or approximated by a hyperbolic tangent, as a table."""
     approximate = call.word("approximate", "none")
     if approximate not in ("none", "tanh"):
-        raise CannotImport(f"approximate {approximate!r}")
+        raise CannotImport(f"its approximate is {approximate!r}; expected 'none' or 'tanh'")
     return _tabulated(call, 0, "gelu", partial(F.gelu, approximate=approximate))
 
 
 def prelu(call: Call) -> Value:
-    """A leaky ReLU with one constant slope."""
+    """Imports a leaky ReLU with one constant slope, as a table."""
     slope = call.constant_number(1, call.rank)
     if slope is None or not math.isfinite(slope):
-        raise CannotImport("its slope is not one constant number")
+        raise CannotImport("its slope must be one finite constant number")
     return _tabulated(call, 0, "prelu", lambda x: torch.where(x < 0, slope * x, x))
 
 
 def affine(call: Call, position: int, factor: float, added: float) -> Value:
-    """`x * factor + added` with constant numbers, as a table."""
+    """Imports `x * factor + added` with constant numbers, as a table."""
     if not math.isfinite(factor) or not math.isfinite(added):
-        raise CannotImport("its constant is not finite")
+        raise CannotImport("its constant must be finite")
     return _tabulated(call, position, "affine", lambda x: x * factor + added)
 
 
 def quotient(call: Call, divisor: float) -> Value:
-    """`x / divisor` with a constant number, which may be 0, as a table."""
+    """Imports `x / divisor` with a constant number, which may be 0, as a table."""
     if math.isnan(divisor):
-        raise CannotImport("its divisor is not a number")
+        raise CannotImport("its divisor must be a number, but is NaN")
     return _tabulated(call, 0, "quotient", lambda x: x / divisor)
 
 
 def _tabulated(call: Call, position: int, name: str, apply: Callable[[Tensor], Tensor]) -> Value:
-    """A function of quantized values, or of the function before it."""
+    """Adds a function of quantized values, or appends it to the function before it."""
     new, before = PointwiseFunction(name, partial(_as_float32, apply)), call.pending(position)
     if before is not None and isinstance(before.operation, Pointwise):
         operation = replace(before.operation, functions=(*before.operation.functions, new))
@@ -117,22 +117,22 @@ def _tabulated(call: Call, position: int, name: str, apply: Callable[[Tensor], T
 
 
 def _as_float32(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Takes and gives the float32 numbers that the file's own operator takes and gives."""
+    """Applies a function with argument and result rounded to float32, as the file's operator."""
     return apply(x.float().double()).float().double()
 
 
 def relu(call: Call) -> Value:
-    """`max(x, 0)`."""
+    """Imports `max(x, 0)`."""
     return _clamped(call, Clamp(0.0, math.inf))
 
 
 def clip(call: Call) -> Value:
-    """`max(low, min(high, x))`, of reals or of codes."""
+    """Imports `max(low, min(high, x))`."""
     low = _bound(call, 1, "min", -math.inf)
     high = _bound(call, 2, "max", math.inf)
     if math.isnan(low) or math.isnan(high):
-        raise CannotImport(f"bounds {low} and {high}")
-    # Where the bounds are crossed, everything becomes the upper one.
+        raise CannotImport(f"its bounds must be numbers, but are {low} and {high}")
+    # Where the lower bound exceeds the upper one, every result is the upper one.
     return _clamped(call, Clamp(min(low, high), high))
 
 
@@ -141,12 +141,12 @@ def _bound(call: Call, position: int, name: str, missing: float) -> float:
         return float(call.attribute(name, "FLOAT", missing))
     number = call.constant_number(position)
     if number is None:
-        raise CannotImport("a bound is not one constant number")
+        raise CannotImport("each of its bounds must be one constant number")
     return number
 
 
 def _clamped(call: Call, clamp: Clamp) -> Value:
-    """A clamp becomes the saturation of the rescaling before it, wherever there is one."""
+    """Adds a clamp, as the saturation of the rescaling before it where there is one."""
     node = call.pending()
     if node is None:
         return _clamped_codes(call, clamp)
@@ -161,7 +161,7 @@ def _clamped(call: Call, clamp: Clamp) -> Value:
 
 
 def _clamped_codes(call: Call, clamp: Clamp) -> Value:
-    """Clamps quantized values: as part of the rescaling that follows, or exactly, as codes."""
+    """Clamps quantized values, as codes where that is exact, else as part of a rescaling."""
     name = call.quantized()
     scale = call.builder.known_scale(name)
     lowest, highest = (real_of(end, scale) for end in (scale.format.low, scale.format.high))

@@ -1,4 +1,4 @@
-"""What ONNX's own schema says a node may have: more than that has a meaning nobody defined."""
+"""Checks nodes against ONNX's own schemas, because anything beyond them has no defined meaning."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from photomask.chip.onnx_import.values import CannotImport, Integers, Value
 
 _MICROSOFT_ATTRIBUTES = {"axis"}
-"""Of the operators in ONNX Runtime's domain that the importer knows."""
+"""The attributes of the supported operators in ONNX Runtime's domain."""
 
 
 def check_schema(node: Any, opset: int, own_domain: bool, values: Sequence[Value | None]) -> None:
-    """Refuses attributes, inputs, outputs and types of integers that the operator does not have.
+    """Refuses attributes, inputs, outputs and integer types that an operator does not have.
 
     Args:
         node: the `NodeProto`.
-        opset: version of ONNX's own operators.
-        own_domain: whether the operator is ONNX's own.
-        values: what the node reads; None for an input that is left out.
+        opset: the version of ONNX's own operators.
+        own_domain: True if the operator is ONNX's own.
+        values: the values of the inputs; None for an input that is absent.
 
     Raises:
-        CannotImport: says which.
+        CannotImport: the node does not follow the schema; the message says where.
     """
     named = {attribute.name for attribute in node.attribute}
     if not own_domain:
@@ -30,17 +30,17 @@ def check_schema(node: Any, opset: int, own_domain: bool, values: Sequence[Value
     try:
         schema = defs.get_schema(node.op_type, opset, "")
     except defs.SchemaError as error:
-        raise CannotImport(f"operator set {opset} has no such operator") from error
+        raise CannotImport(f"operator set {opset} does not have this operator") from error
     _require_known(named, set(schema.attributes))
     for found, most, what in (
         (node.input, schema.max_input, "inputs"),
         (node.output, schema.max_output, "outputs"),
     ):
         if len(found) > most:
-            raise CannotImport(f"it has {len(found)} {what}; the operator has at most {most}")
+            raise CannotImport(f"it has {len(found)} {what}; the operator takes at most {most}")
     given = sum(1 for name in node.input if name)
     if given < schema.min_input:
-        raise CannotImport(f"it has {given} inputs; the operator has at least {schema.min_input}")
+        raise CannotImport(f"it has {given} inputs; the operator needs {schema.min_input} or more")
     types = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
     for place, value in enumerate(values):
         expected = schema.inputs[min(place, len(schema.inputs) - 1)]  # the last may repeat

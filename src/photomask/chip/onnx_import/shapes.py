@@ -1,4 +1,4 @@
-"""The shape that a float operation makes, without making it."""
+"""Computes the output shapes of float operations without running them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ Shape = tuple[int, ...]
 def output_shape(
     operation: operations.Operation, shapes: Sequence[Shape], constants: Mapping[str, Tensor]
 ) -> Shape:
-    """Returns the shape of one sample of the result.
+    """Returns the shape of an operation's output for one sample.
 
-    Sizes may come out as 0 or less where windows or slices hold nothing.
+    Sizes can be 0 or negative where windows or slices hold no element.
 
     Raises:
-        CannotImport: the operation cannot run on such shapes.
+        CannotImport: the operation does not support the shapes.
     """
     match operation:
         case operations.Constant():
@@ -29,17 +29,17 @@ def output_shape(
             return _convolved(operation, shapes[0], tuple(constants["weight"].shape))
         case operations.Linear():
             outputs, inputs = constants["weight"].shape
-            _require(shapes[0][-1] == inputs, f"{inputs} inputs of rows of {shapes[0][-1]}")
+            _require(shapes[0][-1] == inputs, f"{inputs} inputs of a weight, and {shapes[0]}")
             return (*shapes[0][:-1], outputs)
         case operations.Matmul():
             a, b = shapes
-            _require(min(len(a), len(b)) > 2 and a[-1] == b[-2], f"the product of {a} and {b}")
+            _require(min(len(a), len(b)) > 2 and a[-1] == b[-2], f"a product of {a} and {b}")
             return (*_broadcast([a[:-2], b[:-2]]), a[-2], b[-1])
         case operations.Add() | operations.Multiply():
             return _broadcast(shapes)
         case operations.Concatenate(axis):
             rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
-            _require(len(rest) == 1, f"joining {list(shapes)} along axis {axis}")
+            _require(len(rest) == 1, f"a concatenation of {list(shapes)} along axis {axis}")
             joined = sum(shape[axis] for shape in shapes)
             return (*shapes[0][:axis], joined, *shapes[0][axis + 1 :])
         case operations.MaxPool() | operations.AveragePool():
@@ -53,7 +53,7 @@ def output_shape(
 def _moved(operation: operations.Operation, shape: Shape) -> Shape:
     match operation:
         case operations.Reshape(rest):
-            _require(math.prod(rest) == math.prod(shape), f"the shape {rest} of {shape}")
+            _require(math.prod(rest) == math.prod(shape), f"a reshape of {shape} to {rest}")
             return (1, *rest)
         case operations.Permute(order):
             return tuple(shape[axis] for axis in order)
@@ -73,7 +73,7 @@ def _convolved(operation: operations.Convolution, x: Shape, weight: Shape) -> Sh
     groups = operation.groups
     _require(
         x[1] == weight[1] * groups and weight[0] % groups == 0,
-        f"{groups} groups of a weight of shape {weight} on {x[1]} channels",
+        f"a weight of shape {weight} with {groups} groups, and {x[1]} channels",
     )
     sizes = zip(
         x[2:], operation.padding, weight[2:], operation.stride, operation.dilation, strict=True
@@ -86,7 +86,7 @@ def _convolved(operation: operations.Convolution, x: Shape, weight: Shape) -> Sh
 
 
 def _windows(operation: operations.MaxPool | operations.AveragePool, spatial: Shape) -> list[int]:
-    """Returns the number of windows; with `ceil_mode` each starts in the input or before it."""
+    """Returns the numbers of windows; with `ceil_mode` none starts after the end of the input."""
     dilation = (1,) * len(spatial)
     if isinstance(operation, operations.MaxPool):
         dilation = operation.dilation
@@ -104,9 +104,9 @@ def _broadcast(shapes: Sequence[Shape]) -> Shape:
     try:
         return tuple(np.broadcast_shapes(*shapes))
     except ValueError as error:
-        raise CannotImport(f"the shapes {list(shapes)} do not broadcast") from error
+        raise CannotImport(f"its inputs of shapes {list(shapes)} do not broadcast") from error
 
 
 def _require(condition: bool, problem: str) -> None:
     if not condition:
-        raise CannotImport(f"it cannot run on such shapes: {problem}")
+        raise CannotImport(f"its shapes do not fit each other: {problem}")

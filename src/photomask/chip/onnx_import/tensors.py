@@ -1,4 +1,4 @@
-"""Constant tensors of an ONNX file: sizes are compared with the bytes there before any use."""
+"""Reads constant tensors of an ONNX file, after comparing their shapes with the bytes there."""
 
 import math
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from photomask.errors import DocumentError
 
 MOST_BYTES = 1 << 30
-"""Of a file with its external data."""
+"""The most bytes of a file, and of its external data."""
 MOST_AXES = 16
 _TYPED_FIELDS = {
     "FLOAT": "float_data",
@@ -21,7 +21,7 @@ _TYPED_FIELDS = {
     "UINT32": "uint64_data",
     "UINT64": "uint64_data",
 }
-"""All others of `KINDS` lie in `int32_data`."""
+"""The fields that hold the numbers of a type; all other types of `KINDS` use `int32_data`."""
 KINDS = {
     "FLOAT": 32,
     "DOUBLE": 64,
@@ -38,7 +38,7 @@ KINDS = {
     "UINT8": 8,
     "UINT4": 4,
 }
-"""Bits of an element by the name of its type."""
+"""The bits of an element by the name of its type."""
 
 
 @dataclass
@@ -46,9 +46,9 @@ class TensorReader:
     """Decodes the tensors of one file.
 
     Attributes:
-        where: the file, for errors.
-        folder: that external data must lie in; None where there is no file.
-        remaining: bytes of external data that may still be read.
+        where: the name of the file, for errors.
+        folder: the folder that must hold external data; None where there is no file.
+        remaining: the number of bytes of external data that may still be read.
     """
 
     where: str
@@ -59,19 +59,24 @@ class TensorReader:
         """Returns the values of a `TensorProto` and the name of its element type.
 
         Raises:
-            DocumentError: an unknown type, another number of bytes than its shape says, or
-                external data outside the file's folder.
+            DocumentError: the type is unknown, the number of bytes does not fit the shape, or the
+                external data lies outside the file's folder.
         """
         from onnx import TensorProto, numpy_helper
 
         what = f"{self.where}: tensor {shortened(tensor.name)!r}"
         kind = _name_of(TensorProto.DataType, tensor.data_type)
         if kind not in KINDS:
-            raise DocumentError(f"{what} has elements of type {kind}, not {', '.join(KINDS)}")
+            raise DocumentError(
+                f"{what} has elements of type {kind}; supported are {', '.join(KINDS)}"
+            )
         if len(tensor.dims) > MOST_AXES or any(size < 0 for size in tensor.dims):
-            raise DocumentError(f"{what} has the shape {list(tensor.dims)[:MOST_AXES]}")
+            raise DocumentError(
+                f"{what} has the shape {list(tensor.dims)[:MOST_AXES]}; expected at most "
+                f"{MOST_AXES} axes of size 0 or more"
+            )
         if tensor.HasField("segment"):
-            raise DocumentError(f"{what} is a segment of a tensor")
+            raise DocumentError(f"{what} is a segment of a tensor, which is not supported")
         elements = math.prod(tensor.dims)
         wanted = -(-elements * KINDS[kind] // 8)
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -79,20 +84,23 @@ class TensorReader:
             copy = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
             return numpy_helper.to_array(copy), kind
         if tensor.external_data:
-            raise DocumentError(f"{what} names external data, but is not external")
+            raise DocumentError(
+                f"{what} names external data, but its data_location is not EXTERNAL; export the "
+                "model again"
+            )
         found, unit = len(tensor.raw_data), "bytes"
         if not tensor.HasField("raw_data"):
             found, unit = len(getattr(tensor, _TYPED_FIELDS.get(kind, "int32_data"))), "numbers"
             wanted = -(-elements // 2) if KINDS[kind] == 4 else elements
         if found != wanted:
             raise DocumentError(
-                f"{what} of shape {list(tensor.dims)} and type {kind} needs {wanted} {unit}, the "
-                f"file has {found}"
+                f"{what} of shape {list(tensor.dims)} and type {kind} needs {wanted} {unit}, but "
+                f"the file has {found}"
             )
         return numpy_helper.to_array(tensor), kind
 
     def _external(self, tensor: Any, wanted: int, what: str) -> bytes:
-        """Reads exactly `wanted` bytes of a file inside the model's own folder."""
+        """Returns exactly `wanted` bytes of a file inside the model's folder."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         if len(entries) != len(tensor.external_data):
             raise DocumentError(f"{what}: a key of its external data is there twice")
@@ -101,23 +109,28 @@ class TensorReader:
         for key in ("offset", "length"):
             text = entries.get(key, "0" if key == "offset" else str(wanted))
             if not text.isascii() or not text.isdigit() or len(text) > 18:
-                raise DocumentError(f"{what}: the {key} of its external data is {text[:40]!r}")
+                raise DocumentError(
+                    f"{what}: the {key} of its external data is {text[:40]!r}; expected an integer"
+                )
             numbers[key] = int(text)
         if numbers["length"] != wanted:
             raise DocumentError(
-                f"{what} of shape {list(tensor.dims)} needs {wanted} bytes, its external data has "
-                f"{numbers['length']}"
+                f"{what} of shape {list(tensor.dims)} needs {wanted} bytes, but its external data "
+                f"has {numbers['length']}"
             )
         self.remaining -= wanted
         if self.remaining < 0:
-            raise DocumentError(f"{what}: more than {MOST_BYTES} bytes of external data")
+            raise DocumentError(
+                f"{what}: the file has more than {MOST_BYTES} bytes of external data, which is too "
+                "large"
+            )
         try:
-            # Without following a link or waiting for a pipe that took the file's place meanwhile.
+            # The file may have been replaced by a link or a pipe since its path was checked.
             flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
             with open(os.open(path, flags), "rb") as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
-                    raise DocumentError(f"{what}: its external data is not a plain file")
+                    raise DocumentError(f"{what}: its external data is not a regular file")
                 if numbers["offset"] + wanted > status.st_size:
                     raise DocumentError(
                         f"{what}: its external data ends at byte {numbers['offset'] + wanted} of "
@@ -129,9 +142,9 @@ class TensorReader:
             raise DocumentError(f"{what}: cannot read its external data: {error}") from error
 
     def _inside(self, location: str, what: str) -> Path:
-        """Returns the file that a location names, if it lies in the model's folder."""
+        """Returns the path that a location names, which must lie in the model's folder."""
         if self.folder is None:
-            raise DocumentError(f"{what} has external data: import the model by its path")
+            raise DocumentError(f"{what} has external data; import the model by its path")
         posix, windows = PurePosixPath(location), PureWindowsPath(location)
         if (
             not location
@@ -141,7 +154,7 @@ class TensorReader:
             or ".." in (*posix.parts, *windows.parts)
         ):
             raise DocumentError(
-                f"{what}: external data {shortened(location)!r}; it must lie in the model's folder"
+                f"{what}: its external data {shortened(location)!r} must lie in the model's folder"
             )
         try:
             folder = self.folder.resolve(strict=True)
@@ -150,7 +163,7 @@ class TensorReader:
             raise DocumentError(f"{what}: cannot read its external data: {error}") from error
         if not path.is_relative_to(folder):
             raise DocumentError(
-                f"{what}: external data {shortened(location)!r} leads out of the model's folder"
+                f"{what}: its external data {shortened(location)!r} lies outside the model's folder"
             )
         return path
 
@@ -160,6 +173,6 @@ def _name_of(enum: Any, number: int) -> str:
 
 
 def shortened(text: str) -> str:
-    """Returns a name of the file as an error, a terminal or a document may show it."""
+    """Returns a name from the file, shortened and printable, for errors and documents."""
     shown = "".join(character if character.isprintable() else "?" for character in text[:100])
     return shown if len(text) <= 100 else f"{shown}…"

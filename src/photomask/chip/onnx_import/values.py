@@ -1,4 +1,4 @@
-"""What the tensors of an ONNX graph are while it is being imported."""
+"""Defines the values that tensors of an ONNX graph have while it is imported."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from photomask.chip.formats import IntFormat
 
 
 class CannotImport(Exception):
-    """A node that has no integer form; the message says why."""
+    """Raised for a node that has no integer form; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Real:
     """Real numbers that a node of the float graph computes.
 
     Attributes:
-        node: its name.
-        exact: True behind a DequantizeLinear, and where such values were only moved: the numbers
-            are those that the node's codes stand for. False: they are not rounded yet.
+        node: the name of the node.
+        exact: True if codes represent the numbers exactly, as after a DequantizeLinear, also where
+            the numbers were then moved. False if the numbers are not rounded yet.
     """
 
     node: str
@@ -27,18 +27,18 @@ class Real:
 
 @dataclass(frozen=True)
 class Codes:
-    """The integers of a quantized node: what lies between QuantizeLinear and DequantizeLinear."""
+    """The integers between the QuantizeLinear and the DequantizeLinear of a float node."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a table is read: the codes of a quantized node, moved by a constant.
+    """Indices into a table, which are the codes of a quantized node plus a constant.
 
     Attributes:
-        node: its name.
-        offset: what was added to each code.
+        node: the name of the node.
+        offset: the integer that was added to each code.
     """
 
     node: str
@@ -47,11 +47,11 @@ class Positions:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Codes that the codes of a quantized node choose from a table of constants.
+    """Codes that were looked up in a constant table by the codes of a quantized node.
 
     Attributes:
-        positions: which entry.
-        table: codes [entries].
+        positions: the indices of the entries.
+        table: the codes of the table, [entries].
     """
 
     positions: Positions
@@ -70,8 +70,8 @@ class Integers:
     """Constant integers: codes, or numbers that describe shapes.
 
     Attributes:
-        array: values, as the file has them.
-        kind: name of the element type.
+        array: the values of the file.
+        kind: the name of the element type.
     """
 
     array: np.ndarray
@@ -80,15 +80,16 @@ class Integers:
 
 @dataclass(frozen=True)
 class Dequantized:
-    """Constant `(codes - zero_point) * scale`.
+    """A constant `(codes - zero_point) * scale`.
 
     Attributes:
-        codes: int64.
-        scale: float32, [] or [channels].
-        zero_point: int64, the shape of `scale`.
-        axis: of the channels; None for one scale.
-        format: of the codes.
-        had_blocks: the file has a scale for each block; `blocks.in_units_of` may choose the unit.
+        codes: the codes, int64.
+        scale: the scales, float32, [] or [channels].
+        zero_point: the zero points, int64, in the shape of `scale`.
+        axis: the axis of the channels; None for one scale.
+        format: the format of the codes.
+        had_blocks: True if the file has scales per block, so that `blocks.in_units_of` may choose
+            the unit.
     """
 
     codes: np.ndarray
@@ -119,14 +120,14 @@ class Dequantized:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a node computes that could not be imported; whoever reads it is not imported either."""
+    """The output of a node that could not be imported; its readers are not imported either."""
 
 
 Value = Real | Codes | Positions | Chosen | Floats | Integers | Dequantized | Unknown
 
 
 def elements_of(value: Value) -> int:
-    """Returns how many numbers a constant holds; 0 for what is none."""
+    """Returns the number of elements of a constant, or 0 for other values."""
     if isinstance(value, Dequantized):
         return value.codes.size
     return value.array.size if isinstance(value, Floats | Integers) else 0

@@ -1,7 +1,7 @@
-"""A look at the bytes of a protobuf file before its parser makes objects of them.
+"""Checks the bytes of a protobuf file before its parser makes objects of them.
 
-Two bytes can become an object of hundreds, so what a parser may allocate is bounded here by the
-number of fields, their nesting and the length of packed numbers.
+Two bytes can become an object of hundreds of bytes. The number of fields, their nesting and the
+length of packed numbers are therefore limited here, which limits what the parser allocates.
 """
 
 from typing import Any
@@ -11,7 +11,10 @@ from photomask.errors import DocumentError
 MOST_FIELDS = 1 << 18
 MOST_NESTING = 16
 MOST_PACKED_BYTES = 1 << 26
-"""Numbers in typed fields take up to eight times their bytes; `raw_data` takes one time."""
+"""The most bytes of packed numbers in one field.
+
+Numbers in typed fields take up to eight times their bytes in memory, those in `raw_data` do not.
+"""
 _TEXT, _NUMBERS = "text", "numbers"
 _VARINT = 0
 _FIXED64 = 1
@@ -20,15 +23,15 @@ _FIXED32 = 5
 
 
 def check_wire(data: bytes, descriptor: Any, where: str) -> None:
-    """Refuses bytes that are no message of this kind, or would make too many objects.
+    """Refuses bytes that are no message of a type, or that would make too many objects.
 
     Args:
-        data: the whole file.
-        descriptor: of the message that it should hold.
-        where: the file, for errors.
+        data: the bytes of the whole file.
+        descriptor: the descriptor of the expected message.
+        where: the name of the file, for errors.
 
     Raises:
-        DocumentError: truncated, malformed, too deep or too many fields.
+        DocumentError: the bytes are truncated or malformed, or have too many or too deep fields.
     """
     kinds = _Kinds()
     waiting = [(0, len(data), descriptor, 1)]
@@ -41,10 +44,12 @@ def check_wire(data: bytes, descriptor: Any, where: str) -> None:
         while at < end:
             count += 1
             if count > MOST_FIELDS:
-                raise DocumentError(f"{where}: more than {MOST_FIELDS} fields")
+                raise DocumentError(f"{where} has more than {MOST_FIELDS} fields; that is too many")
             key, at = _varint(data, at, end, where)
             if key < 8:
-                raise DocumentError(f"{where} is no ONNX model: field number 0 at byte {at - 1}")
+                raise DocumentError(
+                    f"{where} is no ONNX model: byte {at - 1} holds the field number 0"
+                )
             wire = key & 7
             if wire == _VARINT:
                 _, at = _varint(data, at, end, where)
@@ -61,19 +66,23 @@ def check_wire(data: bytes, descriptor: Any, where: str) -> None:
             elif wire in (_FIXED64, _FIXED32):
                 at += 8 if wire == _FIXED64 else 4
             else:
-                raise DocumentError(f"{where} is no ONNX model: wire type {wire} at byte {at}")
+                raise DocumentError(
+                    f"{where} is no ONNX model: byte {at} follows the unknown wire type {wire}"
+                )
             if at > end:
-                raise DocumentError(f"{where} is truncated: a field ends {at - end} bytes beyond")
+                raise DocumentError(
+                    f"{where} is truncated: a field ends {at - end} bytes after the end"
+                )
 
 
 class _Kinds:
-    """What a message's fields hold: text, numbers, or the descriptor of another message."""
+    """Looks up what the fields of a message hold: text, numbers or another message."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, tuple[Any, str]]] = {}
 
     def of(self, message: Any) -> dict[int, tuple[Any, str]]:
-        """Returns kind and name by field number; opaque bytes are left out."""
+        """Returns kind and name by field number, without fields of raw bytes."""
         if message.full_name not in self._known:
             self._known[message.full_name] = {
                 field.number: (self._kind(field), field.name)
@@ -89,7 +98,7 @@ class _Kinds:
 
 
 def _varint(data: bytes, at: int, end: int, where: str) -> tuple[int, int]:
-    """Returns a number of up to ten bytes and the position behind it."""
+    """Returns a number of up to ten bytes, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -99,7 +108,9 @@ def _varint(data: bytes, at: int, end: int, where: str) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise DocumentError(f"{where} is no ONNX model: a number of more than ten bytes at {at}")
+    raise DocumentError(
+        f"{where} is no ONNX model: a number that ends after byte {at} has more than ten bytes"
+    )
 
 
 def _check_text(content: bytes, name: str, where: str) -> None:
@@ -112,6 +123,6 @@ def _check_text(content: bytes, name: str, where: str) -> None:
 def _check_packed(length: int, name: str, where: str) -> None:
     if length > MOST_PACKED_BYTES:
         raise DocumentError(
-            f"{where}: {length} bytes of numbers in {name}; at most {MOST_PACKED_BYTES}, larger "
-            "tensors go into raw_data"
+            f"{where}: the field {name} holds {length} bytes of numbers; at most "
+            f"{MOST_PACKED_BYTES} are read. Store larger tensors in raw_data"
         )

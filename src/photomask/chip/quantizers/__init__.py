@@ -1,4 +1,4 @@
-"""Quantizers: from real values to integer codes, and back."""
+"""Quantizers map real values to integer codes and back."""
 
 from photomask.chip.quantizers.adaround import AdaRound
 from photomask.chip.quantizers.apot import APoT

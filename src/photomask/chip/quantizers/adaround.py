@@ -1,4 +1,4 @@
-"""AdaRound: each weight learns whether it is rounded up or down."""
+"""AdaRound learns for each weight whether it is rounded up or down."""
 
 from typing import Any, Self
 
@@ -9,11 +9,11 @@ from photomask.chip.quantizers.base import Quantizer
 from photomask.errors import DataError
 
 STRETCH_HIGH = 1.1
-"""Upper end of the stretched sigmoid, which is then cut off at 1."""
+"""The upper end of the stretched sigmoid, which is then clamped to 1."""
 STRETCH_LOW = -0.1
-"""Lower end, cut off at 0."""
+"""The lower end of the stretched sigmoid, which is then clamped to 0."""
 ON_GRID = 2.0**-16
-"""Values nearer to a code than this part of a step are that code; nothing is left to learn."""
+"""A value that is nearer to a code than this share of the scale keeps that code."""
 
 
 def rectified_sigmoid(alpha: Tensor) -> Tensor:
@@ -26,16 +26,17 @@ def rectified_sigmoid(alpha: Tensor) -> Tensor:
 
 
 def inverse_rectified_sigmoid(part: Tensor) -> Tensor:
-    """Returns the `alpha` of which `rectified_sigmoid` makes `part`, 0 to 1."""
+    """Returns the `alpha` for which `rectified_sigmoid(alpha)` is `part`, from 0 to 1."""
     return torch.logit((part - STRETCH_LOW) / (STRETCH_HIGH - STRETCH_LOW))
 
 
 def rounding_regularizer(part: Tensor, beta: float) -> Tensor:
-    """Returns the sum of `1 - |2 h - 1|**beta`: 0 where every `h` is 0 or 1.
+    """Returns the sum of `1 - |2 h - 1|**beta`, which is 0 where every `h` is 0 or 1.
 
     Args:
-        part: `h`, how much of a step each weight is rounded up, 0 to 1.
-        beta: large leaves all but the ends flat; 2 pulls from the middle outwards.
+        part: `h`, the share of the scale by which each weight is rounded up, from 0 to 1.
+        beta: a large exponent has a gradient near 0 and 1 only; the exponent 2 pushes every `h`
+            away from 1/2.
 
     Source: Nagel et al. 2020, equation 24, arXiv:2004.10568.
     """
@@ -43,19 +44,19 @@ def rounding_regularizer(part: Tensor, beta: float) -> Tensor:
 
 
 class AdaRound(Quantizer):
-    """Uniform quantization of a weight whose rounding is learned, element by element.
+    """Quantizes a weight uniformly, with a rounding that is learned for each element.
 
         training:    x_soft = (clamp(floor(x / scale) + h(alpha) + zero_point) - zero_point) * scale
         evaluation:  code   = clamp(floor(x / scale) + (h(alpha) >= 1/2) + zero_point)
         alpha = h^-1(x / scale - floor(x / scale)) + shift,   h = rectified_sigmoid
 
-    With `shift` 0 the soft value is the float weight (cut off at the ends of the range) and the
-    code is the nearest one. `learn` gives every element a `shift` of its own, the parameter to
-    train. It differs from the paper in that `alpha` is written as its start plus what was learned,
-    so that the quantizer is defined before anything was; values on a code stay there.
+    Where `shift` is 0, the soft value is the float weight, clamped to the range, and the code is
+    the nearest one. `learn` gives every element a `shift` of its own, which is the parameter to
+    train. The paper trains `alpha` itself. Here `alpha` is its initial value plus `shift`, so that
+    the quantizer is defined before anything was learned. Values that are on a code keep it.
 
-    Codes in evaluation mode are always hard: what training saw between two codes is never
-    measured, stored or converted.
+    In evaluation mode the codes are always integers. Soft values between two codes exist only in
+    training, and are never stored or converted.
 
     Source: Nagel et al. 2020, section 3.2, arXiv:2004.10568.
     """
@@ -69,11 +70,11 @@ class AdaRound(Quantizer):
 
     @classmethod
     def adopt(cls, fitted: Quantizer, weight: Tensor) -> Self:
-        """Returns an AdaRound with format and scale of a fitted quantizer, ready to learn.
+        """Returns an AdaRound with the format and scale of a fitted quantizer, ready to learn.
 
         Args:
-            fitted: uniform, and not changed.
-            weight: whose rounding will be learned.
+            fitted: a fitted uniform quantizer, which is not changed.
+            weight: the weight whose rounding will be learned.
         """
         own = cls(
             fitted.bits,
@@ -91,16 +92,16 @@ class AdaRound(Quantizer):
         return own
 
     def learn(self, weight: Tensor) -> None:
-        """Makes `shift` a parameter with one 0 for every element of the weight."""
+        """Makes `shift` a parameter of zeros with the shape of the weight."""
         del self.shift
         self.shift = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Returns the hard codes: rounded up where `h(alpha) >= 1/2`, down elsewhere.
+        """Returns integer codes, rounded up where `h(alpha) >= 1/2` and down elsewhere.
 
         Raises:
-            QuantizerError: before `fit`.
-            DataError: the shape is not that of the weight whose rounding was learned.
+            QuantizerError: the quantizer is not fitted.
+            DataError: the shape differs from that of the weight whose rounding was learned.
         """
         if not self.shift.ndim:
             return super().quantize(x)
@@ -111,26 +112,27 @@ class AdaRound(Quantizer):
         return (ratio.floor() + up + self.zero_point_for(x)).clamp(codes.low, codes.high)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the soft value in training mode, the value of the hard codes in evaluation.
+        """Returns the soft value in training mode, and `dequantize(quantize(x))` in evaluation.
 
-        The gradient to `x` is that of the identity inside the range; `shift` gets its own.
+        The gradient to `x` is that of the identity inside the range. The soft value also has a
+        gradient to `shift`.
         """
         return self.soften(x)[0] if self.training else super().forward(x)
 
     def soften(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the soft value, and `h(alpha)`, the part of a step by which it is rounded up."""
+        """Returns the soft value and `h(alpha)`, the share of the scale by which it is rounded."""
         self._check(x)
         scale = self.scale_for(x)
         zero_point = self.zero_point_for(x)
         codes = self.codes
         ratio = x / scale
         part = self._part(ratio)
-        # The last bracket is exactly 0 and carries the gradient to `x`.
+        # The last term is exactly 0, and carries the gradient to `x`.
         soft = ratio.detach().floor() + part + (ratio - ratio.detach())
         return soft.clamp(codes.low - zero_point, codes.high - zero_point) * scale, part
 
     def _part(self, ratio: Tensor) -> Tensor:
-        """Returns `h(alpha)`; on a code it is 0 or 1, so that zeros of a sparse weight stay."""
+        """Returns `h(alpha)`; it is 0 or 1 on a code, so that zeros of a sparse weight stay 0."""
         ratio = ratio.detach()
         fraction = ratio - ratio.floor()
         learned = rectified_sigmoid(inverse_rectified_sigmoid(fraction) + self.shift)
@@ -140,14 +142,14 @@ class AdaRound(Quantizer):
     def _check(self, x: Tensor) -> None:
         if self.shift.ndim and self.shift.shape != x.shape:
             raise DataError(
-                f"rounding was learned for a weight of shape {list(self.shift.shape)}, found "
-                f"{list(x.shape)}"
+                f"the rounding was learned for a weight of shape {list(self.shift.shape)}, found a "
+                f"tensor of shape {list(x.shape)}; quantize that weight, or call learn(weight)"
             )
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Takes over what was learned, whose shape is the weight's."""
+        """Loads the state, after giving `shift` the shape that it has in the state."""
         saved = state_dict.get(prefix + "shift")
         if saved is not None and saved.shape != self.shift.shape:
             if saved.ndim:

@@ -1,4 +1,4 @@
-"""The quantizer: one integer definition from which training and inference both follow."""
+"""Defines the base class of quantizers: training and inference follow from one definition."""
 
 import copy
 from typing import Any
@@ -18,43 +18,43 @@ _PER_TENSOR = PerTensor()
 
 
 class Quantizer(nn.Module):
-    """Uniform quantization; the base of every other quantizer.
+    """Quantizes uniformly; it is the base class of every other quantizer.
 
         quantize(x)       = clamp(round_half_even(x / scale) + zero_point, code_low, code_high)
         dequantize(codes) = (codes - zero_point) * scale
         forward(x)        = dequantize(quantize(x)), with a straight-through gradient
 
-    `quantize` is the only definition: the integer program stores its codes, and training sees what
-    they stand for. A subclass overrides `quantize`, and `fit` if it finds its scale in another way.
-    Codes are linear integers: a non-uniform quantizer returns some of them and never the others.
+    `quantize` is the only definition: the integer program stores its codes, and training computes
+    with their dequantized values. A subclass overrides `quantize`, and also `fit` where it finds
+    its scale in another way. A code always represents `(code - zero_point) * scale`; a non-uniform
+    quantizer uses only some of the codes.
 
     Args:
-        bits: 2 to 16.
+        bits: the width of the codes, 2 to 16.
         symmetric: True for a zero point of 0.
-        signed: None decides at `fit`: affine codes are unsigned; symmetric ones are unsigned if no
-            negative value was seen.
+        signed: True for signed codes, False for unsigned ones. None leaves it to `fit`: affine
+            codes are unsigned, and symmetric ones are unsigned if no negative value was observed.
         granularity: which values share a scale.
         observer: how the range is chosen; `MinMax()` if None.
-        power_of_two: round every scale up to a power of two (requantization becomes a shift).
-        narrow: leave out the most negative code (-127..127 for 8 bits), so that products are
-            balanced around 0; the usual choice for weights. Codes are then signed.
+        power_of_two: True rounds every scale up to a power of two, so that requantization becomes
+            a shift.
+        narrow: True leaves out the most negative code (-127..127 for 8 bits), so that codes are
+            balanced around 0. It is the usual choice for weights. Codes are then signed.
 
     Attributes:
         scale: float32; `[]` per tensor, `[C]` per channel, `[O, G]` per group.
-        zero_point: int64, the shape of `scale`.
-        channel_scale: per group only, `[O]` float32; `scale = channel_scale * group_multiplier`,
-            exactly.
-        group_multiplier: per group only, `[O, G]` int64, at least 1.
-        soft_training: True if the value in training mode may differ from the codes' value.
-        has_static_scale: False if scales follow from each input anew; such codes enter no program.
-        weights_only: True if rescaling cannot compute the codes, because it returns every code of
-            the format: only weights, whose codes are stored, may have such a quantizer.
-        waived_laws: laws of `check_quantizer` that a quantizer for weights alone does not keep.
-        batched: True if axis 0 of what it gets is the batch; a recipe says so to those of
-            activations.
+        zero_point: int64, in the shape of `scale`.
+        channel_scale: `[O]` float32, per group only; exactly `scale / group_multiplier`.
+        group_multiplier: `[O, G]` int64, at least 1, per group only.
+        soft_training: True if training mode may return values that no code represents.
+        has_static_scale: False if the scales depend on each input; no program can hold such codes.
+        weights_only: True if requantization cannot compute the codes, because it uses every code
+            of the format. Such a quantizer is for weights, whose codes are stored.
+        waived_laws: the laws of `check_quantizer` that a quantizer for weights only does not keep.
+        batched: True if axis 0 of the input is the batch; recipes set it for activations.
 
     Raises:
-        RecipeError: a combination that no integer arithmetic can carry out.
+        RecipeError: no integer arithmetic can carry out the combination of options.
 
     Source: Jacob et al. 2018, section 2.1, arXiv:1712.05877.
     """
@@ -91,11 +91,14 @@ class Quantizer(nn.Module):
             raise RecipeError(f"observer must be an Observer object, found {observer!r}")
         if isinstance(granularity, PerGroup) and not symmetric:
             raise RecipeError(
-                "per-group scales must be symmetric: each group's zero point would need its own "
-                "sum of activations"
+                "scales per group must be symmetric, because each zero point of a group would need "
+                "a sum of activations of its own; set symmetric=True"
             )
         if narrow and (not symmetric or signed is False):
-            raise RecipeError("narrow leaves out a negative code: it needs symmetric, signed codes")
+            raise RecipeError(
+                "narrow=True leaves out the most negative code, so it needs symmetric and signed "
+                "codes; found affine or unsigned ones"
+            )
         self.bits = bits
         self.symmetric = symmetric
         self.signed = True if narrow else signed
@@ -112,13 +115,14 @@ class Quantizer(nn.Module):
         self.register_buffer(
             "group_multiplier", torch.ones((), dtype=torch.int64) if grouped else None
         )
-        # The format travels in state_dict as numbers, [bits, signed]: no pickled extra state.
+        # The format is saved in `state_dict` as a tensor, [bits, signed], because an extra state
+        # would have to be pickled.
         self.register_buffer("format_state", torch.zeros(2, dtype=torch.int64))
 
     def register_scale(self) -> None:
         """Registers the buffers `scale` and `zero_point`.
 
-        A subclass that learns them registers parameters here, and has properties of these names.
+        A subclass that learns them registers parameters, and defines properties of these names.
         """
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
@@ -130,10 +134,10 @@ class Quantizer(nn.Module):
 
     @property
     def format(self) -> IntFormat:
-        """Bits and signedness of the codes.
+        """The bits and the signedness of the codes.
 
         Raises:
-            QuantizerError: before `fit`.
+            QuantizerError: the quantizer is not fitted.
         """
         if self._format is None:
             raise QuantizerError(
@@ -143,24 +147,26 @@ class Quantizer(nn.Module):
 
     @property
     def saw_only_zero(self) -> bool:
-        """True if nothing but 0 was observed, so that every scale would do as well."""
+        """True if only 0 was observed, which determines no scale."""
         low, high = self.observer.low, self.observer.high
         return low is not None and high is not None and not bool(low.any() or high.any())
 
     @property
     def codes(self) -> Interval:
-        """The integers that `quantize` may return; `format` without its lowest if `narrow`."""
+        """The integers that `quantize` may return; narrow codes leave out the format's lowest."""
         return self._grid(self.format).codes
 
     def observe(self, x: Tensor) -> None:
-        """Feeds a batch to the observer.
+        """Shows a batch of values to the observer.
 
         Raises:
-            DataError: no values, NaN or infinity, or a shape that does not fit the granularity.
+            DataError: there are no values, a value is NaN or infinite, or the shape does not fit
+                the granularity.
         """
         if x.numel() == 0 or not x.is_floating_point():
             raise DataError(
-                f"calibration needs floating-point values; found {x.dtype} of shape {list(x.shape)}"
+                "calibration needs at least one floating-point value, found "
+                f"{x.dtype} of shape {list(x.shape)}"
             )
         if isinstance(self.granularity, PerGroup):
             self._channels = x.shape[:1]
@@ -169,21 +175,22 @@ class Quantizer(nn.Module):
         self.observer.observe(self.granularity.rows(x.detach()))
 
     def forget_observations(self) -> None:
-        """Lets what is observed from now on alone decide the next `fit`."""
+        """Discards what was observed, so that later observations alone decide the next `fit`."""
         if not self.observer.is_empty:
             self.observer = copy.deepcopy(self._unused_observer)
 
     def forget(self) -> None:
-        """Becomes a quantizer that observed nothing and was never fitted."""
+        """Returns the quantizer to the state before it observed anything and was fitted."""
         self.forget_observations()
         self._format = None
         self.format_state = torch.zeros_like(self.format_state)
 
     def fit(self) -> None:
-        """Decides format, scale and zero point from what was observed.
+        """Decides the format, the scale and the zero point from the observed values.
 
         Raises:
-            QuantizerError: nothing was observed, or negative values for unsigned symmetric codes.
+            QuantizerError: nothing was observed, or negative values were observed for unsigned
+                symmetric codes.
         """
         grid = self._grid(self._decide_format())
         low, high = self.observer.range(grid)
@@ -196,16 +203,16 @@ class Quantizer(nn.Module):
         self.set_parameters(grid.format, scale.reshape(shape), zero_point.reshape(shape))
 
     def set_parameters(self, format: IntFormat, scale: Tensor, zero_point: Tensor) -> None:
-        """Sets what `fit` decides; for subclasses that decide otherwise.
+        """Sets the format, the scale and the zero point, as `fit` does.
 
-        All stays on the quantizer's device, wherever data were observed: dividing by a number that
-        lies on another device rounds differently.
+        The tensors are moved to the quantizer's device, wherever data were observed, because a
+        division by a number on another device rounds differently.
 
         Args:
-            format: bits and signedness of the codes.
-            scale: positive, of the granularity's shape; stored in float32, or in float64 where the
-                model was brought to it.
-            zero_point: int64 codes, same shape.
+            format: the bits and the signedness of the codes.
+            scale: positive numbers in the granularity's shape. They are stored in the dtype of the
+                quantizer, which is float32 unless the model was converted to float64.
+            zero_point: int64 codes in the same shape.
         """
         self._format = format
         device = self.format_state.device
@@ -221,18 +228,20 @@ class Quantizer(nn.Module):
     def can_rescale(self) -> bool:
         """True if every channel has a scale of its own that may be any number.
 
-        Then a batch norm that training keeps beside a layer stays outside: its weight is quantized
-        as it is without. Override it where codes depend on the size of values.
+        The factors of a batch norm that training keeps beside a layer can then move into the
+        scales, and the codes of the weight stay the same. Override it in a quantizer whose codes
+        depend on the magnitude of the values.
         """
         return isinstance(self.granularity, PerChannel) and not self.power_of_two
 
     def rescale(self, factor: Tensor) -> None:
-        """Gives values multiplied by a factor the codes that they had without it.
+        """Multiplies the scale, so that values times a factor get the codes that they had before.
 
-        For quantizers that `can_rescale`; subclasses with other limits than `scale` move those too.
+        It is for quantizers with `can_rescale`. A subclass with limits besides `scale` multiplies
+        those too.
 
         Args:
-            factor: positive, the shape of `scale`.
+            factor: positive numbers in the shape of `scale`.
         """
         self.set_parameters(self.format, self.scale * factor, self.zero_point)
 
@@ -240,13 +249,14 @@ class Quantizer(nn.Module):
         """Returns integer codes as a float tensor: `clamp(round(x / scale) + zero_point)`.
 
         Args:
-            x: any shape that fits the granularity.
+            x: values in any shape that fits the granularity.
 
         Returns:
-            Codes inside `codes`, the shape of `x`; float64 for float64, else float32.
+            The codes in the shape of `x`, within the interval `codes`. The dtype is float64 where
+            `x` is float64, and float32 otherwise.
 
         Raises:
-            QuantizerError: before `fit`.
+            QuantizerError: the quantizer is not fitted.
         """
         codes = self.codes
         ratio = at_least_float32(x) / self.scale_for(x)
@@ -261,15 +271,15 @@ class Quantizer(nn.Module):
         )
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """Returns the values that codes stand for: `(codes - zero_point) * scale`."""
+        """Returns the values that codes represent, `(codes - zero_point) * scale`."""
         return (codes - self.zero_point_for(codes)) * self.scale_for(codes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, exactly.
+        """Returns exactly `dequantize(quantize(x))`.
 
-        The gradient to `x` is that of the identity inside the representable range and 0 outside.
-        Learnable parameters that `quantize` and `dequantize` use get their own gradient; with
-        `scale` a parameter it is that of LSQ (Esser et al. 2020, equation 3, arXiv:1902.08153).
+        The gradient to `x` is that of the identity inside the representable range, and 0 outside.
+        Learnable parameters that `quantize` and `dequantize` use get a gradient too. Where `scale`
+        is a parameter, it is that of LSQ (Esser et al. 2020, equation 3, arXiv:1902.08153).
         """
         value = self.dequantize(self.quantize(x.detach()))
         if not torch.is_grad_enabled():
@@ -282,15 +292,15 @@ class Quantizer(nn.Module):
         return pass_gradient(x, value, low, high)
 
     def scale_for(self, x: Tensor) -> Tensor:
-        """Returns `scale` as it broadcasts against `x`."""
+        """Returns `scale` in a shape that broadcasts against `x`."""
         return self.granularity.align(self.scale, x)
 
     def zero_point_for(self, x: Tensor) -> Tensor:
-        """Returns `zero_point` as it broadcasts against `x`."""
+        """Returns `zero_point` in a shape that broadcasts against `x`."""
         return self.granularity.align(self.zero_point, x)
 
     def extra_repr(self) -> str:
-        """Returns what `print` shows inside the brackets."""
+        """Returns the description of the quantizer for `print`."""
         kind = "symmetric" if self.symmetric else "affine"
         sign = {None: "", True: " signed", False: " unsigned"}[self.signed]
         words = [f"{self.bits}-bit{sign} {kind}", str(self.granularity), str(self.observer)]
@@ -301,19 +311,22 @@ class Quantizer(nn.Module):
         return Grid(format, self.symmetric, self.narrow, self.power_of_two)
 
     def _decide_format(self) -> IntFormat:
-        """Returns the format that the data asks for where the user left it open."""
+        """Returns the format; the observed values decide the sign where the user left it open."""
         signed = self.signed
         if self.symmetric and not signed:
             negative = self.observer.low is not None and bool((self.observer.low < 0).any())
             if signed is False and negative:
-                raise QuantizerError("negative values observed for unsigned symmetric codes")
+                raise QuantizerError(
+                    "negative values were observed, which unsigned symmetric codes cannot "
+                    "represent; set signed=True or symmetric=False"
+                )
             signed = negative
         return IntFormat(bits=self.bits, signed=bool(signed))
 
     def _fit_groups(self, format: IntFormat, wanted: Tensor, groups: PerGroup) -> None:
-        """Splits the wanted scales `[O, G]` into channel scale and integer multipliers.
+        """Splits the wanted scales `[O, G]` into channel scales and integer multipliers.
 
-        Both factors are rounded up, so that no group's range shrinks.
+        Both factors are rounded up, so that the range of no group shrinks.
         """
         limit = 2**groups.multiplier_bits - 1
         if self.power_of_two:
@@ -336,16 +349,18 @@ class Quantizer(nn.Module):
         """Returns the scale of each channel, `[O]`, and the multipliers of its groups, `[O, G]`.
 
         Raises:
-            QuantizerError: the scale is not one of groups.
+            QuantizerError: the granularity is not per group.
         """
         if self.channel_scale is None or self.group_multiplier is None:
-            raise QuantizerError(f"{self.granularity} has no groups; expected PerGroup")
+            raise QuantizerError(
+                f"expected a fitted quantizer with PerGroup, found granularity {self.granularity}"
+            )
         return self.channel_scale, self.group_multiplier
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Takes over shapes too: before `fit` the tensors have none worth keeping."""
+        """Loads the state, after giving the tensors the shapes that they have in the state."""
         for name, own in (*self._parameters.items(), *self._buffers.items()):
             saved = state_dict.get(prefix + name)
             if saved is None or own is None or saved.shape == own.shape:
@@ -360,11 +375,11 @@ class Quantizer(nn.Module):
 
 
 def floor_small_channels(scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Raises the scales of (nearly) empty channels to 2**-16 of the largest scale.
+    """Raises the scales of channels that are almost 0 to 2**-16 times the largest scale.
 
-    A bias is added in units of `weight scale * input scale`. A dead channel, whose weights are all
-    about 0 but whose bias is not, would have an integer bias beyond every accumulator; its weights
-    are 0 on the raised scale too, so nothing is lost.
+    A bias is added in units of `weight scale * input scale`. A dead channel has weights near 0 and
+    a bias that is not, so its integer bias would exceed every accumulator. With the raised scale
+    its weights use fewer codes or become 0, which loses little because they are so small.
     """
     occupied = (low != 0) | (high != 0)
     if not bool(occupied.any()):
@@ -374,12 +389,12 @@ def floor_small_channels(scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _shorten(values: Tensor, significant_bits: int) -> Tensor:
-    """Rounds positive values up to so many significant bits: integer multiples stay exact."""
+    """Rounds positive values up to a number of significant bits, so their multiples are exact."""
     mantissa, exponent = torch.frexp(values)
     unit = 2.0**significant_bits
     return torch.ldexp((mantissa * unit).ceil() / unit, exponent)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Returns half-precision values as float32, others as they are."""
+    """Returns float64 values unchanged, and all others as float32."""
     return x if x.dtype == torch.float64 else x.float()

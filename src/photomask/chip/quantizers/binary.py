@@ -1,4 +1,4 @@
-"""Binary weights: a sign, and one size per channel."""
+"""Quantizes weights to their sign and one magnitude per channel."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from photomask.errors import RecipeError
 
 
 class MeanSize(Moments):
-    """The range `+-E|x|`, so that on codes -1 and 1 the scale is the mean magnitude."""
+    """Chooses the range `+-E|x|`, so that codes -1 and 1 represent the mean magnitude."""
 
     def choose(self, grid: Grid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the range of each row."""
@@ -25,23 +25,23 @@ class MeanSize(Moments):
 
 
 class Binary(Refitting):
-    """Binary weights with the best scale.
+    """Quantizes weights to two values, with the scale of the least squared error.
 
         code = 1 where w >= 0, else -1,   scale = E|w|
         d value / d w = 1 / N + scale * [|w| <= 1]
 
-    `N` is the number of weights that share the scale, which minimizes the squared error. Codes are
-    2-bit signed integers that are never 0; in training mode the scale follows the weight.
+    `N` is the number of weights that share the scale. Codes are 2-bit signed integers that are
+    never 0. In training mode the scale follows the weight.
 
-    For weights alone: there is no 0, so that activations could not be padded. The paper's binary
-    activations are no codes of a program here.
+    The quantizer is for weights only: it has no code for 0, so activations could not be padded. The
+    paper's binary activations are not supported.
 
     Args:
         bits: 2, the width of the codes; there are 2 levels.
-        options: as for `Quantizer`; per channel if left out.
+        options: the options of `Quantizer`; the granularity is per channel by default.
 
     Raises:
-        RecipeError: other bits, affine or unsigned codes, or an observer.
+        RecipeError: other bits, affine or unsigned codes, or an observer were asked for.
 
     Source: Rastegari et al. 2016 (XNOR-Net), equations 6, 7 and section 3.1, arXiv:1603.05279.
     """
@@ -58,12 +58,12 @@ class Binary(Refitting):
         return IntFormat(bits=2, signed=True)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Returns the sign of each value, 1 for 0."""
+        """Returns the sign of each value as 1 or -1; the sign of 0 is 1."""
         codes, values = self.codes, at_least_float32(x)
         return torch.full_like(values, codes.high).where(values >= 0, codes.low)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, with the gradient above."""
+        """Returns `dequantize(quantize(x))` with the gradient of the class's equation."""
         value = super().forward(x.detach())
         if not torch.is_grad_enabled():
             return value
@@ -73,8 +73,12 @@ class Binary(Refitting):
 
 
 def refuse_other_levels(name: str, bits: int, options: dict[str, Any]) -> None:
-    """Refuses what a quantizer of fixed levels cannot be given."""
+    """Refuses options that a quantizer with fixed levels does not have.
+
+    Raises:
+        RecipeError: other bits than 2, or an observer, were asked for.
+    """
     if bits != 2:
-        raise RecipeError(f"{name} has codes of 2 bits, found {bits}")
+        raise RecipeError(f"{name} has codes of 2 bits, found bits={bits}")
     if options.get("observer") is not None:
-        raise RecipeError(f"{name} chooses its scale itself; leave out the observer")
+        raise RecipeError(f"{name} chooses its scale itself, so it takes no observer; remove it")

@@ -1,4 +1,4 @@
-"""The base of quantizers that learn where to clip."""
+"""Defines the base class of quantizers that learn where to clip."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from photomask.errors import RecipeError
 
 
 class LearnedClip(Quantizer):
-    """Base of quantizers whose largest value is learned: `scale = clip / largest_code`.
+    """Base class of quantizers that learn their largest value: `scale = clip / largest_code`.
 
-    The clip is kept above 2**-10 of the fitted one, so that the scale stays positive.
+    The clip in use is at least 2**-10 times the fitted clip, so that the scale stays positive.
 
     Attributes:
-        clip: parameter, the largest value; the shape of `scale`.
+        clip: the parameter for the largest value, in the shape of `scale`.
 
     Raises:
-        RecipeError: affine codes, per group, or power-of-two scales.
+        RecipeError: affine codes, scales per group or power-of-two scales were asked for.
     """
 
     clip: nn.Parameter
@@ -31,13 +31,13 @@ class LearnedClip(Quantizer):
         refuse_unlearnable(name, options.get("granularity"), options.get("power_of_two", False))
         if not options.get("symmetric", True):
             raise RecipeError(
-                f"{name} learns one limit, so its codes are symmetric (zero point 0); for "
-                "activations below and above 0 of different size use LSQPlus"
+                f"{name} learns one limit, so its codes must be symmetric (zero point 0); use "
+                "LSQPlus for activations whose range is not symmetric around 0"
             )
         super().__init__(bits, **options)
 
     def register_scale(self) -> None:
-        """Registers the clip as a parameter, and its lower limit."""
+        """Registers the clip as a parameter, and the lower limit of the clip."""
         self.clip = nn.Parameter(torch.ones(()))
         self.register_buffer("smallest_clip", torch.zeros(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
@@ -49,7 +49,7 @@ class LearnedClip(Quantizer):
 
     @property
     def scale(self) -> Tensor:
-        """`clip / largest_code`, positive."""
+        """The positive scale `clip / largest_code`."""
         return at_least(self.clip, self.smallest_clip) / self.largest_code
 
     @scale.setter

@@ -1,4 +1,4 @@
-"""The contract of a quantizer: the laws that let its codes stand in for the training value."""
+"""Tests the contract of quantizers: the laws that make codes equal the values of training."""
 
 import copy
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from photomask.chip.quantizers.granularity import PerChannel, PerGroup, PerTenso
 from photomask.errors import QuantizerError
 
 WAIVABLE = frozenset({"zero", "fixed point", "independence", "monotony"})
-"""Laws about values met after `fit`. A stored weight is quantized once, as a whole, unpadded."""
+"""Laws that a quantizer for weights may waive: a weight is quantized once and as a whole."""
 _REPEATS = 8
-_OUTSIDE = 0.3  # how far probes go beyond each end of the range, in ranges
+_OUTSIDE = 0.3  # how far probes go beyond each end of the range, as a share of the range
 
 
 class _BrokenError(Exception):
-    """A counterexample to a law."""
+    """Reports a counterexample to a law."""
 
 
 @dataclass(frozen=True)
 class _Law:
-    """A law: what must hold, and the function that looks for a counterexample.
+    """A law, and the function that looks for a counterexample to it.
 
-    The function gets its own fitted copy in evaluation mode and an input of its own.
+    The function gets its own fitted copy of the quantizer, in evaluation mode, and its own input.
     """
 
     name: str
@@ -34,25 +34,27 @@ class _Law:
 
 
 def check_quantizer(quantizer: Quantizer, samples: Tensor | None = None) -> None:
-    """Proves on examples that a quantizer keeps the contract, or says which law it breaks.
+    """Tests on examples that a quantizer keeps the contract, and says which law it breaks.
 
-    Every law is tested on a fresh copy, on the samples and on probes that cover the whole range,
-    ties between two codes and values that saturate. The quantizer itself is not changed.
+    Every law is tested on a fresh copy, with the samples and with probes. The probes cover the
+    whole range, ties between two codes, and values that saturate. The quantizer is not changed.
 
     Args:
-        quantizer: fitted; or not, then its copies are fitted on the samples.
-        samples: values of a shape that it accepts; made up (seeded) if None.
+        quantizer: the quantizer. Where it is not fitted, its copies are fitted on the samples.
+        samples: values in a shape that the quantizer accepts; None generates some from a fixed
+            seed.
 
     Raises:
-        QuantizerError: names the law and the first counterexample; errors of the quantizer's own
-            code are reported the same way. Or the quantizer waives a law that it must keep.
+        QuantizerError: the quantizer breaks a law, raises an error of its own, or waives a law that
+            it must keep. The message names the law and the first counterexample.
     """
     if not isinstance(quantizer, Quantizer):
         raise QuantizerError(f"expected a Quantizer object, found {quantizer!r}")
     if forbidden := quantizer.waived_laws - (WAIVABLE if quantizer.weights_only else frozenset()):
         raise QuantizerError(
-            f"{type(quantizer).__name__} waives the law of {', '.join(sorted(forbidden))}: only "
-            f"quantizers with weights_only = True may, and only {', '.join(sorted(WAIVABLE))}"
+            f"{type(quantizer).__name__} waives the law of {', '.join(sorted(forbidden))}; only "
+            "quantizers with weights_only = True may waive laws, and only these: "
+            f"{', '.join(sorted(WAIVABLE))}"
         )
     x = _synthetic_samples(quantizer) if samples is None else samples.detach().clone()
     fitted = copy.deepcopy(quantizer)
@@ -68,7 +70,7 @@ def check_quantizer(quantizer: Quantizer, samples: Tensor | None = None) -> None
 
 
 def _run(law: _Law, quantizer: Quantizer, x: Tensor) -> None:
-    """Tests one law; whatever goes wrong becomes an error that names it."""
+    """Tests one law, and turns any failure into an error that names the law."""
     broken = f"{type(quantizer).__name__} breaks the law of {law.name} ({law.sentence})"
     try:
         law.test(quantizer, x)
@@ -79,7 +81,7 @@ def _run(law: _Law, quantizer: Quantizer, x: Tensor) -> None:
 
 
 def _synthetic_samples(quantizer: Quantizer) -> Tensor:
-    """Returns bell-shaped values with outliers and zeros, of a shape that the granularity takes."""
+    """Returns normally distributed values with outliers and zeros, shaped for the granularity."""
     shape = [8, 16, 5, 5]
     fitted = quantizer.is_fitted
     match quantizer.granularity:
@@ -87,7 +89,7 @@ def _synthetic_samples(quantizer: Quantizer) -> Tensor:
             shape[axis] = quantizer.scale.shape[0]
         case PerGroup() as groups:
             outputs, count = quantizer.scale.shape if fitted else (6, 3)
-            # The last group has one channel less than the others, where that leaves any.
+            # The last group has one channel less than the others, but at least one.
             shape = [outputs, max(count * groups.size - 1, (count - 1) * groups.size + 1), 3, 3]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
@@ -99,7 +101,7 @@ def _synthetic_samples(quantizer: Quantizer) -> Tensor:
 
 
 def _probes(quantizer: Quantizer, x: Tensor) -> Tensor:
-    """Returns values of the shape of `x` all over the range and beyond; half are ties or codes."""
+    """Returns values in the shape of `x` across the range and beyond; half are ties or codes."""
     codes = quantizer.codes
     outside = _OUTSIDE * (codes.high - codes.low)
     position = torch.linspace(codes.low - outside, codes.high + outside, x.numel())
@@ -110,7 +112,7 @@ def _probes(quantizer: Quantizer, x: Tensor) -> Tensor:
 
 
 def _demand_equal(found: Tensor, expected: Tensor, x: Tensor, what: str) -> None:
-    """Raises with the first place where two tensors differ."""
+    """Raises an error that names the first index where two tensors differ."""
     if found.shape != expected.shape:
         raise _BrokenError(f"{what} has shape {list(found.shape)}, expected {list(expected.shape)}")
     _demand(found == expected, x, found, f"{what} is", expected)
@@ -119,7 +121,7 @@ def _demand_equal(found: Tensor, expected: Tensor, x: Tensor, what: str) -> None
 def _demand(
     holds: Tensor, x: Tensor, found: Tensor, what: str, expected: Tensor | str | None = None
 ) -> None:
-    """Raises with the first place where `holds` is False."""
+    """Raises an error that names the first index where `holds` is False."""
     if bool(holds.all()):
         return
     index = tuple((~holds).nonzero()[0].tolist())
@@ -165,10 +167,13 @@ def _test_shape(quantizer: Quantizer, x: Tensor) -> None:
         for name, result in (("codes", quantizer.quantize(view)), ("value", quantizer(view))):
             if result.shape != view.shape:
                 raise _BrokenError(
-                    f"{name} of shape {list(result.shape)} for an input of {list(view.shape)}"
+                    f"{name} has shape {list(result.shape)}, expected {list(view.shape)}"
                 )
             if result.device != view.device or not result.is_floating_point():
-                raise _BrokenError(f"{name}: {result.dtype} on {result.device}, not {view.device}")
+                raise _BrokenError(
+                    f"{name} is {result.dtype} on {result.device}, expected a floating-point "
+                    f"tensor on {view.device}"
+                )
 
 
 def _test_integers(quantizer: Quantizer, x: Tensor) -> None:
@@ -187,7 +192,7 @@ def _test_linear(quantizer: Quantizer, x: Tensor) -> None:
     scale, zero_point = quantizer.scale_for(x).detach(), quantizer.zero_point_for(x)
     found, expected = quantizer.dequantize(codes.clone()).detach(), (codes - zero_point) * scale
     if found.shape == expected.shape:
-        # The author may multiply out the brackets; that costs a few roundings of float32.
+        # A quantizer may compute `codes * scale - zero_point * scale`, which rounds differently.
         size = (codes.abs() + zero_point.abs() + 1) * scale.abs()
         close = (found - expected).abs() <= 1e-6 * size
         _demand(close, x, found, "dequantize(code) is", expected)
@@ -204,7 +209,7 @@ def _test_training(quantizer: Quantizer, x: Tensor) -> None:
     if quantizer.soft_training:
         return
     found = quantizer.train()(x.clone().requires_grad_()).detach()
-    # Afterwards: a call in training may have moved the scale.
+    # This is computed after the call in training mode, which may have changed the scale.
     expected = quantizer.dequantize(quantizer.quantize(x.clone())).detach()
     _demand_equal(found, expected, x, "the training value")
 
@@ -225,7 +230,7 @@ def _test_independence(quantizer: Quantizer, x: Tensor) -> None:
     codes = quantizer.quantize(x.clone()).detach()
     kept = torch.arange(x.numel(), device=x.device).reshape(x.shape) % 2 == 0
     others = quantizer.quantize(torch.where(kept, x, 5 * x)).detach()
-    # Only the kept values are compared; the others have become other values.
+    # Only the kept values are compared, because the others were changed.
     others = torch.where(kept, others, codes)
     _demand_equal(others, codes, x, "after a change of other values the code")
     if isinstance(quantizer.granularity, PerTensor) and x.shape[0] > 2:
@@ -266,18 +271,18 @@ def _test_monotony(quantizer: Quantizer, x: Tensor) -> None:
 
 
 def _test_gradient(quantizer: Quantizer, x: Tensor) -> None:
-    # Values beyond the range too, without which no clipping parameter has a gradient.
+    # The probes go beyond the range, because a clipping parameter has no gradient inside it.
     x = _probes(quantizer, x).requires_grad_()
     weights = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)).to(x)
     (quantizer.train()(x) * (0.5 + weights)).sum().backward()
     learned = [(name, p) for name, p in quantizer.named_parameters() if p.requires_grad]
     for name, tensor in [("x", x), *learned]:
         if tensor.grad is None:
-            raise _BrokenError(f"{name} receives none")
+            raise _BrokenError(f"{name} receives no gradient")
         if not bool(tensor.grad.isfinite().all()):
-            raise _BrokenError(f"{name} receives NaN or infinity")
+            raise _BrokenError(f"{name} receives a gradient with NaN or infinity")
         if not bool(tensor.grad.any()):
-            raise _BrokenError(f"{name} receives zeros only")
+            raise _BrokenError(f"{name} receives a gradient of zeros only")
 
 
 def _test_rescaling(quantizer: Quantizer, x: Tensor) -> None:
@@ -303,18 +308,18 @@ def _test_round_trip(quantizer: Quantizer, x: Tensor) -> None:
     _demand_equal(other.quantize(x.clone()).detach(), codes, x, "after loading the code")
 
 
-_FIT = _Law("fitting", "observe() and fit() make it ready", _test_fit)
+_FIT = _Law("fitting", "observe() and fit() decide the format and the scale", _test_fit)
 _SCALE = _Law(
     "scale",
-    "scale is positive and finite, zero_point is a code, both have the granularity's shape",
+    "scale is positive and finite, zero_point is a code, and both have the granularity's shape",
     _test_scale,
 )
 _LAWS = (
     _Law("shape", "codes are floating-point tensors of the input's shape and device", _test_shape),
     _Law("integers", "codes are finite integers", _test_integers),
-    _Law("range", "codes lie in the format", _test_range),
+    _Law("range", "codes lie in the interval `codes`", _test_range),
     _Law("linearity", "dequantize(codes) = (codes - zero_point) * scale", _test_linear),
-    _Law("determinism", "equal inputs give equal codes, call after call", _test_determinism),
+    _Law("determinism", "equal inputs give equal codes in every call", _test_determinism),
     _Law("untouched input", "no call changes its argument", _test_input),
     _Law("evaluation", "in eval mode forward(x) = dequantize(quantize(x))", _test_evaluation),
     _Law(
@@ -331,6 +336,6 @@ _LAWS = (
         "after rescale(k), k * x has the code that x had, unless can_rescale is False",
         _test_rescaling,
     ),
-    _Law("gradient", "training reaches x and every learnable parameter", _test_gradient),
+    _Law("gradient", "x and every learnable parameter receive a gradient", _test_gradient),
     _Law("round trip", "a loaded state_dict gives the same codes", _test_round_trip),
 )

@@ -1,4 +1,4 @@
-"""DoReFa: weights through a hyperbolic tangent, activations inside the unit interval."""
+"""DoReFa quantizes weights through a hyperbolic tangent, and activations in a fixed range."""
 
 from typing import Any
 
@@ -12,28 +12,28 @@ from photomask.errors import RecipeError
 
 
 class DoReFa(Refitting):
-    """DoReFa weights.
+    """Quantizes weights as DoReFa does.
 
         m = max|w|,   scale = m / n,   n = 2**(bits-1) - 1
         code = round(n * tanh(w) / tanh(m))
         d value / d w = m * (1 - tanh(w)**2) / tanh(m)
 
-    In training mode `m` follows the weight; it counts as a constant for the gradient.
+    In training mode `m` follows the weight; the gradient treats it as a constant.
 
-    Differs from the source in two ways. Its codes are `2 k - (2**bits - 1)`: odd numbers, without 0
-    and one bit wider than they need; these here are symmetric around 0. And its values fill
-    `[-1, 1]`, with batch norm to restore the size; that is folded here, so the largest weight
-    keeps its value.
+    It differs from the source in two ways. The codes of the source are `2 k - (2**bits - 1)`, which
+    are odd, never 0 and one bit wider than necessary; the codes here are symmetric around 0. The
+    values of the source fill `[-1, 1]` and rely on a batch norm to restore the magnitude. Batch
+    norms are folded here, so the largest weight keeps its value.
 
-    The tangent bends large weights, so that a value which a code stands for need not have that
-    code: the law of the fixed point is waived.
+    The tangent compresses large weights, so quantizing the value of a code can give another code.
+    The law of the fixed point is waived for that reason.
 
     Args:
-        bits: 2 to 16.
-        options: as for `Quantizer`; codes are narrow, the observer is the method's own.
+        bits: the width of the codes, 2 to 16.
+        options: the options of `Quantizer` except the observer; codes are narrow.
 
     Raises:
-        RecipeError: affine or unsigned codes, or an observer.
+        RecipeError: affine or unsigned codes, or an observer were asked for.
 
     Source: Zhou et al. 2016, equations 8 to 10, arXiv:1606.06160.
     """
@@ -42,22 +42,24 @@ class DoReFa(Refitting):
 
     def __init__(self, bits: int = 4, **options: Any):
         if options.get("observer") is not None:
-            raise RecipeError("DoReFa scales by the largest weight; leave out the observer")
+            raise RecipeError(
+                "DoReFa scales by the largest weight, so it takes no observer; remove it"
+            )
         super().__init__(bits, **narrow_options("DoReFa", options))
 
     @property
     def can_rescale(self) -> bool:
-        """False: the tangent bends values by their size."""
+        """False, because the codes depend on the magnitude of the values."""
         return False
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Returns `round(n * tanh(x) / tanh(m))`, inside the codes."""
+        """Returns `round(n * tanh(x) / tanh(m))`, clamped to the codes."""
         codes = self.codes
         bent = self._bend(at_least_float32(x)) / self.scale_for(x)
         return bent.round().clamp(codes.low, codes.high)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, with the gradient above."""
+        """Returns `dequantize(quantize(x))` with the gradient of the class's equation."""
         value = super().forward(x.detach())
         return stand_in(value, self._bend(x)) if torch.is_grad_enabled() else value
 
@@ -68,16 +70,17 @@ class DoReFa(Refitting):
 
 
 class DoReFaActivation(Quantizer):
-    """DoReFa activations: the range is always `[0, 1]`.
+    """Quantizes activations as DoReFa does, in the fixed range `[0, 1]`.
 
         value = round((2**bits - 1) * clamp(x, 0, 1)) / (2**bits - 1)
         d value / d x = 1 where 0 <= x <= 1, else 0
 
-    The network has to learn to live inside it: nothing but the sign is taken from data. Where
-    values below 0 were seen, or `signed=True`, codes are signed and the range is `[-1, 1]`.
+    The network has to learn to stay inside the range, because calibration decides only the sign.
+    Where values below 0 were observed, or with `signed=True`, codes are signed and the range is
+    `[-1, 1]`.
 
     Raises:
-        RecipeError: affine codes, or an observer.
+        RecipeError: affine codes or an observer were asked for.
 
     Source: Zhou et al. 2016, equation 11, arXiv:1606.06160.
     """
@@ -85,18 +88,18 @@ class DoReFaActivation(Quantizer):
     def __init__(self, bits: int = 4, **options: Any):
         if not options.get("symmetric", True) or options.get("observer") is not None:
             raise RecipeError(
-                "DoReFaActivation has a fixed range with zero point 0: neither affine codes nor "
-                "an observer"
+                "DoReFaActivation has a fixed range and zero point 0, so it takes neither affine "
+                "codes nor an observer; remove symmetric=False and the observer"
             )
         super().__init__(bits, **options)
 
     @property
     def saw_only_zero(self) -> bool:
-        """False: the scale is the method's own, whatever was seen."""
+        """False, because the scale is fixed and does not depend on the observed values."""
         return False
 
     def fit(self) -> None:
-        """Decides the sign from what was observed; the largest code stands for 1."""
+        """Decides the sign from the observed values; the largest code represents 1."""
         super().fit()
         scale = torch.full_like(self.scale, 1 / self.codes.high)
         self.set_parameters(self.format, scale, self.zero_point)

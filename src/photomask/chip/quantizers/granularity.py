@@ -1,4 +1,4 @@
-"""Granularity: which values share a scale."""
+"""Defines granularities, which say what values share a scale."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from photomask.errors import DataError, RecipeError
 
 @dataclass(frozen=True)
 class PerTensor:
-    """One scale for the whole tensor; scale shape `[]`."""
+    """One scale for the whole tensor, in the shape `[]`."""
 
     def rows(self, x: Tensor) -> Tensor:
-        """Returns the values as one row `[1, N]`, in memory order where that spares a copy."""
+        """Returns the values as one row `[1, N]`, in memory order where that saves a copy."""
         if x.dim() == 4 and not x.is_contiguous():
             x = x.permute(0, 2, 3, 1)  # channels-last activations are contiguous this way
         return x.reshape(1, -1)
 
     def align(self, parameter: Tensor, x: Tensor) -> Tensor:
-        """Returns a scale or zero point as it broadcasts against `x`."""
+        """Returns a scale or zero point in a shape that broadcasts against `x`."""
         return parameter
 
     def __str__(self) -> str:
@@ -28,25 +28,25 @@ class PerTensor:
 
 @dataclass(frozen=True)
 class PerChannel:
-    """One scale a channel; scale shape `[C]`.
+    """One scale for each channel, in the shape `[C]`.
 
     Attributes:
-        axis: the channel axis; 0 is a weight's output channel.
+        axis: the channel axis; axis 0 of a weight holds the output channels.
     """
 
     axis: int = 0
 
     def rows(self, x: Tensor) -> Tensor:
-        """Returns the values as one row a channel, `[C, N]`.
+        """Returns the values with one row for each channel, `[C, N]`.
 
         Raises:
-            DataError: `x` has no such axis.
+            DataError: `x` does not have the channel axis.
         """
         self._check(x)
         return x.movedim(self.axis, 0).reshape(x.shape[self.axis], -1)
 
     def align(self, parameter: Tensor, x: Tensor) -> Tensor:
-        """Returns a scale or zero point `[C]` as it broadcasts against `x`."""
+        """Returns a scale or zero point `[C]` in a shape that broadcasts against `x`."""
         self._check(x, parameter.shape[0])
         shape = [1] * x.dim()
         shape[self.axis] = -1
@@ -54,11 +54,14 @@ class PerChannel:
 
     def _check(self, x: Tensor, channels: int | None = None) -> None:
         if not -x.dim() <= self.axis < x.dim():
-            raise DataError(f"no axis {self.axis} in a tensor of shape {list(x.shape)}")
+            raise DataError(
+                f"the channel axis is {self.axis}, which a tensor of shape {list(x.shape)} lacks; "
+                "give the quantizer another axis"
+            )
         if channels is not None and x.shape[self.axis] != channels:
             raise DataError(
-                f"{channels} channels were calibrated; axis {self.axis} of shape {list(x.shape)} "
-                f"has {x.shape[self.axis]}"
+                f"{channels} channels were calibrated, but axis {self.axis} of a tensor of shape "
+                f"{list(x.shape)} has {x.shape[self.axis]}; calibrate with tensors of this shape"
             )
 
     def __str__(self) -> str:
@@ -69,20 +72,20 @@ class PerChannel:
 class PerGroup:
     """One scale for each group of consecutive input channels of a weight `[O, I, *kernel]`.
 
-    Sums over groups with arbitrary real scales cannot be rescaled afterwards by an integer, so the
-    scale of a group has two levels::
+    A sum over groups with arbitrary real scales cannot be rescaled afterwards by one integer, so
+    the scale of a group has two levels::
 
         scale[o, g] = channel_scale[o] * group_multiplier[o, g]
 
-    where the multiplier is a positive integer: `sum_g multiplier[o, g] * sum_{k in g} w[k] x[k]` is
-    an integer sum with the single scale `channel_scale[o]`. Scale shape `[O, G]`.
+    The multiplier is a positive integer. Hence `sum_g multiplier[o, g] * sum_{k in g} w[k] x[k]` is
+    an integer sum with the single scale `channel_scale[o]`. The shape of the scale is `[O, G]`.
 
     Attributes:
-        size: input channels of a group; the last group may be smaller.
-        multiplier_bits: width of the unsigned group multiplier, 1 to 12.
+        size: the input channels of a group; the last group may be smaller.
+        multiplier_bits: the width of the unsigned multiplier of a group, 1 to 12.
 
     Raises:
-        RecipeError: a size below 1, or a width outside 1..12.
+        RecipeError: the size is below 1, or the width is outside 1..12.
 
     Source: Dai et al. 2021 (VS-Quant), section 4.4, arXiv:2102.04503.
     """
@@ -97,19 +100,22 @@ class PerGroup:
             raise RecipeError(f"multiplier_bits must be 1 to 12, found {self.multiplier_bits}")
 
     def groups(self, channels: int) -> int:
-        """Returns how many groups that many input channels make."""
+        """Returns the number of groups of a number of input channels."""
         return -(-channels // self.size)
 
     def rows(self, x: Tensor) -> Tensor:
-        """Returns the values as one row a group, `[O * G, N]`; a smaller last group is padded.
+        """Returns the values with one row for each group, `[O * G, N]`.
 
-        The padding is 0: it changes no range, which holds 0 anyway, and has no quantization error.
+        A smaller last group is padded with 0. That changes no range, because every range holds 0,
+        and 0 has no quantization error.
 
         Raises:
-            DataError: `x` has no input-channel axis.
+            DataError: `x` has no axis of input channels.
         """
         if x.dim() < 2:
-            raise DataError(f"groups need a weight [O, I, *kernel], found shape {list(x.shape)}")
+            raise DataError(
+                f"scales per group need a weight [O, I, *kernel], found shape {list(x.shape)}"
+            )
         outputs, inputs = x.shape[:2]
         groups = self.groups(inputs)
         flat = x.reshape(outputs, inputs, -1)
@@ -117,12 +123,12 @@ class PerGroup:
         return flat.reshape(outputs * groups, -1)
 
     def align(self, parameter: Tensor, x: Tensor) -> Tensor:
-        """Returns a scale or zero point `[O, G]` as it broadcasts against `x`."""
+        """Returns a scale or zero point `[O, G]` in a shape that broadcasts against `x`."""
         outputs, groups = parameter.shape
         if x.dim() < 2 or x.shape[0] != outputs or self.groups(x.shape[1]) != groups:
             raise DataError(
-                f"{outputs} x {groups} groups of {self.size} channels were calibrated; "
-                f"found shape {list(x.shape)}"
+                f"{outputs} x {groups} groups of {self.size} channels were calibrated, which do "
+                f"not fit a tensor of shape {list(x.shape)}; calibrate with weights of this shape"
             )
         spread = parameter.repeat_interleave(self.size, dim=1)[:, : x.shape[1]]
         return spread.reshape(*spread.shape, *[1] * (x.dim() - 2))
@@ -132,4 +138,4 @@ class PerGroup:
 
 
 Granularity = PerTensor | PerChannel | PerGroup
-"""Which values share a scale: all, those of a channel, or those of a group of inputs."""
+"""The values that share a scale: all, those of a channel, or those of a group of channels."""

@@ -1,4 +1,4 @@
-"""LSQ: the step size is learned."""
+"""LSQ learns the step size, which is the scale."""
 
 from typing import Any
 
@@ -12,50 +12,53 @@ from photomask.chip.quantizers.straight_through import at_least, learn_step
 from photomask.errors import RecipeError
 
 SMALLEST_SHARE = 2.0**-10
-"""A learned scale never falls below this share of the scale that was fitted."""
+"""A learned scale never falls below this share of the fitted scale."""
 
 
 def refuse_unlearnable(name: str, granularity: Any, power_of_two: bool) -> None:
-    """Raises where a scale that may become any number cannot be used.
+    """Refuses options that do not allow a scale that training moves to any number.
 
     Raises:
-        RecipeError: scales of groups, which are products with integers, or powers of two.
+        RecipeError: scales per group, which are products with integers, or power-of-two scales
+            were asked for.
     """
     if isinstance(granularity, PerGroup):
         raise RecipeError(
-            f"{name} learns a scale per tensor or per channel; the scales of groups are integer "
-            "multiples of their channel's, which a learned scale would not stay"
+            f"{name} learns a scale per tensor or per channel, found PerGroup; scales of groups "
+            "must remain integer multiples of their channel's scale, and learned scales would not"
         )
     if power_of_two:
-        raise RecipeError(f"{name} learns any scale, not a power of two; use TQT")
+        raise RecipeError(
+            f"{name} learns a scale that may be any number, found power_of_two=True; use TQT"
+        )
 
 
 class LSQ(Quantizer):
-    """Learned step size quantization.
+    """Quantizes uniformly with a learned step size.
 
         code = clamp(round(x / s) + z),   value = (code - z) * s
         d value / d s = round(x / s) - x / s  inside the range;  Q_N below;  Q_P above
         d value / d x = 1  inside the range;  0 outside
 
     with `Q_N = code_low - z` and `Q_P = code_high - z`; values at the limits count as outside. The
-    gradient of `s`, and only its gradient, is multiplied by `1 / sqrt(N * code_high)`, where `N` is
-    the number of values that share the scale, in one sample.
+    gradient of `s`, and only that, is multiplied by `1 / sqrt(N * code_high)`, where `N` is the
+    number of values of one sample that share the scale.
 
-    The zero point stays as it was fitted (0 if symmetric). The first step is `2 E|x| / sqrt(Q_P)`,
-    or what another observer says.
+    The zero point keeps its fitted value (0 if symmetric). The initial step is
+    `2 E|x| / sqrt(Q_P)`, unless another observer chooses it.
 
-    A step that learning throws below 2**-10 of the fitted one counts as that: the scale stays
-    positive, and the gradient can still raise the step again.
+    Where training moves the step below 2**-10 times the fitted step, that limit is used in its
+    place. The scale so stays positive, and the gradient can raise the step again.
 
     Args:
-        bits: 2 to 16.
-        options: as for `Quantizer`; `observer` is `MeanMagnitude()` if left out.
+        bits: the width of the codes, 2 to 16.
+        options: the options of `Quantizer`; `observer` is `MeanMagnitude()` by default.
 
     Attributes:
-        step: parameter, `s` before it is kept positive; the shape of `scale`.
+        step: the parameter for `s`, before the lower limit, in the shape of `scale`.
 
     Raises:
-        RecipeError: per group, or power-of-two scales.
+        RecipeError: scales per group or power-of-two scales were asked for.
 
     Source: Esser et al. 2020, equations 1 to 5 and section 2.2, arXiv:1902.08153.
     """
@@ -72,14 +75,14 @@ class LSQ(Quantizer):
             self.observer = MeanMagnitude()
 
     def register_scale(self) -> None:
-        """Registers the step as a parameter, and its lower limit."""
+        """Registers the step as a parameter, and the lower limit of the step."""
         self.step = nn.Parameter(torch.ones(()))
         self.register_buffer("smallest_step", torch.zeros(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int64))
 
     @property
     def scale(self) -> Tensor:
-        """The step, kept positive."""
+        """The step, but at least its lower limit."""
         return at_least(self.step, self.smallest_step)
 
     @scale.setter
@@ -95,7 +98,7 @@ class LSQ(Quantizer):
         return max(1.0, sharing * self.codes.high) ** -0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, with the gradients above."""
+        """Returns `dequantize(quantize(x))` with the gradients of the class's equations."""
         with torch.no_grad():
             value = self.dequantize(self.quantize(x))
         return learn_step(
@@ -110,5 +113,5 @@ class LSQ(Quantizer):
         )
 
     def _aligned_offset(self, x: Tensor) -> Tensor | None:
-        """Returns a learned offset as it broadcasts against `x`."""
+        """Returns the learned offset in a shape that broadcasts against `x`; None without one."""
         return None

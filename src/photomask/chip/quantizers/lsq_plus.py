@@ -1,4 +1,4 @@
-"""LSQ+: step size and offset are learned."""
+"""LSQ+ learns the step size and the offset."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from photomask.chip.quantizers.lsq import LSQ
 
 
 class LSQPlus(LSQ):
-    """LSQ whose zero point is learned as well, for activations below and above 0.
+    """Quantizes as LSQ does and also learns the zero point, for values below and above 0.
 
         z     = clamp(round(-beta / s), code_low, code_high)
         code  = clamp(round(x / s) + z),   value = (code - z) * s
@@ -19,15 +19,16 @@ class LSQPlus(LSQ):
         d value / d beta = 0  inside the range;  1 outside
         d value / d x    = 1  inside the range;  0 outside
 
-    Differs from the source: there `value = code * s + beta` for any real `beta`. Here the offset is
-    the nearest multiple of the step, `-z * s`, so that 0 (padding, the zeros of ReLU) stays exact
-    and the offset is an integer on the chip; the gradients are those of the paper.
+    It differs from the source, where `value = code * s + beta` for any real `beta`. Here the offset
+    is rounded to a multiple of the step, `-z * s`, so that 0 (padding, the zeros of ReLU) stays
+    exact, and the offset is an integer on the chip. The gradients are those of the paper.
 
-    It starts from the range of least squared error (`MSE()`); symmetric quantizers, for weights,
-    have no offset and start from `mu +- 3 sigma`. Both gradients are multiplied by LSQ's factor.
+    The range starts from the least squared error (`MSE()`). Symmetric quantizers, which are for
+    weights, have no offset and start from `mu +- 3 sigma`. The gradients of `s` and `beta` are
+    multiplied by the factor of LSQ.
 
     Attributes:
-        offset: parameter, `beta`, the real value of code 0; None if symmetric.
+        offset: the parameter for `beta`, the real value of code 0; None if symmetric.
 
     Source: Bhalgat et al. 2020, equations 2 to 7 and section 3.2, arXiv:2004.09576.
     """
@@ -40,14 +41,14 @@ class LSQPlus(LSQ):
             self.observer = ThreeSigma() if self.symmetric else MSE()
 
     def register_scale(self) -> None:
-        """Registers step and offset as parameters."""
+        """Registers the step and the offset as parameters, and the lower limit of the step."""
         self.step = nn.Parameter(torch.ones(()))
         self.offset = None if self.symmetric else nn.Parameter(torch.zeros(()))
         self.register_buffer("smallest_step", torch.zeros(()))
 
     @property
     def zero_point(self) -> Tensor:
-        """The code of 0, int64: `round(-offset / scale)` inside the codes."""
+        """The code of 0, int64: `round(-offset / scale)`, clamped to the codes."""
         if self.offset is None or not self.is_fitted:
             return torch.zeros_like(self.step, dtype=torch.int64)
         codes = self.codes

@@ -1,4 +1,4 @@
-"""MX formats as quantizers, for training and for measuring what they would cost."""
+"""Provides MX formats as quantizers, for training and for measuring their accuracy."""
 
 from typing import NoReturn
 
@@ -13,18 +13,19 @@ from photomask.errors import QuantizerError
 
 
 class Microscaling(Quantizer):
-    """Blocks of 32 values along an axis share a power-of-two scale, which follows from the values.
+    """Rounds to an MX format: each block of 32 values along an axis has a power-of-two scale.
 
         forward(x) = decode(encode(x)), with the gradient of the identity
 
-    The scale of a block of activations is another for each input, so it cannot be folded into a
-    static program: `quantize` and `convert` refuse. Dot products of such blocks run on the integer
-    datapath of `photomask.chip.microscaling.dot_product`.
+    The scale of a block follows from its values. It differs from input to input, so it cannot be
+    part of a static program, and `quantize` and `convert` raise an error. Dot products of such
+    blocks run on the integer datapath of `photomask.chip.microscaling.dot_product`.
 
     Args:
         element: the element format, such as `MXFP8_E4M3`.
-        axis: along which the products are summed up: 1 for the weights of convolutions and linear
-            layers and for the activations of convolutions, -1 for those of linear layers.
+        axis: the axis along which products are summed. It is 1 for the weights of convolutions and
+            linear layers and for the activations of convolutions, and -1 for the activations of
+            linear layers.
 
     Source: OCP MX specification 1.0; Rouhani et al. 2023, arXiv:2310.10537, for training.
     """
@@ -37,34 +38,36 @@ class Microscaling(Quantizer):
         self.axis = axis
 
     def fit(self) -> None:
-        """Nothing is decided in advance; checks that data was seen."""
+        """Checks that data was observed; the scales are decided anew for each input."""
         if self.observer.is_empty:
-            raise QuantizerError("nothing was observed: run calibration data through the model")
+            raise QuantizerError(
+                "the quantizer has observed no values; call calibrate(prepared, data) first"
+            )
         one, zero = torch.ones(()), torch.zeros((), dtype=torch.int64)
         self.set_parameters(IntFormat(bits=self.element.bits, signed=True), one, zero)
 
     @property
     def saw_only_zero(self) -> bool:
-        """False: its scales follow from each input anew."""
+        """False, because the scales follow from each input anew."""
         return False
 
     def quantize(self, x: Tensor) -> NoReturn:
-        """Refuses: there are no codes with one static scale.
+        """Raises an error, because there are no codes with a static scale.
 
         Raises:
             QuantizerError: always.
         """
         raise QuantizerError(
-            f"{self.element} has a scale for each block that follows from the data: there are no "
-            "integer codes with a static scale. For bit patterns see photomask.chip.microscaling"
+            f"{self.element} has a scale for each block that follows from the data, so there are "
+            "no integer codes with a static scale; use photomask.chip.microscaling for bit patterns"
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns what `x` becomes in the format; the gradient passes unchanged."""
+        """Returns `x` rounded to the format; the gradient is that of the identity."""
         value = round_to_blocks(x, self.element, self.axis)
         ends = torch.tensor([-torch.inf, torch.inf], device=x.device)
         return pass_gradient(x, value, ends[0], ends[1])
 
     def extra_repr(self) -> str:
-        """Returns what `print` shows inside the brackets."""
+        """Returns the description of the quantizer for `print`."""
         return f"{self.element}, blocks along axis {self.axis}"

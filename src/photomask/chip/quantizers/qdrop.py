@@ -1,4 +1,4 @@
-"""QDrop: quantization of activations that is left out at random while a model learns."""
+"""QDrop leaves out the quantization of random activation elements while a model learns."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from photomask.errors import RecipeError
 
 
 class _Drop(torch.autograd.Function):
-    """Quantized values where `kept` says so, the values themselves elsewhere."""
+    """Returns quantized values where `kept` is True, and the values themselves elsewhere."""
 
     @staticmethod
     def forward(
@@ -43,20 +43,20 @@ class _Drop(torch.autograd.Function):
 def drop_quantization(
     x: Tensor, scale: Tensor, kept: Tensor | None, *, low: int, high: int
 ) -> Tensor:
-    """Quantizes the elements that `kept` names; the others stay as they are.
+    """Quantizes the elements for which `kept` is True, and leaves the others unchanged.
 
         value = clamp(round(x / scale), low, high) * scale
 
-    The gradient to `x` is 1 inside the range and where nothing is quantized, else 0. The gradient
-    to the scale is that of LSQ: `round(x / scale) - x / scale` inside the range, the end of the
-    range outside, summed over the elements that are quantized.
+    The gradient to `x` is 1 inside the range and for elements that are not quantized, and 0
+    elsewhere. The gradient to the scale is that of LSQ, summed over the quantized elements:
+    `round(x / scale) - x / scale` inside the range, and the end of the range outside it.
 
     Args:
-        x: any shape.
-        scale: one number.
-        kept: bool, the shape of `x`; None quantizes all.
-        low: lowest code less zero point.
-        high: highest code less zero point.
+        x: values in any shape.
+        scale: the scale, one number.
+        kept: bool in the shape of `x`; None quantizes all elements.
+        low: the lowest code minus the zero point.
+        high: the highest code minus the zero point.
 
     Source: Wei et al. 2022, equation 7, arXiv:2203.05740; Esser et al. 2020, equation 3,
     arXiv:1902.08153.
@@ -65,19 +65,20 @@ def drop_quantization(
 
 
 class QDrop(Quantizer):
-    """Uniform quantization of activations, dropped element by element while training.
+    """Quantizes activations uniformly, and in training mode only some elements at random.
 
-    In training mode every element is quantized with `probability`, and stays as it is otherwise;
-    in evaluation mode all are quantized. What is learned in front of it then does not rely on one
+    In training mode each element is quantized with the given probability and unchanged otherwise;
+    in evaluation mode all are quantized. The layers that learn meanwhile do not adapt to one
     pattern of rounding errors. The scale is learned (LSQ), unless it is a power of two.
 
     Args:
-        bits: 2 to 16.
-        probability: of an element to be quantized in training mode, above 0 to 1.
-        options: as for `Quantizer`.
+        bits: the width of the codes, 2 to 16.
+        probability: the probability that an element is quantized in training mode, above 0 and at
+            most 1.
+        options: the options of `Quantizer`.
 
     Raises:
-        RecipeError: a probability outside 0..1, or a granularity other than per tensor.
+        RecipeError: the probability is out of range, or the granularity is not per tensor.
 
     Source: Wei et al. 2022, section 4.2, arXiv:2203.05740.
     """
@@ -89,14 +90,16 @@ class QDrop(Quantizer):
         if not 0 < probability <= 1:
             raise RecipeError(f"probability must be above 0 and at most 1, found {probability}")
         if not isinstance(self.granularity, PerTensor):
-            raise RecipeError(f"QDrop is for activations, per tensor; found {self.granularity}")
+            raise RecipeError(
+                f"QDrop quantizes activations per tensor, found {self.granularity}; use PerTensor()"
+            )
         self.probability = probability
         if not self.power_of_two:
             del self.scale
             self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns quantized and, in training mode, some float elements."""
+        """Returns quantized values; in training mode some elements are returned unquantized."""
         if not self.training:
             return super().forward(x)
         codes, zero_point = self.codes, int(self.zero_point)

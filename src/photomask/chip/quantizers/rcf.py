@@ -1,4 +1,4 @@
-"""RCF: a clipping value that also learns from the values inside the range."""
+"""RCF learns a clipping value, and learns it from values inside the range as well."""
 
 from typing import Any
 
@@ -9,24 +9,26 @@ from photomask.chip.quantizers.clipping import LearnedClip
 
 
 class RCF(LearnedClip):
-    """Reparameterized clipping function, on uniform levels.
+    """Quantizes uniformly with a reparameterized clipping function.
 
         value = alpha * P(clamp(x / alpha, -1, 1)),   P: rounding to the nearest level
         d value / d alpha = P(x / alpha) - x / alpha  inside the range;  sign(x) outside
         d value / d x     = 1  inside the range;  0 outside
 
-    `alpha` is the value of the largest code, `scale = alpha / code_high`; signed codes that are not
-    narrow have one more below, whose share `code_low / code_high` takes the place of the sign.
+    `alpha` is the value of the largest code, so `scale = alpha / code_high`. Signed codes that are
+    not narrow have one more code below 0; for values below the range, the gradient of `alpha` is
+    then `code_low / code_high` in place of the sign.
 
-    Differs from the source: weights are not normalized to mean 0 and deviation 1 first. Batch norms
-    are folded into them here, and codes must follow from the stored weight. It starts from the
-    range of least squared error. `APoT` has the paper's levels.
+    It differs from the source in that weights are not normalized to mean 0 and standard deviation 1
+    first. Batch norms are folded into the weights here, and the codes must follow from the stored
+    weight. The clip starts from the range of the least squared error. `APoT` uses the levels of the
+    paper.
 
     Attributes:
-        clip: parameter, `alpha`.
+        clip: the parameter for `alpha`.
 
     Raises:
-        RecipeError: affine codes, per group, or power-of-two scales.
+        RecipeError: affine codes, scales per group or power-of-two scales were asked for.
 
     Source: Li et al. 2020, equations 6 and 7, arXiv:1909.13144.
     """
@@ -37,5 +39,5 @@ class RCF(LearnedClip):
             self.observer = MSE()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`; the gradient is what follows from the two."""
+        """Returns `dequantize(quantize(x))` with the gradient of these two functions."""
         return self.dequantize(self.quantize(x))

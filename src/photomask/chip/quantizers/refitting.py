@@ -1,4 +1,4 @@
-"""The base of quantizers of weights that follow their weight while it is trained."""
+"""Defines the base class of weight quantizers whose scale follows the weight in training."""
 
 from typing import Any
 
@@ -13,28 +13,30 @@ def narrow_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options of a quantizer whose codes are always narrow.
 
     Raises:
-        RecipeError: codes that are not were asked for.
+        RecipeError: `narrow=False` was asked for.
     """
     if options.get("narrow") is False:
-        raise RecipeError(f"the codes of {name} are balanced around 0: narrow cannot be False")
+        raise RecipeError(
+            f"the codes of {name} are balanced around 0, so narrow cannot be False; remove it"
+        )
     return {**options, "narrow": True}
 
 
 class Refitting(Quantizer):
-    """Base of quantizers of weights whose scale is a function of the weight as it is.
+    """Base class of weight quantizers whose scale is a statistic of the current weight.
 
-    In training mode every call fits anew to the weight that it gets; in evaluation mode, and in
-    what is converted, the scale of the last call stays. The scale is a positive statistic, never
-    learned. For weights alone: on activations the result would depend on the batch.
+    In training mode every call fits the scale to the given weight. Evaluation mode and conversion
+    use the scale of the last such call. The scale is positive and never learned. The class is for
+    weights only, because the codes of activations would depend on the batch.
     """
 
     weights_only = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, fitted to `x` first in training mode.
+        """Returns `dequantize(quantize(x))`, after fitting the scale to `x` in training mode.
 
         Raises:
-            DataError: the weight holds NaN or infinity: training has diverged.
+            DataError: the weight holds NaN or infinity, because training has diverged.
         """
         if self.training:
             self.refit(x)
@@ -42,7 +44,7 @@ class Refitting(Quantizer):
 
     @torch.no_grad()
     def refit(self, x: Tensor) -> None:
-        """Fits to `x`, and to nothing that was observed before."""
+        """Fits the scale to `x` alone, and forgets earlier observations."""
         self.observer = type(self.observer)()
         self.observe(x)
         self.fit()

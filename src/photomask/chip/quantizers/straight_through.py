@@ -1,4 +1,4 @@
-"""Straight-through gradients: what training sees in place of a staircase."""
+"""Provides straight-through gradients for rounding, whose true derivative is almost always 0."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _Replace(torch.autograd.Function):
-    """Value of one tensor, gradient to another."""
+    """Returns `value`, with a gradient to `value` and, inside a closed interval, to `x`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class _Replace(torch.autograd.Function):
 
 
 class _PassInside(torch.autograd.Function):
-    """Value of one tensor, gradient to another inside an open interval."""
+    """Returns `value`, with a gradient to `x` inside an open interval."""
 
     @staticmethod
     def forward(
@@ -37,7 +37,7 @@ class _PassInside(torch.autograd.Function):
 
 
 class _StandIn(torch.autograd.Function):
-    """Value of one tensor, gradient of another."""
+    """Returns `value`, with the gradient of `surrogate`."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, surrogate: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class _StandIn(torch.autograd.Function):
 
 
 class _LearnedStep(torch.autograd.Function):
-    """Value of one tensor, gradients to what was quantized, to the step and to an offset."""
+    """Returns `value`, with gradients to the quantized tensor, to the step and to an offset."""
 
     @staticmethod
     def forward(
@@ -77,7 +77,7 @@ class _LearnedStep(torch.autograd.Function):
             low, high = low - zero_point, high - zero_point
         inside = (x > low * step) & (x < high * step)
         passed = gradient * inside
-        # Inside, value / step is the rounded ratio; outside, the limit.
+        # Inside the range, value / step is the rounded ratio. Outside, it is the limit.
         error = gradient * value - passed * x
         to_offset = None
         if ctx.has_offset:
@@ -89,7 +89,7 @@ class _LearnedStep(torch.autograd.Function):
 
 
 class _AtLeast(torch.autograd.Function):
-    """The larger of two tensors, with a gradient that never leads further below the limit."""
+    """Returns the larger of two tensors; no gradient step leads further below the limit."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, least: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _AtLeast(torch.autograd.Function):
 
 
 class _Round(torch.autograd.Function):
-    """Rounding with the gradient of the identity."""
+    """Rounds, with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -115,15 +115,15 @@ class _Round(torch.autograd.Function):
 
 
 def pass_gradient(x: Tensor, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Returns `value`, exactly, with a gradient to `x` as well.
+    """Returns exactly `value`, with a gradient to `x` as well.
 
         d result / d x = 1 where low <= x <= high, else 0;   d result / d value = 1
 
     Args:
-        x: what was quantized.
-        value: what became of it; same shape.
-        low: lower end of the representable range; broadcasts against `x`.
-        high: upper end.
+        x: the tensor that was quantized.
+        value: its quantized value, in the same shape.
+        low: the lower end of the representable range; it broadcasts against `x`.
+        high: the upper end of the range.
 
     Source: Bengio et al. 2013, arXiv:1308.3432.
     """
@@ -135,9 +135,10 @@ def pass_gradient(x: Tensor, value: Tensor, low: Tensor, high: Tensor) -> Tensor
 def pass_gradient_inside(
     x: Tensor, value: Tensor, low: Tensor | float, high: Tensor | float
 ) -> Tensor:
-    """Returns `value`, exactly, with a gradient to `x` alone: 1 where low < x < high, else 0.
+    """Returns exactly `value`, with a gradient to `x` only: 1 where low < x < high, else 0.
 
-    Unlike `pass_gradient` the limits are outside: there the clipping parameter has the gradient.
+    Values at the limits count as outside, unlike in `pass_gradient`, because the gradient of a
+    clipped value belongs to the clipping parameter.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return value
@@ -145,7 +146,7 @@ def pass_gradient_inside(
 
 
 def stand_in(value: Tensor, surrogate: Tensor) -> Tensor:
-    """Returns `value`, exactly, with the gradient of `surrogate`, a tensor of the same shape."""
+    """Returns exactly `value`, with the gradient of `surrogate`, a tensor of the same shape."""
     return _StandIn.apply(value, surrogate)  # pyright: ignore[reportReturnType]
 
 
@@ -160,25 +161,26 @@ def learn_step(
     factor: float,
     offset: Tensor | None = None,
 ) -> Tensor:
-    """Returns `value`, exactly, with gradients to `x`, to the step and to the offset.
+    """Returns exactly `value`, with gradients to `x`, to the step and to the offset.
 
         d value / d x      = 1 where low < x / step + zero_point < high, else 0
         d value / d step   = round(x / step) - x / step inside; outside limit - zero_point, or the
                              limit itself where there is an offset
         d value / d offset = 0 inside, 1 outside
 
-    The last two are multiplied by `factor`. Written as one function because a network has it at
-    every edge: its parts, each with a gradient of its own, would be three times as many kernels.
+    The last two are multiplied by `factor`. It is one function because every edge of a network has
+    it. As separate functions, each with a gradient of its own, it would launch three times as many
+    kernels.
 
     Args:
-        x: what was quantized.
-        value: `(code - zero_point) * step`; the shape of `x`.
-        step: positive; broadcasts against `x`.
-        zero_point: int64, the shape of `step`; None for 0.
-        low: smallest code.
-        high: largest code.
-        factor: of the gradients to step and offset.
-        offset: the learned real value of code 0, the shape of `step`; None for none.
+        x: the tensor that was quantized.
+        value: `(code - zero_point) * step`, in the shape of `x`.
+        step: the positive scale; it broadcasts against `x`.
+        zero_point: int64 in the shape of `step`; None for 0.
+        low: the smallest code.
+        high: the largest code.
+        factor: the factor of the gradients to step and offset.
+        offset: the learned real value of code 0, in the shape of `step`; None for no offset.
 
     Source: Esser et al. 2020, equation 3, arXiv:1902.08153; with an offset Bhalgat et al. 2020,
     equations 4 to 7, arXiv:2004.09576.
@@ -191,12 +193,12 @@ def learn_step(
 
 
 def at_least(x: Tensor, least: Tensor) -> Tensor:
-    """Returns `max(x, least)`; a gradient that would raise an `x` below `least` passes as well."""
+    """Returns `max(x, least)`; below `least`, only a gradient that raises `x` passes."""
     return _AtLeast.apply(x, least)  # pyright: ignore[reportReturnType]
 
 
 def round_half_even(x: Tensor) -> Tensor:
-    """Rounds to the nearest integer, ties to even; the gradient passes unchanged."""
+    """Returns the nearest integers, with ties to even; the gradient is that of the identity."""
     if torch.is_grad_enabled() and x.requires_grad:
         return _Round.apply(x)  # pyright: ignore[reportReturnType]
     return x.round()

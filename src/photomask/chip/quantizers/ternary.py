@@ -1,4 +1,4 @@
-"""Ternary weights: small ones are 0, the others have one size."""
+"""Quantizes small weights to 0, and the others to their sign and one magnitude."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from photomask.chip.quantizers.refitting import Refitting, narrow_options
 from photomask.chip.quantizers.straight_through import stand_in
 
 THRESHOLD_SHARE = 0.7
-"""The threshold over the mean magnitude; best for normal and uniform weights alike."""
+"""The threshold divided by the mean magnitude; it suits normal and uniform weights alike."""
 
 
 class LargeMean(Moments):
-    """The range `+-E[|x| : |x| > 0.7 E|x|]`, the mean of the magnitudes that are not small."""
+    """Chooses the range `+-E[|x| : |x| > 0.7 E|x|]`, the mean of the large magnitudes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Tensor] = []
-        """What was observed, `[R, N]` each: weights, which come once."""
+        """The observed values, `[R, N]` each. A weight is observed once, so keeping it is cheap."""
 
     def update(self, rows: Tensor, low: Tensor, high: Tensor) -> None:
-        """Keeps a batch."""
+        """Updates the moments, and keeps the values of a batch."""
         super().update(rows, low, high)
         self.rows.append(rows.clone())
 
@@ -44,24 +44,25 @@ class LargeMean(Moments):
 
 
 class Ternary(Refitting):
-    """Ternary weight networks.
+    """Quantizes weights to three values, as in ternary weight networks.
 
         delta = 0.7 * E|w|,   scale = E[|w| : |w| > delta]
         code  = sign(w) where |w| > delta, else 0
         d value / d w = 1
 
-    Codes are 2-bit signed integers -1, 0 and 1. The scale is the best one for the threshold; in
-    training mode both follow the weight.
+    Codes are the 2-bit signed integers -1, 0 and 1. The scale has the least squared error for the
+    threshold. In training mode both follow the weight.
 
     Args:
         bits: 2, the width of the codes; there are 3 levels.
-        options: as for `Quantizer`; per channel if left out, the paper has one scale a layer.
+        options: the options of `Quantizer`. The granularity is per channel by default; the paper
+            has one scale per layer.
 
     Attributes:
-        threshold: `delta`, the shape of `scale`.
+        threshold: `delta`, in the shape of `scale`.
 
     Raises:
-        RecipeError: other bits, affine or unsigned codes, or an observer.
+        RecipeError: other bits, affine or unsigned codes, or an observer were asked for.
 
     Source: Li et al. 2016, equations 3, 5 and 6, arXiv:1605.04711.
     """
@@ -77,17 +78,17 @@ class Ternary(Refitting):
         self.observer = LargeMean()
 
     def register_scale(self) -> None:
-        """Registers the threshold too."""
+        """Registers the scale, the zero point and the threshold."""
         super().register_scale()
         self.register_buffer("threshold", torch.zeros(()))
 
     def fit(self) -> None:
-        """Decides scale and threshold."""
+        """Decides the scale and the threshold."""
         super().fit()
         self.threshold = self.observer.thresholds().reshape(self.scale.shape)
 
     def rescale(self, factor: Tensor) -> None:
-        """Gives values multiplied by a factor the codes that they had: the threshold moves too."""
+        """Multiplies the scale and the threshold, so that scaled values keep their codes."""
         super().rescale(factor)
         self.threshold = self.threshold * factor.to(self.threshold)
 
@@ -95,11 +96,11 @@ class Ternary(Refitting):
         return IntFormat(bits=2, signed=True)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Returns the sign of the values above the threshold, 0 for the others."""
+        """Returns the sign of values whose magnitude exceeds the threshold, and 0 for others."""
         codes, values = self.codes, at_least_float32(x)
         large = values.abs() > self.granularity.align(self.threshold, x)
         return (values.sign() * large).clamp(codes.low, codes.high)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `dequantize(quantize(x))`, with the gradient above."""
+        """Returns `dequantize(quantize(x))` with the gradient of the class's equation."""
         return stand_in(super().forward(x.detach()), x)

@@ -1,4 +1,4 @@
-"""Recipes: what the user asks for."""
+"""Recipes are quantization configurations: they choose a quantizer for each tensor of a model."""
 
 from photomask.chip.recipe.matching import Site
 from photomask.chip.recipe.presets import PRESETS, load_recipe

@@ -1,4 +1,4 @@
-"""Recipes as data: strict JSON documents."""
+"""Defines recipes as strict JSON documents."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ WEIGHT_ALGORITHMS: dict[str, type[Quantizer]] = {
     "binary": Binary,
     "ternary": Ternary,
 }
-"""The `algorithm` of weights; those in blocks are the keys of `MX_FORMATS`."""
+"""The values of `algorithm` for weights; the keys of `MX_FORMATS` come in addition."""
 ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "uniform": Quantizer,
     "lsq": LSQ,
@@ -53,17 +53,17 @@ ACTIVATION_ALGORITHMS: dict[str, type[Quantizer]] = {
     "rcf": RCF,
     "tqt": TQT,
 }
-"""The `algorithm` of activations; those in blocks are the keys of `MX_FORMATS`."""
+"""The values of `algorithm` for activations; `FACTORS` and the keys of `MX_FORMATS` come too."""
 OBSERVERS: dict[str, type[Observer]] = {"min_max": MinMax, "mse": MSE, "kl": KL}
-"""The `observer` that needs no number."""
+"""The values of `observer` for observers that take no number."""
 FACTORS = "power_of_two_factors"
-"""The `algorithm` of activations with a power of two for each channel of the last axis."""
+"""The `algorithm` of activations with a power-of-two factor per channel of the last axis."""
 _WITHOUT_ZERO_POINT = (PACT, DoReFaActivation, RCF, TQT)
 _OF_TWO_BITS = (Binary, Ternary)
 
 
 def _one_of(*names: str) -> AfterValidator:
-    """Returns the rule that a text is one of these names."""
+    """Returns a validator that accepts only the given names."""
 
     def require(name: str) -> str:
         if name not in names:
@@ -79,19 +79,19 @@ ObserverName = Annotated[str, _one_of(*OBSERVERS)]
 
 
 class PercentileDocument(Document):
-    """`{"percentile": 99.99}`."""
+    """The observer `Percentile`, as in `{"percentile": 99.99}`."""
 
     percentile: float = Field(gt=50, le=100)
 
 
 class HeadroomDocument(Document):
-    """`{"headroom": 2}`: min-max, with a range that is twice as wide as what was observed."""
+    """The observer `MinMax` with headroom; `{"headroom": 2}` doubles the observed range."""
 
     headroom: float = Field(ge=1, allow_inf_nan=False)
 
 
 class MovingAverageDocument(Document):
-    """`{"moving_average": 0.9}`, the momentum."""
+    """The observer `MovingAverage` with its momentum, as in `{"moving_average": 0.9}`."""
 
     moving_average: float = Field(ge=0, lt=1)
 
@@ -100,7 +100,7 @@ ObserverDocument = ObserverName | PercentileDocument | MovingAverageDocument | H
 
 
 class GroupDocument(Document):
-    """`{"per_group": 32}`, groups of 32 input channels."""
+    """Scales per group; `{"per_group": 32}` makes groups of 32 input channels."""
 
     per_group: int = Field(ge=1)
     multiplier_bits: int = Field(default=8, ge=1, le=12)
@@ -111,27 +111,28 @@ class GroupDocument(Document):
 
 
 class UniformDocument(Document):
-    """What weights and activations have in common."""
+    """The fields that quantizers of weights and of activations have in common."""
 
     bits: int = Field(default=8, ge=2, le=16)
     signed: bool | None = None
     observer: ObserverDocument | None = None
-    """None: where the algorithm starts, for uniform quantizers min-max."""
+    """None selects the algorithm's own observer, which is min-max for uniform quantizers."""
     power_of_two: bool = False
     axis: int | None = None
-    """Of microscaling formats: along which products are summed up; 1 if None."""
+    """For microscaling formats only: the axis along which products are summed; 1 if None."""
 
     def build_microscaling(self, algorithm: str) -> Quantizer | None:
-        """Returns the quantizer if the algorithm is a microscaling format.
+        """Returns the quantizer of a microscaling format, or None for another algorithm.
 
         Raises:
-            RecipeError: a field that such a format decides itself, or an axis without one.
+            RecipeError: a field is set that such a format decides itself, or `axis` is set for
+                another algorithm.
         """
         if (element := MX_FORMATS.get(algorithm)) is None:
             if self.axis is not None:
                 raise RecipeError(
-                    f"algorithm {algorithm!r} has no axis, found {self.axis}; only microscaling "
-                    f"formats do: {', '.join(MX_FORMATS)}"
+                    f"algorithm {algorithm!r} has no axis, found axis {self.axis}; only the "
+                    f"microscaling formats have one: {', '.join(MX_FORMATS)}"
                 )
             return None
         self.demand(algorithm, ("axis",), {"bits": (element.bits, 8)})
@@ -140,26 +141,27 @@ class UniformDocument(Document):
     def demand(
         self, algorithm: str, free: tuple[str, ...], fixed: Mapping[str, tuple[Any, ...]]
     ) -> None:
-        """Refuses fields that an algorithm decides itself, unless they say what it decides.
+        """Refuses fields that an algorithm decides itself, unless they have the decided value.
 
         Args:
-            algorithm: for the message.
-            free: fields that it leaves open.
-            fixed: what it decides, by field; of all others, their defaults.
+            algorithm: the name of the algorithm, for the message.
+            free: the fields that the algorithm leaves open.
+            fixed: the values that the algorithm accepts, by field; for other fields it accepts
+                their defaults.
 
         Raises:
-            RecipeError: names the field.
+            RecipeError: a field has another value; the message names it.
         """
         for name in self.model_fields_set - {"algorithm", *free}:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value not in fixed.get(name, (default,)):
                 raise RecipeError(
-                    f"algorithm {algorithm!r} decides {name!r} itself, found {value!r}: leave it "
-                    f"out; what it leaves open is {', '.join(free)}"
+                    f"algorithm {algorithm!r} decides {name!r} itself, found {value!r}; remove it. "
+                    f"The algorithm leaves open only: {', '.join(free)}"
                 )
 
     def build_observer(self) -> Observer | None:
-        """Returns the observer."""
+        """Returns the observer, or None for the algorithm's own."""
         match self.observer:
             case PercentileDocument(percentile=percent):
                 return Percentile(percent)
@@ -173,7 +175,7 @@ class UniformDocument(Document):
                 return None
 
     def options(self) -> dict[str, Any]:
-        """Returns what every quantizer takes."""
+        """Returns the options that every quantizer takes."""
         return {
             "signed": self.signed,
             "observer": self.build_observer(),
@@ -182,19 +184,19 @@ class UniformDocument(Document):
 
 
 class WeightDocument(UniformDocument):
-    """A quantizer of weights: symmetric, narrow and per channel unless it says otherwise."""
+    """A quantizer of weights; by default it is symmetric, narrow and per channel."""
 
     algorithm: WeightAlgorithm = "uniform"
     symmetric: bool = True
     narrow: bool | None = None
-    """None: narrow if symmetric."""
+    """None makes symmetric codes narrow."""
     granularity: Literal["per_tensor", "per_channel"] | GroupDocument = "per_channel"
 
     def build(self) -> Quantizer:
         """Returns the quantizer.
 
         Raises:
-            RecipeError: a combination that no integer arithmetic can carry out.
+            RecipeError: no integer arithmetic can carry out the combination of fields.
         """
         if (found := self.build_microscaling(self.algorithm)) is not None:
             return found
@@ -213,18 +215,18 @@ class WeightDocument(UniformDocument):
 
 
 class ActivationDocument(UniformDocument):
-    """A quantizer of activations: per tensor, affine unless it or its algorithm says otherwise."""
+    """A quantizer of activations, per tensor; it is affine unless the algorithm is symmetric."""
 
     algorithm: ActivationAlgorithm = "uniform"
     symmetric: bool = False
     largest_factor: int | None = None
-    """Of `power_of_two_factors` alone, whose codes are signed and symmetric."""
+    """For `power_of_two_factors` only: the largest exponent of a channel's factor."""
 
     def build(self) -> Quantizer:
         """Returns the quantizer.
 
         Raises:
-            RecipeError: a combination that the algorithm has no place for.
+            RecipeError: the algorithm does not support the combination of fields.
         """
         if (found := self.build_microscaling(self.algorithm)) is not None:
             return found
@@ -235,14 +237,17 @@ class ActivationDocument(UniformDocument):
                 self.bits, largest_factor=self.largest_factor, observer=self.build_observer()
             )
         if self.largest_factor is not None:
-            raise RecipeError(f"{self.algorithm!r} activations have no factors")
+            raise RecipeError(
+                f"algorithm {self.algorithm!r} has no factors, found largest_factor "
+                f"{self.largest_factor}; remove it, or use the algorithm {FACTORS!r}"
+            )
         make = ACTIVATION_ALGORITHMS[self.algorithm]
         unsaid = make in _WITHOUT_ZERO_POINT and "symmetric" not in self.model_fields_set
         return make(self.bits, symmetric=self.symmetric or unsaid, **self.options())
 
 
 class RuleDocument(Document):
-    """An exception: `{"match": "operator:add", "activation": {"bits": 16}}`."""
+    """An exception, as in `{"match": "operator:add", "activation": {"bits": 16}}`."""
 
     match: str
     weight: WeightDocument | None = None
@@ -258,7 +263,7 @@ class RuleDocument(Document):
 
 
 class RecipeDocument(Document):
-    """A recipe as JSON; its fields are those of `Recipe`."""
+    """A recipe as JSON, with the fields of `Recipe`."""
 
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1)
@@ -272,7 +277,7 @@ class RecipeDocument(Document):
         """Returns the recipe.
 
         Raises:
-            RecipeError: a request that cannot be met.
+            RecipeError: a quantizer, a rule or a pattern is not possible.
         """
         return Recipe(
             name=self.name,

@@ -1,4 +1,4 @@
-"""The one language that says which sites of a model are meant."""
+"""Matches the patterns of recipes against the sites of a model."""
 
 import difflib
 import re
@@ -13,15 +13,15 @@ class Site:
     """A place in a float graph whose output, and weight if it has one, are quantized.
 
     Attributes:
-        name: unique, the module path where there is one: `layer1.0.conv1`.
-        operator: `convolution`, `linear`, `add`, `multiply`, ...
-        has_weight: True if it has a weight of its own.
-        is_output: True if its output is an output of the graph.
-        is_residual: True if it is a sum of edges, or what such a sum adds up: the stream that
-            layers add to.
-        is_multiplied: True if a layer with weights or a matrix product reads its output.
-        reads: the sites whose outputs it reads.
-        takes_factors: True if its output may have a factor for each channel of its last axis.
+        name: the unique name; the module path where there is one, such as `layer1.0.conv1`.
+        operator: the kind of operation, such as `convolution`, `linear`, `add` or `multiply`.
+        has_weight: True if the site has a weight.
+        is_output: True if the output of the site is an output of the graph.
+        is_residual: True if the output belongs to the residual stream: it is a sum of edges, or one
+            of the edges that such a sum adds.
+        is_multiplied: True if a layer with weights or a matrix product reads the output.
+        reads: the sites whose outputs the site reads.
+        takes_factors: True if the output may have a factor for each channel of its last axis.
     """
 
     name: str
@@ -35,21 +35,30 @@ class Site:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuses an empty pattern and an invalid regular expression."""
+    """Refuses an empty pattern and an invalid regular expression.
+
+    Raises:
+        RecipeError: the pattern is not valid.
+    """
     if not pattern:
-        raise RecipeError("a pattern must not be empty")
+        raise RecipeError("a pattern is empty; give the name of a site, or remove the pattern")
     if pattern.startswith("re:"):
         try:
             re.compile(pattern[3:])
         except re.error as error:
-            raise RecipeError(f"{pattern!r} is not a regular expression: {error}") from error
+            raise RecipeError(
+                f"the pattern {pattern!r} holds no valid regular expression: {error}"
+            ) from error
 
 
 def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
     """Returns the names of the sites that a pattern matches.
 
-    At least one, except of "residual", "unmultiplied" and "gated": a network without sums has no
-    stream, one without gated units no such products, and recipes serve all kinds.
+    The patterns "residual", "unmultiplied" and "gated" may match nothing, because one recipe serves
+    networks with and without residual sums and gated units. All others must match a site.
+
+    Raises:
+        RecipeError: the pattern matches nothing; the message lists similar names.
     """
     if pattern in ("first", "last"):
         names = [site.name for site in sites if site.has_weight]
@@ -70,14 +79,15 @@ def matching(pattern: str, sites: Sequence[Site]) -> set[str]:
     else:
         names = [site.name for site in sites if site.name == pattern]
     if not names:
-        raise RecipeError(f"pattern {pattern!r} matches nothing{_suggestion(pattern, sites)}")
+        raise RecipeError(f"the pattern {pattern!r} matches nothing{_suggestion(pattern, sites)}")
     return set(names)
 
 
 def _norm_inputs(sites: Sequence[Site]) -> list[str]:
-    """Returns what norms read, and what such sums add up but for other norms' results.
+    """Returns the sites that norms read, and the sites that such sums add.
 
-    All have their channels on the last axis; outputs of the graph are left out.
+    Outputs of norms that are added, and outputs of the graph, are left out. All have their channels
+    on the last axis.
     """
     read = {name for site in sites if site.operator == "normalize" for name in site.reads}
     sums = {site.name for site in sites if site.operator == "add" and site.name in read}
@@ -92,7 +102,7 @@ def _norm_inputs(sites: Sequence[Site]) -> list[str]:
 
 
 def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
-    """Returns the names that the author of a pattern may have meant."""
+    """Returns a hint for a pattern that matches nothing, such as similar names."""
     if pattern in ("first", "last"):
         return ": no site has a weight"
     if pattern == "norm_inputs":

@@ -1,4 +1,4 @@
-"""Recipes with some fields replaced."""
+"""Replaces some fields of a recipe."""
 
 import difflib
 import json
@@ -26,15 +26,15 @@ class Overrides(TypedDict, total=False):
 def override(
     recipe: Recipe, document: RecipeDocument | None, overrides: Mapping[str, Any]
 ) -> Recipe:
-    """Returns a recipe with other fields; unless it is given a name, its own says which.
+    """Returns a recipe with some fields replaced; its name says which, unless a name is given.
 
     Args:
-        recipe: what the fields that are not overridden are taken from.
-        document: as which the recipe was written; None for one made of objects.
-        overrides: by field.
+        recipe: the recipe that the other fields are taken from.
+        document: the document of the recipe; None for a recipe that is made of objects.
+        overrides: the new values by field.
 
     Raises:
-        RecipeError: a field that recipes do not have, or a value that it cannot have.
+        RecipeError: recipes do not have a field, or a field cannot have its value.
     """
     if not overrides:
         return recipe
@@ -55,27 +55,27 @@ def override(
 
 
 def _value(name: str, given: Any, document: RecipeDocument | None) -> Any:
-    """Returns what a field of `Recipe` becomes."""
+    """Returns the new value of a field of `Recipe`."""
     if name in ("weight", "activation") and isinstance(given, Mapping):
         if document is None:
             raise RecipeError(
-                f"the fields of {name!r} can be merged with those of a preset or a file; a recipe "
-                "made of objects takes a Quantizer"
+                f"the fields of {name!r} can be merged only with those of a preset or a file; give "
+                "a Quantizer to override this field of a recipe that is made of objects"
             )
         own = document.model_dump(mode="json", exclude_unset=True).get(name, {})
         return getattr(_parsed({name: {**own, **given}}), name).build()
     if name == "rules":
         if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
-            raise RecipeError(f"rules must be a list of rules, found {given!r}")
+            raise RecipeError(f"rules must be a list of Rule objects or dicts, found {given!r}")
         return tuple(_rule(rule) for rule in given)
     if name == "keep":
         patterns = (given,) if isinstance(given, str) else given
         known = isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns)
         if not known:
-            raise RecipeError(f"keep must be patterns, found {given!r}")
+            raise RecipeError(f"keep must be a pattern or a list of patterns, found {given!r}")
         return tuple(patterns)
     if name == "name" and (not isinstance(given, str) or not given):
-        raise RecipeError(f"the name of a recipe must be text, found {given!r}")
+        raise RecipeError(f"the name of a recipe must be a non-empty string, found {given!r}")
     return given
 
 
@@ -83,7 +83,7 @@ def _rule(given: Any) -> Rule:
     if isinstance(given, Rule):
         return given
     if not isinstance(given, Mapping):
-        raise RecipeError(f"a rule must be a Rule or its fields, found {given!r}")
+        raise RecipeError(f"a rule must be a Rule object or a dict of its fields, found {given!r}")
     try:
         return RuleDocument.parse(json.dumps(dict(given)), "rules").build()
     except (DocumentError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Recipes by name."""
+"""Defines the presets, which are recipes by name, and loads recipes."""
 
 from pathlib import Path
 from typing import Unpack
@@ -18,47 +18,51 @@ from photomask.chip.recipe.rules import Recipe
 from photomask.documents import file_of_name, read_text
 from photomask.errors import RecipeError
 
-# Weights of 8 bits lose nothing to min-max; below, clipping a channel's tail pays.
+# With 8 bits, min-max is as good as any range for weights. With fewer bits, a channel is more
+# accurate when its rarest large weights are clipped.
 _WEIGHT_4 = WeightDocument(bits=4, observer="mse")
-# The rarest 0.01 % of activations are worth less than finer steps for all others: MobileNetV2 gains
-# 3 dB over its whole range, small networks lose nothing.
+# Clipping the largest 0.01 % of the activations makes the scale of all others finer. MobileNetV2
+# gains 3 dB over min-max by it, and small networks lose nothing.
 _COMMON = PercentileDocument(percentile=99.99)
 _ACTIVATION_8 = ActivationDocument(observer=_COMMON)
 _ACTIVATION_10 = ActivationDocument(bits=10)
 _ACTIVATION_12 = ActivationDocument(bits=12)
-# Most elements of a softmax over many tokens, and of a GELU, are small beside the largest: 8 bits
-# leave few codes for them, nor for what they are functions of, which costs no multiplier. Measured
-# in docs/how-to/transformers.md.
+# Most elements of a softmax over many tokens, and of a GELU, are small compared with the largest,
+# so 8 bits leave few codes for them. The same holds for the inputs of these functions; no layer
+# multiplies those, so more bits need no wider multiplier. docs/how-to/transformers.md has the
+# measurements.
 _ENCODER = (
     RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
     RuleDocument(match="residual", activation=ActivationDocument(bits=16)),
     RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
     RuleDocument(match="operator:gelu", activation=_ACTIVATION_12),
 )
-# Language models: the first token of a text makes a few elements a thousand times as large as all
-# others. Measured in docs/how-to/language-models.md.
+# In language models the first token of a text makes a few elements a thousand times as large as
+# all others. docs/how-to/language-models.md has the measurements.
 _DECODER = (
-    # A gated unit multiplies two of them: 8 bits leave nothing of the other tokens. One layer of
-    # seven reads it, and what is left of its accumulator suffices. Its largest products are so rare
-    # that new texts exceed what calibration saw up to threefold; clipping them costs more than a
-    # bit of sixteen does.
+    # A gated unit multiplies two such elements, so 8 bits would round all other tokens to 0. Only
+    # one of the seven layers of a block reads its output, and 16 bits fit that layer's accumulator.
+    # The largest products are so rare that new texts exceed the calibration data up to threefold.
+    # Clipping them costs more accuracy than the two bits that the headroom costs.
     RuleDocument(
         match="gated",
         activation=ActivationDocument(bits=16, observer=HeadroomDocument(headroom=4)),
     ),
     RuleDocument(match="unmultiplied", activation=_ACTIVATION_12),
-    # Rotated queries and keys, which are sums, and what their product reads of them: no weight
-    # meets them, and a score is the argument of an exponent.
+    # Rotated queries and keys are sums, and their matrix product reads copies of them. No weight is
+    # multiplied by them, and errors of a score are amplified by the exponential.
     RuleDocument(match="operator:copy", activation=_ACTIVATION_12),
-    # In the stream they stay in their channel, which gets a power of two of its own: 16 bits alone
-    # would round all other channels to a few codes.
+    # In the residual stream the large elements stay in a few channels. Each channel gets a
+    # power-of-two factor of its own, because 16 bits with one scale would leave all other channels
+    # only a few codes.
     RuleDocument(
         match="norm_inputs",
         activation=ActivationDocument(algorithm="power_of_two_factors", bits=16, largest_factor=8),
     ),
     RuleDocument(match="operator:softmax", activation=_ACTIVATION_12),
 )
-# Layers multiply few bits by few; what only sums, norms and functions read keeps eight.
+# The inputs of layers have few bits. Edges that only sums, norms and functions read keep 8 bits,
+# because they need no multiplier.
 _SUMS_8 = RuleDocument(match="unmultiplied", activation=_ACTIVATION_8)
 _LEARNED_SUMS_8 = RuleDocument(
     match="unmultiplied", activation=ActivationDocument(algorithm="lsq_plus")
@@ -78,8 +82,8 @@ PRESETS: dict[str, RecipeDocument] = {
         RecipeDocument(
             name="w4a4",
             weight=_WEIGHT_4,
-            # Sixteen levels: clipping by MSE biases every sum that follows; measured, it loses up
-            # to 8 points of accuracy against this on the shipped networks.
+            # With sixteen levels, clipping by MSE biases every sum that follows. On the shipped
+            # networks it measured up to 8 percentage points less accuracy than this observer.
             activation=ActivationDocument(bits=4, observer=_COMMON),
             rules=(_SUMS_8,),
             keep=("first", "last"),
@@ -87,13 +91,14 @@ PRESETS: dict[str, RecipeDocument] = {
         RecipeDocument(
             name="w4a4-encoder",
             weight=_WEIGHT_4,
-            # Norms and GELUs have longer tails than a ReLU: on the shipped vision transformer it is
-            # 1.1 dB better than 99.99 %, on convolutional networks worse.
+            # The outputs of norms and GELUs have longer tails than those of a ReLU. On the shipped
+            # vision transformer 99.9 % measured 1.1 dB better than 99.99 %; on convolutional
+            # networks it is worse.
             activation=ActivationDocument(bits=4, observer=PercentileDocument(percentile=99.9)),
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
-        # To be trained: scales, and offsets of activations, learn with the weights.
+        # These recipes are for training, where the scales and the activations' offsets are learned.
         RecipeDocument(
             name="w4a4-lsq",
             weight=WeightDocument(bits=4, algorithm="lsq"),
@@ -115,31 +120,32 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
-        # Transformers: few channels of the residual stream are far larger than all others, and all
-        # layers add to it.
+        # In transformers a few channels of the residual stream are far larger than all others, and
+        # all layers add to that stream.
         RecipeDocument(
             name="w8a8-residual16",
             rules=(RuleDocument(match="residual", activation=ActivationDocument(bits=16)),),
         ),
         RecipeDocument(name="w8a8-encoder", rules=_ENCODER),
-        # Where norms come after the sums, layers read the stream itself, outliers and all.
+        # Where norms come after the sums, layers read the residual stream itself with its outliers.
         RecipeDocument(
             name="w8a8-bert",
             rules=(*_ENCODER, RuleDocument(match="operator:copy", activation=_ACTIVATION_12)),
         ),
         RecipeDocument(name="w8a8-decoder", rules=_DECODER),
-        # Eight bits keep the perplexity of a small language model, but not its choices.
+        # With 8 bits a small language model keeps its perplexity, but often chooses other tokens.
         RecipeDocument(name="w8a10-decoder", activation=_ACTIVATION_10, rules=_DECODER),
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
-        # For hardware without zero points (Deeploy).
+        # This recipe is for hardware without zero points (Deeploy).
         RecipeDocument(
             name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer=_COMMON)
         ),
-        # For hardware without unsigned activations (TFLite, TOSA).
+        # This recipe is for hardware without unsigned activations (TFLite, TOSA).
         RecipeDocument(
             name="w8a8-signed", activation=ActivationDocument(signed=True, observer=_COMMON)
         ),
-        # For hardware that only shifts (MAX78000): no zero points, no unsigned activations.
+        # This recipe is for hardware that only shifts (MAX78000), and that has neither zero points
+        # nor unsigned activations.
         RecipeDocument(
             name="w8a8-po2",
             weight=WeightDocument(granularity="per_tensor", power_of_two=True, observer="mse"),
@@ -149,25 +155,25 @@ PRESETS: dict[str, RecipeDocument] = {
         ),
     )
 }
-"""Recipes by the name that `load_recipe` takes."""
+"""The presets by the name that `load_recipe` takes."""
 
 
 @float32_by_default()
 def load_recipe(name_or_path: str | Path | Recipe, **overrides: Unpack[Overrides]) -> Recipe:
-    """Returns a preset by name, or reads a recipe from a JSON file; fields may be overridden.
+    """Returns a preset by its name, or reads a recipe from a JSON file; fields may be overridden.
 
-    `load_recipe("w4a4", keep=["first", "re:head.*"], weight={"bits": 6})` is `w4a4` with another
-    `keep`, and weights that differ from its own in their width alone.
+    For example, `load_recipe("w4a4", keep=["first", "re:head.*"], weight={"bits": 6})` returns
+    `w4a4` with other patterns in `keep`, and with weights of 6 bits that are otherwise the same.
 
     Args:
-        name_or_path: a preset's name, or a file; a recipe is taken as it is.
-        overrides: fields of `Recipe` that replace its own. `weight` and `activation` are
-            quantizers, or some of their fields as JSON writes them, which are merged with those of
-            the preset or file. `rules` are `Rule` objects, or as JSON writes them.
+        name_or_path: the name of a preset, the path of a file, or a recipe.
+        overrides: the fields of `Recipe` to replace. `weight` and `activation` are quantizers, or
+            dictionaries of some of their JSON fields, which are merged with those of the preset or
+            file. `rules` is a list of `Rule` objects or of their JSON fields.
 
     Raises:
-        RecipeError: no preset and no file of that name, a field that recipes do not have, or a
-            request that cannot be met.
+        RecipeError: there is no preset and no file of that name, recipes do not have a field, or
+            a field cannot have its value.
         DocumentError: the file is not a valid recipe document.
     """
     if isinstance(name_or_path, Recipe):

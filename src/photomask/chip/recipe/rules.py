@@ -1,7 +1,7 @@
-"""The recipe: which quantizer each tensor of a model gets.
+"""Defines recipes, which choose the quantizer of each tensor of a model.
 
-A recipe is written in Python, with `Quantizer` objects as templates, or as a JSON document
-(`photomask.chip.recipe.documents`). Every tensor receives its own deep copy of a template.
+A recipe is written in Python with `Quantizer` objects as templates, or as a JSON document
+(`photomask.chip.recipe.documents`). Each tensor gets its own deep copy of a template.
 """
 
 import copy
@@ -24,7 +24,12 @@ _KEPT_BITS = 8
 
 @dataclass(frozen=True, eq=False)
 class SiteQuantizers:
-    """The quantizers of one site, fresh copies."""
+    """The quantizers of one site, which are copies of the recipe's templates.
+
+    Attributes:
+        weight: the quantizer of the site's weight; None where the site has no weight.
+        activation: the quantizer of the site's output.
+    """
 
     weight: Quantizer | None
     activation: Quantizer
@@ -35,12 +40,13 @@ class Rule:
     """An exception to a recipe's defaults.
 
     Attributes:
-        match: which sites (`Recipe` describes the language).
-        weight: template for their weights; None leaves them as they were.
-        activation: template for their outputs; None leaves them as they were.
+        match: the pattern of the sites; `Recipe` describes the patterns.
+        weight: the template for the weights of the sites; None leaves them unchanged.
+        activation: the template for the outputs of the sites; None leaves them unchanged.
 
     Raises:
-        RecipeError: a rule that changes nothing, a bad pattern, an impossible quantizer.
+        RecipeError: the rule changes nothing, the pattern is not valid, or a quantizer is not
+            possible in its place.
     """
 
     match: str
@@ -50,7 +56,9 @@ class Rule:
     def __post_init__(self) -> None:
         check_pattern(self.match)
         if self.weight is None and self.activation is None:
-            raise RecipeError(f"rule {self.match!r} gives neither a weight nor an activation")
+            raise RecipeError(
+                f"rule {self.match!r} gives neither a weight nor an activation; set one of them"
+            )
         _check_templates(f"rule {self.match!r}", self.weight, self.activation)
 
 
@@ -64,34 +72,35 @@ def _default_activation() -> Quantizer:
 
 @dataclass(frozen=True, eq=False)
 class Recipe(Shown):
-    r"""What the user asks for: default quantizers and the exceptions to them.
+    r"""A quantization configuration: default quantizers, and exceptions to them.
 
     A pattern (in `rules` and `keep`) is one of
 
-    - an exact site name, `layer1.0.conv1`
-    - `re:<regular expression>` that the whole name must match, `re:layer1\..*`
-    - `operator:<operator>`, `operator:add`
-    - `first` or `last`: the first or last site that has a weight
-    - `residual`: sums of two edges or more, and what they add up
-    - `gated`: elementwise products that a layer reads, or a matrix product
-    - `norm_inputs`: what norms read, and what such sums add up
-    - `unmultiplied`: what no layer and no matrix product reads: sums, norms and functions alone do
+    - the exact name of a site, such as `layer1.0.conv1`
+    - `re:<regular expression>`, which the whole name must match, such as `re:layer1\..*`
+    - `operator:<operator>`, such as `operator:add`
+    - `first` or `last`: the first or the last site that has a weight
+    - `residual`: the residual stream, which is sums of activations and the edges that they add
+    - `gated`: elementwise products that a layer or a matrix product reads
+    - `norm_inputs`: the edges that norms read, and the edges that such sums add
+    - `unmultiplied`: edges that only sums, norms and functions read, and no layer or matrix product
 
     Attributes:
-        name: shown in tables and stored with what is made from the recipe.
-        weight: template for weights.
-        activation: template for the outputs of all sites; per tensor. What is not, `prepare`
-            refuses: it knows the sums that such scales would have to leave.
-        rules: exceptions; where several match, the later wins.
-        keep: patterns of sites that stay at 8 bits or more, uniform and per channel or per tensor,
-            whatever `weight`, `activation` and `rules` say: the usual care for first and last
-            layers. Of a layer with weights these are the weights and what it reads; of any other
-            site, its output.
-        output_bits: bits of the graph's outputs where no rule says otherwise. Classifier logits
-            that are close to each other must not fall together.
+        name: the name, which is shown in tables and stored in programs.
+        weight: the template for weights.
+        activation: the template for the outputs of all sites, which must be per tensor. `prepare`
+            refuses scales per channel where a sum over channels reads the output.
+        rules: the exceptions; where several match a site, the last one wins.
+        keep: patterns of sites that keep at least 8 bits, with uniform quantizers per channel or
+            per tensor, regardless of `weight`, `activation` and `rules`. It is common for first and
+            last layers. For a site with weights it covers the weights and the inputs of the site;
+            for any other site it covers the output.
+        output_bits: the bits of the graph's outputs where no rule decides them. They need many bits
+            so that close logits of a classifier do not become equal.
 
     Raises:
-        RecipeError: a bad pattern, bits outside 2..16, scales that cannot be factored out.
+        RecipeError: a pattern is not valid, bits are outside 2..16, or a quantizer is not possible
+            in its place.
     """
 
     name: str = "custom"
@@ -105,20 +114,24 @@ class Recipe(Shown):
         for pattern in self.keep:
             check_pattern(pattern)
         if not 2 <= self.output_bits <= 16:
-            raise RecipeError(f"output_bits must be 2 to 16, found {self.output_bits}")
+            raise RecipeError(
+                f"output_bits must be an integer from 2 to 16, found {self.output_bits}"
+            )
         _check_templates("recipe", self.weight, self.activation)
 
     def resolve(self, sites: Sequence[Site]) -> dict[str, SiteQuantizers]:
-        """Gives every site its quantizers.
+        """Returns the quantizers of every site.
 
         Args:
-            sites: in execution order, names unique.
+            sites: the sites in the order of computation, with unique names.
 
         Returns:
-            Fresh copies by site name; no template is shared between sites.
+            The quantizers by name of the site. They are copies of the templates, so no two sites
+            share one.
 
         Raises:
-            RecipeError: a pattern matches nothing; the message lists the closest names.
+            RecipeError: a pattern matches nothing, or a rule for weights matches no weight. The
+                message lists similar names.
         """
         matches = [matching(rule.match, sites) for rule in self.rules]
         kept = {name for pattern in self.keep for name in matching(pattern, sites)}
@@ -129,13 +142,14 @@ class Recipe(Shown):
             weighted = any(site.has_weight for site in sites if site.name in names)
             if rule.activation is None and not weighted:
                 raise RecipeError(
-                    f"rule {rule.match!r} is about weights; no site it matches has any"
+                    f"rule {rule.match!r} changes only weights, but no site that it matches has "
+                    "a weight; change its pattern, or set `activation`"
                 )
         resolved = {}
         for site in sites:
             weight, activation = self.weight, self.activation
             if site.is_output:
-                # Clipping the rarest logits would clip the winners.
+                # An observer that clips rare values would clip the largest logits, which decide.
                 activation = _uniform(activation, self.output_bits, MinMax())
             for rule, names in zip(self.rules, matches, strict=True):
                 if site.name in names:
@@ -156,14 +170,14 @@ class Recipe(Shown):
         return resolved
 
     def origin(self, name: str, sites: Sequence[Site]) -> str:
-        """Says what gives a site the quantizer of its output: the last rule that does."""
+        """Returns what gives a site the quantizer of its output: a rule, or the recipe itself."""
         for rule in reversed(self.rules):
             if rule.activation is not None and name in matching(rule.match, sites):
                 return f"rule {rule.match!r}"
         return f"recipe {self.name!r}"
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Returns a header, the default of each kind of tensor, and each exception to them."""
+        """Returns a header row, a row for each default quantizer, and a row for each exception."""
         rows = [("sites", "of", "quantizer"), ("*", "weights", self.weight.extra_repr())]
         rows.append(("*", "activations", self.activation.extra_repr()))
         rows.append(("outputs", "activations", f"{self.output_bits}-bit"))
@@ -175,18 +189,21 @@ class Recipe(Shown):
         return rows
 
     def shown(self) -> Table:
-        """Returns the rows as a table."""
+        """Returns the recipe as a table."""
         return Table(f"recipe {self.name}", self.rows())
 
 
 def _describe(template: Quantizer) -> str:
-    """Returns the quantizer's properties, and its class unless it is the plain one."""
+    """Returns the properties of a quantizer, and its class unless it is `Quantizer` itself."""
     owner = "" if type(template) is Quantizer else f"{type(template).__name__}: "
     return owner + template.extra_repr()
 
 
 def _uniform(template: Quantizer, bits: int, observer: Observer | None = None) -> Quantizer:
-    """Returns a plain quantizer of another width that suits the same hardware as `template`."""
+    """Returns a uniform quantizer of another width for the same hardware as a template.
+
+    It keeps the symmetry, the sign and the kind of scale. Scales per group become per channel.
+    """
     granularity = template.granularity
     observer = observer or copy.deepcopy(template.observer)
     return Quantizer(
@@ -201,23 +218,29 @@ def _uniform(template: Quantizer, bits: int, observer: Observer | None = None) -
 
 
 def _check_templates(owner: str, weight: Quantizer | None, activation: Quantizer | None) -> None:
-    """Refuses what is no quantizer, and scales that cannot leave a sum of products."""
+    """Refuses templates that are no quantizers, or whose quantizers are not possible there.
+
+    Raises:
+        RecipeError: a template is not possible; `owner` says whose it is.
+    """
     for role, template in (("weight", weight), ("activation", activation)):
         if template is not None and not isinstance(template, Quantizer):
             raise RecipeError(f"{owner}: {role} must be a Quantizer object, found {template!r}")
     if activation is not None and activation.weights_only:
         raise RecipeError(
-            f"{owner}: {type(activation).__name__} is for weights alone: activations are computed "
-            "by rescaling, which returns every code of the format"
+            f"{owner}: {type(activation).__name__} is for weights only, because activations are "
+            "computed by requantization, which uses every code of the format; use another "
+            "quantizer for activations"
         )
     if activation is not None and isinstance(activation.granularity, PerGroup):
         raise RecipeError(
-            f"{owner}: groups are of a weight's input channels; activations are quantized per "
-            f"tensor, found {activation.granularity}"
+            f"{owner}: activations are quantized per tensor, found {activation.granularity}; only "
+            "the input channels of a weight form groups"
         )
     if weight is not None and weight.granularity not in (PerTensor(), PerChannel()):
         if isinstance(weight.granularity, PerGroup):
             return
         raise RecipeError(
-            f"{owner}: weight channels are output channels, axis 0; found {weight.granularity}"
+            f"{owner}: weights have scales per tensor, per output channel (axis 0) or per group, "
+            f"found {weight.granularity}"
         )

@@ -1,4 +1,4 @@
-"""Recipes to files: the way back from quantizers to their description."""
+"""Saves recipes as JSON, by describing their quantizers."""
 
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,16 @@ from photomask.errors import RecipeError
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
-    """Writes a recipe as JSON, for `load_recipe` and `--recipe`.
+    """Writes a recipe as JSON, for `load_recipe` and the option `--recipe`.
 
     Args:
-        recipe: of plain quantizers and observers; classes of your own live in Python alone.
-        path: the file.
+        recipe: the recipe. Its quantizers and observers must be those of Photomask, because JSON
+            cannot describe classes of your own.
+        path: the path of the file.
 
     Raises:
-        RecipeError: a quantizer or an observer that JSON cannot describe.
-        ExportError: the disk refused the file.
+        RecipeError: JSON cannot describe a quantizer or an observer.
+        ExportError: the file cannot be written.
     """
     write_file(Path(path), recipe_document(recipe).render().encode())
 
@@ -50,7 +51,7 @@ def recipe_document(recipe: Recipe) -> RecipeDocument:
     """Returns a recipe as a document.
 
     Raises:
-        RecipeError: a quantizer or an observer that JSON cannot describe.
+        RecipeError: JSON cannot describe a quantizer or an observer.
     """
     return RecipeDocument(
         name=recipe.name,
@@ -97,8 +98,8 @@ def _microscaling(template: Microscaling) -> dict[str, Any]:
         if template.element == element:
             return {"algorithm": name, "bits": element.bits, "axis": template.axis}
     raise RecipeError(
-        f"a recipe with {template.element} cannot be written as JSON, which knows "
-        f"{', '.join(MX_FORMATS)}; keep it in Python"
+        f"a recipe with {template.element} cannot be written as JSON, which describes only "
+        f"{', '.join(MX_FORMATS)}; keep the recipe in Python"
     )
 
 
@@ -108,7 +109,10 @@ def _activation(template: Quantizer) -> ActivationDocument:
     factored = isinstance(template, PowerOfTwoFactors)
     algorithm = FACTORS if factored else _algorithm(template, ACTIVATION_ALGORITHMS)
     if template.narrow:
-        raise RecipeError("a recipe in JSON has no narrow codes for activations")
+        raise RecipeError(
+            "a recipe with narrow codes for activations cannot be written as JSON; keep the recipe "
+            "in Python, or set narrow=False"
+        )
     return ActivationDocument(
         algorithm=algorithm,
         bits=template.bits,
@@ -125,8 +129,8 @@ def _algorithm(template: Quantizer, algorithms: dict[str, type[Quantizer]]) -> s
         if type(template) is algorithm:
             return name
     raise RecipeError(
-        f"a recipe with {type(template).__name__} cannot be written as JSON, which knows "
-        f"{', '.join(algorithms)}; keep it in Python"
+        f"a recipe with {type(template).__name__} cannot be written as JSON, which describes only "
+        f"{', '.join(algorithms)}; keep the recipe in Python"
     )
 
 
@@ -146,5 +150,6 @@ def _observer(template: Quantizer) -> ObserverDocument | None:
         if type(observer) is known:
             return name
     raise RecipeError(
-        f"a recipe with the observer {type(observer).__name__} cannot be written as JSON"
+        f"a recipe with the observer {type(observer).__name__} cannot be written as JSON; keep the "
+        "recipe in Python"
     )

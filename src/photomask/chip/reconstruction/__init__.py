@@ -1,4 +1,4 @@
-"""Post-training reconstruction: weights learn how they are rounded, block by block.
+"""Learns how weights are rounded after calibration, block by block.
 
 report = reconstruct(prepared, images)
 program = convert(prepared, load_target("asic"))

@@ -1,4 +1,4 @@
-"""Which parts of a graph are reconstructed together, from its edges alone."""
+"""Splits a graph into the blocks that are reconstructed together, by its edges only."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,17 +9,17 @@ from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import Constant, Convolution, Input, Tokens
 
 Granularity = Literal["layer", "block", "network"]
-"""How much is reconstructed at a time."""
+"""The part of a network that is reconstructed at a time."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a graph that is optimised as a whole, with what goes in and comes out.
+    """A part of a graph that is optimized as a whole.
 
     Attributes:
-        nodes: in the order of computation; constants that they read come first.
-        entries: edges from outside that they read.
-        exits: edges of theirs that others read, or that are outputs of the graph.
+        nodes: the nodes in the order of computation; the constants that they read come first.
+        entries: the edges from outside that the nodes read.
+        exits: the edges of the nodes that other nodes read, or that are outputs of the graph.
     """
 
     nodes: tuple[Node, ...]
@@ -28,12 +28,12 @@ class Block:
 
     @property
     def layers(self) -> tuple[Node, ...]:
-        """The nodes that have a weight."""
+        """The nodes of the block that have a weight."""
         return tuple(node for node in self.nodes if has_weight(node))
 
     @property
     def name(self) -> str:
-        """The first node with a weight, and the last; of a block without any, the last node."""
+        """The names of the first and the last layer, or of the last node if there is no layer."""
         layers = self.layers
         if not layers:
             return self.nodes[-1].name
@@ -42,21 +42,27 @@ class Block:
 
 
 def has_weight(node: Node) -> bool:
-    """Tells whether a node has a weight, and so a rounding to learn."""
+    """Tells whether a node has a weight, whose rounding can be learned."""
     return "weight" in node.constants
 
 
 def find_blocks(graph: FloatGraph, granularity: Granularity = "block") -> tuple[Block, ...]:
-    """Splits a graph into the blocks that are reconstructed one after the other.
+    """Returns the blocks of a graph, which are reconstructed one after the other.
 
-    `layer`: every layer alone, with what follows up to the next. `network`: everything at once.
-    `block`: the graph is cut at the edges that every path from its inputs to its end crosses, so
-    that each part has one entry and one exit: a residual block, an attention, an MLP. Parts without
-    a weight join a neighbour, and a depthwise convolution the 1x1 convolutions around it, between
-    which it stands in an inverted residual and in a depthwise-separable convolution.
+    With `layer`, each block is a layer and the nodes after it up to the next layer. With `network`,
+    the whole graph is one block. With `block`, the graph is cut at the edges that every path from
+    its inputs to its end crosses, so that each block has one entry and one exit. Examples are a
+    residual block, an attention and an MLP. A part without a weight is joined to a neighbour. A
+    depthwise convolution is joined to the 1x1 convolutions around it, as in an inverted residual
+    and in a depthwise-separable convolution.
+
+    Args:
+        graph: the graph to split.
+        granularity: the size of the blocks.
 
     Returns:
-        Blocks that hold every node but inputs and constants exactly once, in order.
+        Blocks in the order of computation. Together they hold every node exactly once, except
+        inputs and constants.
 
     Source: Li et al. 2021 (BRECQ), section 3.2, arXiv:2102.05426, where blocks are named by hand.
     """
@@ -72,7 +78,7 @@ def find_blocks(graph: FloatGraph, granularity: Granularity = "block") -> tuple[
 
 
 def _ambient(graph: FloatGraph) -> set[str]:
-    """Returns constants and integer inputs, and what only moves them: no path of activations."""
+    """Returns constants, integer inputs and nodes that only move those; no cut concerns them."""
     found: set[str] = set()
     for node in graph.nodes:
         moved = node.inputs and not node.operation.decides_scale and found.issuperset(node.inputs)
@@ -82,13 +88,13 @@ def _ambient(graph: FloatGraph) -> set[str]:
 
 
 def _split_at_cuts(body: Sequence[Node]) -> list[list[Node]]:
-    """Splits where a single edge leads from all that is before to all that comes after."""
+    """Splits nodes where a single edge connects the nodes before with the nodes after."""
     position = {node.name: index for index, node in enumerate(body)}
     last_reader = dict.fromkeys(position, -1)
     for index, node in enumerate(body):
         last_reader.update((name, index) for name in node.inputs if name in position)
     parts: list[list[Node]] = [[]]
-    reach = -1  # of every edge so far but the last node's own
+    reach = -1  # the last reader of all edges so far, except the edge of the last node
     for index, node in enumerate(body):
         if not isinstance(node.operation, Input):
             parts[-1].append(node)
@@ -99,7 +105,7 @@ def _split_at_cuts(body: Sequence[Node]) -> list[list[Node]]:
 
 
 def _split_at_layers(nodes: Iterable[Node]) -> list[list[Node]]:
-    """Splits before every node with a weight but the first."""
+    """Splits nodes before every node with a weight except the first."""
     parts: list[list[Node]] = [[]]
     for node in nodes:
         if has_weight(node) and any(map(has_weight, parts[-1])):
@@ -111,7 +117,7 @@ def _split_at_layers(nodes: Iterable[Node]) -> list[list[Node]]:
 def _join_weightless(parts: Sequence[list[Node]]) -> list[list[Node]]:
     """Joins parts without a weight to a neighbour.
 
-    What keeps the shape joins what is before, the rest what is after.
+    A part that keeps the shape is joined to the part before it, and any other to the part after it.
     """
     joined: list[list[Node]] = []
     waiting: list[Node] = []
@@ -135,7 +141,7 @@ def _keeps_shape(part: Sequence[Node], before: Node) -> bool:
 
 
 def _join_depthwise(graph: FloatGraph, parts: Sequence[list[Node]]) -> list[list[Node]]:
-    """Joins `1x1, depthwise, 1x1` and `depthwise, 1x1`, from first to last."""
+    """Joins the sequences `1x1, depthwise, 1x1` and `depthwise, 1x1`, in the order of the parts."""
     joined: list[list[Node]] = []
     kinds = [_kind(graph, part) for part in parts]
     index = 0
@@ -151,7 +157,7 @@ def _join_depthwise(graph: FloatGraph, parts: Sequence[list[Node]]) -> list[list
 
 
 def _kind(graph: FloatGraph, part: Sequence[Node]) -> str:
-    """Tells what convolution a part is, if it has a single layer."""
+    """Returns the kind of convolution of a part with a single layer, and "other" otherwise."""
     layers = [node for node in part if has_weight(node)]
     if len(layers) != 1 or not isinstance(layers[0].operation, Convolution):
         return "other"
@@ -162,7 +168,7 @@ def _kind(graph: FloatGraph, part: Sequence[Node]) -> str:
 
 
 def _block(graph: FloatGraph, part: Sequence[Node], ambient: set[str]) -> Block:
-    """Finds what goes into and out of a part, and the constants that it needs."""
+    """Returns the block of a part, with its entries, its exits and the constants that it needs."""
     by_name, own = graph.by_name, {node.name for node in part}
     needed, waiting = set(own), [name for node in part for name in node.inputs]
     while waiting:

@@ -1,4 +1,4 @@
-"""Blocks that are done, on disk: a run that was interrupted goes on where it stopped."""
+"""Saves finished blocks, so that an interrupted reconstruction continues where it stopped."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ WORDS = {
 
 
 class RunDocument(SealedDocument):
-    """What a run of reconstruction is made of; a checkpoint belongs to exactly one.
+    """Identifies a run of reconstruction; a checkpoint belongs to exactly one run.
 
     Attributes:
-        settings: how it is done.
-        recipe: as it prints.
-        model_sha256: of weights and scales before anything was learned.
-        data_sha256: of all samples.
-        blocks: names, in order.
+        settings: the settings of the reconstruction.
+        recipe: the recipe as printed.
+        model_sha256: the SHA-256 of weights and scales before anything was learned.
+        data_sha256: the SHA-256 of all samples.
+        blocks: the names of the blocks, in order.
     """
 
     schema_version: Literal["2"] = "2"
@@ -53,7 +53,7 @@ def describe_run(
     settings: ReconstructionSettings,
     blocks: Sequence[str],
 ) -> RunDocument:
-    """Returns what identifies a run."""
+    """Returns the document that identifies a run."""
     return RunDocument(
         settings=settings,
         recipe=str(prepared.recipe),
@@ -66,13 +66,13 @@ def describe_run(
 
 
 class _Block(SealedDocument):
-    """What stands beside the tensors of a block.
+    """Describes the saved tensors of a block.
 
     Attributes:
-        run_sha256: content hash of the run that it belongs to.
-        index: of the block.
-        report: what came of it.
-        tensors_sha256: of names, shapes, dtypes and elements of the tensors.
+        run_sha256: the content hash of the run that the block belongs to.
+        index: the index of the block.
+        report: the report of the block.
+        tensors_sha256: the SHA-256 of the tensors' names, shapes, dtypes and elements.
     """
 
     run_sha256: str
@@ -82,16 +82,16 @@ class _Block(SealedDocument):
 
 
 class Checkpoints:
-    """A folder with one file for each block that is done.
+    """A folder with one file for each finished block.
 
     Args:
-        folder: made if it is not there.
-        run: what the blocks belong to.
+        folder: the folder, which is created if it does not exist.
+        run: the run that the blocks belong to.
 
     Raises:
-        UsageError: the folder belongs to another run, whose differences are named, or holds
-            something else.
-        DocumentError: its description is damaged.
+        UsageError: the folder belongs to another run, whose differences are named, or holds other
+            files.
+        DocumentError: the description of the run is damaged.
     """
 
     def __init__(self, folder: Path, run: RunDocument):
@@ -104,7 +104,7 @@ class Checkpoints:
             )
             return
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; a checkpoint is a folder")
+            raise UsageError(f"{folder} is a file, but a checkpoint is a folder; choose another")
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(
                 f"{folder} is not empty and holds no checkpoint; choose another folder"
@@ -112,7 +112,7 @@ class Checkpoints:
         write_file(description, run.render().encode())
 
     def save(self, index: int, learned: Learned, report: BlockReport) -> None:
-        """Writes a block; the file appears whole or not at all."""
+        """Writes a block; the file appears only once it is complete."""
         tensors = {
             f"{field}/{name}": tensor.detach().cpu().contiguous()
             for field in FIELDS
@@ -127,14 +127,15 @@ class Checkpoints:
         write_file(self._path(index), safetensors.torch.save(tensors, {"block": block.render()}))
 
     def load(self, index: int, expected: Learned) -> tuple[Learned, BlockReport] | None:
-        """Returns a block that is done, or None.
+        """Returns a finished block, or None where it is not finished.
 
         Args:
-            index: of the block.
-            expected: what the block has before it learns; names, shapes and dtypes must be these.
+            index: the index of the block.
+            expected: the state of the block before it learns. The saved tensors must have the same
+                names, shapes and dtypes.
 
         Raises:
-            DocumentError: its file is damaged or altered, or is another block's.
+            DocumentError: the file is damaged or altered, or belongs to another block.
         """
         path = self._path(index)
         if not path.exists():
@@ -143,7 +144,7 @@ class Checkpoints:
             return self._read(path, index, expected)
         except DocumentError as error:
             raise DocumentError(
-                f"{path} is damaged ({error}): remove it, and the block is reconstructed again"
+                f"{path} is damaged ({error}); remove it, and the block is reconstructed again"
             ) from error
 
     def _read(self, path: Path, index: int, expected: Learned) -> tuple[Learned, BlockReport]:
@@ -154,16 +155,20 @@ class Checkpoints:
         if block.tensors_sha256 != _hash_named(tensors):
             raise DocumentError("the tensors are not those that were saved")
         if (block.run_sha256, block.index) != (self.run.content_sha256, index):
-            raise DocumentError("it is of another block, or of another run")
+            raise DocumentError("it belongs to another block or to another run")
         if block.report.name != self.run.blocks[index]:
-            raise DocumentError(f"it reports on the block {block.report.name!r}")
+            raise DocumentError(
+                f"it holds the block {block.report.name!r}, expected {self.run.blocks[index]!r}"
+            )
         wanted = {
             f"{field}/{name}": tensor
             for field in FIELDS
             for name, tensor in getattr(expected, field).items()
         }
         if odd := sorted(set(tensors) ^ set(wanted)):
-            raise DocumentError(f"{odd[0]!r} is not in both, the file and the block")
+            raise DocumentError(
+                f"the tensors of the file and of the block differ, first in {odd[0]!r}"
+            )
         for key, tensor in tensors.items():
             form, own = (tensor.dtype, tensor.shape), (wanted[key].dtype, wanted[key].shape)
             if form != own:
@@ -171,7 +176,7 @@ class Checkpoints:
             if not bool(torch.isfinite(tensor).all()):
                 raise DocumentError(f"{key} holds NaN or infinity")
             if key.startswith("scales/") and not bool((tensor > 0).all()):
-                raise DocumentError(f"{key} holds {float(tensor.min())}; scales are positive")
+                raise DocumentError(f"{key} holds {float(tensor.min())}, but scales are positive")
         parts = {
             field: {
                 key.partition("/")[2]: tensor
@@ -187,7 +192,7 @@ class Checkpoints:
 
 
 def _refuse_another(found: RunDocument, run: RunDocument, folder: Path) -> None:
-    """Raises if a checkpoint's run is not this one; settings are named one by one."""
+    """Raises an error if a checkpoint belongs to another run, and names each difference."""
     differences = []
     for field, words in WORDS.items():
         theirs, ours = getattr(found, field), getattr(run, field)
@@ -200,7 +205,7 @@ def _refuse_another(found: RunDocument, run: RunDocument, folder: Path) -> None:
             differences.append(words)
     if differences:
         raise UsageError(
-            f"the checkpoint in {folder} is of another run, which differs in: "
+            f"the checkpoint in {folder} belongs to another run, which differs in: "
             f"{'; '.join(differences)}. Choose another folder, or repeat that run"
         )
 
@@ -212,7 +217,7 @@ def _hash_named(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _hash(tensors: Sequence[Tensor]) -> str:
-    """Returns the SHA-256 of tensors' shapes, dtypes and elements."""
+    """Returns the SHA-256 of the shapes, dtypes and elements of tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous().numpy()

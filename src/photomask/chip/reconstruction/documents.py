@@ -1,4 +1,4 @@
-"""What reconstruction does, and what came of it, as data."""
+"""Defines the settings and the report of a reconstruction."""
 
 from typing import Literal
 
@@ -10,25 +10,27 @@ from photomask.report import Shown, Table
 
 
 class ReconstructionSettings(Document):
-    """How a model is reconstructed; a checkpoint belongs to one.
+    """The settings of a reconstruction; a checkpoint can be resumed only with its own.
 
     Attributes:
-        granularity: what is optimised at a time: a `layer` (AdaRound), a `block` (BRECQ) or the
-            whole `network`.
-        iterations: steps of Adam for each block.
-        batch_size: samples of a step, drawn without repetition until all were seen.
-        rounding_rate: learning rate of the roundings, in units of `alpha`.
-        scale_rate: learning rate of activations' scales, relative to the scale; falls to 0 along
-            half a cosine. 0 leaves them as calibrated.
-        bias_rate: learning rate of biases, relative to the spread of their layer's output; falls
-            likewise. 0 leaves them as they are.
-        keep_probability: of an activation to be quantized in a step (QDrop); 1 drops nothing.
-        regularization: weight of the rounding regulariser; 1 makes a wholly undecided block as bad
-            as the one that is rounded to nearest.
-        warm_up: share of the steps, the first ones, without regulariser.
-        beta_start: sharpness of the regulariser at its start.
-        beta_end: and at its end.
-        seed: of order and dropping.
+        granularity: the part that is optimized at a time: a `layer` (AdaRound), a `block` (BRECQ)
+            or the whole `network`.
+        iterations: the number of Adam steps for each block.
+        batch_size: the number of samples of a step. Samples are drawn without repetition until all
+            were used.
+        rounding_rate: the learning rate of the roundings, in units of `alpha`.
+        scale_rate: the learning rate of the activations' scales, relative to the scale. It falls to
+            0 along half a cosine. With 0 the scales stay as calibrated.
+        bias_rate: the learning rate of biases, relative to the mean norm of the weight rows of
+            their layer. It falls in the same way. With 0 the biases stay unchanged.
+        keep_probability: the probability that an activation is quantized in a step (QDrop); with 1
+            all are.
+        regularization: the weight of the rounding regularizer. With 1, a block whose roundings are
+            all undecided has the same loss as the block rounded to nearest.
+        warm_up: the share of the steps, at the start, without the regularizer.
+        beta_start: the sharpness of the regularizer at its start.
+        beta_end: the sharpness of the regularizer at its end.
+        seed: the seed of the sample order and of the dropping.
 
     Source: Nagel et al. 2020, section 3.2, arXiv:2004.10568; Li et al. 2021, section 3.2,
     arXiv:2102.05426; Wei et al. 2022, section 4.2, arXiv:2203.05740.
@@ -50,23 +52,25 @@ class ReconstructionSettings(Document):
     @model_validator(mode="after")
     def _check_beta(self) -> "ReconstructionSettings":
         if self.beta_end > self.beta_start:
-            raise ValueError(f"beta falls, found {self.beta_start} to {self.beta_end}")
+            raise ValueError(
+                f"beta_end must not exceed beta_start, found {self.beta_end} and {self.beta_start}"
+            )
         return self
 
 
 class BlockReport(Document):
-    """What reconstruction did to a block; weights are rounded hard in both figures.
+    """The report of one block; both SQNRs are those of weights rounded to codes.
 
     Attributes:
-        name: its first and last layer.
-        layers: how many of its layers learned their rounding.
-        weights: how many weights they have.
-        scales: how many activations' scales were learned.
-        changed: share of the weights whose code differs from the nearest.
-        sqnr_before_db: of the block's outputs beside the float model's, its inputs coming from the
-            blocks before as they are now.
-        sqnr_after_db: the same after its reconstruction.
-        kept: False if it came out no better, and was left as it was.
+        name: the names of the block's first and last layer.
+        layers: the number of layers in the block.
+        weights: the number of weights whose rounding was learned.
+        scales: the number of activations whose scales were learned.
+        changed: the share of the weights whose code differs from the nearest code.
+        sqnr_before_db: the SQNR of the block's outputs against the float model, in dB, before its
+            reconstruction. The inputs come from the blocks before, which are reconstructed already.
+        sqnr_after_db: the same SQNR after the reconstruction, in dB.
+        kept: False if the block did not improve and was left unchanged.
     """
 
     name: str
@@ -80,15 +84,15 @@ class BlockReport(Document):
 
 
 class ReconstructionReport(Shown, Document):
-    """What reconstruction did to a model. Weights are rounded hard in every figure.
+    """The report of a reconstruction; every SQNR is that of weights rounded to codes.
 
     Attributes:
-        recipe: its name.
-        samples: on how many it was measured, the same that it learned from.
-        settings: how it was done.
-        blocks: one after the other.
-        sqnr_before_db: of the model's outputs beside the float model's.
-        sqnr_after_db: the same after all blocks.
+        recipe: the name of the recipe.
+        samples: the number of samples, which serve for learning and for measuring.
+        settings: the settings of the reconstruction.
+        blocks: a report for each block, in order.
+        sqnr_before_db: the SQNR of the model's outputs against the float model, in dB.
+        sqnr_after_db: the same SQNR after all blocks, in dB.
     """
 
     schema_version: Literal["1"] = "1"
@@ -100,7 +104,7 @@ class ReconstructionReport(Shown, Document):
     sqnr_after_db: float
 
     def shown(self) -> Table:
-        """Returns a table of the blocks, and the whole in the last line."""
+        """Returns a table of the blocks, with the whole network in a note below it."""
         rows = [("block", "weights", "changed", "scales", "before", "after", "")]
         rows += [
             (

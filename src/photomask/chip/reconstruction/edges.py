@@ -1,4 +1,4 @@
-"""Values of a graph's edges for all samples, float and quantized, block by block."""
+"""Keeps the float and the quantized values of edges for all samples, block by block."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from photomask.chip.reconstruction.blocks import Block
 from photomask.report import NoiseMeter
 
 PASS = 64
-"""Samples at a time where nothing is learned."""
+"""The number of samples that are computed at a time where nothing is learned."""
 
 Constants = Mapping[str, Tensor]
 
@@ -26,7 +26,7 @@ def run_nodes(
     constants_of: Callable[[Node], Constants],
     settle: Callable[[Node, Tensor], Tensor],
 ) -> None:
-    """Computes nodes as integers do; every output goes through `settle` and into `values`."""
+    """Computes nodes as the integer operators do, and adds their settled outputs to `values`."""
     for node in nodes:
         operands = [values[name] for name in node.inputs]
         values[node.name] = settle(node, compute_quantized(node, operands, constants_of(node)))
@@ -34,14 +34,14 @@ def run_nodes(
 
 @dataclass
 class EdgeValues:
-    """Values of the edges that blocks still read, for all samples.
+    """The values of the edges that blocks still read, for all samples.
 
     Attributes:
-        prepared: the model they are of; its weights are on `device`.
-        device: where blocks compute.
-        storage: where the values lie.
-        float_values: as the float model computes them.
-        quantized_values: as the quantized model computes them.
+        prepared: the model of the edges; its weights are on `device`.
+        device: the device on which blocks are computed.
+        storage: the device that holds the values.
+        float_values: the values of the float model.
+        quantized_values: the values of the quantized model.
     """
 
     prepared: PreparedModel
@@ -51,7 +51,8 @@ class EdgeValues:
     quantized_values: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # What several blocks have is rounded by the first of them; float edges do without.
+        # The first block that has a shared weight rounds it in place. The float values of later
+        # blocks need the weight as it was, so it is copied here.
         self._float_constants = {
             node.name: {
                 role: tensor.detach().clone()
@@ -62,7 +63,7 @@ class EdgeValues:
         }
 
     def enter(self, inputs: Sequence[Tensor]) -> None:
-        """Takes the model's inputs, one tensor with all samples each."""
+        """Adds the values of the model's inputs, given as one tensor of all samples each."""
         graph = self.prepared.graph
         for name, x in zip(graph.inputs, inputs, strict=True):
             x = x.contiguous(memory_format=_layout(x.ndim, self.device))
@@ -75,9 +76,9 @@ class EdgeValues:
             self.quantized_values[name] = torch.cat(parts)
 
     def add_float(self, block: Block) -> None:
-        """Computes a block's exits in float, with the weights that it has now.
+        """Adds the float values of a block's exits, computed with its current weights.
 
-        Weights of several places are those that they had at first.
+        Weights that the model uses at several places have their initial values.
         """
         constants = {node.name: self.prepared.constants_of(node) for node in block.nodes}
         constants |= {n: c for n, c in self._float_constants.items() if n in constants}
@@ -88,28 +89,28 @@ class EdgeValues:
             self._store(self.float_values, block, rows, values)
 
     def add_quantized(self, block: Block) -> dict[str, NoiseMeter]:
-        """Computes a block's exits with what its quantizers are now; returns the noise of each."""
+        """Adds the quantized values of a block's exits, and returns the noise of each."""
         return self._quantized(block, store=True)
 
     def measure(self, block: Block) -> dict[str, NoiseMeter]:
-        """Returns the noise that a block's exits have with what its quantizers are now."""
+        """Returns the noise of a block's exits with its current weights and quantizers."""
         return self._quantized(block, store=False)
 
     def noise(self, edges: Sequence[str]) -> NoiseMeter:
-        """Compares quantized edges with the float ones."""
+        """Returns the noise of the quantized values of edges against their float values."""
         meter = NoiseMeter()
         for edge in edges:
             meter.add(self.float_values[edge], self.quantized_values[edge])
         return meter
 
     def forget(self, kept: set[str]) -> None:
-        """Drops the edges that nothing reads any more."""
+        """Deletes the values of all edges that are not in `kept`."""
         for values in (self.float_values, self.quantized_values):
             for name in [name for name in values if name not in kept]:
                 del values[name]
 
     def rows_of(self, values: Mapping[str, Tensor], edge: str, rows: Tensor) -> Tensor:
-        """Returns some samples of an edge, on `device`."""
+        """Returns the values of some samples of an edge, on `device`."""
         return values[edge][rows].to(self.device, non_blocking=True)
 
     def _quantized(self, block: Block, *, store: bool) -> dict[str, NoiseMeter]:
@@ -144,6 +145,6 @@ class EdgeValues:
 
 
 def _layout(axes: int, device: torch.device) -> torch.memory_format:
-    """Returns how a CPU's convolutions read images fastest; elsewhere channels come first."""
+    """Returns the fastest memory format of convolutions: channels-last for images on a CPU."""
     images = axes == 4 and device.type == "cpu"
     return torch.channels_last if images else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""Which roundings and scales can be learned, and which recipes cannot be reconstructed."""
+"""Decides which roundings and scales can be learned, and refuses other models."""
 
 import copy
 
@@ -11,15 +11,15 @@ from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.errors import QuantizerError
 
 LEARNED_BITS = 8
-"""Activations that are wider keep the scale that covers their range."""
+"""The most bits of an activation whose scale is learned; wider ones keep their scale."""
 
 
 def is_uniform(quantizer: Quantizer, shape: torch.Size) -> bool:
-    """Tells whether a quantizer rounds to the nearest of all its codes, on any scale it is given.
+    """Tells whether a quantizer rounds to the nearest of all its codes for any scale.
 
     Args:
-        quantizer: fitted; not changed.
-        shape: of what it quantizes.
+        quantizer: the fitted quantizer, which is not changed.
+        shape: the shape of the quantized tensor.
     """
     own, codes = copy.deepcopy(quantizer).eval(), quantizer.codes
     outside = codes.high - codes.low + 1
@@ -34,32 +34,39 @@ def is_uniform(quantizer: Quantizer, shape: torch.Size) -> bool:
 
 
 def check_reconstructible(prepared: PreparedModel) -> None:
-    """Raises unless every quantizer is fitted and every weight's codes are uniform.
+    """Refuses a model with quantizers that are not fitted, or with weight codes not uniform.
 
     Raises:
-        QuantizerError: the first that was not fitted; all whose codes are not uniform.
-        UsageError: batch norms are kept beside their layers.
+        QuantizerError: the message names the first quantizer that is not fitted, or all weights
+            whose codes are not uniform.
     """
     refused = []
     for node in prepared.graph.nodes:
         if node.operation.decides_scale and not prepared.activation_quantizer(node.name).is_fitted:
-            raise QuantizerError(f"output of {node.name!r} was never calibrated: call calibrate()")
+            raise QuantizerError(
+                f"the output of {node.name!r} was never calibrated; call calibrate(prepared, data)"
+            )
         if not has_weight(node):
             continue
         quantizer = prepared.weight_quantizer(node.name)
         if not quantizer.is_fitted:
-            raise QuantizerError(f"weight of {node.name!r} was never calibrated: call calibrate()")
+            raise QuantizerError(
+                f"the weight of {node.name!r} was never calibrated; call calibrate(prepared, data)"
+            )
         if not is_uniform(quantizer, prepared.constants_of(node)["weight"].shape):
             refused.append(f"{node.name} ({type(quantizer).__name__})")
     if refused:
         raise QuantizerError(
-            "reconstruction learns to round up or down between neighbouring codes; the codes of "
-            f"these weights are not uniform: {', '.join(refused)}. Give them a Quantizer"
+            "reconstruction learns to round up or down between neighbouring codes, but the codes "
+            f"of these weights are not uniform: {', '.join(refused)}. Use Quantizer for them"
         )
 
 
 def learned_scales(prepared: PreparedModel, block: Block) -> list[str]:
-    """Returns the owners of scales that a block may learn: no edge outside shares them."""
+    """Returns the owners of the scales that a block may learn.
+
+    They are scales of narrow activations per tensor that no edge outside the block shares.
+    """
     own = {node.name for node in block.nodes if not isinstance(node.operation, Constant)}
     sharing: dict[str, set[str]] = {}
     for node in prepared.graph.nodes:

@@ -1,4 +1,4 @@
-"""A block while it learns: soft roundings, scales and biases in place of its quantizers'."""
+"""Computes a block with learnable roundings, scales and biases."""
 
 import math
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from photomask.chip.reconstruction.learnable import is_uniform, learned_scales
 from photomask.errors import QuantizerError
 
 LARGEST_FACTOR = 2.0
-"""By which a scale may grow or shrink; biases have room for half of the scale."""
+"""The factor by which a scale may grow or shrink; biases still fit if the scale is halved."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a block learned, as the prepared model holds it.
+    """The learned tensors of a block, in the form that a prepared model holds.
 
     Attributes:
-        weights: values that codes stand for, by node.
-        biases: by node.
-        scales: of activations, by the node that owns them.
-        changed: how many codes differ from the nearest.
+        weights: the dequantized weights by node.
+        biases: the biases by node.
+        scales: the scales of activations, by the node that owns the scale.
+        changed: the number of codes that differ from the nearest code.
     """
 
     weights: dict[str, Tensor]
@@ -39,12 +39,12 @@ class Learned:
 
 
 class BlockLearner:
-    """A block in training: soft roundings, scales and biases as parameters.
+    """A block whose soft roundings, scales and biases are parameters.
 
     Args:
-        prepared: whose weights and quantizers it starts from; not changed.
-        block: what learns.
-        settings: which of them learn, and how activations are dropped.
+        prepared: the model with the initial weights and quantizers, which is not changed.
+        block: the block that learns.
+        settings: the settings, which decide what learns and how activations are dropped.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class BlockLearner:
         self.block = block
         self.keep_probability = settings.keep_probability
         self.roundings: dict[str, AdaRound] = {}
-        """By the first layer that has a weight."""
+        """The learnable roundings, by the first layer that has the weight."""
         self.quantizers: dict[str, Quantizer] = {}
-        """Of the same weights, as they were before."""
+        """The original quantizers of the same weights."""
         self.weight_owners: dict[str, str] = {}
-        """By layer, the first one that has its weight."""
+        """By layer, the first layer that has the same weight."""
         self.constants: dict[str, dict[str, Tensor]] = {}
         self.biases: dict[str, nn.Parameter] = {}
         for node in block.nodes:
@@ -81,10 +81,10 @@ class BlockLearner:
         self.units = {name: self._unit(name) for name in self.biases}
 
     def _adopt(self, node: Node, settings: ReconstructionSettings) -> None:
-        """Lets a layer's rounding and bias learn, unless other blocks depend on them too.
+        """Makes a layer's rounding and bias learnable, unless other blocks depend on them too.
 
-        A weight of several layers learns where it comes first, one that is also a table or a
-        transposed weight not at all.
+        A weight that several layers share learns in the block of the first of them. A weight that
+        is also a table or a transposed weight does not learn.
         """
         prepared, weight = self.prepared, self.constants[node.name]["weight"]
         layer = prepared.layer(node)
@@ -98,10 +98,10 @@ class BlockLearner:
             self.biases[node.name] = nn.Parameter(torch.zeros_like(weight.flatten(1)[:, 0]))
 
     def run(self, values: dict[str, Tensor], chance: "Chance") -> list[Tensor]:
-        """Computes the block from its entries in `values`, and adds its nodes there.
+        """Computes the block from its entries in `values`, and adds the outputs of its nodes.
 
         Returns:
-            By layer, the part of a step by which each weight was rounded up.
+            For each learned weight, the share of the scale by which its elements are rounded up.
         """
         scales = self._scales().unbind()
         parts: list[Tensor] = []
@@ -125,7 +125,11 @@ class BlockLearner:
         return parts
 
     def learned(self) -> Learned:
-        """Returns hard codes' values, biases and scales."""
+        """Returns the weights with integer codes, the biases and the scales.
+
+        Raises:
+            QuantizerError: the original quantizer gives a learned weight other codes.
+        """
         weights, changed = {}, 0
         with torch.no_grad():
             for name, rounding in self.roundings.items():
@@ -136,7 +140,7 @@ class BlockLearner:
                 if not torch.equal(plain.quantize(weights[name]), codes):
                     raise QuantizerError(
                         f"weight of {name!r}: {type(plain).__name__} does not return the codes "
-                        "that were learned for it; check_quantizer tells which law it breaks"
+                        "that were learned for it; check_quantizer says which law it breaks"
                     )
                 changed += int((codes != plain.quantize(weight)).sum())
             biases = {name: self._bias(name).detach().clone() for name in self.biases}
@@ -152,16 +156,16 @@ class BlockLearner:
         return bias + self.biases[name] * self.units[name] if name in self.biases else bias
 
     def _unit(self, name: str) -> Tensor:
-        """Returns in which unit a bias learns: the typical size of what is added to it."""
+        """Returns the unit in which a bias learns, the mean norm of the layer's weight rows."""
         weight = self.constants[name]["weight"]
         return weight.flatten(1).norm(dim=1).mean()
 
 
 class Chance:
-    """Which activations are quantized in a step, at random.
+    """Chooses at random the activations that are quantized in a step.
 
-    A pool of random decisions is drawn once; every use takes a stretch of it that begins somewhere
-    else, which costs next to nothing.
+    Random decisions are drawn once. Each use takes a part of them that starts at a random position,
+    which is much cheaper than drawing anew.
     """
 
     def __init__(self, probability: float, size: int, device: torch.device, seed: int):
@@ -174,7 +178,7 @@ class Chance:
             self._pool = pool.bernoulli_(probability, generator=generator)
 
     def keep(self, x: Tensor) -> Tensor | None:
-        """Returns which elements of `x` are quantized; None for all."""
+        """Returns a mask of the elements of `x` that are quantized, or None for all."""
         if self.probability == 1:
             return None
         start = int(torch.randint(self._size - x.numel(), (), generator=self._starts))
@@ -186,7 +190,7 @@ class Chance:
 
 
 class _Site:
-    """How a node's output is quantized while its block learns."""
+    """Quantizes the output of a node while its block learns."""
 
     def __init__(self, prepared: PreparedModel, node: Node, owners: list[str]):
         self.quantizer: Quantizer | None = None

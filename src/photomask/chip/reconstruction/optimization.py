@@ -1,4 +1,4 @@
-"""How one block learns: roundings, scales and biases that bring its outputs to the float ones."""
+"""Trains the roundings, scales and biases of one block towards its float outputs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from photomask.errors import QuantizerError
 from photomask.report import NoiseMeter, Progress
 
 CHECKED_EVERY = 100
-"""Steps between looks at the loss, each of which waits for the device."""
+"""The number of steps between two checks of the loss, because each waits for the device."""
 
 
 class DivergedError(QuantizerError):
-    """The loss of a block is not finite."""
+    """Raised when the loss of a block is not finite."""
 
     def __init__(self, step: int):
         super().__init__(f"the loss is not finite at step {step}")
@@ -35,12 +35,12 @@ def optimize(
     label: str,
     progress: Progress,
 ) -> None:
-    """Trains a block's roundings, scales and biases against its float exits.
+    """Trains a block's roundings, scales and biases against the float values of its exits.
 
         loss = mean over exits of mse / mse_before + regularization * undecided(beta)
 
-    `mse_before` is the error with weights rounded to nearest, so that no rate depends on the size
-    of values. `beta` falls in a straight line after the warm-up.
+    `mse_before` is the error with weights rounded to nearest, so that no learning rate depends on
+    the magnitude of the values. `beta` falls linearly after the warm-up.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -82,13 +82,13 @@ def optimize(
 
 
 def undecided(parts: Sequence[Tensor], beta: float) -> Tensor:
-    """Returns the regulariser, a weight: 1 where no rounding is decided, 0 where all are hard."""
+    """Returns the regularizer per weight: 1 if all roundings are halfway, 0 if all are decided."""
     total = torch.stack([rounding_regularizer(part, beta) for part in parts]).sum()
     return total / sum(part.numel() for part in parts)
 
 
 def beta_at(settings: ReconstructionSettings, step: int) -> float | None:
-    """Returns the sharpness of the regulariser at a step; None during the warm-up."""
+    """Returns the sharpness of the regularizer at a step, or None during the warm-up."""
     start = math.ceil(settings.warm_up * settings.iterations)
     if step < start:
         return None
@@ -97,7 +97,10 @@ def beta_at(settings: ReconstructionSettings, step: int) -> float | None:
 
 
 def batch_order(samples: int, batch: int, iterations: int, seed: int) -> Tensor:
-    """Returns the samples of every step, [iterations, batch]: shuffled, all before any again."""
+    """Returns the shuffled sample indices of every step, [iterations, batch].
+
+    No sample is repeated before all others were used.
+    """
     generator = torch.Generator().manual_seed(seed)
     batch = min(batch, samples)
     rounds = -(-iterations * batch // samples)
@@ -108,7 +111,7 @@ def batch_order(samples: int, batch: int, iterations: int, seed: int) -> Tensor:
 def make_optimizer(
     learner: BlockLearner, settings: ReconstructionSettings
 ) -> torch.optim.Optimizer:
-    """Returns Adam with a rate for roundings, one for scales and one for biases."""
+    """Returns an Adam optimizer with separate rates for roundings, scales and biases."""
     shifts = [rounding.shift for rounding in learner.roundings.values()]
     rates = [
         (shifts, settings.rounding_rate, False),
@@ -123,14 +126,14 @@ def make_optimizer(
 def set_rates(
     optimizer: torch.optim.Optimizer, settings: ReconstructionSettings, step: int
 ) -> None:
-    """Lets the rates of scales and biases fall along half a cosine; roundings keep theirs."""
+    """Sets the learning rates of a step; those of scales and biases fall along half a cosine."""
     falling = 0.5 * (1 + math.cos(math.pi * step / settings.iterations))
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * (falling if group["falls"] else 1.0)
 
 
 def entries_of(block: Block, edges: EdgeValues, rows: Tensor, chance: Chance) -> dict[str, Tensor]:
-    """Returns the block's entries: quantized, and float where they are dropped."""
+    """Returns the values of a block's entries, quantized or, where dropped, float."""
     values = {}
     for edge in block.entries:
         values[edge] = edges.rows_of(edges.quantized_values, edge, rows)
@@ -142,6 +145,6 @@ def entries_of(block: Block, edges: EdgeValues, rows: Tensor, chance: Chance) ->
 
 
 def largest_edge(block: Block, edges: EdgeValues) -> int:
-    """Returns the most elements that an edge of the block has for one sample."""
+    """Returns the number of elements, for one sample, of the largest edge of a block."""
     inside = [math.prod(node.shape) for node in block.nodes]
     return max([*inside, *(edges.float_values[edge][0].numel() for edge in block.entries)])

@@ -1,4 +1,4 @@
-"""`reconstruct`: roundings, scales and biases learned from a few hundred samples."""
+"""Learns roundings, scales and biases from a few hundred samples."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from photomask.report import NoiseMeter, Progress, without_progress
 
 DEFAULT_SETTINGS = ReconstructionSettings()
 SEEDS_APART = 1_000_003
-"""Between the seeds of two blocks, so that no two runs of small seeds share one."""
+"""The factor of the run's seed in a block's seed, so that runs with small seeds share none."""
 
 
 @changes(Effect.ROUNDS)
@@ -43,35 +43,38 @@ def reconstruct(
     storage: str | torch.device | None = None,
     progress: Progress = without_progress,
 ) -> ReconstructionReport:
-    """Learns how weights are rounded, block by block, so that outputs come close to the float ones.
+    """Learns how weights are rounded, so that the outputs come close to those of the float model.
 
-    Each block is trained with Adam against the outputs that it has with float inputs and the float
-    weights that the model holds now, smoothed or equalized ones included. Its inputs come from the
-    blocks before, quantized as they now are and mixed with float ones (QDrop). Roundings start as
-    the float weights and are pulled up or down; afterwards weights are what their hard codes stand
-    for, so that `convert` finds exactly those codes. Scales of activations and biases learn along.
-    Every figure in the report is of hard codes. A block that came out no better is left as it was.
+    Each block is trained with Adam. Its goal is its own output for float inputs and the current
+    float weights, which may be smoothed or equalized. Its inputs come from the blocks before, which
+    are reconstructed already; they are quantized, and mixed with float values (QDrop). The
+    roundings start at the float weights and move up or down. At the end the weights are the values
+    of their codes, so that `convert` finds exactly these codes. The scales of activations and the
+    biases learn too. A block that does not improve is left unchanged.
 
     Args:
-        prepared: calibrated; changed in place, block by block.
-        data: as for `calibrate`; a few hundred samples, which stay in memory with the values of a
-            few edges.
-        settings: how it is done.
-        checkpoint: a folder for blocks that are done. With the same model, data and settings, a
-            run that was interrupted goes on behind the last of them, and ends with the same result.
-        device: where to compute; the model's own by default, where it comes back to in any case.
-        storage: where the edges' values lie; `device` by default. "cpu" spares a GPU's memory.
-        progress: shows how far it has come; one walk over the steps of each block.
+        prepared: the calibrated model, which is changed in place, block by block.
+        data: the data, as for `calibrate`. A few hundred samples are enough; they stay in memory
+            together with the values of a few edges.
+        settings: the settings of the reconstruction.
+        checkpoint: a folder for finished blocks. With the same model, data and settings, an
+            interrupted run continues after the last of them, and ends with the same result.
+        device: the device to compute on; None for the model's own. The model returns to its own.
+        storage: the device that holds the edges' values; None for `device`. With "cpu" they need no
+            memory of a GPU.
+        progress: shows the progress; it is called once per block with the steps of the block.
 
     Returns:
-        Signal over noise of every block and of the outputs, before and after.
+        The SQNR of every block and of the outputs, before and after. All are those of weights
+        rounded to codes.
 
     Raises:
-        DataError: no data, or it does not fit the model.
-        QuantizerError: not calibrated; a weight's quantizer is not uniform; a block diverged, which
-            names block and step and leaves the blocks before reconstructed and it as it was.
-        UsageError: the checkpoint is of another run; no such device; batch norms are kept beside
-            their layers.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the model is not calibrated, or its weights are rounded already.
+        QuantizerError: a weight's quantizer is not uniform, or a block diverged. The message names
+            the block and the step. That block is unchanged, and those before it are reconstructed.
+        UsageError: the checkpoint belongs to another run, the device does not exist, or batch norms
+            are kept beside their layers.
 
     Source: Nagel et al. 2020 (AdaRound), arXiv:2004.10568; Li et al. 2021 (BRECQ),
     arXiv:2102.05426; Wei et al. 2022 (QDrop), arXiv:2203.05740.
@@ -120,7 +123,7 @@ def reconstruct(
 
 
 def apply(prepared: PreparedModel, learned: Learned) -> None:
-    """Puts what a block learned into a prepared model: plain weights, biases and scales."""
+    """Puts the learned weights, biases and scales of a block into a prepared model."""
     device = prepared.device
     for role, tensors in (("weight", learned.weights), ("bias", learned.biases)):
         for node, tensor in tensors.items():
@@ -139,7 +142,7 @@ def _learn(
     label: str,
     progress: Progress,
 ) -> tuple[Learned, BlockReport]:
-    """Trains a block, and returns what it learned, or what it was if that is no better."""
+    """Trains a block, and returns its learned state, or its old state if that is no worse."""
     before = edges.measure(block)
     learner = BlockLearner(prepared, block, settings)
     start = _state(prepared, learner)
@@ -148,9 +151,9 @@ def _learn(
             optimize(learner, edges, before, settings, seed, label, progress)
     except DivergedError as error:
         raise QuantizerError(
-            f"reconstruction of block {block.name!r} diverged: {error}. The blocks before it are "
-            "reconstructed, it and those behind it are as they were; lower rounding_rate, "
-            "scale_rate or bias_rate"
+            f"the reconstruction of block {block.name!r} diverged: {error}. The blocks before it "
+            "are reconstructed, and it and the blocks after it are unchanged; try a lower "
+            "rounding_rate, scale_rate or bias_rate"
         ) from error
     learned = learner.learned()
     apply(prepared, learned)
@@ -172,7 +175,7 @@ def _learn(
 
 
 def _state(prepared: PreparedModel, learner: BlockLearner) -> Learned:
-    """Returns what a block has before it learns, with weights as they are."""
+    """Returns the weights, biases and scales of a block before it learns."""
     constants = {node.name: prepared.constants_of(node) for node in learner.block.layers}
     return Learned(
         {name: constants[name]["weight"].detach().clone() for name in learner.roundings},
@@ -196,14 +199,14 @@ def _whole(prepared: PreparedModel, data: Data) -> list[Tensor]:
     """Returns one checked tensor with all samples for each input."""
     batches = list(batches_of(prepared, data))
     if not batches:
-        raise DataError("reconstruction needs at least one sample, got none")
+        raise DataError("reconstruction needs at least one sample, but the data holds none")
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
 def _noise_of_outputs(
     prepared: PreparedModel, inputs: Sequence[Tensor], device: torch.device
 ) -> NoiseMeter:
-    """Compares the outputs with the float model's, all blocks as they are."""
+    """Returns the noise of the model's current outputs against those of the float model."""
     edges = EdgeValues(prepared, device, torch.device("cpu"))
     edges.enter(inputs)
     (block,) = find_blocks(prepared.graph, "network")
@@ -214,7 +217,7 @@ def _noise_of_outputs(
 
 @contextmanager
 def _placed(prepared: PreparedModel, device: str | torch.device | None) -> Iterator[torch.device]:
-    """Moves a model to where it is reconstructed, and back; evaluation mode meanwhile."""
+    """Moves a model to a device in evaluation mode, and restores device and mode afterwards."""
     home = prepared.device
     training = prepared.training
     place = home if device is None else _existing(device)
@@ -229,20 +232,20 @@ def _existing(device: str | torch.device) -> torch.device:
     """Returns a device that tensors can be on.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: the device does not exist.
     """
     try:
         place = torch.device(device)
         torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch has no CUDA
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA raises the latter
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"no device {str(device)!r} to compute on: {reason}") from error
+        raise UsageError(f"cannot compute on the device {str(device)!r}: {reason}") from error
     return place
 
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Lets cuDNN compute in float32, with algorithms that give the same result every time."""
+    """Makes cuDNN compute in float32, with algorithms that are deterministic."""
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):

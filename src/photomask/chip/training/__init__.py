@@ -1,4 +1,4 @@
-"""Quantization-aware training: weights and scales of a prepared model learn to be integers."""
+"""Quantization-aware training of the weights and scales of a prepared model."""
 
 from photomask.chip.training.averaging import WeightAverage
 from photomask.chip.training.batch_norm import (

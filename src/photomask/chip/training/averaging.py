@@ -1,4 +1,4 @@
-"""The exponential moving average of what is trained."""
+"""Keeps an exponential moving average of the trained tensors."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from photomask.chip.preparation import PreparedModel
 
 
 def averaged_tensors(prepared: PreparedModel) -> dict[str, Tensor]:
-    """Returns by name what training changes: parameters, and statistics of batch norms."""
+    """Returns by name the tensors that training changes: parameters, and batch norm statistics."""
     statistics = prepared.batch_norms.named_buffers("batch_norms")
     return {**dict(prepared.named_parameters()), **dict(statistics)}
 
@@ -17,15 +17,15 @@ class WeightAverage:
 
         average = d * average + (1 - d) * value,   d = min(decay, steps / (steps + 10))
 
-    so that the first steps do not hang on to where training began.
+    The factor `d` is small at first, so that the initial values soon lose their influence.
 
     Args:
         prepared: the model that is trained.
-        decay: of a step, below 1.
+        decay: the largest factor of the old average in one step, below 1.
 
     Attributes:
-        steps: how many have been averaged.
-        tensors: the averages, by the names of what they are of.
+        steps: the number of steps that have been averaged.
+        tensors: the averages by the names of the tensors.
     """
 
     def __init__(self, prepared: PreparedModel, decay: float):
@@ -34,7 +34,7 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the past, which a change of widths has made another model's."""
+        """Starts again from the current values, as after a change of bit widths."""
         self.steps = 0
         with torch.no_grad():
             current = averaged_tensors(self._prepared)
@@ -42,7 +42,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the values of now."""
+        """Updates the averages with the current values."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         current = averaged_tensors(self._prepared)
@@ -51,7 +51,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
-        """Puts the averages into the model."""
+        """Overwrites the model's tensors with the averages."""
         current = averaged_tensors(self._prepared)
         for name, tensor in self.tensors.items():
             current[name].copy_(tensor)

@@ -1,23 +1,23 @@
-"""Batch norms that stay alive while a model is trained.
+"""Keeps batch norms beside their layers while a model is trained, and folds them afterwards.
 
-`prepare` folds a batch norm into the layer before it, so a program has none. At few bits a layer's
-outputs move with every step, and training goes better if they are normalised by the batch. So here
-a layer has its weight `W` without the norm, and `f = gain / sqrt(variance + epsilon)` of the
-running statistics, which follow those of the batch:
+`prepare` folds a batch norm into the layer before it, so a program has no batch norms. With few
+bits the outputs of a layer change with every step, and training works better if each batch is
+normalized. Here a layer keeps its weight `W` without the norm. With the factor
+`f = gain / sqrt(variance + epsilon)` of the running statistics, which follow those of the batches:
 
     training     y = batch_norm(conv(x, quantize(W)), statistics of the batch)
     evaluation   y = conv(x, f * quantize(W)) + (shift - f * mean)
 
-A scale for each channel is that of `W`, until folding for good multiplies it by `|f|`. Codes then
-depend on the weight alone, not on a gain that is learned or a variance that drifts, and weights
-and scales learn at rates that fit each other: the gradient of a folded scale would be `f` times too
-small, its steps `f**2` times. One scale for all channels, or a power of two, cannot take up `f`:
-such a quantizer sees the folded weight, `quantize(f * W) / f`.
+A scale per channel is that of `W` until the final folding multiplies it by `|f|`. The codes then
+depend on the weight only, and neither on a learned gain nor on a drifting variance. Weights and
+scales also learn at matching rates: the gradient of a folded scale would be `f` times too small,
+and its steps `f**2` times. One scale for all channels, or a power of two, cannot absorb `f`. Such a
+quantizer gets the folded weight, `quantize(f * W) / f`.
 
-Jacob et al. 2018 (section 3.2, arXiv:1712.05877) take the batch's statistics from a second, float
-convolution, and Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) corrects by them; here they
-are those of the quantized convolution itself, which costs no second one, and whose shift by
-rounding they take in.
+Jacob et al. 2018 (section 3.2, arXiv:1712.05877) compute the statistics of a batch by a second
+convolution, in float, and Krishnamoorthi 2018 (section 3.2.2, arXiv:1806.08342) uses them for a
+correction. Here they are the statistics of the quantized convolution itself. That saves the second
+convolution, and the statistics include the shift that rounding causes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,25 +37,25 @@ from photomask.errors import DataError, UsageError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 SMALLEST_FACTOR = 1e-6
-"""Factors closer to 0 count as this: a dead channel can come back to life."""
+"""Factors closer to 0 are replaced by this one, so that a dead channel can recover."""
 AGREEMENT = 1e-4
-"""Of a folded weight and the prepared one, in shares of the largest."""
+"""The tolerance between a folded weight and the prepared one, relative to the largest element."""
 
 
 class LiveBatchNorm(nn.Module):
-    """A batch norm behind a layer whose weight is quantized folded.
+    """A batch norm that is kept beside the layer before it.
 
     Args:
-        norm: with running statistics.
-        bias: of the layer, [channels]; becomes part of the mean.
+        norm: a batch norm module with running statistics.
+        bias: the bias of the layer, [channels], which is subtracted from the mean.
 
     Attributes:
-        gain: parameter, [channels].
-        shift: parameter, [channels].
-        mean: running mean of the layer's output without its bias, [channels].
-        variance: running variance, [channels].
-        frozen: True to normalise by the running statistics in training as well.
-        scales_move: True if the scales of the weight are those without the norm.
+        gain: the parameter for the gain, [channels].
+        shift: the parameter for the shift, [channels].
+        mean: the running mean of the layer's output without its bias, [channels].
+        variance: the running variance of the layer's output, [channels].
+        frozen: True to normalize by the running statistics in training mode as well.
+        scales_move: True if the scales of the weight are those of the weight without the norm.
     """
 
     mean: Tensor
@@ -77,17 +77,17 @@ class LiveBatchNorm(nn.Module):
 
     @property
     def is_live(self) -> bool:
-        """True where the batch's statistics count."""
+        """True if outputs are normalized by the statistics of the batch."""
         return self.training and not self.frozen
 
     def factor(self) -> Tensor:
-        """Returns what a channel's weights are multiplied by, [channels]."""
+        """Returns the factor of each channel's weights, [channels]."""
         gain = self.gain.detach() if self.is_live else self.gain
         factor = gain * torch.rsqrt(self.variance + self.epsilon)
         return torch.where(factor.abs() < SMALLEST_FACTOR, SMALLEST_FACTOR, factor)
 
     def fold(self, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the constants of the layer that does what layer and norm do in evaluation."""
+        """Returns the constants of a layer that equals layer and norm in evaluation mode."""
         factor, weight = self.factor(), constants["weight"]
         return {
             **constants,
@@ -96,15 +96,15 @@ class LiveBatchNorm(nn.Module):
         }
 
     def forward(self, node: Node, inputs: Sequence[Tensor], constants: dict[str, Tensor]) -> Tensor:
-        """Computes a node in training.
+        """Returns the normalized output of a layer in training mode.
 
         Args:
             node: the layer.
-            inputs: of the layer.
-            constants: folded, the weight quantized.
+            inputs: the inputs of the layer.
+            constants: the folded constants of the layer, with a quantized weight.
 
         Raises:
-            DataError: the batch has one value for each channel, and so no variance.
+            DataError: the batch has one value per channel, and so no variance.
         """
         weight = constants["weight"]
         factor = self.factor().reshape(-1, *(1,) * (weight.ndim - 1))
@@ -112,9 +112,9 @@ class LiveBatchNorm(nn.Module):
         made = node.operation.compute(inputs, plain)
         if made.numel() == made.shape[1]:
             raise DataError(
-                f"the batch norm behind {node.name!r} ({node.source}) sees one value for each "
-                "channel, whose variance is 0, in a batch of one sample: use batches of two or "
-                "more (drop_last=True leaves out a smaller last one), or "
+                f"the batch norm behind {node.name!r} ({node.source}) gets one value per channel, "
+                "which has no variance, in a batch of one sample; use batches of two samples or "
+                "more (drop_last=True leaves out a smaller last one), or call "
                 "freeze_batch_norms(prepared)"
             )
         normed = F.batch_norm(
@@ -133,22 +133,22 @@ class LiveBatchNorm(nn.Module):
 @changes(Effect.KEEPS)
 @float32_by_default()
 def keep_batch_norms(prepared: PreparedModel, model: nn.Module, example: Data) -> tuple[str, ...]:
-    """Takes the batch norms out of the layers that `prepare` folded them into, for training.
+    """Separates batch norms from the layers that `prepare` folded them into, for training.
 
-    What the prepared model computes in evaluation mode stays the same. Norms that do not stand
-    right behind a convolution or a linear layer, or whose layer was changed since or has its weight
-    at several places, stay folded.
+    The outputs of the prepared model in evaluation mode stay the same. A norm stays folded where it
+    does not directly follow a convolution or a linear layer, where the layer was changed since, or
+    where the model uses the layer's weight at several places.
 
     Args:
-        prepared: changed in place; calibrated or not.
-        model: as it was given to `prepare`.
-        example: as it was given to `prepare`.
+        prepared: the prepared model, calibrated or not, which is changed in place.
+        model: the model that was given to `prepare`.
+        example: the example that was given to `prepare`.
 
     Returns:
-        The names of the layers whose norm is kept.
+        The names of the layers whose norms are kept.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no batch norm can be separated.
     """
     raw = capture(model, example)
     modules = dict(model.named_modules())
@@ -172,13 +172,14 @@ def keep_batch_norms(prepared: PreparedModel, model: nn.Module, example: Data) -
                 kept.append(layer.name)
     if not kept:
         raise UsageError(
-            "no batch norm stands right behind a convolution or linear layer as it was prepared"
+            "no batch norm of the model directly follows a convolution or a linear layer that is "
+            "still as it was prepared; train without keep_batch_norms"
         )
     return tuple(kept)
 
 
 def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Tensor) -> None:
-    """Gives a layer its weight without the norm, which is kept beside it."""
+    """Gives a layer its weight without the norm, and keeps the norm beside it."""
     old = prepared.constants_of(layer)["bias"]
     prepared.set_constant(layer.name, "weight", weight.to(old.device))
     prepared.set_constant(layer.name, "bias", torch.zeros_like(old))
@@ -190,12 +191,12 @@ def _keep(prepared: PreparedModel, layer: Node, norm: LiveBatchNorm, weight: Ten
 
 
 def _is_alone(prepared: PreparedModel, layer: Node) -> bool:
-    """Tells whether no other place of the model has the layer's weight or bias."""
+    """Tells whether no other node of the model uses the layer's weight or bias."""
     return not any(prepared.places_of(layer, role) for role in layer.constants)
 
 
 def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
-    """Tells whether the norm alone reads a layer whose channels are at axis 1."""
+    """Tells whether a layer has its channels at axis 1 and exactly one reader, the norm."""
     if layer.operation.accumulates is not Accumulates.WEIGHTED:
         return False
     at_axis_1 = layer.operation.channels_in(len(layer.shape)) == 1
@@ -203,7 +204,7 @@ def _stands_behind(graph: FloatGraph, layer: Node) -> bool:
 
 
 def _agrees(prepared: PreparedModel, layer: Node, folded: Mapping[str, Tensor]) -> bool:
-    """Tells whether layer and norm, folded, are what was prepared."""
+    """Tells whether the folded constants equal those of the prepared model."""
     constants = prepared.constants_of(layer)
     if not {"weight", "bias"} <= constants.keys():
         return False
@@ -218,7 +219,12 @@ def _agrees(prepared: PreparedModel, layer: Node, folded: Mapping[str, Tensor]) 
 
 
 def freeze_batch_norms(prepared: PreparedModel, frozen: bool = True) -> None:
-    """Lets training use the running statistics from now on, or no longer."""
+    """Makes training normalize by the running statistics, or by those of each batch again.
+
+    Args:
+        prepared: the model whose kept batch norms are changed.
+        frozen: True for the running statistics, False for those of each batch.
+    """
     for norm in prepared.batch_norms.values():
         if isinstance(norm, LiveBatchNorm):
             norm.frozen = frozen
@@ -232,16 +238,16 @@ def measure_batch_norms(
     batches: Iterable[Sequence[Tensor]],
     average: Callable[[list[Tensor]], None] | None = None,
 ) -> None:
-    """Gives batch norms the mean statistics of some batches, under the weights of now.
+    """Sets the statistics of batch norms to their means over some batches.
 
-    Running statistics remember weights that are no more. At few bits, where a weight between two
-    codes goes to and fro, they may fit no weights at all. Codes of weights stay where the norms'
-    scales move.
+    Running statistics also average over earlier weights. With few bits, where a weight oscillates
+    between two codes, they may fit no weights at all. The codes of the weights stay the same where
+    `scales_move` is True.
 
     Args:
-        prepared: changed in place; norms that are frozen keep what they have.
-        batches: inputs of the model, as it is trained on.
-        average: replaces tensors by their means over all processes that train together.
+        prepared: the model, which is changed in place; frozen norms keep their statistics.
+        batches: batches of inputs such as the model is trained on.
+        average: a function that replaces tensors by their means over all training processes.
 
     Raises:
         UsageError: there are no batches.
@@ -264,7 +270,7 @@ def measure_batch_norms(
             norm.momentum = 1.0
         for inputs in batches:
             prepared(*inputs)
-            # Weights are folded with the old statistics for every batch alike.
+            # The old statistics are restored, so that every batch sees the same folded weights.
             for total, found, old in zip(totals, statistics, before, strict=True):
                 total += found
                 found.copy_(old)
@@ -276,7 +282,7 @@ def measure_batch_norms(
             norm.momentum = momenta[name]
         prepared.train(training)
     if not count:
-        raise UsageError("measuring batch norms needs at least one batch, got none")
+        raise UsageError("measuring batch norms needs at least one batch, but there was none")
     if average is not None:
         average(totals)
     for total, found in zip(totals, statistics, strict=True):
@@ -286,12 +292,12 @@ def measure_batch_norms(
 @changes(Effect.KEEPS)
 @float32_by_default()
 def fold_batch_norms(prepared: PreparedModel) -> None:
-    """Folds what `keep_batch_norms` kept into weights and biases for good.
+    """Folds the batch norms that `keep_batch_norms` kept into weights and biases.
 
-    Evaluation computes the same before and after, up to the rounding of floats.
+    The outputs in evaluation mode stay the same, up to float rounding.
 
     Args:
-        prepared: changed in place.
+        prepared: the model, which is changed in place and left in evaluation mode.
     """
     prepared.eval()
     with torch.no_grad():

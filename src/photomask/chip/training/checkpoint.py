@@ -1,9 +1,9 @@
-"""Trained weights and checkpoints: strict JSON and safetensors, written whole.
+"""Saves and loads trained weights and checkpoints as strict JSON and safetensors.
 
-A folder of weights holds `model.json` (which model, prepared how) and `model.safetensors`. A
-checkpoint holds besides `training.json` (settings, epochs done, what is frozen) and
+A folder of weights holds `model.json`, which describes the prepared model, and `model.safetensors`.
+A checkpoint also holds `training.json` (settings, finished epochs, frozen parameters) and
 `training.safetensors` (the optimizer's state and the average). Each JSON file holds its own hash
-and that of the tensors beside it.
+and that of the tensor file beside it. A folder appears only once all of its files are written.
 """
 
 import json
@@ -24,24 +24,24 @@ from photomask.documents import is_file, read_text, sha256_of, written_whole
 from photomask.errors import DocumentError, TrainingError
 
 MODEL, TRAINING = "model", "training"
-"""Names of the two pairs of files."""
+"""The names of the two pairs of files."""
 
 OUTPUT = "trained weights"
 STATES = {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
-"""What the optimizers of `optimization` keep for a parameter."""
+"""The tensors that the optimizers of `optimization` keep for a parameter."""
 STANDING = "standing.record"
-"""What files of earlier versions do not hold."""
+"""A tensor that files of earlier versions do not hold."""
 
 
 def save_weights(prepared: PreparedModel, folder: Path) -> None:
-    """Writes what `load_weights` reads: weights, scales, zero points and formats.
+    """Writes weights, scales, zero points and formats for `load_weights`.
 
     Args:
-        prepared: calibrated or trained.
-        folder: to appear, or to be replaced where it holds weights already.
+        prepared: the calibrated or trained model.
+        folder: the folder to write. It may exist only if it holds weights, which are replaced.
 
     Raises:
-        ExportError: the folder is something else's, or the disk refused a file.
+        ExportError: the folder holds other files, or a file cannot be written.
     """
     with written_whole(folder, OUTPUT, files_of_earlier) as place:
         write_model(prepared, place)
@@ -49,21 +49,22 @@ def save_weights(prepared: PreparedModel, folder: Path) -> None:
 
 @changes(Effect.LOADS)
 def load_weights(prepared: PreparedModel, folder: Path) -> None:
-    """Reads weights, scales, zero points and formats into a model prepared the same way.
+    """Reads weights, scales, zero points and formats into a model that was prepared the same way.
 
     Args:
-        prepared: changed in place, only if all is right; needs no calibration.
-        folder: that `save_weights` or a training wrote.
+        prepared: the model, which needs no calibration. It is changed in place, and only if all
+            files are valid.
+        folder: the folder that `save_weights` or a training wrote.
 
     Raises:
         DocumentError: a file is missing, damaged or altered.
-        TrainingError: the weights are of another model or another recipe; says what differs.
+        TrainingError: the weights belong to another model or recipe; the message says what differs.
     """
     _put(prepared, *_read_model(prepared, folder), folder)
 
 
 def _read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
-    """Reads and checks the pair of files of a model."""
+    """Returns the checked content of a model's pair of files."""
     path = folder / f"{MODEL}.json"
     document = ModelDocument.parse(read_text(path), str(path))
     document.check(prepared, folder)
@@ -71,7 +72,10 @@ def _read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, d
     expected = prepared.state_dict()
     if set(tensors) | {STANDING} != set(expected):
         odd = sorted((set(tensors) | {STANDING}) ^ set(expected))
-        raise TrainingError(f"{folder} holds other tensors than this model: {', '.join(odd[:4])}")
+        raise TrainingError(
+            f"the tensors of {folder} are not those of this model; they differ in "
+            f"{', '.join(odd[:4])}. Load them into a model that was prepared the same way"
+        )
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, prepared, expected, folder)
     return document, tensors
@@ -84,10 +88,10 @@ def _check_tensor(
     expected: Mapping[str, Tensor],
     folder: Path,
 ) -> None:
-    """Refuses a tensor that the model cannot have: another form, or no scale or format.
+    """Refuses a tensor of another dtype or shape, and values that are no scale or no format.
 
-    A quantizer's tensors have a row for each channel only once it is calibrated, so that of their
-    shape only the first axis can be told.
+    The tensors of a quantizer have a row for each channel only after calibration. For a weight, the
+    model therefore decides only the first axis of their shape; for an activation it decides none.
     """
     wanted = expected[name]
     kind, _, rest = name.partition(".")
@@ -101,20 +105,27 @@ def _check_tensor(
         shape = tensor.shape
     if tensor.dtype != wanted.dtype or tensor.shape != shape:
         raise TrainingError(
-            f"{folder} does not fit this model: {name} is {_form(tensor)}, expected {_form(wanted)}"
+            f"{folder} does not fit this model: {name} is {_form(tensor)}, expected "
+            f"{_form(wanted)}; load it into a model that was prepared the same way"
         )
     if field == "scale" and not bool((tensor > 0).all()):
-        raise DocumentError(f"{folder}: {name} holds {float(tensor.min())}; scales are positive")
+        raise DocumentError(
+            f"{folder}: {name} holds {float(tensor.min())}, but scales are positive; the file was "
+            "not written by save_weights or train"
+        )
     if field == "format_state":
         bits, signed = tensor.tolist()
         if not (0 <= bits <= WIDEST and signed in (0, 1)):
-            raise DocumentError(f"{folder}: {name} holds {[bits, signed]}, which is no format")
+            raise DocumentError(
+                f"{folder}: {name} holds {[bits, signed]}, which is no format (bits, signed); the "
+                "file was not written by save_weights or train"
+            )
 
 
 def _put(
     prepared: PreparedModel, document: ModelDocument, tensors: dict[str, Tensor], folder: Path
 ) -> None:
-    """Gives a model what was read."""
+    """Puts the content of the files into a model."""
     quantizers = quantizers_of(prepared)
     for name, bits in document.bits.items():
         quantizers[name].bits = bits
@@ -128,7 +139,7 @@ def _put(
 
 
 def write_model(prepared: PreparedModel, place: Path) -> ModelDocument:
-    """Writes the pair of files of a model."""
+    """Writes a model's pair of files, and returns the document."""
     document = ModelDocument.of(
         prepared, write_tensors(prepared.state_dict(), place / f"{MODEL}.safetensors")
     )
@@ -137,18 +148,18 @@ def write_model(prepared: PreparedModel, place: Path) -> ModelDocument:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Writes tensors, none of which shares memory with another; returns the file's SHA-256."""
+    """Writes tensors, as copies that share no memory, and returns the SHA-256 of the file."""
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(own, path)
     return sha256_of(path)
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Reads tensors.
+    """Returns the tensors of a file.
 
     Args:
-        path: of the file.
-        sha256: that it must have.
+        path: the path of the file.
+        sha256: the SHA-256 that the file must have.
 
     Raises:
         DocumentError: the file is missing, damaged or altered, or a number is not finite.
@@ -156,8 +167,8 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     found = sha256_of(path)
     if found != sha256:
         raise DocumentError(
-            f"{path}: altered or damaged: its SHA-256 is {found[:12]}…, the document beside it "
-            f"says {sha256[:12]!r}"
+            f"{path} is altered or damaged: its SHA-256 is {found[:12]}…, but the document beside "
+            f"it says {sha256[:12]!r}; restore the file or train again"
         )
     with tensor_file(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -177,9 +188,9 @@ def is_weights(folder: Path) -> bool:
 
 
 def files_of_earlier(folder: Path) -> tuple[str, ...]:
-    """Names the files of a folder that was written before folders had records, if it is one.
+    """Returns the names of the files of a folder that an earlier version wrote, else none.
 
-    Such a folder holds documents of schema 1 and nothing else.
+    Such a folder has no record of its files. It holds documents of schema 1 and nothing else.
     """
     names = {path.name for path in folder.iterdir()}
     allowed = {f"{name}.{kind}" for name in (MODEL, TRAINING) for kind in ("json", "safetensors")}
@@ -201,7 +212,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor],
 ) -> None:
-    """Writes a checkpoint in the place of an earlier one."""
+    """Writes a checkpoint, which replaces an earlier one in the same folder."""
     tensors = {f"average/{name}": tensor for name, tensor in average.items()}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
@@ -224,20 +235,22 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
 ) -> CheckpointDocument:
-    """Reads a checkpoint into model, optimizer and average, and returns where it stands.
+    """Reads a checkpoint into the model, the optimizer and the average, and returns its document.
 
-    Nothing is changed unless all of it is right.
+    Nothing is changed unless all files are valid.
 
     Raises:
         DocumentError: a file is missing, damaged or altered, or the files disagree.
-        TrainingError: it is another run's; says what differs.
+        TrainingError: the checkpoint belongs to another run; the message says what differs.
     """
     path = folder / f"{TRAINING}.json"
     found = CheckpointDocument.parse(read_text(path), str(path))
     found.check(asked, folder)
     document, weights = _read_model(prepared, folder)
     if document.content_sha256 != found.model_sha256:
-        raise DocumentError(f"{path} is not of the model beside it, {folder / MODEL}.json")
+        raise DocumentError(
+            f"{path} does not belong to {folder / MODEL}.json; restore both from one checkpoint"
+        )
     tensors = read_tensors(folder / f"{TRAINING}.safetensors", found.tensors_sha256)
     if unknown := sorted({*found.frozen} - {name for name, _ in prepared.named_parameters()}):
         raise DocumentError(f"{path}: the model has no parameter {unknown[0]!r}")
@@ -261,7 +274,7 @@ def load_checkpoint(
 def _sorted_out(
     tensors: Mapping[str, Tensor], folder: Path
 ) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
-    """Parts the tensors of a training into averages and the optimizer's state by parameter."""
+    """Splits the tensors of a training into averages and the optimizer's state by parameter."""
     averages: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -272,7 +285,9 @@ def _sorted_out(
         elif kind == "optimizer" and index.isascii() and index.isdigit() and len(index) < 9:
             state.setdefault(int(index), {})[key] = tensor
         else:
-            raise DocumentError(f"{folder}: the tensor {name!r} is no part of a checkpoint")
+            raise DocumentError(
+                f"{folder}: the tensor {name!r} is no part of a checkpoint; restore the folder"
+            )
     return averages, state
 
 
@@ -282,21 +297,33 @@ def _check_averages(
     forms = {name: _form(tensor) for name, tensor in found.items()}
     for name, tensor in expected.items():
         if forms.pop(name, None) != _form(tensor):
-            raise DocumentError(f"{folder}: the average of {name!r} is not {_form(tensor)}")
+            raise DocumentError(
+                f"{folder}: the average of {name!r} must be {_form(tensor)}, but is missing or has "
+                "another dtype or shape; restore the folder"
+            )
     if forms:
-        raise DocumentError(f"{folder} holds an average of {min(forms)!r}, which the model lacks")
+        raise DocumentError(
+            f"{folder} holds an average of {min(forms)!r}, which is no tensor of the model; "
+            "restore the folder"
+        )
 
 
 def _check_optimizer(
     state: Mapping[int, Mapping[str, Tensor]], parameters: list[Tensor], folder: Path
 ) -> None:
-    """Holds that each state is of a parameter, of its shape, and that all have the same parts."""
+    """Refuses a state whose parts differ, or whose tensors do not fit the parameters."""
     parts = {tuple(sorted(values)) for values in state.values()}
     if len(parts) > 1 or not {key for keys in parts for key in keys} <= STATES:
-        raise DocumentError(f"{folder}: the optimizer's state has the parts {sorted(parts)}")
+        raise DocumentError(
+            f"{folder}: the optimizer's state has the parts {sorted(parts)}; expected the same "
+            f"parts for all parameters, from {sorted(STATES)}"
+        )
     for index, values in state.items():
         if index >= len(parameters):
-            raise DocumentError(f"{folder}: the optimizer has no parameter {index}")
+            raise DocumentError(
+                f"{folder} holds the optimizer's state of parameter {index}, but the optimizer has "
+                f"{len(parameters)} parameters"
+            )
         for key, tensor in values.items():
             wanted = [] if key == "step" else list(parameters[index].shape)
             if list(tensor.shape) != wanted:
@@ -307,5 +334,5 @@ def _check_optimizer(
 
 
 def frozen_parameters(prepared: PreparedModel) -> tuple[str, ...]:
-    """Returns the names of the parameters that do not learn."""
+    """Returns the names of the parameters that are frozen."""
     return tuple(name for name, p in prepared.named_parameters() if not p.requires_grad)

@@ -1,4 +1,4 @@
-"""Training data: tensors that stay on the device, or batches of the user's own."""
+"""Provides training data: tensors that stay on the device, or batches of a loader."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -13,51 +13,54 @@ from photomask.chip.training.settings import TrainingSettings
 from photomask.errors import DataError, UsageError
 
 BLOCK = 4096
-"""Samples that are shuffled and augmented at once."""
+"""The number of samples that are shuffled and augmented at once."""
 
 Batch = tuple[list[Tensor], Tensor | None]
-"""One tensor for each input, and labels where there are any."""
+"""One tensor for each input, and the labels, or None without labels."""
 LabelCheck = Callable[[Tensor, int], Tensor]
-"""Labels and the number of their samples → what a loss reads; refuses what it cannot read."""
+"""Converts labels, given the number of samples, for a loss, or raises a DataError."""
 
 
 class TrainingData(Protocol):
-    """What the loop asks of data."""
+    """The data of a training, as the training loop needs it."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Returns how many batches an epoch has."""
+        """Returns the number of batches of an epoch."""
         ...
 
     def batches(
         self, settings: TrainingSettings, processes: Processes, epoch: int
     ) -> Iterator[Batch]:
-        """Yields this process's part of every batch of an epoch, on its device."""
+        """Yields this process's part of every batch of an epoch, on the process's device."""
         ...
 
     def first(self, count: int, device: torch.device) -> Iterator[list[Tensor]]:
-        """Yields inputs as they are, about `count` samples, for calibration."""
+        """Yields the inputs of about `count` samples, without augmentation, for calibration."""
         ...
 
     @property
     def description(self) -> str:
-        """What a checkpoint knows of the data."""
+        """A description of the data, which a checkpoint holds."""
         ...
 
 
 class TensorData:
-    """Samples that stay on the device, in an order of their own each epoch.
+    """Samples that stay on the device, and that are shuffled anew for each epoch.
 
-    The order depends on seed and epoch alone. Each process takes its part of every batch, so that
-    two processes see in a step what one process with the same `batch_size` sees.
+    The order depends only on the seed and the epoch. Each process takes its part of every batch, so
+    that several processes together see in a step the same samples as one process with the same
+    `batch_size`.
 
     Args:
-        inputs: samples at axis 0, tensors or arrays; a sequence for a model with several inputs.
-        labels: one for each sample; None where the loss needs none.
-        augment: changes a batch of the first input, on its device; draws from PyTorch's own
-            generators, which are seeded for every epoch and process.
+        inputs: tensors or arrays with the samples at axis 0; a sequence of them for a model with
+            several inputs.
+        labels: one label for each sample; None where the loss needs none.
+        augment: a function that changes a batch of the first input, on its device. It draws from
+            PyTorch's own generators, which are seeded for every epoch and process.
 
     Raises:
-        DataError: no samples, another number of labels, NaN or infinity.
+        DataError: there are no samples, the number of labels differs, or a value is NaN or
+            infinite.
     """
 
     def __init__(
@@ -70,20 +73,36 @@ class TensorData:
         found = [alone] if alone is not None else [as_tensor(x) for x in inputs]
         self.inputs = [x for x in found if x is not None]
         if len(self.inputs) != len(found):
-            raise DataError("the inputs of training must be tensors or arrays")
+            raise DataError(
+                "the inputs of training must be tensors or arrays, one for each input of the model"
+            )
         self.labels = None if labels is None else label_tensor(labels, "the labels of training")
         self.augment = augment
         counts = [len(x) for x in self.inputs] + ([] if labels is None else [len(labels)])
         if not counts or not counts[0] or len(set(counts)) > 1:
-            raise DataError(f"training needs samples, one label each; found {counts} of them")
+            raise DataError(
+                "training needs at least one sample, and the same number for each input and the "
+                f"labels; found {counts}"
+            )
         for x in self.inputs:
             if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-                raise DataError("the training inputs hold NaN or infinity")
+                raise DataError("the training inputs hold NaN or infinity; remove such samples")
 
     def check(self, forms: Sequence[InputForm], labels: LabelCheck | None) -> None:
-        """Brings samples to what a model takes, and labels to what its loss reads."""
+        """Converts the samples for the inputs of a model, and the labels for its loss.
+
+        Args:
+            forms: the forms of the model's inputs, in order.
+            labels: converts labels for the loss; None where nothing reads them.
+
+        Raises:
+            DataError: the samples do not fit the model, or the labels do not fit the loss.
+        """
         if len(forms) != len(self.inputs):
-            raise DataError(f"the model has {len(forms)} input(s), training got {len(self.inputs)}")
+            raise DataError(
+                f"the model has {len(forms)} input(s), but training got {len(self.inputs)}; give "
+                "one tensor for each input"
+            )
         pairs = zip(forms, self.inputs, strict=True)
         self.inputs = [checked_input(form, x, "training data") for form, x in pairs]
         if labels is not None and self.labels is not None:
@@ -91,24 +110,28 @@ class TensorData:
 
     @property
     def description(self) -> str:
-        """How many samples there are, of which shapes."""
+        """The shapes of the inputs, and whether there are labels."""
         shapes = ", ".join(str(list(x.shape)) for x in self.inputs)
         return f"{shapes}, {'no' if self.labels is None else 'with'} labels"
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Returns how many whole batches there are."""
+        """Returns the number of whole batches.
+
+        Raises:
+            DataError: there are fewer samples than a batch has.
+        """
         steps = len(self.inputs[0]) // batch_size
         if not steps:
             raise DataError(
-                f"{len(self.inputs[0])} samples make no batch of {batch_size}; choose a smaller "
-                "batch_size"
+                f"{len(self.inputs[0])} samples are fewer than a batch of {batch_size}; choose a "
+                "smaller batch_size"
             )
         return steps
 
     def batches(
         self, settings: TrainingSettings, processes: Processes, epoch: int
     ) -> Iterator[Batch]:
-        """Yields this process's part of every batch of an epoch, on its device."""
+        """Yields this process's part of every batch of an epoch, on the process's device."""
         device = processes.device
         self.inputs = [x.to(device) for x in self.inputs]
         self.labels = None if self.labels is None else self.labels.to(device)
@@ -128,50 +151,50 @@ class TensorData:
                 yield [_laid_out(part[number]) for part in parts], labels
 
     def first(self, count: int, device: torch.device) -> Iterator[list[Tensor]]:
-        """Yields the first samples as they are, in batches."""
+        """Yields the first samples in batches, without augmentation."""
         for parts in zip(*(x[:count].split(256) for x in self.inputs), strict=True):
             yield [part.to(device) for part in parts]
 
 
 class BatchData:
-    """Batches of the user's own: an iterable, such as a `DataLoader`, that is walked every epoch.
+    """Batches of an iterable, such as a `DataLoader`, which is iterated once per epoch.
 
     PyTorch's generators are seeded before each epoch, so a loader that shuffles by them gives a
-    resumed training the same batches. Where several processes train, the loader gives each its
-    part (`accelerator.prepare(loader)` does).
+    resumed training the same batches. Where several processes train, the loader must give each
+    process its part, as the result of `accelerator.prepare(loader)` does.
 
     Args:
-        batches: yields batches in any form that `photomask.chip.data` describes, such as
-            `(inputs, labels)`; has a length.
+        batches: an iterable with a length that yields batches in any form that
+            `photomask.chip.data` describes, such as `(inputs, labels)`.
 
     Raises:
-        UsageError: it has no length.
-        DataError: it is empty.
+        UsageError: `batches` has no length, or can be iterated only once.
+        DataError: `batches` is empty.
     """
 
     def __init__(self, batches: Iterable[Any]):
         if not hasattr(batches, "__len__") or iter(batches) is batches:
             raise UsageError(
-                "training walks its data every epoch: give tensors, a DataLoader or a list of "
-                f"(inputs, labels), not a {type(batches).__name__}"
+                "training iterates over its data in every epoch; give tensors, a DataLoader or a "
+                f"list of (inputs, labels), found a {type(batches).__name__}"
             )
         self._batches: Any = batches
         self._forms: Sequence[InputForm] = ()
         self._label_check: LabelCheck | None = None
         if not len(self._batches):
-            raise DataError("training needs at least one batch, got none")
+            raise DataError("training needs at least one batch, but the data holds none")
 
     def check(self, forms: Sequence[InputForm], labels: LabelCheck | None) -> None:
-        """Says what every batch is brought to: inputs that a model takes, labels of its loss."""
+        """Sets the forms that inputs are converted to, and the conversion of labels."""
         self._forms, self._label_check = forms, labels
 
     @property
     def description(self) -> str:
-        """How many batches there are."""
+        """The number of batches."""
         return f"{len(self._batches)} batches"
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Returns how many batches there are."""
+        """Returns the number of batches, which the loader decides."""
         return len(self._batches)
 
     def batches(
@@ -206,17 +229,17 @@ def as_training_data(
     labels: LabelCheck | None,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> TensorData | BatchData:
-    """Returns tensors or batches as the loop takes them.
+    """Returns the data of a training in the form that the training loop needs.
 
     Args:
-        data: as `train` takes it.
-        forms: of the model's inputs.
-        labels: brings labels to what the loss reads; None where nothing reads them.
-        augment: changes a batch of the first input.
+        data: the data, in any form that `train` takes.
+        forms: the forms of the model's inputs.
+        labels: converts labels for the loss; None where nothing reads them.
+        augment: a function that changes a batch of the first input.
 
     Raises:
-        UsageError: `augment` with batches, which their loader must do itself.
-        DataError: the samples do not fit the model, or the labels its outputs.
+        UsageError: `augment` is given with batches of a loader, which must augment them itself.
+        DataError: the samples do not fit the model, or the labels do not fit its outputs.
     """
     if not isinstance(data, TensorData | BatchData):
         pair = isinstance(data, (tuple, list)) and len(data) == 2 and len(forms) == 1
@@ -226,7 +249,8 @@ def as_training_data(
             whole = as_batch(forms, data, "training data", inside=pair)
         if whole is None and augment is not None:
             raise UsageError(
-                "augment changes tensors that stay on the device; a loader has its own"
+                "augment works with tensors that stay on the device, but the data is an iterable "
+                "of batches; augment the samples in the loader"
             )
         given = TensorData(whole.inputs, whole.labels, augment) if whole else BatchData(data)
     else:
@@ -241,6 +265,6 @@ def seed_of(seed: int, epoch: int, process: int) -> int:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """Lays images out as convolutions read them fastest."""
+    """Returns images in memory format channels-last, with which convolutions are fastest."""
     images = x.ndim == 4 and x.is_floating_point()
     return x.contiguous(memory_format=torch.channels_last) if images else x

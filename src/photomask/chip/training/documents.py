@@ -1,4 +1,4 @@
-"""What a folder of trained weights and a checkpoint say about themselves."""
+"""Defines the JSON documents of trained weights and of checkpoints."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +11,18 @@ from photomask.documents import SealedDocument
 from photomask.errors import DocumentError, TrainingError
 
 WIDEST = 32
-"""Bits that a quantizer has at most."""
+"""The most bits that a saved quantizer may have."""
 
 
 class ModelDocument(SealedDocument):
-    """Which prepared model weights are of.
+    """Describes the prepared model that saved weights belong to.
 
     Attributes:
-        recipe: the recipe, as it prints itself.
-        nodes: one line for each node of the graph.
-        owners: by edge, the node that gives it its scale, where that is another than at first.
-        bits: by quantizer, its width, where that is another than the recipe's.
-        tensors_sha256: of the file of tensors beside it.
+        recipe: the recipe as printed.
+        nodes: a line for each node of the graph.
+        owners: by edge, the node that gives the edge its scale, where `prepare` gave it another.
+        bits: by quantizer, the width, where it differs from that of the recipe.
+        tensors_sha256: the SHA-256 of the tensor file beside the document.
     """
 
     schema_version: Literal[2] = 2
@@ -34,7 +34,7 @@ class ModelDocument(SealedDocument):
 
     @classmethod
     def of(cls, prepared: PreparedModel, tensors_sha256: str) -> "ModelDocument":
-        """Describes a prepared model whose tensors are written already."""
+        """Returns the document of a prepared model whose tensor file is written already."""
         fresh = fresh_copy(prepared)
         usual = quantizers_of(fresh)
         return cls(
@@ -57,21 +57,29 @@ class ModelDocument(SealedDocument):
         """Refuses a model that was prepared in another way.
 
         Raises:
-            TrainingError: names the first difference.
+            TrainingError: the recipe or the graph differs; the message names the first difference.
+            DocumentError: the document names a quantizer or an edge that the model does not have.
         """
         for what, saved, found in (
             ("recipe", self.recipe.splitlines(), str(prepared.recipe).splitlines()),
             ("graph", list(self.nodes), _node_lines(prepared)),
         ):
             if saved != found:
-                raise TrainingError(f"{where} is of another {what}: {first_change(saved, found)}")
+                raise TrainingError(
+                    f"{where} belongs to another {what}: {first_change(saved, found)}. Prepare the "
+                    "model as it was prepared then"
+                )
         unknown = {*self.bits} - {*quantizers_of(prepared)}
         nodes = {node.name for node in prepared.graph.nodes}
         unknown |= {*self.owners, *self.owners.values()} - nodes
         if unknown:
-            raise DocumentError(f"{where}: the model has no {sorted(unknown)[0]!r}")
+            raise DocumentError(
+                f"{where} names {sorted(unknown)[0]!r}, which is no quantizer or edge of the model"
+            )
         if wrong := [name for name, bits in self.bits.items() if not 1 <= bits <= WIDEST]:
-            raise DocumentError(f"{where}: {wrong[0]!r} cannot have {self.bits[wrong[0]]} bits")
+            raise DocumentError(
+                f"{where} gives {wrong[0]!r} {self.bits[wrong[0]]} bits; expected 1 to {WIDEST}"
+            )
 
 
 def _node_lines(prepared: PreparedModel) -> list[str]:
@@ -88,25 +96,25 @@ def _node_lines(prepared: PreparedModel) -> list[str]:
 
 
 def first_change(saved: list[str], found: list[str]) -> str:
-    """Says where two lists of lines differ first."""
+    """Returns a description of the first difference between two lists of lines."""
     for old, new in zip(saved, found, strict=False):
         if old != new:
-            return f"it has {old.strip()!r}, here is {new.strip()!r}"
-    return f"it has {len(saved)} lines, here are {len(found)}"
+            return f"it has {old.strip()!r}, but here it is {new.strip()!r}"
+    return f"it has {len(saved)} lines, but here there are {len(found)}"
 
 
 class CheckpointDocument(SealedDocument):
-    """Where a training stands.
+    """Describes the progress of a training.
 
     Attributes:
-        settings: the schedule.
-        data: the training data, in words.
-        processes: how many train together.
-        epochs: what is done.
-        averaged_steps: of the moving average.
-        frozen: parameters that a callback froze.
-        callbacks: state of each, in order.
-        tensors_sha256: of the file of tensors beside it.
+        settings: the settings of the training.
+        data: a description of the training data.
+        processes: the number of processes that train together.
+        epochs: the records of the finished epochs.
+        averaged_steps: the number of steps in the moving average.
+        frozen: the names of the frozen parameters.
+        callbacks: the state of each callback, in order.
+        tensors_sha256: the SHA-256 of the tensor file beside the document.
         model_sha256: the content hash of `model.json`.
     """
 
@@ -122,10 +130,11 @@ class CheckpointDocument(SealedDocument):
     model_sha256: str = ""
 
     def check(self, other: "CheckpointDocument", where: Path) -> None:
-        """Refuses to go on with another training.
+        """Refuses a checkpoint of another training.
 
         Raises:
-            TrainingError: names every setting that differs.
+            TrainingError: settings, data or processes differ; the message names all differences.
+            DocumentError: the document contradicts itself.
         """
         saved = self.settings.model_dump() | {"data": self.data, "processes": self.processes}
         asked = other.settings.model_dump() | {"data": other.data, "processes": other.processes}
@@ -137,9 +146,17 @@ class CheckpointDocument(SealedDocument):
         if len(self.callbacks) != len(other.callbacks):
             changes.append(f"{len(self.callbacks)} callbacks there, {len(other.callbacks)} here")
         if changes:
-            raise TrainingError(f"{where} is the checkpoint of another run: {'; '.join(changes)}")
+            raise TrainingError(
+                f"{where} is the checkpoint of another run: {'; '.join(changes)}. Resume with what "
+                "that run had, or choose another folder"
+            )
         done = [record.epoch for record in self.epochs]
         if done != list(range(len(done))) or len(done) > self.settings.epochs:
-            raise DocumentError(f"{where} says that it is done with the epochs {done}")
+            raise DocumentError(
+                f"{where} says that the epochs {done} are finished; expected consecutive epochs "
+                f"from 0, at most {self.settings.epochs}"
+            )
         if self.averaged_steps < 0:
-            raise DocumentError(f"{where} has averaged {self.averaged_steps} steps")
+            raise DocumentError(
+                f"{where} says that {self.averaged_steps} steps were averaged; expected 0 or more"
+            )

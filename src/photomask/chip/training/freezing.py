@@ -1,4 +1,4 @@
-"""PROFIT: layers whose rounding unsettles the network most are frozen first."""
+"""Freezes layers in stages as PROFIT does, starting with the most unstable ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,37 +14,43 @@ from photomask.chip.training.callbacks import Callback
 from photomask.errors import TrainingError, UsageError
 
 _SMALLEST_VARIANCE = 1e-6
-"""Of a channel, as a share of the layer's largest: a dead channel has a finite divergence."""
+"""The least variance of a channel, relative to the largest of its layer.
+
+It keeps the divergence of a dead channel finite.
+"""
 
 
 class ProgressiveFreezing(Callback):
     """Freezes the weights of a model in stages, the most unstable layers first.
 
-    A small step of a float weight can move its code, and with it the statistics of the layer's
-    output, to which all later layers had settled. The instability of a layer is the mean, over
+    A small change of a float weight can change its code, and with it the statistics of the layer's
+    output, to which all later layers are adapted. The instability of a layer is the mean, over
     channels and measurements, of
 
-        KL(N(m, s**2) || N(m', s'**2)),
+        KL(N(m, s**2) || N(m', s'**2)).
 
-    the normal approximations of its output with the quantized weights before and after a step of
-    the optimizer, on equal inputs. Training has `stages` parts of equal length; at the start of
-    each but the first, a share `1 / stages` of all layers is frozen: weight, its quantizer and the
-    scaling batch norm beside it, if there is one. Biases go on.
+    The two normal distributions approximate the layer's output, for the same inputs, with the
+    quantized weights before and after a step of the optimizer. Training has `stages` parts of equal
+    length. At the start of each part except the first, a share `1 / stages` of all layers is
+    frozen: the weight, its quantizer, and the gain and the statistics of a batch norm that is kept
+    beside the layer. Biases still learn.
 
-    Differs from the source: the statistics are those of one batch given here, not of the training
-    batches, so they cost nothing between measurements.
+    It differs from the source in that the statistics are those of one given batch, so they cost
+    nothing between measurements. The source uses the training batches.
 
     Args:
-        probe: inputs to measure with, one tensor for each input; some tens of samples.
-        epochs: of the whole training.
-        stages: parts of the training; 3 in the paper.
-        interval: steps of the optimizer from one measurement to the next.
+        probe: the inputs of the measurement, one tensor for each input; some tens of samples are
+            enough.
+        epochs: the number of epochs of the whole training.
+        stages: the number of parts of the training; it is 3 in the paper.
+        interval: the number of optimizer steps from one measurement to the next.
 
     Attributes:
-        frozen: names of the frozen layers, most unstable first.
+        frozen: the names of the frozen layers, the most unstable first.
 
     Raises:
-        UsageError: fewer epochs than stages, fewer than two stages, or no interval.
+        UsageError: there are fewer epochs than stages, fewer than two stages, or an interval below
+            1.
 
     Source: Park and Yoo 2020, sections 3 and 4.1, arXiv:2008.04693.
     """
@@ -59,8 +65,8 @@ class ProgressiveFreezing(Callback):
     ):
         if stages < 2 or epochs < stages or interval < 1:
             raise UsageError(
-                "freezing needs two stages or more, an epoch for each, and an interval of one step "
-                f"or more; found {stages} stages, {epochs} epochs, interval {interval}"
+                "freezing needs two stages or more, an epoch for each stage, and an interval of "
+                f"one step or more; found {stages} stages, {epochs} epochs and interval {interval}"
             )
         self.probe = (probe,) if isinstance(probe, Tensor) else tuple(probe)
         self.epochs = epochs
@@ -73,11 +79,11 @@ class ProgressiveFreezing(Callback):
 
     @property
     def instability(self) -> dict[str, float]:
-        """The mean divergence of each layer since the last freezing; empty if never measured."""
+        """The mean divergence of each layer since the last freezing; empty without measurements."""
         return {name: total / self._count for name, total in self._sums.items()}
 
     def on_epoch_start(self, prepared: PreparedModel, epoch: int) -> None:
-        """Freezes the share of layers that the stage of this epoch asks for.
+        """Freezes the share of layers that belongs to the stage of this epoch.
 
         Raises:
             TrainingError: the stage ended without a measurement.
@@ -88,7 +94,7 @@ class ProgressiveFreezing(Callback):
             if not self._count:
                 raise TrainingError(
                     f"a stage of freezing ended before epoch {epoch} without a measurement: an "
-                    f"interval of {self.interval} steps is too long"
+                    f"interval of {self.interval} steps is too long; choose a shorter one"
                 )
             moving = [name for name in layers if name not in self.frozen]
             moving.sort(key=self.instability.__getitem__, reverse=True)
@@ -101,7 +107,7 @@ class ProgressiveFreezing(Callback):
 
     @torch.no_grad()
     def on_step_end(self, prepared: PreparedModel, step: int) -> None:
-        """Measures what the step changed, where it is time to."""
+        """Measures the effect of a step on the layers, once per interval."""
         training = prepared.training
         prepared.eval()
         if self._before:
@@ -115,7 +121,7 @@ class ProgressiveFreezing(Callback):
         prepared.train(training)
 
     def _measure(self, prepared: PreparedModel) -> None:
-        """Runs the probe; adds the divergence of each layer that was remembered."""
+        """Runs the probe, and adds the divergence of each layer whose old weight was stored."""
         device = next(iter(prepared.weights.values())).device
         inputs = [x.to(device) for x in self.probe]
         values = dict(zip(prepared.graph.inputs, inputs, strict=True))
@@ -135,11 +141,11 @@ class ProgressiveFreezing(Callback):
         self._count += 1
 
     def state(self) -> dict[str, Any]:
-        """Returns what is frozen and measured."""
+        """Returns the frozen layers and the measurements."""
         return {"frozen": list(self.frozen), "sums": dict(self._sums), "count": self._count}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` returned."""
+        """Restores the state that `state` returned."""
         self.frozen = list(state["frozen"])
         self._sums, self._count = dict(state["sums"]), int(state["count"])
         self._before = {}
@@ -150,7 +156,7 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 
         KL = (log(v' / v) + (v + (m - m')**2) / v' - 1) / 2
 
-    where `m`, `v` and `m'`, `v'` are mean and variance of a row before and after.
+    Here `m`, `v` and `m'`, `v'` are the mean and the variance of a row before and after.
     """
     means = [x.mean(dim=1) for x in (before, after)]
     variances = [x.var(dim=1, correction=0) for x in (before, after)]
@@ -161,7 +167,7 @@ def divergence(before: Tensor, after: Tensor) -> Tensor:
 
 
 def freeze_weight(prepared: PreparedModel, name: str) -> None:
-    """Keeps the codes of a layer's weight as they are, whatever training does to the rest."""
+    """Freezes a layer's weight, its quantizer and its kept batch norm, so that codes stay."""
     node = prepared.graph.by_name[name]
     tensor = prepared.graph.tensor_of(node.constants["weight"])
     prepared.weights[module_key(tensor)].requires_grad_(False)

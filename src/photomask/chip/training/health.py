@@ -1,4 +1,4 @@
-"""Finds a loss or a gradient that is not finite, and says where it came from."""
+"""Finds a loss or a gradient that is not finite, and says where it originates."""
 
 import copy
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ from photomask.chip.graph.operations import Input
 from photomask.chip.preparation import PreparedModel
 
 GPU_INTERVAL = 32
-"""Steps between two looks at a GPU's numbers: every look waits for all that it was given to do."""
+"""The number of steps between two checks on a GPU, because each check waits for the GPU."""
 
 
 class Health:
-    """Watches the loss and the gradients of every step.
+    """Checks the loss and the gradients of every step.
 
-    On a CPU every step is looked at before its update; on a GPU many at a time, afterwards.
+    On a CPU each step is checked before its update. On a GPU many steps are checked together,
+    after their updates.
 
     Args:
         prepared: the model that is trained.
-        device: where.
+        device: the device of the training.
     """
 
     def __init__(self, prepared: PreparedModel, device: torch.device):
@@ -32,7 +33,7 @@ class Health:
 
     @torch.no_grad()
     def record(self, step: int, loss: Tensor) -> None:
-        """Notes the loss of a step and the size of each gradient, without waiting for them."""
+        """Records the loss and the gradient norms of a step, without waiting for the device."""
         named = [(n, p.grad) for n, p in self._prepared.named_parameters() if p.grad is not None]
         foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
         sizes = foreach_norm([gradient for _, gradient in named]) if named else []
@@ -41,11 +42,11 @@ class Health:
 
     @property
     def is_due(self) -> bool:
-        """True when it is time to look."""
+        """True if enough steps were recorded for a check."""
         return len(self._sizes) >= self._interval
 
     def problem(self) -> str | None:
-        """Looks at what was noted; says what was not finite first, and in which step."""
+        """Returns a description of the first recorded number that is not finite, or None."""
         noted, self._sizes = self._sizes, []
         for step, names, sizes in noted:
             finite = torch.isfinite(sizes.cpu()).tolist()
@@ -59,7 +60,10 @@ class Health:
 
     @torch.no_grad()
     def first_bad_edge(self, inputs: Sequence[Tensor]) -> str:
-        """Computes a batch again; names the first edge that is not finite, or the loss itself."""
+        """Computes a batch again, and returns a sentence that names the first edge with NaN.
+
+        Infinity counts as well. Where all edges are finite, the sentence says so.
+        """
         everything = copy.copy(self._prepared)
         graph = self._prepared.graph
         names = tuple(node.name for node in graph.nodes)
@@ -69,10 +73,10 @@ class Health:
                 what = "input" if isinstance(node.operation, Input) else "output of"
                 source = f" ({node.source})" if node.source else ""
                 return f"the first edge that is not finite is the {what} {node.name!r}{source}"
-        return "all edges are finite: look at the loss, its labels and its teacher"
+        return "all edges are finite; check the loss, its labels and its teacher"
 
     def _last(self, parameters: list[str]) -> str:
-        """Returns the one that is computed with last: gradients flow backward from there."""
+        """Returns the parameter that the forward pass uses last, whose gradient comes first."""
         readable = [node_name(name.removeprefix("weights.")) for name in parameters]
         nodes = self._prepared.graph.nodes
         ordered = [name for node in nodes for name in node.constants.values()]

@@ -1,4 +1,4 @@
-"""The training loop: a prepared model, data and a schedule."""
+"""Trains a prepared model on data by a schedule."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -63,9 +63,9 @@ from photomask.documents import refuse_foreign
 from photomask.errors import DataError, PhotomaskError, QuantizerError, TrainingError, UsageError
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
-"""Shows how far an epoch has come: steps and a label → the steps."""
+"""Shows the progress of an epoch: it gets the steps and a label, and yields the steps."""
 MEASURED_BATCHES = 200
-"""How many fit the statistics of batch norms at the end."""
+"""The number of batches that measure the statistics of batch norms at the end."""
 
 
 @float32_by_default()
@@ -85,46 +85,43 @@ def train(
     accelerator: Any | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
-    """Trains a prepared model's weights, biases and whatever its quantizers learn.
+    """Trains the weights, the biases and the learned scales of a prepared model.
 
     The same call trains on a CPU, on a GPU, and in all processes that `accelerate launch` started.
 
     Args:
-        prepared: calibrated; changed in place, and back on its device and in evaluation mode at the
-            end. `convert` then makes the program as after calibration alone.
-        data: `(inputs, labels)`, which stay on the device; or batches of that, with a length, such
-            as a `DataLoader`; in any form that `photomask.chip.data` describes.
+        prepared: the calibrated model. It is changed in place; at the end it is on its old device
+            and in evaluation mode, ready for `convert`.
+        data: `(inputs, labels)` tensors, which stay on the device, or batches with a length, such
+            as a `DataLoader`, in any form that `photomask.chip.data` describes.
         settings: the schedule.
-        loss: of outputs and labels; cross-entropy of the first output if None.
-        augment: changes a batch of inputs on its device, where `data` are tensors.
-        teacher: whose first output is distilled, on its own; the float model that was prepared if
-            None.
-        callbacks: called at the ends of epochs and steps.
-        checkpoint: a folder that holds model, optimizer and average after every epoch.
-        resume: go on from `checkpoint`, to the same result as without the interruption.
-        compiled: run model and loss through `torch.compile`; on a GPU as a CUDA graph as well.
-        device: where to train; a GPU if there is one.
-        accelerator: the user's own `accelerate.Accelerator`.
-        progress: shows the steps of an epoch.
+        loss: a function of outputs and labels; None for the cross-entropy of the first output.
+        augment: a function that changes a batch of inputs on its device, for tensors as `data`.
+        teacher: the model whose first output is distilled; None for the float model of `prepared`.
+        callbacks: objects that are called at the ends of epochs and steps.
+        checkpoint: a folder for the model, the optimizer and the average after every epoch.
+        resume: True continues from `checkpoint`, with the result of an uninterrupted training.
+        compiled: True runs model and loss through `torch.compile`; on a GPU also as a CUDA graph.
+        device: the device of the training; None for a GPU if there is one.
+        accelerator: an `accelerate.Accelerator` of your own.
+        progress: a function that shows the steps of an epoch.
 
     Returns:
-        Losses and times of the epochs.
+        The losses and times of the epochs.
 
     Raises:
-        OrderError: not calibrated, or weights were changed by hand since.
-        QuantizerError: a quantizer breaks its contract; names the law.
-        DataError: no data, samples that do not fit the model, a use without labels, labels that are
-            no classes of the first output, or a live batch norm that sees one value for each
-            channel.
-        TrainingError: a loss or gradient is not finite, with the step and where it began; or
-            `checkpoint` is of another run, with what differs.
+        OrderError: the model is not calibrated, or weights were changed by hand since.
+        QuantizerError: a quantizer breaks a law of its contract, which the message names.
+        DataError: there are no data or no labels, samples do not fit the model, labels are no
+            classes of the first output, or a batch norm gets one value per channel.
+        TrainingError: a loss or a gradient is not finite, or `checkpoint` belongs to another run.
         UsageError: `checkpoint` holds a training already, and `resume` is False.
         MissingDependencyError: several processes were launched without accelerate.
     """
     before = next(prepared.parameters()).device
     first = prepared.graph.by_name[prepared.graph.outputs[0]].shape
     reads = cross_entropy_labels(first) if loss is None and settings.distillation < 1 else None
-    # What other processes hold is replaced by what the first one has.
+    # The state of the other processes is not checked, because the first one's replaces it.
     checked = is_first_process() and not resume
     with prepared.standing.call("train", Effect.TRAINS, prepared, checked=checked):
         processes = find_processes(accelerator, device)
@@ -155,7 +152,7 @@ def train(
 
 
 class _Run:
-    """One training: the model and all that changes beside it."""
+    """One training: the model, and the state that changes with it."""
 
     def __init__(
         self,
@@ -191,18 +188,18 @@ class _Run:
         self.health = Health(prepared, processes.device)
 
     def start(self, checkpoint: Path | None, resume: bool) -> None:
-        """Takes up what a checkpoint holds, where that was asked for."""
+        """Loads the checkpoint of a resumed training, or checks that a new one can start."""
         if not resume:
             if checkpoint is not None and is_weights(checkpoint):
                 raise UsageError(
-                    f"{checkpoint} holds a training already: resume it, or choose another folder"
+                    f"{checkpoint} holds a training already; resume it, or choose another folder"
                 )
             if checkpoint is not None:
                 refuse_foreign(checkpoint, OUTPUT, files_of_earlier)
             check_quantizers(self.prepared)
             return
         if checkpoint is None or not is_weights(checkpoint):
-            raise UsageError(f"no checkpoint to resume from: {checkpoint}")
+            raise UsageError(f"there is no checkpoint to resume from at {checkpoint}")
         found = load_checkpoint(
             checkpoint, self.prepared, self._document(), self.optimizer, self.average.tensors
         )
@@ -213,7 +210,7 @@ class _Run:
             callback.restore(state)
 
     def epoch(self, epoch: int, progress: Progress | None) -> None:
-        """Trains one epoch; what follows from its number is decided before its first step."""
+        """Trains one epoch, after making the changes that the schedule plans for it."""
         started = time.perf_counter()
         device = self.processes.device
         with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
@@ -246,7 +243,7 @@ class _Run:
             callback.on_epoch_end(self.prepared, epoch, loss)
 
     def _steps(self, epoch: int, progress: Progress | None) -> float:
-        """Runs the steps of an epoch; returns their mean loss."""
+        """Runs the steps of an epoch, and returns their mean loss."""
         total = torch.zeros((), device=self.processes.device)
         numbers: Sequence[int] = range(epoch * self.steps, (epoch + 1) * self.steps)
         label = f"epoch {epoch + 1} of {self.settings.epochs}"
@@ -259,12 +256,12 @@ class _Run:
         return float(total) / self.steps
 
     def _step(self, step: int, inputs: list[Tensor], labels: Tensor | None) -> Tensor:
-        """Runs one step; returns its loss."""
+        """Runs one step, and returns its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self._factor(step)
         self.optimizer.zero_grad(set_to_none=True)
         if labels is None and self.settings.distillation < 1:
-            raise DataError("there are no labels; without them, set distillation to 1")
+            raise DataError("the data has no labels; give labels, or set distillation to 1")
         loss = self.objective(inputs, labels)
         loss.backward()
         self.processes.average([p.grad for p in self.prepared.parameters() if p.grad is not None])
@@ -280,19 +277,19 @@ class _Run:
         return loss.detach()
 
     def _demand_health(self, inputs: list[Tensor] | None) -> None:
-        """Stops where a step was not finite."""
+        """Raises an error where the loss or a gradient of a step was not finite."""
         problem = self.health.problem()
         if problem is None:
             return
         if inputs is not None and "loss" in problem and self.processes.device.type == "cpu":
             problem += f"; {self.health.first_bad_edge(inputs)}"
         raise TrainingError(
-            f"training diverged: {problem}. The model is what it was when the epoch began, and so "
-            "is the checkpoint; a lower learning rate, or more bits first, may help"
+            f"training diverged: {problem}. The model is as it was when the epoch began, and so is "
+            "the checkpoint; try a lower learning rate, or more bits in the first epochs"
         )
 
     def _change_widths(self, epoch: int) -> None:
-        """Gives quantizers the widths of an epoch, and fits them where that changes any."""
+        """Gives quantizers the widths of an epoch, and fits all scales if a width changes."""
         if not self.settings.widths:
             return
         if not set_least_bits(self.prepared, self.settings.least_bits(epoch)):
@@ -320,7 +317,7 @@ class _Run:
         )
 
     def save(self, checkpoint: Path | None) -> None:
-        """Writes where the training stands."""
+        """Writes a checkpoint, if there is a folder for it."""
         self.prepared.standing.settle(self.prepared, rounded=False)
         if checkpoint is not None and self.processes.index == 0:
             average = self.average.tensors if self.settings.average_decay else {}
@@ -328,7 +325,7 @@ class _Run:
         self.processes.wait()
 
     def finish(self) -> None:
-        """Leaves a model that can be converted: the average's weights, biases that fit."""
+        """Makes the model ready for conversion: averaged weights, folded norms, fitted biases."""
         if self.settings.average_decay:
             self.average.copy_to_model()
         share = self.settings.frozen_batch_norm_share
@@ -339,10 +336,10 @@ class _Run:
         fit_biases(self.prepared)
         for place, quantizer in self.prepared.used_quantizers().items():
             if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
-                raise QuantizerError(f"the {place} learned a scale that is not above 0")
+                raise QuantizerError(f"the {place} learned a scale that is not finite and above 0")
 
     def _measure_batch_norms(self) -> None:
-        """Fits the statistics of batch norms to the weights that training ends with."""
+        """Measures the statistics of batch norms with the weights at the end of training."""
         device, epoch = self.processes.device, self.settings.epochs
         with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
             batches = self.data.batches(self.settings, self.processes, epoch)
@@ -350,7 +347,7 @@ class _Run:
             measure_batch_norms(self.prepared, inputs, self.processes.average)
 
     def report(self) -> TrainingReport:
-        """Returns what was done."""
+        """Returns the report of the training."""
         return TrainingReport(
             recipe=str(self.prepared.recipe),
             data=self.data.description,
@@ -363,19 +360,19 @@ class _Run:
 
 
 def check_quantizers(prepared: PreparedModel) -> None:
-    """Proves on examples that every kind of quantizer in a model keeps the contract.
+    """Tests on examples that every kind of quantizer in a model keeps the contract.
 
-    Quantizers of one class and one configuration are tested once.
+    Quantizers of the same class and configuration are tested once.
 
     Raises:
-        QuantizerError: not calibrated, or a law is broken; names quantizer and law.
+        QuantizerError: a quantizer is not calibrated or breaks a law, which the message names.
     """
     seen: set[str] = set()
     for place, quantizer in prepared.used_quantizers().items():
         if not quantizer.is_fitted:
             raise QuantizerError(
-                f"the quantizer of the {place} was never calibrated: calibrate(prepared, data) "
-                "comes first"
+                f"the quantizer of the {place} was never calibrated; call "
+                "calibrate(prepared, data) first"
             )
         kind = f"{type(quantizer)} {quantizer.extra_repr()}"
         if kind in seen:

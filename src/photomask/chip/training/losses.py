@@ -1,4 +1,4 @@
-"""Losses: labels, the float model's outputs, or a mixture of both."""
+"""Computes losses from labels, from the outputs of a teacher, or from both."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from photomask.chip.labels import class_labels
 
 IGNORED = -100
-"""The label of places without a class, as PyTorch has it."""
+"""The label of positions without a class, which is PyTorch's default."""
 Loss = Callable[[tuple[Tensor, ...], Tensor], Tensor]
-"""Outputs of the model and labels → one number, a mean over the samples."""
+"""Returns the mean loss over the samples, [], from the model's outputs and the labels."""
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -19,13 +19,13 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
 
         temperature**2 * mean over samples of sum_c p[c] * log(p[c] / q[c])
 
-    with `p` and `q` the softmax of teacher and student logits, divided by the temperature. The
-    square keeps the size of the gradients.
+    Here `p` and `q` are the softmax of the teacher's and the student's logits, divided by the
+    temperature. The square keeps the magnitude of the gradients.
 
     Args:
-        logits: of the student, [batch, ..., classes].
-        teacher_logits: same shape; receives no gradient.
-        temperature: above 1 for softer targets.
+        logits: the logits of the student, [batch, ..., classes].
+        teacher_logits: the logits of the teacher in the same shape; they receive no gradient.
+        temperature: the temperature; values above 1 make softer targets.
 
     Source: Hinton, Vinyals, Dean 2015, section 2, arXiv:1503.02531.
     """
@@ -36,9 +36,10 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """Returns the usual loss of classifiers, of the first output.
+    """Returns a function that computes the cross-entropy of the first output.
 
-    Labels are classes (integers), `IGNORED` where there is none, or a probability for each class.
+    Labels are classes (integers), with `IGNORED` where there is none, or a probability for each
+    class.
     """
 
     def loss(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
@@ -51,25 +52,25 @@ def cross_entropy(label_smoothing: float = 0.0) -> Loss:
 
 
 def cross_entropy_labels(shape: Sequence[int]) -> Callable[[Tensor, int], Tensor]:
-    """Returns what brings labels to what `cross_entropy` reads, and refuses all others.
+    """Returns a function that converts labels for `cross_entropy`, and refuses other labels.
 
     Args:
-        shape: of the first output, [1, classes, ...].
+        shape: the shape of the first output, [1, classes, ...].
     """
 
     def check(labels: Tensor, samples: int) -> Tensor:
         if labels.is_floating_point() and list(labels.shape) == [samples, *shape[1:]]:
-            return labels.float()  # a probability for each class
+            return labels.float()  # these are probabilities of the classes
         return class_labels(labels, shape[1:], samples, "labels", ignored=IGNORED)
 
     return check
 
 
 def mixed_loss(loss: Loss, distillation: float, temperature: float) -> Callable[..., Tensor]:
-    """Returns `(1 - distillation) * loss + distillation * distillation_loss`.
+    """Returns the function `(1 - distillation) * loss + distillation * distillation_loss`.
 
-    The result takes the model's outputs, the labels and the teacher's outputs; what has no share is
-    not read.
+    The function takes the model's outputs, the labels and the teacher's outputs. Labels, or the
+    teacher's outputs, may be None where their term has the factor 0.
     """
 
     def mixture(

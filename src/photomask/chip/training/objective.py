@@ -1,4 +1,4 @@
-"""What a step minimises: one function of a batch, which can be compiled as a whole."""
+"""Makes the function that a training step minimizes, which can be compiled as a whole."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from photomask.chip.preparation import PreparedModel
 
 Objective = Callable[[list[Tensor], Tensor | None], Tensor]
-"""Inputs and labels of a batch → its loss, one number."""
+"""Returns the loss of a batch, [], from its inputs and labels."""
 
 
 def make_objective(
@@ -19,14 +19,14 @@ def make_objective(
     device: torch.device,
     bfloat16: bool,
 ) -> Objective:
-    """Returns the loss of a batch: teacher, model and their difference.
+    """Returns the function that computes the loss of a batch.
 
     Args:
         prepared: the model that is trained.
-        teacher: whose outputs are distilled; None for none.
-        loss: of the model's outputs, the labels and the teacher's outputs or None.
-        device: where they compute.
-        bfloat16: whether layers compute in bfloat16.
+        teacher: the model whose outputs are distilled, or None.
+        loss: a function of the model's outputs, the labels, and the teacher's outputs or None.
+        device: the device of the training.
+        bfloat16: True if layers compute in bfloat16.
     """
 
     def objective(inputs: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -42,10 +42,10 @@ def make_objective(
 
 
 def compile_objective(objective: Objective, device: torch.device) -> Objective:
-    """Returns the same function, compiled; on a GPU a step is then replayed as one CUDA graph.
+    """Returns the compiled function; on a GPU a step is then replayed as one CUDA graph.
 
-    Quantizers are many small operations on large tensors: fused they read each tensor once, and
-    replayed they do not wait for Python.
+    Quantizers are many small operations on large tensors. Fused, they read each tensor once, and
+    replayed, they do not wait for Python.
     """
     if device.type != "cuda":
         return torch.compile(objective)

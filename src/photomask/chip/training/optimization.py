@@ -1,4 +1,4 @@
-"""Optimizers: which parameters decay, and which have a learning rate of their own."""
+"""Makes optimizers, and decides the weight decay and learning rate of each parameter."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.training.settings import TrainingSettings
 
 SMALLEST_SCALE = 2.0**-10
-"""A learned scale stays above this part of what it was fitted to: steps never turn it negative."""
+"""A learned scale never falls below this share of the fitted scale, so that it stays positive."""
 
 
 def quantizer_parameters(prepared: PreparedModel) -> list[nn.Parameter]:
-    """Returns what the quantizers of a prepared model learn."""
+    """Returns the parameters of a prepared model's quantizers."""
     return [
         *prepared.weight_quantizers.parameters(),
         *prepared.activation_quantizers.parameters(),
@@ -28,18 +28,18 @@ def parameter_groups(
     quantizer_learning_rate: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Sorts parameters into groups for any optimizer of `torch.optim`.
+    """Returns the parameters in groups for an optimizer of `torch.optim`.
 
     Args:
         prepared: a prepared model.
-        learning_rate: of weights and biases.
-        quantizer_learning_rate: of what quantizers learn, such as scales.
-        weight_decay: of dense weights. Depthwise filters have none (it kills channels), nor have
-            biases, norms and quantizers.
+        learning_rate: the learning rate of weights and biases.
+        quantizer_learning_rate: the learning rate of what quantizers learn, such as scales.
+        weight_decay: the weight decay of dense weights. Depthwise filters have none, because it
+            turns their channels off; biases, norms and quantizers have none either.
 
     Returns:
-        The groups `weights`, `biases` and `quantizers`, those that are not empty; each has its
-        `name`, and its learning rate as `initial_lr` for schedules.
+        The groups `weights`, `biases` and `quantizers`, without empty ones. Each has its `name`,
+        and its learning rate also as `initial_lr` for schedules.
     """
     learned = quantizer_parameters(prepared)
     own = {id(parameter) for parameter in learned}
@@ -61,7 +61,7 @@ def _is_dense(parameter: Tensor) -> bool:
 
 
 def make_optimizer(prepared: PreparedModel, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Returns the optimizer that settings ask for, of a model that is where it will be trained."""
+    """Returns the optimizer that the settings name; the model must be on its training device."""
     groups = parameter_groups(
         prepared,
         learning_rate=settings.learning_rate,
@@ -75,7 +75,7 @@ def make_optimizer(prepared: PreparedModel, settings: TrainingSettings) -> torch
 
 
 class ScaleFloor:
-    """Keeps learned scales positive."""
+    """Keeps learned scales above a limit, so that they stay positive."""
 
     def __init__(self, prepared: PreparedModel):
         quantizers = [module for module in prepared.modules() if isinstance(module, Quantizer)]
@@ -86,6 +86,6 @@ class ScaleFloor:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Raises what a step made too small."""
+        """Raises scales that a step has moved below their limit."""
         for scale, floor in zip(self._scales, self._floors, strict=True):
             scale.clamp_(min=floor)

@@ -1,4 +1,4 @@
-"""One process, or many that train together: what the loop asks of them."""
+"""Provides the training loop with one process, or with many that train together."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,18 +13,18 @@ from photomask.errors import UsageError
 
 
 class Processes:
-    """This process alone.
+    """A training in this process alone.
 
     Args:
-        device: where it computes; the first GPU, or the CPU, if None.
+        device: the device; None for the first GPU, or the CPU where there is no GPU.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: the device does not exist.
 
     Attributes:
-        device: of this process.
-        index: of this process, from 0.
-        count: how many train together.
+        device: the device of this process.
+        index: the index of this process, from 0.
+        count: the number of processes that train together.
     """
 
     index = 0
@@ -36,33 +36,38 @@ class Processes:
             self.device = torch.device(device if device is not None else usual)
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"cannot train on {device!r}: {str(error).splitlines()[0]}") from error
+            raise UsageError(
+                f"cannot train on the device {device!r}: {str(error).splitlines()[0]}"
+            ) from error
 
     def part_of(self, batch_size: int) -> int:
-        """Returns how many samples of a batch are this process's.
+        """Returns the number of samples of a batch that this process takes.
 
         Raises:
             UsageError: the batch cannot be split evenly.
         """
         if batch_size % self.count:
-            raise UsageError(f"{self.count} processes cannot split a batch of {batch_size} evenly")
+            raise UsageError(
+                f"{self.count} processes cannot split a batch of {batch_size} evenly; choose a "
+                "batch_size that is a multiple of the number of processes"
+            )
         return batch_size // self.count
 
     def average(self, tensors: list[Tensor]) -> None:
         """Replaces tensors by their means over all processes."""
 
     def broadcast(self, module: nn.Module) -> None:
-        """Gives a module of every process the parameters and buffers of the first."""
+        """Copies the parameters and buffers of the first process's module to all processes."""
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Waits until all processes have called it."""
 
 
 class LaunchedProcesses(Processes):
-    """Processes that `accelerate launch` or `torchrun` started, on one machine or on many.
+    """A training in processes that `accelerate launch` or `torchrun` started, on any machines.
 
-    Gradients are averaged once a step, all in one message. No wrapper stands around the model, so
-    that quantizers may be refitted and parameters frozen while training runs.
+    Gradients are averaged once per step, in one message. The model has no wrapper, so that
+    quantizers can be refitted and parameters can be frozen while training runs.
 
     Args:
         accelerator: an `accelerate.Accelerator`.
@@ -85,15 +90,15 @@ class LaunchedProcesses(Processes):
             tensor.copy_(part.reshape(tensor.shape))
 
     def broadcast(self, module: nn.Module) -> None:
-        """Gives a module of every process the parameters and buffers of the first."""
+        """Copies the parameters and buffers of the first process's module to all processes."""
         from accelerate.utils import broadcast
 
         for tensor in (*module.parameters(), *module.buffers()):
             broadcast(tensor.data, from_process=0)
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
-        # accelerate's own barrier names a GPU even where processes compute on the CPU.
+        """Waits until all processes have called it."""
+        # The barrier of accelerate uses a GPU even where the processes compute on the CPU.
         float(self._accelerator.reduce(torch.zeros((), device=self.device)))
 
 
@@ -103,19 +108,22 @@ def find_processes(
     """Returns the processes that train together.
 
     Args:
-        accelerator: the user's own `accelerate.Accelerator`; None makes one where a launcher has
+        accelerator: an `accelerate.Accelerator` of the user; None makes one where a launcher has
             started several processes.
-        device: where one process alone computes.
+        device: the device of a process that trains alone.
 
     Raises:
         MissingDependencyError: several processes were launched, and accelerate is not installed.
-        UsageError: both an accelerator and a device.
+        UsageError: a device is given although an accelerator or a launcher decides it.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if accelerator is None and not launched:
         return Processes(device)
     if device is not None:
-        raise UsageError("where processes were launched, their launcher chooses the devices")
+        raise UsageError(
+            "where processes were launched, their launcher chooses the devices, found device "
+            f"{device!r}; leave it out"
+        )
     if accelerator is None:
         with OptionalPackage("accelerate", "training", "training in many processes"):
             from accelerate import Accelerator
@@ -125,13 +133,13 @@ def find_processes(
 
 
 def is_first_process() -> bool:
-    """Tells whether this is the process that writes files, of all that a launcher started."""
+    """Tells whether this is the first of the launched processes, which writes the files."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds PyTorch's generators inside, and leaves them outside as they were."""
+    """Seeds PyTorch's generators inside a context, and restores their state after it."""
     devices: Iterable[torch.device] = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)

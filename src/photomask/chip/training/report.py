@@ -1,4 +1,4 @@
-"""What a training did, as a document and as a table."""
+"""Reports a training as a document and as a table."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from photomask.report import Shown, Table
 
 
 class EpochRecord(Document):
-    """One epoch.
+    """The record of one epoch.
 
     Attributes:
-        epoch: counted from 0.
-        loss: mean over the steps.
-        learning_rate: of the weights, in the first step.
-        least_bits: the narrowest quantizer.
-        seconds: that it took.
+        epoch: the epoch, counted from 0.
+        loss: the mean loss over the steps.
+        learning_rate: the learning rate of the weights in the first step.
+        least_bits: the width of the narrowest quantizer.
+        seconds: the duration in seconds.
     """
 
     epoch: int
@@ -26,16 +26,16 @@ class EpochRecord(Document):
 
 
 class TrainingReport(Shown, Document):
-    """What a training did.
+    """The report of a training.
 
     Attributes:
-        recipe: the recipe, as it prints itself.
-        data: the training data, in words.
-        device: where.
-        processes: how many trained together.
-        parameters: how many numbers were trained.
-        settings: the schedule.
-        epochs: one record each.
+        recipe: the recipe as printed.
+        data: a description of the training data.
+        device: the device of the training.
+        processes: the number of processes that trained together.
+        parameters: the number of scalar parameters of the model.
+        settings: the settings of the training.
+        epochs: a record for each epoch.
     """
 
     schema_version: Literal[1] = 1

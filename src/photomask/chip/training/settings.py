@@ -1,4 +1,4 @@
-"""What training does, as data."""
+"""Defines the settings of a training."""
 
 import math
 from typing import Literal
@@ -9,11 +9,11 @@ from photomask.documents import Document
 
 
 class WidthStage(Document):
-    """From an epoch on, no quantizer has fewer bits than these.
+    """A stage of a training in which no quantizer has fewer bits than a given width.
 
     Attributes:
-        epoch: the first epoch of the stage, from 0.
-        bits: least width; a quantizer that the recipe gives more keeps them.
+        epoch: the first epoch of the stage, counted from 0.
+        bits: the least width; a quantizer with more bits in the recipe keeps those.
     """
 
     epoch: int = Field(ge=0)
@@ -21,33 +21,35 @@ class WidthStage(Document):
 
 
 class TrainingSettings(Document):
-    """The schedule of quantization-aware training; a checkpoint belongs to one.
+    """The settings of quantization-aware training; a checkpoint can be resumed only with its own.
 
     Attributes:
-        epochs: passes over the data.
-        batch_size: samples of a step, over all processes together; what remains of an epoch is left
-            out. Data that come as batches have their own.
+        epochs: the number of passes over the data.
+        batch_size: the number of samples of a step, over all processes together. An incomplete last
+            batch of an epoch is left out. Data that come as batches keep their own size.
         optimizer: `sgd` with Nesterov momentum, or `adamw`.
-        learning_rate: of weights and biases, at the end of the warm-up; it then falls to 0 along
-            half a cosine.
-        quantizer_learning_rate: of what quantizers learn; follows the same schedule.
-        momentum: of `sgd`; `adamw` has its usual two.
-        weight_decay: of dense weights; biases, depthwise filters, norms and quantizers have none.
-        warmup_epochs: of linear growth from 0.
-        label_smoothing: probability spread over all classes.
-        distillation: share of the loss that is the distance to the float model's outputs; the rest
-            is that to the labels.
-        temperature: of distillation.
-        average_decay: of the exponential moving average of the weights, a step; 0 for none. The
-            trained model holds the average.
-        widths: more bits in the first epochs, fewer later, down to the recipe's. Each change
-            fits all scales again.
-        frozen_scale_share: share of the epochs, the last ones, in which quantizers learn nothing.
-        frozen_batch_norm_share: share of the epochs, the last ones, in which batch norms that
-            `prepare` kept use their running statistics.
-        calibration_samples: how many samples fit scales again where a width changes.
-        bfloat16: layers compute in bfloat16; quantizers, losses and weights stay in float32.
-        seed: of order, augmentation and whatever else draws numbers.
+        learning_rate: the learning rate of weights and biases at the end of the warm-up, after
+            which it falls to 0 along half a cosine.
+        quantizer_learning_rate: the learning rate of what quantizers learn, with the same schedule.
+        momentum: the momentum of `sgd`; `adamw` uses PyTorch's defaults.
+        weight_decay: the weight decay of dense weights. Biases, depthwise filters, norms and
+            quantizers have none.
+        warmup_epochs: the number of epochs in which the learning rates grow linearly from 0.
+        label_smoothing: the probability that is spread over all classes.
+        distillation: the share of the loss that measures the distance to the teacher's outputs,
+            0 to 1. The rest measures the distance to the labels.
+        temperature: the temperature of the distillation.
+        average_decay: the decay per step of the exponential moving average of the weights; 0 for no
+            average. The trained model holds the average.
+        widths: stages with more bits in the first epochs and fewer later, down to those of the
+            recipe. All scales are fitted again at each change.
+        frozen_scale_share: the share of the epochs, at the end, in which scales are frozen.
+        frozen_batch_norm_share: the share of the epochs, at the end, in which batch norms that
+            `keep_batch_norms` kept use their running statistics.
+        calibration_samples: the number of samples that fit the scales again where a width changes.
+        bfloat16: True if layers compute in bfloat16; quantizers, losses and weights stay in
+            float32.
+        seed: the seed of the sample order, the augmentation and all other random numbers.
     """
 
     epochs: int = Field(ge=1)
@@ -74,17 +76,18 @@ class TrainingSettings(Document):
         epochs = [stage.epoch for stage in self.widths]
         if epochs != sorted(set(epochs)) or any(epoch >= self.epochs for epoch in epochs):
             raise ValueError(
-                f"stages of widths begin at epochs {epochs}; they must grow and stay below "
-                f"{self.epochs}"
+                f"the stages of `widths` begin at the epochs {epochs}, which must increase and "
+                f"stay below {self.epochs}"
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warm-up of {self.warmup_epochs:g} epochs in a training of {self.epochs}"
+                f"the warm-up of {self.warmup_epochs:g} epochs must be shorter than the training "
+                f"of {self.epochs} epochs"
             )
         return self
 
     def learning_rate_factor(self, step: int, steps_per_epoch: int) -> float:
-        """Returns what both learning rates are multiplied by at a step, counted from 0."""
+        """Returns the factor of both learning rates at a step, counted from 0."""
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return min(1.0, (step + 1) / warmup)
@@ -92,10 +95,10 @@ class TrainingSettings(Document):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def least_bits(self, epoch: int) -> int:
-        """Returns the least width of an epoch; 0 where the recipe alone decides."""
+        """Returns the least width in an epoch, or 0 where only the recipe decides."""
         begun = [stage.bits for stage in self.widths if stage.epoch <= epoch]
         return begun[-1] if begun else 0
 
     def is_last_share(self, epoch: int, share: float) -> bool:
-        """Tells whether an epoch is among the last ones that make up a share of all."""
+        """Tells whether an epoch belongs to the given share of the epochs at the end."""
         return epoch >= self.epochs - round(share * self.epochs)

@@ -1,4 +1,4 @@
-"""The teacher of distillation: a float model whose outputs are the goal."""
+"""Provides the teacher of a distillation, which is a float model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +13,12 @@ from photomask.chip.preparation import PreparedModel
 def float_model(
     prepared: PreparedModel, teacher: nn.Module | None, device: torch.device
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """Returns a float model on a device, as a function that gives a tuple of outputs.
+    """Returns a float model on a device as a function that returns a tuple of outputs.
 
     Args:
-        prepared: its float graph, as it was captured, teaches where there is no other teacher.
-        teacher: any model of the same inputs whose first output is of the same shape.
-        device: where it computes.
+        prepared: the prepared model, whose float graph is the teacher if no other is given.
+        teacher: a model with the same inputs whose first output has the same shape, or None.
+        device: the device of the teacher.
     """
     if teacher is None:
         graph = prepared.graph

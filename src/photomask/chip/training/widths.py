@@ -1,4 +1,4 @@
-"""More bits first, fewer later: the widths of quantizers while a model is trained."""
+"""Changes the widths of quantizers during training, from more bits to fewer."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ from photomask.chip.standing import Effect
 
 
 def quantizers_of(prepared: PreparedModel) -> dict[str, Quantizer]:
-    """Returns the quantizers of a prepared model by their names as modules, used or not."""
+    """Returns all quantizers of a prepared model by their module names, used or not."""
     return {
         f"{kind}.{name}": module
         for kind in ("weight_quantizers", "activation_quantizers")
@@ -21,7 +21,7 @@ def quantizers_of(prepared: PreparedModel) -> dict[str, Quantizer]:
 
 
 def fresh_copy(prepared: PreparedModel) -> PreparedModel:
-    """Returns the same graph with the recipe's quantizers as they were before calibration."""
+    """Returns a new, uncalibrated prepared model with the same graph and recipe."""
     return PreparedModel(place(prepared.graph, prepared.recipe, prepared.states))
 
 
@@ -31,13 +31,13 @@ def least_bits(prepared: PreparedModel) -> int:
 
 
 def set_least_bits(prepared: PreparedModel, bits: int) -> bool:
-    """Gives every quantizer the recipe's bits, but no fewer than these; fits nothing.
+    """Gives every quantizer the bits of the recipe, but at least the given number.
 
     Returns:
-        Whether any width changed; scales are then not decided any more: `refit` follows.
+        True if a width changed. The scales are then undecided, so `refit` has to follow.
 
     Raises:
-        OrderError: the weights are rounded to codes of the old width already.
+        OrderError: the weights are rounded already, to codes of the old width.
     """
     usual = quantizers_of(fresh_copy(prepared))
     wanted = {
@@ -53,12 +53,10 @@ def set_least_bits(prepared: PreparedModel, bits: int) -> bool:
 
 
 def refit(prepared: PreparedModel, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
-    """Fits every scale again, to the weights of now and what they make of the data.
-
-    It is what `calibrate` does, by the name that training has for it.
+    """Fits every scale again, to the current weights and activations; it calls `calibrate`.
 
     Args:
-        prepared: changed in place.
-        batches: as for `calibrate`.
+        prepared: the model, which is changed in place.
+        batches: the data, as for `calibrate`.
     """
     calibrate(prepared, batches)

@@ -1,4 +1,4 @@
-"""Better roundings of weights by what a layer's inputs look like: GPTQ and AWQ.
+"""Improves the rounding of weights by statistics of the layers' inputs: GPTQ and AWQ.
 
 scale_salient_channels(prepared, images)    before calibrate: AWQ
 calibrate(prepared, images)

@@ -1,4 +1,4 @@
-"""AWQ: weights that meet large inputs get finer steps, by moving scale into the layer before."""
+"""Scales salient channels as AWQ does, so that weights of large inputs are rounded more finely."""
 
 import copy
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ from photomask.report import Shown, Table
 
 
 class PlaceScaling(Document):
-    """A norm or layer, and what its readers' rounded weights take from their outputs."""
+    """The scaling of one norm or layer, and the output error of the layers that read it."""
 
     maker: str
     readers: tuple[str, ...]
     strength: float
-    """The exponent that was found best; 0 leaves everything as it was."""
+    """The exponent of the least error; 0 leaves everything unchanged."""
     before: float
-    """`sum |(W - Wq) x|**2` over all readers."""
+    """The squared error `sum |(W - Wq) x|**2` over all readers before scaling."""
     after: float
-    """The same with scaled channels; never more."""
+    """The same error with scaled channels, which is never larger."""
 
 
 class SalientReport(Shown, Document):
-    """What `scale_salient_channels` did."""
+    """The report of `scale_salient_channels`."""
 
     places: tuple[PlaceScaling, ...]
 
     def shown(self) -> Table:
-        """Returns a row for each norm or layer."""
+        """Returns a table with a row for each norm or layer."""
         rows = [("made by", "read by", "strength", "before", "after")]
         for place in self.places:
             rows.append(
@@ -59,28 +59,30 @@ class SalientReport(Shown, Document):
 def scale_salient_channels(
     prepared: PreparedModel, data: Data, *, steps: int = 20
 ) -> SalientReport:
-    """Multiplies the weights of large inputs up, and divides what makes these inputs by the same.
+    """Multiplies the weights of channels with large inputs, and divides those inputs by the same.
 
     Channel `j` of the readers' weights is multiplied by `s_j = m_j**a / sqrt(max m**a * min m**a)`,
-    `m_j` being the mean magnitude of input `j`; the norm or layer that makes the channel is divided
-    by it, exactly. The exponent `a` is that of `0, 1/steps, …, 1` with the least squared error of
-    the readers' outputs, their weights rounded to nearest as the recipe says. 0 changes nothing, so
-    the error never grows. Only weights are looked at; the ranges of activations change too, and
-    `calibrate` measures them afterwards.
+    where `m_j` is the mean magnitude of input `j`. The norm or layer that computes the channel is
+    divided by the same factor, so the float outputs stay the same. The exponent `a` is the one of
+    `0, 1/steps, …, 1` with the least squared error of the readers' outputs, with weights rounded to
+    nearest by the recipe's quantizers. The exponent 0 changes nothing, so the error never grows.
+    Only the rounding of weights is considered. The ranges of activations change too, so `calibrate`
+    has to follow.
 
     Args:
-        prepared: changed in place; not calibrated yet.
-        data: as for `calibrate`.
-        steps: how many exponents above 0 are tried, at least 1.
+        prepared: the model, which is changed in place and need not be calibrated.
+        data: the data, as for `calibrate`.
+        steps: the number of exponents above 0 that are tried, at least 1.
 
     Raises:
-        DataError: no data, or it does not fit the model.
-        UsageError: no steps.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the weights are rounded already.
+        UsageError: `steps` is below 1.
 
     Source: AWQ, Lin et al. 2024, equations 4 and 5, arXiv:2306.00978.
     """
     if steps < 1:
-        raise UsageError(f"at least one exponent must be tried, found steps={steps}")
+        raise UsageError(f"steps must be at least 1, found {steps}")
     found = rescalable(prepared)
     moments, sizes = _statistics(prepared, data, found)
     reports = []
@@ -108,7 +110,7 @@ def scale_salient_channels(
 
 
 def _scale(sizes: Tensor, strength: float) -> Tensor:
-    """Returns the factor of each channel; their extremes lie around 1."""
+    """Returns the factor of each channel; the largest is the reciprocal of the smallest."""
     powers = sizes.clamp(min=SMALLEST) ** strength
     return powers / (powers.max() * powers.min()).sqrt()
 
@@ -116,7 +118,7 @@ def _scale(sizes: Tensor, strength: float) -> Tensor:
 def _error(
     prepared: PreparedModel, place: Channel, moments: dict[str, Tensor], scale: Tensor
 ) -> float:
-    """Returns the squared error of all readers with weights rounded after scaling."""
+    """Returns the squared output error of all readers with weights scaled and then rounded."""
     total = 0.0
     for reader in place.readers:
         weight = prepared.constants_of(reader)["weight"].detach()
@@ -155,5 +157,5 @@ def _statistics(
                     added = second_moments(reader, value, kernel)
                     moments[reader.name] = moments.get(reader.name, torch.zeros(())) + added
     if not count:
-        raise DataError("scaling salient channels needs at least one sample, got none")
+        raise DataError("scaling salient channels needs at least one sample, but there is none")
     return moments, {name: (size / count).float() for name, size in sizes.items()}

@@ -1,4 +1,4 @@
-"""GPTQ: weights are rounded one input at a time, and later ones make up for the error."""
+"""Rounds weights as GPTQ does: input by input, with the error compensated by later inputs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,26 +25,26 @@ from photomask.errors import DataError, QuantizerError, UsageError
 from photomask.report import Shown, Table
 
 BLOCK = 128
-"""Inputs whose errors are spread at once over all later ones."""
+"""The number of inputs whose errors are propagated to all later inputs at once."""
 
 
 class LayerRounding(Document):
-    """What rounding one layer's weights takes from its output: `sum |(W - Wq) x|**2`."""
+    """The squared error `sum |(W - Wq) x|**2` of one layer's output by rounded weights."""
 
     layer: str
     nearest: float
-    """With each weight rounded to its nearest code."""
+    """The error with each weight rounded to its nearest code."""
     compensated: float
-    """With the codes that it has now; never more."""
+    """The error with the chosen codes, which is never larger."""
 
 
 class RoundingReport(Shown, Document):
-    """What `compensate_rounding` did."""
+    """The report of `compensate_rounding`."""
 
     layers: tuple[LayerRounding, ...]
 
     def shown(self) -> Table:
-        """Returns a row for each layer."""
+        """Returns a table with a row for each layer."""
         rows = [("layer", "nearest", "compensated", "ratio")]
         for layer in self.layers:
             ratio = layer.compensated / layer.nearest if layer.nearest else 1.0
@@ -61,40 +61,42 @@ def compensate_rounding(
 ) -> RoundingReport:
     """Rounds the weights of all layers so that their errors cancel on the data.
 
-    For each layer, with `H = sum x x'` over its quantized inputs, the inputs `j` are handled one
-    after the other. Their weights are rounded to the quantizer's grid, and the error is taken out
-    of all weights that are still to come:
+    For each layer, with `H = sum x x'` over its quantized inputs, the inputs `j` are processed one
+    after the other. The weights of input `j` are rounded to the quantizer's grid, and the error is
+    subtracted from the weights that are not yet rounded:
 
         w[k] -= (w[j] - q(w[j])) / U[j, j] * U[j, k]   for k > j,   U' U = H**-1, U upper triangular
 
-    A convolution is a product with patches. Layers are handled in the order of computation, each
-    with inputs as the rounded layers before it make them. A weight that several layers share is
-    rounded once, for the inputs of all of them; one that is a table or a transposed weight as well
-    is left as it is. Greedy as it is, the method may lose to
-    plain rounding; an output channel for which it does keeps the plain one.
+    A convolution is treated as a product with patches. Layers are processed in the order of
+    computation, each with the inputs that the rounded layers before it compute. A weight that
+    several layers share is rounded once, for the inputs of all of them. A weight that is also a
+    table or a transposed weight is left unchanged. The method is greedy and can be worse than
+    rounding to nearest; an output channel for which it is keeps the nearest codes.
 
-    Afterwards the weights lie on the grid, so `convert` takes the codes as they are. Do not
-    calibrate again: another scale is another grid.
+    Afterwards the weights lie on the grid, so `convert` finds exactly these codes. Do not calibrate
+    again, because another scale means another grid.
 
     Args:
-        prepared: calibrated; its weights are changed in place.
-        data: as for `calibrate`; a few hundred samples, more than inputs of the largest layer.
-        damping: added to the diagonal of `H`, as a share of its mean.
-        sort: handle inputs with the largest `H[j, j]` first (GPTQ's activation order).
+        prepared: the calibrated model, whose weights are changed in place.
+        data: the data, as for `calibrate`. A few hundred samples are enough; they should give more
+            rows than the largest layer has inputs.
+        damping: the share of the mean of `H`'s diagonal that is added to the diagonal.
+        sort: True processes the inputs with the largest `H[j, j]` first (GPTQ's activation order).
 
     Raises:
-        DataError: no data, or it does not fit the model.
-        QuantizerError: not calibrated, or a weight quantizer that is not uniform.
-        UsageError: damping is not positive.
+        DataError: there are no data, or they do not fit the model.
+        OrderError: the model is not calibrated, or its weights are rounded already.
+        QuantizerError: the quantizer of a weight is not uniform.
+        UsageError: `damping` is not positive.
 
-    Source: GPTQ, Frantar et al. 2023, algorithm 1, arXiv:2210.17323. There, scales of groups are
-    found on the way; here, all scales are those of `calibrate`.
+    Source: GPTQ, Frantar et al. 2023, algorithm 1, arXiv:2210.17323. The paper chooses the scales
+    of groups while it rounds; here all scales are those of `calibrate`.
     """
     if not damping > 0:
-        raise UsageError(f"damping must be positive, found {damping}")
+        raise UsageError(f"damping must be above 0, found {damping}")
     batches = list(batches_of(prepared, data))
     if not batches:
-        raise DataError("compensating roundings needs at least one sample, got none")
+        raise DataError("compensating roundings needs at least one sample, but there is none")
     reports = []
     with torch.no_grad():
         elsewhere = _moments_elsewhere(prepared, batches)
@@ -109,9 +111,10 @@ def compensate_rounding(
 def _walk(
     prepared: PreparedModel, batches: Sequence[Sequence[Tensor]]
 ) -> Iterator[tuple[Node, list[Tensor]]]:
-    """Yields every node with the first operand of all batches, before it is computed.
+    """Yields every node with its first input for all batches, before the node is computed.
 
-    Values are those of the quantized model; what the caller changes counts from then on.
+    The values are those of the quantized model. Where the caller changes the yielded node's weight,
+    the node is computed with the new weight.
     """
     graph = prepared.graph
     values = {
@@ -141,7 +144,7 @@ def _is_first(prepared: PreparedModel, node: Node) -> bool:
 
 
 def _moments(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    """Returns `sum x x'` of what a layer reads."""
+    """Returns `sum x x'` over the inputs of a layer."""
     kernel = prepared.constants_of(node)["weight"].shape[2:]
     moments = torch.zeros((), dtype=torch.float64)
     for x in inputs:
@@ -152,9 +155,9 @@ def _moments(prepared: PreparedModel, node: Node, inputs: Sequence[Tensor]) -> T
 def _moments_elsewhere(
     prepared: PreparedModel, batches: Sequence[Sequence[Tensor]]
 ) -> dict[str, Tensor]:
-    """Returns, by the first layer that has a weight, the moments at all later ones.
+    """Returns, by the first layer with a shared weight, the moments of all later such layers.
 
-    There the inputs are those before anything is compensated.
+    The inputs of the later layers are those before any weight is compensated.
     """
     found: dict[str, Tensor] = {}
     later = [
@@ -185,7 +188,8 @@ def _round_layer(
     rounded = quantizer.dequantize(codes.to(weight.dtype))
     if not torch.equal(quantizer.quantize(rounded).double(), codes):
         raise QuantizerError(
-            f"weight of {node.name!r}: {type(quantizer).__name__} gives its own values other codes"
+            f"weight of {node.name!r}: {type(quantizer).__name__} gives the values of its codes "
+            "other codes; check_quantizer says which law it breaks"
         )
     prepared.set_constant(node.name, "weight", rounded)
     return LayerRounding(
@@ -207,12 +211,12 @@ def best_codes(
     """Returns codes, and the squared error of each output with the nearest codes and with these.
 
     Args:
-        weight: `[groups, outputs, inputs]`, float64.
-        nearest: its codes when each is rounded alone.
+        weight: the weight, `[groups, outputs, inputs]`, float64.
+        nearest: the nearest codes of the weight.
         moments: `sum x x'`, `[groups, inputs, inputs]`.
-        grid: scale and zero point of each weight, lowest and highest code.
-        damping: as for `compensate_rounding`.
-        sort: likewise.
+        grid: the scale and the zero point of each weight, the lowest and the highest code.
+        damping: the damping, as for `compensate_rounding`.
+        sort: the order of the inputs, as for `compensate_rounding`.
     """
     scale, zero, _, _ = grid
     codes = compensated_codes(weight, moments, grid, damping=damping, sort=sort)
@@ -237,11 +241,11 @@ def compensated_codes(
     """Returns the codes that GPTQ gives to weights.
 
     Args:
-        weight: `[groups, outputs, inputs]`, float64.
+        weight: the weight, `[groups, outputs, inputs]`, float64.
         moments: `sum x x'`, `[groups, inputs, inputs]`.
-        grid: scale and zero point of each weight, lowest and highest code.
-        damping: share of the mean of the diagonal that is added to it.
-        sort: handle inputs with the largest diagonal first.
+        grid: the scale and the zero point of each weight, the lowest and the highest code.
+        damping: the share of the mean of the diagonal that is added to the diagonal.
+        sort: True processes the inputs with the largest diagonal elements first.
     """
     scale, zero, low, high = grid
     groups, outputs, size = weight.shape
@@ -268,9 +272,9 @@ def compensated_codes(
 
 
 def _inverse_factor(moments: Tensor, diagonal: Tensor, order: Tensor, damping: float) -> Tensor:
-    """Returns the upper triangular `U` with `U' U = H**-1`, inputs in the order given.
+    """Returns the upper triangular `U` with `U' U = H**-1`, with the inputs in the given order.
 
-    Inputs that are always 0 say nothing; a 1 in their place keeps them out of the others' way.
+    Where all inputs are 0, the damping is relative to 1, so that the matrix can be inverted.
     """
     mean = diagonal.mean(dim=-1, keepdim=True)
     raised = diagonal + damping * torch.where(mean > 0, mean, 1.0)
@@ -283,12 +287,12 @@ def _inverse_factor(moments: Tensor, diagonal: Tensor, order: Tensor, damping: f
 
 
 def _check_uniform(quantizer: Quantizer, node: Node) -> None:
-    """Refuses codes that are not `clamp(round(w / scale) + zero_point)`."""
+    """Refuses a quantizer whose codes are not `clamp(round(w / scale) + zero_point)`."""
     kind = type(quantizer)
     plain = kind.quantize is Quantizer.quantize and kind.dequantize is Quantizer.dequantize
     if not plain or quantizer.soft_training:
         raise QuantizerError(
-            f"weight of {node.name!r}: {kind.__name__} has a rounding of its own; compensating "
-            "needs a uniform grid, such as that of Quantizer"
+            f"weight of {node.name!r}: {kind.__name__} has a rounding of its own, but compensating "
+            "needs a uniform grid; use Quantizer for this weight"
         )
-    quantizer.codes  # noqa: B018 - raises where the model was not calibrated
+    quantizer.codes  # noqa: B018 - the property raises where the model was not calibrated

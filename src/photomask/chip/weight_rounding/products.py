@@ -1,4 +1,4 @@
-"""Layers as products of matrices, and the second moments of what they multiply."""
+"""Treats layers as products of matrices, and computes the second moments of their inputs."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from photomask.chip.graph.operations import Accumulates, Convolution, Linear
 from photomask.errors import DataError, OperatorError
 
 SAMPLES = 8
-"""Patches of so many samples are made at a time."""
+"""The number of samples whose patches are made at a time."""
 
 
 def is_product(node: Node) -> bool:
@@ -18,36 +18,42 @@ def is_product(node: Node) -> bool:
 
 
 def groups_of(node: Node) -> int:
-    """Returns how many matrices a layer multiplies by: the groups of a convolution."""
+    """Returns the number of matrices of a layer's weight, which is the groups of a convolution."""
     return node.operation.groups if isinstance(node.operation, Convolution) else 1
 
 
 def as_matrices(node: Node, weight: Tensor) -> Tensor:
-    """Returns a tensor of a weight's shape as `[groups, outputs, inputs * taps]`."""
+    """Returns a tensor in the shape of a weight as `[groups, outputs, inputs * taps]`."""
     groups = groups_of(node)
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
 def second_moments(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
-    """Returns `sum x x'` over all rows that a layer multiplies, in float64.
+    """Returns `sum x x'` over all rows that a layer multiplies by its weight, in float64.
 
-    A convolution multiplies patches: for each output position, its inputs under the kernel, the
-    channels of one group.
+    The rows of a convolution are patches: for each output position, the inputs under the kernel,
+    with the channels of one group.
 
     Args:
-        node: convolution or linear layer.
-        x: its input.
-        taps: shape of the kernel, empty for a linear layer.
+        node: a convolution or a linear layer.
+        x: the input of the layer.
+        taps: the shape of the kernel, which is empty for a linear layer.
 
     Returns:
-        `[groups, inputs * taps, inputs * taps]`.
+        The moments, `[groups, inputs * taps, inputs * taps]`.
+
+    Raises:
+        DataError: the input holds NaN or infinity.
     """
     total = torch.zeros(())
     for part in x.split(SAMPLES):
         rows = _rows(node, part.detach(), taps).double()
         total = total + rows.transpose(1, 2) @ rows
     if not bool(torch.isfinite(total).all()):
-        raise DataError(f"the input of {node.name!r} ({node.source}) holds NaN or infinity")
+        raise DataError(
+            f"the input of {node.name!r} ({node.source}) holds NaN or infinity; remove the samples "
+            "that cause it"
+        )
     return total
 
 
@@ -55,25 +61,25 @@ def output_error(difference: Tensor, moments: Tensor) -> Tensor:
     """Returns the squared error of each output, summed over all rows: `d' (sum x x') d`.
 
     Args:
-        difference: of two weights, `[groups, outputs, inputs * taps]`.
-        moments: from `second_moments`.
+        difference: the difference of two weights, `[groups, outputs, inputs * taps]`.
+        moments: the moments that `second_moments` returns.
 
     Returns:
-        `[groups, outputs]`.
+        The errors, `[groups, outputs]`.
     """
     difference = difference.double()
     return ((difference @ moments) * difference).sum(dim=-1).clamp(min=0)
 
 
 def _rows(node: Node, x: Tensor, taps: torch.Size) -> Tensor:
-    """Returns what a layer multiplies as `[groups, rows, inputs * taps]`."""
+    """Returns the rows that a layer multiplies by its weight, `[groups, rows, inputs * taps]`."""
     operation = node.operation
     if isinstance(operation, Linear):
         return x.reshape(1, -1, x.shape[-1])
     if not isinstance(operation, Convolution):
         raise OperatorError(
-            f"{node.name!r} ({node.source}): what a {operation.kind} multiplies by its weight is "
-            "not known; expected a convolution or a linear layer"
+            f"{node.name!r} ({node.source}) must be a convolution or a linear layer, found "
+            f"{operation.kind}, for which there is no rule of what its weight multiplies"
         )
     x = F.pad(x, [amount for pair in reversed(operation.padding) for amount in pair])
     stride = operation.stride

@@ -1,6 +1,6 @@
-"""ATen operators → float operations, one small function each.
+"""Lowers ATen operators to float operations, with one small function per operator.
 
-Each file registers its functions in the one table of `registry`. A file takes part by being named
+Each file registers its functions in the table of `registry`. A new file must be imported and listed
 here.
 """
 

@@ -1,4 +1,4 @@
-"""Lowerings of what transformers are made of: softmax, attention, norms."""
+"""Lowers operators of transformers: softmax, attention, norms and embeddings."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def _softmax(call: Call) -> Value:
     given = call["self"]
     if isinstance(given, Masked):
         if axis != len(shape) - 1:
-            raise CannotLower("it runs over another axis than the last, and its scores are masked")
+            raise CannotLower("its scores are masked, so it must run over the last axis")
         constants = {} if given.seen is None else {"mask": given.seen.float()}
         edges = [given.scores] if given.edge is None else [given.scores, given.edge]
         shares = call.emit(Softmax(), edges, constants)
@@ -53,7 +53,7 @@ def _softmax(call: Call) -> Value:
 
 @lowers("scaled_dot_product_attention")
 def _attention(call: Call) -> Value:
-    """`softmax(scale * Q Kᵀ + mask) V`, each product an operation of its own."""
+    """Lowers attention to `softmax(scale * Q Kᵀ + mask) V`, with an operation for each product."""
     if call["dropout_p"]:
         raise CannotLower("it drops elements at random")
     query, key, value = (call.edge(name) for name in ("query", "key", "value"))
@@ -79,15 +79,15 @@ def _attention(call: Call) -> Value:
 
 
 def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
-    """Returns the softmax of what an integer input lets be seen."""
+    """Returns the softmax of scores that are masked by an integer input."""
     visible = as_visible(call, given)
     if visible is None:
         raise CannotLower(
-            "its mask depends on the input, and is no integer input: what an input adds to scores "
-            "is neither 0 nor hidden for certain"
+            "its mask depends on the input and is no integer input, so the numbers that it adds to "
+            "scores are not proven to be 0 or to hide elements"
         )
     if visible.form == "hidden":
-        raise CannotLower("its mask is true where it hides; attention takes what may be seen")
+        raise CannotLower("its mask must be true where elements are visible, not where it hides")
     constants, mask = {}, visible.constant
     if not bool(mask.all()):
         shape = call.builder.shapes[scores]
@@ -97,13 +97,13 @@ def _seen(call: Call, scores: EdgeName, given: EdgeName | Visible) -> EdgeName:
 
 @lowers("__and__", "bitwise_and", "logical_and")
 def _and(call: Call) -> Value:
-    """What two masks let be seen, one of them known now."""
+    """Lowers the conjunction of an integer input and a constant, as masks."""
     first, second = call["self"], call["other"]
     known, edge = (first, second) if isinstance(first, Tensor) else (second, first)
     if not isinstance(known, Tensor) or not isinstance(edge, (EdgeName, Visible)):
-        raise CannotLower("one of the masks must be known now")
+        raise CannotLower("one of the two masks must be constant")
     if isinstance(edge, EdgeName) and edge not in call.builder.rows:
-        raise CannotLower("it computes with activations bit by bit")
+        raise CannotLower("it is a logical operation on activations; only masks may be combined")
     if known.ndim and len(known) == call.builder.batch and bool((known == known[:1]).all()):
         known = known[:1]
     if isinstance(edge, Visible):
@@ -112,10 +112,10 @@ def _and(call: Call) -> Value:
 
 
 def _masked(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:
-    """Returns the scores with what is added to them, and a mask where elements are hidden.
+    """Returns the scores with their constant addend, and a constant mask if elements are hidden.
 
-    Where each of several parts of a sample has a mask of its own, such as windows, the parts become
-    an axis.
+    Where each of several parts of a sample, such as windows, has its own mask, the parts become an
+    axis.
     """
     shape = call.builder.shapes[scores]
     given: Any = call["attn_mask"]
@@ -142,7 +142,11 @@ def _masked(call: Call, scores: EdgeName) -> tuple[EdgeName, dict[str, Tensor]]:
 
 
 def add_scores(call: Call, scores: EdgeName, added: Tensor) -> tuple[EdgeName, dict[str, Tensor]]:
-    """Splits what is added to each sample's scores into a mask and what is left."""
+    """Splits the addend of each sample's scores into a mask and a remaining constant.
+
+    Returns:
+        The scores with the remaining constant added, and the mask as a constant if it is needed.
+    """
     hides = added <= HIDDEN
     left = added.masked_fill(hides, 0.0)
     if bool(left.any()):
@@ -161,7 +165,7 @@ def _embedding(call: Call) -> Value:
 def _layer_norm(call: Call) -> Value:
     sizes: Any = call["normalized_shape"]
     if len(sizes) != 1:
-        raise CannotLower("it normalises several axes at once")
+        raise CannotLower("it normalizes several axes at once; only the last one is supported")
     edge = _normalized(call, centred=True, epsilon=call["eps"])
     return (edge,) if "native" in str(call.traced.target) else edge
 
@@ -170,7 +174,7 @@ def _layer_norm(call: Call) -> Value:
 def _rms_norm(call: Call) -> Value:
     sizes: Any = call["normalized_shape"]
     if len(sizes) != 1:
-        raise CannotLower("it normalises several axes at once")
+        raise CannotLower("it normalizes several axes at once; only the last one is supported")
     epsilon: Any = call["eps"]
     epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
     return _normalized(call, centred=False, epsilon=epsilon)

@@ -1,4 +1,4 @@
-"""Lowerings of sums and products of two operands, and of what consists of them."""
+"""Lowers sums and products of two operands, and operators that consist of them."""
 
 import math
 from typing import Any
@@ -32,7 +32,7 @@ def _add(call: Call) -> Value:
 
 
 def lower_sum(call: Call, first: object, second: object, sign: int) -> Value:
-    """Emits `first + sign * second`, either of which may be known now or a mask."""
+    """Returns the lowered `first + sign * second`; either may be a constant or a mask."""
     mask = computed_mask("sub", first, second) if sign == -1 else None
     if mask is not None:
         return mask
@@ -95,7 +95,10 @@ def _multiply(call: Call) -> Value:
 
 
 def channel_vector(call: Call, known: object, other: object) -> tuple[Tensor, int] | None:
-    """Returns `known` as one number per channel of `other`, where it is that, and the axis."""
+    """Returns a constant with one number per channel of `other` as a vector, and the axis.
+
+    None stands for other constants.
+    """
     if not isinstance(known, Tensor) or not isinstance(other, EdgeName):
         return None
     shape = call.builder.shapes[other]
@@ -110,7 +113,7 @@ def channel_vector(call: Call, known: object, other: object) -> tuple[Tensor, in
 
 @lowers("prelu")
 def _prelu(call: Call) -> Value:
-    """With one slope per channel: `max(x, 0) + slope[c] * min(x, 0)`."""
+    """Lowers a PReLU; with one slope per channel it is `max(x, 0) + slope[c] * min(x, 0)`."""
     slope = call.constant("weight")
     if slope.numel() == 1:
         return lower_pointwise("leaky_relu_scalar", call, None, float(slope))
@@ -137,6 +140,6 @@ def _glu(call: Call) -> Value:
 
 @lowers("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "new_empty")
 def _filled(call: Call) -> Value:
-    """A tensor that takes only its shape from the input is a constant."""
+    """Returns a constant for an operator that takes only the shape of its input."""
     arguments = {**call.arguments, "self": torch.empty(call.traced.meta["val"].shape)}
     return evaluate(call.traced.target, arguments)

@@ -1,4 +1,4 @@
-"""Lowerings that join tensors along an axis."""
+"""Lowers concatenations of tensors along an axis."""
 
 import math
 from typing import Any
@@ -18,7 +18,7 @@ from photomask.chip.graph.operations import Concatenate, Constant, Reshape
 
 
 def without_empty(builder: Builder, items: Any) -> list[Any]:
-    """Returns what is joined without the parts that hold no elements, unless all are such."""
+    """Returns the tensors to concatenate without empty ones, unless all are empty."""
     return [item for item in items if _elements(builder, item)] or list(items)
 
 
@@ -38,16 +38,16 @@ def _concatenate(call: Call) -> Value:
     rank = len(call.result_shape)
     axis = int(call["dim"]) % rank  # type: ignore[call-overload]
     if axis == 0:
-        raise CannotLower("it joins along the batch axis")
+        raise CannotLower("it concatenates along the batch axis")
     if call.result_shape[0] > 1 and any(isinstance(item, Tensor) for item in items):
         return _join_rows(call, items, axis)
     return call.emit(Concatenate(axis), [call.builder.as_edge(item, call) for item in items])
 
 
 def _join_rows(call: Call, items: list[Any], axis: int) -> Value:
-    """Joins rows of a sample, such as heads, with constants, which are repeated for every sample.
+    """Concatenates rows of a sample, such as heads, with constants, which all samples share.
 
-    Meanwhile the rows are an axis of their own, so a constant may differ between them.
+    For the concatenation the rows become an axis, so a constant may differ between rows.
     """
     rows, *others = call.result_shape
     parts = []

@@ -1,7 +1,8 @@
-"""Lowerings of masks as models write them: what integer inputs and constants hide from a softmax.
+"""Lowers the masks of softmax, which are made of integer inputs and constants.
 
-A mask may be said in three ways: what is seen (true), what is hidden (true), and what is added to
-the scores (0, or a number so low that nothing is left). All become what a softmax may look at.
+Models write a mask in three ways: true for visible elements, true for hidden elements, or numbers
+that are added to the scores (0, or a number so low that nothing remains). All of them become a mask
+of visible elements.
 """
 
 from dataclasses import replace
@@ -22,12 +23,15 @@ from photomask.chip.graph.lowerings.registry import lowers
 from photomask.chip.graph.operations import Add, Constant
 
 HIDDEN = -64.0
-"""An addend at or below it hides an element from a softmax: `exp(-64)` of the largest is below
-float32's resolution of a sum of up to 2**68 elements."""
+"""An addend at or below it hides an element from a softmax.
+
+The largest exponential times `exp(-64)` is below the float32 resolution of a sum of up to 2**68
+elements.
+"""
 
 
 def as_visible(call: Call, value: object) -> Visible | None:
-    """Returns an integer input as a mask; None for other values."""
+    """Returns an integer input as a mask, or None for other values."""
     if isinstance(value, Visible):
         return value
     if isinstance(value, EdgeName) and value in call.builder.rows:
@@ -37,30 +41,33 @@ def as_visible(call: Call, value: object) -> Visible | None:
 
 @lowers("logical_not", "bitwise_not")
 def _not(call: Call) -> Value:
-    """What is seen becomes what is hidden."""
+    """Lowers the negation of a mask, which swaps visible and hidden elements."""
     mask = as_visible(call, call["self"])
     if mask is None or mask.form not in ("seen", "hidden") or not bool(mask.constant.all()):
-        raise CannotLower("it computes with activations bit by bit")
+        raise CannotLower("it is a logical operation on activations; only masks may be negated")
     return replace(mask, form="seen" if mask.form == "hidden" else "hidden")
 
 
 @lowers("eq.Scalar", "ne.Scalar", "gt.Scalar")
 def _compared(call: Call) -> Value:
-    """`mask == 0` hides, `mask != 0` and `mask > 0` show: what a softmax asks of an integer."""
+    """Lowers a comparison of an integer mask with 0.
+
+    `mask == 0` is true for hidden elements, `mask != 0` and `mask > 0` for visible ones.
+    """
     mask, other = as_visible(call, call["self"]), call["other"]
     if mask is None or mask.form != "seen":
         raise CannotLower("it compares activations; only integer inputs may be compared, with 0")
     if other != 0:
         raise CannotLower(
-            f"it compares an integer input with {other}; a softmax hides where it is 0 only: pass "
-            "the mask as an input of its own"
+            f"it compares an integer input with {other}, but an integer input can hide elements "
+            "only where it is 0; pass the mask as an input of its own"
         )
     return replace(mask, form="hidden") if "eq" in str(call.traced.target) else mask
 
 
 @lowers("masked_fill")
 def _masked_fill(call: Call) -> Value:
-    """A low number where a mask is true, in scores or in the zeros that are added to scores."""
+    """Lowers a fill with a low number where a mask is true, in scores or in zeros added to them."""
     given: Any = call["value"]
     mask, value = call["mask"], float(given)
     if value > HIDDEN:
@@ -69,12 +76,15 @@ def _masked_fill(call: Call) -> Value:
     known = call["self"]
     if isinstance(known, Tensor):
         if hidden is None or bool(known.any()):
-            raise CannotLower("it fills numbers into a constant where the input says so")
+            raise CannotLower(
+                "it fills a constant where the input decides; only zeros that mask scores may be "
+                "filled so"
+            )
         return replace(_hiding(hidden), form="added")
     if isinstance(mask, Tensor):
         return add_masks(call, known, seen=~mask)
     if hidden is None:
-        raise CannotLower("its mask depends on the input, and is no integer input")
+        raise CannotLower("its mask depends on the input, but is no integer input")
     return add_masks(call, known, visible=_hiding(hidden))
 
 
@@ -82,14 +92,14 @@ def _hiding(mask: Visible) -> Visible:
     if mask.form == "hidden":
         return mask
     raise CannotLower(
-        f"it hides where the integer input {mask.edge!r} is not 0; a softmax hides where it is 0: "
-        "pass what may be seen"
+        f"it hides elements where the integer input {mask.edge!r} is not 0, but an integer input "
+        "can hide elements only where it is 0; pass a mask of visible elements"
     )
 
 
 @lowers("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def _where(call: Call) -> Value:
-    """Scores where a mask is true, elsewhere a low number; or the other way round."""
+    """Lowers a choice between scores and a low number, which is a mask."""
     condition = call["condition"]
     first = call["self"]
     second = call["other"]
@@ -105,7 +115,10 @@ def _where(call: Call) -> Value:
             return add_masks(call, scores, visible=visible)
         if not bool(torch.as_tensor(scores).any()):
             return replace(visible, form="added")
-    raise CannotLower("it chooses between values where the input says so, and hides nothing")
+    raise CannotLower(
+        "the input decides between two values; that is supported only for scores and a low number, "
+        "as a mask"
+    )
 
 
 def _is_low(value: object) -> bool:
@@ -117,10 +130,20 @@ def _is_low(value: object) -> bool:
 def add_masks(
     call: Call, scores: object, *, seen: Tensor | None = None, visible: Visible | None = None
 ) -> Masked:
-    """Returns scores with one more thing that hides elements of them."""
+    """Returns scores with one more mask.
+
+    Args:
+        call: the traced call.
+        scores: scores, masked or not.
+        seen: a constant mask that is true for visible elements, or None.
+        visible: a mask with an integer input, or None.
+
+    Raises:
+        CannotLower: the scores cannot have this mask as well.
+    """
     found = scores if isinstance(scores, Masked) else Masked(call.builder.as_edge(scores, call))
     if found.view is not None:
-        raise CannotLower("it masks scores again that were masked and reshaped")
+        raise CannotLower("it masks scores that were masked and reshaped before")
     if visible is not None:
         if found.edge is not None:
             raise CannotLower("two integer inputs hide elements of the same scores")
@@ -135,10 +158,10 @@ def add_masks(
 
 
 def of_one_sample(call: Call, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Returns a mask of one sample, [...] without the axis of the batch.
+    """Returns a mask for one sample, [...] without the batch axis.
 
     Raises:
-        CannotLower: it differs from sample to sample, or between the rows of a sample.
+        CannotLower: the mask differs from sample to sample, or between the rows of a sample.
     """
     if len(mask) not in (1, call.builder.batch * shape[0]) or not bool((mask == mask[:1]).all()):
         raise CannotLower("its mask differs from sample to sample")
@@ -146,12 +169,12 @@ def of_one_sample(call: Call, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def computed_mask(name: str, first: object, second: object) -> Visible | None:
-    """Returns `1 - mask` and `(1 - mask) * low` as masks; None for other differences and products.
+    """Returns `1 - mask` or `(1 - mask) * low` as a mask; None for other differences and products.
 
     Args:
         name: `sub` or `mul`.
-        first: left operand.
-        second: right operand.
+        first: the left operand.
+        second: the right operand.
     """
     if name == "sub" and isinstance(second, Visible) and _is_number(first, 1.0):
         return replace(second, form="one_hidden") if second.form == "one_seen" else None
@@ -167,7 +190,7 @@ def _is_number(value: object, wanted: float) -> bool:
 
 
 def added_to_scores(call: Call, first: object, second: object) -> Masked | None:
-    """Returns a sum as scores and masks, where one of its terms hides; None for other sums."""
+    """Returns a sum as masked scores if one of its terms hides elements; None for other sums."""
     for scores, added in ((first, second), (second, first)):
         if isinstance(added, Visible) and added.form == "added":
             return add_masks(call, scores, visible=added)
@@ -180,7 +203,10 @@ def added_to_scores(call: Call, first: object, second: object) -> Masked | None:
 
 
 def _split(call: Call, scores: object, added: Tensor) -> Masked:
-    """Splits what is added to each sample's scores into a mask and what is left."""
+    """Returns masked scores for scores plus a constant that hides some of them.
+
+    The rest of the constant is added to the scores.
+    """
     hides = added <= HIDDEN
     left = added.masked_fill(hides, 0.0)
     if bool(left.any()):

@@ -1,4 +1,4 @@
-"""Functions of one number: what becomes a clamp, and what becomes a lookup table."""
+"""Lowers functions of one number, which become clamps or lookup tables."""
 
 import math
 from collections.abc import Callable
@@ -51,21 +51,21 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "tanh": (torch.tanh, ()),
     "threshold": (F.threshold, ("threshold", "value")),
 }
-"""By ATen name: the function of one tensor and the scalar arguments of the schema it takes."""
+"""By ATen name, the function of one tensor, and the scalar arguments of the schema for it."""
 
 
 def lower_pointwise(name: str, call: Call, edge: str | None = None, *scalars: float) -> EdgeName:
-    """Emits a clamp or a function of one number.
+    """Emits a clamp or a function of one number, and returns its edge.
 
     Args:
         name: the ATen operator, or `add_scalar`, `mul_scalar` or `leaky_relu_scalar`.
         call: the traced call.
-        edge: the operand, where it is not the call's own `self`.
-        scalars: of `add_scalar`, the addend and the operand's sign; of `mul_scalar`, the factor;
-            of `leaky_relu_scalar`, the slope.
+        edge: the operand; None for the argument `self` of the call.
+        scalars: the addend and the operand's sign for `add_scalar`, the factor for `mul_scalar`,
+            or the slope for `leaky_relu_scalar`.
 
     Raises:
-        CannotLower: the operator is no known function of one number.
+        CannotLower: the operator is no supported function of one number.
     """
     if name == "add_scalar":
         added, sign = scalars
@@ -80,7 +80,7 @@ def lower_pointwise(name: str, call: Call, edge: str | None = None, *scalars: fl
         apply, names = FUNCTIONS[name]
         values = {argument: call[argument] for argument in names}
         if any(isinstance(value, (EdgeName, Tensor)) for value in values.values()):
-            raise CannotLower("an argument is a tensor")
+            raise CannotLower("one of its arguments is a tensor, but must be a constant number")
         keyword = name in ("gelu", "leaky_relu", "softplus", "celu")
         bound = partial(apply, **values) if keyword else _positional(apply, list(values.values()))
         function = PointwiseFunction(name, bound)
@@ -103,7 +103,7 @@ def _bound(value: object, missing: float) -> float:
     if (isinstance(value, Tensor) and value.numel() == 1) or isinstance(value, (int, float)):
         bound = float(value)
     else:
-        raise CannotLower("a bound is no single number")
+        raise CannotLower("each of its bounds must be one constant number")
     if math.isnan(bound):
         raise CannotLower("a bound is NaN")
     return bound
@@ -120,7 +120,7 @@ CLAMPS: dict[str, Callable[[Call], Clamp]] = {
     "clamp_min": lambda call: Clamp(_bound(call["min"], -math.inf), math.inf),
     "clamp_max": lambda call: Clamp(-math.inf, _bound(call["max"], math.inf)),
 }
-"""What saturates: fused into a requantization where one precedes it."""
+"""By ATen name, the clamp, which is fused into a requantization where one comes before it."""
 
 for _name in (*FUNCTIONS, *CLAMPS):
     lowers(_name, batch=BatchAxis.ANYWHERE, is_fresh=True)(partial(lower_pointwise, _name))

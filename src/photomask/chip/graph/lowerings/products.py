@@ -1,4 +1,4 @@
-"""Lowerings of products with weights and of matrices: convolutions, linear layers, batch norms."""
+"""Lowers convolutions, linear layers, matrix products and batch norms."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _convolution(call: Call) -> Value:
 @lowers("linear", batch=BatchAxis.NOT_LAST, is_fresh=True)
 def _linear(call: Call) -> Value:
     if not isinstance(call["weight"], Tensor):
-        raise CannotLower("its weight depends on the input")
+        raise CannotLower("its weight depends on the input, but must be constant")
     weight = call.constant("weight")
     given = call["bias"]
     bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
@@ -54,7 +54,7 @@ def _addmm(call: Call) -> Value:
     weight = call.constant("mat2").t() * alpha
     bias = call.constant("self") * beta
     if bias.numel() not in (1, len(weight)):
-        raise CannotLower("its addend is not one number for each output")
+        raise CannotLower("its addend must be one constant number for each output channel")
     constants = {"weight": weight, "bias": bias.reshape(-1).expand(len(weight))}
     return call.emit(Linear(), [call.edge("mat1")], constants)
 
@@ -67,13 +67,15 @@ def _matmul(call: Call) -> Value:
         constants = {"weight": weight.t(), "bias": torch.zeros(weight.shape[1])}
         return call.emit(Linear(), [call.edge("self")], constants)
     if min(len(call.shape("self")), len(call.shape(second))) < 2 or len(call.result_shape) < 3:
-        raise CannotLower("both operands need a batch axis and two more, or the second be constant")
+        raise CannotLower(
+            "both operands must have a batch axis and two more axes, or the second must be constant"
+        )
     return emit_of_two(call, Matmul(), call["self"], weight)
 
 
 @lowers("baddbmm")
 def _baddbmm(call: Call) -> Value:
-    """A product of matrices and an addend, such as masked scores."""
+    """Lowers a matrix product with an addend, such as a mask of scores."""
     alpha: Any = call["alpha"]
     beta: Any = call["beta"]
     product = emit_of_two(call, Matmul(float(alpha)), call["batch1"], call["batch2"])
@@ -90,7 +92,9 @@ def _baddbmm(call: Call) -> Value:
 @lowers("_native_batch_norm_legit_no_training", "batch_norm", is_fresh=True)
 def _batch_norm(call: Call) -> Value:
     if call.get("training") or call["running_mean"] is None:
-        raise CannotLower("it normalises by the statistics of the batch")
+        raise CannotLower(
+            "it normalizes by the statistics of the batch; only running statistics are supported"
+        )
     mean, variance = call.constant("running_mean"), call.constant("running_var")
     scale = torch.rsqrt(variance.double() + call["eps"])  # type: ignore[operator]
     if isinstance(call["weight"], Tensor):

@@ -1,4 +1,4 @@
-"""Lowerings of operators that move elements and never change one."""
+"""Lowers operators that move elements and do not change them."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,10 +45,10 @@ def _identity(call: Call) -> Value:
         if not value.is_floating_point() or mask.form not in ("seen", "hidden"):
             return given  # type: ignore[return-value]
         if not bool(mask.constant.all()):
-            raise CannotLower("it computes with a mask that is joined with another")
+            raise CannotLower("it converts a mask that was combined with another to numbers")
         return replace(mask, form="one_seen" if mask.form == "seen" else "one_hidden")
     elif isinstance(value, Tensor) and not value.is_floating_point():
-        raise CannotLower(f"it converts to {value.dtype}")
+        raise CannotLower(f"it converts activations to {value.dtype}; keep them floating point")
     if call.get("train") and "dropout" in str(call.traced.target):
         raise CannotLower("it drops elements at random")
     source: Any = call["self"] if "self" in call.arguments else call["input"]
@@ -107,13 +107,13 @@ def _permute(call: Call) -> Value:
 
 
 def _placed(call: Call) -> tuple[EdgeName, tuple[int, ...]]:
-    """Returns the edge of `self`, and which of its axes each axis of the model's tensor is."""
+    """Returns the edge of `self`, and for each axis of the model's tensor the axis of the edge."""
     value = call["self"]
     if not isinstance(value, BatchBehind):
         edge = call.edge("self")
         return edge, tuple(range(len(call.builder.shapes[edge])))
     if value.outer > 1:
-        raise CannotLower("it moves an axis that holds the batch and more")
+        raise CannotLower("it moves an axis that holds the batch together with other elements")
     axes = list(range(1, len(call.builder.shapes[value.edge])))
     axes.insert(value.axis, 0)
     return value.edge, tuple(axes)
@@ -124,7 +124,11 @@ def _batch_at(edge: EdgeName, axis: int) -> Value:
 
 
 def _axis_order(call: Call, rank: int, arguments: list[object]) -> tuple[int, ...]:
-    """Applies the operator to a tensor whose axis `i` has size `i + 1`, and reads the sizes."""
+    """Returns the order of axes that the operator makes.
+
+    The operator is applied to a tensor whose axis `i` has the size `i + 1`, so that the sizes of
+    the result tell the order.
+    """
     target: Any = call.traced.target
     moved = target(torch.empty(list(range(1, rank + 1)), device="meta"), *arguments)
     return tuple(size - 1 for size in moved.shape)
@@ -162,7 +166,7 @@ def _slice(call: Call) -> Value:
 
 
 def _without(call: Call, edge: EdgeName, axis: int) -> EdgeName:
-    """Returns an edge without an axis of one element."""
+    """Returns an edge with an axis of one element removed."""
     shape = call.builder.shapes[edge]
     return call.emit(Reshape((*shape[1:axis], *shape[axis + 1 :])), [edge])
 
@@ -201,7 +205,7 @@ def _stack(call: Call) -> Value:
 
 @lowers("expand", "expand_as", "broadcast_to", moves_masks=True)
 def _expand(call: Call) -> Value:
-    if call.traced.meta["val"].dtype is torch.bool:  # a mask, which broadcasts by itself
+    if call.traced.meta["val"].dtype is torch.bool:  # a mask needs no copies, since it broadcasts
         mask: Any = call["self"]
         return mask
     edge, shape = call.edge("self"), call.result_shape
@@ -300,9 +304,9 @@ def _permuted_elements(call: Call) -> Value:
 
 @lowers("index")
 def _index(call: Call) -> Value:
-    """One list of positions along one axis; `x[:, [2, 0, 1]]`.
+    """Lowers an index that is one list of positions along one axis, as in `x[:, [2, 0, 1]]`.
 
-    Every sample may be named too, as in `x[samples[:, None], places]`.
+    The index may also name every sample, as in `x[samples[:, None], positions]`.
     """
     indices: Any = call["indices"]
     given = [axis for axis, index in enumerate(indices) if index is not None]
@@ -311,7 +315,7 @@ def _index(call: Call) -> Value:
         return call.emit(Reshape(call.result_shape[1:]), [gathered])
     index = indices[given[0]]
     if len(given) != 1 or given[0] == 0 or not isinstance(index, Tensor) or index.ndim != 1:
-        raise CannotLower("only one list of positions along one axis has an integer form")
+        raise CannotLower("its index must be one constant list along one axis besides the batch")
     places = torch.arange(call.shape("self")[given[0]])[index]
     return call.emit(Gather(given[0], as_index(places)), [call.edge("self")])
 
@@ -331,16 +335,16 @@ def _names_every_sample(call: Call, indices: Any) -> bool:
 
 @lowers("copy")
 def _copy(call: Call) -> Value:
-    """Assignment to all of a tensor: what is assigned."""
+    """Lowers an assignment to a whole tensor, whose result is the assigned tensor."""
     source = call.edge("src")
     if call.builder.shapes[source] != call.result_shape:
-        raise CannotLower("it repeats what it assigns")
+        raise CannotLower("it broadcasts the assigned tensor; assign one of the full shape")
     return source
 
 
 @lowers("slice_scatter", "select_scatter")
 def _scatter(call: Call) -> Value:
-    """Assignment to a slice, `x[:, :2] = y`: what is before, the new part, what is after."""
+    """Lowers `x[:, :2] = y` to a concatenation of `y` with the parts of `x` before and after it."""
     shape = call.shape("self")
     dim: Any = call["dim"]
     axis = dim % len(shape)
@@ -360,7 +364,7 @@ def _scatter(call: Call) -> Value:
     if start >= stop:
         return target
     if step != 1:
-        raise CannotLower("it assigns to every n-th element")
+        raise CannotLower("it assigns with a step; only steps of 1 are supported")
     parts = [source]
     if start > 0:
         parts.insert(0, call.emit(Slice(axis, 0, start, 1), [target]))

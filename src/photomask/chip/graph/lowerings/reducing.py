@@ -1,4 +1,4 @@
-"""Lowerings of operators that reduce windows or whole axes: pools, means, sums and maxima."""
+"""Lowers operators that reduce windows or whole axes: pools, means, sums and maxima."""
 
 import math
 from typing import Any
@@ -23,15 +23,15 @@ from photomask.chip.graph.operations import (
 
 
 def per_axis(value: object, rank: int) -> tuple[int, ...]:
-    """Returns one number per axis, where one for all may have been given."""
+    """Returns one number per axis; a single number is repeated for all axes."""
     values: Any = value if isinstance(value, (list, tuple)) else [value]
     return tuple(values) * rank if len(values) == 1 else tuple(values)
 
 
 def _pooled(call: Call, rank: int) -> EdgeName:
-    """Returns the operand of a pool, which must have batch, channels and `rank` axes."""
+    """Returns the operand of a pool, which must have a batch, channels and `rank` axes."""
     if len(call.shape("self")) != rank + 2:
-        raise CannotLower(f"its input must have {rank + 2} axes, the batch among them")
+        raise CannotLower(f"its input must have {rank + 2} axes including the batch")
     return call.edge("self")
 
 
@@ -86,7 +86,7 @@ def _adaptive_average_pool(call: Call) -> Value:
 
 @lowers("adaptive_max_pool1d", "adaptive_max_pool2d")
 def _adaptive_max_pool(call: Call) -> Value:
-    """Uneven windows are made even by repeating elements, which changes no maximum."""
+    """Lowers to a pool with equal windows; repeated elements fill smaller windows."""
     sizes: Any = call["output_size"]
     edge = _pooled(call, len(sizes))
     kernel: list[int] = []
@@ -104,7 +104,7 @@ def _whole_windows(*kernel: int) -> MaxPool:
 
 
 def _data_axes(call: Call) -> tuple[int, ...]:
-    """Returns the axes that are reduced, none of them the batch, in ascending order."""
+    """Returns the reduced axes in ascending order; the batch must not be one of them."""
     rank = len(call.shape("self"))
     dims: Any = call["dim"]
     dims = [dims] if isinstance(dims, int) else dims or range(rank)
@@ -127,10 +127,10 @@ def _mean(call: Call) -> Value:
 
 @lowers("linalg_vector_norm", "norm.ScalarOpt_dim")
 def _euclidean_norm(call: Call) -> Value:
-    """The root of a sum of squares; together with the division it becomes a norm, by a pass."""
+    """Lowers to the root of a sum of squares; a pass turns it and a division by it into a norm."""
     order: Any = call.get("ord", call.get("p"))
     if order is not None and float(order) != 2:
-        raise CannotLower(f"it is a norm of order {order}; only the Euclidean one, 2, has a form")
+        raise CannotLower(f"it is a norm of order {order}; only the Euclidean norm is supported")
     axes = _data_axes(call)
     shape = call.shape("self")
     x = call.edge("self")
@@ -144,12 +144,12 @@ def _euclidean_norm(call: Call) -> Value:
 
 @lowers("mean", "sum", "max", "min")
 def _reduce_everything(call: Call) -> Value:
-    raise CannotLower("it reduces over the batch axis, or is outside the supported set")
+    raise CannotLower("it reduces over the batch axis, which is outside the supported set")
 
 
 @lowers("amax", "max.dim")
 def _amax(call: Call) -> Value:
-    """A pool over one window, with the reduced axes moved to the end."""
+    """Lowers to a pool over one window, after moving the reduced axes to the end."""
     shape = call.shape("self")
     axes = _data_axes(call)
     edge = call.edge("self")
@@ -196,10 +196,10 @@ def _upsampling_scales(call: Call, rank: int) -> list[float | None]:
 
 
 def positions(extent: int) -> Tensor:
-    """Returns the positions along an axis as something that images' functions take, [1, 1, n]."""
+    """Returns the positions along an axis as a tensor for image functions, [1, 1, n]."""
     return torch.arange(extent, dtype=torch.float32).reshape(1, 1, -1)
 
 
 def as_index(places: Tensor) -> tuple[int, ...]:
-    """Returns positions that such a function moved as the index of a `Gather`."""
+    """Returns positions that an image function has moved as the index of a `Gather`."""
     return tuple(int(place) for place in places.reshape(-1))

@@ -1,8 +1,8 @@
-"""Which function lowers which ATen operator, and what is true of that operator itself.
+"""Holds the table of ATen operators with their lowering functions and their properties.
 
-There is one table. A file of lowerings registers its functions when it is imported, and the
-package imports every file by name. Facts about an ATen operator that other parts of the capture
-need stand beside its registration and nowhere else.
+A file of lowerings registers its functions when it is imported, and the package imports every such
+file. Properties of an ATen operator that other parts of the capture need are part of its
+registration.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from photomask.errors import UsageError
 
 @dataclass(frozen=True)
 class Registered:
-    """How an ATen operator is lowered.
+    """The lowering and the properties of an ATen operator.
 
     Attributes:
-        lower: makes float operations of a call.
-        batch: what the operator demands of the batch's axis.
-        is_fresh: the result never shares memory with an operand, so that writing into the result
-            changes nothing else.
-        moves_masks: the operator moves the elements of a mask and changes none, in whatever form
-            the model holds the mask.
+        lower: the function that lowers a call to float operations.
+        batch: the axes at which the operator allows the batch.
+        is_fresh: True if the result never shares memory with an operand, so that writing into the
+            result changes nothing else.
+        moves_masks: True if the operator only moves the elements of a mask, in each form of the
+            mask.
     """
 
     lower: Lowering
@@ -34,7 +34,7 @@ class Registered:
 
 
 LOWERINGS: dict[str, Registered] = {}
-"""By ATen name, with its overload where the overloads differ: `mean.dim`."""
+"""The lowerings by ATen name, with the overload where overloads differ, as in `mean.dim`."""
 
 
 def lowers(
@@ -43,13 +43,13 @@ def lowers(
     is_fresh: bool = False,
     moves_masks: bool = False,
 ) -> Callable[[Lowering], Lowering]:
-    """Registers the decorated function for ATen operators; see `Registered` for the facts.
+    """Returns a decorator that registers a function as the lowering of ATen operators.
 
     Args:
-        names: with or without the overload's name.
-        batch: what these operators demand of the batch's axis.
-        is_fresh: whether their results share no memory with operands.
-        moves_masks: whether they move the elements of any mask.
+        names: the names of the operators, with or without the overload.
+        batch: the axes at which these operators allow the batch.
+        is_fresh: True if their results share no memory with operands.
+        moves_masks: True if they only move the elements of a mask.
 
     Raises:
         UsageError: a name has a lowering already.
@@ -69,13 +69,13 @@ def lowers(
 
 
 def registered(target: Any) -> Registered | None:
-    """Returns how an `OpOverload` is lowered, in-place variants as the operator itself."""
+    """Returns the lowering of an `OpOverload` or None; in-place variants use the operator's own."""
     name = aten_name(target)
     return LOWERINGS.get(f"{name}.{target._overloadname}") or LOWERINGS.get(name)
 
 
 def aten_name(target: Any) -> str:
-    """Returns the name of an `OpOverload` without namespace, overload and the mark of in-place."""
+    """Returns the name of an `OpOverload` without namespace, overload and in-place suffix."""
     name = target._schema.name.removeprefix("aten::")
     return name if name.endswith("__") else name.removesuffix("_")
 

@@ -1,4 +1,4 @@
-"""Operations of an edge with several rows for each sample, such as heads, and a constant."""
+"""Emits operations of a constant and an edge that has several rows per sample, such as heads."""
 
 from torch import Tensor
 
@@ -7,11 +7,11 @@ from photomask.chip.graph.operations import Constant, Operation, Reshape
 
 
 def emit_of_two(call: Call, operation: Operation, first: object, second: object) -> EdgeName:
-    """Emits an operation of two operands, of which one may be a constant.
+    """Emits an operation of two operands, of which one may be constant, and returns its edge.
 
-    A model may repeat a constant for every sample and then take its rows for samples, as attention
-    does with the heads of a learned query. While it is computed with, the rows are an axis of their
-    own, so the constant may differ between them.
+    A model may repeat a constant for every sample and then treat its rows as samples, as attention
+    does with the heads of a learned query. For this operation the rows become an axis, so the
+    constant may differ between rows.
 
     Raises:
         CannotLower: a constant differs from sample to sample.

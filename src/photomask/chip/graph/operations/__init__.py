@@ -1,7 +1,7 @@
-"""The float operations that a captured model is made of, and what each says about itself.
+"""Defines the float operations of a captured model, with the properties of each.
 
-An operation computes in float; which integer operators stand for it is decided in
-`photomask.chip.conversion`.
+An operation computes in float. `photomask.chip.conversion` decides which integer operators replace
+it.
 """
 
 from photomask.chip.graph.operations.base import (

@@ -1,7 +1,7 @@
-"""What every float operation says about itself.
+"""Defines the base class of float operations, with the properties that every operation states.
 
-Each fact stands on the operation that it is about, and whoever needs it asks the operation. A class
-that leaves one out cannot be defined, so that no part of the pipeline guesses for it.
+Each property is an attribute of the operation's class, and every part of the pipeline reads it
+there. A class that leaves one out cannot be defined, so that no part of the pipeline guesses it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,87 +14,87 @@ from torch import Tensor
 from photomask.errors import OperatorError
 
 Constants = Mapping[str, Tensor]
-"""Constant tensors by role."""
+"""The constant tensors of a node by role."""
 
 
 class OutputScale(Enum):
-    """What gives the codes of an operation's output their scale."""
+    """The origin of the scale of an operation's output."""
 
     OWN = auto()
-    """A quantizer of its own."""
+    """The output has a quantizer of its own."""
     KEPT = auto()
-    """The first input: values are moved or selected, and their codes with them."""
+    """The output has the scale of the first input, whose values are only moved or selected."""
     ROUNDED = auto()
-    """The first input; but some values may be none of its codes, and are rounded to them."""
+    """The output has the scale of the first input, and new values are rounded to its codes."""
     NONE = auto()
-    """Nothing: the output is integers already."""
+    """The output has no scale, because it is integers already."""
 
 
 class Accumulates(Enum):
-    """What an operation adds up before its result is rescaled; `photomask.chip.units` has units."""
+    """What an operation accumulates before requantization; `photomask.chip.units` has the units."""
 
     NOTHING = auto()
-    """The codes of the result are moved, looked up or given: there is no rescaling."""
+    """It accumulates nothing: the codes of the result are moved, looked up or given."""
     CODES = auto()
-    """Codes of an input."""
+    """It accumulates codes of an input."""
     WEIGHTED = auto()
-    """Products of an input's codes and the codes of the constant `weight`."""
+    """It accumulates products of an input's codes and the codes of the constant `weight`."""
     PRODUCTS = auto()
-    """Products of the codes of two inputs."""
+    """It accumulates products of the codes of two inputs."""
     ALIGNED = auto()
-    """Codes of inputs, each times an integer that brings it to a scale that all share."""
+    """It accumulates codes of inputs, each times an integer that aligns the inputs' scales."""
     SHARES = auto()
-    """Shares of a whole, which is a power of two."""
+    """Its accumulator holds shares of a whole, which is a power of two (softmax)."""
     NORMALS = auto()
-    """Numbers of variance 1, times the codes of the constant `gain`."""
+    """Its accumulator holds numbers of variance 1 times the codes of the constant `gain`."""
 
 
 class IntegerUse(Enum):
-    """What an operation does with an input that is integers and has no scale."""
+    """The use that an operation makes of an integer input, which has no scale."""
 
     MOVES = auto()
-    """The integers come out as they are."""
+    """The operation moves the integers unchanged."""
     ROWS = auto()
-    """They are the rows of a table that are taken."""
+    """The integers are indices of a table's rows."""
     MASK = auto()
-    """Where they are 0, something takes no part."""
+    """The integers are a mask; elements where it is 0 are left out."""
 
 
 @dataclass(frozen=True)
 class Operation:
     """A function of edges and constant tensors.
 
-    A class states all facts below, or inherits them from one that does. One that others derive
-    from, and that is no operation itself, is declared with `abstract=True`.
+    A class states all properties below, or inherits them from a class that does. A base class that
+    is no operation itself is declared with `abstract=True`.
     """
 
     output_scale: ClassVar[OutputScale]
-    """What gives its output a scale."""
+    """The origin of the output's scale."""
     accumulates: ClassVar[Accumulates]
-    """What is added up before the result is rescaled."""
+    """What the operation accumulates before requantization."""
     takes_clamp: ClassVar[bool]
-    """True: a following ReLU or clamp becomes the bounds of its requantization."""
+    """True if a ReLU or clamp after it becomes the bounds of its requantization."""
     multiplies: ClassVar[bool]
-    """True: its products need the hardware's multipliers, whose width its operands decide."""
+    """True if the products need the hardware's multipliers, whose width the operands decide."""
     moves: ClassVar[bool]
-    """True: every element of the result is the element of an input that its position tells."""
+    """True if every element of the result is an element of an input, decided by its position."""
     channel_axis: ClassVar[int | None]
-    """The axis of the result, 1 or -1, along which the rescaling may differ; None if none may."""
+    """The axis of the result, 1 or -1, along which rescaling may differ; None if it may not."""
     factor_role: ClassVar[str]
-    """The constant whose rows are channels, into which their factors fold; empty if none."""
+    """The constant whose rows are channels, which absorbs channel factors; empty if none does."""
     integer_inputs: ClassVar[tuple[IntegerUse | None, ...]]
-    """By position: what it does with an integer input; others it cannot read."""
+    """By position of the input, the use of an integer input; None if it must not be integers."""
     sums: ClassVar[bool]
-    """True: it adds up along axes of its inputs; `summed_axes` says which."""
+    """True if the operation sums along axes of its inputs, which `summed_axes` returns."""
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
-        """Refuses a class that leaves out a fact.
+        """Refuses a class that leaves out a property.
 
         Args:
-            abstract: the class is only derived from.
+            abstract: True for a class that is only a base class.
 
         Raises:
-            OperatorError: names the facts that are missing.
+            OperatorError: properties are missing; the message names them.
         """
         super().__init_subclass__()
         missing = [name for name in FACTS if not abstract and not hasattr(cls, name)]
@@ -103,81 +103,85 @@ class Operation:
         if missing:
             raise OperatorError(
                 f"the float operation {cls.__name__} does not state {', '.join(missing)}: every "
-                "operation states what photomask.chip.graph.operations.Operation lists"
+                "operation must state all class variables of "
+                "photomask.chip.graph.operations.Operation"
             )
 
     @property
     def kind(self) -> str:
-        """The word that recipes use: `convolution`, `max_pool`, …."""
+        """The name of the operation in recipes, such as `convolution` or `max_pool`."""
         name = type(self).__name__
         return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
     @property
     def keeps_scale(self) -> bool:
-        """Tells whether the output has its first input's scale."""
+        """True if the output has the scale of the first input."""
         return self.output_scale in (OutputScale.KEPT, OutputScale.ROUNDED)
 
     @property
     def decides_scale(self) -> bool:
-        """Tells whether a quantizer of its own gives the output its scale."""
+        """True if the output has a quantizer of its own."""
         return self.output_scale is OutputScale.OWN
 
     @property
     def is_quantized(self) -> bool:
-        """Tells whether the output is rounded to codes, and not just moved or selected."""
+        """True if the output is rounded to codes; false if values are only moved or selected."""
         return self.output_scale in (OutputScale.OWN, OutputScale.ROUNDED)
 
     @property
     def makes_values(self) -> bool:
-        """Tells whether an output of its input's scale holds values that the input may not reach.
+        """True if an output with the input's scale can hold values beyond the input's range.
 
-        The lowest possible padding, below every maximum, is none: any code that is low enough will
-        do.
+        Padding with -infinity does not count, because the lowest code replaces it.
         """
         return False
 
     @property
     def divides(self) -> bool:
-        """Tells whether the rescaling also divides by a count, which takes a multiplication."""
+        """True if the rescaling also divides by a count, which needs a multiplication."""
         return False
 
     @property
     def product_factor(self) -> float:
-        """A number that multiplies all products of two inputs, which the rescaling takes in."""
+        """A constant factor of all products of two inputs, which becomes part of the rescaling."""
         return 1.0
 
     def channels_in(self, axes: int) -> int:
-        """Returns where the channels of a result with so many axes are, not negative.
+        """Returns the channel axis of a result with a number of axes, counted from 0.
 
         Raises:
-            OperatorError: the operation has no channels that are rescaled apart.
+            OperatorError: the operation has no axis whose channels are rescaled separately.
         """
         if self.channel_axis is None:
-            raise OperatorError(f"{self.kind} has no axis whose channels are rescaled apart")
+            raise OperatorError(
+                f"the operation {self.kind} has no axis whose channels are rescaled separately; "
+                "check that `channel_axis` is not None first"
+            )
         return self.channel_axis % axes
 
     def use_of_integers(self, position: int) -> IntegerUse | None:
-        """Returns what becomes of an input that is integers; None if it must not be such."""
+        """Returns the use of an integer input, or None if the input must not be integers."""
         return self.integer_inputs[position] if position < len(self.integer_inputs) else None
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """Returns the axes of an input that the operation adds up along, not negative.
+        """Returns the axes of an input along which the operation sums, counted from 0.
 
         Args:
-            position: of the input.
-            shape: of that input.
+            position: the position of the input.
+            shape: the shape of the input.
         """
         return frozenset()
 
     def axis_behind(self, axis: int) -> int | None:
-        """Returns which axis of the result holds an axis of the input; None if none does alone.
+        """Returns the axis of the output that an axis of the input becomes, or None.
 
-        Only operations whose output has its input's values are asked.
+        None means that no single axis of the output corresponds to it. The method is for operations
+        whose output holds values of the input.
         """
         return axis
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """Returns the float result."""
+        """Returns the output, computed in float."""
         raise NotImplementedError
 
 
@@ -192,4 +196,4 @@ FACTS = (
     "integer_inputs",
     "sums",
 )
-"""What a class must state besides its methods."""
+"""The properties that a class must state besides its methods."""

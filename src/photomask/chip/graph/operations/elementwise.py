@@ -1,4 +1,4 @@
-"""Element by element: sums, products, functions of one number, and clamps."""
+"""Elementwise operations: sums, products, functions of one number, and clamps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from photomask.chip.graph.operations.base import (
 
 @dataclass(frozen=True)
 class Add(Operation):
-    """Signed sum of edges that broadcast."""
+    """The signed sum of edges that broadcast."""
 
     signs: tuple[int, ...]
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
@@ -32,7 +32,7 @@ class Add(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One addition or subtraction after the other."""
+        """Returns the signed sum of the inputs."""
         total = inputs[0] if self.signs[0] > 0 else -inputs[0]
         for x, sign in zip(inputs[1:], self.signs[1:], strict=True):
             total = total + x if sign > 0 else total - x
@@ -41,7 +41,7 @@ class Add(Operation):
 
 @dataclass(frozen=True)
 class Multiply(Operation):
-    """Product of two edges that broadcast."""
+    """The product of two edges that broadcast."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.PRODUCTS
@@ -54,7 +54,7 @@ class Multiply(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One product."""
+        """Returns the product of the inputs."""
         return inputs[0] * inputs[1]
 
 
@@ -68,7 +68,7 @@ class PointwiseFunction:
 
 @dataclass(frozen=True)
 class Pointwise(Operation):
-    """Functions of one number, first to last; one lookup table in the end."""
+    """Functions of one number, applied in order, which become one lookup table."""
 
     functions: tuple[PointwiseFunction, ...]
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
@@ -83,11 +83,11 @@ class Pointwise(Operation):
 
     @property
     def kind(self) -> str:
-        """The first function's name."""
+        """The name of the first function."""
         return self.functions[0].name
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One function after the other."""
+        """Returns the result of applying the functions in order."""
         x = inputs[0]
         for function in self.functions:
             x = function.apply(x)
@@ -96,10 +96,10 @@ class Pointwise(Operation):
 
 @dataclass(frozen=True)
 class Clamp(Operation):
-    """`min(high, max(low, x))`: ReLU, ReLU6 and clamp.
+    """The clamp `min(high, max(low, x))`, which is also a ReLU or a ReLU6.
 
-    Where the bounds cross, that is `high` everywhere, so `low` becomes `high`: the bounds of a
-    clamp are always an interval.
+    Where `low` exceeds `high`, the result is `high` everywhere. `low` is then set to `high`, so
+    that the bounds of a clamp are always an interval.
     """
 
     low: float
@@ -116,18 +116,18 @@ class Clamp(Operation):
 
     @property
     def makes_values(self) -> bool:
-        """True where 0 is outside."""
+        """True if 0 lies outside the bounds."""
         return self.low > 0 or self.high < 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "low", min(self.low, self.high))
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One clamp; only the bounds that exist."""
+        """Returns the clamped input."""
         return self.apply(inputs[0])
 
     def apply(self, x: Tensor) -> Tensor:
-        """Returns the clamped tensor."""
+        """Returns a clamped tensor; infinite bounds are left out."""
         low = None if self.low == -math.inf else self.low
         high = None if self.high == math.inf else self.high
         return x if low is None and high is None else x.clamp(low, high)

@@ -1,4 +1,4 @@
-"""What a graph starts from: inputs and constants; and copies."""
+"""Inputs, constants and copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Input(Operation):
 
 @dataclass(frozen=True)
 class Tokens(Input):
-    """An integer input: numbers of rows of a table, or a mask. It is code, and has no scale."""
+    """An integer input without a scale, which is row indices of a table or a mask."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.NONE
 
 
 @dataclass(frozen=True)
 class Constant(Operation):
-    """A tensor that no input changes, such as a positional embedding: constant `value`."""
+    """The constant tensor `value`, such as a positional embedding."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.NOTHING
@@ -52,13 +52,13 @@ class Constant(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """The constant."""
+        """Returns the constant."""
         return constants["value"]
 
 
 @dataclass(frozen=True)
 class Copy(Operation):
-    """Its input again, in a format of its own: what layers read of a wider stream."""
+    """A copy of an edge in another format, which layers read in place of a wide residual stream."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.CODES
@@ -71,5 +71,5 @@ class Copy(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """The input."""
+        """Returns the input."""
         return inputs[0]

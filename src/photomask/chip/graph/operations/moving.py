@@ -1,4 +1,4 @@
-"""Elements moved, joined, selected and padded."""
+"""Operations that move, concatenate, select and pad elements."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from photomask.chip.graph.operations.base import (
 
 @dataclass(frozen=True)
 class Moving(Operation, abstract=True):
-    """The elements of its input, or some of them, wherever they go; integers as well."""
+    """Base class of operations that move or select elements of one input, also integers."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.KEPT
     accumulates: ClassVar[Accumulates] = Accumulates.NOTHING
@@ -35,37 +35,37 @@ class Moving(Operation, abstract=True):
 
 @dataclass(frozen=True)
 class Reshape(Moving):
-    """Same elements in the same order; `shape` holds all axes after the first."""
+    """A reshape that keeps the batch as axis 0; `shape` holds the axes after it."""
 
     shape: tuple[int, ...]
 
     def axis_behind(self, axis: int) -> int | None:
-        """An axis may be split or joined; that of the batch is not."""
+        """Returns 0 for the batch axis, and None for others, which may be split or merged."""
         return 0 if axis == 0 else None
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One reshape."""
+        """Returns the reshaped input."""
         return inputs[0].reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True)
 class Permute(Moving):
-    """New order of the axes."""
+    """A permutation of the axes."""
 
     order: tuple[int, ...]
 
     def axis_behind(self, axis: int) -> int | None:
-        """Where the order puts it."""
+        """Returns the axis of the output that the permutation moves `axis` to."""
         return self.order.index(axis)
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One permutation."""
+        """Returns the input with permuted axes."""
         return inputs[0].permute(self.order)
 
 
 @dataclass(frozen=True)
 class Slice(Moving):
-    """`start:stop:step` along `axis`."""
+    """The slice `start:stop:step` along `axis`."""
 
     axis: int
     start: int
@@ -73,26 +73,26 @@ class Slice(Moving):
     step: int
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One slice."""
+        """Returns the slice of the input."""
         index = (*(slice(None),) * self.axis, slice(self.start, self.stop, self.step))
         return inputs[0][index]
 
 
 @dataclass(frozen=True)
 class Gather(Moving):
-    """Elements `index` of `axis`: nearest upsampling, flips, reflected padding."""
+    """The elements `index` along `axis`, as for nearest upsampling, flips or reflected padding."""
 
     axis: int
     index: tuple[int, ...]
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One selection."""
+        """Returns the selected elements of the input."""
         return inputs[0].index_select(self.axis, torch.tensor(self.index, device=inputs[0].device))
 
 
 @dataclass(frozen=True)
 class Pad(Operation):
-    """Constant elements before and after, per axis; negative amounts crop."""
+    """Padding with a constant before and after each axis; negative amounts crop."""
 
     amounts: tuple[tuple[int, int], ...]
     value: float
@@ -108,18 +108,18 @@ class Pad(Operation):
 
     @property
     def makes_values(self) -> bool:
-        """True unless it pads with 0, or below every value."""
+        """True unless it pads with 0 or an infinity."""
         return self.value != 0 and math.isfinite(self.value)
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One pad."""
+        """Returns the padded input."""
         margins = [amount for pair in reversed(self.amounts) for amount in pair]
         return F.pad(inputs[0], margins, value=self.value)
 
 
 @dataclass(frozen=True)
 class Concatenate(Operation):
-    """Joins edges along `axis`; a constant is repeated for every sample."""
+    """A concatenation of edges along `axis`; a constant is repeated for every sample."""
 
     axis: int
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
@@ -133,6 +133,6 @@ class Concatenate(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One concatenation."""
+        """Returns the concatenated inputs."""
         batch = max(len(x) for x in inputs)
         return torch.cat([x.expand(batch, *x.shape[1:]) for x in inputs], dim=self.axis)

@@ -1,4 +1,4 @@
-"""Products: with weights, of two matrices, and with a number for each channel."""
+"""Products with weights, of two matrices, and with a number for each channel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from photomask.chip.graph.operations.base import (
 
 @dataclass(frozen=True)
 class Layer(Operation, abstract=True):
-    """Products with the constant `weight`, whose rows are output channels, plus `bias`."""
+    """Base class of layers: products with `weight`, whose rows are output channels, and `bias`."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.WEIGHTED
@@ -33,7 +33,10 @@ class Layer(Operation, abstract=True):
 
 @dataclass(frozen=True)
 class Convolution(Layer):
-    """Over one or two axes; constants `weight` [O, I/groups, *kernel] and `bias` [O]."""
+    """A convolution over one or two axes.
+
+    Its constants are `weight` [O, I/groups, *kernel] and `bias` [O].
+    """
 
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
@@ -42,12 +45,12 @@ class Convolution(Layer):
     channel_axis: ClassVar[int | None] = 1
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The window, and the input channels unless each has an output of its own."""
+        """Returns the axes of the window, and that of the channels unless it is depthwise."""
         window = frozenset(range(2, len(shape)))
         return window if self.groups == shape[1] else window | {1}
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """Padding by zeros, then the convolution."""
+        """Returns the convolution of the input, padded with zeros."""
         x, amount = inputs[0], [before for before, _ in self.padding]
         if any(before != after for before, after in self.padding):
             x = F.pad(x, [m for pair in reversed(self.padding) for m in pair])
@@ -66,22 +69,22 @@ class Convolution(Layer):
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """Product of the last axis with constant `weight` [O, I], plus `bias` [O]."""
+    """A linear layer along the last axis, with constants `weight` [O, I] and `bias` [O]."""
 
     channel_axis: ClassVar[int | None] = -1
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The last axis."""
+        """Returns the last axis."""
         return frozenset({len(shape) - 1})
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One matrix product."""
+        """Returns the product with the weight, plus the bias."""
         return F.linear(inputs[0], constants["weight"], constants["bias"])
 
 
 @dataclass(frozen=True)
 class Matmul(Operation):
-    """Matrix product of two edges, times `factor`, which the rescaling takes in."""
+    """A matrix product of two edges times `factor`, which becomes part of the rescaling."""
 
     factor: float = 1.0
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
@@ -96,24 +99,25 @@ class Matmul(Operation):
 
     @property
     def product_factor(self) -> float:
-        """The factor."""
+        """The factor of the products."""
         return self.factor
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The columns of the first matrices, the rows of the second."""
+        """Returns the column axis of the first matrices, or the row axis of the second."""
         return frozenset({len(shape) - (1 if position == 0 else 2)})
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One matrix product."""
+        """Returns the matrix product times the factor."""
         product = torch.matmul(*inputs)
         return product if self.factor == 1 else product * self.factor
 
 
 @dataclass(frozen=True)
 class ChannelAffine(Operation):
-    """`x * weight[c] + bias[c]` along `axis`, 1 or the last one; folded by a pass.
+    """A factor and an addend per channel, `x * weight[c] + bias[c]`, along axis 1 or the last one.
 
-    Batch norm in inference, and what transformers scale their layers by.
+    It is a batch norm in inference, or a layer scale of a transformer. A pass folds it into a layer
+    or replaces it.
     """
 
     axis: int = 1
@@ -128,7 +132,7 @@ class ChannelAffine(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """Scale and offset per channel."""
+        """Returns `x * weight[c] + bias[c]`."""
         trailing = (1,) * (inputs[0].ndim - 1 - self.axis)
         weight, bias = (constants[role].reshape(-1, *trailing) for role in ("weight", "bias"))
         return inputs[0] * weight + bias

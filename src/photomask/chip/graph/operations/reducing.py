@@ -1,4 +1,4 @@
-"""Averages, sums and maxima over windows and whole axes."""
+"""Averages, sums and maxima over windows or whole axes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from photomask.chip.graph.operations.base import (
 
 @dataclass(frozen=True)
 class Average(Operation, abstract=True):
-    """Sums of codes, which the rescaling divides by how many there are."""
+    """Base class of averages: sums of codes that the rescaling divides by their number."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.CODES
@@ -33,13 +33,13 @@ class Average(Operation, abstract=True):
 
     @property
     def divides(self) -> bool:
-        """It does."""
+        """True, because the rescaling divides by the number of summands."""
         return True
 
 
 @dataclass(frozen=True)
 class MaxPool(Operation):
-    """Maximum over windows of the last axes."""
+    """The maximum over windows of the last axes."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -57,7 +57,7 @@ class MaxPool(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One pooling."""
+        """Returns the maxima of the windows."""
         pool = F.max_pool2d if len(self.kernel) == 2 else F.max_pool1d
         return pool(
             inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
@@ -66,7 +66,7 @@ class MaxPool(Operation):
 
 @dataclass(frozen=True)
 class AveragePool(Average):
-    """Average over windows of the last axes."""
+    """The average over windows of the last axes."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -76,11 +76,11 @@ class AveragePool(Average):
     divisor: int | None
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The axes of the windows."""
+        """Returns the axes of the windows."""
         return frozenset(range(len(shape) - len(self.kernel), len(shape)))
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One pooling."""
+        """Returns the averages of the windows."""
         if len(self.kernel) == 1:
             return F.avg_pool1d(
                 inputs[0],
@@ -103,23 +103,23 @@ class AveragePool(Average):
 
 @dataclass(frozen=True)
 class AdaptiveAveragePool(Average):
-    """Average over `output_size` windows that cover the last axes, perhaps unevenly."""
+    """The average over `output_size` windows of the last axes, whose sizes may differ."""
 
     output_size: tuple[int, ...]
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The axes of the windows."""
+        """Returns the axes of the windows."""
         return frozenset(range(len(shape) - len(self.output_size), len(shape)))
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One pooling."""
+        """Returns the averages of the windows."""
         pool: Any = F.adaptive_avg_pool2d if len(self.output_size) == 2 else F.adaptive_avg_pool1d
         return pool(inputs[0], self.output_size)
 
 
 @dataclass(frozen=True)
 class Mean(Average):
-    """Mean (or, with `divide` false, sum) over whole axes."""
+    """The mean over whole axes, or the sum if `divide` is False."""
 
     axes: tuple[int, ...]
     keep_axes: bool
@@ -127,14 +127,14 @@ class Mean(Average):
 
     @property
     def divides(self) -> bool:
-        """False for a sum."""
+        """True for a mean, and False for a sum."""
         return self.divide
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """Its axes."""
+        """Returns the reduced axes."""
         return frozenset(axis % len(shape) for axis in self.axes)
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One reduction."""
+        """Returns the means or the sums."""
         reduce = torch.mean if self.divide else torch.sum
         return reduce(inputs[0], dim=self.axes, keepdim=self.keep_axes)

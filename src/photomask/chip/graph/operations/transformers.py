@@ -1,4 +1,4 @@
-"""What transformers add: softmax, norms and tables of rows."""
+"""Operations of transformers: softmax, norms and embeddings."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from photomask.chip.graph.operations.base import (
 
 @dataclass(frozen=True)
 class Softmax(Operation):
-    """Over the last axis. Where a second input, or the constant `mask`, is 0, no part is taken.
+    """A softmax over the last axis, with optional masks.
 
-    A row of which no part is taken is 0.
+    Elements are hidden where the second input, or the constant `mask`, is 0. Their output is 0, and
+    so is that of a row whose elements are all hidden.
     """
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
@@ -36,11 +37,11 @@ class Softmax(Operation):
     sums: ClassVar[bool] = True
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The last axis."""
+        """Returns the last axis."""
         return frozenset({len(shape) - 1})
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One softmax."""
+        """Returns the softmax of the visible elements."""
         away = self.hidden(inputs, constants)
         if away is None:
             return torch.softmax(inputs[0], dim=-1)
@@ -48,7 +49,7 @@ class Softmax(Operation):
         return shares.masked_fill(away, 0.0)
 
     def hidden(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor | None:
-        """Returns which elements take no part; None if all do."""
+        """Returns a mask of the hidden elements, or None if there are no masks."""
         hidden = [mask == 0 for mask in (*inputs[1:], *constants.values())]
         if len(hidden) == 2:
             return hidden[0] | hidden[1]
@@ -57,9 +58,10 @@ class Softmax(Operation):
 
 @dataclass(frozen=True)
 class Normalize(Operation):
-    """Layer norm (`centred`) or root-mean-square norm of the last axis; constants `gain`, `bias`.
+    """A layer norm (`centred`) or a root-mean-square norm of the last axis.
 
-    `(x - mean) / sqrt(mean((x - mean)**2) + epsilon) * gain + bias`, the mean 0 if not centred.
+    `(x - mean) / sqrt(mean((x - mean)**2) + epsilon) * gain + bias`, with the constants `gain` and
+    `bias`; the mean is taken as 0 if not `centred`.
     """
 
     centred: bool
@@ -75,11 +77,11 @@ class Normalize(Operation):
     sums: ClassVar[bool] = True
 
     def summed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
-        """The last axis."""
+        """Returns the last axis."""
         return frozenset({len(shape) - 1})
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One norm."""
+        """Returns the normalized input."""
         x = inputs[0]
         gain = constants["gain"]
         bias = constants["bias"]
@@ -91,7 +93,7 @@ class Normalize(Operation):
 
 @dataclass(frozen=True)
 class Embedding(Operation):
-    """Rows of the constant `table` [V, C] that an integer input names."""
+    """The rows of the constant `table` [V, C] at the indices of an integer input."""
 
     output_scale: ClassVar[OutputScale] = OutputScale.OWN
     accumulates: ClassVar[Accumulates] = Accumulates.NOTHING
@@ -104,5 +106,5 @@ class Embedding(Operation):
     sums: ClassVar[bool] = False
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
-        """One gather."""
+        """Returns the rows of the table."""
         return constants["table"][inputs[0].to(torch.int64)]
