@@ -10,7 +10,7 @@ from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.order import check_order, in_order
 from photomask.report.page import Cell, Column, Figure, Page, Row, Section, Tone
-from photomask.report.progress import Progress, without_progress
+from photomask.report.progress import Progress, show_progress, without_progress
 from photomask.report.table import Shown, Table, table_of_fields
 from photomask.report.terminal import print_page, render_text
 
@@ -40,6 +40,7 @@ __all__ = [
     "plain_axes",
     "print_page",
     "render_text",
+    "show_progress",
     "table_of_fields",
     "without_progress",
     "write_page",
