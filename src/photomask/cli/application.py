@@ -11,7 +11,7 @@ import typer
 
 import photomask
 from photomask.cli import attention, chip, demo, listing
-from photomask.cli.commands import CommandLineError, ErrorGroup, command
+from photomask.cli.commands import CommandLineError, ErrorGroup, command, reflowed
 from photomask.cli.console import show_error
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -37,7 +37,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -53,6 +52,9 @@ def _root(
 
     Example: photomask demo chip --output out/demo
     """
+
+
+app.callback(help=reflowed(_root.__doc__ or ""))(_root)
 
 
 def main() -> None:

@@ -237,7 +237,7 @@ def check(
     simulator_output: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SIMULATOR_OUTPUT]",
+            metavar="SIMULATOR_OUTPUT",
             help="A folder laid out like golden/.",
             callback=checks.present_folder,
         ),

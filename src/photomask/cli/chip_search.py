@@ -46,7 +46,14 @@ def search(
         int | None,
         typer.Option("--budget", metavar="N", min=1, help="The budget, in units of --cost."),
     ] = None,
-    cost: Annotated[Unit, typer.Option("--cost", help="What the budget counts.")] = "weight-bits",
+    cost: Annotated[
+        Unit,
+        typer.Option(
+            "--cost",
+            metavar="UNIT",
+            help="What the budget counts: weight-bits, bit-operations or cycles.",
+        ),
+    ] = "weight-bits",
     recipe: Recipe = "w4a8",
     target: Target = "asic",
     accelerator: Accelerator = "reference",
@@ -60,7 +67,7 @@ def search(
         str,
         typer.Option(
             "--widths",
-            metavar="BITS,BITS,…",
+            metavar="BITS,…",
             help="Which widths weights may have.",
             callback=checks.widths("--widths"),
         ),
@@ -69,14 +76,18 @@ def search(
         str,
         typer.Option(
             "--activation-widths",
-            metavar="BITS,BITS,…",
+            metavar="BITS,…",
             help="Which widths activations may have. Default: they keep those of the recipe.",
             callback=checks.widths("--activation-widths"),
         ),
     ] = "",
     measure: Annotated[
         Literal["output_kl", "output_mse", "hessian"],
-        typer.Option("--measure", help="What counts as an error."),
+        typer.Option(
+            "--measure",
+            metavar="MEASURE",
+            help="What counts as an error: output_kl, output_mse or hessian.",
+        ),
     ] = "output_kl",
     picture: Annotated[
         Path | None,

@@ -104,17 +104,23 @@ def command(app: typer.Typer, name: str | None = None, cls: type[Command] = Comm
             parameters=[*own.parameters.values(), *added]
         )
         run.__annotations__ = {**function.__annotations__, "quiet": Quiet, "verbose": Verbose}
-        app.command(name, cls=cls)(run)
+        app.command(name, cls=cls, help=reflowed(function.__doc__ or ""))(run)
         return function
 
     return register
+
+
+def reflowed(text: str) -> str:
+    """Returns a docstring with one line for each paragraph, so that any terminal can break it."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _advice(help_text: str, parameter: Any) -> str:
     """Says what a missing argument is, and shows a whole command."""
     example = " ".join(help_text.partition("Example:")[2].split())
     told = " ".join((getattr(parameter, "help", None) or "").replace("[required]", "").split())
-    return f"{told} Example: {example}" if example else told
+    return f"It takes: {told} Example: {example}" if example else f"It takes: {told}"
 
 
 def _explain(error: Any) -> None:

@@ -7,23 +7,23 @@ import typer
 from rich.table import Table
 
 from photomask.cli.console import output
-from photomask.cli.names import Kind, names_of
+from photomask.cli.names import KINDS, Kind, names_of
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.")],
+    kind: Annotated[
+        Kind | None,
+        typer.Argument(metavar="KIND", help="What to list. Default: what there is to list."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the list as JSON, for other programs.")
     ] = False,
 ) -> None:
     """List what can be named: recipes, targets, models, forms and more, and what each is for.
 
-    KIND is one of these: recipes, targets, accelerators, models, data, vision-language-models,
-    prompts, forms, engines, operators, families.
-
     Example: photomask list recipes
     """
-    found = names_of(kind)
+    found = KINDS if kind is None else names_of(kind)
     if json:
         listed = [{"name": name, "purpose": purpose} for name, purpose in found.items()]
         typer.echo(json_format.dumps(listed, indent=1, ensure_ascii=False))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 Kind = Literal[
     "recipes",
@@ -26,7 +26,20 @@ Kind = Literal[
 ]
 """What can be listed."""
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: dict[Kind, str] = {
+    "recipes": "How a model is quantized: what --recipe takes.",
+    "targets": "What the integers of the hardware can do: what --target takes.",
+    "accelerators": "How large and how fast a machine is: what --accelerator takes.",
+    "models": "Networks of the zoo: what MODEL takes in `photomask chip`.",
+    "data": "Data sets: what --data takes in `photomask chip`.",
+    "vision-language-models": "What MODEL takes in `photomask attention`.",
+    "prompts": "Sets of prompts: what --data takes in `photomask attention`.",
+    "forms": "What `photomask chip export` writes: what --format takes.",
+    "engines": "What runs an integer program: what --engine takes.",
+    "operators": "The integer operators that a program consists of, and what each computes.",
+    "families": "The families of vision-language models whose images are told apart.",
+}
+"""What can be listed, and what it is."""
 INDEX = Path(__file__).with_name("names.json")
 
 
