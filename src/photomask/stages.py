@@ -16,16 +16,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def stage(logger: logging.Logger, name: str) -> Iterator[None]:
+def stage(module: str, name: str) -> Iterator[None]:
     """Logs that a stage begins, and after it how many seconds it took.
 
     It surrounds a block by `with`, or a whole function as its decorator. A stage that ends by an
     error logs no end: the error tells more.
 
     Args:
-        logger: of the module that the stage lies in.
+        module: `__name__` of the module that the stage lies in.
         name: of the stage, such as "calibrate".
     """
+    logger = logging.getLogger(module)
     logger.info("%s: started", name)
     started = time.perf_counter()
     yield

@@ -17,6 +17,7 @@ Floating-point data of any width becomes float32, integers become int64. Nothing
 integers are never taken for real numbers, because the factor between them is the model's.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -99,6 +100,25 @@ def read_batches(
                 "it never ends, cut it with itertools.islice, else give a list"
             )
         yield batch
+
+
+def count_batches(forms: Sequence[InputForm], data: Any, *, what: str, size: int) -> int | None:
+    """Returns how many batches `read_batches` yields; None where that is not known.
+
+    Args:
+        forms: of the model's inputs, in order.
+        data: in one of the forms of this module.
+        what: the word for it in messages.
+        size: samples at a time where all of them were given at once.
+
+    Raises:
+        DataError: the data has a form that this module does not know.
+    """
+    whole = as_batch(forms, data, what, inside=False)
+    if whole is None:
+        return length_of(data)
+    counts = [x.shape[0] for x in whole.inputs if x.ndim]
+    return math.ceil(counts[0] / size) if counts else None
 
 
 def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:

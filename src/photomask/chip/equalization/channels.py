@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import Accumulates, Convolution, Input, Lin
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
+from photomask.report import Progress, without_progress
 
 SMALLEST = 1e-5
 """Ranges below it count as this large: a dead channel is not blown up."""
@@ -46,7 +47,12 @@ class Channel:
 @changes(Effect.REWRITES)
 @float32_by_default()
 def smooth(
-    prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    strength: float = 0.5,
+    shift: bool = False,
+    progress: Progress = without_progress,
 ) -> int:
     """Moves the range of norms' outputs into the weights of the layers that read them.
 
@@ -61,6 +67,7 @@ def smooth(
         shift: also move the middle `z_j` of every channel's range to 0: the norm's bias takes
             `-z_j`, the layers' biases `W z`. Channels far from 0 become small, which costs their
             readers nothing; a norm without a bias gets one.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         How many norms were smoothed.
@@ -74,7 +81,8 @@ def smooth(
     places = [
         place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
     ]
-    bounds = bounds_of(prepared, data, {maker.name for p in places for maker in p.makers})
+    makers = {maker.name for place in places for maker in place.makers}
+    bounds = bounds_of(prepared, data, makers, progress)
     with torch.no_grad():
         for place in places:
             ends = [bounds[maker.name] for maker in place.makers]
@@ -144,7 +152,9 @@ def equalize(prepared: PreparedModel) -> int:
 
 @changes(Effect.CORRECTS)
 @float32_by_default()
-def correct_biases(prepared: PreparedModel, data: Data) -> int:
+def correct_biases(
+    prepared: PreparedModel, data: Data, *, progress: Progress = without_progress
+) -> int:
     """Adds to each bias what quantizing the weights takes from the layer's mean output.
 
     Layer by layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, `x` being the float
@@ -153,6 +163,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     Args:
         prepared: changed in place, before `calibrate` or after it.
         data: as for `calibrate`.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         How many layers were corrected.
@@ -175,7 +186,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     calibrated = prepared.standing.phase(prepared) is not Phase.PREPARED
     with torch.no_grad():
         errors = {name: _weight_error(prepared, node) for name, node in layers.items()}
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "correcting biases"):
             count += len(inputs[0])
             for node, values in _values(prepared, inputs):
                 if node.name in layers:
@@ -321,19 +332,21 @@ def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
         prepared.scale_columns(reader, scale)
 
 
-def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:
+def ranges_of(
+    prepared: PreparedModel, data: Data, names: set[str], progress: Progress
+) -> dict[str, Tensor]:
     """Returns the largest magnitude of each channel of the last axis, of some edges."""
-    bounds = bounds_of(prepared, data, names)
+    bounds = bounds_of(prepared, data, names, progress)
     return {name: torch.maximum(-low, high) for name, (low, high) in bounds.items()}
 
 
 def bounds_of(
-    prepared: PreparedModel, data: Data, names: set[str]
+    prepared: PreparedModel, data: Data, names: set[str], progress: Progress
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns the least and the largest value of each channel of the last axis, of some edges."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "smoothing"):
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name in names:
                     rows = value.flatten(0, -2)

@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
+from photomask.report import Progress, without_progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class Passage:
 
 @changes(Effect.REWRITES)
 @float32_by_default()
-def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
+def smooth_products(
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    strength: float = 0.5,
+    progress: Progress = without_progress,
+) -> int:
     """Moves the range of products' channels into the weights of the layers that read them.
 
     A gated unit multiplies a layer's output by a function of another's, and attention sums a
@@ -49,6 +56,7 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
         prepared: changed in place; not calibrated yet.
         data: as for `calibrate`.
         strength: 0 moves nothing but the weights' own ranges, 1 everything.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         How many layers were smoothed.
@@ -63,7 +71,7 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
     passages = passages_of(prepared)
     nodes = prepared.graph.by_name
     inputs = {name: nodes[name].inputs[0] for way in passages for name in way.readers}
-    ranges = ranges_of(prepared, data, set(inputs.values()))
+    ranges = ranges_of(prepared, data, set(inputs.values()), progress)
     with torch.no_grad():
         for way in passages:
             maker = prepared.constants_of(way.maker)

@@ -12,6 +12,7 @@ from photomask.chip.graph import passes
 from photomask.chip.graph.capture import capture_with_batches
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
 from photomask.errors import CaptureError
+from photomask.stages import stage
 
 ROUNDINGS = 8.0
 """How often the captured graph's own rounding error a simplified graph may differ from it."""
@@ -20,6 +21,7 @@ FLOAT32_BAND = 2.0**-20
 which is `2**-24` of each."""
 
 
+@stage(__name__, "capture")
 def capture_simplified(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
     """Captures a model and simplifies its graph; the simplified graph provably computes the same.
 

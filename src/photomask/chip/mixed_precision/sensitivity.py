@@ -1,6 +1,6 @@
 """What each width of each tensor costs the network's outputs, measured on calibration data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -22,7 +22,8 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
-from photomask.report import Shown, Table
+from photomask.report import Progress, Shown, Table, without_progress
+from photomask.stages import stage
 
 Role = Literal["weight", "activation"]
 
@@ -78,6 +79,7 @@ class Sensitivities(Shown, Document):
 
 
 @changes(Effect.INSPECTS)
+@stage(__name__, "measure sensitivity")
 @float32_by_default()
 def measure_sensitivity(
     prepared: PreparedModel,
@@ -86,6 +88,7 @@ def measure_sensitivity(
     weight_bits: Sequence[int] = (2, 3, 4, 6, 8),
     activation_bits: Sequence[int] = (),
     measure: Measure | str = Measure.OUTPUT_KL,
+    progress: Progress = without_progress,
 ) -> Sensitivities:
     """Quantizes one tensor at a time to each width and measures what that does to the outputs.
 
@@ -99,6 +102,7 @@ def measure_sensitivity(
         weight_bits: candidate widths of weights, 2 to 16; empty to leave weights as they are.
         activation_bits: candidate widths of activations, likewise.
         measure: what counts as an error.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Raises:
         DataError: no data, or it does not fit the model.
@@ -124,7 +128,7 @@ def measure_sensitivity(
     if measure is Measure.HESSIAN:
         errors = _second_order(graph, trials, batches)
     else:
-        errors = _replay(graph, trials, batches, measure)
+        errors = _replay(graph, trials, progress(batches, "measuring sensitivities"), measure)
     return Sensitivities(
         measure=measure,
         samples=sum(len(inputs[0]) for inputs in batches),
@@ -255,7 +259,7 @@ def _second_order(
 
 
 def _replay(
-    graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]], measure: Measure
+    graph: FloatGraph, trials: list[_Trial], batches: Iterable[list[Tensor]], measure: Measure
 ) -> list[tuple[float, ...]]:
     """Returns the outputs' error of every width of every trial.
 

@@ -1,6 +1,6 @@
 """`reconstruct`: roundings, scales and biases learned from a few hundred samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from photomask.chip.reconstruction.optimization import DivergedError, optimize
 from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, QuantizerError, UsageError
 from photomask.report import NoiseMeter, Progress, without_progress
+from photomask.stages import stage
 
 DEFAULT_SETTINGS = ReconstructionSettings()
 SEEDS_APART = 1_000_003
@@ -32,6 +33,7 @@ SEEDS_APART = 1_000_003
 
 
 @changes(Effect.ROUNDS)
+@stage(__name__, "reconstruct")
 @float32_by_default()
 def reconstruct(
     prepared: PreparedModel,
@@ -41,6 +43,7 @@ def reconstruct(
     checkpoint: Path | None = None,
     device: str | torch.device | None = None,
     storage: str | torch.device | None = None,
+    observe: Callable[[BlockReport], None] | None = None,
     progress: Progress = without_progress,
 ) -> ReconstructionReport:
     """Learns how weights are rounded, block by block, so that outputs come close to the float ones.
@@ -61,6 +64,7 @@ def reconstruct(
             run that was interrupted goes on behind the last of them, and ends with the same result.
         device: where to compute; the model's own by default, where it comes back to in any case.
         storage: where the edges' values lie; `device` by default. "cpu" spares a GPU's memory.
+        observe: gets the report of every block as it is done; for curves and logs.
         progress: shows how far it has come; one walk over the steps of each block.
 
     Returns:
@@ -107,6 +111,8 @@ def reconstruct(
             apply(prepared, done[0])
             edges.add_quantized(block)
             reports.append(done[1])
+            if observe is not None:
+                observe(done[1])
             edges.forget(_still_read(prepared, blocks[index + 1 :]))
         after = edges.noise(prepared.graph.outputs)
     return ReconstructionReport(

@@ -32,6 +32,7 @@ from photomask.chip.verification.outputs import Reference, compare_outputs, is_c
 from photomask.chip.verification.report import Report
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, in_order, without_progress
+from photomask.stages import stage
 
 DEFAULT_THRESHOLDS = Thresholds()
 ORACLE_OPERATIONS = 1 << 32
@@ -42,6 +43,7 @@ MOST_SAMPLES = {"oracle": 64, "layer": 128, "study": 128}
 MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 
+@stage(__name__, "verify")
 @float32_by_default()
 def verify(
     model: nn.Module,

@@ -22,7 +22,8 @@ from photomask.chip.weight_rounding.products import (
 )
 from photomask.documents import Document
 from photomask.errors import DataError, QuantizerError, UsageError
-from photomask.report import Shown, Table
+from photomask.report import Progress, Shown, Table, without_progress
+from photomask.stages import stage
 
 BLOCK = 128
 """Inputs whose errors are spread at once over all later ones."""
@@ -55,9 +56,15 @@ class RoundingReport(Shown, Document):
 
 
 @changes(Effect.ROUNDS)
+@stage(__name__, "compensate rounding")
 @float32_by_default()
 def compensate_rounding(
-    prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    damping: float = 0.01,
+    sort: bool = True,
+    progress: Progress = without_progress,
 ) -> RoundingReport:
     """Rounds the weights of all layers so that their errors cancel on the data.
 
@@ -81,6 +88,7 @@ def compensate_rounding(
         data: as for `calibrate`; a few hundred samples, more than inputs of the largest layer.
         damping: added to the diagonal of `H`, as a share of its mean.
         sort: handle inputs with the largest `H[j, j]` first (GPTQ's activation order).
+        progress: shows how many operations are done; `photomask.report.show_progress` draws a bar.
 
     Raises:
         DataError: no data, or it does not fit the model.
@@ -98,7 +106,7 @@ def compensate_rounding(
     reports = []
     with torch.no_grad():
         elsewhere = _moments_elsewhere(prepared, batches)
-        for node, inputs in _walk(prepared, batches):
+        for node, inputs in _walk(prepared, batches, progress):
             if is_product(node) and prepared.can_round(node) and _is_first(prepared, node):
                 moments = elsewhere.get(node.name, torch.zeros((), dtype=torch.float64))
                 moments = moments + _moments(prepared, node, inputs)
@@ -107,7 +115,9 @@ def compensate_rounding(
 
 
 def _walk(
-    prepared: PreparedModel, batches: Sequence[Sequence[Tensor]]
+    prepared: PreparedModel,
+    batches: Sequence[Sequence[Tensor]],
+    progress: Progress = without_progress,
 ) -> Iterator[tuple[Node, list[Tensor]]]:
     """Yields every node with the first operand of all batches, before it is computed.
 
@@ -118,7 +128,7 @@ def _walk(
         name: [inputs[position] for inputs in batches] for position, name in enumerate(graph.inputs)
     }
     remaining = {name: len(readers) for name, readers in graph.users().items()}
-    for node in graph.nodes:
+    for node in progress(graph.nodes, "rounding weights"):
         operands = [values[name] for name in node.inputs]
         yield node, operands[0] if operands else []
         if isinstance(node.operation, Input):

@@ -31,11 +31,13 @@ from photomask.chip.forms.rtl.simulation_report import (
 )
 from photomask.chip.forms.rtl.simulator import Simulator, build, execute, verilator_command
 from photomask.errors import DocumentError, EngineError, MissingDependencyError
+from photomask.stages import stage
 
 WRONG_INTEGERS = 2
 """What the cocotb test exits with when it found some."""
 
 
+@stage(__name__, "simulate")
 def simulate(
     folder: str | Path,
     *,
