@@ -67,7 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", images.numpy())
     done = call(
         "chip", "convert", f"{folder}/model.py:net", "--data", f"{folder}/model.py:images",
-        "--output", folder / "export", "--golden-samples", 2, "--encoding", "hex", "--encoding", "npy",
+        "--output", folder / "export", "--golden-samples", 2,
+        "--encoding", "hex", "--encoding", "npy",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder
