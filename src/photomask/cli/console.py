@@ -7,10 +7,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from photomask.report import Progress
 
 _IS_QUIET: ContextVar[bool] = ContextVar("_IS_QUIET", default=False)
@@ -20,25 +20,31 @@ LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 """What of the library's log is shown: without --verbose, with one, and with two."""
 
 
-def output() -> Console:
+def output() -> "Console":
     """Returns the console of results; 100 columns wide where it is no terminal."""
+    from rich.console import Console
+
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         return console
     return Console(highlight=False, markup=False, emoji=False, width=100)
 
 
-def messages() -> Console:
+def messages() -> "Console":
     """Returns the console of what is said beside the results; it says nothing after --quiet."""
     return _errors(quiet=_IS_QUIET.get())
 
 
-def _errors(*, quiet: bool = False) -> Console:
+def _errors(*, quiet: bool = False) -> "Console":
+    from rich.console import Console  # shells wait for completions, which show nothing
+
     return Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
 
 
 def show_error(error: Exception) -> None:
     """Prints what went wrong, without a traceback."""
+    from rich.text import Text
+
     _errors().print(Text("error: ", style="bold red") + Text(str(error), style="red"))
 
 

@@ -4,7 +4,6 @@ import json as json_format
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from photomask.cli.console import output
 from photomask.cli.names import KINDS, Kind, names_of
@@ -28,6 +27,8 @@ def list_names(
         listed = [{"name": name, "purpose": purpose} for name, purpose in found.items()]
         typer.echo(json_format.dumps(listed, indent=1, ensure_ascii=False))
         return
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
