@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 import torch
-from tests.test_docs import ROOT, blocks_of
+from tests.docs.pages import ROOT, blocks_of
 from torch import nn
 
 from photomask.chip import PreparedModel, calibrate, prepare
