@@ -1,12 +1,13 @@
 """Measures calibration data once, and decides every scale and zero point from it."""
 
 import logging
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from photomask.chip.data import Data, InputForm, count_batches, read_batches
+from photomask.chip.data import Data, InputForm, as_batch, length_of, read_batches
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
@@ -121,23 +122,32 @@ def batches_of(
     Args:
         prepared: the model that the data is for; the batches are moved to its device.
         data: samples at axis 0, or batches, in any form that `photomask.chip.data` describes.
-        progress: shows the batches, where it can be known how many there are.
-        label: what is done with them.
+        progress: shows how many batches are done, where the number of batches is known.
+        label: the name of the work that is done with the batches, for the progress bar.
 
     Raises:
         DataError: a shape or a dtype is wrong, or a value is NaN or infinite.
     """
     graph, forms = prepared.graph, input_forms(prepared.graph, prepared.device)
     what = "calibration data"
-    count = count_batches(forms, data, what=what, size=BATCH)
+    count = _count_batches(forms, data, what)
     steps = iter(() if count is None else progress(range(count), label))
     for batch in read_batches(forms, data, what=what, size=BATCH):
-        next(steps, None)  # a length that is wrong ends the bar and no data
+        next(steps, None)  # Where the length is wrong, the bar ends early, but all data is read.
         for name, x in zip(graph.inputs, batch.inputs, strict=True):
             if not x.is_floating_point():
                 _check_rows(graph, graph.by_name[name], x)
         yield [_laid_out(x) for x in batch.inputs]
     next(steps, None)
+
+
+def _count_batches(forms: list[InputForm], data: Data, what: str) -> int | None:
+    """Returns how many batches `batches_of` yields, or None where the number is unknown."""
+    whole = as_batch(forms, data, what, inside=False)
+    if whole is None:
+        return length_of(data)
+    counts = [x.shape[0] for x in whole.inputs if x.ndim]
+    return math.ceil(counts[0] / BATCH) if counts else None
 
 
 def input_forms(graph: FloatGraph, device: torch.device) -> list[InputForm]:

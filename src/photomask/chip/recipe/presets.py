@@ -114,7 +114,7 @@ _PRESETS = (
             keep=("first", "last"),
         ),
     ),
-    # To be trained: scales, and offsets of activations, learn with the weights.
+    # These recipes are for training, where the scales and the activations' offsets are learned.
     (
         "Weights and activations of 4 bits with learned scales, for `train`.",
         RecipeDocument(
@@ -145,8 +145,8 @@ _PRESETS = (
             keep=("first", "last"),
         ),
     ),
-    # Transformers: few channels of the residual stream are far larger than all others, and all
-    # layers add to it.
+    # In transformers a few channels of the residual stream are far larger than all others, and all
+    # layers add to that stream.
     (
         "Eight bits; the residual stream of a transformer has 16.",
         RecipeDocument(
@@ -158,7 +158,7 @@ _PRESETS = (
         "Eight bits for transformers whose norms stand before the layers (ViT).",
         RecipeDocument(name="w8a8-encoder", rules=_ENCODER),
     ),
-    # Where norms come after the sums, layers read the stream itself, outliers and all.
+    # Where norms come after the sums, layers read the residual stream itself with its outliers.
     (
         "Eight bits for transformers whose norms stand after the sums (BERT).",
         RecipeDocument(
@@ -170,7 +170,7 @@ _PRESETS = (
         "Eight bits for language models, as far as their outliers allow.",
         RecipeDocument(name="w8a8-decoder", rules=_DECODER),
     ),
-    # Eight bits keep the perplexity of a small language model, but not its choices.
+    # With 8 bits a small language model keeps its perplexity, but often chooses other tokens.
     (
         "Activations of 10 bits for language models, which keeps their choices.",
         RecipeDocument(name="w8a10-decoder", activation=_ACTIVATION_10, rules=_DECODER),
@@ -179,21 +179,22 @@ _PRESETS = (
         "Weights of 8 bits, activations of 16: close to the float model.",
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
     ),
-    # For hardware without zero points (Deeploy).
+    # This recipe is for hardware without zero points (Deeploy).
     (
         "Eight bits without zero points, for hardware that has none (Deeploy).",
         RecipeDocument(
             name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer=_COMMON)
         ),
     ),
-    # For hardware without unsigned activations (TFLite, TOSA).
+    # This recipe is for hardware without unsigned activations (TFLite, TOSA).
     (
         "Eight bits without unsigned activations (TFLite, TOSA).",
         RecipeDocument(
             name="w8a8-signed", activation=ActivationDocument(signed=True, observer=_COMMON)
         ),
     ),
-    # For hardware that only shifts (MAX78000): no zero points, no unsigned activations.
+    # This recipe is for hardware that only shifts (MAX78000), and that has neither zero points nor
+    # unsigned activations.
     (
         "Eight bits with scales that are powers of two, for hardware that only shifts.",
         RecipeDocument(
@@ -205,13 +206,13 @@ _PRESETS = (
         ),
     ),
 )
-"""What each recipe is for, and the recipe."""
+"""The purpose of each recipe, and the recipe."""
 
 PRESETS: dict[str, RecipeDocument] = {recipe.name: recipe for _, recipe in _PRESETS}
-"""Recipes by the name that `load_recipe` takes."""
+"""The presets by the name that `load_recipe` takes."""
 
 PURPOSES: dict[str, str] = {recipe.name: purpose for purpose, recipe in _PRESETS}
-"""What each recipe is for, in a sentence, by its name."""
+"""The purpose of each recipe in one sentence, by the name of the recipe."""
 
 
 @float32_by_default()

@@ -65,8 +65,8 @@ def reconstruct(
         device: the device to compute on; None for the model's own. The model returns to its own.
         storage: the device that holds the edges' values; None for `device`. With "cpu" they need no
             memory of a GPU.
-        observe: gets the report of every block as it is done; for curves and logs.
-        progress: shows how far it has come; one walk over the steps of each block.
+        observe: is called with the report of each block when the block is done.
+        progress: shows the progress; it is called once per block with the steps of the block.
 
     Returns:
         The SQNR of every block and of the outputs, before and after. All are those of weights

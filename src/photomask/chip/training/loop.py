@@ -109,8 +109,8 @@ def train(
         compiled: True runs model and loss through `torch.compile`; on a GPU also as a CUDA graph.
         device: the device of the training; None for a GPU if there is one.
         accelerator: an `accelerate.Accelerator` of your own.
-        observe: gets the record of every epoch as it ends, in the first process; for curves and
-            logs, since it changes nothing of the training or its checkpoint.
+        observe: is called in the first process with the record of each epoch when the epoch ends.
+            It serves curves and logs, and is not part of the checkpoint.
         progress: shows the steps of an epoch; `photomask.report.show_progress` draws a bar.
 
     Returns:
