@@ -5,6 +5,8 @@ needs to verify it. `photomask.attention` makes the prefill of vision-language m
 plan for their heads. The package imports neither triton nor transformers.
 """
 
+import logging
+
 from photomask.errors import (
     BrokenDependencyError,
     CaptureError,
@@ -51,3 +53,5 @@ __all__ = [
     "UsageError",
     "__version__",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from types import TracebackType
 
 from photomask.errors import BrokenDependencyError, MissingDependencyError, PhotomaskError
@@ -55,7 +56,27 @@ class OptionalPackage:
         """
         if not isinstance(error, Exception) or isinstance(error, PhotomaskError):
             return
-        module = _MODULES.get(self._package, self._package.replace("-", "_"))
+        module = _module_of(self._package)
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module:
             raise MissingDependencyError(self._package, self._install, self._purpose) from error
         raise BrokenDependencyError(self._package, self._purpose, error) from error
+
+
+def require_package(package: str, install: str, purpose: str) -> None:
+    """Looks for an optional package without importing it, so that long work need not start.
+
+    Args:
+        package: the distribution's name.
+        install: an extra of Photomask (`report`), or the arguments of `pip install`.
+        purpose: what needs it.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    if importlib.util.find_spec(_module_of(package)) is None:
+        raise MissingDependencyError(package, install, purpose)
+
+
+def _module_of(package: str) -> str:
+    """Returns what a package is imported as."""
+    return _MODULES.get(package, package.replace("-", "_"))

@@ -67,7 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "images.npy", images.numpy())
     done = call(
         "chip", "convert", f"{folder}/model.py:net", "--data", f"{folder}/model.py:images",
-        "--output", folder / "export", "--samples", 2, "--encoding", "hex", "--encoding", "npy",
+        "--output", folder / "export", "--golden-samples", 2,
+        "--encoding", "hex", "--encoding", "npy",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder
@@ -255,7 +256,12 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
     [
         (["chip", "show", "nowhere"], "nowhere"),
         (["chip", "check", "nowhere", "nowhere"], "no folder"),
-        (["chip", "check", "PLACE/export", "--json", "r.json"], "name its folder"),
+        (["chip", "check", "PLACE/export", "PLACE", "--format", "c"], "leave out --format"),
+        (
+            ["chip", "verify", "PLACE/model.py:net", "PLACE/export", "--data", "PLACE/images.npy",
+             "--accelerator", "edge"],
+            "give --html as well",
+        ),
         (["chip", "convert", "alexnet", "--data", "fashion-mnist", "--output", "o"], "zoo"),
         (["chip", "convert", "PLACE/model.py:no", "--data", "x", "--output", "o"], "no"),
         (
@@ -321,7 +327,7 @@ def test_a_wrong_command_line_is_status_two(arguments: list[str]):
 def test_a_missing_extra_is_named_before_any_work(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = verify(place, "--html", tmp_path / "r.html")
     assert done.exit_code == 2
     assert "photomask[report]" in done.stderr

@@ -74,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "short.npz", words=arrays["words"], facts=arrays["facts"][:5])
     done = call(
         "chip", "convert", f"{folder}/model.py:reader", "--data", folder / "data.npz",
-        "--output", folder / "export", "--samples", 2,
+        "--output", folder / "export", "--golden-samples", 2,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return folder

@@ -52,7 +52,10 @@ def test_a_recipe_is_found_that_converts(source: Path, tmp_path: Path):
         (("--as-uniform", 4, "--widths", "2,x"), "--widths takes whole numbers"),
         (("--budget", 10), "the cheapest choice costs 288"),
         (("--as-uniform", 5), "5 bits are no candidate"),
-        (("--as-uniform", 4, "--cost", "cycles", "--activation-widths", "4,8"), "only for the widths of weights"),
+        (
+            ("--as-uniform", 4, "--cost", "cycles", "--activation-widths", "4,8"),
+            "only for the widths of weights",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused(

@@ -43,7 +43,7 @@ def train(place: Path, *more: object) -> Result:
 def test_train_writes_program_weights_report_and_checkpoint(place: Path, tmp_path: Path):
     done = train(
         place, "--labels", place / "labels.npy", "--epochs", 2, "--recipe", "w4a4-lsq",
-        "--batch-norms", "--output", tmp_path / "export", "--weights", tmp_path / "weights",
+        "--batch-norms", "--output", tmp_path / "export", "--save-weights", tmp_path / "weights",
         "--json", tmp_path / "report.json", "--checkpoint", tmp_path / "run",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

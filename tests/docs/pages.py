@@ -13,9 +13,17 @@ FENCED = re.compile(r"^ *```([^\n`]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code, and the line of the page on which its code begins."""
+    """A fenced block of code.
+
+    Attributes:
+        language: the first word behind the fence.
+        file: its title; the block is then the file of that name.
+        code: what stands between the fences.
+        line: of the page, on which the code begins.
+    """
 
     language: str
+    file: str | None
     code: str
     line: int
 
@@ -29,7 +37,10 @@ def blocks_of(page: Path) -> Iterator[Block]:
     """Yields the fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
     for found in FENCED.finditer(text):
-        yield Block(found[1], found[2], text[: found.start(2)].count("\n"))
+        language, _, rest = found[1].partition(" ")
+        title = re.fullmatch(r'title="([^"]+)"', rest)
+        line = text[: found.start(2)].count("\n")
+        yield Block(language, title and title[1], found[2], line)
 
 
 def prose_of(page: Path) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from tests.docs.pages import PAGES, Block, blocks_of, joined_lines, name_of
 
 RUN = {"console", "json", "python"}
 """Languages of blocks that are run, or written where the next block reads them."""
-SHOWN = {"c", "jsonl", "make", "output", "sh", "systemverilog", "text", "toml", "yaml"}
-"""Languages of blocks that are only shown; `output` must be what the block before it prints."""
+SHOWN = {"c", "jsonl", "make", "output", "py", "sh", "systemverilog", "text", "toml", "yaml"}
+"""Languages of blocks that are only shown; `output` must be what the block before it prints, and
+`py` is the code of other tools, which are not installed here."""
 
 
 def run_command_line(line: str) -> None:
@@ -30,8 +32,11 @@ def run_command_line(line: str) -> None:
 
 
 def run_block(block: Block, page: Path, namespace: dict[str, Any]) -> None:
-    """Runs a block in the current folder."""
-    if block.language == "python":
+    """Runs a block in the current folder, or writes the file that it is."""
+    if block.file:
+        Path(block.file).write_text(block.code, encoding="utf-8")
+        sys.modules.pop(Path(block.file).stem, None)  # another page's file of that name
+    elif block.language == "python":
         code = "\n" * block.line + block.code  # so that errors name the page's own lines
         exec(compile(code, str(page), "exec"), namespace)
     elif block.language == "json":
@@ -62,6 +67,7 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(
 ):
     """Blocks run top to bottom, in one namespace and one empty folder a page."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}
     printed = ""
     for block in blocks_of(page):

@@ -190,7 +190,9 @@ DOORS = (
         "Adding a target preset",
         inserted={
             "chip/target.py": {
-                '        Target(name="asic"),': '        Target(name="narrow", weight_bits=(4,)),'
+                "_PRESETS = (": (
+                    '    ("Four bits alone.", Target(name="narrow", weight_bits=(4,))),'
+                )
             }
         },
     ),

@@ -26,6 +26,7 @@ from photomask.dependencies import OptionalPackage
 from photomask.errors import DataError, PhotomaskError
 from photomask.prompts import Prompt
 from photomask.report import Progress, without_progress
+from photomask.stages import stage
 
 if TYPE_CHECKING:
     from photomask.attention.plugin import AttentionCall, AttentionRequest
@@ -36,6 +37,7 @@ PASSES_PER_PROBE = 2
 """A prompt is probed, one pass for each layer, after so many times as many dense passes."""
 
 
+@stage(__name__, "calibrate")
 def calibrate(
     model: nn.Module,
     processor: Any,

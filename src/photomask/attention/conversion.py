@@ -20,10 +20,12 @@ from photomask.attention.plugin import (
 )
 from photomask.attention.visible_pairs import visible_pairs
 from photomask.errors import UsageError
+from photomask.stages import stage
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@stage(__name__, "convert")
 def convert(model: Model, plan: HeadPlan, *, executor: Executor = "auto") -> Model:
     """Returns a copy of a model that prefills images by a plan.
 

@@ -21,6 +21,7 @@ from photomask.attention.measuring import SPARSE
 from photomask.attention.patterns import Pattern
 from photomask.attention.statistics import AttentionStatistics
 from photomask.errors import PlanError, UsageError
+from photomask.stages import stage
 
 DEFAULT_BUDGET = 0.05
 """Share of the output that a plan may lose unless told otherwise. What budgets cost the
@@ -44,6 +45,7 @@ class SweepPoint:
     lost_output: float
 
 
+@stage(__name__, "plan")
 def plan(
     statistics: AttentionStatistics, *, budget: float = DEFAULT_BUDGET, kv_groups: bool = False
 ) -> HeadPlan:

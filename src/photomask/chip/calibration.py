@@ -1,11 +1,12 @@
 """Measures calibration data once, and decides every scale and zero point from it."""
 
+import logging
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from photomask.chip.data import Data, InputForm, read_batches
+from photomask.chip.data import Data, InputForm, count_batches, read_batches
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
@@ -22,6 +23,10 @@ from photomask.chip.standing import Effect, changes
 from photomask.chip.units import accumulator_unit
 from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
+from photomask.report import Progress, without_progress
+from photomask.stages import stage
+
+_LOG = logging.getLogger(__name__)
 
 BATCH = 32
 """The number of samples that are computed at a time where the calibration data is one tensor."""
@@ -38,8 +43,11 @@ BIAS_BITS = 31
 
 
 @changes(Effect.CALIBRATES)
+@stage(__name__, "calibrate")
 @float32_by_default()
-def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
+def calibrate(
+    prepared: PreparedModel, data: Data, *, progress: Progress = without_progress
+) -> PreparedModel:
     """Measures data once and decides every scale and zero point.
 
     A repeated call starts anew, and forgets what the earlier call measured.
@@ -48,6 +56,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
         prepared: the prepared model, whose quantizers are fitted in place.
         data: samples at axis 0, or batches of them, in any form that `photomask.chip.data`
             describes: tensors, arrays, dictionaries, a `DataLoader`. Labels are ignored.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         `prepared` itself, ready for `convert`. It prints as a table of the quantizers with their
@@ -63,7 +72,7 @@ def calibrate(prepared: PreparedModel, data: Data) -> PreparedModel:
         quantizer.forget_observations()
     count = 0
     with torch.no_grad():
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "calibrating"):
             prepared.observe(inputs)
             count += len(inputs[0])
         if not count:
@@ -101,22 +110,34 @@ def fit_biases(prepared: PreparedModel) -> None:
             make_room_for_bias(layer)
 
 
-def batches_of(prepared: PreparedModel, data: Data) -> Iterator[list[Tensor]]:
+def batches_of(
+    prepared: PreparedModel,
+    data: Data,
+    progress: Progress = without_progress,
+    label: str = "reading data",
+) -> Iterator[list[Tensor]]:
     """Yields checked batches of data with one tensor for each input, and ignores labels.
 
     Args:
         prepared: the model that the data is for; the batches are moved to its device.
         data: samples at axis 0, or batches, in any form that `photomask.chip.data` describes.
+        progress: shows the batches, where it can be known how many there are.
+        label: what is done with them.
 
     Raises:
         DataError: a shape or a dtype is wrong, or a value is NaN or infinite.
     """
     graph, forms = prepared.graph, input_forms(prepared.graph, prepared.device)
-    for batch in read_batches(forms, data, what="calibration data", size=BATCH):
+    what = "calibration data"
+    count = count_batches(forms, data, what=what, size=BATCH)
+    steps = iter(() if count is None else progress(range(count), label))
+    for batch in read_batches(forms, data, what=what, size=BATCH):
+        next(steps, None)  # a length that is wrong ends the bar and no data
         for name, x in zip(graph.inputs, batch.inputs, strict=True):
             if not x.is_floating_point():
                 _check_rows(graph, graph.by_name[name], x)
         yield [_laid_out(x) for x in batch.inputs]
+    next(steps, None)
 
 
 def input_forms(graph: FloatGraph, device: torch.device) -> list[InputForm]:
@@ -201,6 +222,9 @@ def _fit(quantizer: Quantizer, node: Node, what: str) -> None:
         quantizer.fit()
     except QuantizerError as error:
         raise QuantizerError(f"{what} of {node.name!r} ({node.source}): {error}") from error
+    if _LOG.isEnabledFor(logging.DEBUG):
+        least, most = quantizer.scale.min().item(), quantizer.scale.max().item()
+        _LOG.debug("%s of %s: scales from %.4g to %.4g", what, node.name, least, most)
 
 
 def _check_rows(graph: FloatGraph, node: Node, x: Tensor) -> None:

@@ -32,6 +32,7 @@ from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
 from photomask.errors import DataError, UsageError
 from photomask.report import Shown, Table
+from photomask.stages import stage
 
 
 class PreparedModel(Shown, nn.Module):
@@ -359,6 +360,7 @@ class PreparedModel(Shown, nn.Module):
         return table_of(self)
 
 
+@stage(__name__, "prepare")
 @float32_by_default()
 def prepare(
     model: nn.Module | ExportedProgram,

@@ -100,12 +100,18 @@ class Target(Shown, Document):
         return table_of_fields(f"target {self.name!r}", self)
 
 
-PRESETS: dict[str, Target] = {
-    target.name: target
-    for target in (
+_PRESETS = (
+    (
+        "An ASIC or FPGA of your own: rounds half up, 16-bit multipliers, 32-bit sums.",
         Target(name="asic"),
-        # ONNX Runtime multiplies by a float32 scale, a 24-bit significand, and rounds to even.
+    ),
+    # ONNX Runtime multiplies by a float32 scale, a 24-bit significand, and rounds to even.
+    (
+        "The numbers of ONNX Runtime on a CPU: 24-bit multipliers, ties to even.",
         Target(name="onnxruntime", rounding=Rounding.HALF_EVEN, multiplier_bits=24),
+    ),
+    (
+        "TFLite and TOSA: 31-bit multipliers that round twice, signed activations.",
         Target(
             name="tflite",
             rounding=Rounding.DOUBLE,
@@ -118,7 +124,10 @@ PRESETS: dict[str, Target] = {
             weight_layout="output_kernel_input",
             activation_layout="channels_last",
         ),
-        # RequantShift has one power-of-two divisor per operator and rounds half up.
+    ),
+    # RequantShift has one power-of-two divisor per operator and rounds half up.
+    (
+        "Deeploy's RequantShift: one shift for each operator, no zero points.",
         Target(
             name="deeploy",
             rounding=Rounding.HALF_UP,
@@ -127,7 +136,10 @@ PRESETS: dict[str, Target] = {
             activation_bits=(8, 16),
             zero_points=ZeroPoints.NONE,
         ),
-        # MAX7800x: power-of-two scales, floor(x + 0.5), weights of 1, 2, 4 or 8 bits.
+    ),
+    # MAX7800x: power-of-two scales, floor(x + 0.5), weights of 1, 2, 4 or 8 bits.
+    (
+        "MAX78000 and MAX78002: scales are powers of two, signed activations.",
         Target(
             name="max78000",
             rounding=Rounding.HALF_UP,
@@ -138,8 +150,15 @@ PRESETS: dict[str, Target] = {
             unsigned_activations=False,
             zero_points=ZeroPoints.NONE,
         ),
-    )
-}
+    ),
+)
+"""What each target is for, and the target."""
+
+PRESETS: dict[str, Target] = {target.name: target for _, target in _PRESETS}
+"""Targets by the name that `load_target` takes."""
+
+PURPOSES: dict[str, str] = {target.name: purpose for purpose, target in _PRESETS}
+"""What each target is for, in a sentence, by its name."""
 
 
 def load_target(name_or_path: str | Path | Target) -> Target:

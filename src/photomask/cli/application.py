@@ -8,42 +8,19 @@ import warnings
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import photomask
-from photomask.cli import attention, chip, demo, report
+from photomask.cli import attention, chip, demo, listing, report
+from photomask.cli.commands import CommandLineError, ErrorGroup, command, reflowed
 from photomask.cli.console import show_error
-from photomask.cli.options import RENAMED
-from photomask.errors import PhotomaskError
-
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-"""What click raises for a command line; typer brings a click of its own in newer versions."""
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit statuses that shells give to programs which SIGINT and SIGPIPE end."""
 
 
-class ErrorGroup(TyperGroup):
-    """Turns an error that Photomask raises on purpose into a message and exit status 2."""
-
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except PhotomaskError as error:
-            show_error(error)
-            raise typer.Exit(2) from None
-        except CommandLineError as error:
-            name = getattr(error, "option_name", None)
-            if name in RENAMED:
-                error.possibilities = [RENAMED[name]]  # pyright: ignore[reportAttributeAccessIssue]
-            raise
-
-
 app = typer.Typer(
     cls=ErrorGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,6 +29,7 @@ app.add_typer(attention.app, name="attention")
 app.add_typer(chip.app, name="chip")
 app.add_typer(demo.app, name="demo")
 app.add_typer(report.app, name="report")
+command(app, "list")(listing.list_names)
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,10 +38,12 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Make PyTorch models cheaper by a static plan, and prove that what runs is what was planned.
@@ -73,6 +53,9 @@ def _root(
 
     Example: photomask demo chip --output out/demo
     """
+
+
+app.callback(help=reflowed(_root.__doc__ or ""))(_root)
 
 
 def main() -> None:
@@ -94,7 +77,7 @@ def main() -> None:
 def _run() -> int:
     """Runs a command and returns the exit status."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="photomask", standalone_mode=False)
         sys.stdout.flush()
     except CommandLineError as error:
         error.show()  # pyright: ignore[reportAttributeAccessIssue]

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from photomask.cli.console import messages, output, show_progress
+from photomask.cli import checks
+from photomask.cli.commands import command
+from photomask.cli.console import messages, output, progress
+from photomask.cli.names import completer
 from photomask.cli.options import Device, Html, Json
 from photomask.errors import UsageError
 
@@ -19,7 +22,10 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="picture-questions, a local folder, or an id of the model hub."
+        metavar="MODEL",
+        help="picture-questions, a local folder, or an id of the model hub.",
+        callback=checks.vision_language_model,
+        autocompletion=completer("vision-language-models", files=True),
     ),
 ]
 Prompts = Annotated[
@@ -28,19 +34,32 @@ Prompts = Annotated[
         "--data",
         metavar="PROMPTS",
         help="Prompts: a file of JSON lines, or picture-questions, which come with the package.",
+        callback=checks.prompts,
+        autocompletion=completer("prompts", files=True),
     ),
 ]
 StatisticsFile = Annotated[
-    Path, typer.Argument(metavar="STATISTICS", help="A file that `calibrate` wrote.")
+    Path,
+    typer.Argument(
+        metavar="STATISTICS",
+        help="A file that `calibrate` wrote.",
+        callback=checks.present_file,
+    ),
 ]
 
 
-@app.command()
+@command(app)
 def calibrate(
     model: Model,
     data: Prompts,
     output_file: Annotated[
-        Path, typer.Option("--output", metavar="STATISTICS", help="Where the statistics go.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="STATISTICS",
+            help="Where the statistics go.",
+            callback=checks.output_file,
+        ),
     ],
     device: Device = None,
 ) -> None:
@@ -59,20 +78,32 @@ def calibrate(
 
     questions = load_prompts(data, held_out=False)
     network, processor = load_vision_language_model(model, device)
-    found = measure(network, processor, questions, save_to=output_file, progress=show_progress)
+    found = measure(network, processor, questions, save_to=output_file, progress=progress())
     typer.echo(found)
     messages().print(f"written to {output_file}")
 
 
-@app.command()
+@command(app)
 def plan(
     statistics: StatisticsFile,
     output_file: Annotated[
-        Path, typer.Option("--output", metavar="PLAN.json", help="Where the plan goes.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="PLAN.json",
+            help="Where the plan goes.",
+            callback=checks.output_file,
+        ),
     ],
     budget: Annotated[
         float | None,
-        typer.Option(help="How much of the model's output may be lost, 0 to 1."),
+        typer.Option(
+            "--budget",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="How much of the model's output may be lost, 0 to 1.",
+        ),
     ] = None,
     kv_groups: Annotated[
         bool, typer.Option("--kv-groups", help="One pattern for all heads that share keys.")
@@ -81,10 +112,24 @@ def plan(
         bool, typer.Option("--votes", help="Let the prompts vote, as BlindSight does; no budget.")
     ] = False,
     alpha: Annotated[
-        float, typer.Option(help="With --votes: attention mass that a pattern may lose.")
+        float,
+        typer.Option(
+            "--alpha",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="With --votes: attention mass that a pattern may lose.",
+        ),
     ] = 0.1,
     gamma: Annotated[
-        float, typer.Option(help="With --votes: share of the prompts that must agree.")
+        float,
+        typer.Option(
+            "--gamma",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="With --votes: share of the prompts that must agree.",
+        ),
     ] = 0.95,
 ) -> None:
     """Decide what every head sees, within a budget, and print the map.
@@ -93,11 +138,11 @@ def plan(
 
     Example: photomask attention plan out/statistics.safetensors --output out/plan.json
     """
+    if votes and (budget is not None or kv_groups):
+        raise UsageError("--votes decides without a budget and head by head; leave the others out")
     from photomask.attention import DEFAULT_BUDGET, AttentionStatistics, plan_by_votes
     from photomask.attention import plan as decide
 
-    if votes and (budget is not None or kv_groups):
-        raise UsageError("--votes decides without a budget and head by head; leave the others out")
     found = AttentionStatistics.load(statistics)
     if votes:
         chosen = plan_by_votes(
@@ -111,26 +156,38 @@ def plan(
     messages().print(f"written to {output_file}")
 
 
-@app.command()
+@command(app)
 def verify(
     model: Model,
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN.json", help="What `plan` wrote.")],
+    plan_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PLAN.json", help="What `plan` wrote.", callback=checks.present_file
+        ),
+    ],
     data: Prompts,
     statistics: Annotated[
         Path | None,
         typer.Option(
-            metavar="STATISTICS", help="Adds attention masses, and accuracy over budgets."
+            "--statistics",
+            metavar="STATISTICS",
+            help="What `calibrate` wrote: adds attention masses, and accuracy over budgets.",
+            callback=checks.present_file,
         ),
     ] = None,
     mean_loss: Annotated[
-        float, typer.Option(metavar="POINTS", help="Accuracy that the mean may lose.")
+        float,
+        typer.Option(
+            "--mean-loss", metavar="POINTS", min=0, help="Accuracy that the mean may lose."
+        ),
     ] = 0.8,
     task_loss: Annotated[
-        float, typer.Option(metavar="POINTS", help="Accuracy that a task may lose.")
+        float,
+        typer.Option("--task-loss", metavar="POINTS", min=0, help="Accuracy that a task may lose."),
     ] = 2.0,
-    html: Html = None,
-    json: Json = None,
     device: Device = None,
+    json: Json = None,
+    html: Html = None,
 ) -> None:
     """Answer held-out prompts with the dense and with the sparse model, and compare.
 
@@ -144,10 +201,8 @@ def verify(
     from photomask.attention import verify as compare
     from photomask.cli.vision_language import load_prompts, load_vision_language_model
     from photomask.documents import write_file
-    from photomask.report import check_drawing, print_page
+    from photomask.report import print_page
 
-    if html is not None:
-        check_drawing()
     chosen = HeadPlan.load(plan_file)
     found = AttentionStatistics.load(statistics) if statistics is not None else None
     questions = load_prompts(data, held_out=True)
@@ -160,7 +215,7 @@ def verify(
         statistics=found,
         mean_loss_limit=mean_loss,
         task_loss_limit=task_loss,
-        progress=show_progress,
+        progress=progress(),
     )
     report = report.with_command(shlex.join(["photomask", *sys.argv[1:]]))
     print_page(report.page(), output())
@@ -171,9 +226,16 @@ def verify(
     raise typer.Exit({"passed": 0, "failed": 1, "not decided": 3}[report.verdict])
 
 
-@app.command()
+@command(app)
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan, or a file of statistics.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A plan, or a file of statistics.",
+            callback=checks.present_file,
+        ),
+    ],
 ) -> None:
     """Show a plan as a map of layers and heads, or what statistics say.
 

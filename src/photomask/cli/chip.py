@@ -1,10 +1,11 @@
 """`photomask chip`: from a float model to an integer program, and the proof."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from photomask.cli import checks
 from photomask.cli.chip_hand_over import (
     CommandWithForms,
     check_written,
@@ -16,11 +17,16 @@ from photomask.cli.chip_hand_over import (
 from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
-from photomask.cli.console import messages, show_progress
+from photomask.cli.commands import command
+from photomask.cli.console import messages, progress
+from photomask.cli.names import completer
 from photomask.cli.options import (
+    AcceleratorOfReport,
     CalibrationSamples,
     Data,
     Device,
+    Encodings,
+    EngineName,
     Export,
     ExportFolder,
     GoldenSamples,
@@ -31,6 +37,7 @@ from photomask.cli.options import (
     Recipe,
     Target,
 )
+from photomask.errors import UsageError
 
 if TYPE_CHECKING:
     from photomask.chip import Report, Thresholds
@@ -39,26 +46,17 @@ app = typer.Typer(
     help="Float model → integer program, and everything that verifies it.", no_args_is_help=True
 )
 
-CALIBRATION_BATCH = 32
-EngineName = Literal["torch", "numpy", "c", "onnx"]
 
-
-@app.command()
+@command(app)
 def convert(
     model: Model,
     data: Data,
     output_folder: ExportFolder,
     recipe: Recipe = "w8a8",
     target: Target = "asic",
-    encodings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--encoding",
-            help="How images are written: hex, bin, dec or npy; may be repeated. Default: hex.",
-        ),
-    ] = None,
-    samples: GoldenSamples = 1,
     calibration_samples: CalibrationSamples = None,
+    golden_samples: GoldenSamples = 1,
+    encodings: Encodings = None,
 ) -> None:
     """Convert a float model to an integer program and export it for a hardware team.
 
@@ -72,22 +70,22 @@ def convert(
     from photomask.chip.forms import MemoryForm
     from photomask.cli.execution import golden_codes
     from photomask.cli.presentation import show_program
-    from photomask.cli.sources import batches_of, first_of, load_inputs
+    from photomask.cli.sources import first_of, load_inputs
     from photomask.zoo import load_model
 
     asked, hardware = load_recipe(recipe), load_target(target)
     network, images = load_model(model), load_inputs(data, calibration_samples)
     prepared = prepare(network, asked, first_of(images, 1))
-    calibrate(prepared, show_progress(batches_of(images, CALIBRATION_BATCH), "calibrating"))
+    calibrate(prepared, images, progress=progress())
     program = convert_model(prepared, hardware)
-    golden = golden_codes(program, first_of(images, samples))
+    golden = golden_codes(program, first_of(images, golden_samples))
     form = MemoryForm(encodings=tuple(encodings or ["hex"]))
     export_program(program, output_folder, golden, form=form)
     show_program(program)
     messages().print(f"written to {output_folder}")
 
 
-@app.command()
+@command(app)
 def run(
     folder: Export,
     inputs: Annotated[
@@ -96,13 +94,25 @@ def run(
             "--input",
             metavar="X.npy",
             help="Floats, or the program's integers: one .npy file per input, or a .npz file.",
+            callback=checks.input_files,
         ),
     ],
     result: Annotated[
-        Path, typer.Option("--output", metavar="Y.npy", help="Where the result goes.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="Y.npy",
+            help="Where the result goes.",
+            callback=checks.output_file,
+        ),
     ],
     engine: Annotated[
-        EngineName, typer.Option(help="The fast one, the oracle, compiled C, or ONNX Runtime.")
+        EngineName,
+        typer.Option(
+            "--engine",
+            help="The fast one, the oracle, compiled C, or ONNX Runtime.",
+            callback=checks.engine,
+        ),
     ] = "torch",
     real: Annotated[
         bool, typer.Option("--real", help="Write real values instead of integers.")
@@ -123,29 +133,43 @@ def run(
     save_arrays(result, run_program(program, load_arrays(inputs), engine, real=real))
 
 
-@app.command()
+@command(app)
 def verify(
     model: Model,
     folder: Export,
     data: Data,
     labels: Labels = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="How many samples. Default: all.")
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=1,
+            help="How many samples of the data to verify on. Default: all.",
+        ),
     ] = None,
     oracle_samples: Annotated[
         int | None,
-        typer.Option(min=1, help="How many to run on both engines. Default: by its size."),
+        typer.Option(
+            "--oracle-samples",
+            metavar="N",
+            min=1,
+            help="How many of them to run on both engines. Default: as many as its size allows.",
+        ),
     ] = None,
     thresholds: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="When the program passes.")
+        Path | None,
+        typer.Option(
+            "--thresholds",
+            metavar="FILE.json",
+            help="When the program passes.",
+            callback=checks.present_file,
+        ),
     ] = None,
-    html: Html = None,
-    json: Json = None,
+    accelerator: AcceleratorOfReport = None,
     device: Device = None,
-    accelerator: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Show in the HTML what the program costs on it."),
-    ] = None,
+    json: Json = None,
+    html: Html = None,
 ) -> None:
     """Compare an export with the float model that it was made from.
 
@@ -159,18 +183,9 @@ def verify(
     from photomask.chip.forms.memory import check_export
     from photomask.cli.presentation import show_check, show_report
     from photomask.cli.sources import device_of, load_test_data
-    from photomask.documents import is_folder
-    from photomask.errors import UsageError
-    from photomask.report import check_drawing
     from photomask.zoo import load_model
 
-    if is_folder(Path(model)):
-        raise UsageError(
-            f"{model} is a folder and no model; the model comes first: "
-            "photomask chip verify MODEL DIR"
-        )
-    if html is not None:
-        check_drawing()
+    place = device_of(device)
     program, network = IntegerProgram.load(folder), load_model(model)
     images, classes = load_test_data(data, labels, samples)
     report = verify_program(
@@ -181,8 +196,8 @@ def verify(
         accelerator=accelerator,
         thresholds=_thresholds_of(thresholds),
         oracle_samples=oracle_samples,
-        device=device_of(device),
-        progress=show_progress,
+        device=place,
+        progress=progress(),
     )
     show_report(report)
     files = check_export(folder)
@@ -210,16 +225,26 @@ def _thresholds_of(path: Path | None) -> "Thresholds":
     return Thresholds.parse(read_text(path), str(path)) if path else Thresholds()
 
 
-@app.command()
+@command(app)
 def check(
     folder: Export,
     simulator_output: Annotated[
         Path | None,
-        typer.Argument(metavar="[SIMULATOR_OUTPUT]", help="A folder laid out like golden/."),
+        typer.Argument(
+            metavar="SIMULATOR_OUTPUT",
+            help="A folder laid out like golden/.",
+            callback=checks.present_folder,
+        ),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Check what `export` wrote in this form instead."),
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="Check what `export` wrote in this form instead.",
+            callback=checks.form,
+            autocompletion=completer("forms", files=True),
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
@@ -236,18 +261,18 @@ def check(
 
     Example: photomask chip check out/resnet20 simulated
     """
+    if simulator_output is not None and format is not None:
+        raise UsageError("a simulator's output is compared with memory images; leave out --format")
     from photomask.chip.forms.memory import check_outputs
     from photomask.documents import write_file
-    from photomask.errors import UsageError
 
     if simulator_output is None:
-        if json is not None:
-            raise UsageError("--json writes what a simulator's output came to; name its folder")
-        found = check_written(folder, format or "memory")
+        form = format or "memory"
+        found = check_written(folder, form)
         typer.echo(str(found))
+        if json is not None:
+            write_file(json, found.document(form).render().encode())
         raise typer.Exit(0 if found.passed else 1)
-    if format is not None:
-        raise UsageError("a simulator's output is compared with memory images; leave out --format")
     report = check_outputs(folder, simulator_output)
     typer.echo(str(report))
     if json is not None:
@@ -255,7 +280,7 @@ def check(
     raise typer.Exit(0 if report.passed else 1)
 
 
-@app.command()
+@command(app)
 def show(folder: Export) -> None:
     """Show an integer program: its steps, formats, sizes and accumulators.
 
@@ -267,10 +292,10 @@ def show(folder: Export) -> None:
     show_program(IntegerProgram.load(folder))
 
 
-app.command(cls=CommandWithForms)(export)
-app.command()(estimate)
-app.command()(simulate)
-app.command()(search)
-app.command()(tune)
-app.command()(train)
-app.command("import")(import_model)
+command(app, cls=CommandWithForms)(export)
+command(app)(estimate)
+command(app)(simulate)
+command(app)(search)
+command(app)(tune)
+command(app)(train)
+command(app, "import")(import_model)

@@ -1,15 +1,27 @@
 """`photomask chip export`, `estimate`, `simulate`, `import`: programs for others' tools."""
 
-import json
 from dataclasses import fields, is_dataclass, replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
+from photomask.cli import checks
+from photomask.cli.commands import Command
 from photomask.cli.console import messages
-from photomask.cli.options import Export, ExportFolder, GoldenSamples, Json, Target
+from photomask.cli.names import completer, names_of
+from photomask.cli.options import (
+    DATA_HELP,
+    Accelerator,
+    AcceleratorOfForm,
+    Encodings,
+    Export,
+    ExportFolder,
+    GoldenSamples,
+    Json,
+    Target,
+)
 from photomask.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,20 +30,14 @@ if TYPE_CHECKING:
     from photomask.chip import Form
     from photomask.chip.forms import FormCheck
 
-AcceleratorOption = Annotated[
-    str, typer.Option(metavar="NAME", help="A preset (reference, edge, …), or a JSON file.")
-]
 
-
-class CommandWithForms(TyperCommand):
-    """A command whose help ends with the forms, which are imported only for that."""
+class CommandWithForms(Command):
+    """A command whose help ends with the forms."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help."""
-        from photomask.chip.forms import FORMS
-
-        listed = "\n\n".join(f"{form.name}: {form.title}" for form in FORMS)
-        self.epilog = f"NAME is one of these forms:\n\n{listed}"
+        listed = "\n\n".join(f"{name}: {title}" for name, title in names_of("forms").items())
+        self.epilog = f"FORM is one of these:\n\n{listed}"
         super().format_help(ctx, formatter)
 
 
@@ -39,24 +45,32 @@ def export(
     folder: Export,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What to write: a form, or path/to/file.py:function."),
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="What to write: a form, or path/to/file.py:function.",
+            callback=checks.form,
+            autocompletion=completer("forms", files=True),
+        ),
     ],
     place: Annotated[
         Path | None,
-        typer.Option("--output", metavar="PATH", help="Where it goes. Default: inside DIR."),
+        typer.Option(
+            "--output",
+            metavar="PATH",
+            help="Where it goes. Default: inside DIR.",
+            callback=checks.output_place,
+        ),
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="c: arrays in the source, or a binary file. Default: arrays."),
+        Literal["arrays", "binary"] | None,
+        typer.Option(
+            "--weights",
+            help="Form c: weights as arrays in the source, or as a binary file. Default: arrays.",
+        ),
     ] = None,
-    accelerator: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="rtl: a preset, or a JSON file. Default: reference."),
-    ] = None,
-    encodings: Annotated[
-        list[str] | None,
-        typer.Option("--encoding", help="memory: hex, bin, dec or npy; may be repeated."),
-    ] = None,
+    accelerator: AcceleratorOfForm = None,
+    encodings: Encodings = None,
 ) -> None:
     """Write a program in another form, for the tools of others.
 
@@ -123,8 +137,8 @@ def check_written(folder: Path, format: str) -> "FormCheck":
 
 def estimate(
     folder: Export,
-    accelerator: AcceleratorOption = "reference",
-    document: Json = None,
+    accelerator: Accelerator = "reference",
+    json: Json = None,
 ) -> None:
     """Estimate cycles, utilization, traffic and energy of a program on an accelerator.
 
@@ -138,20 +152,29 @@ def estimate(
     machine = load_accelerator(accelerator)
     report = estimate_program(IntegerProgram.load(folder), machine)
     typer.echo(str(report))
-    if document is not None:
-        write_file(document, report.render().encode())
+    if json is not None:
+        write_file(json, report.render().encode())
 
 
 def simulate(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that `convert` or `export` wrote.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A folder that `convert` or `export` wrote.",
+            callback=checks.design_folder,
+        ),
     ],
-    accelerator: AcceleratorOption = "reference",
-    engine: Annotated[
+    accelerator: Accelerator = "reference",
+    simulator: Annotated[
         Literal["verilator", "cocotb"],
-        typer.Option(help="Verilator alone, or the export's own cocotb test on it."),
+        typer.Option(
+            "--simulator",
+            help="Verilator alone, or the export's own cocotb test on it.",
+            callback=checks.simulator,
+        ),
     ] = "verilator",
-    document: Json = None,
+    json: Json = None,
 ) -> None:
     """Simulate a program on the reference design in RTL, and compare every integer.
 
@@ -166,13 +189,13 @@ def simulate(
     from photomask.chip.forms.rtl import simulate as simulate_design
     from photomask.documents import write_file
 
-    report = simulate_design(_rtl_export(folder, accelerator), engine=engine)
-    if document is not None:
-        write_file(document, report.render().encode())
+    report = simulate_design(_rtl_export(folder, accelerator), engine=simulator)
+    if json is not None:
+        write_file(json, report.render().encode())
     typer.echo(str(report))
     names = ("mismatches", "rtl_cycles", "model_cycles")
     rounding = {"rounding_proven": report.rounding_proven}
-    typer.echo(json.dumps({name: getattr(report, name) for name in names} | rounding))
+    typer.echo(dumps({name: getattr(report, name) for name in names} | rounding))
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -198,17 +221,26 @@ def _rtl_export(folder: Path, accelerator: str) -> Path:
 
 def import_model(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL.onnx", help="Quantized by another tool (QDQ).")
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx",
+            help="Quantized by another tool (QDQ).",
+            callback=checks.onnx_file,
+        ),
     ],
     output_folder: ExportFolder,
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Inputs of the golden vectors, as for convert. Default: random."
+            "--data",
+            metavar="DATA",
+            help=f"What the golden vectors are made from: {DATA_HELP} Default: random inputs.",
+            callback=checks.data,
+            autocompletion=completer("data", files=True),
         ),
     ] = None,
     target: Target = "asic",
-    samples: GoldenSamples = 1,
+    golden_samples: GoldenSamples = 1,
 ) -> None:
     """Turn an ONNX model that another tool has quantized into an integer program, and export it.
 
@@ -224,9 +256,9 @@ def import_model(
 
     program = import_qdq(model, load_target(target))
     if data is None:
-        golden = random_inputs(program, samples)
+        golden = random_inputs(program, golden_samples)
     else:
-        golden = golden_codes(program, load_inputs(data, samples))
-    export_program(program, output_folder, golden, samples=samples)
+        golden = golden_codes(program, load_inputs(data, golden_samples))
+    export_program(program, output_folder, golden, samples=golden_samples)
     show_program(program)
     messages().print(f"written to {output_folder}")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from photomask.cli.console import messages
-from photomask.cli.options import Data, Model, Recipe, Target
+from photomask.cli import checks
+from photomask.cli.console import messages, progress
+from photomask.cli.options import Accelerator, Data, Model, Recipe, Target
+from photomask.errors import UsageError
 
 if TYPE_CHECKING:
     from photomask.chip import PreparedModel
@@ -15,39 +17,86 @@ if TYPE_CHECKING:
 
 Unit = Literal["weight-bits", "bit-operations", "cycles"]
 ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
+OUTPUT = "width search"
 
 
 def search(
     model: Model,
     data: Data,
     output_folder: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where allocation and recipe go.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where allocation and recipe go.",
+            callback=checks.output_folder(OUTPUT),
+        ),
     ],
     as_uniform: Annotated[
         int | None,
-        typer.Option(metavar="BITS", help="The budget is what this width costs everywhere."),
+        typer.Option(
+            "--as-uniform",
+            metavar="BITS",
+            min=2,
+            max=16,
+            help="The budget is what this width costs everywhere.",
+        ),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(metavar="N", help="The budget, in units of --cost.")
+        int | None,
+        typer.Option("--budget", metavar="N", min=1, help="The budget, in units of --cost."),
     ] = None,
-    cost: Annotated[Unit, typer.Option(help="What the budget counts.")] = "weight-bits",
+    cost: Annotated[
+        Unit,
+        typer.Option(
+            "--cost",
+            metavar="UNIT",
+            help="What the budget counts: weight-bits, bit-operations or cycles.",
+        ),
+    ] = "weight-bits",
     recipe: Recipe = "w4a8",
-    widths: Annotated[str, typer.Option(help="Of weights, with commas.")] = "2,3,4,6,8",
+    target: Target = "asic",
+    accelerator: Accelerator = "reference",
+    calibration_samples: Annotated[
+        int,
+        typer.Option(
+            "--calibration-samples", metavar="N", min=1, help="How many samples to measure on."
+        ),
+    ] = 64,
+    widths: Annotated[
+        str,
+        typer.Option(
+            "--widths",
+            metavar="BITS,…",
+            help="Which widths weights may have.",
+            callback=checks.widths("--widths"),
+        ),
+    ] = "2,3,4,6,8",
     activation_widths: Annotated[
-        str, typer.Option(help="Of activations; by default they stay as they are.")
+        str,
+        typer.Option(
+            "--activation-widths",
+            metavar="BITS,…",
+            help="Which widths activations may have. Default: they keep those of the recipe.",
+            callback=checks.widths("--activation-widths"),
+        ),
     ] = "",
     measure: Annotated[
-        Literal["output_kl", "output_mse", "hessian"], typer.Option(help="What counts as an error.")
+        Literal["output_kl", "output_mse", "hessian"],
+        typer.Option(
+            "--measure",
+            metavar="MEASURE",
+            help="What counts as an error: output_kl, output_mse or hessian.",
+        ),
     ] = "output_kl",
-    calibration_samples: Annotated[
-        int, typer.Option(min=1, help="How many samples to measure on.")
-    ] = 64,
-    target: Target = "asic",
-    accelerator: Annotated[
-        str, typer.Option(metavar="NAME", help="For cycles: a preset, or a JSON file.")
-    ] = "reference",
     picture: Annotated[
-        Path | None, typer.Option(metavar="CURVE.svg", help="Draw the curve of all budgets.")
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="CURVE.svg",
+            help="Draw the curve of all budgets.",
+            callback=checks.drawing_file,
+        ),
     ] = None,
 ) -> None:
     """Choose how many bits each layer gets, by what they cost the network's outputs.
@@ -56,26 +105,22 @@ def search(
 
     Example: photomask chip search resnet20 --data fashion-mnist --as-uniform 4 --output out
     """
+    if (budget is None) == (as_uniform is None):
+        raise UsageError("give a budget: either --as-uniform BITS or --budget N")
     from photomask.chip import load_recipe, prepare
     from photomask.chip.mixed_precision import allocate, measure_sensitivity, uniform_cost
     from photomask.cli.sources import first_of, load_inputs
-    from photomask.errors import UsageError
-    from photomask.report import check_drawing
     from photomask.zoo import load_model
 
-    if (budget is None) == (as_uniform is None):
-        raise UsageError("give a budget: either --as-uniform BITS or --budget N")
-    if picture is not None:
-        check_drawing()
-    bits = _widths(widths, "--widths")
     images = load_inputs(data, calibration_samples)
     prepared = prepare(load_model(model), load_recipe(recipe), first_of(images, 1))
     found = measure_sensitivity(
         prepared,
         images,
-        weight_bits=bits,
-        activation_bits=_widths(activation_widths, "--activation-widths"),
+        weight_bits=_widths(widths),
+        activation_bits=_widths(activation_widths),
         measure=measure,
+        progress=progress(),
     )
     costs = _costs(cost, prepared, found, images, target, accelerator)
     limit = budget if as_uniform is None else uniform_cost(found, costs, as_uniform)
@@ -91,7 +136,7 @@ def _write(
     from photomask.documents import written_whole
 
     found, costs = allocation.sensitivities, allocation.costs
-    with written_whole(folder, "width search") as staging:
+    with written_whole(folder, OUTPUT) as staging:
         allocation.save(staging / ALLOCATION_FILE)
         save_recipe(allocation.recipe(prepared), staging / RECIPE_FILE)
     if picture is not None:
@@ -100,13 +145,8 @@ def _write(
     messages().print(f"written to {folder}")
 
 
-def _widths(text: str, option: str) -> tuple[int, ...]:
-    from photomask.errors import UsageError
-
-    try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError:
-        raise UsageError(f"{option} takes whole numbers with commas, found {text!r}") from None
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(",") if word.strip())
 
 
 def _costs(

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from photomask.cli.console import messages, show_progress
+from photomask.cli import checks
+from photomask.cli.console import messages, progress
+from photomask.cli.names import completer
 from photomask.cli.options import (
     DATA_HELP,
     Device,
@@ -14,8 +16,10 @@ from photomask.cli.options import (
     Json,
     Model,
     Recipe,
+    Seed,
     Target,
 )
+from photomask.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from photomask.chip import PreparedModel
     from photomask.chip import Recipe as RecipeObject
     from photomask.chip.training import TrainingSettings
+    from photomask.report import Progress
     from photomask.zoo import Samples
 
 TrainingData = Annotated[
@@ -31,17 +36,45 @@ TrainingData = Annotated[
         "--data",
         metavar="DATA",
         help=f"{DATA_HELP} Or the folder of Fashion-MNIST's idx files, 60,000 images.",
+        callback=checks.data,
+        autocompletion=completer("data", files=True),
     ),
 ]
 TrainingLabels = Annotated[
     Path | None,
-    typer.Option(metavar="Y.npy", help="The right classes; without any, the model teaches."),
+    typer.Option(
+        "--labels",
+        metavar="Y.npy",
+        help="The right classes, integers. Default: those that the data holds; without any, the "
+        "float model teaches.",
+        callback=checks.present_file,
+    ),
 ]
-Settings = Annotated[Path | None, typer.Option(metavar="FILE.json", help="The whole schedule.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Samples of a step.")]
-LearningRate = Annotated[float | None, typer.Option(help="Of weights and biases.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is random.")]
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        metavar="FILE.json",
+        help="The whole schedule; the options below come first.",
+        callback=checks.present_file,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", min=1, help="Passes over the data. Default: 10."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", min=1, help="Samples of a step.")
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE",
+        help="Of weights and biases.",
+        callback=checks.positive("--learning-rate"),
+    ),
+]
 BatchNorms = Annotated[
     bool, typer.Option("--batch-norms", help="Normalise by the batch until the last epochs.")
 ]
@@ -49,9 +82,25 @@ Augment = Annotated[
     bool, typer.Option("--augment", help="Crops, flips and erasing, as for Fashion-MNIST.")
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
-Checkpoint = Annotated[Path | None, typer.Option(metavar="DIR", help="Where every epoch is kept.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="DIR",
+        help="Keep the training here after every epoch.",
+        callback=checks.output_place,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
-Weights = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trained weights.")]
+SaveWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-weights",
+        metavar="DIR",
+        help="Write the trained weights too.",
+        callback=checks.output_place,
+    ),
+]
 
 
 def train(
@@ -61,6 +110,7 @@ def train(
     labels: TrainingLabels = None,
     recipe: Recipe = "w4a4-lsq",
     target: Target = "asic",
+    golden_samples: GoldenSamples = 1,
     settings: Settings = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -71,10 +121,9 @@ def train(
     compiled: Compiled = False,
     checkpoint: Checkpoint = None,
     resume: Resume = False,
-    weights: Weights = None,
-    json: Json = None,
+    save_weights: SaveWeights = None,
     device: Device = None,
-    samples: GoldenSamples = 1,
+    json: Json = None,
 ) -> None:
     """Train a model with quantized weights and activations, then convert and export it.
 
@@ -82,20 +131,26 @@ def train(
 
     Example: photomask chip train resnet20 --data fashion-mnist --epochs 5 --output out/resnet20
     """
+    if resume and checkpoint is None:
+        raise UsageError("--resume goes on from a checkpoint; name its folder by --checkpoint")
     from photomask.chip import convert, export, load_recipe, load_target
-    from photomask.chip.training import TensorData, is_first_process, save_weights
+    from photomask.chip.training import TensorData, is_first_process
+    from photomask.chip.training import save_weights as write_weights
     from photomask.chip.training import train as train_model
     from photomask.cli.execution import golden_codes
-    from photomask.cli.sources import first_of
+    from photomask.cli.sources import device_of, first_of
     from photomask.documents import write_file
+    from photomask.report import without_progress
     from photomask.zoo import load_model
     from photomask.zoo.augmentation import augment as augment_images
 
+    place = device_of(device) if device is not None else None
     asked, hardware = load_recipe(recipe), load_target(target)
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    shown = progress() if is_first_process() else without_progress
     network, (images, classes) = load_model(model), _training_data(data, labels)
     schedule = _schedule(settings, given, labelled=classes is not None)
-    prepared = _prepared(network, asked, images, schedule, batch_norms)
+    prepared = _prepared(network, asked, images, schedule, batch_norms, shown)
     report = train_model(
         prepared,
         TensorData(_in_order(prepared, images), classes, augment_images if augment else None),
@@ -103,16 +158,16 @@ def train(
         checkpoint=checkpoint,
         resume=resume,
         compiled=compiled,
-        device=device,
-        progress=show_progress if is_first_process() else None,
+        device=place,
+        progress=shown,
     )
     if not is_first_process():
         return
     program = convert(prepared, hardware)
-    golden = golden_codes(program, first_of(images, samples))
-    export(program, output_folder, golden, samples=samples)
-    if weights is not None:
-        save_weights(prepared, weights)
+    golden = golden_codes(program, first_of(images, golden_samples))
+    export(program, output_folder, golden, samples=golden_samples)
+    if save_weights is not None:
+        write_weights(prepared, save_weights)
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))
@@ -125,6 +180,7 @@ def _prepared(
     images: "Samples",
     schedule: "TrainingSettings",
     batch_norms: bool,
+    shown: "Progress",
 ) -> "PreparedModel":
     """Prepares and calibrates a model; with its batch norms kept, where that was asked for."""
     from photomask.chip import calibrate, prepare
@@ -133,7 +189,7 @@ def _prepared(
 
     example = first_of(images, 1)
     prepared = prepare(network, recipe, example)
-    calibrate(prepared, first_of(images, schedule.calibration_samples))
+    calibrate(prepared, first_of(images, schedule.calibration_samples), progress=shown)
     if batch_norms:
         keep_batch_norms(prepared, network, example)
     return prepared
@@ -156,7 +212,6 @@ def _schedule(
 
     from photomask.chip.training import TrainingSettings
     from photomask.documents import describe_validation, read_text
-    from photomask.errors import UsageError
 
     asked = {name: value for name, value in given.items() if value is not None}
     start = {"epochs": 10} | ({} if labelled else {"distillation": 1.0})

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from photomask.cli.console import messages, show_progress
+from photomask.cli import checks
+from photomask.cli.console import messages, progress
 from photomask.cli.options import (
     CalibrationSamples,
     Data,
@@ -15,8 +16,10 @@ from photomask.cli.options import (
     Json,
     Model,
     Recipe,
+    Seed,
     Target,
 )
+from photomask.errors import UsageError
 
 Smoothing = Annotated[
     float | None,
@@ -38,19 +41,27 @@ def tune(
     recipe: Recipe = "w4a8",
     target: Target = "asic",
     calibration_samples: CalibrationSamples = None,
+    golden_samples: GoldenSamples = 1,
     smoothing: Smoothing = None,
     granularity: Annotated[
-        Literal["layer", "block", "network"], typer.Option(help="What learns at a time.")
+        Literal["layer", "block", "network"],
+        typer.Option("--granularity", help="What learns at a time."),
     ] = "block",
-    iterations: Annotated[int, typer.Option(min=1, help="Steps for each of them.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+    iterations: Annotated[
+        int, typer.Option("--iterations", metavar="N", min=1, help="Steps for each of them.")
+    ] = 1000,
+    seed: Seed = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep blocks that are done here, and go on behind them."),
+        typer.Option(
+            "--checkpoint",
+            metavar="DIR",
+            help="Keep blocks that are done here, and go on behind them.",
+            callback=checks.output_place,
+        ),
     ] = None,
     device: Device = None,
     json: Json = None,
-    samples: GoldenSamples = 1,
 ) -> None:
     """Convert a model as `convert` does, after its blocks have learned how weights are rounded.
 
@@ -64,26 +75,27 @@ def tune(
     from photomask.cli.execution import golden_codes
     from photomask.cli.sources import device_of, first_of, load_inputs
     from photomask.documents import write_file
-    from photomask.errors import UsageError
     from photomask.zoo import load_model
 
-    asked, hardware = load_recipe(recipe), load_target(target)
-    settings = ReconstructionSettings(granularity=granularity, iterations=iterations, seed=seed)
+    place, asked, hardware = device_of(device), load_recipe(recipe), load_target(target)
+    settings = ReconstructionSettings(
+        granularity=granularity, iterations=iterations, seed=seed or 0
+    )
     network, images = load_model(model), load_inputs(data, calibration_samples)
     prepared = prepare(network, asked, first_of(images, 1))
     if smoothing is not None and not smooth(prepared, images, strength=smoothing, shift=True):
         raise UsageError(f"{model!r} has no norm that only layers read: leave out --smooth")
-    calibrate(prepared, images)
+    calibrate(prepared, images, progress=progress())
     report = reconstruct(
         prepared,
         images,
         settings=settings,
         checkpoint=checkpoint,
-        device=device_of(device),
-        progress=show_progress,
+        device=place,
+        progress=progress(),
     )
     program = convert(prepared, hardware)
-    export(program, output_folder, golden_codes(program, first_of(images, samples)))
+    export(program, output_folder, golden_codes(program, first_of(images, golden_samples)))
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))

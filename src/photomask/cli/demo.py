@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from photomask.cli.console import messages, output, show_progress
+from photomask.cli import checks
+from photomask.cli.commands import command
+from photomask.cli.console import messages, output, progress
 
 if TYPE_CHECKING:
     from photomask.attention import AttentionReport
@@ -19,7 +21,6 @@ app = typer.Typer(
 
 MODEL = "resnet20"
 CALIBRATION_IMAGES = 256
-CALIBRATION_BATCH = 32
 GOLDEN_SAMPLES = 2
 SENSITIVITY_IMAGES = 32
 """Enough to rank the layers, in a few seconds."""
@@ -31,15 +32,21 @@ CURVE_PROMPTS = 24
 PICTURES = 16
 
 
-@app.command()
+@command(app)
 def chip(
     output_folder: Annotated[
-        Path, typer.Option("--output", metavar="OUT", help="Where export and report go.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where export and report go.",
+            callback=checks.demo_folder,
+        ),
     ] = Path("out/demo"),
 ) -> None:
     """Convert a trained ResNet-20 to 8-bit integers, verify it on Fashion-MNIST, and export it.
 
-    OUT then holds the export, which all `photomask chip` commands take, and report.html. The last
+    DIR then holds the export, which all `photomask chip` commands take, and report.html. The last
     line printed is one JSON object with what was measured.
 
     Example: photomask demo chip --output out/demo
@@ -56,16 +63,13 @@ def chip(
         write_html,
     )
     from photomask.cli.presentation import show_report
-    from photomask.report import check_drawing
     from photomask.zoo import calibration_set, load, test_set
-
-    check_drawing()
 
     say = messages().print
     say(f"capturing {MODEL}, calibrating on {CALIBRATION_IMAGES} training images")
     model, (images, _) = load(MODEL), calibration_set(CALIBRATION_IMAGES)
     prepared = prepare(model, load_recipe("w8a8"), images[:1])
-    calibrate(prepared, show_progress(images.split(CALIBRATION_BATCH), "calibrating"))
+    calibrate(prepared, images, progress=progress())
     program = convert(prepared, load_target("asic"))
     pictures, labels = test_set()
     say(f"verifying on {len(pictures):,} test images")
@@ -78,7 +82,7 @@ def chip(
         accelerator="reference",
         sensitivity_samples=SENSITIVITY_IMAGES,
         oracle_samples=64,
-        progress=show_progress,
+        progress=progress(),
     )
     golden = program.quantize_input(pictures[:GOLDEN_SAMPLES])
     export(program, output_folder, golden)
@@ -106,15 +110,21 @@ def _summary(report: "Report") -> dict[str, object]:
     }
 
 
-@app.command()
+@command(app)
 def attention(
     output_folder: Annotated[
-        Path, typer.Option("--output", metavar="OUT", help="Where plan and report go.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where plan and report go.",
+            callback=checks.demo_place,
+        ),
     ] = Path("out/demo-attention"),
 ) -> None:
     """Plan the heads of a small vision-language model and verify it on questions over pictures.
 
-    OUT then holds the statistics, the plan, a few of the questions as a prompt file, and
+    DIR then holds the statistics, the plan, a few of the questions as a prompt file, and
     report.html. The last line printed is one JSON object with what was measured.
 
     Example: photomask demo attention --output out/demo-attention
@@ -124,10 +134,9 @@ def attention(
     from photomask.cli.vision_language import load_vision_language_model
     from photomask.documents import write_file
     from photomask.prompts import write_prompts
-    from photomask.report import check_drawing, print_page
+    from photomask.report import print_page
     from photomask.zoo import picture_questions
 
-    check_drawing()
     say = messages().print
     say(f"calibrating {VISION_LANGUAGE_MODEL} on {CALIBRATION_PROMPTS} prompts")
     model, processor = load_vision_language_model(VISION_LANGUAGE_MODEL, "cpu")
@@ -136,7 +145,7 @@ def attention(
         processor,
         picture_questions.calibration_prompts(CALIBRATION_PROMPTS),
         save_to=output_folder / "statistics.safetensors",
-        progress=show_progress,
+        progress=progress(),
     )
     chosen = plan(statistics)
     chosen.save(output_folder / "plan.json")
@@ -151,7 +160,7 @@ def attention(
         questions,
         statistics=statistics,
         curve_prompts=CURVE_PROMPTS,
-        progress=show_progress,
+        progress=progress(),
     )
     write_file(output_folder / "report.json", report.render().encode())
     write_html(report, output_folder / "report.html")

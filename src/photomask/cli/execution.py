@@ -1,7 +1,6 @@
 """Runs a program on arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.program import NumpyEngine
 from photomask.chip.verification.engines import quantized
 from photomask.chip.verification.inputs import checked_inputs
-from photomask.cli.console import show_progress
+from photomask.cli.console import progress
+from photomask.cli.options import EngineName
 from photomask.errors import DataError
 from photomask.zoo import Samples
 
@@ -24,7 +24,7 @@ ARRAY_ENGINES = {"numpy": NumpyEngine, "c": CEngine, "onnx": OnnxEngine}
 def run_program(
     program: IntegerProgram,
     arrays: Sequence[np.ndarray] | Mapping[str, np.ndarray],
-    engine: Literal["torch", "numpy", "c", "onnx"],
+    engine: EngineName,
     *,
     real: bool,
 ) -> dict[str, np.ndarray]:
@@ -46,7 +46,7 @@ def run_program(
     compute = _computer(program, engine)
     found: dict[str, list[np.ndarray]] = {name: [] for name in program.outputs}
     count = len(codes[program.inputs[0]])
-    for start in show_progress(range(0, count, BATCH), f"running, {engine} engine"):
+    for start in progress()(range(0, count, BATCH), f"running, {engine} engine"):
         outputs = compute({name: values[start : start + BATCH] for name, values in codes.items()})
         for name, value in outputs.items():
             found[name].append(value)

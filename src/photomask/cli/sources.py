@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from photomask.zoo import Samples
 
 TEST_SETS = ("fashion_mnist",)
-HYPHENATED = ("fashion-mnist",)
 
 
 def load_inputs(source: str, samples: int | None) -> "Samples":
@@ -64,48 +63,37 @@ def first_of(samples: "Samples", count: int | None) -> "Samples":
     return samples[:count]
 
 
-def batches_of(samples: "Samples", size: int) -> "Sequence[Samples]":
-    """Cuts the samples of every input into batches; the last one may be smaller."""
-    if not isinstance(samples, dict):
-        return samples.split(size)
-    columns = zip(*(values.split(size) for values in samples.values()), strict=True)
-    return [dict(zip(samples, column, strict=True)) for column in columns]
-
-
 def load_arrays(paths: Sequence[Path]) -> "list[np.ndarray] | dict[str, np.ndarray]":
     """Reads what a program is run on.
 
     Args:
-        paths: `.npy` files, one for each input in order; or one `.npz` file.
+        paths: `.npy` files, one for each input in order; or one `.npz` file, alone.
 
     Returns:
         The arrays in order, or those of the `.npz` file by name.
 
     Raises:
-        UsageError: there is no such file, or another file beside a `.npz` file.
         DataError: a file holds no plain arrays.
     """
-    import os
-
     from photomask.arrays import read_array, read_arrays
 
-    if absent := [path for path in paths if not os.path.lexists(path)]:
-        raise UsageError(f"no file {absent[0]}")
-    archives = [path for path in paths if path.suffix == ".npz"]
-    if archives and len(paths) > 1:
-        raise UsageError(
-            f"{archives[0]} holds inputs by name, so it must be the only file; {len(paths)} files "
-            "were given"
-        )
+    first = paths[0]
     try:
-        return read_arrays(archives[0]) if archives else [read_array(path) for path in paths]
+        return read_arrays(first) if first.suffix == ".npz" else [read_array(one) for one in paths]
     except DocumentError as error:
         raise DataError(str(error)) from error
 
 
+def hyphenated(name: str) -> str:
+    """Returns the name of a data set of the zoo as its authors write it, with hyphens."""
+    return name.replace("_", "-")
+
+
 def _zoo_name(source: str) -> str:
-    """Data sets of the zoo may be written with a hyphen, as their authors do."""
-    return source.replace("-", "_") if source in HYPHENATED else source
+    """Returns the zoo's own name of a data set, which may be written with hyphens."""
+    from photomask.zoo.sources import DATA_SETS
+
+    return next((name for name in DATA_SETS if hyphenated(name) == source), source)
 
 
 def _counted(samples: "Samples", count: int | None, source: str) -> "Samples":

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ZOO_MODEL = "picture-questions"
 """The model that comes with the package, and its questions."""
+ZOO_PURPOSE = "A small Qwen2.5-VL, which answers questions over 2 to 16 pictures of clothes."
+ZOO_PROMPTS_PURPOSE = "The questions that this model answers, with their pictures."
 
 FAILED_IMPORT = "Failed to import"
 """How the error begins that transformers makes of an error of an import."""

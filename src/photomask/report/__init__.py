@@ -19,7 +19,7 @@ from photomask.report.html import write_page
 from photomask.report.metrics import SQNR_LIMIT_DB, NoiseMeter, Top1Meter
 from photomask.report.order import check_order, in_order
 from photomask.report.page import Cell, Column, Figure, Fold, Page, Row, Section, Tone
-from photomask.report.progress import Progress, without_progress
+from photomask.report.progress import Progress, show_progress, without_progress
 from photomask.report.run_record import RunRecord
 from photomask.report.svg import Ink
 from photomask.report.table import Shown, Table, table_of_fields
@@ -59,6 +59,7 @@ __all__ = [
     "render_text",
     "row_anchor",
     "section_anchor",
+    "show_progress",
     "table_of_fields",
     "text_differences",
     "verdict_cell",

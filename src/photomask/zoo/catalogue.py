@@ -33,12 +33,14 @@ class Entry:
         read_weights: reads the trained state dict.
         input_shape: of one image, channels first.
         data: the data set whose classes the logits are, or what the pictures are.
+        purpose: what the network is good to try, in a sentence.
     """
 
     build: Callable[[], nn.Module]
     read_weights: Callable[[], dict[str, Tensor]]
     input_shape: tuple[int, int, int]
     data: str
+    purpose: str
 
 
 def names() -> tuple[str, ...]:
@@ -114,19 +116,38 @@ def _read_imagenet() -> dict[str, Tensor]:
 
 _ENTRIES = {
     "mobilenet_v1": Entry(
-        models.mobilenet_v1, lambda: _read_shipped("mobilenet_v1"), (1, 28, 28), "Fashion-MNIST"
+        models.mobilenet_v1,
+        lambda: _read_shipped("mobilenet_v1"),
+        (1, 28, 28),
+        "Fashion-MNIST",
+        "A small network of depthwise convolutions, which 4 bits strain.",
     ),
-    "mobilenet_v2": Entry(models.mobilenet_v2, _read_imagenet, (3, 224, 224), "ImageNet-1k"),
+    "mobilenet_v2": Entry(
+        models.mobilenet_v2,
+        _read_imagenet,
+        (3, 224, 224),
+        "ImageNet-1k",
+        "A real ImageNet network; its weights come from a package of their own.",
+    ),
     "resnet20": Entry(
-        models.resnet20, lambda: _read_shipped("resnet20"), (1, 28, 28), "Fashion-MNIST"
+        models.resnet20,
+        lambda: _read_shipped("resnet20"),
+        (1, 28, 28),
+        "Fashion-MNIST",
+        "A small residual network; where to start.",
     ),
     "vision_transformer": Entry(
         models.vision_transformer,
         lambda: _read_shipped("vision_transformer"),
         (1, 28, 28),
         "Fashion-MNIST",
+        "A small vision transformer.",
     ),
     "vit_small_saliency": Entry(
-        saliency.build, saliency.read_weights, (3, 224, 224), "photographs"
+        saliency.build,
+        saliency.read_weights,
+        (3, 224, 224),
+        "photographs",
+        "A ViT-S/14 of real size, which shows where people look.",
     ),
 }

@@ -23,10 +23,17 @@ Samples = Tensor | dict[str, Tensor]
 LABELS = ("labels", "label")
 """The keys that classes may have in a `.npz` file or a dictionary."""
 
-_IMAGES: dict[str, Callable[[], Tensor]] = {
-    "fashion_mnist": lambda: fashion_mnist.calibration_set()[0],
-    "photographs": lambda: photographs.photograph_crops(64),
+DATA_SETS: dict[str, tuple[str, Callable[[], Tensor]]] = {
+    "fashion_mnist": (
+        "28 × 28 pictures of clothes: 1,024 to calibrate and train on, 10,000 to verify on.",
+        lambda: fashion_mnist.calibration_set()[0],
+    ),
+    "photographs": (
+        "64 crops of photographs, 224 × 224 pixels, without labels.",
+        lambda: photographs.photograph_crops(64),
+    ),
 }
+"""What each data set is, in a sentence, and what loads its inputs."""
 
 
 def load_model(source: str) -> nn.Module:
@@ -105,8 +112,8 @@ def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
         DataError: no samples, NaN or infinity, no numbers, another number of labels, or a damaged
             file.
     """
-    if source in _IMAGES:
-        return _IMAGES[source](), None
+    if source in DATA_SETS:
+        return DATA_SETS[source][1](), None
     labels: Any = None
     if source.endswith(".npy"):
         values: Any = _read(Path(source), read_array)
@@ -121,8 +128,8 @@ def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
         values, labels = read_picture_folder(Path(source))
     else:
         raise UsageError(
-            f"no images {source!r}: give one of {', '.join(sorted(_IMAGES))}, a .npy or .npz file, "
-            "a folder of pictures, or path/to/file.py:function"
+            f"no images {source!r}: give one of {', '.join(sorted(DATA_SETS))}, a .npy or .npz "
+            "file, a folder of pictures, or path/to/file.py:function"
         )
     if isinstance(values, Mapping):
         values, labels = _parted(values, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Literal, Protocol, get_args
@@ -24,6 +25,8 @@ from photomask.attention.kernels.torch_prefill import torch_prefill
 from photomask.attention.schedule import Schedule
 from photomask.dependencies import OptionalPackage
 from photomask.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
 
 Executor = Literal["auto", "triton", "torch"]
 """Who computes a layer.
@@ -95,6 +98,7 @@ def prefill_attention(
     """
     check_arguments(query, key, value, schedule, heads, scale)
     if choose_executor(executor, query.device) == "torch":
+        _LOG.debug("plain PyTorch computes a layer of %d heads", query.shape[1])
         return torch_prefill(query, key, value, schedule, heads.patterns, scale)
     check_kernel_arguments(query, key, value)
     if executor == "auto":
@@ -102,6 +106,7 @@ def prefill_attention(
         choose = choose_dense_kernel
     else:
         sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
+    _LOG.debug("%s computes a layer of %d heads", sparse_kernel, query.shape[1])
     with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
         return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose)
 

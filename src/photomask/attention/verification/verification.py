@@ -35,6 +35,7 @@ from photomask.attention.verification.report import AttentionReport
 from photomask.errors import DataError
 from photomask.prompts import Prompt
 from photomask.report import Progress, RunRecord, check_order, without_progress
+from photomask.stages import stage
 
 LITERAL_TOKENS = 2048
 """Prompts up to this length are also run with the mask written out."""
@@ -46,6 +47,7 @@ CURVE_BUDGETS = (0.02, 0.05, 0.1, 1.0)
 """Budgets of the curve of accuracy against density."""
 
 
+@stage(__name__, "verify")
 def verify(
     model: nn.Module,
     plan: HeadPlan,

@@ -25,9 +25,11 @@ from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target
 from photomask.chip.units import SHARE_UNIT, accumulator_unit
+from photomask.stages import stage
 
 
 @changes(Effect.ALIGNS)
+@stage(__name__, "align to target")
 @float32_by_default()
 def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> None:
     """Changes scales slightly, so that the target's multipliers express their ratios exactly.

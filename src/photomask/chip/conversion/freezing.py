@@ -17,9 +17,11 @@ from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target
 from photomask.documents import aligned
 from photomask.errors import TargetError
+from photomask.stages import stage
 
 
 @changes(Effect.READS)
+@stage(__name__, "convert")
 @float32_by_default()
 def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProgram:
     """Converts a calibrated model to an integer program for a target.

@@ -111,9 +111,9 @@ class Accelerator(Shown, Document):
 
 
 KIB = 1024
-PRESETS: dict[str, Accelerator] = {
-    accelerator.name: accelerator
-    for accelerator in (
+_PRESETS = (
+    (
+        "The reference design in RTL: 16 × 16 cells, weights stay in the array.",
         Accelerator(
             name="reference",
             rows=16,
@@ -125,8 +125,11 @@ PRESETS: dict[str, Accelerator] = {
             memory_bytes_per_cycle=8.0,
             clock_mhz=200.0,
         ),
-        # 128 KiB lie between the listed 32 KB and 1 MB. The energy grows with the square root of
-        # the size, so 20 pJ for 64 bits become 40 pJ.
+    ),
+    # 128 KiB lie between the listed 32 KB and 1 MB. The energy grows with the square root of the
+    # size, so 20 pJ for 64 bits become 40 pJ.
+    (
+        "An edge accelerator: 32 × 32 cells, 128 KiB in each buffer, 400 MHz.",
         Accelerator(
             name="edge",
             rows=32,
@@ -139,6 +142,9 @@ PRESETS: dict[str, Accelerator] = {
             clock_mhz=400.0,
             energy=EnergyTable(buffer_byte_pj=5.0),
         ),
+    ),
+    (
+        "The reference with another dataflow: sums stay in the array.",
         Accelerator(
             name="output_stationary",
             rows=16,
@@ -150,9 +156,15 @@ PRESETS: dict[str, Accelerator] = {
             memory_bytes_per_cycle=8.0,
             clock_mhz=200.0,
         ),
-    )
-}
-"""Accelerators to start from."""
+    ),
+)
+"""What each accelerator is for, and the accelerator."""
+
+PRESETS: dict[str, Accelerator] = {accelerator.name: accelerator for _, accelerator in _PRESETS}
+"""Machines to start from."""
+
+PURPOSES: dict[str, str] = {accelerator.name: purpose for purpose, accelerator in _PRESETS}
+"""What each accelerator is for, in a sentence, by its name."""
 
 
 def load_accelerator(name_or_path: str | Path | Accelerator) -> Accelerator:

@@ -44,6 +44,7 @@ from photomask.chip.cost.tiling import Tiling, tile_product
 from photomask.chip.program import IntegerProgram
 from photomask.documents import Document
 from photomask.report import Shown, Table
+from photomask.stages import stage
 
 Part = TypeVar("Part", bound=Document)
 
@@ -173,6 +174,7 @@ def _row(name: str, operator: str, costs: Costs) -> tuple[str, ...]:
     )
 
 
+@stage(__name__, "estimate")
 def estimate(program: IntegerProgram, accelerator: Accelerator | str | Path) -> HardwareReport:
     """Returns what one sample of a program costs on an accelerator.
 

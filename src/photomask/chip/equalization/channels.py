@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import Accumulates, Convolution, Input, Lin
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
+from photomask.report import Progress, without_progress
 
 SMALLEST = 1e-5
 """Smaller ranges are replaced by this one, so that no factor of a dead channel gets too large."""
@@ -47,7 +48,12 @@ class Channel:
 @changes(Effect.REWRITES)
 @float32_by_default()
 def smooth(
-    prepared: PreparedModel, data: Data, *, strength: float = 0.5, shift: bool = False
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    strength: float = 0.5,
+    shift: bool = False,
+    progress: Progress = without_progress,
 ) -> int:
     """Divides the outputs of norms by a factor per channel, and multiplies their readers' weights.
 
@@ -64,6 +70,7 @@ def smooth(
         shift: True also moves the middle `z_j` of every channel's range to 0. The norm's bias is
             reduced by `z_j`, and the layers' biases are increased by `W z`. Channels far from 0
             become small at no cost to their readers. A norm without a bias gets one.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         The number of norms that were smoothed.
@@ -78,7 +85,8 @@ def smooth(
     places = [
         place for place in rescalable(prepared) if isinstance(place.maker.operation, Normalize)
     ]
-    bounds = bounds_of(prepared, data, {maker.name for p in places for maker in p.makers})
+    makers = {maker.name for place in places for maker in place.makers}
+    bounds = bounds_of(prepared, data, makers, progress)
     with torch.no_grad():
         for place in places:
             ends = [bounds[maker.name] for maker in place.makers]
@@ -153,7 +161,9 @@ def equalize(prepared: PreparedModel) -> int:
 
 @changes(Effect.CORRECTS)
 @float32_by_default()
-def correct_biases(prepared: PreparedModel, data: Data) -> int:
+def correct_biases(
+    prepared: PreparedModel, data: Data, *, progress: Progress = without_progress
+) -> int:
     """Corrects biases by the change of a layer's mean output that rounding its weights causes.
 
     For each layer, `bias[c] += mean(W x)[c] - mean(Wq x)[c]` over the data, where `x` is the float
@@ -162,6 +172,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     Args:
         prepared: the model, which is changed in place, before `calibrate` or after it.
         data: the data, as for `calibrate`.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         The number of layers that were corrected.
@@ -184,7 +195,7 @@ def correct_biases(prepared: PreparedModel, data: Data) -> int:
     calibrated = prepared.standing.phase(prepared) is not Phase.PREPARED
     with torch.no_grad():
         errors = {name: _weight_error(prepared, node) for name, node in layers.items()}
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "correcting biases"):
             count += len(inputs[0])
             for node, values in _values(prepared, inputs):
                 if node.name in layers:
@@ -332,14 +343,16 @@ def rescale(prepared: PreparedModel, place: Channel, scale: Tensor) -> None:
         prepared.scale_columns(reader, scale)
 
 
-def ranges_of(prepared: PreparedModel, data: Data, names: set[str]) -> dict[str, Tensor]:
+def ranges_of(
+    prepared: PreparedModel, data: Data, names: set[str], progress: Progress
+) -> dict[str, Tensor]:
     """Returns, by edge, the largest magnitude of each channel of the last axis."""
-    bounds = bounds_of(prepared, data, names)
+    bounds = bounds_of(prepared, data, names, progress)
     return {name: torch.maximum(-low, high) for name, (low, high) in bounds.items()}
 
 
 def bounds_of(
-    prepared: PreparedModel, data: Data, names: set[str]
+    prepared: PreparedModel, data: Data, names: set[str], progress: Progress
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns, by edge, the smallest and the largest value of each channel of the last axis.
 
@@ -348,7 +361,7 @@ def bounds_of(
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "smoothing"):
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name in names:
                     rows = value.flatten(0, -2)

@@ -17,6 +17,7 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.preparation import PreparedModel
 from photomask.chip.standing import Effect, changes
+from photomask.report import Progress, without_progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class Passage:
 
 @changes(Effect.REWRITES)
 @float32_by_default()
-def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.5) -> int:
+def smooth_products(
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    strength: float = 0.5,
+    progress: Progress = without_progress,
+) -> int:
     """Smooths layers whose outputs are factors of products, as `smooth` does for norms.
 
     A gated unit multiplies the output of a layer by a function of another layer's output, and
@@ -50,6 +57,7 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
         data: the data, as for `calibrate`.
         strength: the exponent `a`. With 0 the columns of the weights get equal ranges, with 1 the
             channels of the activations do.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Returns:
         The number of layers that were smoothed.
@@ -65,7 +73,7 @@ def smooth_products(prepared: PreparedModel, data: Data, *, strength: float = 0.
     passages = passages_of(prepared)
     nodes = prepared.graph.by_name
     inputs = {name: nodes[name].inputs[0] for way in passages for name in way.readers}
-    ranges = ranges_of(prepared, data, set(inputs.values()))
+    ranges = ranges_of(prepared, data, set(inputs.values()), progress)
     with torch.no_grad():
         for way in passages:
             maker = prepared.constants_of(way.maker)

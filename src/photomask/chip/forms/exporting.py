@@ -11,6 +11,7 @@ from photomask.chip.forms.memory import Manifest
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.codes import Inputs
 from photomask.errors import FormError, UsageError
+from photomask.stages import stage
 
 Written = TypeVar("Written")
 
@@ -48,6 +49,7 @@ def export(
 ) -> Any: ...
 
 
+@stage(__name__, "export")
 def export(
     program: IntegerProgram,
     place: str | Path,

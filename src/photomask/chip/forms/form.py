@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
+from photomask.documents import Document
 from photomask.errors import FormError
 
 Written_co = TypeVar("Written_co", covariant=True)
@@ -36,10 +37,43 @@ class FormCheck:
         """Whether at least one integer was compared and nothing is wrong."""
         return self.integers > 0 and not self.mismatches and not self.problems
 
+    def document(self, form: str) -> "FormCheckDocument":
+        """Returns it as a document.
+
+        Args:
+            form: which form was read, by its name.
+        """
+        return FormCheckDocument(
+            form=form,
+            integers=self.integers,
+            mismatches=self.mismatches,
+            problems=self.problems,
+            passed=self.passed,
+        )
+
     def __str__(self) -> str:
         lines = [f"problem: {problem}" for problem in self.problems]
         counts = f"{self.integers:,} integers compared, {self.mismatches:,} mismatches"
         return "\n".join([*lines, f"{'PASSED' if self.passed else 'FAILED'}: {counts}"])
+
+
+class FormCheckDocument(Document):
+    """What came of reading a form back, as `photomask chip check --json` writes it.
+
+    Attributes:
+        form: which form was read.
+        integers: how many integers were compared with the oracle's.
+        mismatches: how many of them differ.
+        problems: what else is wrong, in words; also the first mismatch.
+        passed: whether something was compared and nothing is wrong.
+    """
+
+    schema_version: Literal[1] = 1
+    form: str
+    integers: int
+    mismatches: int
+    problems: tuple[str, ...]
+    passed: bool
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ Every pass keeps the outputs of the graph, up to float rounding. `simplify` runs
 order. Most of them walk over the graph once, and join a node with its only input.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from photomask.chip.graph.operations import (
 )
 from photomask.chip.graph.sharing import share_constants
 from photomask.chip.graph.table_passes import tabulate_positions
+
+_LOG = logging.getLogger(__name__)
 
 Constants = Mapping[str, Tensor]
 AFFINE = ("add_scalar", "mul_scalar", "neg")
@@ -307,6 +310,10 @@ def simplify(graph: FloatGraph) -> FloatGraph:
     Constants that are one tensor of the model stay one, unless a pass changes them differently. For
     example, different batch norms after two uses of a layer make two weights (`FloatGraph.parted`).
     """
-    for _, rewrite in PASSES:
+    for name, rewrite in PASSES:
+        before = [(node.name, node.operation.kind) for node in graph.nodes]
         graph = rewrite(graph)
+        after = [(node.name, node.operation.kind) for node in graph.nodes]
+        if after != before:
+            _LOG.debug("pass %s: %d nodes became %d", name, len(before), len(after))
     return graph

@@ -12,6 +12,7 @@ from photomask.chip.graph import passes
 from photomask.chip.graph.capture import capture_with_batches
 from photomask.chip.graph.float_graph import FloatGraph, Node, largest_difference
 from photomask.errors import CaptureError
+from photomask.stages import stage
 
 ROUNDINGS = 8.0
 """The allowed difference of a simplified graph, in multiples of the captured one's float error."""
@@ -22,6 +23,7 @@ Folded constants are rounded to float32, which changes each of them by up to `2*
 """
 
 
+@stage(__name__, "capture")
 def capture_simplified(model: nn.Module | ExportedProgram, example: Any) -> FloatGraph:
     """Returns a model as a simplified float graph, after checking that the outputs stay the same.
 

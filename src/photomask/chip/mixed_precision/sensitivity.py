@@ -1,6 +1,6 @@
 """Measures, on calibration data, the error of the outputs for each width of each tensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -22,7 +22,8 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.documents import Document
 from photomask.errors import DataError, RecipeError, UsageError
-from photomask.report import Shown, Table
+from photomask.report import Progress, Shown, Table, without_progress
+from photomask.stages import stage
 
 Role = Literal["weight", "activation"]
 
@@ -83,6 +84,7 @@ class Sensitivities(Shown, Document):
 
 
 @changes(Effect.INSPECTS)
+@stage(__name__, "measure sensitivity")
 @float32_by_default()
 def measure_sensitivity(
     prepared: PreparedModel,
@@ -91,6 +93,7 @@ def measure_sensitivity(
     weight_bits: Sequence[int] = (2, 3, 4, 6, 8),
     activation_bits: Sequence[int] = (),
     measure: Measure | str = Measure.OUTPUT_KL,
+    progress: Progress = without_progress,
 ) -> Sensitivities:
     """Returns the error of the outputs for each tensor and width, with only this tensor quantized.
 
@@ -104,6 +107,7 @@ def measure_sensitivity(
         weight_bits: the candidate widths of weights, 2 to 16; empty to measure no weights.
         activation_bits: the candidate widths of activations, 2 to 16; empty to measure none.
         measure: the measure of the error.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Raises:
         DataError: there are no data, or they do not fit the model.
@@ -136,7 +140,7 @@ def measure_sensitivity(
     if measure is Measure.HESSIAN:
         errors = _second_order(graph, trials, batches)
     else:
-        errors = _replay(graph, trials, batches, measure)
+        errors = _replay(graph, trials, progress(batches, "measuring sensitivities"), measure)
     return Sensitivities(
         measure=measure,
         samples=sum(len(inputs[0]) for inputs in batches),
@@ -267,7 +271,7 @@ def _second_order(
 
 
 def _replay(
-    graph: FloatGraph, trials: list[_Trial], batches: list[list[Tensor]], measure: Measure
+    graph: FloatGraph, trials: list[_Trial], batches: Iterable[list[Tensor]], measure: Measure
 ) -> list[tuple[float, ...]]:
     """Returns the error of the outputs for every width of every trial.
 

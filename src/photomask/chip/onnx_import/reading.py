@@ -12,6 +12,7 @@ from photomask.chip.onnx_import.tensors import MOST_BYTES, shortened
 from photomask.chip.onnx_import.wire import check_wire
 from photomask.dependencies import OptionalPackage
 from photomask.errors import DocumentError, UsageError
+from photomask.stages import stage
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,6 +41,7 @@ class ModelFile:
     opset: int
 
 
+@stage(__name__, "read ONNX model")
 def read_model(source: "str | os.PathLike[str] | ModelProto") -> ModelFile:
     """Returns a model after checking its structure.
 

@@ -1,5 +1,6 @@
 """The base class of all integer operators, with the facts that each operator states."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -13,6 +14,8 @@ from photomask.chip.operators.facts import Family, Scaling
 from photomask.chip.operators.work import LaneOperations, MatrixProduct
 from photomask.documents import Document
 from photomask.errors import OperatorError
+
+_LOG = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 """The shape of a tensor, with the batch at axis 0."""
@@ -127,6 +130,8 @@ class Operator(Document):
     ) -> TorchFunction:
         """Returns the oracle as a function of tensors, for sums that float64 cannot hold."""
         dtype = carrier(self.output_interval(inputs, parameters))
+        name = type(self).__name__
+        _LOG.debug("%s: sums may pass 2**53, so the slower oracle computes it", name)
 
         def run(*values: torch.Tensor) -> torch.Tensor:
             arrays = [value.to(torch.int64).cpu().numpy() for value in values]

@@ -68,17 +68,29 @@ _LEARNED_SUMS_8 = RuleDocument(
     match="unmultiplied", activation=ActivationDocument(algorithm="lsq_plus")
 )
 
-PRESETS: dict[str, RecipeDocument] = {
-    recipe.name: recipe
-    for recipe in (
+_PRESETS = (
+    (
+        "Eight bits everywhere; where to start.",
         RecipeDocument(name="w8a8", activation=_ACTIVATION_8),
+    ),
+    (
+        "Eight bits; activations keep the whole range that was measured.",
         RecipeDocument(name="w8a8-minmax"),
+    ),
+    (
+        "Weights of 4 bits, activations of 8.",
         RecipeDocument(name="w4a8", weight=_WEIGHT_4, activation=_ACTIVATION_8),
+    ),
+    (
+        "Weights of 4 bits with a scale for each group of 16 input channels.",
         RecipeDocument(
             name="w4a8-group",
             weight=WeightDocument(bits=4, observer="mse", granularity=GroupDocument(per_group=16)),
             activation=_ACTIVATION_8,
         ),
+    ),
+    (
+        "Weights and activations of 4 bits, for convolutional networks without training.",
         RecipeDocument(
             name="w4a4",
             weight=_WEIGHT_4,
@@ -88,6 +100,9 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
+    ),
+    (
+        "Weights and activations of 4 bits, for vision transformers without training.",
         RecipeDocument(
             name="w4a4-encoder",
             weight=_WEIGHT_4,
@@ -98,7 +113,10 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
-        # These recipes are for training, where the scales and the activations' offsets are learned.
+    ),
+    # To be trained: scales, and offsets of activations, learn with the weights.
+    (
+        "Weights and activations of 4 bits with learned scales, for `train`.",
         RecipeDocument(
             name="w4a4-lsq",
             weight=WeightDocument(bits=4, algorithm="lsq"),
@@ -106,6 +124,9 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_LEARNED_SUMS_8,),
             keep=("first", "last"),
         ),
+    ),
+    (
+        "Weights and activations of 2 bits with learned scales, for `train`.",
         RecipeDocument(
             name="w2a2-lsq",
             weight=WeightDocument(bits=2, algorithm="lsq"),
@@ -113,6 +134,9 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_LEARNED_SUMS_8,),
             keep=("first", "last"),
         ),
+    ),
+    (
+        "Weights of 4 bits by SAWB, activations by PACT, for `train`.",
         RecipeDocument(
             name="w4a4-sawb-pact",
             weight=WeightDocument(bits=4, algorithm="sawb"),
@@ -120,32 +144,58 @@ PRESETS: dict[str, RecipeDocument] = {
             rules=(_SUMS_8,),
             keep=("first", "last"),
         ),
-        # In transformers a few channels of the residual stream are far larger than all others, and
-        # all layers add to that stream.
+    ),
+    # Transformers: few channels of the residual stream are far larger than all others, and all
+    # layers add to it.
+    (
+        "Eight bits; the residual stream of a transformer has 16.",
         RecipeDocument(
             name="w8a8-residual16",
             rules=(RuleDocument(match="residual", activation=ActivationDocument(bits=16)),),
         ),
+    ),
+    (
+        "Eight bits for transformers whose norms stand before the layers (ViT).",
         RecipeDocument(name="w8a8-encoder", rules=_ENCODER),
-        # Where norms come after the sums, layers read the residual stream itself with its outliers.
+    ),
+    # Where norms come after the sums, layers read the stream itself, outliers and all.
+    (
+        "Eight bits for transformers whose norms stand after the sums (BERT).",
         RecipeDocument(
             name="w8a8-bert",
             rules=(*_ENCODER, RuleDocument(match="operator:copy", activation=_ACTIVATION_12)),
         ),
+    ),
+    (
+        "Eight bits for language models, as far as their outliers allow.",
         RecipeDocument(name="w8a8-decoder", rules=_DECODER),
-        # With 8 bits a small language model keeps its perplexity, but often chooses other tokens.
+    ),
+    # Eight bits keep the perplexity of a small language model, but not its choices.
+    (
+        "Activations of 10 bits for language models, which keeps their choices.",
         RecipeDocument(name="w8a10-decoder", activation=_ACTIVATION_10, rules=_DECODER),
+    ),
+    (
+        "Weights of 8 bits, activations of 16: close to the float model.",
         RecipeDocument(name="w8a16", activation=ActivationDocument(bits=16)),
-        # This recipe is for hardware without zero points (Deeploy).
+    ),
+    # For hardware without zero points (Deeploy).
+    (
+        "Eight bits without zero points, for hardware that has none (Deeploy).",
         RecipeDocument(
             name="w8a8-symmetric", activation=ActivationDocument(symmetric=True, observer=_COMMON)
         ),
-        # This recipe is for hardware without unsigned activations (TFLite, TOSA).
+    ),
+    # For hardware without unsigned activations (TFLite, TOSA).
+    (
+        "Eight bits without unsigned activations (TFLite, TOSA).",
         RecipeDocument(
             name="w8a8-signed", activation=ActivationDocument(signed=True, observer=_COMMON)
         ),
-        # This recipe is for hardware that only shifts (MAX78000), and that has neither zero points
-        # nor unsigned activations.
+    ),
+    # For hardware that only shifts (MAX78000): no zero points, no unsigned activations.
+    (
+        "Eight bits with scales that are powers of two, for hardware that only shifts.",
         RecipeDocument(
             name="w8a8-po2",
             weight=WeightDocument(granularity="per_tensor", power_of_two=True, observer="mse"),
@@ -153,9 +203,15 @@ PRESETS: dict[str, RecipeDocument] = {
                 symmetric=True, signed=True, power_of_two=True, observer="mse"
             ),
         ),
-    )
-}
-"""The presets by the name that `load_recipe` takes."""
+    ),
+)
+"""What each recipe is for, and the recipe."""
+
+PRESETS: dict[str, RecipeDocument] = {recipe.name: recipe for _, recipe in _PRESETS}
+"""Recipes by the name that `load_recipe` takes."""
+
+PURPOSES: dict[str, str] = {recipe.name: purpose for purpose, recipe in _PRESETS}
+"""What each recipe is for, in a sentence, by its name."""
 
 
 @float32_by_default()

@@ -1,6 +1,6 @@
 """Learns roundings, scales and biases from a few hundred samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from photomask.chip.reconstruction.optimization import DivergedError, optimize
 from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, QuantizerError, UsageError
 from photomask.report import NoiseMeter, Progress, without_progress
+from photomask.stages import stage
 
 DEFAULT_SETTINGS = ReconstructionSettings()
 SEEDS_APART = 1_000_003
@@ -32,6 +33,7 @@ SEEDS_APART = 1_000_003
 
 
 @changes(Effect.ROUNDS)
+@stage(__name__, "reconstruct")
 @float32_by_default()
 def reconstruct(
     prepared: PreparedModel,
@@ -41,6 +43,7 @@ def reconstruct(
     checkpoint: Path | None = None,
     device: str | torch.device | None = None,
     storage: str | torch.device | None = None,
+    observe: Callable[[BlockReport], None] | None = None,
     progress: Progress = without_progress,
 ) -> ReconstructionReport:
     """Learns how weights are rounded, so that the outputs come close to those of the float model.
@@ -62,7 +65,8 @@ def reconstruct(
         device: the device to compute on; None for the model's own. The model returns to its own.
         storage: the device that holds the edges' values; None for `device`. With "cpu" they need no
             memory of a GPU.
-        progress: shows the progress; it is called once per block with the steps of the block.
+        observe: gets the report of every block as it is done; for curves and logs.
+        progress: shows how far it has come; one walk over the steps of each block.
 
     Returns:
         The SQNR of every block and of the outputs, before and after. All are those of weights
@@ -110,6 +114,8 @@ def reconstruct(
             apply(prepared, done[0])
             edges.add_quantized(block)
             reports.append(done[1])
+            if observe is not None:
+                observe(done[1])
             edges.forget(_still_read(prepared, blocks[index + 1 :]))
         after = edges.noise(prepared.graph.outputs)
     return ReconstructionReport(

@@ -1,7 +1,8 @@
 """Trains a prepared model on data by a schedule."""
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,16 @@ from photomask.chip.training.teacher import float_model
 from photomask.chip.training.widths import least_bits, refit, set_least_bits
 from photomask.documents import refuse_foreign
 from photomask.errors import DataError, PhotomaskError, QuantizerError, TrainingError, UsageError
+from photomask.report import Progress, without_progress
+from photomask.stages import stage
 
-Progress = Callable[[Sequence[int], str], Iterable[int]]
-"""Shows the progress of an epoch: it gets the steps and a label, and yields the steps."""
+_LOG = logging.getLogger(__name__)
+
 MEASURED_BATCHES = 200
 """The number of batches that measure the statistics of batch norms at the end."""
 
 
+@stage(__name__, "train")
 @float32_by_default()
 def train(
     prepared: PreparedModel,
@@ -83,7 +87,8 @@ def train(
     compiled: bool = False,
     device: torch.device | str | None = None,
     accelerator: Any | None = None,
-    progress: Progress | None = None,
+    observe: Callable[[EpochRecord], None] | None = None,
+    progress: Progress = without_progress,
 ) -> TrainingReport:
     """Trains the weights, the biases and the learned scales of a prepared model.
 
@@ -104,7 +109,9 @@ def train(
         compiled: True runs model and loss through `torch.compile`; on a GPU also as a CUDA graph.
         device: the device of the training; None for a GPU if there is one.
         accelerator: an `accelerate.Accelerator` of your own.
-        progress: a function that shows the steps of an epoch.
+        observe: gets the record of every epoch as it ends, in the first process; for curves and
+            logs, since it changes nothing of the training or its checkpoint.
+        progress: shows the steps of an epoch; `photomask.report.show_progress` draws a bar.
 
     Returns:
         The losses and times of the epochs.
@@ -145,6 +152,8 @@ def train(
             for epoch in range(len(run.records), settings.epochs):
                 run.epoch(epoch, progress)
                 run.save(checkpoint)
+                if observe is not None and processes.index == 0:
+                    observe(run.records[-1])
             run.finish()
         finally:
             prepared.to(before).eval()
@@ -209,7 +218,7 @@ class _Run:
         for callback, state in zip(self.callbacks, found.callbacks, strict=True):
             callback.restore(state)
 
-    def epoch(self, epoch: int, progress: Progress | None) -> None:
+    def epoch(self, epoch: int, progress: Progress) -> None:
         """Trains one epoch, after making the changes that the schedule plans for it."""
         started = time.perf_counter()
         device = self.processes.device
@@ -239,17 +248,17 @@ class _Run:
                 seconds=time.perf_counter() - started,
             )
         )
+        _LOG.info("%s", self.records[-1])
         for callback in self.callbacks:
             callback.on_epoch_end(self.prepared, epoch, loss)
 
-    def _steps(self, epoch: int, progress: Progress | None) -> float:
+    def _steps(self, epoch: int, progress: Progress) -> float:
         """Runs the steps of an epoch, and returns their mean loss."""
         total = torch.zeros((), device=self.processes.device)
         numbers: Sequence[int] = range(epoch * self.steps, (epoch + 1) * self.steps)
         label = f"epoch {epoch + 1} of {self.settings.epochs}"
-        shown = progress(numbers, label) if progress is not None else numbers
         batches = self.data.batches(self.settings, self.processes, epoch)
-        for step, (inputs, labels) in zip(shown, batches, strict=False):
+        for step, (inputs, labels) in zip(progress(numbers, label), batches, strict=False):
             total += self._step(step, inputs, labels)
         self._demand_health(None)
         self.processes.average([total, *self.prepared.batch_norms.buffers()])

@@ -20,6 +20,7 @@ from photomask.chip.verification.inputs import checked_inputs, require_edges
 from photomask.chip.verification.outputs import is_classes, split
 from photomask.documents import Document
 from photomask.report import Progress, Shown, Table, in_order, without_progress
+from photomask.stages import stage
 
 
 class EdgeDifference(Document):
@@ -95,6 +96,7 @@ class PreparedReport(Shown, Document):
         return Table(title, rows, decisions)
 
 
+@stage(__name__, "compare with the prepared model")
 @float32_by_default()
 def compare_with_prepared(
     prepared: PreparedModel,

@@ -43,6 +43,7 @@ from photomask.chip.verification.samples import WorstSamples
 from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, RunRecord, in_order, without_progress
+from photomask.stages import stage
 
 DEFAULT_THRESHOLDS = Thresholds()
 CALL = "verify(model, program, inputs, labels)"
@@ -54,6 +55,7 @@ MOST_SAMPLES = {"oracle": 64, "layer": 128, "study": 128}
 MULTIPLIER_WIDTHS = (4, 6, 8, 10, 12, 16, 24)
 
 
+@stage(__name__, "verify")
 @float32_by_default()
 def verify(
     model: nn.Module,

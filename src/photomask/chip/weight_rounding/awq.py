@@ -17,7 +17,7 @@ from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
 from photomask.documents import Document
 from photomask.errors import DataError, UsageError
-from photomask.report import Shown, Table
+from photomask.report import Progress, Shown, Table, without_progress
 
 
 class PlaceScaling(Document):
@@ -57,7 +57,11 @@ class SalientReport(Shown, Document):
 @changes(Effect.REWRITES)
 @float32_by_default()
 def scale_salient_channels(
-    prepared: PreparedModel, data: Data, *, steps: int = 20
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    steps: int = 20,
+    progress: Progress = without_progress,
 ) -> SalientReport:
     """Multiplies the weights of channels with large inputs, and divides those inputs by the same.
 
@@ -73,6 +77,7 @@ def scale_salient_channels(
         prepared: the model, which is changed in place and need not be calibrated.
         data: the data, as for `calibrate`.
         steps: the number of exponents above 0 that are tried, at least 1.
+        progress: shows how many batches are done; `photomask.report.show_progress` draws a bar.
 
     Raises:
         DataError: there are no data, or they do not fit the model.
@@ -84,7 +89,7 @@ def scale_salient_channels(
     if steps < 1:
         raise UsageError(f"steps must be at least 1, found {steps}")
     found = rescalable(prepared)
-    moments, sizes = _statistics(prepared, data, found)
+    moments, sizes = _statistics(prepared, data, found, progress)
     reports = []
     with torch.no_grad():
         for place in found:
@@ -132,7 +137,7 @@ def _error(
 
 
 def _statistics(
-    prepared: PreparedModel, data: Data, found: Sequence[Channel]
+    prepared: PreparedModel, data: Data, found: Sequence[Channel], progress: Progress
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Returns second moments of the readers' inputs, and mean magnitudes of the makers' outputs."""
     readers: dict[str, list[Node]] = {}
@@ -142,7 +147,7 @@ def _statistics(
     sizes: dict[str, Tensor] = {}
     count = 0
     with torch.no_grad():
-        for inputs in batches_of(prepared, data):
+        for inputs in batches_of(prepared, data, progress, "measuring channels"):
             count += len(inputs[0])
             for node, value in prepared.graph.run(inputs, prepared.constants_of):
                 if node.name not in readers:

@@ -22,7 +22,8 @@ from photomask.chip.weight_rounding.products import (
 )
 from photomask.documents import Document
 from photomask.errors import DataError, QuantizerError, UsageError
-from photomask.report import Shown, Table
+from photomask.report import Progress, Shown, Table, without_progress
+from photomask.stages import stage
 
 BLOCK = 128
 """The number of inputs whose errors are propagated to all later inputs at once."""
@@ -55,9 +56,15 @@ class RoundingReport(Shown, Document):
 
 
 @changes(Effect.ROUNDS)
+@stage(__name__, "compensate rounding")
 @float32_by_default()
 def compensate_rounding(
-    prepared: PreparedModel, data: Data, *, damping: float = 0.01, sort: bool = True
+    prepared: PreparedModel,
+    data: Data,
+    *,
+    damping: float = 0.01,
+    sort: bool = True,
+    progress: Progress = without_progress,
 ) -> RoundingReport:
     """Rounds the weights of all layers so that their errors cancel on the data.
 
@@ -82,6 +89,7 @@ def compensate_rounding(
             rows than the largest layer has inputs.
         damping: the share of the mean of `H`'s diagonal that is added to the diagonal.
         sort: True processes the inputs with the largest `H[j, j]` first (GPTQ's activation order).
+        progress: shows how many operations are done; `photomask.report.show_progress` draws a bar.
 
     Raises:
         DataError: there are no data, or they do not fit the model.
@@ -100,7 +108,7 @@ def compensate_rounding(
     reports = []
     with torch.no_grad():
         elsewhere = _moments_elsewhere(prepared, batches)
-        for node, inputs in _walk(prepared, batches):
+        for node, inputs in _walk(prepared, batches, progress):
             if is_product(node) and prepared.can_round(node) and _is_first(prepared, node):
                 moments = elsewhere.get(node.name, torch.zeros((), dtype=torch.float64))
                 moments = moments + _moments(prepared, node, inputs)
@@ -109,7 +117,9 @@ def compensate_rounding(
 
 
 def _walk(
-    prepared: PreparedModel, batches: Sequence[Sequence[Tensor]]
+    prepared: PreparedModel,
+    batches: Sequence[Sequence[Tensor]],
+    progress: Progress = without_progress,
 ) -> Iterator[tuple[Node, list[Tensor]]]:
     """Yields every node with its first input for all batches, before the node is computed.
 
@@ -121,7 +131,7 @@ def _walk(
         name: [inputs[position] for inputs in batches] for position, name in enumerate(graph.inputs)
     }
     remaining = {name: len(readers) for name, readers in graph.users().items()}
-    for node in graph.nodes:
+    for node in progress(graph.nodes, "rounding weights"):
         operands = [values[name] for name in node.inputs]
         yield node, operands[0] if operands else []
         if isinstance(node.operation, Input):

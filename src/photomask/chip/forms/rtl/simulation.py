@@ -31,11 +31,13 @@ from photomask.chip.forms.rtl.simulation_report import (
 )
 from photomask.chip.forms.rtl.simulator import Simulator, build, execute, verilator_command
 from photomask.errors import DocumentError, EngineError, MissingDependencyError
+from photomask.stages import stage
 
 WRONG_INTEGERS = 2
 """The exit status of the cocotb test if it found wrong integers."""
 
 
+@stage(__name__, "simulate")
 def simulate(
     folder: str | Path,
     *,
