@@ -1,5 +1,6 @@
 """Opens pages in a headless Chromium, and says what it found there."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -59,8 +60,9 @@ class Browser:
         """Returns every address that was asked for since this was called last."""
         found = []
         for entry in self.driver.get_log("performance"):
-            if '"Network.requestWillBeSent"' in entry["message"]:
-                found.append(entry["message"].partition('"url":"')[2].partition('"')[0])
+            event = json.loads(entry["message"])["message"]
+            if event["method"] == "Network.requestWillBeSent":
+                found.append(event["params"]["request"]["url"])
         return found
 
     def downloaded(self, name: str, seconds: float = 10) -> bytes:

@@ -22,7 +22,7 @@ app = typer.Typer(
 MODEL = "resnet20"
 CALIBRATION_IMAGES = 256
 GOLDEN_SAMPLES = 2
-SENSITIVITY_IMAGES = 16
+SENSITIVITY_IMAGES = 32
 """Enough to rank the layers, in a few seconds."""
 
 VISION_LANGUAGE_MODEL = "picture-questions"

@@ -16,7 +16,8 @@ from photomask.chip import (
     verify,
     write_html,
 )
-from photomask.zoo import calibration_set, load, test_set
+from photomask.zoo import calibration_set, load
+from photomask.zoo import test_set as held_out_set
 
 STEPS = 254
 MOST_BYTES = 2_000_000
@@ -30,7 +31,7 @@ def report() -> Report:
     model, (images, _) = load("vision_transformer"), calibration_set(8)
     prepared = prepare(model, load_recipe("w8a8-residual16"), images[:1])
     calibrate(prepared, images)
-    pictures, labels = test_set()
+    pictures, labels = held_out_set()
     return verify(
         model,
         convert(prepared, load_target("asic")),

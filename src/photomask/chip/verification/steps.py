@@ -1,6 +1,6 @@
 """The facts of every step of a program, as its exported files have them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from photomask.chip.cost.accelerator import Accelerator
@@ -131,7 +131,7 @@ class _Facts:
         none = LiveMemory(step="", activation_bytes=0, accumulator_bytes=0)
         activations = max(self.live, key=lambda live: live.activation_bytes, default=none)
         accumulators = max(self.live, key=lambda live: live.accumulator_bytes, default=none)
-        depths: Mapping[str, int] = {} if self.map is None else self.map.depths()
+        depths: dict[str, int] = {} if self.map is None else {**self.map.depths()}
         lanes = None if self.map is None else next(iter(self.map.edges.values())).lanes
         return MemoryReport(
             peak_activation_bytes=activations.activation_bytes,
