@@ -27,7 +27,8 @@ from photomask.report import Comparison, Difference, DifferenceGroup
 def made(model: nn.Module, images: torch.Tensor, recipe: str) -> Report:
     prepared = prepare(model, load_recipe(recipe), images[:1])
     calibrate(prepared, images)
-    return verify(model, convert(prepared, load_target("asic")), images)
+    program = convert(prepared, load_target("asic"))
+    return verify(model, program, images, accelerator="reference")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,21 @@ def test_formats_and_sizes_that_differ_are_named(reports: tuple[Report, Report])
     recipe = {e.name: e for e in group(found, "Provenance").entries}["recipe"]
     assert "8-bit" in str(recipe.first)
     assert "4-bit" in str(recipe.second)
+
+
+def test_cycles_are_compared_for_one_accelerator_alone(reports: tuple[Report, Report]):
+    found = compare_reports(*reports)
+    first, second = reports
+    assert first.hardware is not None
+    assert second.hardware is not None
+    costs = {e.name: e for e in group(found, "Cost of a sample").entries}
+    assert costs["cycles"].first == first.hardware.totals.cycles.total
+    assert costs["bytes from and to external memory"].is_worse is False  # weights of 4 bits
+    other = second.hardware.accelerator.model_copy(update={"name": "other", "clock_mhz": 1.0})
+    hardware = second.hardware.model_copy(update={"accelerator": other})
+    found = compare_reports(first, second.model_copy(update={"hardware": hardware}))
+    assert {e.change for e in group(found, "Steps: cycles").entries} == {None}
+    assert "two accelerators" in group(found, "Cost of a sample").text
 
 
 def test_a_report_does_not_differ_from_itself(reports: tuple[Report, Report]):
