@@ -125,7 +125,8 @@ def test_reports_of_two_models_are_refused(
 
 def test_the_command_writes_every_form(files: tuple[Path, Path], tmp_path: Path):
     pytest.importorskip("jinja2")
-    html, document, folder = tmp_path / "c.html", tmp_path / "c.json", tmp_path / "tables"
+    html, document = tmp_path / "c.html", tmp_path / "c.json"
+    folder = tmp_path / "tables"
     done = call("compare", *files, "--html", html, "--json", document, "--csv", folder)
     assert done.exit_code == 0, done.output
     assert "SQNR" in done.stdout
