@@ -101,7 +101,6 @@ def verify(
     difference, rounding, checked = literal_difference(model, plan, encoded)
     places = balanced(prompts, curve_prompts or len(prompts))
     chosen = [(prompts[place], encoded[place]) for place in places]
-    curve = _curve(model, statistics, chosen, dense.at(places), progress)
     changed, shown = changed_answers(prompts, dense, sparse, processor)
     divergence = divergences(dense, sparse)
     report = AttentionReport(
@@ -127,7 +126,7 @@ def verify(
         dense_seconds=dense.seconds,
         sparse_seconds=sparse.seconds,
         mass=() if statistics is None else _mass(statistics),
-        curve=curve,
+        curve=_curve(model, statistics, chosen, dense.at(places), progress),
         mean_loss_limit=mean_loss_limit,
         task_loss_limit=task_loss_limit,
         data_sha256=hash_prompts(encoded),
