@@ -42,10 +42,10 @@ class Difference(Document):
     @property
     def change(self) -> float | None:
         """The second less the first; None where that means nothing."""
-        numbers = isinstance(self.first, int | float) and isinstance(self.second, int | float)
-        if not numbers or not self.comparable:
+        first, second = self.first, self.second
+        if not isinstance(first, int | float) or not isinstance(second, int | float):
             return None
-        return float(self.second) - float(self.first)  # pyright: ignore[reportArgumentType]
+        return second - first if self.comparable else None
 
     @property
     def is_worse(self) -> bool | None:
@@ -148,11 +148,11 @@ def _row(entry: Difference, is_text: bool) -> Row:
 
 
 def _cell(value: Value, unit: str) -> Cell:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{_number(value)} {unit}".rstrip(), sort=float(value))
     if value is None:
         return Cell("–", Tone.QUIET)
-    return Cell(value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…", hint=value)
+    if isinstance(value, str):
+        return Cell(value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…", hint=value)
+    return Cell(f"{_number(value)} {unit}".rstrip(), sort=float(value))
 
 
 def _change(entry: Difference) -> Cell:

@@ -67,17 +67,18 @@ def _table(section: Section) -> "Table":
     shown = section.brief_places
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for index in shown:
-        _add_column(table, section.columns[index])
+        _add_column(table, section.columns[index], wraps=index == 0)
     for row in section.table_rows:
         table.add_row(*(_text(row[index]) for index in shown))
     return table
 
 
-def _add_column(table: "Table", column: Column) -> None:
+def _add_column(table: "Table", column: Column, *, wraps: bool) -> None:
+    """Adds a column; where the terminal is too narrow, the one that wraps gives way first."""
     if column.number:
         table.add_column(column.title, justify="right", no_wrap=True)
     else:
-        table.add_column(column.title, justify="left", overflow="ellipsis", no_wrap=True)
+        table.add_column(column.title, justify="left", overflow="ellipsis", no_wrap=not wraps)
 
 
 def _text(cell: Cell | str) -> "Text":

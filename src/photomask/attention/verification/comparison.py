@@ -46,7 +46,20 @@ def compare_reports(
     same_machine = len(devices) == 1 and None not in devices
     if not same_machine:
         notes.append("The reports are of two machines, or do not say: times are not compared.")
-    groups = (
+    return Comparison(
+        subject="head plans",
+        names=names,
+        headline=_headline(first, second),
+        notes=tuple(notes),
+        groups=_groups(first, second, same_data, same_machine),
+    )
+
+
+def _groups(
+    first: AttentionReport, second: AttentionReport, same_data: bool, same_machine: bool
+) -> tuple[DifferenceGroup, ...]:
+    """Returns the tables of a comparison."""
+    return (
         DifferenceGroup(title="Verdict", entries=tuple(_verdicts(first, second, same_data))),
         DifferenceGroup(
             title="What the plan does", entries=tuple(_effects(first, second, same_data))
@@ -85,13 +98,6 @@ def compare_reports(
             title="Provenance",
             entries=tuple(text_differences(dict(first.provenance()), dict(second.provenance()))),
         ),
-    )
-    return Comparison(
-        subject="head plans",
-        names=names,
-        headline=_headline(first, second),
-        notes=tuple(notes),
-        groups=groups,
     )
 
 

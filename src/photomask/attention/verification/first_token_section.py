@@ -19,7 +19,7 @@ def first_token_facts(found: FirstToken) -> list[tuple[str, str]]:
     before, after = (_time(each.p50) for each in (found.dense_ms, found.sparse_ms))
     return [
         ("time to the first token, dense → sparse", f"{before} → {after}"),
-        ("which is", _comparison(found)),
+        ("first token, the sparse model is", _comparison(found)),
         (
             "peak memory, dense → sparse",
             f"{_size(found.dense_bytes)} → {_size(found.sparse_bytes)}",

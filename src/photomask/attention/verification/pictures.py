@@ -68,8 +68,7 @@ def draw_heads(plan: HeadPlan) -> str:
             _draw_cells(axes, places, _STRENGTHS[pattern], f"{pattern.label} ({len(places)})")
         _map_axes(axes, layers, heads)
         axes.set_aspect("equal")
-        below = (0, -0.5 / (layers * cell))
-        axes.legend(loc="upper left", bbox_to_anchor=below, frameon=False, ncols=2)
+        drawing.figure.legend(loc="outside lower left", frameon=False, ncols=2)
     return drawing.svg
 
 

@@ -99,20 +99,15 @@ def verify(
     counting = CountingHandler(plan)
     sparse = answer_all(attach(model, counting), encoded, progress, "sparse")
     difference, rounding, checked = literal_difference(model, plan, encoded)
-    curve: list[CurvePoint] = []
-    if statistics is not None:
-        places = balanced(prompts, curve_prompts or len(prompts))
-        chosen = [(prompts[place], encoded[place]) for place in places]
-        curve = _curve(model, statistics, chosen, dense.at(places), progress)
+    places = balanced(prompts, curve_prompts or len(prompts))
+    chosen = [(prompts[place], encoded[place]) for place in places]
     changed, shown = changed_answers(prompts, dense, sparse, processor)
     divergence = divergences(dense, sparse)
-    images = [len(prompt.images()) for prompt in prompts]
-    tokens = [prompt.tokens for prompt in encoded]
     report = AttentionReport(
         plan=plan,
         prompts=len(prompts),
-        images=(min(images), max(images)),
-        tokens=(min(tokens), max(tokens)),
+        images=_ends([len(prompt.images()) for prompt in prompts]),
+        tokens=_ends([prompt.tokens for prompt in encoded]),
         tasks=tuple(compare_tasks(prompts, dense, sparse)),
         divergence_mean=float(divergence.mean()),
         divergence_p95=float(divergence.quantile(0.95)),
@@ -131,7 +126,7 @@ def verify(
         dense_seconds=dense.seconds,
         sparse_seconds=sparse.seconds,
         mass=() if statistics is None else _mass(statistics),
-        curve=tuple(curve),
+        curve=_curve(model, statistics, chosen, dense.at(places), progress),
         mean_loss_limit=mean_loss_limit,
         task_loss_limit=task_loss_limit,
         data_sha256=hash_prompts(encoded),
@@ -172,14 +167,20 @@ def _worst_difference(
     return worst
 
 
+def _ends(counts: Sequence[int]) -> tuple[int, int]:
+    return min(counts), max(counts)
+
+
 def _curve(
     model: nn.Module,
-    statistics: AttentionStatistics,
+    statistics: AttentionStatistics | None,
     chosen: Sequence[tuple[Prompt, EncodedPrompt]],
     dense: Answers,
     progress: Progress,
-) -> list[CurvePoint]:
-    """Answers prompts under every budget of the curve."""
+) -> tuple[CurvePoint, ...]:
+    """Answers prompts under every budget of the curve; none without statistics."""
+    if statistics is None:
+        return ()
     prompts, encoded = [prompt for prompt, _ in chosen], [each for _, each in chosen]
     points = []
     for budget in CURVE_BUDGETS:
@@ -201,7 +202,7 @@ def _curve(
                 divergence=float(divergences(dense, answers).mean()),
             )
         )
-    return points
+    return tuple(points)
 
 
 def _mass(

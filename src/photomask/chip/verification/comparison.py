@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from photomask.chip.cost.estimates import Costs
 from photomask.chip.verification.documents import LayerReport, OutputReport
 from photomask.chip.verification.report import Report
 from photomask.errors import UsageError
@@ -59,6 +60,7 @@ def compare_reports(
             DifferenceGroup(title="Outputs", entries=tuple(_outputs(first, second, comparable))),
             DifferenceGroup(title="Sizes and work", entries=tuple(_totals(first, second))),
             *_layer_groups(before, after, comparable),
+            *_cost_groups(first, second),
             DifferenceGroup(title="Target", entries=tuple(_target(first, second))),
             DifferenceGroup(title="Provenance", entries=tuple(_provenance(first, second))),
         ),
@@ -79,6 +81,11 @@ def _notes(
             f"The reports are of {first.samples:,} and {second.samples:,} samples, their layers of "
             f"{first.layer_samples:,} and {second.layer_samples:,}. {not_compared}"
         ]
+    hashes = [{each.name: each.sha256 for each in report.data} for report in (first, second)]
+    if all(hashes) and hashes[0] != hashes[1]:
+        names = [name for name in hashes[0] if hashes[0][name] != hashes[1].get(name)]
+        which = ", ".join(map(repr, names)) or "the labels"
+        return [f"The reports were made on other data: {which} differ. {not_compared}"]
     for before, after in layers:
         if not _are_close(before.observed, after.observed):
             cause = "weights or data" if before.operator != "input" else "data"
@@ -155,33 +162,66 @@ def _totals(first: Report, second: Report) -> list[Difference]:
             better="lower",
         ),
     ]
-    return found + _costs(first, second)
-
-
-def _costs(first: Report, second: Report) -> list[Difference]:
-    """Returns peak memory, which reports of version 0.1 lack, and cycles on one accelerator."""
-    found = []
     if first.memory is not None and second.memory is not None:
+        peaks = [report.peak_activation_bytes for report in (first.memory, second.memory)]
         found.append(
             Difference(
                 name="activations at once",
-                first=first.memory.peak_activation_bytes,
-                second=second.memory.peak_activation_bytes,
+                first=peaks[0],
+                second=peaks[1],
                 unit="B",
                 better="lower",
             )
         )
-    before, after = first.hardware, second.hardware
-    if before is not None and after is not None and before.accelerator == after.accelerator:
-        found.append(
-            Difference(
-                name=f"cycles on {before.accelerator.name!r}",
-                first=before.totals.cycles.total,
-                second=after.totals.cycles.total,
-                better="lower",
-            )
-        )
     return found
+
+
+def _cost_groups(first: Report, second: Report) -> list[DifferenceGroup]:
+    """Returns cycles and energy, where both reports have an estimate for one accelerator."""
+    before, after = first.hardware, second.hardware
+    if before is None or after is None:
+        return []
+    comparable = before.accelerator == after.accelerator
+    totals = [
+        Difference.model_validate(
+            {
+                "name": name,
+                "first": value(before.totals),
+                "second": value(after.totals),
+                "unit": unit,
+                "better": "lower",
+                "comparable": comparable,
+            }
+        )
+        for name, unit, value in _COSTS
+    ]
+    cycles = [
+        {step.step: step.costs.cycles.total for step in report.steps} for report in (before, after)
+    ]
+    steps = [
+        Difference(
+            name=name,
+            first=cycles[0].get(name),
+            second=cycles[1].get(name),
+            better="lower",
+            comparable=comparable,
+        )
+        for name in dict.fromkeys([*cycles[0], *cycles[1]])
+    ]
+    names = (before.accelerator.name, after.accelerator.name)
+    text = "" if comparable else f"The estimates are for two accelerators: {' and '.join(names)}."
+    return [
+        DifferenceGroup(title="Cost of a sample", text=text, entries=tuple(totals)),
+        DifferenceGroup(title="Steps: cycles", by_change=True, entries=tuple(steps)),
+    ]
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Costs], float]], ...] = (
+    ("cycles", "", lambda costs: costs.cycles.total),
+    ("cycles of waiting for memory", "", lambda costs: costs.cycles.stall),
+    ("bytes from and to external memory", "B", lambda costs: costs.external.total),
+    ("energy", "pJ", lambda costs: costs.energy.total_pj),
+)
 
 
 _LAYER: tuple[tuple[str, str, str, bool, Callable[[LayerReport], float | str | None]], ...] = (
@@ -249,7 +289,9 @@ def _provenance(first: Report, second: Report) -> list[Difference]:
         Difference(name="samples", first=first.samples, second=second.samples),
         *text_differences(_data(first), _data(second)),
     ]
-    return found + text_differences(first.provenance, second.provenance)
+    found += text_differences(first.provenance, second.provenance)
+    runs = [dict(report.run.facts()) if report.run else {} for report in (first, second)]
+    return found + text_differences(runs[0], runs[1])
 
 
 def _data(report: Report) -> dict[str, str]:
