@@ -49,7 +49,10 @@ def executed(path: Path) -> nbformat.NotebookNode:
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "name": "python3"}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-        for output in cell.get("outputs", []):
+        shown = [each for each in cell.get("outputs", []) if each.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell["outputs"] = shown  # progress bars are no result
+        for output in shown:
             if "text/html" in output.get("data", {}):
                 output["data"].pop("text/plain", None)  # nobody sees it beside the page
     return notebook
