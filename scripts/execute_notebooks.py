@@ -45,11 +45,16 @@ def executed(path: Path) -> nbformat.NotebookNode:
             resources=resources,
             record_timing=False,
         ).execute()
-    kernel = notebook.metadata["kernelspec"]["name"]
     notebook.metadata.clear()
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "name": kernel}
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "name": "python3"}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
+        shown = [each for each in cell.get("outputs", []) if each.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell["outputs"] = shown  # progress bars are no result
+        for output in shown:
+            if "text/html" in output.get("data", {}):
+                output["data"].pop("text/plain", None)  # nobody sees it beside the page
     return notebook
 
 

@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 def shapes_of_outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
     """Returns, cell by cell, the kinds of its outputs."""
     return [
-        [kind for output in cell.outputs for kind in output.get("data", {output.output_type: ""})]
+        sorted({kind for each in cell.outputs for kind in each.get("data", {each.output_type: ""})})
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
