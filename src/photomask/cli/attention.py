@@ -83,54 +83,60 @@ def calibrate(
     messages().print(f"written to {output_file}")
 
 
+PlanOutput = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        metavar="PLAN.json",
+        help="Where the plan goes.",
+        callback=checks.output_file,
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="How much of the model's output may be lost, 0 to 1.",
+    ),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(
+        "--alpha",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="With --votes: attention mass that a pattern may lose.",
+    ),
+]
+Gamma = Annotated[
+    float,
+    typer.Option(
+        "--gamma",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="With --votes: share of the prompts that must agree.",
+    ),
+]
+
+
 @command(app)
 def plan(
     statistics: StatisticsFile,
-    output_file: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            metavar="PLAN.json",
-            help="Where the plan goes.",
-            callback=checks.output_file,
-        ),
-    ],
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--budget",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="How much of the model's output may be lost, 0 to 1.",
-        ),
-    ] = None,
+    output_file: PlanOutput,
+    budget: Budget = None,
     kv_groups: Annotated[
         bool, typer.Option("--kv-groups", help="One pattern for all heads that share keys.")
     ] = False,
     votes: Annotated[
         bool, typer.Option("--votes", help="Let the prompts vote, as BlindSight does; no budget.")
     ] = False,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            "--alpha",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="With --votes: attention mass that a pattern may lose.",
-        ),
-    ] = 0.1,
-    gamma: Annotated[
-        float,
-        typer.Option(
-            "--gamma",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="With --votes: share of the prompts that must agree.",
-        ),
-    ] = 0.95,
+    alpha: Alpha = 0.1,
+    gamma: Gamma = 0.95,
 ) -> None:
     """Decide what every head sees, within a budget, and print the map.
 
