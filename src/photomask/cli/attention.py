@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from photomask.cli import checks
-from photomask.cli.commands import command
+from photomask.cli.commands import STATUSES, command
 from photomask.cli.console import messages, output, progress
 from photomask.cli.names import completer
 from photomask.cli.options import Device, Html, Json
@@ -229,7 +229,7 @@ def verify(
         write_file(json, report.render().encode())
     if html is not None:
         write_html(report, html)
-    raise typer.Exit({"passed": 0, "failed": 1, "not decided": 3}[report.verdict])
+    raise typer.Exit(STATUSES[report.verdict])
 
 
 @command(app)
