@@ -1,12 +1,13 @@
 """Measures calibration data once, and decides every scale and zero point from it."""
 
 import logging
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from photomask.chip.data import Data, InputForm, count_batches, read_batches
+from photomask.chip.data import Data, InputForm, as_batch, length_of, read_batches
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.graph.operations import (
@@ -129,7 +130,7 @@ def batches_of(
     """
     graph, forms = prepared.graph, input_forms(prepared.graph, prepared.device)
     what = "calibration data"
-    count = count_batches(forms, data, what=what, size=BATCH)
+    count = _count_batches(forms, data, what)
     steps = iter(() if count is None else progress(range(count), label))
     for batch in read_batches(forms, data, what=what, size=BATCH):
         next(steps, None)  # a length that is wrong ends the bar and no data
@@ -138,6 +139,15 @@ def batches_of(
                 _check_rows(graph, graph.by_name[name], x)
         yield [_laid_out(x) for x in batch.inputs]
     next(steps, None)
+
+
+def _count_batches(forms: list[InputForm], data: Data, what: str) -> int | None:
+    """Returns how many batches `read_batches` yields; None where that is not known."""
+    whole = as_batch(forms, data, what, inside=False)
+    if whole is None:
+        return length_of(data)
+    counts = [x.shape[0] for x in whole.inputs if x.ndim]
+    return math.ceil(counts[0] / BATCH) if counts else None
 
 
 def input_forms(graph: FloatGraph, device: torch.device) -> list[InputForm]:

@@ -18,7 +18,6 @@ converted. Integers never become floating-point inputs, because the factor betwe
 to the preprocessing of the model, which is not known here.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -102,25 +101,6 @@ def read_batches(
                 "it with itertools.islice if it never ends, and give a list otherwise"
             )
         yield batch
-
-
-def count_batches(forms: Sequence[InputForm], data: Any, *, what: str, size: int) -> int | None:
-    """Returns how many batches `read_batches` yields; None where that is not known.
-
-    Args:
-        forms: of the model's inputs, in order.
-        data: in one of the forms of this module.
-        what: the word for it in messages.
-        size: samples at a time where all of them were given at once.
-
-    Raises:
-        DataError: the data has a form that this module does not know.
-    """
-    whole = as_batch(forms, data, what, inside=False)
-    if whole is None:
-        return length_of(data)
-    counts = [x.shape[0] for x in whole.inputs if x.ndim]
-    return math.ceil(counts[0] / size) if counts else None
 
 
 def read_samples(forms: Sequence[InputForm], data: Any, *, what: str) -> Batch:
