@@ -51,7 +51,8 @@ help:
 demo: $(VENV)/.installed-demo
 	@echo "The reports will be $(OUTPUT)/chip/report.html and $(OUTPUT)/attention/report.html" >&2
 	$(BIN)/photomask demo chip --output $(OUTPUT)/chip
-	$(BIN)/photomask demo attention --output $(OUTPUT)/attention
+	@# Status 3: so few questions need not decide whether accuracy is kept, which is no failure.
+	$(BIN)/photomask demo attention --output $(OUTPUT)/attention || test $$? -eq 3
 
 test: check
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)

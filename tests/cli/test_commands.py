@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from photomask.chip import IntegerProgram, NumpyEngine
+from photomask.chip.forms.form import FormCheckDocument
 from photomask.chip.forms.memory import CheckReport
 from photomask.cli import app
 from photomask.cli import demo as demo_module
@@ -229,6 +230,15 @@ def test_check_passes_golden_vectors_and_names_the_first_mismatch(place: Path, t
     assert str(CheckReport.parse(document.read_text(), "check")) == done.stdout.rstrip("\n")
 
 
+def test_the_check_of_an_export_itself_is_written_as_json(place: Path, tmp_path: Path):
+    document = tmp_path / "check.json"
+    done = call("chip", "check", place / "export", "--json", document)
+    assert done.exit_code == 0, done.output
+    found = FormCheckDocument.parse(document.read_text(), "check")
+    assert (found.form, found.passed, found.mismatches) == ("memory", True, 0)
+    assert f"{found.integers:,} integers compared" in done.stdout
+
+
 def test_check_refuses_a_damaged_export_before_it_looks_at_the_simulator(
     place: Path, tmp_path: Path
 ):
@@ -257,11 +267,6 @@ def test_show_prints_steps_sizes_and_accumulators(place: Path):
         (["chip", "show", "nowhere"], "nowhere"),
         (["chip", "check", "nowhere", "nowhere"], "no folder"),
         (["chip", "check", "PLACE/export", "PLACE", "--format", "c"], "leave out --format"),
-        (
-            ["chip", "verify", "PLACE/model.py:net", "PLACE/export", "--data", "PLACE/images.npy",
-             "--accelerator", "edge"],
-            "give --html as well",
-        ),
         (["chip", "convert", "alexnet", "--data", "fashion-mnist", "--output", "o"], "zoo"),
         (["chip", "convert", "PLACE/model.py:no", "--data", "x", "--output", "o"], "no"),
         (

@@ -89,7 +89,6 @@ WRONG = [
     ([*VERIFY, "--json", "EXPORT"], "it is a folder"),
     ([*VERIFY, "--html", "FILE/r.html"], "FILE is a file, expected"),
     ([*VERIFY, "--device", "gpu"], "expected cpu, cuda"),
-    ([*VERIFY, "--accelerator", "edge"], "give --html as well"),
     ([*VERIFY, "--accelerator", "edgy", "--html", "r.html"], "did you mean 'edge'?"),
     (["chip", "check", "NOTHERE"], "no folder NOTHERE"),
     (["chip", "check", "EXPORT", "nowhere"], "no folder nowhere"),
@@ -124,6 +123,11 @@ WRONG = [
     ([*ASK, "--statistics", "nowhere"], "no file nowhere"),
     ([*ASK, "--task-loss", "-1"], "--task-loss"),
     (["attention", "show", "nowhere"], "no file nowhere"),
+    (["report", "compare", "FILE", "nowhere"], "no file nowhere"),
+    (["report", "compare", "FILE", "FILE", "--csv", "FILE/below"], "FILE is a file, expected"),
+    (["report", "show", "nowhere"], "no file nowhere"),
+    (["report", "html", "FILE", "--output", "EXPORT"], "it is a folder"),
+    (["report", "csv", "nowhere", "--output", "new"], "no file nowhere"),
 ]  # fmt: skip
 
 

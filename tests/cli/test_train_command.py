@@ -73,9 +73,9 @@ def test_without_labels_the_model_itself_teaches(place: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--learning-rate", "-1"], "impossible schedule: field learning_rate"),
-        (["--device", "abacus"], "cannot train on 'abacus'"),
-        (["--resume"], "no checkpoint to resume from"),
+        (["--learning-rate", "-1"], "--learning-rate takes a number above 0"),
+        (["--device", "abacus"], "no device 'abacus'"),
+        (["--resume"], "name its folder by --checkpoint"),
         (["--batch-size", "64"], "make no batch of 64"),
         (["--recipe", "w9"], "neither a recipe preset"),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from photomask.cli import checks
-from photomask.cli.commands import command
+from photomask.cli.commands import STATUSES, command
 from photomask.cli.console import messages, output, progress
 from photomask.cli.names import completer
 from photomask.cli.options import Device, Html, Json
@@ -83,54 +83,60 @@ def calibrate(
     messages().print(f"written to {output_file}")
 
 
+PlanOutput = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        metavar="PLAN.json",
+        help="Where the plan goes.",
+        callback=checks.output_file,
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="How much of the model's output may be lost, 0 to 1.",
+    ),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(
+        "--alpha",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="With --votes: attention mass that a pattern may lose.",
+    ),
+]
+Gamma = Annotated[
+    float,
+    typer.Option(
+        "--gamma",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="With --votes: share of the prompts that must agree.",
+    ),
+]
+
+
 @command(app)
 def plan(
     statistics: StatisticsFile,
-    output_file: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            metavar="PLAN.json",
-            help="Where the plan goes.",
-            callback=checks.output_file,
-        ),
-    ],
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--budget",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="How much of the model's output may be lost, 0 to 1.",
-        ),
-    ] = None,
+    output_file: PlanOutput,
+    budget: Budget = None,
     kv_groups: Annotated[
         bool, typer.Option("--kv-groups", help="One pattern for all heads that share keys.")
     ] = False,
     votes: Annotated[
         bool, typer.Option("--votes", help="Let the prompts vote, as BlindSight does; no budget.")
     ] = False,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            "--alpha",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="With --votes: attention mass that a pattern may lose.",
-        ),
-    ] = 0.1,
-    gamma: Annotated[
-        float,
-        typer.Option(
-            "--gamma",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="With --votes: share of the prompts that must agree.",
-        ),
-    ] = 0.95,
+    alpha: Alpha = 0.1,
+    gamma: Gamma = 0.95,
 ) -> None:
     """Decide what every head sees, within a budget, and print the map.
 
@@ -223,7 +229,7 @@ def verify(
         write_file(json, report.render().encode())
     if html is not None:
         write_html(report, html)
-    raise typer.Exit({"passed": 0, "failed": 1, "not decided": 3}[report.verdict])
+    raise typer.Exit(STATUSES[report.verdict])
 
 
 @command(app)

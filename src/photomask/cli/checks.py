@@ -13,8 +13,12 @@ from photomask.cli.names import Kind, meant, names_of
 from photomask.dependencies import require_package
 from photomask.errors import DocumentError, ExportError, UsageError
 
-PROGRAM_FILE, DESIGN_FILE, MANIFEST_FILE = "program.json", "design.json", "manifest.json"
-"""What an integer program, an RTL export and a chip export are known by."""
+PROGRAM_FILE = "program.json"
+"""What an integer program is known by."""
+DESIGN_FILE = "design.json"
+"""What an RTL export is known by."""
+MANIFEST_FILE = "manifest.json"
+"""What a chip export is known by."""
 
 DEVICE = re.compile(r"cpu|(cuda|xpu|hpu|mps)(:\d+)?")
 

@@ -133,39 +133,44 @@ def run(
     save_arrays(result, run_program(program, load_arrays(inputs), engine, real=real))
 
 
+TestSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        metavar="N",
+        min=1,
+        help="How many samples of the data to verify on. Default: all.",
+    ),
+]
+OracleSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--oracle-samples",
+        metavar="N",
+        min=1,
+        help="How many of them to run on both engines. Default: as many as its size allows.",
+    ),
+]
+ThresholdsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--thresholds",
+        metavar="FILE.json",
+        help="When the program passes.",
+        callback=checks.present_file,
+    ),
+]
+
+
 @command(app)
 def verify(
     model: Model,
     folder: Export,
     data: Data,
     labels: Labels = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples",
-            metavar="N",
-            min=1,
-            help="How many samples of the data to verify on. Default: all.",
-        ),
-    ] = None,
-    oracle_samples: Annotated[
-        int | None,
-        typer.Option(
-            "--oracle-samples",
-            metavar="N",
-            min=1,
-            help="How many of them to run on both engines. Default: as many as its size allows.",
-        ),
-    ] = None,
-    thresholds: Annotated[
-        Path | None,
-        typer.Option(
-            "--thresholds",
-            metavar="FILE.json",
-            help="When the program passes.",
-            callback=checks.present_file,
-        ),
-    ] = None,
+    samples: TestSamples = None,
+    oracle_samples: OracleSamples = None,
+    thresholds: ThresholdsFile = None,
     accelerator: AcceleratorOfReport = None,
     device: Device = None,
     json: Json = None,

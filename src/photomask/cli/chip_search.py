@@ -20,84 +20,95 @@ ALLOCATION_FILE, RECIPE_FILE = "allocation.json", "recipe.json"
 OUTPUT = "width search"
 
 
+SearchFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        metavar="DIR",
+        help="Where allocation and recipe go.",
+        callback=checks.output_folder(OUTPUT),
+    ),
+]
+AsUniform = Annotated[
+    int | None,
+    typer.Option(
+        "--as-uniform",
+        metavar="BITS",
+        min=2,
+        max=16,
+        help="The budget is what this width costs everywhere.",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget", metavar="N", min=1, help="The budget, in units of --cost."),
+]
+Cost = Annotated[
+    Unit,
+    typer.Option(
+        "--cost",
+        metavar="UNIT",
+        help="What the budget counts: weight-bits, bit-operations or cycles.",
+    ),
+]
+MeasuredSamples = Annotated[
+    int,
+    typer.Option(
+        "--calibration-samples", metavar="N", min=1, help="How many samples to measure on."
+    ),
+]
+Widths = Annotated[
+    str,
+    typer.Option(
+        "--widths",
+        metavar="BITS,…",
+        help="Which widths weights may have.",
+        callback=checks.widths("--widths"),
+    ),
+]
+ActivationWidths = Annotated[
+    str,
+    typer.Option(
+        "--activation-widths",
+        metavar="BITS,…",
+        help="Which widths activations may have. Default: they keep those of the recipe.",
+        callback=checks.widths("--activation-widths"),
+    ),
+]
+MeasureName = Annotated[
+    Literal["output_kl", "output_mse", "hessian"],
+    typer.Option(
+        "--measure",
+        metavar="MEASURE",
+        help="What counts as an error: output_kl, output_mse or hessian.",
+    ),
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--picture",
+        metavar="CURVE.svg",
+        help="Draw the curve of all budgets.",
+        callback=checks.drawing_file,
+    ),
+]
+
+
 def search(
     model: Model,
     data: Data,
-    output_folder: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            metavar="DIR",
-            help="Where allocation and recipe go.",
-            callback=checks.output_folder(OUTPUT),
-        ),
-    ],
-    as_uniform: Annotated[
-        int | None,
-        typer.Option(
-            "--as-uniform",
-            metavar="BITS",
-            min=2,
-            max=16,
-            help="The budget is what this width costs everywhere.",
-        ),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option("--budget", metavar="N", min=1, help="The budget, in units of --cost."),
-    ] = None,
-    cost: Annotated[
-        Unit,
-        typer.Option(
-            "--cost",
-            metavar="UNIT",
-            help="What the budget counts: weight-bits, bit-operations or cycles.",
-        ),
-    ] = "weight-bits",
+    output_folder: SearchFolder,
+    as_uniform: AsUniform = None,
+    budget: Budget = None,
+    cost: Cost = "weight-bits",
     recipe: Recipe = "w4a8",
     target: Target = "asic",
     accelerator: Accelerator = "reference",
-    calibration_samples: Annotated[
-        int,
-        typer.Option(
-            "--calibration-samples", metavar="N", min=1, help="How many samples to measure on."
-        ),
-    ] = 64,
-    widths: Annotated[
-        str,
-        typer.Option(
-            "--widths",
-            metavar="BITS,…",
-            help="Which widths weights may have.",
-            callback=checks.widths("--widths"),
-        ),
-    ] = "2,3,4,6,8",
-    activation_widths: Annotated[
-        str,
-        typer.Option(
-            "--activation-widths",
-            metavar="BITS,…",
-            help="Which widths activations may have. Default: they keep those of the recipe.",
-            callback=checks.widths("--activation-widths"),
-        ),
-    ] = "",
-    measure: Annotated[
-        Literal["output_kl", "output_mse", "hessian"],
-        typer.Option(
-            "--measure",
-            metavar="MEASURE",
-            help="What counts as an error: output_kl, output_mse or hessian.",
-        ),
-    ] = "output_kl",
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture",
-            metavar="CURVE.svg",
-            help="Draw the curve of all budgets.",
-            callback=checks.drawing_file,
-        ),
-    ] = None,
+    calibration_samples: MeasuredSamples = 64,
+    widths: Widths = "2,3,4,6,8",
+    activation_widths: ActivationWidths = "",
+    measure: MeasureName = "output_kl",
+    picture: Picture = None,
 ) -> None:
     """Choose how many bits each layer gets, by what they cost the network's outputs.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from photomask.chip import PreparedModel
     from photomask.chip import Recipe as RecipeObject
+    from photomask.chip import Target as TargetObject
     from photomask.chip.training import TrainingSettings
     from photomask.report import Progress
     from photomask.zoo import Samples
@@ -133,11 +134,10 @@ def train(
     """
     if resume and checkpoint is None:
         raise UsageError("--resume goes on from a checkpoint; name its folder by --checkpoint")
-    from photomask.chip import convert, export, load_recipe, load_target
+    from photomask.chip import load_recipe, load_target
     from photomask.chip.training import TensorData, is_first_process
     from photomask.chip.training import save_weights as write_weights
     from photomask.chip.training import train as train_model
-    from photomask.cli.execution import golden_codes
     from photomask.cli.sources import device_of, first_of
     from photomask.documents import write_file
     from photomask.report import without_progress
@@ -163,15 +163,24 @@ def train(
     )
     if not is_first_process():
         return
-    program = convert(prepared, hardware)
-    golden = golden_codes(program, first_of(images, golden_samples))
-    export(program, output_folder, golden, samples=golden_samples)
+    _export(prepared, hardware, first_of(images, golden_samples), output_folder)
     if save_weights is not None:
         write_weights(prepared, save_weights)
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))
     messages().print(f"written to {output_folder}")
+
+
+def _export(
+    prepared: "PreparedModel", hardware: "TargetObject", golden: "Samples", folder: Path
+) -> None:
+    """Converts the trained model and exports it, with a golden vector for each sample."""
+    from photomask.chip import convert, export
+    from photomask.cli.execution import golden_codes
+
+    program = convert(prepared, hardware)
+    export(program, folder, golden_codes(program, golden))
 
 
 def _prepared(

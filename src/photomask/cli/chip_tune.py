@@ -34,6 +34,15 @@ Smoothing = Annotated[
 ]
 
 
+GranularityName = Annotated[
+    Literal["layer", "block", "network"],
+    typer.Option("--granularity", help="What learns at a time."),
+]
+Iterations = Annotated[
+    int, typer.Option("--iterations", metavar="N", min=1, help="Steps for each of them.")
+]
+
+
 def tune(
     model: Model,
     data: Data,
@@ -43,13 +52,8 @@ def tune(
     calibration_samples: CalibrationSamples = None,
     golden_samples: GoldenSamples = 1,
     smoothing: Smoothing = None,
-    granularity: Annotated[
-        Literal["layer", "block", "network"],
-        typer.Option("--granularity", help="What learns at a time."),
-    ] = "block",
-    iterations: Annotated[
-        int, typer.Option("--iterations", metavar="N", min=1, help="Steps for each of them.")
-    ] = 1000,
+    granularity: GranularityName = "block",
+    iterations: Iterations = 1000,
     seed: Seed = None,
     checkpoint: Annotated[
         Path | None,
@@ -77,7 +81,8 @@ def tune(
     from photomask.documents import write_file
     from photomask.zoo import load_model
 
-    place, asked, hardware = device_of(device), load_recipe(recipe), load_target(target)
+    place = device_of(device)
+    asked, hardware = load_recipe(recipe), load_target(target)
     settings = ReconstructionSettings(
         granularity=granularity, iterations=iterations, seed=seed or 0
     )

@@ -27,6 +27,9 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Options of earlier versions → the command, or any other by "" → what they are called now."""
 
+STATUSES = {"passed": 0, "failed": 1, "not decided": 3}
+"""Exit status by the verdict of a verification."""
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but results and errors.")]
 Verbose = Annotated[
     int,

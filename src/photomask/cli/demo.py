@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from photomask.cli import checks
-from photomask.cli.commands import command
+from photomask.cli.commands import STATUSES, command
 from photomask.cli.console import messages, output, progress
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def attention(
         "seconds": round(seconds, 1),
     }
     typer.echo(json.dumps(summary))
-    raise typer.Exit(1 if report.verdict == "failed" else 0)
+    raise typer.Exit(STATUSES[report.verdict])
 
 
 def _attention_summary(report: "AttentionReport") -> dict[str, object]:

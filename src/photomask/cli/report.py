@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from photomask.cli import checks
+from photomask.cli.commands import command
 from photomask.cli.console import messages, output
 from photomask.cli.options import Html, Json
 from photomask.errors import DocumentError, UsageError
@@ -30,18 +32,36 @@ KINDS = {
 
 ReportFile = Annotated[
     Path,
-    typer.Argument(metavar="REPORT.json", help="What `verify --json` or `compare --json` wrote."),
+    typer.Argument(
+        metavar="REPORT.json",
+        help="What `verify --json` or `compare --json` wrote.",
+        callback=checks.present_file,
+    ),
 ]
 
 
-@app.command()
+@command(app)
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="What `verify --json` wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Another one.")],
-    html: Html = None,
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A.json", help="What `verify --json` wrote.", callback=checks.present_file
+        ),
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(metavar="B.json", help="Another one.", callback=checks.present_file),
+    ],
     json: Json = None,
+    html: Html = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FOLDER", help="Write the tables as CSV files.")
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="DIR",
+            help="Write the tables as CSV files.",
+            callback=checks.output_place,
+        ),
     ] = None,
 ) -> None:
     """Compare two reports: verdicts, accuracy, layers, sizes, times, provenance.
@@ -52,10 +72,8 @@ def compare(
     Example: photomask report compare out/w8a8.json out/w4a8.json --html out/comparison.html
     """
     from photomask.documents import write_file
-    from photomask.report import check_drawing, print_page, write_csv, write_page
+    from photomask.report import print_page, write_csv, write_page
 
-    if html is not None:
-        check_drawing()
     found = _compared(first, second)
     page = found.page()
     print_page(page, output())
@@ -67,7 +85,7 @@ def compare(
         write_csv(page, csv)
 
 
-@app.command()
+@command(app)
 def show(report: ReportFile) -> None:
     """Print a report as `verify` printed it.
 
@@ -78,11 +96,17 @@ def show(report: ReportFile) -> None:
     print_page(_load(report).page(), output())
 
 
-@app.command()
+@command(app)
 def html(
     report: ReportFile,
     output_file: Annotated[
-        Path, typer.Option("--output", metavar="REPORT.html", help="Where the page goes.")
+        Path,
+        typer.Option(
+            "--output",
+            metavar="REPORT.html",
+            help="Where the page goes.",
+            callback=checks.html_file,
+        ),
     ],
 ) -> None:
     """Write a report as one page with pictures, which needs no network.
@@ -90,9 +114,8 @@ def html(
     Example: photomask report html out/report.json --output out/report.html
     """
     from photomask import attention, chip
-    from photomask.report import check_drawing, write_page
+    from photomask.report import write_page
 
-    check_drawing()
     found = _load(report)
     if isinstance(found, chip.Report):
         chip.write_html(found, output_file)
@@ -103,10 +126,18 @@ def html(
     messages().print(f"written to {output_file}")
 
 
-@app.command()
+@command(app)
 def csv(
     report: ReportFile,
-    folder: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the files go.")],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where the files go.",
+            callback=checks.output_place,
+        ),
+    ],
 ) -> None:
     """Write every table of a report as a CSV file.
 

@@ -73,10 +73,11 @@ def show_progress(items: Sequence[Item], label: str) -> Iterator[Item]:
 
 def _in_notebook(bar: "Bar", items: Sequence[Item], label: str) -> Iterator[Item]:
     """Shows the bar as an output of the cell, which takes no package for widgets."""
-    from IPython.display import display
+    from IPython.display import DisplayHandle
 
     task = bar.add_task(label, total=len(items))
-    shown = display(bar, display_id=True)
+    shown = DisplayHandle()
+    shown.display(bar)
     last = time.monotonic()
     try:
         for item in items:
