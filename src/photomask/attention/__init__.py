@@ -1,7 +1,8 @@
-"""Sparse prefill for vision-language models, by a plan that was decided from data.
+"""Sparse prefill for vision-language models, by a plan that is decided from data.
 
-`calibrate` measures where the heads of a model look, `plan` decides what each of them may see,
-`convert` makes prefill run by the plan, and `verify` compares its answers with the model's own.
+`calibrate` measures where the attention heads of a model look. `plan` decides what each head may
+see. `convert` makes the prefill follow the plan. `verify` compares the answers of the converted
+model with those of the original.
 """
 
 from photomask.attention.calibration import calibrate

@@ -1,4 +1,7 @@
-"""Data is measured once, one dense pass a prompt; every plan follows from it."""
+"""Measures the attention of a model once, with one dense pass for each prompt.
+
+Every plan is decided from these measurements.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 PASSES_PER_PROBE = 2
-"""A prompt is probed, one pass for each layer, after so many times as many dense passes."""
+"""How rarely a prompt is probed: a model of n layers probes one prompt in 2 n.
+
+A probe takes n passes, so probing costs one pass for every two dense ones.
+"""
 
 
 @stage(__name__, "calibrate")
@@ -47,34 +53,38 @@ def calibrate(
     save_to: Path | None = None,
     progress: Progress = without_progress,
 ) -> AttentionStatistics:
-    """Measures how every head attends, with one dense pass a prompt and no gradient.
+    """Measures how every head attends, with one dense pass for each prompt and no gradient.
 
-    With one prompt in so many as two passes for each layer, the first among them, it also tries
-    each layer alone at its cheapest: how much the answer then changes weighs the layer's errors.
+    Some prompts are also probed: the first one, and then one prompt in `2 * layers`. A probe runs
+    the prompt once more for each layer, with all heads of that layer at their cheapest pattern and
+    all other layers dense. The resulting change of the answer decides how much the errors of the
+    layer count in a plan.
 
-    Prompts with fewer than two images are skipped: every pattern is dense there. Started by
-    `accelerate launch` or `torchrun` on several processes, each takes its share of the prompts on
-    its own copy of the model, and all return the same statistics.
+    Prompts with fewer than two images are skipped, because every pattern is dense there. When
+    `accelerate launch` or `torchrun` starts several processes, each process measures a share of
+    the prompts on its own copy of the model, and all processes return the same statistics.
 
     Args:
-        model: a vision-language model of a supported family, from transformers; not changed.
-        processor: of the model.
-        prompts: such as the model will see; read one at a time, in an order that does not change.
-        sinks: which tokens are sinks; the usual ones unless given.
-        save_to: a file for the statistics. A second call with the same file, after an interruption
-            too, measures only prompts that are new.
-        progress: shows how far the work has come, where `prompts` has a length.
+        model: a vision-language model of a supported family, from transformers. It is not changed.
+        processor: the processor of the model.
+        prompts: prompts like those that the model will see. They are read one at a time, and their
+            order must not change between calls.
+        sinks: the rule that says which tokens are sinks; the default rule unless given.
+        save_to: a file for the statistics. A second call with the same file measures only the
+            prompts that are new, also after an interruption.
+        progress: shows how far the work has come, if `prompts` has a length.
 
     Returns:
-        The statistics of all prompts, in their order.
+        The statistics of all prompts, in the order of the prompts.
 
     Raises:
-        UsageError: the model is of no supported family, or cannot be measured as it is.
-        DataError: no prompt has two images, one cannot be encoded, or what a head computes is not
-            finite; names prompt, layer and head. `save_to` holds statistics of other sinks.
+        UsageError: the model is of no supported family, or it cannot be measured as it is.
+        DataError: no prompt has two images, a prompt cannot be encoded, or a head computes a number
+            that is not finite (the error names prompt, layer and head). Also raised if `save_to`
+            holds statistics of other sinks.
         PlanError: `save_to` holds statistics of another model.
-        DocumentError: `save_to` is no file of statistics.
-        MissingDependencyError: several processes, but no accelerate.
+        DocumentError: `save_to` is not a file of statistics.
+        MissingDependencyError: there are several processes, but accelerate is not installed.
     """
     sinks = sinks or SinkRule()
     measurer = PromptMeasurer(model, sinks)
@@ -104,7 +114,7 @@ def calibrate(
                 )
             parts.append(part.relabelled(index, prompt.task, probed))
     except PhotomaskError as error:
-        failure = error  # the others wait for this process, and must hear of it
+        failure = error  # the other processes wait in `gather`, so they must hear of the failure
     shares = team.gather((parts, skipped, failure))
     for _, _, error in shares:
         if error is not None:
@@ -118,19 +128,23 @@ def calibrate(
 def _merge(
     shares: Sequence[tuple[list[AttentionStatistics], int, PhotomaskError | None]],
 ) -> AttentionStatistics:
-    """Joins what all processes measured."""
+    """Joins the statistics that all processes measured.
+
+    Raises:
+        DataError: no prompt was measured.
+    """
     skipped = sum(count for _, count, _ in shares)
     parts = [part for share, _, _ in shares for part in share]
     if not parts:
         raise DataError(
             f"calibration needs at least one prompt with two images; {skipped} were given with "
-            "fewer, where every head is dense anyway"
+            "fewer, and on those every head is dense anyway; add prompts with several images"
         )
     return dataclasses.replace(AttentionStatistics.merge(parts), skipped=skipped)
 
 
 def _shown(prompts: Iterable[Prompt], progress: Progress) -> Iterable[Prompt]:
-    """Walks prompts under a progress bar if it can be known how many there are."""
+    """Shows the progress through the prompts if their number is known."""
     return progress(prompts, "calibrating") if isinstance(prompts, Sequence) else prompts
 
 
@@ -139,7 +153,7 @@ def _pictures(prompt: Prompt) -> list[object]:
 
 
 def _digest(inputs: dict[str, Tensor]) -> str:
-    """Hashes what a model is given."""
+    """Returns the SHA-256 of the inputs of a model."""
     digest = hashlib.sha256()
     for name in sorted(inputs):
         value = inputs[name].contiguous()
@@ -149,14 +163,14 @@ def _digest(inputs: dict[str, Tensor]) -> str:
 
 
 class PromptMeasurer:
-    """Runs the dense model and measures on the way; a handler of the plug-in."""
+    """Runs the dense model and measures its attention. It is a handler of the plug-in."""
 
     def __init__(self, model: nn.Module, sinks: SinkRule):
         """Attaches to a copy of the model that shares its tensors.
 
         Args:
-            model: to be measured.
-            sinks: which tokens are sinks.
+            model: the model to measure.
+            sinks: the rule that says which tokens are sinks.
         """
         self.identity = identify(model)
         self.sinks = sinks
@@ -176,7 +190,7 @@ class PromptMeasurer:
     def measure(
         self, inputs: dict[str, Tensor], digest: str, index: int, task: str, probed: bool
     ) -> AttentionStatistics:
-        """Runs one prompt; if it is to be probed, once more for each layer."""
+        """Runs one prompt, and once more for each layer if the prompt is to be probed."""
         self._start_prompt()
         on_device = {name: value.to(self.device) for name, value in inputs.items()}
         with torch.inference_mode():
@@ -184,7 +198,8 @@ class PromptMeasurer:
         if sorted(self.layers) != list(range(self.identity.layers)) or self.images < 2:
             raise DataError(
                 f"prompt {index} ({task!r}): {len(self.layers)} of {self.identity.layers} layers "
-                f"and {self.images} images could be measured; expected all layers and two images"
+                f"and {self.images} images could be measured; expected all layers and at least "
+                "two images; check that the processor belongs to the model"
             )
         record = PromptRecord(
             index=index,
@@ -213,7 +228,7 @@ class PromptMeasurer:
         return dataclasses.replace(found, change=change[None].clone())
 
     def __call__(self, request: AttentionRequest) -> Tensor:
-        """Measures one layer; its output is the model's own."""
+        """Measures one layer and returns the output of the model's own attention."""
         query = request.query
         layer = request.layer
         call = request.call
@@ -238,7 +253,7 @@ class PromptMeasurer:
         return request.dense()
 
     def _visible_pairs(self, call: AttentionCall) -> Tensor:
-        """Counts each pattern's pairs, once for all layers with one rule."""
+        """Returns the pairs of each pattern, counted once for all layers with the same rule."""
         if call.rule not in self._pairs_of_rule:
             counts = [
                 visible_pairs(call.layout, pattern, self.sinks, call.rule) for pattern in Pattern
@@ -248,15 +263,15 @@ class PromptMeasurer:
 
 
 class _Store:
-    """Keeps finished prompts beside the file that all of them go to."""
+    """Keeps the statistics of finished prompts in a folder beside the final file."""
 
     def __init__(self, path: Path | None, model: ModelIdentity, sinks: SinkRule):
-        """Opens what an earlier call left.
+        """Opens the statistics that an earlier call saved.
 
         Args:
-            path: of the file; None keeps nothing.
-            model: that is measured.
-            sinks: which tokens are sinks.
+            path: the path of the final file; with None nothing is kept.
+            model: the model that is measured.
+            sinks: the rule that says which tokens are sinks.
         """
         self.path = path
         self.model = model
@@ -272,47 +287,48 @@ class _Store:
                 )
 
     def _checked(self, path: Path) -> AttentionStatistics:
-        """Reads a file of this model and these sinks."""
+        """Reads a file, and checks that it belongs to this model and these sinks."""
         found = AttentionStatistics.load(path)
         found.check(self.model)
         if found.sinks != self.sinks:
             raise DataError(
                 f"{path} holds statistics with the sinks {found.sinks}, not {self.sinks}; remove "
-                "it or choose another file"
+                "the file or choose another file"
             )
         return found
 
     def find(self, digest: str) -> AttentionStatistics | None:
-        """Returns what is known of a prompt."""
+        """Returns the statistics of a prompt, or None if it was not measured yet."""
         if digest in self.earlier:
             return self.earlier[digest]
         part = self.folder / f"{digest}.safetensors" if self.folder is not None else None
         return self._checked(part) if part is not None and part.exists() else None
 
     def keep(self, digest: str, part: AttentionStatistics) -> AttentionStatistics:
-        """Stores a measured prompt."""
+        """Stores the statistics of one prompt, and returns them."""
         if self.folder is not None:
             part.save(self.folder / f"{digest}.safetensors")
         return part
 
     def finish(self, statistics: AttentionStatistics) -> None:
-        """Stores the whole."""
+        """Saves the statistics of all prompts, and removes the files of the single prompts."""
         if self.path is not None and self.folder is not None:
             statistics.save(self.path)
             for record in statistics.prompts:
                 (self.folder / f"{record.digest}.safetensors").unlink(missing_ok=True)
-            with suppress(OSError):  # what somebody else put there stays
+            with suppress(OSError):  # the folder stays if somebody else put files there
                 self.folder.rmdir()
 
 
 class _Team:
-    """The processes that calibrate together; one unless a launcher started more."""
+    """The processes that calibrate together. There is one unless a launcher started more."""
 
     def __init__(self, device: torch.device):
-        """Joins the others, if any.
+        """Joins the other processes, if there are any.
 
         Args:
-            device: of the model; decides by what means the processes talk.
+            device: the device of the model. If it is the CPU, the processes use a communication
+                backend for CPUs.
         """
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
         self.rank, self.size = 0, 1
@@ -323,7 +339,7 @@ class _Team:
             self.rank, self.size = state.process_index, state.num_processes
 
     def gather(self, mine: Item) -> list[Item]:
-        """Returns what every process gives, in their order, to all of them."""
+        """Returns the values of all processes, in the order of the processes, to each of them."""
         if self.size == 1:
             return [mine]
         from accelerate.utils import gather_object

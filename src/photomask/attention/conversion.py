@@ -1,4 +1,4 @@
-"""Makes a model run by a plan: same weights, sparse prefill where images are, dense elsewhere."""
+"""Converts a model, so that its prefill is sparse on images as a plan says."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @stage(__name__, "convert")
 def convert(model: Model, plan: HeadPlan, *, executor: Executor = "auto") -> Model:
-    """Returns a copy of a model that prefills images by a plan.
+    """Returns a copy of a model that prefills images as a plan says.
 
-    Parameters and buffers are the model's own, and the model itself stays as it is. Only rows of
-    image tokens become sparse, as the plan says for each head; text and decoding stay dense, by the
-    model's own attention. Batches, padding, `generate`, chunked prefill and continued conversations
-    work; `torch.compile` leaves the attention outside its graphs. A cache may be cropped, reset and
-    reordered between forwards; images behind tokens that something else wrote into it are refused.
+    The copy shares its parameters and buffers with the model, and the model stays as it is. Only
+    the rows of image tokens become sparse, each head by its pattern. Text rows see what they see in
+    the dense model. Decoding runs the model's own attention.
+
+    Batches, padding, `generate`, chunked prefill and continued conversations work. `torch.compile`
+    leaves the attention outside its graphs. A cache may be cropped, reset and reordered between
+    forwards. A forward with images is refused if something else wrote tokens into its cache.
 
     Args:
         model: a vision-language model of a supported family, from transformers, on its device, with
-            `attn_implementation="sdpa"`. What later changes its parameters in place changes both.
-        plan: decided for this model.
-        executor: who computes sparse layers: `auto`, the fastest on the model's device; `triton`,
-            one kernel for all heads; `torch`, plain PyTorch, which on a GPU is slow.
+            `attn_implementation="sdpa"`. A later change of its parameters in place changes both
+            models.
+        plan: a plan that was decided for this model.
+        executor: what computes the sparse layers. `auto` is the fastest on the model's device,
+            `triton` is one kernel for all heads, and `torch` is plain PyTorch, which is slow on a
+            GPU.
 
     Raises:
-        PlanError: the plan is of another model.
-        UsageError: the model cannot be converted, or there is no such executor; says why. That a
-            device is too old for the kernels is said by the first forward.
+        PlanError: the plan belongs to another model.
+        UsageError: the model cannot be converted, or there is no such executor. If the device is
+            too old for the kernels, the first forward raises the error.
     """
     check_executor(executor)
     plan.check(model)
@@ -53,7 +57,7 @@ def convert(model: Model, plan: HeadPlan, *, executor: Executor = "auto") -> Mod
 
 
 def unconvert(model: Model) -> Model:
-    """Returns the model that was given to `convert`.
+    """Returns the original model that was given to `convert`.
 
     Raises:
         UsageError: the model was never converted.
@@ -62,36 +66,39 @@ def unconvert(model: Model) -> Model:
 
 
 def is_sparse(model: object) -> bool:
-    """Says whether a model prefills images by a plan: whether `convert` returned it.
+    """Returns whether a model prefills images by a plan, that is, whether `convert` returned it.
 
-    False for the original, for any other object, and for a converted model whose attention
-    implementation was switched since; such a model refuses to run.
+    The result is False for the original and for any other object. It is also False for a converted
+    model whose attention implementation was switched later; such a model refuses to run.
 
     Args:
-        model: a model, also one compiled by torch.compile.
+        model: a model, which may be compiled by torch.compile.
     """
     return is_attached(model)
 
 
 def last_density(model: nn.Module) -> float | None:
-    """Returns how much of the attention the last prefill with images computed.
+    """Returns the share of the attention that the last prefill with images computed.
 
-    Visible over causal pairs of query and key, over all layers, heads and prompts of the last
-    forward that had tokens of images; 1.0 is dense. Where a prompt arrives in chunks, it is that of
-    the last chunk with tokens of images.
+    It is the number of visible pairs of query and key over the number of causal pairs. The pairs
+    are summed over all layers, heads and prompts of the last forward that had tokens of images. If
+    a prompt arrives in chunks, that forward is the last chunk with tokens of images.
 
     Args:
-        model: that `convert` returned, or the same compiled by torch.compile.
+        model: a model that `convert` returned; it may be compiled by torch.compile.
 
     Returns:
-        Between 0 and 1; None before the first prefill with images.
+        A number between 0 and 1, where 1 is dense; None before the first prefill with images.
 
     Raises:
         UsageError: the model was never converted.
     """
     handler, calls = last_calls(model)
     if not isinstance(handler, PlanHandler):
-        raise UsageError(f"this model runs a {type(handler).__name__}, which has no plan")
+        raise UsageError(
+            f"this model runs a {type(handler).__name__}, which has no plan; expected a model that "
+            "photomask.attention.convert returned"
+        )
     counter = PairCounter(handler.plan)
     for layer, call in sorted(calls.items()):
         counter.add(layer, call)
@@ -99,11 +106,11 @@ def last_density(model: nn.Module) -> float | None:
 
 
 class PairCounter:
-    """Counts the query-key pairs that the heads of a plan see.
+    """Counts the pairs of query and key that the heads of a plan see.
 
     Attributes:
-        visible: pairs seen, over all layers, heads and prompts so far.
-        causal: pairs that dense heads would see.
+        visible: the pairs that the heads saw, over all layers, heads and prompts so far.
+        causal: the pairs that dense heads would have seen.
     """
 
     def __init__(self, plan: HeadPlan):
@@ -113,7 +120,7 @@ class PairCounter:
         self._last: tuple[AttentionCall, dict[Pattern, int]] | None = None
 
     def add(self, layer: int, call: AttentionCall) -> None:
-        """Counts the pairs of a layer's call."""
+        """Adds the pairs of one call of a layer."""
         pairs = self._pairs(call)
         patterns = self._plan.patterns[layer]
         self.visible += sum(pairs[pattern] for pattern in patterns)
@@ -121,11 +128,11 @@ class PairCounter:
 
     @property
     def density(self) -> float | None:
-        """Visible over causal pairs; None where nothing was counted."""
+        """The visible pairs over the causal pairs; None if nothing was counted."""
         return self.visible / self.causal if self.causal else None
 
     def _pairs(self, call: AttentionCall) -> dict[Pattern, int]:
-        """Counts once for all layers in turn that share a call."""
+        """Returns the pairs of each pattern, counted once for consecutive layers with one call."""
         if self._last is None or self._last[0] is not call:
             seen = {
                 pattern: visible_pairs(
@@ -138,10 +145,10 @@ class PairCounter:
 
 
 class PlanHandler:
-    """Answers attention calls by a plan; a handler of the plug-in.
+    """Computes attention as a plan says. It is a handler of the plug-in.
 
     Attributes:
-        plan: what runs.
+        plan: the plan.
     """
 
     def __init__(self, plan: HeadPlan, executor: Executor = "auto"):
@@ -150,7 +157,7 @@ class PlanHandler:
         self._heads: dict[tuple[int, torch.device], LayerHeads] = {}
 
     def __call__(self, request: AttentionRequest) -> Tensor:
-        """Runs the patterns of a layer; the model's own attention if all its heads are dense."""
+        """Runs the patterns of a layer, or the model's own attention if all heads are dense."""
         if all(pattern is Pattern.DENSE for pattern in self.plan.patterns[request.layer]):
             return request.dense()
         return prefill_attention(
@@ -164,7 +171,7 @@ class PlanHandler:
         )
 
     def _heads_of(self, request: AttentionRequest) -> LayerHeads:
-        """Returns the heads of a layer on its device."""
+        """Returns the heads of a layer on the device of the request."""
         layer, device = request.layer, request.query.device
         if (layer, device) not in self._heads:
             patterns, key_heads = self.plan.patterns[layer], request.key.shape[1]

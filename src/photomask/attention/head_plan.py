@@ -1,4 +1,4 @@
-"""The frozen decision: one pattern for every attention head of one model."""
+"""Head plans: one pattern for every attention head of one model, frozen in a file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 def _pattern(value: object) -> Pattern:
-    """Reads a pattern from its label."""
+    """Returns the pattern with a label.
+
+    Raises:
+        ValueError: no pattern has this label.
+    """
     if isinstance(value, Pattern):
         return value
     if isinstance(value, str) and value in _BY_LABEL:
         return _BY_LABEL[value]
-    raise ValueError(f"{value!r} is no pattern; expected one of {', '.join(_BY_LABEL)}")
+    raise ValueError(f"{value!r} is not a pattern; expected one of {', '.join(_BY_LABEL)}")
 
 
 LabelledPattern = Annotated[
@@ -42,11 +46,11 @@ LabelledPattern = Annotated[
     PlainSerializer(lambda pattern: pattern.label),
     WithJsonSchema({"type": "string", "enum": [*_BY_LABEL]}),
 ]
-"""A `Pattern` in Python, its label in JSON."""
+"""A pattern that is a `Pattern` in Python and its label in JSON."""
 
 
 class HandDecision(Document):
-    """Somebody chose the patterns."""
+    """The record that somebody chose the patterns by hand."""
 
     rule: Literal["hand"] = "hand"
 
@@ -56,11 +60,11 @@ class HandDecision(Document):
 
 
 class BudgetDecision(Document):
-    """A budget was spent where it saves most.
+    """The record that `plan` decided the patterns within a budget.
 
     Attributes:
-        budget: limit of the lost output.
-        lost_output: what the plan loses on the calibration prompts, by the same measure.
+        budget: the limit of the lost output.
+        lost_output: the lost output that is predicted for the plan on the calibration prompts.
     """
 
     rule: Literal["budget"] = "budget"
@@ -73,14 +77,14 @@ class BudgetDecision(Document):
 
 
 class VoteDecision(Document):
-    """Prompts voted for the cheapest pattern that keeps enough attention.
+    """The record that prompts voted for the cheapest pattern that keeps enough attention.
 
     Attributes:
-        alpha: attention mass that a pattern may lose, for the first and the last layer; linear in
-            depth between them.
-        gamma_sink: fraction of prompts for which a sink head must suffice.
-        gamma_intra_image: the same for an intra-image head.
-        gamma_both: the same for a head with both.
+        alpha: the share of the attention mass that a pattern may lose, for the first and the last
+            layer. It changes linearly with depth between them.
+        gamma_sink: the fraction of the prompts for which the sink pattern must suffice.
+        gamma_intra_image: the same fraction for the intra-image pattern.
+        gamma_both: the same fraction for the pattern with both.
     """
 
     rule: Literal["votes"] = "votes"
@@ -99,7 +103,10 @@ class VoteDecision(Document):
 
 
 class PatternRecall(Document):
-    """Mean attention mass that each sparse pattern would keep, over heads and prompts."""
+    """The mean attention mass that each sparse pattern would keep.
+
+    The mean is taken over layers, heads and prompts.
+    """
 
     sink: _Fraction
     intra_image: _Fraction
@@ -107,16 +114,16 @@ class PatternRecall(Document):
 
 
 class CalibrationSummary(Document):
-    """What the plan was decided from, and what it means there.
+    """The calibration prompts of a plan, and the figures of the plan on them.
 
     Attributes:
-        prompts: that were measured.
-        fewest_images: of a prompt.
-        most_images: of a prompt.
-        tasks: prompts of each task.
-        density: pairs of query and key that the plan visits, over those of the dense model.
-        recall: see there.
-        statistics_sha256: content hash of the statistics.
+        prompts: the number of prompts that were measured.
+        fewest_images: the number of images of the prompt with the fewest.
+        most_images: the number of images of the prompt with the most.
+        tasks: the number of prompts of each task.
+        density: the share of the dense model's pairs of query and key that the plan visits.
+        recall: the attention mass that each sparse pattern would keep.
+        statistics_sha256: the content hash of the statistics.
     """
 
     prompts: Annotated[int, Field(ge=1)]
@@ -129,7 +136,10 @@ class CalibrationSummary(Document):
 
 
 class Provenance(Document):
-    """Who made it, for people; the content hash leaves it out."""
+    """The versions and the date with which a plan was made.
+
+    It is information for people. The content hash of the plan does not cover it.
+    """
 
     photomask: str
     torch: str
@@ -152,16 +162,16 @@ class Provenance(Document):
 
 
 class HeadPlan(Shown, Document):
-    """The pattern of every head of one model; print it to see the map.
+    """The pattern of every head of one model. `print(plan)` shows them as a map.
 
     Attributes:
-        model: for which the plan was decided.
-        sinks: which tokens are sinks, and the diagonal block.
-        patterns: one for each head of each layer of the text tower.
-        kv_groups: whether the heads that share keys were decided together, and so agree.
+        model: the identity of the model for which the plan was decided.
+        sinks: the rule that says which tokens are sinks and how long a diagonal block is.
+        patterns: one pattern for each head of each layer of the text tower.
+        kv_groups: whether the heads that share keys were decided together, so that they agree.
         decision: how the patterns were chosen.
-        calibration: what they were chosen from; None by hand.
-        provenance: who made it.
+        calibration: a summary of the calibration; None for a plan that was made by hand.
+        provenance: the versions and the date with which the plan was made.
     """
 
     schema_version: Literal[1] = 1
@@ -175,37 +185,39 @@ class HeadPlan(Shown, Document):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        """Holds that every head has a pattern, and that groups agree where they should."""
+        """Checks that every head has a pattern, and that groups agree if `kv_groups` says so."""
         model = self.model
         if len(self.patterns) != model.layers:
             raise ValueError(
-                f"patterns of {len(self.patterns)} layers, the model has {model.layers}"
+                f"there are patterns of {len(self.patterns)} layers, but the model has "
+                f"{model.layers} layers"
             )
         for layer, row in enumerate(self.patterns):
             if len(row) != model.heads:
                 raise ValueError(
-                    f"layer {layer}: patterns of {len(row)} heads, the model has {model.heads}"
+                    f"layer {layer}: there are patterns of {len(row)} heads, but the model has "
+                    f"{model.heads} heads"
                 )
             group = model.heads // model.kv_heads
             for first in range(0, model.heads, group) if self.kv_groups else ():
                 if len(set(row[first : first + group])) > 1:
                     raise ValueError(
-                        f"layer {layer}: heads {first} to {first + group - 1} share keys but not "
-                        "a pattern, in a plan that says kv_groups"
+                        f"layer {layer}: heads {first} to {first + group - 1} share keys, but "
+                        "their patterns differ in a plan with kv_groups = true"
                     )
         return self
 
     @classmethod
     def uniform(cls, model: Any, pattern: Pattern, sinks: SinkRule | None = None) -> HeadPlan:
-        """Makes a plan by hand: the same pattern for every head.
+        """Returns a plan by hand that gives every head the same pattern.
 
         Args:
-            model: of transformers, or its `ModelIdentity`.
-            pattern: of every head.
-            sinks: which tokens are sinks; the usual ones unless given.
+            model: a model of transformers, or its `ModelIdentity`.
+            pattern: the pattern of every head.
+            sinks: the rule that says which tokens are sinks; the default rule unless given.
 
         Raises:
-            UsageError: not a model of transformers with a text tower.
+            UsageError: `model` is not a model of transformers with a text tower.
         """
         identity = model if isinstance(model, ModelIdentity) else identify(model)
         row = (pattern,) * identity.heads
@@ -218,10 +230,13 @@ class HeadPlan(Shown, Document):
         )
 
     def with_patterns(self, patterns: Sequence[Sequence[Pattern]]) -> HeadPlan:
-        """Returns a plan by hand for the same model with other patterns, `[layers][heads]`.
+        """Returns a plan by hand for the same model, with other patterns.
+
+        Args:
+            patterns: the patterns, `[layers][heads]`.
 
         Raises:
-            UsageError: a head has no pattern, or too many have one.
+            UsageError: the number of layers or of heads differs from the model's.
         """
         try:
             return HeadPlan(
@@ -234,7 +249,7 @@ class HeadPlan(Shown, Document):
             raise UsageError(f"the patterns do not fit the model: {error}") from error
 
     def content_hash(self) -> str:
-        """Returns the SHA-256 of the plan in canonical form, without provenance."""
+        """Returns the SHA-256 of the plan in canonical form, without its provenance."""
         body = self.model_dump(mode="json", exclude={"provenance", "content_sha256"})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -242,17 +257,17 @@ class HeadPlan(Shown, Document):
         """Writes the plan as JSON with its content hash.
 
         Raises:
-            ExportError: the disk refused it.
+            ExportError: the file cannot be written.
         """
         fields = {name: getattr(self, name) for name in HeadPlan.model_fields}
         write_file(path, _SavedPlan(**fields, content_sha256=self.content_hash()).render().encode())
 
     @classmethod
     def load(cls, path: Path) -> HeadPlan:
-        """Reads what `save` wrote.
+        """Reads a plan that `save` wrote.
 
         Raises:
-            DocumentError: the file is absent, truncated, altered, of another schema, or holds
+            DocumentError: the file is absent, truncated, altered or of another schema, or it has
                 unknown fields or too few patterns.
         """
         saved = _SavedPlan.parse(read_text(path), str(path))
@@ -266,22 +281,22 @@ class HeadPlan(Shown, Document):
         return HeadPlan(**{name: getattr(saved, name) for name in HeadPlan.model_fields})
 
     def check(self, model: Any) -> None:
-        """Holds that the plan was decided for a model, its architecture and its weights.
+        """Checks that the plan was decided for a model: for its architecture and its weights.
 
         Args:
-            model: of transformers, or its `ModelIdentity`.
+            model: a model of transformers, or its `ModelIdentity`.
 
         Raises:
-            PlanError: another architecture, other weights or another revision.
+            PlanError: the model has another architecture, other weights or another revision.
         """
         self.model.check(model, "the plan", "Calibrate this model and plan again")
 
     def count(self, pattern: Pattern) -> int:
-        """Returns how many heads have a pattern."""
+        """Returns the number of heads that have a pattern."""
         return sum(row.count(pattern) for row in self.patterns)
 
     def shown(self) -> Table:
-        """Returns the map: a row for each layer, a character for each head."""
+        """Returns the plan as a table with a row for each layer and a character for each head."""
         model, counts = self.model, Counter(head for row in self.patterns for head in row)
         total = model.layers * model.heads
         gap = model.heads // model.kv_heads
@@ -310,6 +325,6 @@ class HeadPlan(Shown, Document):
 
 
 class _SavedPlan(HeadPlan):
-    """A plan as it stands in a file."""
+    """A plan with its content hash, as it is saved in a file."""
 
     content_sha256: str

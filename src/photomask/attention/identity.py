@@ -1,4 +1,4 @@
-"""Which model a plan or statistics belong to: its shape, and a fingerprint of its weights."""
+"""Identifies the model that a plan or statistics belong to, by its shape and its weights."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SAMPLES = 256
-"""Values of each parameter that the fingerprint reads, evenly spaced."""
+"""The number of evenly spaced values of each parameter that the fingerprint reads."""
 
 SMALLEST = 2.0**-14
-"""Values below count as zero: float16 does not hold them as bfloat16 does."""
+"""Smaller magnitudes count as zero, because float16 does not hold them exactly as bfloat16 does."""
 
 _Count = Annotated[int, Field(ge=1)]
 
 
 class ModelIdentity(Document):
-    """What must agree for statistics and plans to hold for a model.
+    """The facts about a model that must agree before statistics and plans are valid for it.
 
     Attributes:
-        model_type: of the whole model's configuration, such as `qwen2_5_vl`; names the family.
-        layers: of the text tower.
-        heads: query heads of a layer.
-        kv_heads: key and value heads of a layer.
-        head_size: features of a head.
-        hidden_size: features of a token between layers.
-        vocabulary: tokens that the text tower knows.
-        fingerprint: SHA-256 over the above, every parameter's name and shape, and a sample of
-            its values rounded to bfloat16, so that it does not depend on the dtype and the device
-            the model is loaded with, and tells other weights of the same architecture apart.
+        model_type: the type in the configuration of the whole model, such as `qwen2_5_vl`. It names
+            the family.
+        layers: the number of layers of the text tower.
+        heads: the number of query heads of a layer.
+        kv_heads: the number of key and value heads of a layer.
+        head_size: the number of features of a head.
+        hidden_size: the number of features of a token between layers.
+        vocabulary: the number of tokens that the text tower knows.
+        fingerprint: the SHA-256 of the facts above, of every parameter's name and shape, and of a
+            sample of its values. The values are rounded to bfloat16, so the fingerprint does not
+            depend on the dtype and the device with which the model is loaded. Other weights of the
+            same architecture give another fingerprint.
     """
 
     model_type: str
@@ -57,26 +59,26 @@ class ModelIdentity(Document):
         return self
 
     def check(self, model: Any, what: str, remedy: str) -> None:
-        """Holds that a model is this one.
+        """Checks that a model has this identity.
 
         Args:
-            model: of transformers, or its identity.
-            what: belongs to this identity, such as `the plan`; named in the error.
-            remedy: what to do instead.
+            model: a model of transformers, or its identity.
+            what: the thing that belongs to this identity, such as `the plan`. The error names it.
+            remedy: a sentence that says what to do. The error ends with it.
 
         Raises:
-            PlanError: another architecture, other weights or another revision.
+            PlanError: the model has another architecture, other weights or another revision.
         """
         identity = model if isinstance(model, ModelIdentity) else identify(model)
         differences = self.differences(identity)
         if differences:
             raise PlanError(
-                f"{what} belongs to another model ({what} first, then the model): "
+                f"{what} belongs to another model (the value of {what} first, then the model's): "
                 f"{'; '.join(differences)}. {remedy}"
             )
 
     def differences(self, other: ModelIdentity) -> list[str]:
-        """Says what differs, one `field: mine, theirs` each; empty for the same model."""
+        """Returns a text `field: mine, theirs` for each difference, or an empty list if none."""
         mine, theirs = self.model_dump(), other.model_dump()
         changed = [name for name in mine if mine[name] != theirs[name]]
         if changed == ["fingerprint"]:
@@ -90,15 +92,17 @@ class ModelIdentity(Document):
 
 
 def identify(model: Any) -> ModelIdentity:
-    """Identifies a model of transformers, converted or not.
+    """Returns the identity of a model of transformers, whether it is converted or not.
 
-    Reads `SAMPLES` values of each parameter, which takes well under a second for 7B parameters.
+    The function reads `SAMPLES` values of each parameter. This takes well under a second for a
+    model of 7 billion parameters.
 
     Args:
-        model: on any device and in any floating-point dtype, with its weights loaded.
+        model: the model, on any device and in any floating-point dtype, with its weights loaded.
 
     Raises:
-        UsageError: not a model of transformers with a text tower, or a weight is not loaded.
+        UsageError: it is not a model of transformers with a text tower, a weight is not loaded, or
+            a quantized weight cannot be dequantized.
     """
     text = _text_configuration(model)
     heads = text.num_attention_heads
@@ -120,23 +124,27 @@ def identify(model: Any) -> ModelIdentity:
 
 
 def _text_configuration(model: Any) -> Any:
-    """Returns the configuration of the text tower."""
+    """Returns the configuration of the text tower.
+
+    Raises:
+        UsageError: the model has no text tower.
+    """
     choose = getattr(getattr(model, "config", None), "get_text_config", None)
     text = choose() if choose is not None else None
     expected = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
     if text is None or not all(hasattr(text, name) for name in expected):
         raise UsageError(
             f"{type(model).__name__} has no text tower to plan for; expected a vision-language "
-            "model of transformers, such as AutoModelForImageTextToText.from_pretrained gives"
+            "model of transformers, such as AutoModelForImageTextToText.from_pretrained returns"
         )
     return text
 
 
 def _plain(name: str, values: Tensor) -> Tensor:
-    """Returns the values of a parameter; of a quantized one, what its codes stand for.
+    """Returns the values of a parameter. A quantized parameter is dequantized.
 
     Raises:
-        UsageError: it is of a kind that does not tell them.
+        UsageError: the parameter is quantized and cannot be dequantized.
     """
     if not is_traceable_wrapper_subclass(values):
         return values
@@ -150,7 +158,11 @@ def _plain(name: str, values: Tensor) -> Tensor:
 
 
 def _sample(parameters: Iterable[tuple[str, Tensor]]) -> bytes:
-    """Reads a few values of every parameter as bfloat16, with one copy from each device."""
+    """Returns a few values of every parameter as bfloat16, with one copy from each device.
+
+    Raises:
+        UsageError: a parameter has no values, or it cannot be dequantized.
+    """
     samples: list[Tensor] = []
     places: dict[torch.device, list[int]] = {}
     for name, parameter in parameters:

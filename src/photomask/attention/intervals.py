@@ -1,12 +1,12 @@
-"""Which keys queries see, as three intervals: what schedules and counts are made of.
+"""Finds the keys that queries see, as three intervals. Schedules and counts are made from them.
 
 A query sees one contiguous range of the sequence, and stretches of two lists: the text of its
-prompt, and the sinks that are not text. They form the **compact** list of the prompt, the sinks
-from the last to the first, then the text from the first to the last: so that what comes before an
-image is one stretch around the middle, however much it is of both.
+prompt, and the sinks that are not text. Both lists form the **compact** list of the prompt: first
+the sinks from the last to the first, then the text from the first to the last. The text and sinks
+before an image are therefore one stretch around the middle of the list.
 
-On a GPU each operation costs its start, hardly its work. So all patterns are computed at once, and
-what the queries of a group have in common is looked up once for the group.
+On a GPU, the launch of an operation costs more than its work. All patterns are therefore computed
+at once, and the common facts of a group of queries are looked up once for the group.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from photomask.errors import UsageError
 
 @dataclass(frozen=True)
 class Intervals:
-    """What N groups of R queries see under each of the P patterns.
+    """The keys that N groups of R queries see in each of the P patterns.
 
     Attributes:
-        table: int32 [2P + 2, N, R], one tensor so that groups are put in order at once:
-            for each pattern the first key of a query's range, a position;
-            for each pattern the position behind the last key of the range; of padding, and where a
-            group is not full, both are 0;
-            the first position that the window lets a query see; 0 without a window;
-            the query's own position; both are -1 where a group is not full.
-        lists: int32 [4, P, N], what the first query of a group sees of the compact list: from and
-            to which place text, from and to which place sinks. The window may leave less of it to
-            the other queries.
+        table: int32 [2P + 2, N, R], one tensor, so that groups can be reordered at once. It holds
+            (1) for each pattern, the position of the first key of a query's range;
+            (2) for each pattern, the position behind the last key of the range;
+            (3) the first position in the query's window, 0 without a window;
+            (4) the query's own position.
+            For padding, and where a group is not full, (1) and (2) are 0. Where a group is not
+            full, (3) and (4) are -1.
+        lists: int32 [4, P, N], the stretches of the compact list that the first query of a group
+            sees: start and end of the text, then start and end of the sinks. The windows of the
+            other queries may contain less of them.
     """
 
     table: Tensor
@@ -42,12 +43,12 @@ class Intervals:
 
     @property
     def ranges(self) -> Tensor:
-        """int32 [2, P, N, R], the first key of each range and the one behind the last."""
+        """The first key of each range and the one behind the last, int32 [2, P, N, R]."""
         return self.table[:-2].unflatten(0, (2, len(Pattern)))
 
 
 class IntervalBuilder:
-    """Finds the intervals of queries of one layout.
+    """Finds the intervals of the queries of one layout.
 
     Attributes:
         listed: int32 [B], the length of the compact list of each prompt.
@@ -56,16 +57,16 @@ class IntervalBuilder:
     def __init__(
         self, layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int = 0
     ) -> None:
-        """Looks at the layout; nothing waits for the device.
+        """Counts text and sinks in the layout. It does not wait for the device.
 
         Args:
-            layout: of all keys.
-            sinks: which tokens are sinks.
-            rule: what a dense head would see.
-            query_start: the first query is the token with this position among the keys.
+            layout: the layout of all keys.
+            sinks: the rule that says which tokens are sinks.
+            rule: the rule that says what a dense head would see.
+            query_start: the position of the first query among the keys.
 
         Raises:
-            UsageError: `query_start` is no position of the layout, or the window is empty.
+            UsageError: `query_start` is not a position of the layout, or the window is empty.
         """
         check_queries(layout, rule, query_start)
         self._layout = layout
@@ -78,13 +79,14 @@ class IntervalBuilder:
         self._starts = self._counts[: -1 : 2 * layout.tokens or 1]  # of the list of each prompt
 
     def compact(self, length: int) -> Tensor:
-        """Writes out the compact lists.
+        """Returns the compact lists.
 
         Args:
-            length: of the longest of them.
+            length: the length of the longest list.
 
         Returns:
-            int64 [B, length], positions of sinks, of text, and then of some real token.
+            int64 [B, length], the positions of the sinks, then of the text, and then, if a list is
+            shorter, the position of any real token.
         """
         layout = self._layout
         if not length:
@@ -99,18 +101,19 @@ class IntervalBuilder:
         return torch.where(places < self.listed[:, None], positions, some_real)
 
     def build(self, prompts: Tensor, rows: Tensor) -> Intervals:
-        """Finds what groups of queries see.
+        """Returns the intervals that groups of queries see.
 
         Args:
             prompts: int64 [N], the prompt of each group.
-            rows: int32 [N, R], the positions of its queries, which grow; -1 where it is not full.
-                Each group has a query, and is of one image, of text and delimiters, or of padding.
+            rows: int32 [N, R], the positions of a group's queries in ascending order; -1 where the
+                group is not full. Each group has at least one query. All its queries belong to one
+                image, or all are text and delimiters, or all are padding.
         """
         groups = self._look_up(prompts, rows)
         return Intervals(self._table(groups), self._lists(groups))
 
     def _look_up(self, prompts: Tensor, rows: Tensor) -> _Groups:
-        """Gathers what the layout says of the first query of each group."""
+        """Returns the facts of the layout about the first query of each group."""
         layout, window = self._layout, self._rule.window
         places = (prompts, rows[:, 0].long())
         unused = rows < 0
@@ -129,7 +132,8 @@ class IntervalBuilder:
             first=first[:, None],
             stop=layout.stop[places][:, None] if self._rule.bidirectional else None,
             image_start=image_start,
-            # Reads the last token where an image is the first; position -1 is never `near`.
+            # If an image starts the prompt, this reads the last token. That does no harm, because
+            # the delimiter would be at position -1, which is never in a window.
             has_start=layout.kind[prompts, image_start - 1][:, None] == TokenKind.START,
             first_real=rows[:, :1] - layout.ordinal[places][:, None],
         )
@@ -140,7 +144,7 @@ class IntervalBuilder:
         first = groups.first
         block = self._sinks.diagonal_block
         own_block = rows - (rows - first) % block
-        own_image = torch.maximum(first, groups.first_real)  # all tokens, outside images
+        own_image = torch.maximum(first, groups.first_real)  # outside images, all real tokens
         delimiter = first - 1
         sees_start = groups.has_start & (delimiter >= groups.near)
         stop = sink_stop = rows + 1
@@ -166,9 +170,9 @@ class IntervalBuilder:
         return table
 
     def _lists(self, groups: _Groups) -> Tensor:
-        """Returns `Intervals.lists`: what comes before an image, in the window."""
+        """Returns `Intervals.lists`: the text and sinks before an image, inside the window."""
         middle = groups.prompts * (2 * self._layout.tokens) + self._layout.tokens
-        # Outside images the image starts at 0, so that nothing comes before it.
+        # Outside images, `image_start` is 0, so that nothing comes before it.
         before = groups.image_start
         places = [middle, middle + before, middle - before]
         if self._rule.window is not None:
@@ -191,18 +195,21 @@ class IntervalBuilder:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Queries in groups, [N, R], and what the queries of a group have in common, [N, 1] or [N].
+    """Queries in groups, [N, R], and the common facts of each group, [N, 1] or [N].
 
     Attributes:
-        prompts: int64 [N].
-        rows: int32 [N, R], the queries; -1 where a group is not full.
-        near: int32 [N, R], the first position in the window of each; -1 where not full.
-        blind: bool [N, R], what sees nothing: padding, and where a group is not full.
-        in_image: bool [N, 1].
+        prompts: int64 [N], the prompt of each group.
+        rows: int32 [N, R], the positions of the queries; -1 where a group is not full.
+        near: int32 [N, R], the first position in the window of each query; -1 where a group is not
+            full.
+        blind: bool [N, R], whether an entry sees nothing, because it is padding or because the
+            group is not full there.
+        in_image: bool [N, 1], whether the queries are tokens of an image.
         first: int32 [N, 1], as in `PromptLayout`.
-        stop: int32 [N, 1], as in `PromptLayout`; None where no query sees later keys.
-        image_start: int64 [N], the first token of the image that the layout has; 0 outside images.
-        has_start: bool [N, 1], whether a start delimiter stands before that token.
+        stop: int32 [N, 1], as in `PromptLayout`; None if the rule lets no query see later keys.
+        image_start: int64 [N], the first token of the image that is still in the layout; 0 outside
+            images.
+        has_start: bool [N, 1], whether a start delimiter stands directly before that token.
         first_real: int32 [N, 1], the first token that is not padding; a negative number if it was
             cut off.
     """
@@ -220,9 +227,10 @@ class _Groups:
 
 
 def count_before(marked: Tensor) -> Tensor:
-    """Counts the marked ones of bool [...] before each, and lastly all: int32 [N + 1].
+    """Returns the number of marks before each element of bool [...], and of all: int32 [N + 1].
 
-    Counts along the flat tensor: a GPU does not count along several rows in parallel.
+    The marks are counted along the flattened tensor, because a GPU does not count along several
+    rows in parallel.
     """
     counts = torch.zeros(marked.numel() + 1, dtype=torch.int32, device=marked.device)
     torch.cumsum(marked.flatten(), 0, dtype=torch.int32, out=counts[1:])
@@ -230,7 +238,7 @@ def count_before(marked: Tensor) -> Tensor:
 
 
 def check_queries(layout: PromptLayout, rule: DenseRule, query_start: int) -> None:
-    """Raises `UsageError` unless the position is one of the layout and the window holds a token."""
+    """Raises UsageError unless the position is in the layout and the window holds a token."""
     if not 0 <= query_start <= layout.tokens:
         raise UsageError(f"query_start must be in 0 … {layout.tokens}, got {query_start}")
     if rule.window is not None and rule.window < 1:

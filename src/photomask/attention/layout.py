@@ -1,4 +1,4 @@
-"""Which token of a prompt belongs to which image."""
+"""The layout of a prompt: which token belongs to which image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from photomask.errors import LayoutError
 
 
 class TokenKind(enum.IntEnum):
-    """What a token is; a delimiter stands directly before or behind the tokens of an image."""
+    """The kind of a token. START and END are the delimiters directly before and behind an image."""
 
     PADDING = 0
     TEXT = 1
@@ -26,16 +26,16 @@ class TokenKind(enum.IntEnum):
 class PromptLayout:
     """The layout of a batch of prompts, as tensors on one device.
 
-    Made by `PromptLayout.of`; positions are places in the sequence, padding included.
+    `PromptLayout.of` makes it. Positions are places in the sequence, including padding.
 
     Attributes:
-        kind: int8 [B, L], a `TokenKind` each.
+        kind: int8 [B, L], the `TokenKind` of each token.
         image: int32 [B, L], the number of the image that a token or delimiter belongs to, counted
             from 0 in each prompt; -1 for text and padding.
-        first: int32 [B, L], for tokens of an image the position of its first token, else 0. It is
-            negative where a `tail` has cut that token off.
-        stop: int32 [B, L], for tokens of an image the position behind its last token, else 0.
-        ordinal: int32 [B, L], how many tokens that are not padding come before.
+        first: int32 [B, L], the position of the first token of a token's image; 0 outside images.
+            It is negative if a `tail` has cut off that first token.
+        stop: int32 [B, L], the position behind the last token of a token's image; 0 outside images.
+        ordinal: int32 [B, L], the number of earlier tokens that are not padding.
     """
 
     kind: Tensor
@@ -46,20 +46,21 @@ class PromptLayout:
 
     @classmethod
     def of(cls, kind: Tensor, image: Tensor) -> PromptLayout:
-        """Completes and checks a layout.
+        """Makes a layout from kinds and image numbers, and checks it.
 
         Args:
-            kind: int8 [B, L] of `TokenKind`.
-            image: int32 [B, L]; -1 outside images, else numbers that grow from 0 in each prompt.
+            kind: int8 [B, L], the `TokenKind` of each token.
+            image: int32 [B, L], numbers that grow from 0 in each prompt; -1 for text and padding.
 
         Raises:
-            LayoutError: the tokens of an image are not contiguous, an image has a number but no
-                token, a delimiter does not touch its image, or padding separates two tokens.
+            LayoutError: the shapes differ, kinds and image numbers disagree, the tokens of an image
+                are not contiguous, an image number has no token, a delimiter does not touch its
+                image, or padding separates two tokens.
         """
         if kind.ndim != 2 or kind.shape != image.shape:
             raise LayoutError(
-                f"kind and image must be [batch, tokens] both, got {list(kind.shape)} and "
-                f"{list(image.shape)}"
+                f"kind and image must both have the shape [batch, tokens], got {list(kind.shape)} "
+                f"and {list(image.shape)}"
             )
         kind, image = kind.to(torch.int8), image.to(torch.int32)
         inside = kind == TokenKind.IMAGE
@@ -74,42 +75,43 @@ class PromptLayout:
 
     @property
     def batch(self) -> int:
-        """Number of prompts."""
+        """The number of prompts."""
         return self.kind.shape[0]
 
     @property
     def tokens(self) -> int:
-        """Tokens of every prompt, padding included."""
+        """The number of tokens of every prompt, including padding."""
         return self.kind.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """The device of the tensors."""
         return self.kind.device
 
     @property
     def positions(self) -> Tensor:
-        """int32 [L], 0 … L-1."""
+        """The positions 0 … L-1, int32 [L]."""
         return torch.arange(self.tokens, device=self.device, dtype=torch.int32)
 
     @property
     def offset(self) -> Tensor:
-        """int32 [B, L], the place of a token inside its image; a huge number outside images."""
+        """The place of each token inside its image, int32 [B, L]; a huge number outside images."""
         inside = self.kind == TokenKind.IMAGE
         outside = torch.iinfo(torch.int32).max
         return torch.where(inside, self.positions - self.first, outside)
 
     @property
     def image_counts(self) -> list[int]:
-        """How many images each prompt has. Waits for the device."""
+        """The number of images of each prompt. Reading it waits for the device."""
         if not self.tokens:
             return [0] * self.batch
         return (self.image.amax(1) + 1).tolist()
 
     def tail(self, start: int) -> PromptLayout:
-        """Returns the layout of the tokens from `start` on; positions count from there.
+        """Returns the layout of the tokens from `start` on. Positions count from there.
 
-        What a token is stays as it was: leading tokens that are cut off are not replaced.
+        The tokens keep their kinds, images and ordinals. If leading tokens are cut off, no other
+        tokens become leading ones.
         """
         if start == 0:
             return self
@@ -123,12 +125,12 @@ class PromptLayout:
         )
 
     def describe(self, row: int) -> str:
-        """Draws one prompt as text: `4 padding, 31 text, [49 image 0], 2 text, …`."""
+        """Returns one prompt as text, such as `4 padding, 31 text, 49 image 0, 2 text`."""
         return ", ".join(_runs(self.kind[row].tolist(), self.image[row].tolist()))
 
 
 def _ends(image: Tensor, inside: Tensor, positions: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """Finds, for every token inside an image, where the image starts and where it stops."""
+    """Returns the first position and the stop of the image of every token, 0 outside images."""
     batch, tokens = image.shape
     bucket = torch.where(inside & (image >= 0), image, images).to(torch.int64)
     places = positions.expand(batch, tokens)
@@ -141,7 +143,7 @@ def _ends(image: Tensor, inside: Tensor, positions: Tensor, images: int) -> tupl
 
 
 def _check(layout: PromptLayout, images: int) -> None:
-    """Raises unless images are contiguous runs that their delimiters touch."""
+    """Raises LayoutError unless images are contiguous runs that their delimiters touch."""
     kind, image = layout.kind, layout.image
     inside = kind == TokenKind.IMAGE
     counts = torch.zeros(layout.batch, images + 1, dtype=torch.int32, device=layout.device)
@@ -178,7 +180,7 @@ def _check(layout: PromptLayout, images: int) -> None:
 
 
 def _runs(kinds: Sequence[int], images: Sequence[int]) -> list[str]:
-    """Describes each run of equal tokens."""
+    """Returns a text for each run of tokens of the same kind and image."""
     names = {kind: kind.name.lower() for kind in TokenKind}
     runs: list[str] = []
     start = 0

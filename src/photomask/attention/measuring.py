@@ -1,7 +1,7 @@
-"""What each head of one layer attends to, and what each pattern would lose, from one dense pass.
+"""Measures what each head of a layer attends to and what each pattern would lose.
 
-The keys that a dense head sees from an image row fall into six classes, and every pattern keeps
-some classes whole:
+One dense pass is enough. The keys that a dense head sees from an image row fall into six classes,
+and every pattern keeps some of the classes as a whole:
 
 | class | sink | intra-image | intra-image and sink |
 |---|---|---|---|
@@ -12,13 +12,13 @@ some classes whole:
 | the rest of its image | | kept | kept |
 | all else: other images | | | |
 
-So one pass over the keys, class by class, is enough for all patterns. A class `c` of a row has a
-log-sum-exp `z_c` and a softmax output `o_c` of its own; a set `S` of classes then has
+Each class `c` of a row has its own log-sum-exp `z_c` and its own softmax output `o_c`. A set `S` of
+classes then has
 
     z_S = log sum_c exp(z_c)        o_S = sum_c exp(z_c - z_S) o_c
 
-The attention mass that a pattern loses is `m = exp(z_lost - z_all)`, and its renormalised output
-differs from the dense one by `m (o_kept - o_lost)`, exactly zero where no key is lost.
+The attention mass that a pattern loses is `m = exp(z_lost - z_all)`. Its renormalised output
+differs from the dense output by `m (o_kept - o_lost)`, which is exactly zero if no key is lost.
 """
 
 from __future__ import annotations
@@ -37,34 +37,37 @@ SPARSE = tuple(pattern for pattern in Pattern if pattern is not Pattern.DENSE)
 """The patterns that are measured, in the order of every last axis `[3]`."""
 
 MASSES = ("sinks", "text", "own image", "other images")
-"""The classes that are reported, in the order of every last axis `[4]`."""
+"""The classes that are reported, in the order of the last axis `[4]` of a mass."""
 
 BLOCK_ELEMENTS = 2**26
-"""Scores in memory at a time, at most."""
+"""The largest number of scores in memory at a time, unless a single row has more."""
 
 BLOCK_ROWS = 64
-"""Rows that are measured at a time, at most: more see more keys in vain, fewer take more steps."""
+"""The largest number of rows that are measured at a time. More rows compute more scores in vain,
+and fewer rows take more steps."""
 
 TAIL = 0.05
-"""The share of the rows that keep less than the tail recall."""
+"""The share of the rows that keep less mass than the tail recall."""
 
 
 class LayerMeasurement(NamedTuple):
-    """What one layer's heads do with one prompt; float32 on the device of the keys.
+    """The measurements of the heads of one layer on one prompt.
 
-    Sums and means are over the sampled image rows.
+    All tensors are float32 on the device of the keys. Sums and means are taken over the sampled
+    image rows.
 
     Attributes:
-        mass: [H, 4] mean attention mass on each of `MASSES`; sum to 1. The image's own start
-            delimiter counts as a sink.
-        recall: [H, 3] mean attention mass that each of `SPARSE` keeps.
-        tail_recall: [H, 3] the mass that all but 5 % of the rows keep at least.
-        error: [H, 3] sum of `|o_pattern - o_dense|²`, outputs renormalised.
-        norm: [H] sum of `|o_dense|²`.
-        projected_error: [H, 3] sum of `|W_h (o_pattern - o_dense)|²`, `W_h` the head's columns of
-            the output projection: what reaches the residual stream.
-        projected_norm: [H] sum of `|W_h o_dense|²`.
-        layer_norm: [] sum of `|sum_h W_h o_dense|²`, the layer's whole attention output.
+        mass: [H, 4] the mean attention mass on each of `MASSES`; the four add up to 1. The start
+            delimiter of the row's own image counts as a sink.
+        recall: [H, 3] the mean attention mass that each of `SPARSE` keeps.
+        tail_recall: [H, 3] the mass that each of `SPARSE` keeps at least on all but 5 % of the
+            rows.
+        error: [H, 3] the sum of `|o_pattern - o_dense|²`, where the outputs are renormalised.
+        norm: [H] the sum of `|o_dense|²`.
+        projected_error: [H, 3] the sum of `|W_h (o_pattern - o_dense)|²`, where `W_h` are the
+            head's columns of the output projection. This error reaches the residual stream.
+        projected_norm: [H] the sum of `|W_h o_dense|²`.
+        layer_norm: [] the sum of `|sum_h W_h o_dense|²`, for the layer's whole attention output.
     """
 
     mass: Tensor
@@ -79,10 +82,10 @@ class LayerMeasurement(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputProjection:
-    """A layer's output projection, head by head.
+    """The output projection of a layer, head by head.
 
     Attributes:
-        weight: [hidden, H * D], as the layer holds it.
+        weight: the weight of the layer, [hidden, H * D].
         gram: float32 [H, D, D], `W_hᵀ W_h`, so that `|W_h x|² = xᵀ gram x`.
     """
 
@@ -94,12 +97,13 @@ class OutputProjection:
         """Splits a projection by heads.
 
         Raises:
-            DataError: the weight is not a float matrix with the same number of columns a head.
+            DataError: the weight is not a float matrix with the same number of columns per head.
         """
         if weight.ndim != 2 or weight.shape[1] % heads or not weight.is_floating_point():
             raise DataError(
-                f"an output projection must be a float matrix whose columns {heads} heads share, "
-                f"got {weight.dtype} {list(weight.shape)}; load the model unquantized to calibrate"
+                f"an output projection must be a float matrix whose columns {heads} heads share "
+                f"evenly, got {weight.dtype} {list(weight.shape)}; calibrate the model before it "
+                "is quantized"
             )
         weight = weight.detach()
         columns = weight.float().reshape(weight.shape[0], heads, -1).transpose(0, 1)
@@ -107,18 +111,18 @@ class OutputProjection:
 
 
 class _Partials(NamedTuple):
-    """A softmax over some of the keys, for many rows.
+    """The softmax over some of the keys, for many rows.
 
     Attributes:
-        lse: float32 [..., R], log-sum-exp of the scores; -inf where a row sees none of the keys.
-        output: float32 [..., R, D]; zero there.
+        lse: float32 [..., R], the log-sum-exp of the scores; -inf if a row sees none of the keys.
+        output: float32 [..., R, D], the output; zero if a row sees none of the keys.
     """
 
     lse: Tensor
     output: Tensor
 
     def join(self, other: _Partials) -> _Partials:
-        """Returns the softmax over the keys of both."""
+        """Returns the softmax over the keys of both together."""
         share = (self.lse - other.lse).sigmoid().nan_to_num(0.0)
         output = torch.lerp(other.output, self.output, share.unsqueeze(-1))
         return _Partials(torch.logaddexp(self.lse, other.lse), output)
@@ -134,25 +138,28 @@ def measure(
     scale: float,
     projection: OutputProjection,
 ) -> LayerMeasurement:
-    """Measures one layer on one prompt, in O(tokens) memory, without a matrix of tokens squared.
+    """Measures one layer on one prompt. The memory grows only linearly with the tokens.
 
     Args:
-        query: [1, H, L, D].
-        key: [1, G, L, D]; H is a multiple of G, and head h reads the keys of h // (H / G).
-        value: [1, G, L, D].
-        rows: of the prompt; at least one.
-        rule: what a dense head of the layer sees.
-        scale: factor of the scores.
-        projection: of the layer.
+        query: the queries, [1, H, L, D].
+        key: the keys, [1, G, L, D]. H is a multiple of G, and head h reads key head h // (H / G).
+        value: the values, [1, G, L, D].
+        rows: the sampled rows of the prompt, at least one.
+        rule: the rule that says what a dense head of the layer sees.
+        scale: the factor of the scores.
+        projection: the output projection of the layer.
 
     Returns:
-        What `LayerMeasurement` says, accumulated in float32.
+        The measurements, accumulated in float32.
 
     Raises:
-        DataError: no row is measured: the prompt has fewer than two images.
+        DataError: there is no row to measure, because the prompt has fewer than two images.
     """
     if not rows.count:
-        raise DataError("no image row with an earlier image to measure; expected two images")
+        raise DataError(
+            "the prompt has no image row behind an earlier image, so there is nothing to measure; "
+            "expected two images"
+        )
     groups = key.shape[1]
     group = query.shape[1] // key.shape[1]
     size = query.shape[3]
@@ -176,7 +183,7 @@ def measure(
 
 
 class _KeyClasses:
-    """A layer's keys and values, gathered by class once, so that blocks of rows read slices."""
+    """The keys and values of a layer, gathered by class once. Row blocks read slices of them."""
 
     def __init__(self, key: Tensor, value: Tensor, rows: SampledRows):
         self.key, self.value = key, value
@@ -190,15 +197,16 @@ class _KeyClasses:
         ]
 
     def attend(self, query: Tensor, block: RowBlock, rule: DenseRule) -> list[_Partials]:
-        """Computes the softmax over every class.
+        """Computes the softmax over the keys of every class.
 
         Args:
-            query: [G, H / G, R, D], scaled.
+            query: the scaled queries, [G, H / G, R, D].
             block: the R rows.
-            rule: what a dense head sees.
+            rule: the rule that says what a dense head sees.
 
         Returns:
-            Text, start delimiter, other sinks, diagonal block, rest of the image, other images.
+            The softmax over text, start delimiter, other sinks, diagonal block, rest of the image
+            and other images, in this order.
         """
         earlier = []
         for number, (members, key, value) in enumerate(self.gathered):
@@ -222,18 +230,18 @@ class _KeyClasses:
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
-    """Multiplies [G, H / G, R, D] by [G, K, D]: [G, H / G, R, K]."""
+    """Returns the products of queries [G, H / G, R, D] and keys [G, K, D]: [G, H / G, R, K]."""
     groups, group, rows, size = query.shape
     flat = query.reshape(groups, group * rows, size) @ key.transpose(1, 2)
     return flat.view(groups, group, rows, -1)
 
 
 def _softmax(scores: Tensor, value: Tensor) -> _Partials:
-    """Computes the softmax over some keys; changes the scores.
+    """Computes the softmax over some keys. It changes the scores in place.
 
     Args:
-        scores: [G, H / G, R, K]; -inf for keys that a row does not see.
-        value: [G, K, D].
+        scores: the scores, [G, H / G, R, K]; -inf for keys that a row does not see.
+        value: the values, [G, K, D].
     """
     groups, group, rows, keys = scores.shape
     if not keys:
@@ -248,7 +256,7 @@ def _softmax(scores: Tensor, value: Tensor) -> _Partials:
 
 
 def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerMeasurement:
-    """Turns the classes of all rows, [H, R] each, into what heads and patterns are told by."""
+    """Returns the measurements from the softmaxes over the classes, for the rows [H, R]."""
     text, start, sinks, diagonal, rest, others = classes
     always = text.join(start).join(diagonal)
     both = always.join(sinks).join(rest)
@@ -284,5 +292,5 @@ def _summarise(classes: list[_Partials], projection: OutputProjection) -> LayerM
 
 
 def _projected(vectors: Tensor, projection: OutputProjection) -> Tensor:
-    """Sums `|W_h x|²` over a head's rows: [H, R, D] to [H]."""
+    """Returns the sum of `|W_h x|²` over the rows of each head: [H, R, D] to [H]."""
     return ((vectors @ projection.gram) * vectors).sum((1, 2)).clamp(min=0)

@@ -1,9 +1,9 @@
-"""What an attention head may see: the four patterns, defined token by token.
+"""The four patterns of an attention head, defined token by token.
 
-Everything here is semantics. A schedule and a kernel are right when they equal `visible`.
+This module is the definition. A schedule or a kernel is right if it agrees with `visible`.
 
-The query rows of text (text proper and image delimiters) see every earlier token under every
-pattern. The query row of an image token sees, of what a dense head would see:
+The query rows of text (text proper and image delimiters) see, under every pattern, all that a dense
+head sees. The query row of an image token sees these parts of what a dense head sees:
 
 | pattern | earlier text | sinks before its image | own image |
 |---|---|---|---|
@@ -12,8 +12,8 @@ pattern. The query row of an image token sees, of what a dense head would see:
 | intra-image | all | only the image's own start delimiter | all |
 | intra-image and sink | all | all | all |
 
-Source: BlindSight, arXiv:2507.09071, names the categories; where it leaves their tokens open, the
-definitions are ours.
+Source: BlindSight, arXiv:2507.09071, for the categories. Where the paper does not define their
+tokens, the definitions are ours.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from photomask.errors import UsageError
 
 
 class Pattern(enum.IntEnum):
-    """What the image rows of a head see, cheapest first; the number is the kernel's code."""
+    """What the image rows of a head see, the cheapest pattern first. Kernels use the numbers."""
 
     label: str
-    """The name in documents and tables."""
+    """The name of the pattern in documents and tables."""
     mark: str
-    """The one character that stands for it in the drawing of a plan."""
+    """The character that stands for the pattern when a plan is printed."""
 
     SINK = 0, "sink", "s"
     INTRA_IMAGE = 1, "intra-image", "i"
@@ -44,7 +44,7 @@ class Pattern(enum.IntEnum):
     DENSE = 3, "dense", "#"
 
     def __new__(cls, code: int, label: str, mark: str) -> Self:
-        """Makes a pattern that is the number of its code."""
+        """Makes a pattern whose value is its code."""
         pattern = int.__new__(cls, code)
         pattern._value_ = code
         pattern.label = label
@@ -52,23 +52,24 @@ class Pattern(enum.IntEnum):
         return pattern
 
     def join(self, other: Pattern) -> Pattern:
-        """Returns the cheapest pattern that sees all that either of the two sees."""
+        """Returns the cheapest pattern that sees everything that either of the two sees."""
         if self == other:
             return self
         return Pattern.DENSE if Pattern.DENSE in (self, other) else Pattern.INTRA_IMAGE_SINK
 
 
 class SinkRule(Document):
-    """Which tokens are sinks, and how much of its own image a sink head sees.
+    """The rule that says which tokens are sinks, and how much of its own image a sink head sees.
 
     Image delimiters are always sinks.
 
     Attributes:
-        leading: the first tokens of a prompt, padding not counted, that are sinks.
-        per_image: the first tokens of every image that are sinks too; for families without
-            delimiters.
-        diagonal_block: tokens. An image is cut into blocks of this length, from its first token
-            on; an image row of a sink head sees its own block.
+        leading: how many tokens at the start of a prompt are sinks. Padding is not counted.
+        per_image: how many tokens at the start of every image are sinks. This is useful for
+            families without delimiters.
+        diagonal_block: the length of a diagonal block in tokens. An image is divided into blocks of
+            this length, beginning with its first token. An image row of a sink head sees its own
+            block.
     """
 
     leading: Annotated[int, Field(ge=0)] = 4
@@ -78,12 +79,14 @@ class SinkRule(Document):
 
 @dataclass(frozen=True)
 class DenseRule:
-    """What a dense head of one layer sees; the model decides it, no pattern does.
+    """The rule that says what a dense head of a layer sees. The model decides it, not a pattern.
 
     Attributes:
-        bidirectional: the tokens of one image see each other in both directions (Gemma 3).
-        window: a query sees the keys less than so many tokens before it; None for all.
-        window_spares_own_image: the tokens of one image see each other however far apart.
+        bidirectional: whether the tokens of one image see each other in both directions (Gemma 3).
+        window: the length of the sliding window in tokens, which includes the query itself; None
+            if there is no window.
+        window_spares_own_image: whether the tokens of one image see each other even beyond the
+            window.
     """
 
     bidirectional: bool = False
@@ -92,11 +95,11 @@ class DenseRule:
 
 
 def is_sink(layout: PromptLayout, sinks: SinkRule) -> Tensor:
-    """Marks the sinks that are not text, which is visible anyway: bool [B, L]."""
+    """Marks the sinks that are not text: bool [B, L]. Text is visible in every pattern anyway."""
     in_image = layout.kind == TokenKind.IMAGE
     delimiter = (layout.kind == TokenKind.START) | (layout.kind == TokenKind.END)
     chosen = layout.ordinal < sinks.leading
-    if sinks.per_image:  # an operation on a GPU costs its start
+    if sinks.per_image:  # each operation costs a launch on a GPU, so do not launch it in vain
         chosen = chosen | (layout.offset < sinks.per_image)
     return delimiter | (in_image & chosen)
 
@@ -108,18 +111,18 @@ def visible(
     rule: DenseRule,
     query_start: int = 0,
 ) -> Tensor:
-    """Builds the mask of a pattern literally, in O(L²) memory: the definition, and its test.
+    """Returns the mask of a pattern. This is its definition, and it takes O(L²) memory.
 
     Args:
-        layout: of all keys.
-        pattern: of the head.
-        sinks: which tokens are sinks.
-        rule: what a dense head would see.
-        query_start: the first query is the token with this position among the keys.
+        layout: the layout of all keys.
+        pattern: the pattern of the head.
+        sinks: the rule that says which tokens are sinks.
+        rule: the rule that says what a dense head would see.
+        query_start: the position of the first query among the keys.
 
     Returns:
-        bool [B, L - query_start, L], true where the query (row) sees the key (column). The rows
-        of padding see nothing.
+        bool [B, L - query_start, L], true where the query (row) sees the key (column). The rows of
+        padding see nothing.
     """
     allowed = _dense(layout, rule)
     if pattern is not Pattern.DENSE:
@@ -128,7 +131,7 @@ def visible(
 
 
 def _dense(layout: PromptLayout, rule: DenseRule) -> Tensor:
-    """What a dense head sees, bool [B, L, L]."""
+    """Returns the pairs that a dense head sees, bool [B, L, L]."""
     rows, keys = layout.positions[:, None], layout.positions[None, :]
     own = _own_image(layout)
     allowed = (keys <= rows).expand_as(own)
@@ -142,7 +145,7 @@ def _dense(layout: PromptLayout, rule: DenseRule) -> Tensor:
 
 
 def _kept(layout: PromptLayout, pattern: Pattern, sinks: SinkRule) -> Tensor:
-    """What a sparse pattern keeps of the dense pairs, bool [B, L, L]."""
+    """Returns the pairs that a sparse pattern may keep, bool [B, L, L]."""
     kind, offset = layout.kind, layout.offset
     image_row = (kind == TokenKind.IMAGE)[:, :, None]
     kept = ~image_row | (kind == TokenKind.TEXT)[:, None, :]
@@ -167,7 +170,7 @@ def _kept(layout: PromptLayout, pattern: Pattern, sinks: SinkRule) -> Tensor:
 
 
 def _own_image(layout: PromptLayout) -> Tensor:
-    """Marks pairs of tokens inside one image, delimiters not counted: bool [B, L, L]."""
+    """Marks the pairs of tokens of the same image, without delimiters: bool [B, L, L]."""
     inside = layout.kind == TokenKind.IMAGE
     same = layout.image[:, :, None] == layout.image[:, None, :]
     return same & inside[:, :, None] & inside[:, None, :]

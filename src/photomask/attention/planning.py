@@ -1,4 +1,4 @@
-"""Decides once, from statistics, which pattern every head gets."""
+"""Decides from statistics which pattern every head gets."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from photomask.errors import PlanError, UsageError
 from photomask.stages import stage
 
 DEFAULT_BUDGET = 0.05
-"""Share of the output that a plan may lose unless told otherwise. What budgets cost the
-shipped model in answers is measured by `benchmarks/head_plans.py`."""
+"""The share of the output that a plan may lose by default. The script `benchmarks/head_plans.py`
+measures how many answers of the shipped model change at each budget."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One plan of a curve.
+    """One plan of a sweep over budgets.
 
     Attributes:
-        budget: that was given.
-        plan: that it buys.
-        density: see the function.
-        lost_output: see the function.
+        budget: the budget of this plan.
+        plan: the plan that the budget allows.
+        density: what the function `density` returns for the plan.
+        lost_output: what the function `lost_output` returns for the plan.
     """
 
     budget: float
@@ -49,18 +49,20 @@ class SweepPoint:
 def plan(
     statistics: AttentionStatistics, *, budget: float = DEFAULT_BUDGET, kv_groups: bool = False
 ) -> HeadPlan:
-    """Spends one budget where it saves most work for the least error.
+    """Returns the plan that saves the most work for the least error within a budget.
 
-    Every head starts dense. Of its patterns those count that lie on the convex hull of visible
-    pairs and error; a step goes from one to the next cheaper. All steps of all heads are taken in
-    rising order of error per saved pair, up to the first that would make `lost_output` exceed the
-    budget. So plans are nested: a larger budget never gives a denser one.
+    Every head starts dense. For each head, only the patterns on the lower convex hull of error over
+    visible pairs are candidates, and a step goes from one of them to the next cheaper one. The
+    steps of all heads are taken in rising order of error per saved pair. They stop before the first
+    step that would make `lost_output` exceed the budget. Plans are therefore nested: a larger
+    budget never gives a denser plan.
 
     Args:
-        statistics: of the model.
-        budget: limit of `lost_output`, 0 to 1. 0 takes only what changes nothing on the
-            calibration prompts, 1 whatever saves work.
-        kv_groups: decide for all heads that share keys together.
+        statistics: the statistics of the model.
+        budget: the limit of `lost_output`, from 0 to 1. With 0, a head gets a sparse pattern only
+            if that changes nothing on the calibration prompts. With 1, every head gets the pattern
+            with the least work.
+        kv_groups: whether the heads that share keys get the same pattern.
 
     Raises:
         UsageError: the budget is not a number from 0 to 1.
@@ -98,18 +100,19 @@ def plan_by_votes(
     gamma_intra_image: float = 0.95,
     gamma_both: float = 0.95,
 ) -> HeadPlan:
-    """Lets prompts vote, as BlindSight does.
+    """Returns the plan for which the prompts vote, as in BlindSight.
 
-    For a prompt a pattern suffices if it keeps at least `1 - alpha` of the attention mass. A head
-    gets the cheapest pattern that suffices for a fraction `gamma` of the prompts, else it is dense.
+    A pattern suffices for a prompt if it keeps at least `1 - alpha` of the attention mass. A head
+    gets the cheapest pattern that suffices for a fraction `gamma` of the prompts. It is dense if
+    there is no such pattern.
 
     Args:
-        statistics: of the model.
-        alpha: attention mass that may be lost; two numbers for the first and the last layer, linear
-            in depth between them.
-        gamma_sink: fraction of the prompts for which a sink head must suffice.
-        gamma_intra_image: the same for an intra-image head.
-        gamma_both: the same for a head with both.
+        statistics: the statistics of the model.
+        alpha: the share of the attention mass that a pattern may lose. Two numbers are for the
+            first and the last layer; the share changes linearly with depth between them.
+        gamma_sink: the fraction of the prompts for which the sink pattern must suffice.
+        gamma_intra_image: the same fraction for the intra-image pattern.
+        gamma_both: the same fraction for the pattern with both.
 
     Raises:
         UsageError: a threshold is not a number from 0 to 1.
@@ -154,7 +157,7 @@ def plan_by_votes(
 def sweep(
     statistics: AttentionStatistics, budgets: Iterable[float], *, kv_groups: bool = False
 ) -> list[SweepPoint]:
-    """Plans with several budgets, for a curve; needs no model.
+    """Returns one plan for each budget, for a curve. It needs no model.
 
     Raises:
         UsageError: a budget is not a number from 0 to 1.
@@ -172,10 +175,10 @@ def lost_output(plan: HeadPlan, statistics: AttentionStatistics) -> float:
 
     lost = min(1, sqrt(sum over layers, heads of  s[layer] * e[layer, head, pattern]))
 
-    with `e` of `AttentionStatistics.relative_error`, the share of a layer's attention output that
-    a head's pattern changes at image rows, and `s` of `AttentionStatistics.sensitivity`, how much
-    the answer changes with it: so it is the relative change of the logits of the first token.
-    Errors are taken as small and uncorrelated.
+    Here `e` is `AttentionStatistics.relative_error`, the share of a layer's attention output that
+    the pattern of a head changes at image rows. `s` is `AttentionStatistics.sensitivity`, the
+    change of the answer per unit of that error. The result predicts the relative change of the
+    logits of the first token. The formula assumes that the errors are small and uncorrelated.
 
     Raises:
         PlanError: the plan and the statistics are of different models or sinks.
@@ -185,9 +188,9 @@ def lost_output(plan: HeadPlan, statistics: AttentionStatistics) -> float:
 
 
 def density(plan: HeadPlan, statistics: AttentionStatistics) -> float:
-    """Returns the pairs of query and key that a plan visits, over those of the dense model.
+    """Returns the share of the dense model's pairs of query and key that a plan visits, 0 to 1.
 
-    Over all layers, heads and calibration prompts.
+    The pairs are summed over all layers, heads and calibration prompts.
 
     Raises:
         PlanError: the plan and the statistics are of different models or sinks.
@@ -198,14 +201,14 @@ def density(plan: HeadPlan, statistics: AttentionStatistics) -> float:
 
 @dataclass(frozen=True)
 class _Step:
-    """Makes one head, or the heads of a group, cheaper.
+    """A step that makes one head, or the heads of one group, cheaper.
 
     Attributes:
-        layer: of the heads.
-        head: the first of them.
-        pattern: that they get.
-        error: that is added to the squared lost output.
-        price: error per saved pair.
+        layer: the layer of the heads.
+        head: the first of the heads.
+        pattern: the pattern that the heads get.
+        error: the amount that the step adds to the squared lost output.
+        price: the added error per saved pair.
     """
 
     layer: int
@@ -216,14 +219,14 @@ class _Step:
 
 
 def _hull_steps(layer: int, head: int, group: int, pairs: Tensor, errors: Tensor) -> list[_Step]:
-    """Walks the lower convex hull from dense to cheap: prices never fall.
+    """Returns the steps along the lower convex hull, from dense to cheap. Prices never fall.
 
     Args:
-        layer: of the heads.
+        layer: the layer of the heads.
         head: the first head that is decided.
-        group: how many are decided together.
-        pairs: int64 [4], of one head.
-        errors: float64 [H, 4], of all heads of the layer.
+        group: the number of heads that are decided together.
+        pairs: int64 [4], the visible pairs of one head for each pattern.
+        errors: float64 [H, 4], the errors of all heads of the layer for each pattern.
     """
     work = (pairs * group).tolist()
     error = errors[head : head + group].sum(0).tolist()
@@ -237,16 +240,17 @@ def _hull_steps(layer: int, head: int, group: int, pairs: Tensor, errors: Tensor
             pattern: max(error[pattern] - error[here], 0.0) / (work[here] - work[pattern])
             for pattern in cheaper
         }
-        # Of equal prices the longest step, so that points on one line make one step.
+        # Among equal prices the longest step wins, so that points on one line make one step.
         best = min(cheaper, key=lambda pattern: (prices[pattern], work[pattern], error[pattern]))
         added = max(error[best] - error[here], 0.0)
-        price = max(prices[best], steps[-1].price if steps else 0.0)  # rounding may not reorder
+        # Rounding must not make a later step cheaper than an earlier one.
+        price = max(prices[best], steps[-1].price if steps else 0.0)
         steps.append(_Step(layer, head, best, added, price))
         here = best
 
 
 def _errors(statistics: AttentionStatistics) -> Tensor:
-    """Returns what is lost by each pattern, dense included: float64 [L, H, 4]."""
+    """Returns what each head loses with each pattern, dense included: float64 [L, H, 4]."""
     error = statistics.lost_output()
     return torch.cat([error, torch.zeros_like(error[..., :1])], 2)
 
@@ -266,14 +270,15 @@ def _density(patterns: Sequence[Sequence[Pattern]], statistics: AttentionStatist
 
 
 def _check(plan: HeadPlan, statistics: AttentionStatistics) -> None:
-    """Raises unless a plan and statistics are of one model and one rule about sinks."""
+    """Raises PlanError unless plan and statistics have the same model and the same sink rule."""
     differences = plan.model.differences(statistics.model)
     if plan.sinks != statistics.sinks:
         differences.append(f"sinks: {plan.sinks}, {statistics.sinks}")
     if differences:
         raise PlanError(
-            "the plan and the statistics do not belong together (plan first, then the "
-            f"statistics): {'; '.join(differences)}"
+            "the plan and the statistics do not belong together (the plan's value first, then "
+            f"that of the statistics): {'; '.join(differences)}; use the statistics from which "
+            "the plan was decided, or plan again"
         )
 
 
@@ -283,7 +288,7 @@ def _finish(
     decision: BudgetDecision | VoteDecision,
     kv_groups: bool,
 ) -> HeadPlan:
-    """Puts a plan together."""
+    """Makes a plan from its patterns, with a summary of the calibration."""
     images = [record.images for record in statistics.prompts]
     recall = statistics.recall.double().mean((0, 1, 2)).clamp(max=1).tolist()
     summary = CalibrationSummary(

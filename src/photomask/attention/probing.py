@@ -1,4 +1,4 @@
-"""How much a model's answer depends on one layer's sparse heads."""
+"""Measures how much a model's answer changes if the heads of one layer become sparse."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ PROBED = Pattern.SINK
 
 
 def logit_change(reference: Tensor, found: Tensor) -> Tensor:
-    """Returns by which share of itself the distribution of a token changes, squared.
+    """Returns the squared relative change of the logits of a token.
 
-    |z - z'|² / |z|², z the logits less their mean, which does not change probabilities.
+    change = |z - z'|² / |z|²
+
+    Here `z` and `z'` are the logits minus their mean. Subtracting the mean does not change the
+    probabilities.
 
     Args:
-        reference: logits, [V].
-        found: logits, [V].
+        reference: the logits of the dense model, [V].
+        found: the logits to compare, [V].
 
     Returns:
-        float32 [], 0 where both are equal.
+        float32 [], 0 if both are equal.
     """
     z = reference.float() - reference.float().mean()
     change = (found.float() - found.float().mean() - z).square().sum()
@@ -31,15 +34,15 @@ def logit_change(reference: Tensor, found: Tensor) -> Tensor:
 
 
 class LayerProbe:
-    """Runs a model with one layer sparse and all others dense; a handler of the plug-in."""
+    """Runs a model with one layer sparse and all others dense. It is a handler of the plug-in."""
 
     def __init__(self, model: nn.Module, sinks: SinkRule, layers: int):
         """Attaches to a copy of the model that shares its tensors.
 
         Args:
-            model: to be probed.
-            sinks: which tokens are sinks.
-            layers: of the model's text tower.
+            model: the model to probe.
+            sinks: the rule that says which tokens are sinks.
+            layers: the number of layers of the model's text tower.
         """
         self.sinks = sinks
         self.layers = layers
@@ -48,14 +51,15 @@ class LayerProbe:
         self._heads: dict[tuple[int, int, torch.device], LayerHeads] = {}
 
     def measure(self, inputs: dict[str, Tensor], logits: Tensor) -> Tensor:
-        """Takes one pass for each layer.
+        """Measures the change of the answer for each layer, with one pass for each layer.
 
         Args:
-            inputs: of one prompt, on the model's device.
-            logits: what the dense model says behind the prompt, [V].
+            inputs: the inputs of one prompt, on the model's device.
+            logits: the logits of the dense model for the token after the prompt, [V].
 
         Returns:
-            float32 [layers] on the CPU: `logit_change` with all heads of a layer at `PROBED`.
+            float32 [layers] on the CPU, the `logit_change` if all heads of the layer have the
+            pattern `PROBED`.
         """
         changes = []
         for layer in range(self.layers):
@@ -65,7 +69,7 @@ class LayerProbe:
         return torch.stack(changes)
 
     def __call__(self, request: AttentionRequest) -> Tensor:
-        """Makes the heads of the probed layer sparse."""
+        """Computes a layer sparsely if it is the probed one, and densely otherwise."""
         if request.layer != self.layer:
             return request.dense()
         query, key = request.query, request.key

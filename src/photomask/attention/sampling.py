@@ -1,4 +1,4 @@
-"""Which image rows of a prompt are measured, and where each class of key lies for them."""
+"""Chooses the image rows of a prompt that are measured, and finds their keys class by class."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.attention.patterns import DenseRule, SinkRule, is_sink
 
 ROWS = 256
-"""Image rows of a prompt that are measured; where there are more, evenly spaced ones are."""
+"""The largest number of image rows of a prompt that are measured. They are evenly spaced."""
 
 
 class KeyList(NamedTuple):
     """The positions of all keys of one class, in rising order.
 
     Attributes:
-        on_host: int64 [N], on the CPU.
-        on_device: the same where the keys are.
+        on_host: int64 [N], the positions on the CPU.
+        on_device: the same positions on the device of the keys.
     """
 
     on_host: Tensor
@@ -29,12 +29,12 @@ class KeyList(NamedTuple):
 
     @classmethod
     def of(cls, chosen: Tensor, device: torch.device) -> KeyList:
-        """Lists the keys that a mask on the CPU, bool [L], chooses."""
+        """Returns the list of the keys that a mask on the CPU, bool [L], chooses."""
         found = chosen.nonzero()[:, 0]
         return cls(found, found.to(device))
 
     def reach(self, low: int, high: int) -> slice:
-        """Returns which members have positions from `low` up to `high`, not included."""
+        """Returns the members with positions from `low` up to but not including `high`."""
         ends = torch.searchsorted(self.on_host, torch.tensor([low, high])).tolist()
         return slice(ends[0], ends[1])
 
@@ -44,15 +44,15 @@ class RowBlock:
     """Adjacent sampled rows, which may belong to several images.
 
     Attributes:
-        rows: int64 [R], positions.
-        first: int64 [R], where the image of each row begins.
-        stop: int64 [R], behind where it ends.
-        started: bool [R], whether a start delimiter stands directly before it.
-        lowest: the first row.
-        earliest: where the first row's image begins.
-        latest: where the last row's image begins.
-        end: behind where the last row's image ends.
-        diagonal_block: tokens of a sink head's own block.
+        rows: int64 [R], the positions of the rows.
+        first: int64 [R], the position of the first token of each row's image.
+        stop: int64 [R], the position behind the last token of each row's image.
+        started: bool [R], whether a start delimiter stands directly before that image.
+        lowest: the position of the first row.
+        earliest: the position of the first token of the first row's image.
+        latest: the position of the first token of the last row's image.
+        end: the position behind the last token of the last row's image.
+        diagonal_block: the length of a diagonal block in tokens.
     """
 
     rows: Tensor
@@ -66,36 +66,37 @@ class RowBlock:
     diagonal_block: int
 
     def reach(self, keys: KeyList, rule: DenseRule) -> slice:
-        """Returns which members of a class lie before some row's image and inside its window."""
+        """Returns the members of a class that may be visible to a row before its image."""
         return keys.reach(self._low(rule), self.latest)
 
     def unsettled(self, keys: KeyList, rule: DenseRule) -> slice:
-        """Returns the end of `reach` where it depends on the row whether it sees a key."""
+        """Returns the end of `reach`, in which some rows see a key and others may not."""
         return keys.reach(self._low(rule) if rule.window else self.earliest - 1, self.latest)
 
     def before(self, keys: Tensor, rule: DenseRule, without_start: bool) -> Tensor:
-        """Tells which keys each row sees before its image: bool [R, K].
+        """Marks the keys that each row sees before its image: bool [R, K].
 
         Args:
             keys: int64 [K], positions before `latest`.
-            rule: what a dense head sees.
-            without_start: leave the image's own start delimiter out.
+            rule: the rule that says what a dense head sees.
+            without_start: whether to leave out the start delimiter of the row's own image.
         """
         limit = self.first - self.started.long() if without_start else self.first
         seen = keys < limit[:, None]
         return seen & self._near(keys, rule.window) if rule.window is not None else seen
 
     def sees_start(self, rule: DenseRule) -> Tensor:
-        """Tells which rows see a start delimiter of their own image: bool [R]."""
+        """Marks the rows that see the start delimiter of their own image: bool [R]."""
         if rule.window is None:
             return self.started
         return self.started & (self.rows - (self.first - 1) < rule.window)
 
     def own_image(self, rule: DenseRule) -> tuple[Tensor, Tensor]:
-        """Tells which keys from `earliest` to `end` are in each row's image and visible.
+        """Marks the keys from `earliest` to `end` that each row sees in its own image.
 
         Returns:
-            Two bool [R, end - earliest]: those in the row's diagonal block, and the rest.
+            Two masks, bool [R, end - earliest]: the keys in the row's diagonal block, and the rest
+            of the image.
         """
         keys = torch.arange(self.earliest, self.end, device=self.rows.device)
         seen = (keys >= self.first[:, None]) & (keys < self.stop[:, None])
@@ -107,28 +108,29 @@ class RowBlock:
         return seen & diagonal, seen & ~diagonal
 
     def _low(self, rule: DenseRule) -> int:
-        """Returns the first position that a window leaves to some row."""
+        """Returns the first position that is in the window of a row."""
         return 0 if rule.window is None else max(0, self.lowest - rule.window + 1)
 
     def _near(self, keys: Tensor, window: int) -> Tensor:
         return self.rows[:, None] - keys < window
 
     def _block(self, positions: Tensor) -> Tensor:
-        """Returns the number of the diagonal block, seen from each row's image."""
+        """Returns the number of the diagonal block of positions, counted from each row's image."""
         return (positions - self.first[:, None]).div(self.diagonal_block, rounding_mode="floor")
 
 
 @dataclass(frozen=True)
 class SampledRows:
-    """What all layers share of measuring one prompt; O(tokens) memory.
+    """The sampled rows and the classes of keys of one prompt, which all layers share.
 
     Attributes:
-        rows: int64 [R], positions of the sampled rows.
-        columns: on the CPU, int64 [4, R]: row, begin and end of its image, has it a delimiter.
-        text: keys that are text proper.
-        sinks: sinks that are not text.
-        others: tokens of images that are no sinks.
-        sink_rule: which tokens are sinks.
+        rows: int64 [R], the positions of the sampled rows.
+        columns: int64 [4, R] on the CPU: the row, the start and the end of its image, and whether
+            the image has a start delimiter.
+        text: the keys that are text proper.
+        sinks: the sinks that are not text.
+        others: the tokens of images that are not sinks.
+        sink_rule: the rule that says which tokens are sinks.
     """
 
     rows: Tensor
@@ -140,12 +142,12 @@ class SampledRows:
 
     @classmethod
     def of(cls, layout: PromptLayout, sinks: SinkRule, limit: int = ROWS) -> SampledRows:
-        """Chooses among the image rows with an earlier image. Waits for the device.
+        """Samples the image rows that have an earlier image. It waits for the device.
 
         Args:
-            layout: of one prompt.
-            sinks: which tokens are sinks.
-            limit: rows to choose at most.
+            layout: the layout of one prompt.
+            sinks: the rule that says which tokens are sinks.
+            limit: the largest number of rows.
         """
         kind, image = layout.kind[0].cpu(), layout.image[0].cpu()
         sink, inside = is_sink(layout, sinks)[0].cpu(), kind == TokenKind.IMAGE
@@ -165,11 +167,11 @@ class SampledRows:
 
     @property
     def count(self) -> int:
-        """Sampled rows."""
+        """The number of sampled rows."""
         return self.columns.shape[1]
 
     def blocks(self, size: int) -> Iterator[RowBlock]:
-        """Cuts the rows into blocks of `size`."""
+        """Yields the rows in blocks of at most `size` rows."""
         for columns in self.columns.split(size, 1):
             rows, first, stop, started = columns.to(self.rows.device)
             yield RowBlock(

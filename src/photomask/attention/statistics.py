@@ -1,4 +1,7 @@
-"""What calibration found, prompt by prompt and head by head; every plan follows from it."""
+"""The measurements of a calibration, prompt by prompt and head by head.
+
+Every plan is decided from them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from photomask.report import Shown, Table
 
 _METADATA = "photomask"
 _LARGEST_SHARE = 1.001
-"""Shares are sums of float32 numbers, which may come out above 1 by their rounding."""
+"""The largest value that passes as a share. Rounding can lift a sum of float32 numbers above 1."""
 
 _SHAPES = {
     "mass": ("prompts", "layers", "heads", len(MASSES)),
@@ -49,13 +52,13 @@ class PromptRecord(Document):
     """One measured prompt.
 
     Attributes:
-        index: its place among all prompts that calibration was given, skipped ones counted.
-        digest: SHA-256 of the model's inputs.
-        task: of the prompt.
-        images: of the prompt.
-        tokens: of the prompt.
-        rows: image rows that were measured.
-        probed: whether each layer was also tried alone at its cheapest.
+        index: the place of the prompt among all prompts of the calibration, including skipped ones.
+        digest: the SHA-256 of the model's inputs.
+        task: the task of the prompt.
+        images: the number of images of the prompt.
+        tokens: the number of tokens of the prompt.
+        rows: the number of image rows that were measured.
+        probed: whether the prompt was also run once for each layer with only that layer sparse.
     """
 
     index: _Count
@@ -68,7 +71,7 @@ class PromptRecord(Document):
 
 
 class _Header(Document):
-    """What stands beside the tensors in a file."""
+    """The metadata that a file holds beside the tensors."""
 
     schema_version: Literal[1] = 1
     model: ModelIdentity
@@ -80,33 +83,36 @@ class _Header(Document):
 
 @dataclass(frozen=True, eq=False)
 class AttentionStatistics(Shown):
-    """What calibration measured.
+    """The measurements of a calibration.
 
-    The tensors are float32 on the CPU, but for `pairs`; P prompts in the order of their indices, L
-    layers of the text tower, H heads. Last axes `[4]` follow `measuring.MASSES`: sinks, text, own
-    image, other images; last axes `[3]` the sparse patterns: sink, intra-image, both. What each
-    number means is told by `measuring.LayerMeasurement`.
+    All tensors except `pairs` are float32, and all are on the CPU. P is the number of prompts, in
+    the order of their indices. L is the number of layers of the text tower, and H the number of
+    heads. A last axis `[4]` of a measurement follows `measuring.MASSES`: sinks, text, own image,
+    other images. A last axis `[3]` holds the sparse patterns: sink, intra-image, both.
+    `measuring.LayerMeasurement` defines the numbers.
 
     Attributes:
-        model: that was measured.
-        sinks: which tokens were sinks, and the diagonal block.
-        prompts: that were measured.
-        skipped: prompts that were not, because they have fewer than two images.
-        mass: [P, L, H, 4] mean attention mass.
-        recall: [P, L, H, 3] mean mass that a pattern keeps.
-        tail_recall: [P, L, H, 3] mass that a pattern keeps on all but 5 % of the rows.
-        error: [P, L, H, 3] squared error of the head's output.
-        norm: [P, L, H] squared norm of it.
-        projected_error: [P, L, H, 3] squared error of the head's part of the layer's output.
-        projected_norm: [P, L, H] squared norm of it.
-        layer_norm: [P, L] squared norm of the layer's output.
-        change: [P, L] `probing.logit_change` of the first token of the answer with all heads of
-            this layer alone at their cheapest; 0 for prompts that were not probed.
-        pairs: int64 [P, L, 4], visible pairs of query and key of a head, by `Pattern`.
+        model: the identity of the model that was measured.
+        sinks: the rule that says which tokens were sinks and how long a diagonal block was.
+        prompts: the prompts that were measured.
+        skipped: the number of prompts that were skipped, because they have fewer than two images.
+        mass: [P, L, H, 4] the mean attention mass.
+        recall: [P, L, H, 3] the mean mass that a pattern keeps.
+        tail_recall: [P, L, H, 3] the mass that a pattern keeps on all but 5 % of the rows.
+        error: [P, L, H, 3] the squared error of the head's output.
+        norm: [P, L, H] the squared norm of the head's output.
+        projected_error: [P, L, H, 3] the squared error of the head's part of the layer's output.
+        projected_norm: [P, L, H] the squared norm of the head's part of the layer's output.
+        layer_norm: [P, L] the squared norm of the layer's output.
+        change: [P, L] the `probing.logit_change` of the first token of the answer when all heads of
+            this layer have their cheapest pattern and all other layers are dense; 0 for prompts
+            that were not probed.
+        pairs: int64 [P, L, 4], the visible pairs of query and key of a head, by `Pattern`.
 
     Raises:
-        DataError: no prompt, or a number that is not finite (names prompt, layer and head); prompts
-            out of order, a share above 1, or a pattern of more pairs than there are.
+        DataError: there is no prompt, a number is negative or not finite (the error names prompt,
+            layer and head), the prompts are out of order, a share is above 1, or a sparse pattern
+            has more pairs than the dense one.
     """
 
     model: ModelIdentity
@@ -125,7 +131,7 @@ class AttentionStatistics(Shown):
     pairs: Tensor
 
     def __post_init__(self) -> None:
-        """Holds shapes, dtypes and finite numbers."""
+        """Checks that shapes and dtypes are right and that all numbers are finite."""
         if not self.prompts:
             raise DataError("statistics need at least one measured prompt")
         sizes = {
@@ -146,25 +152,28 @@ class AttentionStatistics(Shown):
             for name, tensor in self.tensors().items()
             for place in (~tensor.isfinite() | (tensor < 0)).nonzero()[:1].tolist()
         ]
-        if wrong:  # what overflows in a head is no number in its layer and the next: tell the first
+        # An overflow in a head makes NaN in its layer and in all later layers: name the first.
+        if wrong:
             *_, has_no_head, place, name = min(wrong)
             raise DataError(self._describe_wrong(name, place, has_no_head))
         self._check_consistent()
 
     def _check_consistent(self) -> None:
-        """Holds what every measurement keeps: order of prompts, shares, pairs of patterns."""
+        """Checks the order of the prompts, the shares, and the pairs of the patterns."""
         indices = [record.index for record in self.prompts]
         if indices != sorted(set(indices)):
-            raise DataError(f"statistics: the prompts {indices[:8]} are not in order, each once")
+            raise DataError(
+                f"statistics: the prompt indices {indices[:8]} must rise, each with one prompt"
+            )
         for name in ("mass", "recall", "tail_recall"):
             if (most := float(self.tensors()[name].max())) > _LARGEST_SHARE:
-                raise DataError(f"statistics {name}: found {most:.6g}, a share is at most 1")
+                raise DataError(f"statistics {name}: found {most:.6g}, but a share is at most 1")
         dense = self.pairs[..., Pattern.DENSE, None]
         if bool((self.pairs > dense).any()):
             raise DataError("statistics pairs: a sparse pattern has more pairs than the dense one")
 
     def _describe_wrong(self, name: str, place: list[int], has_no_head: bool) -> str:
-        """Says where a number is that cannot be."""
+        """Returns a sentence that names the place of an impossible number."""
         found = self.tensors()[name][tuple(place)].item()
         record = self.prompts[place[0]]
         head = "" if has_no_head else f", head {place[2]}"
@@ -175,15 +184,16 @@ class AttentionStatistics(Shown):
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the tensors by name."""
+        """Returns the tensors by their names."""
         return {name: getattr(self, name) for name in _SHAPES}
 
     @classmethod
     def merge(cls, parts: Iterable[AttentionStatistics]) -> AttentionStatistics:
-        """Joins statistics of different prompts, in the order of their indices.
+        """Returns the joined statistics of different prompts, in the order of their indices.
 
         Raises:
-            DataError: no part, parts of different models or sinks, or a prompt twice.
+            DataError: there are no parts, the parts have different models or sinks, or a prompt is
+                in them twice.
         """
         parts = list(parts)
         if not parts:
@@ -213,63 +223,77 @@ class AttentionStatistics(Shown):
         )
 
     def check(self, model: Any) -> None:
-        """Holds that a model is the one that was measured.
+        """Checks that a model is the one that was measured.
 
         Args:
-            model: of transformers, or its `ModelIdentity`.
+            model: a model of transformers, or its `ModelIdentity`.
 
         Raises:
-            PlanError: another architecture, other weights or another revision.
+            PlanError: the model has another architecture, other weights or another revision.
         """
         self.model.check(model, "the measurement", "Calibrate this model")
 
     def relabelled(self, index: int, task: str, probed: bool) -> AttentionStatistics:
-        """Returns the statistics of one prompt as if it had come at another place."""
+        """Returns the statistics of one prompt with another index, task and probing."""
         record = self.prompts[0].model_copy(update={"index": index, "task": task, "probed": probed})
         change = self.change if probed else torch.zeros_like(self.change)
         return dataclasses.replace(self, prompts=(record,), change=change)
 
     def relative_error(self) -> Tensor:
-        """Returns how much of a layer's output each head loses by each pattern, [L, H, 3].
+        """Returns the share of a layer's output that each head loses with each pattern.
 
         e = mean over prompts of  sum over rows of |W_h (o_pattern - o_dense)|²
                                   / sum over rows of |sum over heads of W_h o_dense|²
 
-        Float64. Dividing by the layer's whole attention output makes heads of one layer add up and
-        layers comparable: a head whose output the others outweigh counts little, and it does not
-        matter in which units a layer writes. Every prompt counts alike, however long.
+        The error is divided by the attention output of the whole layer. The errors of the heads of
+        a layer can therefore be added, and layers can be compared, whatever the magnitude of their
+        outputs. A head counts little if the other heads of its layer outweigh it. Every prompt
+        counts alike, however long it is.
+
+        Returns:
+            float64 [L, H, 3].
         """
         return self._relative_errors().mean(0)
 
     def sensitivity(self) -> Tensor:
-        """Returns how much the answer changes for each unit of a layer's relative error, [L].
+        """Returns how much the answer changes for each unit of a layer's relative error.
 
         s = sum over probed prompts of change / sum over probed prompts, heads of e[PROBED]
 
-        Float64, 0 for a layer in which the probe loses nothing. Nothing of the last layer's image
-        rows reaches an answer, so that it is 0 there; early layers weigh most.
+        The image rows of the last layer do not reach the answer, so the last layer has the
+        sensitivity 0. Early layers usually have the highest.
+
+        Returns:
+            float64 [L], 0 for a layer in which the probe loses nothing.
 
         Raises:
             DataError: no prompt was probed.
         """
         probed = [place for place, record in enumerate(self.prompts) if record.probed]
         if not probed:
-            raise DataError("no prompt of these statistics was probed; calibrate again")
+            raise DataError(
+                "no prompt of these statistics was probed, so nothing says how much a layer "
+                "matters; calibrate again"
+            )
         change = self.change[probed].double().sum(0)
         error = self._relative_errors()[probed][..., SPARSE.index(PROBED)].sum((0, 2))
         return torch.where(error > 0, change / error.where(error > 0, 1.0), 0.0)
 
     def lost_output(self) -> Tensor:
-        """Predicts how much of the answer each head loses by each pattern: s * e, [L, H, 3]."""
+        """Predicts how much the answer changes with each pattern of each head: s * e.
+
+        Returns:
+            float64 [L, H, 3].
+        """
         return self.sensitivity()[:, None, None] * self.relative_error()
 
     def _relative_errors(self) -> Tensor:
-        """Of every prompt, float64 [P, L, H, 3]."""
+        """Returns the relative errors of every prompt, float64 [P, L, H, 3]."""
         norm = self.layer_norm.double()[:, :, None, None]
         return self.projected_error.double() / norm.where(norm > 0, torch.inf)
 
     def content_hash(self) -> str:
-        """Returns the SHA-256 of everything that was measured."""
+        """Returns the SHA-256 of all measurements."""
         body = self._header("").model_dump(mode="json", exclude={"content_sha256"})
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
         for tensor in self.tensors().values():
@@ -286,10 +310,10 @@ class AttentionStatistics(Shown):
         )
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file.
+        """Writes the statistics to one safetensors file.
 
         Raises:
-            ExportError: the disk refused it.
+            ExportError: the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -299,7 +323,7 @@ class AttentionStatistics(Shown):
 
     @classmethod
     def load(cls, path: Path) -> AttentionStatistics:
-        """Reads what `save` wrote.
+        """Reads statistics that `save` wrote.
 
         Raises:
             DocumentError: the file is absent, truncated, altered or of another schema.
@@ -309,8 +333,9 @@ class AttentionStatistics(Shown):
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if set(metadata) != {_METADATA} or set(tensors) != set(_SHAPES):
             raise DocumentError(
-                f"{path}: holds {sorted(tensors)}, which are no attention statistics; expected "
-                f"{sorted(_SHAPES)}"
+                f"{path}: the tensors {sorted(tensors)} are not attention statistics; expected "
+                f"{sorted(_SHAPES)} and their metadata; give a file that "
+                "AttentionStatistics.save wrote"
             )
         header = _Header.parse(metadata[_METADATA], str(path))
         try:
@@ -325,7 +350,7 @@ class AttentionStatistics(Shown):
         return found
 
     def shown(self) -> Table:
-        """Returns a row for each pattern, and what all heads together look at."""
+        """Returns a table with a row for each pattern and the mean figures of all heads."""
         images = [record.images for record in self.prompts]
         tokens = [record.tokens for record in self.prompts]
         pairs = self.pairs.sum((0, 1)).tolist()

@@ -1,7 +1,7 @@
-"""The tiles of a schedule before they are put in order, and how PyTorch computes them.
+"""The tiles of a schedule before they are put in order, computed by PyTorch.
 
-This is the definition of the tables, and what computes them wherever no GPU is;
-`photomask.attention.triton_tables` computes the same in fewer launches.
+This module defines the tables, and it computes them on every device without Triton.
+`photomask.attention.triton_tables` computes the same tables in fewer launches.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from photomask.attention.patterns import DenseRule, SinkRule
 
 @dataclass(frozen=True)
 class Tables:
-    """The tiles of a batch: prompt by prompt, those of padding, of text, and of each image.
+    """The tiles of a batch, prompt by prompt: tiles of padding, of text, and of each image.
 
     Attributes:
         prompts: int32 [T], the prompt of each tile.
         table: int32 [2P + 2, T, R], as in `Intervals`: for each pattern the first key of a query's
-            range; for each pattern the position behind the last; `near`; the queries themselves.
+            range, then for each pattern the position behind the last key, then `near`, then the
+            queries themselves.
         tiles: int32 [P, T, 8], as in `Schedule`.
         compact: int64 [B, C], as in `Schedule`.
-        looks_ahead: whether a dense head lets a query see a key behind it.
+        looks_ahead: whether a query of a dense head sees a key behind its own position.
         padded: whether there is padding.
     """
 
@@ -41,20 +42,21 @@ class Tables:
 def torch_tables(
     layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int, tile_rows: int
 ) -> Tables:
-    """Cuts the queries of a batch into tiles and notes what each of them sees.
+    """Divides the queries of a batch into tiles, and finds the keys that each tile sees.
 
-    Takes O(L) time and memory on the device of the layout, and waits for the device once, to learn
-    how many tiles and compact keys there are, and whether there is padding.
+    The function takes O(L) time and memory on the device of the layout. It waits for the device
+    once, to learn how many tiles and compact keys there are and whether there is padding.
 
     Args:
-        layout: of all keys; the queries are its last `layout.tokens - query_start` tokens.
-        sinks: which tokens are sinks.
-        rule: what a dense head would see.
-        query_start: position of the first query.
-        tile_rows: queries of a tile.
+        layout: the layout of all keys. The queries are its last `layout.tokens - query_start`
+            tokens.
+        sinks: the rule that says which tokens are sinks.
+        rule: the rule that says what a dense head would see.
+        query_start: the position of the first query.
+        tile_rows: the number of queries of a tile.
 
     Raises:
-        UsageError: `query_start` is no position of the layout, or the window is empty.
+        UsageError: `query_start` is not a position of the layout, or the window is empty.
     """
     builder = IntervalBuilder(layout, sinks, rule, query_start)
     cut = _Cut.of(layout, query_start, tile_rows)
@@ -75,18 +77,19 @@ def torch_tables(
 
 @dataclass(frozen=True)
 class _Cut:
-    """The queries of a batch in groups, and the groups cut into tiles.
+    """The queries of a batch in groups, and the groups divided into tiles.
 
-    The queries of a prompt form groups that share no tile: padding, text, and each image. They are
-    listed group by group, which needs no more than marks: an entry for every prompt, class
-    (padding, text, image) and key, marked where the key is a query of that class.
+    The queries of a prompt form groups that share no tile: padding, text, and each image. The
+    groups are listed by marks. There is an entry for every prompt, class (padding, text, image) and
+    key, and it is marked if the key is a query of that class.
 
     Attributes:
-        layout: of all keys.
-        query_start: position of the first query.
-        tile_rows: queries of a tile.
-        counts: int32 [3BL + 1], how many entries before each are marked; lastly all.
-        tiles: int32 [3BL], how many tiles start up to each entry, itself included.
+        layout: the layout of all keys.
+        query_start: the position of the first query.
+        tile_rows: the number of queries of a tile.
+        counts: int32 [3BL + 1], the number of marked entries before each entry, and lastly the
+            number of all.
+        tiles: int32 [3BL], the number of tiles that start at or before each entry.
     """
 
     layout: PromptLayout
@@ -97,7 +100,7 @@ class _Cut:
 
     @classmethod
     def of(cls, layout: PromptLayout, query_start: int, tile_rows: int) -> _Cut:
-        """Cuts a batch; nothing waits for the device."""
+        """Divides a batch. It does not wait for the device."""
         in_image = layout.kind == TokenKind.IMAGE
         padding = layout.kind == TokenKind.PADDING
         marked = torch.stack([padding, ~(padding | in_image), in_image], 1)
@@ -113,7 +116,7 @@ class _Cut:
         return cls(layout, query_start, tile_rows, counts, tiles)
 
     def rows(self, count: int) -> tuple[Tensor, Tensor]:
-        """Returns the prompt, int64 [T], and the queries, int32 [T, R], of each of all tiles."""
+        """Returns the prompt, int64 [T], and the queries, int32 [T, R], of all `count` tiles."""
         tokens, device = self.layout.tokens, self.layout.device
         numbers = torch.arange(1, count + 2, device=device, dtype=torch.int32)
         slots = torch.arange(self.tile_rows, device=device, dtype=torch.int32)
@@ -126,7 +129,7 @@ class _Cut:
 
 
 def _learn(builder: IntervalBuilder, cut: _Cut, rule: DenseRule) -> tuple[int, int, bool, bool]:
-    """Waits for the device, to learn all that the host must know.
+    """Returns the facts that the host must know. It waits for the device.
 
     Returns:
         The number of tiles, the length of the longest compact list, `Tables.looks_ahead` and

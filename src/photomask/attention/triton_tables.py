@@ -1,12 +1,13 @@
-"""The tables of a schedule in two Triton launches and one cumulative sum.
+"""Computes the tables of a schedule with two Triton launches and one cumulative sum.
 
-A host starts some fifty operations in a millisecond, and a GPU has finished each of them before the
-next. So one kernel marks tokens, PyTorch counts the marks, and another kernel writes everything, a
-program for each tile: it finds the rows of the tile by bisection of the counts.
+A host launches about fifty operations in a millisecond, and a GPU finishes each of these operations
+before the next one is launched. Few launches are therefore fast. One kernel marks tokens, PyTorch
+counts the marks, and a second kernel writes everything. It has a program for each tile, which finds
+the rows of the tile by bisection of the counts.
 
-What the tables mean is defined by `IntervalBuilder` and `torch_tables`. The kernels repeat the
-formulae of `is_sink`, `IntervalBuilder._table` and `IntervalBuilder._lists`; tests hold the results
-equal, bit for bit, for every rule.
+`IntervalBuilder` and `torch_tables` define the tables. The kernels repeat the formulae of
+`is_sink`, `IntervalBuilder._table` and `IntervalBuilder._lists`. Tests check for every rule that
+the results are equal bit for bit.
 """
 
 # Pyright reads the body of a kernel as Python, which it is not.
@@ -25,12 +26,12 @@ from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.attention.tables import Tables, torch_tables
 
-# Marks of a prompt, [PLANES, L] each.
-_SINKS = tl.constexpr(0)  # in reverse, so that these and text are the compact list
+# The marks of a prompt are planes, [PLANES, L].
+_SINKS = tl.constexpr(0)  # in reverse, so that this plane and that of text give the compact list
 _TEXT = tl.constexpr(1)
 _PADDING_ROWS = tl.constexpr(2)
-_TEXT_ROWS = tl.constexpr(3)  # delimiters too
-_IMAGE_TILES = tl.constexpr(4)  # the first row of each
+_TEXT_ROWS = tl.constexpr(3)  # rows of text and of delimiters
+_IMAGE_TILES = tl.constexpr(4)  # the first row of each tile of an image
 _LOOKS_AHEAD = tl.constexpr(5)
 _PADDING = tl.constexpr(6)
 _PLANES = tl.constexpr(7)
@@ -47,21 +48,21 @@ _DENSE = tl.constexpr(int(Pattern.DENSE))
 _PATTERNS = tl.constexpr(len(Pattern))
 
 _NO_WINDOW = torch.iinfo(torch.int32).max
-_MARKED = 1024  # tokens of a program of `_mark`
-_LISTED = 512  # compact keys of a program of `_tabulate`
+_MARKED = 1024  # the tokens that a program of `_mark` handles
+_LISTED = 512  # the compact keys that a program of `_tabulate` writes
 
 
 def triton_tables(
     layout: PromptLayout, sinks: SinkRule, rule: DenseRule, query_start: int, tile_rows: int
 ) -> Tables:
-    """Computes what `torch_tables` does, of any layout and rule; waits for the device once, too.
+    """Returns the same tables as `torch_tables`. It also waits for the device once.
 
-    Runs on a GPU, or on the CPU where Triton's interpreter was chosen.
+    It runs on a GPU, or on the CPU if Triton's interpreter is active.
     """
     check_queries(layout, rule, query_start)
     if not layout.kind.numel():
         return torch_tables(layout, sinks, rule, query_start, tile_rows)
-    with torch.cuda.device_of(layout.kind):  # launches go where the thread is, not the data
+    with torch.cuda.device_of(layout.kind):  # launches go to the thread's current device
         return _compute(layout, sinks, rule, query_start, tile_rows)
 
 
@@ -85,7 +86,8 @@ def _compute(
     prompts = [sizes[first : first + planes] for first in range(0, len(sizes), planes)]
     tiles = [_count_tiles(prompt, tile_rows) for prompt in prompts]
     length = max(prompt[_SINKS.value] + prompt[_TEXT.value] for prompt in prompts)
-    some_real = layout.kind.argmax(1) if batch > 1 else counts  # no list of one prompt is short
+    # The list of a single prompt has the full length, so it never needs a real token as filler.
+    some_real = layout.kind.argmax(1) if batch > 1 else counts
     tables = Tables(
         prompts=torch.empty(sum(tiles), **integers),
         table=torch.empty(2 * len(Pattern) + 2, sum(tiles), tile_rows, **integers),
@@ -105,7 +107,7 @@ def _compute(
 
 
 def _count_tiles(marked: list[int], tile_rows: int) -> int:
-    """Counts the tiles of a prompt, given its marks in each plane; see `_tiles_of`."""
+    """Returns the number of tiles of a prompt from its marks in each plane; see `_tiles_of`."""
     padding, text = marked[_PADDING_ROWS.value], marked[_TEXT_ROWS.value]
     return -(-padding // tile_rows) + -(-text // tile_rows) + marked[_IMAGE_TILES.value]
 
@@ -115,7 +117,7 @@ def _mark(
     p_kind, p_first, p_stop, p_ordinal, p_marks, tokens, query_start, leading, per_image,
     TILE_ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Writes a zero, then the marks of each prompt, [PLANES, tokens], for BLOCK tokens of it."""
+    """Writes the marks of BLOCK tokens of a prompt, [PLANES, tokens], behind one leading zero."""
     prompt = tl.program_id(1).to(tl.int64)
     # [BLOCK]
     b_position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -163,7 +165,7 @@ def _tabulate(
         paddings, texts, images = _tiles_of(p_prompt, tokens, TILE_ROWS)
         if number < paddings + texts + images:
             tile = number.to(tl.int64)
-            for _ in tl.range(0, tl.program_id(1)):  # the prompts before
+            for _ in tl.range(0, tl.program_id(1)):  # adds the tiles of the earlier prompts
                 paddings_there, texts_there, images_there = _tiles_of(p_counts, tokens, TILE_ROWS)
                 tile += paddings_there + texts_there + images_there
                 p_counts += _PLANES * tokens
@@ -179,7 +181,7 @@ def _tabulate(
 
 @triton.jit
 def _tiles_of(p_prompt, tokens, TILE_ROWS: tl.constexpr):
-    """Returns how many tiles of padding, of text and of images a prompt has."""
+    """Returns the numbers of tiles of padding, of text and of images of a prompt."""
     padding_from = tl.load(p_prompt + _PADDING_ROWS * tokens)
     text_from = tl.load(p_prompt + _TEXT_ROWS * tokens)
     images_from = tl.load(p_prompt + _IMAGE_TILES * tokens)
@@ -191,9 +193,10 @@ def _tiles_of(p_prompt, tokens, TILE_ROWS: tl.constexpr):
 
 @triton.jit
 def _find(p_counts, b_number, entries):
-    """Returns the entry behind so many marks of all; the last if it is not among the entries.
+    """Returns the entry with a number of marks before it.
 
-    Entry e is the one if `p_counts[e] <= b_number < p_counts[e + 1]`.
+    It is the entry e with `p_counts[e] <= b_number < p_counts[e + 1]`, or the last entry if there
+    is no such entry.
     """
     b_found = tl.zeros_like(b_number)
     while entries > 1:
@@ -215,7 +218,7 @@ def _compact(p_prompt, b_place, some_real, tokens):
 
 @triton.jit
 def _rows(p_prompt, p_stop, number, paddings, texts, tokens, TILE_ROWS: tl.constexpr):
-    """Returns the queries of a tile of a prompt: -1 where it is not full, [TILE_ROWS]."""
+    """Returns the queries of a tile of a prompt, [TILE_ROWS], and -1 where it is not full."""
     in_image = number >= paddings + texts
     plane = tl.where(number < paddings, _PADDING_ROWS, _TEXT_ROWS)
     plane = tl.where(in_image, _IMAGE_TILES, plane)
@@ -223,7 +226,7 @@ def _rows(p_prompt, p_stop, number, paddings, texts, tokens, TILE_ROWS: tl.const
     number -= tl.where(in_image, texts, 0)
     p_plane = p_prompt + plane * tokens
     b_slot = tl.arange(0, TILE_ROWS)
-    # Padding and text are gathered; the tile of an image goes on from its first row.
+    # The rows of padding and text are gathered. The rows of an image follow its tile's first row.
     b_mark = tl.load(p_plane) + tl.where(in_image, number, number * TILE_ROWS + b_slot)
     b_row = _find(p_plane, b_mark, tokens) + tl.where(in_image, b_slot, 0)
     stop = tl.load(p_stop + tl.min(b_row))
@@ -237,9 +240,9 @@ def _write_tile(
     window, block, TILE_ROWS: tl.constexpr, BIDIRECTIONAL: tl.constexpr,
     SPARES_IMAGE: tl.constexpr
 ):  # fmt: skip
-    """Writes what the queries of a tile see: `IntervalBuilder._table` and `_lists`."""
+    """Writes what the queries of a tile see, as `IntervalBuilder._table` and `_lists` do."""
     b_slot = tl.arange(0, TILE_ROWS)
-    row = tl.sum(tl.where(b_slot == 0, b_row, 0))  # the first
+    row = tl.sum(tl.where(b_slot == 0, b_row, 0))  # the first query
     kind, first = tl.load(p_kind + row), tl.load(p_first + row)
     in_image = kind == _KIND_IMAGE
     image_start = tl.maximum(first, 0)
@@ -258,7 +261,7 @@ def _write_tile(
     b_reach = b_near
     if SPARES_IMAGE:
         b_reach = tl.where(in_image, tl.minimum(b_near, image_start), b_near)
-    image = tl.maximum(first, first_real)  # all tokens, outside images
+    image = tl.maximum(first, first_real)  # outside images, all real tokens
     b_sees_start = (kind_before == _KIND_START) & (first - 1 >= b_near)
     b_image = tl.where(b_sees_start, first - 1, image)
     b_block = tl.where(in_image, b_block, first_real)
@@ -295,7 +298,7 @@ def _write_pattern(
     p_lows, p_entries, PATTERN: tl.constexpr, tiles, b_slot, b_sees, b_reach, b_low, b_high,
     text_from, text_to, sink_from, sink_to
 ):  # fmt: skip
-    """Writes the ranges of a tile under one pattern, and what they amount to."""
+    """Writes the ranges of a tile in one pattern, and the tile's entry for that pattern."""
     b_low = tl.where(b_sees, tl.maximum(b_low, b_reach), 0)
     b_high = tl.where(b_sees, b_high, 0)
     tl.store(p_lows + PATTERN * tiles * b_slot.shape[0], b_low)

@@ -1,4 +1,4 @@
-"""Which models are supported, and how their images stand among the tokens of a prompt."""
+"""The supported model families, and how each places images among the tokens of a prompt."""
 
 from photomask.attention.families.segmentation import (
     TokenCode,

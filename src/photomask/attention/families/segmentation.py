@@ -1,4 +1,7 @@
-"""From token ids to a layout, by the rules of a family; what cannot be told is refused."""
+"""Derives the layout of prompts from token ids, by the rules of a family.
+
+Prompts whose images cannot be told apart with certainty are refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from photomask.errors import LayoutError
 
 
 class TokenCode(enum.IntEnum):
-    """What one token says by itself; neighbours and padding make a `TokenKind` of it."""
+    """What a token is, judged by its id alone.
+
+    Its neighbours and the padding then decide its `TokenKind`.
+    """
 
     TEXT = 0
     START = 1
@@ -23,7 +29,7 @@ class TokenCode(enum.IntEnum):
     IMAGE = 3
     VIDEO = 4
     FIRST = 5
-    """The first token of an image or video, of a family without delimiters."""
+    """The first token of an image or video, in a family without delimiters."""
 
 
 def layout_of(
@@ -34,19 +40,20 @@ def layout_of(
     complete: bool = True,
     **processed: Any,
 ) -> PromptLayout:
-    """Tells which token of each prompt belongs to which image.
+    """Returns the layout of prompts: which token belongs to which image.
 
     Args:
-        config: of the whole model, from transformers.
-        input_ids: integers [B, L].
-        attention_mask: [B, L], 0 for padding; None when there is none.
-        complete: the prompts end here. Otherwise more tokens follow, and the last image of a prompt
-            may still be open; a start delimiter whose image has not begun counts as text.
-        processed: what else the processor made of the prompts, such as `image_grid_thw` or
-            `image_sizes`. What is needed is used, the rest ignored.
+        config: the configuration of the whole model, from transformers.
+        input_ids: the token ids, integers [B, L].
+        attention_mask: [B, L], 0 for padding; None if there is no padding.
+        complete: whether the prompts end here. If not, more tokens follow, and the last image of a
+            prompt may still be open. A start delimiter whose image has not begun counts as text.
+        processed: the other outputs of the processor, such as `image_grid_thw` or `image_sizes`.
+            Outputs that the family does not need are ignored.
 
     Raises:
-        LayoutError: the images cannot be told apart with certainty; names prompt, position, reason.
+        LayoutError: the images cannot be told apart with certainty. The error names the prompt, the
+            position and the reason.
         UsageError: the model is of no supported family.
     """
     if input_ids.ndim != 2:
@@ -64,19 +71,20 @@ def layout_of(
 
 
 def token_codes(config: Any, input_ids: Tensor, **processed: Any) -> Tensor:
-    """Says of each token by itself what it is: int8 [B, L] of `TokenCode`.
+    """Returns the `TokenCode` of each token, judged by its id alone: int8 [B, L].
 
-    Codes of consecutive chunks of a prompt can be joined; `layout_of_codes` makes the layout.
+    The codes of consecutive chunks of a prompt can be joined. `layout_of_codes` makes a layout of
+    them.
 
     Args:
-        config: of the whole model.
-        input_ids: integers [B, L].
-        processed: what else the processor made of these tokens. A family without delimiters needs
-            what its image lengths derive from.
+        config: the configuration of the whole model.
+        input_ids: the token ids, integers [B, L].
+        processed: the other outputs of the processor for these tokens. A family without delimiters
+            needs those from which its image lengths are derived.
 
     Raises:
-        LayoutError: the lengths do not fit the tokens, or are missing where only they tell images
-            apart, or the neighbours of images are not always the same two tokens.
+        LayoutError: the lengths do not fit the tokens, they are missing although only they tell
+            images apart, or the images do not all have the same two neighbouring tokens.
     """
     family = family_of(config)
     codes = torch.full(input_ids.shape, TokenCode.TEXT, dtype=torch.int8, device=input_ids.device)
@@ -98,14 +106,15 @@ def token_codes(config: Any, input_ids: Tensor, **processed: Any) -> Tensor:
 
 
 def codes_of_single_tokens(config: Any, input_ids: Tensor) -> Tensor:
-    """Says of tokens that came one by one, without pixels, what they may be: int8 [B, 1].
+    """Returns preliminary codes of tokens that came one by one, without pixels: int8 [B, 1].
 
-    Text, except that a delimiter has its code negated. `settled` decides by its neighbours whether
-    it belongs to an image of a prompt in chunks of one token, or was written by the model.
+    All tokens are text, except that a delimiter gets its code negated. It may belong to an image of
+    a prompt that comes in chunks of one token, or the model may have generated it. `settled`
+    decides that later, by the neighbours of the token.
 
     Args:
-        config: of the whole model.
-        input_ids: integers [B, 1].
+        config: the configuration of the whole model.
+        input_ids: the token ids, integers [B, 1].
     """
     family = family_of(config)
     codes = torch.full_like(input_ids, TokenCode.TEXT, dtype=torch.int8)
@@ -118,7 +127,7 @@ def codes_of_single_tokens(config: Any, input_ids: Tensor) -> Tensor:
 
 
 def settled(codes: Tensor) -> Tensor:
-    """Decides what tokens are that came one by one: int8 [B, L], no code negated any more."""
+    """Returns the final codes of tokens that came one by one: int8 [B, L], none negated."""
     inside = _is_image(codes)
     opens = (codes == -TokenCode.START) & _behind(inside)
     closes = (codes == -TokenCode.END) & _before(inside)
@@ -129,13 +138,13 @@ def settled(codes: Tensor) -> Tensor:
 def layout_of_codes(
     family: Family, codes: Tensor, attention_mask: Tensor | None = None, *, complete: bool = True
 ) -> PromptLayout:
-    """Makes the layout of tokens that `token_codes` has named.
+    """Returns the layout of tokens from their codes.
 
     Args:
-        family: of the model.
-        codes: int8 [B, L].
-        attention_mask: [B, L], 0 for padding; None when there is none.
-        complete: as in `layout_of`.
+        family: the family of the model.
+        codes: int8 [B, L], as `token_codes` returns them.
+        attention_mask: [B, L], 0 for padding; None if there is no padding.
+        complete: whether the prompts end here, as in `layout_of`.
 
     Raises:
         LayoutError: the images cannot be told apart with certainty.
@@ -169,14 +178,14 @@ def layout_of_codes(
 
 
 def has_image_tokens(config: Any, input_ids: Tensor) -> bool:
-    """Whether any token belongs to an image or video. Waits for the device."""
+    """Returns whether any token belongs to an image or video. It waits for the device."""
     found = input_ids == config.image_token_id
     video = getattr(config, "video_token_id", None)
     return bool((found if video is None else found | (input_ids == video)).any())
 
 
 def _is_image(codes: Tensor) -> Tensor:
-    """Marks tokens of images and videos."""
+    """Marks the tokens of images and videos."""
     return codes >= TokenCode.IMAGE
 
 
@@ -191,7 +200,7 @@ def _behind(values: Tensor) -> Tensor:
 
 
 def _refuse(family: Family, wrong: Tensor, reason: str) -> None:
-    """Raises for the first token marked in `wrong`."""
+    """Raises LayoutError for the first token that `wrong` marks, if it marks any."""
     places = wrong.nonzero()
     if len(places):
         row, position = places[0].tolist()
@@ -207,7 +216,7 @@ def _check_named(
     last: Tensor,
     complete: bool,
 ) -> None:
-    """Raises unless start, image tokens and end always follow each other."""
+    """Raises LayoutError unless every image stands between its start and its end token."""
     name = f"({family.start_id} and {family.end_id} of the configuration mark images)"
     _refuse(family, opens & ~_before(start), f"image tokens without a start token before {name}")
     empty = start & ~_behind(opens)
@@ -230,7 +239,7 @@ def _check_surrounded(
     last: Tensor,
     complete: bool,
 ) -> None:
-    """Raises unless each image has a token of its own before it and one behind it."""
+    """Raises LayoutError unless each image has a token of its own before it and one behind it."""
     rule = "every image stands between a start and an end token"
     _refuse(family, opens & ~_before(start), f"no start token before the image; {rule}")
     open_image = closes & ~_behind(end)
@@ -241,7 +250,7 @@ def _check_surrounded(
 
 
 def _check_neighbours(family: Family, input_ids: Tensor, inside: Tensor) -> None:
-    """Raises unless all images stand between the same two tokens."""
+    """Raises LayoutError unless all images stand between the same two tokens."""
     for side, place in (("before", _behind(inside)), ("behind", _before(inside))):
         place = place & ~inside
         around = input_ids[place]
@@ -258,7 +267,11 @@ def _check_neighbours(family: Family, input_ids: Tensor, inside: Tensor) -> None
 def _first_tokens(
     family: Family, inside: Tensor, lengths: list[int] | None, modality: str
 ) -> Tensor:
-    """Marks the first token of each image, by counting."""
+    """Marks the first token of each image, which it finds from the lengths of the images.
+
+    Raises:
+        LayoutError: the lengths are missing, or they do not fit the tokens.
+    """
     if not bool(inside.any()):
         return torch.zeros_like(inside)
     if lengths is None:
@@ -289,10 +302,10 @@ def _first_tokens(
 def _check_lengths(
     config: Any, layout: PromptLayout, codes: Tensor, processed: Mapping[str, Any]
 ) -> None:
-    """Raises unless every image has as many tokens as the processor announced."""
+    """Raises LayoutError unless each image has as many tokens as the processor announced."""
     family = family_of(config)
     if family.delimiters is Delimiters.NONE:
-        return  # the lengths made the layout
+        return  # here the layout was made from the lengths
     lengths = family.lengths(config, processed)
     first = (layout.kind == TokenKind.IMAGE) & (layout.first == layout.positions)
     for code, modality in ((TokenCode.IMAGE, "image"), (TokenCode.VIDEO, "video")):
@@ -306,10 +319,12 @@ def _check_lengths(
             if found[index] != announced:
                 raise LayoutError(
                     f"{family.name}: prompt {row}, position {position}: {found[index]} tokens of "
-                    f"{modality} {index} of the batch, but the processor announced {announced}"
+                    f"{modality} {index} of the batch, but the processor announced {announced}; "
+                    "give input_ids and the other inputs of one call of the processor"
                 )
         if len(expected) > len(found):
             raise LayoutError(
                 f"{family.name}: {len(found)} {modality} segments among the tokens of "
-                f"{layout.batch} prompts, but the processor announced {len(expected)}"
+                f"{layout.batch} prompts, but the processor announced {len(expected)}; give "
+                "input_ids and the other inputs of one call of the processor"
             )

@@ -1,4 +1,4 @@
-"""The model families, one row each: how images stand among the tokens of a prompt."""
+"""The table of model families. A row says how a family places images among the tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Delimiters(enum.Enum):
 
 
 Lengths = dict[str, list[int]]
-"""Tokens of each image ("image") and of each video segment ("video"), in the order of the batch."""
+"""The number of tokens of each image ("image") and video segment ("video"), in batch order."""
 
 _LengthRule = Callable[[Any, Mapping[str, Any]], Lengths]
 
@@ -32,14 +32,14 @@ class Family:
     """A model family of transformers.
 
     Attributes:
-        name: for messages.
-        model_types: `model_type` of the configurations.
-        delimiters: how images are marked.
-        lengths: derives from configuration and processor output how many tokens each image has;
-            modalities of which the processor said nothing are left out.
-        start_id: attribute of the configuration with the id of the start delimiter.
-        end_id: the same of the end delimiter.
-        bidirectional: the model lets the tokens of an image see each other in both directions.
+        name: the name that messages use.
+        model_types: the values of `model_type` in the configurations of the family.
+        delimiters: how the family marks images.
+        lengths: a function of the configuration and the processor's output. It returns the number
+            of tokens of each image, and leaves out modalities that the processor says nothing of.
+        start_id: the attribute of the configuration that holds the id of the start delimiter.
+        end_id: the attribute that holds the id of the end delimiter.
+        bidirectional: whether the tokens of an image see each other in both directions.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Family:
 
 
 def _qwen2_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
-    """One segment an image, one a video."""
+    """Returns the lengths if each image and each video is one segment."""
     lengths: Lengths = {}
     for modality in ("image", "video"):
         grids = processed.get(f"{modality}_grid_thw")
@@ -63,7 +63,7 @@ def _qwen2_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
 
 
 def _qwen3_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
-    """One segment an image, one a frame of a video."""
+    """Returns the lengths if each image and each frame of a video is one segment."""
     lengths = _qwen2_lengths(config, processed)
     if "video" in lengths:
         grids = processed["video_grid_thw"].tolist()
@@ -73,19 +73,22 @@ def _qwen3_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
 
 
 def _gemma3_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
-    """All images alike; crops are images."""
+    """Returns the lengths if all images have the same one. Crops count as images."""
     pixels = processed.get("pixel_values")
     return {} if pixels is None else {"image": [config.mm_tokens_per_image] * len(pixels)}
 
 
 def _unknown_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
-    """The processor does not say how many tiles an image has."""
+    """Returns no lengths, because the processor does not say how many tiles an image has."""
     del config, processed
     return {}
 
 
 def _llava_onevision_lengths(config: Any, processed: Mapping[str, Any]) -> Lengths:
-    """A prompt with one image cuts it into tiles, one with several does not; a video is pooled."""
+    """Returns the lengths of images and videos of LLaVA-OneVision.
+
+    An image is cut into tiles if it is the only one of its prompt. A video is pooled.
+    """
     side = config.vision_config.image_size // config.vision_config.patch_size
     lengths: Lengths = {}
     sizes, counts = processed.get("image_sizes"), processed.get("batch_num_images")
@@ -100,15 +103,19 @@ def _llava_onevision_lengths(config: Any, processed: Mapping[str, Any]) -> Lengt
     if videos is not None:
         lengths["video"] = [videos.shape[1] * math.ceil(side / 2) ** 2 + 1] * videos.shape[0]
     for modality, encoded in (processed.get("mm_encoder_outputs") or {}).items():
-        # Features that were cut to a chunk of the prompt come without hidden states, all images in
-        # one piece: their boundaries are gone.
+        # Features that were cut to a chunk of the prompt have no hidden states. They hold all
+        # images in one piece, so the boundaries between images are lost.
         if getattr(encoded, "last_hidden_state", None) is not None:
             lengths[modality] = [len(features) for features in encoded.pooler_output]
     return lengths
 
 
 def _tiled_length(config: Any, side: int, height: int, width: int) -> int:
-    """Tokens of an image in tiles: the overview, and the unpadded mosaic with a newline a row."""
+    """Returns the number of tokens of an image that is cut into tiles.
+
+    They are the tokens of the overview, those of the tiles without their padding, and one newline
+    token for each row of the tiles.
+    """
     from transformers.image_processing_utils import select_best_resolution
 
     tile = config.vision_config.image_size
@@ -126,7 +133,7 @@ def _tiled_length(config: Any, side: int, height: int, width: int) -> int:
 
 
 def _qwen(name: str, model_types: tuple[str, ...], lengths: _LengthRule) -> Family:
-    """The Qwen models differ in name and in how a video is cut."""
+    """Returns the row of a Qwen family. These differ in their names and in how a video is cut."""
     ids = ("vision_start_token_id", "vision_end_token_id")
     return Family(name, model_types, Delimiters.NAMED, lengths, *ids)
 
@@ -147,14 +154,14 @@ FAMILIES = (
     Family("InternVL", ("internvl",), Delimiters.NEIGHBOURS, _unknown_lengths),
     Family("LLaVA-OneVision", ("llava_onevision",), Delimiters.NONE, _llava_onevision_lengths),
 )
-"""Every supported family."""
+"""All supported families."""
 
 
 def family_of(config: Any) -> Family:
-    """Returns the row of a model's configuration.
+    """Returns the family of a model's configuration.
 
     Raises:
-        UsageError: no row has this model type.
+        UsageError: no family has this model type.
     """
     model_type = getattr(config, "model_type", None)
     for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""Executors of attention over a schedule, and the literal reference that they must equal."""
+"""The executors of attention over a schedule, and the literal reference for them."""
 
 from photomask.attention.kernels.dispatch import Executor, check_executor, prefill_attention
 from photomask.attention.kernels.heads import LayerHeads

@@ -1,4 +1,4 @@
-"""What every executor of sparse prefill is given, and the refusal of what it cannot be."""
+"""Checks of the arguments that every executor of sparse prefill takes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def check_arguments(
     """Checks shapes, dtypes and devices without waiting for the device.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
-        heads: of the layer.
-        scale: factor of the scores.
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
+        heads: the heads of the layer.
+        scale: the factor of the scores.
 
     Raises:
-        DataError: tensors that do not fit each other or the schedule.
-        UsageError: a gradient is wanted, or the scale is not a positive number.
+        DataError: the tensors do not fit each other, the heads or the schedule.
+        UsageError: a gradient is required, or the scale is not a positive number.
     """
     if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
         raise DataError(
@@ -41,7 +41,7 @@ def check_arguments(
     if key.shape[0] != batch or key.shape[3] != head_size or query_heads % max(key.shape[1], 1):
         raise DataError(
             f"query {list(query.shape)} and key {list(key.shape)} must have the same batch and "
-            "head size, and a number of heads that the key heads divide"
+            "head size, and the number of key heads must divide the number of query heads"
         )
     planned = (schedule.batch, schedule.queries)
     if planned != (batch, queries) or key.shape[2] < schedule.keys:
@@ -73,15 +73,15 @@ def check_arguments(
 
 
 def check_kernel_arguments(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Refuses what no kernel on a GPU takes, though plain PyTorch would.
+    """Checks what the kernels on a GPU require beyond the requirements of plain PyTorch.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
 
     Raises:
-        DataError: a dtype, head size or stride.
+        DataError: the kernels do not take the dtype, the head size or a stride.
     """
     if query.dtype not in KERNEL_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in KERNEL_DTYPES)
@@ -91,6 +91,6 @@ def check_kernel_arguments(query: Tensor, key: Tensor, value: Tensor) -> None:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.stride(3) != 1:
             raise DataError(
-                f"the last dimension of {name} must be contiguous, its stride is "
+                f"the last dimension of {name} must be contiguous, but its stride is "
                 f"{tensor.stride(3)}; call .contiguous()"
             )

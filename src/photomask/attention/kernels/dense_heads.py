@@ -1,9 +1,10 @@
-"""Heads that see all that comes before them, by the fastest dense kernel that there is.
+"""Computes dense heads by the fastest dense kernel that is available.
 
-Where dense heads see plain causality, a kernel written for that alone beats one that reads a
-schedule: on Hopper FlashAttention-4 if it is installed, else cuDNN. Where images are seen in both
-directions too, another kernel goes on from what it leaves. Which kernel takes the tensors is asked
-on the host, before anything is launched; no kernel is tried out.
+If dense heads are causal, a kernel for causal attention alone is faster than one that reads a
+schedule. This is FlashAttention-4 if it is installed and takes the tensors, and otherwise cuDNN if
+that takes them. If the tokens of an image also see each other in both directions, a second kernel
+continues from the result. The kernel is chosen on the host before anything is launched, and no
+kernel is tried out.
 
 Source: FlashAttention-4, `flash_attn.cute` of https://github.com/Dao-AILab/flash-attention.
 """
@@ -28,7 +29,7 @@ from photomask.attention.schedule import Schedule
 
 
 class DenseKernel(Protocol):
-    """Causal attention of Q queries that are the last of K keys."""
+    """The interface of causal attention, where the Q queries are the last of the K keys."""
 
     def __call__(
         self,
@@ -39,25 +40,25 @@ class DenseKernel(Protocol):
         output: Tensor | None = None,
         log_sums: Tensor | None = None,
     ) -> Tensor:
-        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D].
+        """Computes the attention of some heads.
 
         Args:
-            query: of some heads.
-            key: what they read.
-            value: likewise.
-            scale: factor of the scores.
-            output: where the result is written.
-            log_sums: float32 [B, H, Q], contiguous; where the logarithm of the sum of
-                `exp(scale * score)` of each row is written.
+            query: the queries, [B, H, Q, D].
+            key: the keys, [B, G, K, D].
+            value: the values, [B, G, K, D].
+            scale: the factor of the scores.
+            output: a tensor for the result, or None.
+            log_sums: a contiguous tensor, float32 [B, H, Q], for the logarithm of the sum of
+                `exp(scale * score)` of each row, or None.
 
         Returns:
-            `output`, or a new tensor if it is None.
+            The result [B, H, Q, D]: `output`, or a new tensor if `output` is None.
         """
         ...
 
 
 class LookAhead(Protocol):
-    """Goes on from plain causality to the later tokens of a row's own image."""
+    """The interface of a kernel that adds the later tokens of a row's own image."""
 
     def __call__(
         self,
@@ -69,17 +70,17 @@ class LookAhead(Protocol):
         output: Tensor,
         log_sums: Tensor,
     ) -> None:
-        """Replaces the rows of `output` that look ahead; see `triton_look_ahead`."""
+        """Replaces the rows of `output` that see later tokens; see `triton_look_ahead`."""
         ...
 
 
 @dataclass(frozen=True)
 class DenseHeads:
-    """Who computes heads that are all dense.
+    """The kernels that compute dense heads.
 
     Attributes:
-        kernel: what they see up to a row's own position.
-        look_ahead: what they see behind it; None if that is nothing.
+        kernel: the kernel for the keys up to a row's own position.
+        look_ahead: the kernel for the keys behind a row's own position; None if no row sees any.
     """
 
     kernel: DenseKernel
@@ -94,10 +95,10 @@ class DenseHeads:
         scale: float,
         output: Tensor | None = None,
     ) -> Tensor:
-        """Computes [B, H, Q, D] of query [B, H, Q, D], key and value [B, G, K, D].
+        """Computes dense heads from query [B, H, Q, D], key and value [B, G, K, D].
 
         Returns:
-            `output`, or a new tensor if it is None.
+            The result [B, H, Q, D]: `output`, or a new tensor if `output` is None.
         """
         if self.look_ahead is None:
             return self.kernel(query, key, value, scale, output)
@@ -108,12 +109,12 @@ class DenseHeads:
 
 
 def choose_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> DenseKernel | None:
-    """Returns the fastest dense kernel that takes tensors on a GPU; None if there is none.
+    """Returns the fastest dense kernel that takes some tensors on a GPU, or None.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D], cut to the keys of the schedule.
-        value: [B, G, K, D].
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D], cut to the keys of the schedule.
+        value: the values, [B, G, K, D].
     """
     if torch.version.hip is not None:
         return None
@@ -142,16 +143,16 @@ def attend_dense(
     """Computes some heads by a dense kernel, call by call, on views of the tensors.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D], cut to the keys of the schedule.
-        value: [B, G, K, D].
-        schedule: of the prompts.
-        calls: which heads, and whose keys they read.
-        scale: factor of the scores.
-        compute: computes a call, on one stream.
-        output: [B, H, Q, D]; other heads stay as they are.
-        aside: every second call is launched in it, so that none waits for the last programs of the
-            one before.
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D], cut to the keys of the schedule.
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
+        calls: the calls, which name the heads and the key heads that they read.
+        scale: the factor of the scores.
+        compute: the kernels that compute a call.
+        output: the tensor for the result, [B, H, Q, D]. Other heads stay as they are.
+        aside: a context in which every second call is launched, so that a call does not wait for
+            the last programs of the call before it.
     """
     for number, call in enumerate(calls):
         some, owners = call.heads, call.key_heads
@@ -165,8 +166,8 @@ def stream_aside(device: torch.device) -> Iterator[AbstractContextManager[object
     """Opens a second stream beside the current one of a device, and joins both at the end.
 
     Yields:
-        A context, to be entered any number of times, whose launches go to the second stream; one
-        without effect where there are no streams.
+        A context whose launches go to the second stream. It may be entered any number of times, and
+        it has no effect on devices other than CUDA.
     """
     if device.type != "cuda":
         yield nullcontext()
@@ -192,7 +193,7 @@ def cudnn(
     output: Tensor | None = None,
     log_sums: Tensor | None = None,
 ) -> Tensor:
-    """Runs cuDNN through PyTorch; Q must be K."""
+    """Computes causal attention by cuDNN, through PyTorch. Q must equal K."""
     if log_sums is not None:  # the public function does not return them
         result, sums, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
             query, key, value, None, True, is_causal=True, scale=scale
@@ -214,7 +215,7 @@ def flash4(
     output: Tensor | None = None,
     log_sums: Tensor | None = None,
 ) -> Tensor:
-    """Runs FlashAttention-4, which aligns queries with the last key."""
+    """Computes causal attention by FlashAttention-4. The last query sees the last key."""
     swapped = (tensor.transpose(1, 2) for tensor in (query, key, value))
     out = None if output is None else output.transpose(1, 2)
     result, *_ = _flash4()(*swapped, softmax_scale=scale, causal=True, out=out, lse=log_sums)
@@ -222,12 +223,12 @@ def flash4(
 
 
 def flash4_takes(capability: tuple[int, int], dtype: torch.dtype, head_size: int) -> bool:
-    """Tells whether FlashAttention-4 has a kernel, and a fast one, for a device and its tensors.
+    """Returns whether FlashAttention-4 has a fast kernel for a device and its tensors.
 
     Args:
-        capability: compute capability of the device.
-        dtype: of query, key and value.
-        head_size: D.
+        capability: the compute capability of the device.
+        dtype: the dtype of query, key and value.
+        head_size: the head size, D.
     """
     sizes = head_size % 8 == 0 and (8 <= head_size <= 128 or head_size == 256)
     return capability[0] in (9, 10) and dtype in (torch.float16, torch.bfloat16) and sizes
@@ -235,7 +236,7 @@ def flash4_takes(capability: tuple[int, int], dtype: torch.dtype, head_size: int
 
 @cache
 def has_flash4() -> bool:
-    """Tells whether FlashAttention-4 is installed, without importing it."""
+    """Returns whether FlashAttention-4 is installed, without importing it."""
     if importlib.util.find_spec("flash_attn") is None:
         return False
     return importlib.util.find_spec("flash_attn.cute") is not None
@@ -243,9 +244,9 @@ def has_flash4() -> bool:
 
 @cache
 def _flash4() -> Any:
-    """Imports FlashAttention-4, which takes seconds.
+    """Imports FlashAttention-4, which takes seconds, and returns its forward function.
 
-    Its public function cannot write into memory that is given; what it calls can.
+    The public function cannot write into given memory, but the function that it calls can.
     """
     from flash_attn.cute.interface import (  # pyright: ignore[reportMissingImports]
         _flash_attn_fwd,

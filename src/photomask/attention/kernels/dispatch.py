@@ -1,4 +1,4 @@
-"""Which executor runs where, and which of its kernels computes which head."""
+"""Chooses the executor for a device, and the kernel for each head."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from photomask.errors import UsageError
 _LOG = logging.getLogger(__name__)
 
 Executor = Literal["auto", "triton", "torch"]
-"""Who computes a layer.
+"""The name of an executor, which computes a layer.
 
-- `auto`: the fastest there is. On a GPU dense heads go to a dense kernel where one takes them, the
-  others to a sparse kernel, that for Hopper where it takes them; on a processor everything to plain
-  PyTorch.
-- `triton`: the Triton kernel for all GPUs alone computes every head.
-- `torch`: plain PyTorch, wherever the tensors are; on a GPU slow, and it waits for the device.
+- `auto` is the fastest executor of the device. On a GPU, a dense kernel computes the dense heads if
+  there is one for them, and a sparse kernel computes the other heads. The sparse kernel is the one
+  for Hopper if it takes the tensors. On a CPU, plain PyTorch computes all heads.
+- `triton` computes every head by the Triton kernel that runs on all supported GPUs.
+- `torch` is plain PyTorch on any device. On a GPU it is slow, and it waits for the device.
 """
 
 LEAST_CAPABILITY = (8, 0)
-"""Compute capability of the oldest CUDA devices that the kernels are written for."""
+"""The compute capability of the oldest CUDA devices that the kernels support."""
 
 
 class SparseKernel(Protocol):
-    """Computes some heads over a schedule, into memory that is given."""
+    """The interface of a kernel that computes some heads over a schedule into given memory."""
 
     def __call__(
         self,
@@ -56,7 +56,7 @@ class SparseKernel(Protocol):
         scale: float,
         output: Tensor,
     ) -> None:
-        """Writes all rows of the listed heads; see `triton_prefill`."""
+        """Writes all rows of the listed heads. `triton_prefill` describes the arguments."""
         ...
 
 
@@ -70,30 +70,31 @@ def prefill_attention(
     *,
     executor: Executor = "auto",
 ) -> Tensor:
-    """Computes attention of all heads of a layer, each by its own pattern.
+    """Computes the attention of all heads of a layer, each head by its own pattern.
 
-    `softmax(scale * Q Kᵀ) V` over the pairs that `visible` defines for the pattern of a head. On a
-    GPU nothing waits for the device, and the launches can be captured in a CUDA graph once each of
-    them has run.
+    The result is `softmax(scale * Q Kᵀ) V` over the pairs that `visible` defines for the pattern of
+    a head. On a GPU, the kernels do not wait for the device, and their launches can be captured in
+    a CUDA graph once each of them has run.
 
     Args:
-        query: [B, H, Q, D], the last Q tokens of the layout; any strides if the last is 1.
-        key: [B, G, K, D], likewise; H is a multiple of G, and head h reads the keys of
-            h // (H / G). Keys behind those of the schedule, as a static cache has them, are not
-            read.
-        value: [B, G, K, D].
-        schedule: of the prompts, on the device of the tensors.
-        heads: of the layer, on the same device.
-        scale: factor of the scores, above 0.
-        executor: who computes them.
+        query: the queries, [B, H, Q, D], which are the last Q tokens of the layout. The last stride
+            is 1, and the others are arbitrary.
+        key: the keys, [B, G, K, D], with the same rule for strides. H is a multiple of G, and head
+            h reads key head h // (H / G). A static cache may have more keys than the schedule;
+            those are not read.
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts, on the device of the tensors.
+        heads: the heads of the layer, on the same device.
+        scale: the factor of the scores, above 0.
+        executor: the executor.
 
     Returns:
-        [B, H, Q, D] in the dtype of the query; the rows of padding are zero.
+        The output, [B, H, Q, D], in the dtype of the query. The rows of padding are zero.
 
     Raises:
-        DataError: tensors that do not fit each other, the schedule or the executor.
-        UsageError: a gradient is wanted, the scale is not a positive number, or the executor does
-            not run on the device.
+        DataError: the tensors do not fit each other, the schedule or the executor.
+        UsageError: a gradient is required, the scale is not a positive number, or the executor does
+            not exist or does not run on the device.
         MissingDependencyError: the device needs Triton, which is not installed.
     """
     check_arguments(query, key, value, schedule, heads, scale)
@@ -107,20 +108,20 @@ def prefill_attention(
     else:
         sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     _LOG.debug("%s computes a layer of %d heads", sparse_kernel, query.shape[1])
-    with torch.cuda.device(query.device):  # kernels are launched where the thread is, not the data
+    with torch.cuda.device(query.device):  # kernels start on the thread's current device
         return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose)
 
 
 def choose_sparse_kernel(
     query: Tensor, key: Tensor, value: Tensor, schedule: Schedule
 ) -> SparseKernel:
-    """Returns the fastest sparse kernel that takes tensors on a GPU.
+    """Returns the fastest sparse kernel that takes some tensors on a GPU.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
     """
     if torch.version.hip is None and torch.cuda.get_device_capability(query.device) == (9, 0):
         from photomask.attention.kernels.hopper import hopper_prefill, hopper_takes
@@ -131,13 +132,15 @@ def choose_sparse_kernel(
 
 
 def _triton_kernel() -> SparseKernel:
-    from photomask.attention.kernels.triton_prefill import triton_prefill  # optional, and slow
+    # Triton is optional and slow to import.
+    from photomask.attention.kernels.triton_prefill import triton_prefill
 
     return triton_prefill
 
 
 def _look_ahead_kernel() -> LookAhead:
-    from photomask.attention.kernels.triton_lookahead import triton_look_ahead  # likewise
+    # Triton is optional and slow to import.
+    from photomask.attention.kernels.triton_lookahead import triton_look_ahead
 
     return triton_look_ahead
 
@@ -152,19 +155,19 @@ def run_kernels(
     sparse_kernel: SparseKernel,
     choose_dense: Callable[[Tensor, Tensor, Tensor], DenseKernel | None],
 ) -> Tensor:
-    """Shares the heads of a layer out among kernels; the contract is that of `prefill_attention`.
+    """Distributes the heads of a layer to kernels. The contract is that of `prefill_attention`.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
-        heads: of the layer.
-        scale: factor of the scores.
-        sparse_kernel: computes what no dense kernel does.
-        choose_dense: returns the dense kernel for query, key and value, or None. It is asked only
-            if there are dense heads and they see plain causality, or that and the later tokens of
-            a row's own image.
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
+        heads: the heads of the layer.
+        scale: the factor of the scores.
+        sparse_kernel: the kernel for all heads that no dense kernel computes.
+        choose_dense: a function that returns the dense kernel for query, key and value, or None. It
+            is called only if there are dense heads, and if these see either exactly the keys up to
+            a row's own position, or those and the later tokens of the row's own image.
     """
     dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
     causal = schedule.plainly_causal or schedule.causal_and_ahead
@@ -190,7 +193,7 @@ def _no_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_executor(executor: str) -> None:
-    """Raises `UsageError` unless there is an executor of that name."""
+    """Raises UsageError unless there is an executor with this name."""
     if executor not in get_args(Executor):
         names = ", ".join(map(repr, get_args(Executor)))
         raise UsageError(f"executor must be one of {names}, got {executor!r}")
@@ -198,14 +201,14 @@ def check_executor(executor: str) -> None:
 
 @cache
 def choose_executor(executor: Executor, device: torch.device) -> Literal["kernels", "torch"]:
-    """Decides whether kernels or plain PyTorch run on a device.
+    """Returns whether kernels or plain PyTorch run on a device.
 
     Args:
-        executor: what was asked for.
-        device: of the tensors.
+        executor: the executor that was requested.
+        device: the device of the tensors.
 
     Raises:
-        UsageError: no such executor, or it does not run on the device.
+        UsageError: there is no such executor, or it does not run on the device.
         MissingDependencyError: the device needs Triton, which is not installed.
     """
     check_executor(executor)
@@ -226,14 +229,14 @@ def choose_executor(executor: Executor, device: torch.device) -> Literal["kernel
 
 
 def check_capability(name: str, capability: tuple[int, int]) -> None:
-    """Refuses CUDA devices that are too old.
+    """Checks that a CUDA device is new enough for the kernels.
 
     Args:
-        name: of the device.
-        capability: compute capability.
+        name: the name of the device.
+        capability: the compute capability of the device.
 
     Raises:
-        UsageError: older than `LEAST_CAPABILITY`.
+        UsageError: the compute capability is below `LEAST_CAPABILITY`.
     """
     if capability < LEAST_CAPABILITY:
         needed, found = (".".join(map(str, each)) for each in (LEAST_CAPABILITY, capability))

@@ -1,8 +1,8 @@
-"""The heads of a layer, known on the host, and which kernel computes which of them.
+"""The heads of a layer, and the choice of the kernel that computes each of them.
 
-A dense kernel takes query heads that share key heads evenly, each tensor with one step from head to
-head. The dense heads of a plan are scattered, so they are cut into calls on views: nothing is
-copied.
+A dense kernel takes query heads that share key heads evenly, and each tensor must have one stride
+from head to head. The dense heads of a plan are scattered. They are therefore divided into several
+calls, each on views of the tensors, so that nothing is copied.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from photomask.errors import DataError
 
 @dataclass(frozen=True)
 class DenseCall:
-    """Heads that a dense kernel computes in one call, as slices of the tensors.
+    """The heads that a dense kernel computes in one call, as slices of the tensors.
 
     Attributes:
-        heads: query heads.
+        heads: the query heads.
         key_heads: the key heads that they read.
     """
 
@@ -32,11 +32,11 @@ class DenseCall:
 
 @dataclass(frozen=True)
 class Route:
-    """Every head of a layer, by the kernel that computes it where a dense kernel takes dense heads.
+    """The heads of a layer for each kernel, if there is a dense kernel for the dense heads.
 
     Attributes:
-        dense: calls of a dense kernel, the largest first.
-        sparse: heads of the sparse kernel, ascending.
+        dense: the calls of the dense kernel, the largest first.
+        sparse: the heads of the sparse kernel in ascending order.
     """
 
     dense: tuple[DenseCall, ...]
@@ -46,12 +46,13 @@ class Route:
 def route_heads(patterns: Sequence[Pattern], key_heads: int) -> Route:
     """Decides which kernel computes which head.
 
-    Neighbouring key heads all of whose heads are dense make one call. Of the other dense heads,
-    those at equal steps make a call if they read one key head, or each another.
+    Neighbouring key heads make one call if all their query heads are dense. The other dense heads
+    make calls of heads at equal distances. In such a call, all heads read the same key head, or
+    each of them reads a different one.
 
     Args:
-        patterns: of the H heads.
-        key_heads: G, which divides H; head h reads the keys of h // (H / G).
+        patterns: the patterns of the H heads.
+        key_heads: G, which divides H. Head h reads key head h // (H / G).
     """
     group = len(patterns) // key_heads
     sparse = [head for head, pattern in enumerate(patterns) if pattern is not Pattern.DENSE]
@@ -67,7 +68,7 @@ def route_heads(patterns: Sequence[Pattern], key_heads: int) -> Route:
 
 
 def _neighbours(numbers: Sequence[int]) -> list[slice]:
-    """Cuts ascending numbers where one is left out."""
+    """Returns the runs of consecutive numbers among ascending numbers."""
     runs: list[slice] = []
     for number in numbers:
         if runs and runs[-1].stop == number:
@@ -78,7 +79,11 @@ def _neighbours(numbers: Sequence[int]) -> list[slice]:
 
 
 def _equal_steps(heads: Sequence[int], group: int) -> list[DenseCall]:
-    """Cuts heads into calls, each the longest that is left; one key head wins over several."""
+    """Divides heads into calls of heads at equal distances.
+
+    Each call is the longest one among the heads that are left. Among calls of equal length, one
+    with a single key head is preferred.
+    """
     left, calls = list(heads), []
     while left:
         found, known = [], set(left)
@@ -101,15 +106,15 @@ def _equal_steps(heads: Sequence[int], group: int) -> list[DenseCall]:
 
 @dataclass(frozen=True, eq=False)
 class LayerHeads:
-    """The patterns of a layer's heads, on the host and on one device; made once, by `of`.
+    """The patterns of a layer's heads, on the host and on one device. `of` makes it once.
 
     Attributes:
-        patterns: of the H heads.
-        key_heads: G.
+        patterns: the patterns of the H heads.
+        key_heads: the number of key heads, G.
         codes: int8 [H], the numbers of the patterns.
         every: int32 [H], the numbers of all heads.
-        sparse: int32 [S], the heads that are not dense.
-        dense_calls: what a dense kernel can compute.
+        sparse: int32 [S], the numbers of the heads that are not dense.
+        dense_calls: the calls in which a dense kernel can compute the dense heads.
     """
 
     patterns: tuple[Pattern, ...]
@@ -126,12 +131,12 @@ class LayerHeads:
         """Routes the heads of a layer and uploads their numbers, which may wait for the device.
 
         Args:
-            patterns: of the H heads.
+            patterns: the patterns of the H heads.
             key_heads: G, which divides H.
-            device: of the tensors to come.
+            device: the device on which the layer will run.
 
         Raises:
-            DataError: no heads, or a number of them that the key heads do not divide.
+            DataError: there are no heads, or the number of key heads does not divide their number.
         """
         if not patterns or key_heads < 1 or len(patterns) % key_heads:
             raise DataError(f"{key_heads} key heads do not divide {len(patterns)} heads")
@@ -149,5 +154,5 @@ class LayerHeads:
 
     @property
     def all_in_one_dense_call(self) -> bool:
-        """Whether one call of a dense kernel computes the layer."""
+        """Whether one call of a dense kernel computes the whole layer."""
         return len(self.dense_calls) == 1 and not len(self.sparse)

@@ -1,4 +1,4 @@
-"""Attention with the mask written out: slow, O(L²) memory, and right by construction."""
+"""Attention with the mask written out: slow, with O(L²) memory, and literally as it is defined."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def reference_attention(
     """Computes `softmax(scale * Q Kᵀ + mask) V` head by head, in the dtype of the query.
 
     Args:
-        query: [B, H, Q, D], the last Q tokens of the layout.
-        key: [B, G, L, D]; H is a multiple of G, and head h reads the keys of h // (H / G).
-        value: [B, G, L, D].
-        layout: of the L keys.
-        patterns: one for each of the H heads.
-        sinks: which tokens are sinks.
-        rule: what a dense head sees.
-        scale: factor of the scores.
+        query: the queries, [B, H, Q, D], which are the last Q tokens of the layout.
+        key: the keys, [B, G, L, D]. H is a multiple of G, and head h reads key head h // (H / G).
+        value: the values, [B, G, L, D].
+        layout: the layout of the L keys.
+        patterns: one pattern for each of the H heads.
+        sinks: the rule that says which tokens are sinks.
+        rule: the rule that says what a dense head sees.
+        scale: the factor of the scores.
 
     Returns:
-        [B, H, Q, D]; the rows of padding are zero.
+        The output, [B, H, Q, D]. The rows of padding are zero.
     """
     group = query.shape[1] // key.shape[1]
     query_start = layout.tokens - query.shape[2]

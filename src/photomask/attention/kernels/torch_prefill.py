@@ -1,7 +1,7 @@
-"""Sparse prefill in plain PyTorch, for processors and every device without Triton.
+"""Sparse prefill in plain PyTorch, for CPUs and all devices without Triton.
 
-It is as sparse as the schedule: image tiles gather the keys they see and nothing else. Tiles of
-similar length are worked on together, padded to the longest of them.
+It is as sparse as the schedule: tiles of images gather only the keys that they see. Tiles of
+similar length are computed together, padded to the longest of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from photomask.attention.patterns import Pattern
 from photomask.attention.schedule import Schedule
 
 ROWS_AT_ONCE = 256
-"""Queries that share one range of keys in a call."""
+"""The number of queries that share one range of keys in a call."""
 PAIRS_AT_ONCE = 1 << 22
-"""Pairs of a query and a key of one head, padding included, in a call over gathered keys."""
+"""The largest number of pairs of query and key, with padding, in a call over gathered keys."""
 KEYS_OF_PADDING = 128
-"""Tiles work together if the shortest sees at most so many keys less, or half of the longest."""
+"""Tiles are computed together if the shortest sees at least half as many keys as the longest, or at
+most this many keys fewer."""
 
 
 def torch_prefill(
@@ -31,18 +32,18 @@ def torch_prefill(
     patterns: Sequence[Pattern],
     scale: float,
 ) -> Tensor:
-    """Computes attention over a schedule; the contract is that of `prefill_attention`.
+    """Computes attention over a schedule. The contract is that of `prefill_attention`.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
-        patterns: of the H heads.
-        scale: factor of the scores.
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
+        patterns: the patterns of the H heads.
+        scale: the factor of the scores.
 
     Returns:
-        [B, H, Q, D].
+        The output, [B, H, Q, D].
     """
     output = torch.zeros_like(query)
     heads_of: dict[Pattern, list[int]] = {}
@@ -62,7 +63,7 @@ def torch_prefill(
 
 
 def _same_for_all(schedule: Schedule) -> Tensor:
-    """Marks the tiles that see one range, the same under every pattern: bool [T]."""
+    """Marks the tiles that see only one range, which is the same in every pattern: bool [T]."""
     tables = (schedule.low, schedule.high)
     same = [(table == table[Pattern.DENSE]).flatten(2).all(2).all(0) for table in tables]
     entry = schedule.tiles
@@ -90,7 +91,7 @@ class _Prompt:
         self._group = query.shape[0] // key.shape[0]
 
     def attend_ranges(self, tiles: Tensor, heads: list[int]) -> None:
-        """Computes the rows of some tiles that see one range each, whatever tile they are in."""
+        """Computes the rows of some tiles, each of which sees one range of keys."""
         schedule = self._schedule
         rows = schedule.rows[tiles].flatten()
         low = schedule.low[Pattern.DENSE, tiles].flatten()
@@ -121,7 +122,7 @@ class _Prompt:
     def attend_gathered(
         self, tiles: Tensor, pattern: Pattern, heads: list[int], prompt: int
     ) -> None:
-        """Computes tiles that see text, sinks and a range, with their keys gathered."""
+        """Computes tiles that see text, sinks and a range. It gathers their keys."""
         schedule = self._schedule
         chosen = torch.tensor(heads, device=tiles.device)
         owners = chosen.div(self._group, rounding_mode="floor")
@@ -151,7 +152,7 @@ class _Prompt:
 
 
 def _gather(tensor: Tensor, heads: Tensor, places: Tensor) -> Tensor:
-    """Gathers heads [H] and places [N, K] of [G, L, D]: [N, H, K, D]."""
+    """Returns some heads, [H], at some places, [N, K], of a tensor [G, L, D]: [N, H, K, D]."""
     by_place = tensor.transpose(0, 1)
     if by_place.is_contiguous():
         rows = places[:, None] * by_place.shape[1] + heads[:, None]
@@ -163,24 +164,24 @@ def _gather(tensor: Tensor, heads: Tensor, places: Tensor) -> Tensor:
 
 
 def _is_plain(rows: Tensor, low: Tensor, high: Tensor) -> bool:
-    """Tells whether rows see all that comes before them, from the first row on."""
+    """Returns whether rows are consecutive and each sees the keys from the first row to itself."""
     expected = torch.arange(len(rows), device=rows.device) + rows[:1]
     return bool(((rows == expected) & (low == rows[:1]) & (high == rows + 1)).all())
 
 
 def _mask_of_range(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
-    """Makes the mask of rows over all keys from the lowest `low` to the highest `high`."""
+    """Returns the mask of rows over all keys from the lowest `low` to the highest `high`."""
     places = torch.arange(int(low.min()), int(high.max()), device=low.device, dtype=low.dtype)
     return _float_mask((places >= low[:, None]) & (places < high[:, None]), dtype)
 
 
 def _float_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Makes a mask that is added to the scores."""
+    """Returns a mask that is added to the scores: 0 where visible, -inf elsewhere."""
     return torch.zeros((), dtype=dtype, device=visible.device).where(visible, -torch.inf)
 
 
 def _of_similar_length(schedule: Schedule, tiles: Tensor, pattern: Pattern) -> Iterator[Tensor]:
-    """Yields the numbers of tiles that are worked on together, int64 each."""
+    """Yields the numbers of the tiles that are computed together, an int64 tensor each time."""
     entry = schedule.tiles[pattern]
     sizes = (entry[:, 1::2] - entry[:, ::2])[:, :2].sum(1) + entry[:, 7] - entry[:, 4]
     sizes = torch.where(tiles, sizes, 0)
@@ -201,11 +202,12 @@ def _of_similar_length(schedule: Schedule, tiles: Tensor, pattern: Pattern) -> I
 def _gathered(
     schedule: Schedule, tiles: Tensor, pattern: Pattern, compact: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Lists the keys of some tiles: first their ranges, then text and sinks.
+    """Returns the keys of some tiles, first those of their ranges, then text and sinks.
 
     Returns:
-        int64 [N, K], their positions, padded with keys that rows see.
-        dtype [N, R, K], what is added to the scores; R is cut to the rows that are in use.
+        The positions of the keys, int64 [N, K], padded with keys that a row of the tile sees.
+        The mask that is added to the scores, dtype [N, R, K]. It hides the padding, and R is cut to
+        the rows that are in use.
     """
     entry = schedule.tiles[pattern, tiles].long()[:, :, None]
     count = int((schedule.rows[tiles] >= 0).sum(1).max())

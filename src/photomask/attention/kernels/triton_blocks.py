@@ -1,6 +1,6 @@
-"""What the Triton kernels share: how a program is cut, and the softmax over a range of keys.
+"""The shared parts of the Triton kernels: block sizes, and the softmax over a range of keys.
 
-The softmax is taken online, in float32 and to base 2.
+The softmax is computed online, in float32 and with base 2.
 
 Source: Milakov and Gimelshein 2018, arXiv:1805.02867; Dao 2023, arXiv:2307.08691.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a program is cut: queries and keys at once, warps, and stages of the pipeline."""
+    """The block sizes of a program: queries and keys at once, warps, and pipeline stages."""
 
     rows: int
     keys: int
@@ -30,7 +30,7 @@ class Blocks:
 
 
 class Heads(NamedTuple):
-    """A tensor [B, heads, rows, D] and its strides, as the kernel takes it."""
+    """A tensor [B, heads, rows, D] and its strides, as a kernel takes them."""
 
     pointer: Tensor
     prompt: int
@@ -39,20 +39,20 @@ class Heads(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> Heads:
-        """Reads the strides of a tensor whose last one is 1."""
+        """Returns a tensor with its strides. The last stride must be 1."""
         return cls(tensor, *tensor.stride()[:3])
 
 
 def choose_blocks(block: int, dtype: torch.dtype, tile_rows: int, shared_bytes: int) -> Blocks:
-    """Returns how to cut heads of size `block`, so that operands fit the shared memory.
+    """Returns block sizes for a head size, so that the operands fit the shared memory.
 
     Args:
-        block: the head size as a power of two.
-        dtype: of query, key and value.
-        tile_rows: queries of a tile of the schedule.
-        shared_bytes: what a program may use.
+        block: the head size, rounded up to a power of two.
+        dtype: the dtype of query, key and value.
+        tile_rows: the number of queries of a tile of the schedule.
+        shared_bytes: the shared memory that a program may use, in bytes.
     """
-    if dtype == torch.float32:  # products outside the tensor cores want small blocks
+    if dtype == torch.float32:  # products outside the tensor cores are faster with small blocks
         return Blocks(rows=min(32 if block <= 128 else 16, tile_rows), keys=16, warps=8, stages=1)
     rows, keys = (128, 64) if block <= 128 else (64, 32)
     rows = min(rows, tile_rows)
@@ -62,7 +62,7 @@ def choose_blocks(block: int, dtype: torch.dtype, tile_rows: int, shared_bytes: 
 
 
 def count_shared_bytes(device: torch.device) -> int:
-    """Returns how much shared memory a program may have."""
+    """Returns the shared memory that a program may use, in bytes."""
     if device.type != "cuda":
         return 1 << 16  # Triton's interpreter
     properties = torch.cuda.get_device_properties(device)
@@ -79,7 +79,7 @@ def accumulate(
     b_scores = tl.dot(b_query, tl.trans(b_key), input_precision="ieee")
     if MASKED:
         b_scores = tl.where(b_visible, b_scores, float("-inf"))
-    # [ROWS]; never -inf, so that a row without a visible key gives zeros and not NaN
+    # [ROWS]; it is never -inf, because a row without a visible key must give zeros and not NaN
     b_new_max = tl.maximum(b_max, tl.max(b_scores, 1) * scale)
     b_weights = tl.math.exp2(b_scores * scale - b_new_max[:, None])
     b_shrink = tl.math.exp2(b_max - b_new_max)
@@ -100,7 +100,7 @@ def load_rows(
     BLOCK: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Loads rows of a head, [KEYS, BLOCK]: zero beyond its SIZE and, if masked, outside."""
+    """Loads rows of a head, [KEYS, BLOCK]. They are zero beyond SIZE and, if masked, outside."""
     b_channels = tl.arange(0, BLOCK)
     p_block = p_head + b_places.to(tl.int64)[:, None] * stride + b_channels[None, :]
     if MASKED:
@@ -117,7 +117,8 @@ def attend_range(
 ):  # fmt: skip
     """Visits the range of a tile: first the blocks that every row sees, then those at its ends.
 
-    At least one row sees `first` to `stop`, every row `all_from` to `all_to`, which may be less.
+    Each key from `first` to `stop` is seen by at least one row. Each key from `all_from` to
+    `all_to` is seen by every row; `all_to` may be less than `all_from`.
     """
     blocks_before = tl.cdiv(all_from - first, KEYS)
     whole = first + blocks_before * KEYS

@@ -1,9 +1,10 @@
-"""What image rows see ahead, added to rows that a causal kernel has computed.
+"""Adds the later tokens of an image to image rows that a causal kernel has computed.
 
-In models whose images see themselves in both directions, a dense head sees plain causality and, in
-a row of an image, the later tokens of that image. So a dense kernel computes the former, and leaves
-of every row the output and the logarithm of its softmax's sum; from these the online softmax goes
-on over the rest of the image. That is little work, and text has none.
+In some models the tokens of an image see each other in both directions. A dense head then sees the
+keys up to its own position and, in a row of an image, also the later tokens of that image. A dense
+kernel computes the first part. For every row it writes the output and the logarithm of the sum of
+the softmax. From these, the online softmax continues over the rest of the image. This is little
+work, and there is none for rows of text.
 
 Source: Milakov and Gimelshein 2018, arXiv:1805.02867, for how two parts of a softmax are joined.
 """
@@ -41,20 +42,20 @@ def triton_look_ahead(
     output: Tensor,
     log_sums: Tensor,
 ) -> None:
-    """Adds what image rows see ahead to heads that are all dense.
+    """Adds the later tokens of their image to the image rows of dense heads.
 
-    That the schedule is `causal_and_ahead` is the caller's word.
+    The caller guarantees that the schedule is `causal_and_ahead`.
 
     Args:
-        query: [B, H, Q, D], as for `triton_prefill`.
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
-        scale: factor of the scores.
-        output: [B, H, Q, D], the last stride 1: attention over the keys up to each row's own. Rows
-            that look ahead are replaced, all others stay as they are.
-        log_sums: float32 [B, H, Q], the last stride 1: of each row the logarithm of the sum of
-            `exp(scale * score)` over these keys.
+        query: the queries, [B, H, Q, D], as for `triton_prefill`.
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
+        scale: the factor of the scores.
+        output: [B, H, Q, D], with the last stride 1, the attention over the keys up to each row's
+            own position. Rows that see later tokens are replaced, and all others stay as they are.
+        log_sums: float32 [B, H, Q], with the last stride 1, the logarithm of the sum of
+            `exp(scale * score)` over these keys for each row.
     """
     if not output.numel():
         return
@@ -85,7 +86,7 @@ def triton_look_ahead(
 
 
 class _Table(NamedTuple):
-    """Tensors of a schedule, as the kernel takes them; `stop` is `high` of a dense head."""
+    """The tensors of a schedule, as the kernel takes them. `stop` is `high` of a dense head."""
 
     prompts: Tensor
     rows: Tensor
@@ -98,18 +99,18 @@ def _look_ahead(
     query_start, scale, GROUP: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
     TILE_ROWS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr
 ):  # fmt: skip
-    """Goes on with ROWS rows of one tile for one head, [ROWS, SIZE]; BLOCK is SIZE or more."""
+    """Continues ROWS rows of one tile for one head, [ROWS, SIZE]. BLOCK is at least SIZE."""
     program = tl.program_id(0)
     head = (program % heads).to(tl.int64)
-    part = (program // heads).to(tl.int64)  # a tile is TILE_ROWS // ROWS parts
+    part = (program // heads).to(tl.int64)  # a tile has TILE_ROWS // ROWS parts
     # [ROWS]
     b_slots = part * ROWS + tl.arange(0, ROWS)
     b_rows = tl.load(table.rows + b_slots)
-    b_low = b_rows + 1  # 0 where a tile is not full, and so is the stop
+    b_low = b_rows + 1  # both this and the stop are 0 where a tile is not full
     b_stop = tl.load(table.stop + b_slots)
     b_ahead = b_stop > b_low
     stop = tl.max(b_stop)
-    if tl.max(b_ahead.to(tl.int32)) > 0:  # all rows are of one image
+    if tl.max(b_ahead.to(tl.int32)) > 0:  # then all rows belong to one image
         owner = head // GROUP
         prompt = tl.load(table.prompts + part // (TILE_ROWS // ROWS)).to(tl.int64)
         b_queries = tl.where(b_ahead, b_rows - query_start, 0)

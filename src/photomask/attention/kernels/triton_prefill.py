@@ -1,8 +1,8 @@
 """Sparse prefill as one Triton launch over all tiles of some heads of a layer.
 
-A program computes one tile of one head, whose pattern it reads. It walks the compact list first,
-then the range, each without a mask as far as every row sees every key. What a pattern means is
-decided in the schedule alone; the kernel knows intervals.
+A program computes rows of one tile for one head, and reads the pattern of the head. It visits the
+compact list first and then the range. It uses no mask where every row sees every key. The meaning
+of a pattern is decided in the schedule alone, and the kernel knows only intervals.
 """
 
 # Pyright reads the body of a kernel as Python, which it is not.
@@ -38,21 +38,21 @@ def triton_prefill(
     scale: float,
     output: Tensor,
 ) -> None:
-    """Computes some heads over a schedule; the contract is that of `prefill_attention`.
+    """Computes some heads over a schedule. The contract is that of `prefill_attention`.
 
-    That `check_kernel_arguments` takes the tensors is the caller's word.
+    The caller guarantees that `check_kernel_arguments` accepts the tensors.
 
     Args:
-        query: [B, H, Q, D], float16, bfloat16 or float32, D at most 256; products of float32 are
-            computed in float32.
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
+        query: the queries, [B, H, Q, D], float16, bfloat16 or float32, with D at most 256. Products
+            of float32 are computed in float32.
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
         codes: int8 [H], the pattern of every head.
         heads: int32 [S], the heads to compute, each once.
-        scale: factor of the scores.
-        output: [B, H, Q, D], the last stride 1. All rows of these heads are written, those of
-            padding with zero; other heads stay as they are.
+        scale: the factor of the scores.
+        output: the tensor for the result, [B, H, Q, D], with the last stride 1. All rows of these
+            heads are written, and the rows of padding become zero. Other heads stay as they are.
     """
     if not output.numel() or not heads.numel():
         return
@@ -89,7 +89,7 @@ def triton_prefill(
 
 
 class _Table(NamedTuple):
-    """Tensors of a schedule, as the kernel takes them."""
+    """The tensors of a schedule, as the kernel takes them."""
 
     prompts: Tensor
     rows: Tensor
@@ -106,7 +106,7 @@ def _attend_list(
     b_near, scale, SIZE: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr,
     WINDOWED: tl.constexpr
 ):  # fmt: skip
-    """Visits the text and the sinks of a tile, one behind the other, in the compact list."""
+    """Visits first the text and then the sinks of a tile in the compact list."""
     text_from = tl.load(p_tile)
     texts = tl.load(p_tile + 1) - text_from
     sink_from = tl.load(p_tile + 2)
@@ -148,10 +148,10 @@ def _prefill(
     BLOCK: tl.constexpr, TILE_ROWS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     WINDOWED: tl.constexpr
 ):  # fmt: skip
-    """Computes ROWS rows of one tile for one head, [ROWS, SIZE]; BLOCK is SIZE or more."""
+    """Computes ROWS rows of one tile for one head, [ROWS, SIZE]. BLOCK is at least SIZE."""
     program = tl.program_id(0)
     head = tl.load(p_heads + program % heads).to(tl.int64)
-    part = (program // heads).to(tl.int64)  # a tile is TILE_ROWS // ROWS parts
+    part = (program // heads).to(tl.int64)  # a tile has TILE_ROWS // ROWS parts
     tile = part // (TILE_ROWS // ROWS)
     owner = head // GROUP
     pattern = tl.load(p_codes + head).to(tl.int64)

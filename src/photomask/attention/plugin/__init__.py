@@ -1,4 +1,4 @@
-"""The plug into transformers: two registrations and two hooks, no patched class."""
+"""The plug-in for transformers. It registers functions and adds hooks, and patches no class."""
 
 from photomask.attention.plugin.attachment import attach, detach, is_attached, last_calls
 from photomask.attention.plugin.calls import AttentionCall, AttentionHandler, AttentionRequest

@@ -1,4 +1,4 @@
-"""Attaches a handler to the text attention of a model, and takes it off again."""
+"""Attaches a handler to the text attention of a model, and detaches it again."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def attach(model: Model, handler: AttentionHandler) -> Model:
-    """Returns a copy of a model whose text attention asks a handler where images are concerned.
+    """Returns a copy of a model whose text attention calls a handler in forwards with images.
 
-    The copy shares every parameter and buffer with the model, which stays as it is and keeps
-    working. What changes parameters in place (`to`, `half`, training) changes both; move the model
-    first. The vision tower is not touched. Forwards without tokens of images, decoding above all,
-    run the model's own attention with its own mask.
+    The copy shares every parameter and buffer with the model. The model stays as it is and keeps
+    working. An operation that changes parameters in place (`to`, `half`, training) changes both
+    models, so move the model first. The vision tower is not touched. Forwards without tokens of
+    images, such as decoding, run the model's own attention with its own mask.
 
     Args:
         model: a vision-language model of a supported family, from transformers, with the attention
             implementation "sdpa".
-        handler: see there; must be safe to call from as many threads as the model is.
+        handler: the handler of the attention calls. If several threads run the model, they call the
+            handler at the same time.
 
     Raises:
-        UsageError: the model is of no supported family, compiled, attached already, offloaded, or
-            has another attention implementation.
+        UsageError: the model is of no supported family, it is compiled, already attached or
+            offloaded, or it has another attention implementation.
     """
     _check_model(model)
     register()
@@ -52,7 +53,7 @@ def attach(model: Model, handler: AttentionHandler) -> Model:
 
 
 def detach(model: Model) -> Model:
-    """Returns the model that was given to `attach`.
+    """Returns the original model that was given to `attach`.
 
     Raises:
         UsageError: the model does not come from `attach`.
@@ -64,10 +65,11 @@ def detach(model: Model) -> Model:
 
 
 def is_attached(model: Any) -> bool:
-    """Says whether the text attention of a model asks a handler, as `attach` made it.
+    """Returns whether the text attention of a model calls a handler, as `attach` arranged it.
 
     Args:
-        model: any object; a model compiled by torch.compile counts as what was compiled.
+        model: any object. For a model compiled by torch.compile, the answer is that of the model
+            that was compiled.
     """
     inner = getattr(model, "_orig_mod", model)
     if not isinstance(inner, nn.Module) or attachment_of(inner) is None:
@@ -77,14 +79,14 @@ def is_attached(model: Any) -> bool:
 
 
 def last_calls(model: Any) -> tuple[AttentionHandler, dict[int, AttentionCall]]:
-    """Returns the handler of a model, and what its layers last asked it for.
+    """Returns the handler of a model, and the last calls of its layers.
 
     Args:
-        model: that `attach` returned, or the same compiled by torch.compile.
+        model: a model that `attach` returned; it may be compiled by torch.compile.
 
     Returns:
-        The handler; and by number of the layer the call of the last forward that had tokens of
-        images, empty before the first.
+        The handler, and the calls of the last forward that had tokens of images, by the number of
+        the layer. There are no calls before the first such forward.
 
     Raises:
         UsageError: the model does not come from `attach`.
@@ -96,7 +98,7 @@ def last_calls(model: Any) -> tuple[AttentionHandler, dict[int, AttentionCall]]:
 
 
 def _check_model(model: Any) -> None:
-    """Raises unless a handler can be attached."""
+    """Raises UsageError unless a handler can be attached to the model."""
     from transformers import PreTrainedModel
 
     if hasattr(model, "_orig_mod"):
@@ -106,7 +108,7 @@ def _check_model(model: Any) -> None:
     if not isinstance(model, PreTrainedModel):
         raise UsageError(
             f"{type(model).__name__} is no model of transformers; adapters and wrappers are not "
-            "supported, so merge them into the model first"
+            "supported, so merge an adapter into the model, or give the model inside the wrapper"
         )
     if any(attachment_of(module) is not None for module in model.modules()):
         raise UsageError("this model is converted already; unconvert it first")
@@ -114,27 +116,31 @@ def _check_model(model: Any) -> None:
     found = model.config.get_text_config()._attn_implementation
     if found != DENSE:
         raise UsageError(
-            f"the text attention of this model is {found!r}; load it with "
-            f"attn_implementation={DENSE!r}, which picks FlashAttention or cuDNN by itself"
+            f"the text attention of this model is {found!r}, but {DENSE!r} was expected; load it "
+            f"with attn_implementation={DENSE!r}, which chooses FlashAttention or cuDNN by itself"
         )
     if any(tensor.device.type == "meta" for tensor in _tensors(model)):
         raise UsageError("parts of this model are offloaded; load it onto devices as a whole")
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
-    """Every parameter, buffer and other tensor that a module of the model holds."""
+    """Returns every parameter, buffer and other tensor that a module of the model holds."""
     plain = [value for module in model.modules() for value in vars(module).values()]
     tensors = [value for value in plain if isinstance(value, Tensor)]
     return [*model.parameters(), *model.buffers(), *tensors]
 
 
 def _shared_tensors(model: nn.Module) -> dict[int, Any]:
-    """Tells `copy.deepcopy` to take the tensors as they are."""
+    """Returns a memo that makes `copy.deepcopy` share the tensors instead of copying them."""
     return {id(tensor): tensor for tensor in _tensors(model)}
 
 
 def _switch(model: Any) -> None:
-    """Switches the text configuration, and makes sure that nothing else changed."""
+    """Switches the attention of the text configuration, and checks that nothing else changed.
+
+    Raises:
+        UsageError: transformers changed another configuration too, or did not change this one.
+    """
     names = [name for name in model.config.sub_configs if getattr(model.config, name, None)]
     parts = {name: getattr(model.config, name) for name in names}
     before = {name: part._attn_implementation for name, part in parts.items()}
@@ -143,5 +149,6 @@ def _switch(model: Any) -> None:
     after = {name: part._attn_implementation for name, part in parts.items()}
     if after != wanted:
         raise UsageError(
-            f"transformers set the attention implementations {after} instead of {wanted}"
+            f"transformers set the attention implementations {after} instead of {wanted}; this "
+            "version of transformers or this model is not supported"
         )

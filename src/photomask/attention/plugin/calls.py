@@ -1,4 +1,4 @@
-"""What one attention layer's call needs, and who answers it."""
+"""The calls of attention layers, and the interface of the handlers that answer them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from photomask.attention.schedule import Schedule, build_schedule
 
 
 class AttentionCall:
-    """What the attention layers with one kind of mask share within one forward.
+    """The facts that all attention layers with one kind of mask share within one forward.
 
     Attributes:
-        layout: of the keys, on the device of the layer.
-        query_start: position of the first query among these keys.
-        rule: what a dense head of these layers sees.
+        layout: the layout of the keys, on the device of the layer.
+        query_start: the position of the first query among these keys.
+        rule: the rule that says what a dense head of these layers sees.
     """
 
     def __init__(self, layout: PromptLayout, query_start: int, rule: DenseRule):
         """Describes a call.
 
         Args:
-            layout: of the keys that the layer has; a sliding cache may have dropped the first.
-            query_start: position of the first query among these keys.
-            rule: what a dense head sees.
+            layout: the layout of the keys that the layer has. A sliding cache may have dropped the
+                first keys.
+            query_start: the position of the first query among these keys.
+            rule: the rule that says what a dense head sees.
         """
         self.layout = layout
         self.query_start = query_start
@@ -36,30 +37,31 @@ class AttentionCall:
         self._schedules: dict[SinkRule, Schedule] = {}
 
     def schedule(self, sinks: SinkRule) -> Schedule:
-        """Returns the schedule of this call; built at the first request, then reused."""
+        """Returns the schedule of this call. The first request builds it, later ones reuse it."""
         if sinks not in self._schedules:
             schedule = build_schedule(self.layout, sinks, self.rule, self.query_start)
             self._schedules[sinks] = schedule
         return self._schedules[sinks]
 
     def without_schedules(self) -> AttentionCall:
-        """Returns the same call, which keeps no schedule alive."""
+        """Returns a copy of this call that keeps no schedule alive."""
         return AttentionCall(self.layout, self.query_start, self.rule)
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionRequest:
-    """One attention layer asks for its output.
+    """The request of one attention layer for its output.
 
     Attributes:
-        layer: number of the text layer.
+        layer: the number of the text layer.
         module: the attention layer.
-        query: [B, H, Q, D].
-        key: [B, G, K, D], K as many as the call's layout has; head h reads h // (H / G).
-        value: [B, G, K, D].
-        scale: factor of the scores.
-        call: layout of the keys, and what a dense head sees.
-        dense: runs the model's own attention and returns [B, H, Q, D].
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D]. K is the number of tokens of the call's layout, and head h
+            reads key head h // (H / G).
+        value: the values, [B, G, K, D].
+        scale: the factor of the scores.
+        call: the layout of the keys, and the rule that says what a dense head sees.
+        dense: a function that runs the model's own attention and returns [B, H, Q, D].
     """
 
     layer: int
@@ -73,12 +75,12 @@ class AttentionRequest:
 
 
 class AttentionHandler(Protocol):
-    """Answers the attention layers of a model when their queries contain tokens of images."""
+    """The interface of a function that computes attention when queries are tokens of images."""
 
     def __call__(self, request: AttentionRequest) -> Tensor:
-        """Computes one layer's attention.
+        """Computes the attention of one layer.
 
         Returns:
-            [B, H, Q, D]; the rows of padding may hold anything finite.
+            The output, [B, H, Q, D]. The rows of padding may hold any finite numbers.
         """
         ...

@@ -1,4 +1,4 @@
-"""The hooks around a forward, and the attention function between them."""
+"""The hooks around a forward, and the attention function that its layers call."""
 
 from __future__ import annotations
 
@@ -20,44 +20,55 @@ _UNSUPPORTED = ("s_aux", "softcap", "position_bias", "head_mask")
 
 
 class Attachment:
-    """What an attached model keeps: the original, and who answers its attention calls.
+    """The data that an attached model keeps: the original model and the handler.
 
     Attributes:
-        last_calls: what the layers asked for in the last forward with tokens of images, by number
-            of the layer; empty before the first.
+        original: the model that was given to `attach`.
+        handler: the handler of the attention calls.
+        last_calls: the calls of the layers in the last forward with tokens of images, by the number
+            of the layer; empty before the first such forward.
     """
 
     def __init__(self, original: nn.Module, handler: AttentionHandler):
-        """Keeps both.
+        """Keeps the original model and the handler.
 
         Args:
-            original: as it was given.
-            handler: of the attention calls.
+            original: the model that was given to `attach`.
+            handler: the handler of the attention calls.
         """
         self.original = original
         self.handler = handler
         self.last_calls: dict[int, AttentionCall] = {}
 
     def keep_on(self, module: nn.Module) -> None:
-        """Leaves this on a module, where it is no submodule."""
+        """Stores this on a module, as a plain attribute and not as a submodule."""
         module.__dict__[_ATTRIBUTE] = self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        """A copy of an attached model is attached too, and has the same original."""
+        """Returns an attachment to the same original, so that a copied model is attached too."""
         del memo
         return Attachment(self.original, self.handler)
 
 
 def attachment_of(module: nn.Module) -> Attachment | None:
-    """Returns what `attach` left on a module."""
+    """Returns the attachment of a module, or None if it has none."""
     return module.__dict__.get(_ATTRIBUTE)
 
 
 def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Learns the token ids before the model runs."""
+    """Reads the arguments of a forward before the model runs.
+
+    Raises:
+        UsageError: the model lost its attachment, its attention was switched, or attention weights
+            are asked for.
+        LayoutError: there are no token ids, or the images cannot be told apart.
+    """
     attachment = attachment_of(module)
     if attachment is None:
-        raise UsageError(f"this {type(module).__name__} lost what its conversion left on it")
+        raise UsageError(
+            f"this {type(module).__name__} lost the record of its conversion; convert the "
+            "original model again"
+        )
     arguments = kwargs
     if args:
         bound = inspect.signature(type(module).forward).bind_partial(module, *args)
@@ -69,8 +80,8 @@ def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     wanted = arguments.get("output_attentions", getattr(module.config, "output_attentions", False))
     if forward.has_images and wanted:
         raise UsageError(
-            "output_attentions=True asks for the weight of every pair, which a plan never "
-            "computes; ask the original model"
+            "output_attentions=True asks for the weight of every pair, but a plan does not compute "
+            "every pair; run the original model, as unconvert returns it"
         )
     forward.token = FORWARD.set(forward)
 
@@ -78,13 +89,17 @@ def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
 def after_forward(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> None:
-    """Records which tokens the cache holds now, and forgets the forward, failed or not."""
+    """Ends a forward, also after a failure, and records which tokens the cache holds now.
+
+    Raises:
+        UsageError: a layer did not run the attention of the plan.
+    """
     del args, kwargs
     forward = FORWARD.get()
     if forward is None or forward.module is not module or forward.token is None:
         return
     FORWARD.reset(forward.token)
-    if output is None:  # it failed
+    if output is None:  # the forward failed
         return
     if forward.has_images:
         _check_answered(forward)
@@ -94,30 +109,30 @@ def after_forward(
 
 
 def before_text(module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Refuses to run the text tower of an attached model by another attention."""
+    """Raises UsageError if the text tower of an attached model would run another attention."""
     del args
     _check_switched(module)
 
 
 def _check_switched(module: nn.Module) -> None:
-    """Raises unless the configuration of a tower or layer names the attention of the plug-in."""
+    """Raises UsageError unless the configuration of a module names the plug-in's attention."""
     found = getattr(module.config, "_attn_implementation", None)
     if found != NAME:
         raise UsageError(
-            f"the attention of this converted model was switched to {found!r}, which knows no "
+            f"the attention of this converted model was switched to {found!r}, which ignores the "
             "plan; run the original, as unconvert returns it, or switch the text configuration "
             f"back: model.set_attn_implementation({{'text_config': {NAME!r}}})"
         )
 
 
 def _check_answered(forward: Forward) -> None:
-    """Raises unless every layer of the text tower went by the plan."""
+    """Raises UsageError unless every layer of the text tower ran the plug-in's attention."""
     layers = range(forward.module.config.get_text_config().num_hidden_layers)
     missing = sorted(set(layers) - set(forward.calls))
     if missing:
         raise UsageError(
             f"text layers {missing} of this converted model ran another attention than the plan's; "
-            "do not exchange their configuration or their forward, or convert the model anew"
+            "do not replace their configuration or their forward, or convert the model again"
         )
 
 
@@ -131,25 +146,25 @@ def answer(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The attention function that every text layer calls.
+    """Computes the attention of a text layer. Every text layer of an attached model calls it.
 
     Args:
         module: the attention layer.
-        query: [B, H, Q, D].
-        key: [B, G, K, D].
-        value: [B, G, K, D].
+        query: the queries, [B, H, Q, D].
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
         attention_mask: a `PromptMask`, unless the user gave a mask of four dimensions.
-        scaling: factor of the scores; None for `D ** -0.5`.
-        dropout: probability.
-        kwargs: what else the layer passes on.
+        scaling: the factor of the scores; None means `D ** -0.5`.
+        dropout: the probability of dropout.
+        kwargs: the other arguments that the layer passes.
 
     Returns:
-        [B, Q, H, D], and None for the weights.
+        The output, [B, Q, H, D], and None in place of the weights.
 
     Raises:
-        UsageError: the layer runs outside a forward of the attached model, or is to be trained.
-        PlanError: a plan cannot honour what the layer asks for.
-        LayoutError: the layer has fewer keys than the mask says.
+        UsageError: the layer runs outside a forward of the attached model, or it is in training.
+        PlanError: the layer asks for something that a plan cannot honour.
+        LayoutError: the layer has fewer keys than the mask says, or the layout cannot be derived.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -179,7 +194,8 @@ def answer(
     tokens = call.layout.tokens
     if key.shape[2] < tokens:
         raise LayoutError(
-            f"layer {module.layer_idx} has {key.shape[2]} keys, but its mask counts {tokens} tokens"
+            f"layer {module.layer_idx} has {key.shape[2]} keys, but its mask counts {tokens} "
+            "tokens; this cache is not supported"
         )
     cast = _autocast(query, key[:, :, :tokens], value[:, :, :tokens])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -191,7 +207,7 @@ def answer(
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Casts as autocast, where it is on, casts what the model's own attention gets."""
+    """Casts query, key and value as autocast would, if autocast is on."""
     device = query.device.type
     if not torch.is_autocast_enabled(device):
         return query, key, value
@@ -202,11 +218,16 @@ def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
 def _check_supported(
     attention_mask: Any, dropout: float, kwargs: dict[str, Any], tensors: tuple[Tensor, ...]
 ) -> None:
-    """Raises for what a plan cannot honour; a handler never sees it."""
+    """Raises an error for requests that a plan cannot honour. A handler never sees them.
+
+    Raises:
+        PlanError: the mask or an argument has an effect that a plan cannot express.
+        UsageError: the model is in training.
+    """
     if not isinstance(attention_mask, PromptMask):
         raise PlanError(
-            f"this forward has images, and a mask of its own ({type(attention_mask).__name__}) "
-            "instead of one [prompts, tokens]; what such a mask means, a plan cannot know"
+            f"this forward has images and a mask of its own ({type(attention_mask).__name__}), "
+            "which a plan cannot express; give an attention_mask of the shape [prompts, tokens]"
         )
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
@@ -214,7 +235,9 @@ def _check_supported(
     if kwargs.get("is_causal") is False:
         raise PlanError("a plan needs causal attention, and this model asks for the opposite")
     if dropout:
-        raise UsageError(f"attention dropout {dropout} of a model in training; call model.eval()")
+        raise UsageError(
+            f"sparse prefill has no dropout, but the model asks for {dropout}; call model.eval()"
+        )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         raise UsageError(
             "sparse prefill has no gradient; run the model under torch.inference_mode() or "

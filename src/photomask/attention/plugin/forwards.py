@@ -1,4 +1,4 @@
-"""What the hooks learn about the forward in progress."""
+"""The forward in progress: its tokens, its images, and the calls of its layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from photomask.attention.plugin.records import TokenRecord
 from photomask.errors import LayoutError
 
 FORWARD: ContextVar[Forward | None] = ContextVar("photomask_forward", default=None)
-"""The forward in progress in this thread or task."""
+"""The forward that is in progress in this thread or task."""
 
 _FEATURES = ("pixel_values", "mm_encoder_outputs")
 
@@ -35,11 +35,11 @@ class Forward:
 
     Attributes:
         module: the model.
-        handler: of its attention calls.
-        family: of the model.
-        has_images: whether tokens of images are among the queries.
-        calls: what the layers asked for so far, by number of the layer.
-        token: resets `FORWARD` to what it was before.
+        handler: the handler of its attention calls.
+        family: the family of the model.
+        has_images: whether there are tokens of images among the queries.
+        calls: the calls of the layers so far, by the number of the layer.
+        token: the token that resets `FORWARD` to its earlier value.
     """
 
     token: Token[Forward | None] | None = None
@@ -49,8 +49,8 @@ class Forward:
 
         Args:
             module: the model.
-            handler: of its attention calls.
-            arguments: of its forward, by name.
+            handler: the handler of its attention calls.
+            arguments: the arguments of its forward, by name.
 
         Raises:
             LayoutError: there are no token ids, or the images cannot be told apart.
@@ -79,13 +79,14 @@ class Forward:
         self._layout: PromptLayout | None = None
 
     def layout(self, attention_mask: Tensor | None) -> PromptLayout:
-        """Returns the layout of the tokens in the cache and of this forward; made once.
+        """Returns the layout of the tokens in the cache and of this forward. It is made once.
 
         Args:
-            attention_mask: [B, at least so many tokens], false for padding; None for no padding.
+            attention_mask: [B, L or more], false for padding, where L is the number of these
+                tokens; None if there is no padding.
 
         Raises:
-            LayoutError: the images cannot be told, or the mask is too short.
+            LayoutError: there are no images, they cannot be told apart, or the mask is too short.
         """
         if self._layout is None:
             codes = self._all_codes
@@ -105,7 +106,7 @@ class Forward:
         """Returns the codes of the tokens in the cache and of this forward, int8 [B, L].
 
         Raises:
-            LayoutError: the cache holds tokens that the converted model did not write, or those of
+            LayoutError: the cache holds tokens that the converted model did not write, or tokens of
                 another number of prompts.
         """
         if self._record is None:
@@ -118,8 +119,8 @@ class Forward:
             return self._codes
         if before.shape[0] != self._codes.shape[0]:
             raise LayoutError(
-                f"the cache holds {before.shape[0]} prompts, but input_ids {self._codes.shape[0]}; "
-                "give tokens for each prompt in the cache"
+                f"the cache holds {before.shape[0]} prompts, but input_ids holds "
+                f"{self._codes.shape[0]}; give tokens for each prompt in the cache"
             )
         return settled(torch.cat([before.to(self._codes.device), self._codes], 1))
 
@@ -127,8 +128,8 @@ class Forward:
         """Records the tokens of this forward, which a cache now holds.
 
         Args:
-            returned: the cache that the model returned, which counts if it was given none; None
-                for no cache.
+            returned: the cache that the model returned, or None. It is used only if the forward was
+                given no cache.
         """
         cache = returned if self._cache is None else self._cache
         if self._record is not None and cache is not None:
@@ -136,7 +137,10 @@ class Forward:
 
 
 def _is_decoding(ids: Tensor, record: TokenRecord | None, arguments: Mapping[str, Any]) -> bool:
-    """One token behind others that brings no pixels is text or a delimiter, whatever its id."""
+    """Returns whether the forward decodes: one token without pixels behind earlier tokens.
+
+    Such a token is text or a delimiter, whatever its id is.
+    """
     brings_pixels = any(
         value is not None and name.startswith(_FEATURES) for name, value in arguments.items()
     )

@@ -1,4 +1,4 @@
-"""Where the attention layers of a model's text tower are."""
+"""Finds the attention layers of a model's text tower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def text_tower(model: Any) -> nn.Module:
     """Returns the module that runs the text configuration of a vision-language model.
 
     Raises:
-        UsageError: the model is of no supported family, or has no module of its own for text.
+        UsageError: the model is of no supported family, or it has no separate module for text.
     """
     family = family_of(getattr(model, "config", None))
     config = model.config.get_text_config()
@@ -46,7 +46,8 @@ def text_attention_layers(model: Any) -> list[nn.Module]:
     expected = range(model.config.get_text_config().num_hidden_layers)
     if sorted(layers) != list(expected):
         raise UsageError(
-            f"{type(model).__name__} has text attention layers {sorted(layers)}, its configuration "
-            f"says {len(expected)} layers"
+            f"{type(model).__name__} has the text attention layers {sorted(layers)}, but its "
+            f"configuration says that there are {len(expected)}; give the model as transformers "
+            "made it"
         )
     return [layers[number] for number in expected]

@@ -1,4 +1,4 @@
-"""The object that travels to the attention layers in place of a mask."""
+"""The object that transformers passes to the attention layers in place of a mask."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from photomask.attention.plugin.rules import find_rule
 from photomask.errors import LayoutError
 
 NAME = "photomask"
-"""What transformers knows the attention by."""
+"""The name under which the attention function is registered in transformers."""
 
 DENSE = "sdpa"
-"""The model's own attention, for everything that has no image rows."""
+"""The name of the model's own attention, which computes every forward without image rows."""
 
 
 class PromptMask:
-    """A mask not made yet: either the model's own, or what a plan needs instead.
+    """A mask that is not made yet. It becomes the model's own mask, or a call for a plan.
 
     Attributes:
-        ndim: as of a finished mask, for which transformers asks when it gets one back.
+        ndim: the number of dimensions of a finished mask, because transformers reads it.
     """
 
     ndim = 4
 
     def __init__(self, **arguments: Any):
-        """Keeps what transformers gives to a mask function; see its `masking_utils`."""
+        """Keeps the arguments of a mask function; see `masking_utils` of transformers."""
         offset = arguments["q_offset"]
-        if isinstance(offset, Tensor):  # a static cache counts on in the same tensor
+        if isinstance(offset, Tensor):  # a static cache later changes this tensor in place
             arguments["q_offset"] = offset.clone()
         self._arguments = arguments
         self._own: tuple[Any] | None = None
@@ -42,12 +42,12 @@ class PromptMask:
 
     @classmethod
     def make(cls, **arguments: Any) -> PromptMask:
-        """Returns a mask for `AttentionMaskInterface`; one that was prepared before is kept."""
+        """Returns a mask for `AttentionMaskInterface`. It keeps a mask that was made before."""
         prepared = arguments.get("attention_mask")
         return prepared if isinstance(prepared, cls) else cls(**arguments)
 
     def contiguous(self) -> PromptMask:
-        """Returns itself: transformers asks it of the masks it prepares for static caches."""
+        """Returns itself. transformers calls this for the masks that it makes for static caches."""
         return self
 
     def own(self) -> Any:
@@ -59,11 +59,11 @@ class PromptMask:
         return self._own[0]
 
     def call(self, forward: Forward, device: torch.device) -> AttentionCall:
-        """Returns what the layers on a device need; made once a forward.
+        """Returns the call of the layers on a device. It is made once for each forward.
 
         Raises:
-            LayoutError: the layout of the keys cannot be told.
-            PlanError: the model means another mask than plans know.
+            LayoutError: the layout of the keys cannot be derived.
+            PlanError: the model uses a mask that a plan cannot express.
         """
         if self._forward is not forward:
             self._forward, self._calls = forward, {}
@@ -78,7 +78,12 @@ class PromptMask:
         return self._calls[device]
 
     def _make(self, forward: Forward) -> AttentionCall:
-        """Completes the layout, checks it against the sizes of the mask, finds the rule."""
+        """Makes the layout, checks it against the sizes of the mask, and finds the rule.
+
+        Raises:
+            LayoutError: the layout does not fit the sizes of the mask.
+            PlanError: no rule agrees with the mask.
+        """
         asked = self._arguments
         queries, start = asked["q_length"], int(asked["q_offset"])
         key_start, keys = asked["kv_offset"], asked["kv_length"]

@@ -1,4 +1,4 @@
-"""Which tokens a cache holds: what a later forward with the same cache needs to know."""
+"""Records which tokens a cache holds, for later forwards with the same cache."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _WAY_OUT = "start with an empty cache, or let nothing but the converted model wr
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """The tokens of some forwards with equally many prompts.
+    """The tokens of some forwards with the same number of prompts.
 
     Attributes:
-        codes: int8 [B, Q].
-        prints: of the keys that the forwards left in the cache, [B, Q, F]; None where they cannot
-            be read.
+        codes: the codes of the tokens, int8 [B, Q].
+        prints: the prints of the keys that the forwards left in the cache, [B, Q, F]; None if the
+            keys cannot be read.
     """
 
     codes: Tensor
     prints: Tensor | None
 
     def cut(self, stop: int) -> _Chunk:
-        """Returns the first tokens."""
+        """Returns the chunk with only the tokens before `stop`."""
         prints = None if self.prints is None else self.prints[:, :stop]
         return _Chunk(self.codes[:, :stop], prints)
 
@@ -43,11 +43,12 @@ class _Chunk:
 class TokenRecord:
     """The codes of the tokens in a cache, kept on the cache object itself.
 
-    So a copy of a cache knows its tokens, and nothing is left when a cache goes. Beside each token
-    stand a few numbers of its keys, by which `codes` finds out whether the cache still holds it.
+    Therefore a copy of a cache has its own record, and the record is deleted together with the
+    cache. The record also holds a few numbers of the keys of each token. With them, `codes` finds
+    out whether the cache still holds the token.
 
     Attributes:
-        length: tokens so far.
+        length: the number of tokens so far.
     """
 
     def __init__(self) -> None:
@@ -58,12 +59,12 @@ class TokenRecord:
 
     @classmethod
     def of(cls, cache: Any) -> TokenRecord | None:
-        """Returns what is known of a cache; None when it holds tokens that nobody recorded.
+        """Returns the record of a cache, or None if the cache holds tokens without a record.
 
-        What was cropped from the cache since is forgotten here too.
+        Tokens that were cropped from the cache are removed from the record too.
 
         Args:
-            cache: of transformers; None means an empty one.
+            cache: a cache of transformers; None means an empty cache.
         """
         length = 0 if cache is None else int(cache.get_seq_length())
         if length == 0:
@@ -77,22 +78,22 @@ class TokenRecord:
         return record
 
     def codes(self, cache: Any) -> Tensor | None:
-        """Returns the codes of the tokens that a cache holds, int8 [B, L]; None of an empty one.
+        """Returns the codes of the tokens in a cache, int8 [B, L], or None if it is empty.
 
-        The rows are those of the cache: where they were reordered, chosen or repeated since they
-        were written, the codes follow.
+        The rows have the order of the cache. If the rows of the cache were reordered, chosen or
+        repeated after they were written, then the codes are too.
 
         Args:
-            cache: whose record this is, before the next forward changes it.
+            cache: the cache of this record, before the next forward changes it.
 
         Raises:
-            LayoutError: the cache holds other keys than those that were recorded, or keeps them in
-                a form in which they cannot be compared.
+            LayoutError: the cache holds other keys than those that were recorded, or it keeps them
+                in a form in which they cannot be compared.
         """
         if self.length == 0:
             return None
         chunks = _merged(self._chunks)
-        if self._state is not None:  # `of` found that nobody has touched it
+        if self._state is not None:  # `of` has checked that nothing changed the cache
             if len(chunks) > 1:
                 raise LayoutError(f"the number of prompts in this cache changed; {_WAY_OUT}")
             return chunks[0].codes
@@ -113,7 +114,7 @@ class TokenRecord:
         return codes
 
     def append(self, codes: Tensor, cache: Any) -> None:
-        """Notes that new tokens are now in a cache; int8 [B, Q]."""
+        """Records that a cache now holds new tokens, with the codes int8 [B, Q]."""
         start, self.length = self.length, self.length + codes.shape[1]
         prints = key_prints(cache, start, self.length)
         self._chunks.append(_Chunk(codes, None if prints is None else prints.values))
@@ -121,7 +122,7 @@ class TokenRecord:
         setattr(cache, _ATTRIBUTE, self)
 
     def _crop(self, length: int) -> None:
-        """Forgets the tokens from a position on."""
+        """Removes the tokens from position `length` on."""
         while self.length > length:
             last = self._chunks.pop()
             self.length -= last.codes.shape[1]
@@ -131,7 +132,7 @@ class TokenRecord:
 
 
 def _merged(chunks: list[_Chunk]) -> list[_Chunk]:
-    """Joins neighbours with equally many prompts."""
+    """Returns the chunks, with neighbours joined that have the same number of prompts."""
     groups: list[list[_Chunk]] = []
     for chunk in chunks:
         if groups and groups[-1][0].codes.shape[0] == chunk.codes.shape[0]:
@@ -152,10 +153,10 @@ def _codes_of_rows(codes: Tensor, written: Tensor, prints: KeyPrints, start: int
     """Returns the codes of a chunk in the order that the rows of the cache have now.
 
     Args:
-        codes: of the chunk, int8 [B', Q].
-        written: the prints of its keys when it was appended, [B', Q, F].
-        prints: of the keys that the cache holds.
-        start: position of the chunk's first token.
+        codes: the codes of the chunk, int8 [B', Q].
+        written: the prints of the chunk's keys when it was appended, [B', Q, F].
+        prints: the prints of the keys that the cache holds now.
+        start: the position of the chunk's first token.
 
     Raises:
         LayoutError: the cache holds other keys.
@@ -175,7 +176,7 @@ def _codes_of_rows(codes: Tensor, written: Tensor, prints: KeyPrints, start: int
 
 
 def _other_keys() -> LayoutError:
-    """The error of a cache that was written to by someone else."""
+    """Returns the error for a cache that something other than the converted model wrote to."""
     return LayoutError(
         "this forward has images, but its cache does not hold what the converted model wrote: "
         f"it was reset, cropped or changed, and then filled by something else; {_WAY_OUT}"

@@ -1,4 +1,4 @@
-"""How transformers and the modules of a model come to call the plug-in."""
+"""Registers the plug-in in transformers, and wraps the hooks of a converted model."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ class Hook:
         """Wraps a function.
 
         Args:
-            function: of a module, as `register_forward_hook` and its siblings take it.
+            function: a hook, as `register_forward_hook` and similar methods take it.
         """
         self._call = _outside_graphs(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function."""
+        """Calls the wrapped function."""
         return self._call(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
-        """Copies of a model share it, since it keeps nothing."""
+        """Returns itself. Copies of a model can share a hook, because it keeps no state."""
         return self
 
     def __reduce__(self) -> NoReturn:
         """Refuses to be pickled.
 
         Raises:
-            UsageError: always. What transformers leaves on a model that has run cannot be pickled
-                either, and the process that loads it would not know the attention.
+            UsageError: always. The objects that transformers keeps on a model that has run cannot
+                be pickled either, and the process that loads the model would not know the attention
+                function.
         """
         raise UsageError(
             "a converted model cannot be pickled or saved by torch.save; save the plan "
@@ -47,7 +48,7 @@ class Hook:
 
 
 def register() -> None:
-    """Makes the attention and its masks known to transformers; again does no harm."""
+    """Registers the attention function and its masks in transformers. It may be called again."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _outside_graphs(answer))
@@ -56,9 +57,10 @@ def register() -> None:
 
 @functools.cache
 def _outside_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps `torch.compile` out of a function; it breaks the graph there and stays right.
+    """Returns a function that `torch.compile` does not compile: it breaks its graph there.
 
-    Here rather than as a decorator, which would import the compiler with the package.
+    The wrapping happens at the first use. As a decorator, it would import the compiler together
+    with the package.
     """
     reason = "a plan is decided from token ids; compile without fullgraph=True"
     return torch.compiler.disable(function, reason=reason)

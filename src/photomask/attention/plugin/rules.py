@@ -1,8 +1,8 @@
-"""Finds out what a dense head sees by asking the model's own mask function, and nothing else.
+"""Finds out what a dense head sees, by calls of the model's own mask function only.
 
-Versions of transformers differ in how windows and images combine; packed prompts, prefixes and
-overlays add masks of their own. The mask function is asked at a handful of keys for every query,
-and a rule that does not answer like it at every one of them is not used.
+Versions of transformers differ in how they combine windows and images, and packed prompts, prefixes
+and overlays add masks of their own. For every query, the mask function is evaluated at a handful of
+keys. A rule is used only if it agrees with the function at all of them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def find_rule(
     windows: Sequence[int],
     bidirectional: bool,
 ) -> DenseRule:
-    """Returns the rule that agrees with a mask function at every key it is asked for.
+    """Returns the rule that agrees with a mask function at every key that is tested.
 
     Args:
-        mask_function: (prompt, head, query, key) → whether the query sees the key, elementwise;
-            padding not considered.
-        layout: of all tokens.
-        query_start: position of the first query.
-        key_start: position of the first key that the layer still has.
-        windows: lengths that a window may have.
+        mask_function: an elementwise function of (prompt, head, query, key) that returns whether
+            the query sees the key. It does not consider padding.
+        layout: the layout of all tokens.
+        query_start: the position of the first query.
+        key_start: the position of the first key that the layer still has.
+        windows: the lengths that a window may have.
         bidirectional: whether the tokens of an image may see each other in both directions.
 
     Raises:
@@ -58,7 +58,7 @@ def find_rule(
 
 
 def _candidates(windows: Sequence[int], bidirectional: bool) -> list[DenseRule]:
-    """Lists the rules that models have, simplest first."""
+    """Returns the rules that models use, the simplest first."""
     directions = (False, True) if bidirectional else (False,)
     rules = [DenseRule(bidirectional=both) for both in directions]
     for window in windows:
@@ -70,7 +70,7 @@ def _candidates(windows: Sequence[int], bidirectional: bool) -> list[DenseRule]:
 def _asked_keys(
     layout: PromptLayout, query_start: int, key_start: int, windows: Sequence[int]
 ) -> Tensor:
-    """Chooses the keys at which two different masks most likely differ: int64 [B, Q, P]."""
+    """Returns the keys at which different masks are most likely to differ: int64 [B, Q, P]."""
     positions = layout.positions.long()[query_start:].expand(layout.batch, -1)
     first, stop = layout.first.long()[:, query_start:], layout.stop.long()[:, query_start:]
     real = layout.kind != TokenKind.PADDING
@@ -85,7 +85,11 @@ def _asked_keys(
 
 
 def _ask(mask_function: MaskFunction, rows: Tensor, keys: Tensor) -> Tensor:
-    """Evaluates the mask function at pairs: bool [B, Q, P]."""
+    """Evaluates the mask function at pairs of query and key: bool [B, Q, P].
+
+    Raises:
+        PlanError: the function cannot be evaluated at single pairs.
+    """
     prompts = torch.arange(keys.shape[0], device=keys.device)[:, None, None].expand_as(keys)
     try:
         answer = mask_function(prompts, torch.zeros_like(keys), rows.expand_as(keys), keys)
@@ -93,12 +97,13 @@ def _ask(mask_function: MaskFunction, rows: Tensor, keys: Tensor) -> Tensor:
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         raise PlanError(
             "the model's mask function cannot be asked about single pairs of query and key, so "
-            f"nothing proves that the plan sees what the model means: {error}"
+            "nothing proves that the plan sees what the model sees; run the original model, as "
+            f"unconvert returns it: {error}"
         ) from error
 
 
 def _allowed(layout: PromptLayout, rule: DenseRule, rows: Tensor, keys: Tensor) -> Tensor:
-    """What a rule says about pairs: bool [B, Q, P]."""
+    """Returns which pairs of query and key a rule allows: bool [B, Q, P]."""
     image = torch.where(layout.kind == TokenKind.IMAGE, layout.image, -1)
     of_rows = image[:, layout.tokens - rows.shape[1] :, None]
     own = (of_rows >= 0) & (_at(image, keys) == of_rows)
@@ -112,12 +117,12 @@ def _allowed(layout: PromptLayout, rule: DenseRule, rows: Tensor, keys: Tensor) 
 
 
 def _at(values: Tensor, keys: Tensor) -> Tensor:
-    """Looks up [B, L] at positions [B, Q, P]."""
+    """Returns the values, [B, L], at some positions, [B, Q, P]."""
     return values.gather(1, keys.flatten(1)).view_as(keys)
 
 
 def _refuse(differs: Tensor, found: Tensor, query_start: int, keys: Tensor) -> None:
-    """Raises and names the first pair about which even the best rule is wrong."""
+    """Raises PlanError and names the first pair at which even the best rule is wrong."""
     prompt, row, place = differs.nonzero()[0].tolist()
     verb = "sees" if bool(found[prompt, row, place]) else "does not see"
     raise PlanError(

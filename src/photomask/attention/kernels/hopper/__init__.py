@@ -1,4 +1,4 @@
-"""The sparse kernel for Hopper; importing it imports Triton."""
+"""The sparse kernel for Hopper GPUs. Importing this package imports Triton."""
 
 from photomask.attention.kernels.hopper.prefill import hopper_prefill, hopper_takes
 

@@ -1,4 +1,4 @@
-"""A consumer of a Hopper program: four warps that hold 64 queries and walk a tile's blocks."""
+"""A consumer of a Hopper program: four warps that hold 64 queries and visit a tile's blocks."""
 
 # Pyright reads the body of a kernel as Python, which it is not.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
@@ -37,7 +37,7 @@ from photomask.attention.kernels.hopper.numbers import (
 
 @gluon.jit
 def _listen(work, turn):
-    """Receives 16 numbers, which then every thread holds."""
+    """Receives the 16 numbers of a tile. Every thread then holds all of them."""
     slot = turn % 2
     mbarrier.wait(work.told_full.index(slot), (turn // 2) & 1)
     b_numbers = work.told.index(slot).load(gl.BlockedLayout([16], [32], [4], [0]))
@@ -47,7 +47,7 @@ def _listen(work, turn):
 
 @gluon.jit
 def _rows(table, b_numbers, query_start, HALF: gl.constexpr, LAYOUT: gl.constexpr):
-    """Returns 64 queries of a tile, counted from the first query, and which of them are any."""
+    """Returns 64 queries of a tile as places among all queries, and which of them are in use."""
     b_slots = 64 * HALF + gl.arange(0, 64, gl.SliceLayout(1, LAYOUT))
     scattered = pick(b_numbers, SCATTERED) > 0
     p_rows = table.rows + pick(b_numbers, TILE) * 128 + b_slots
@@ -59,7 +59,7 @@ def _rows(table, b_numbers, query_start, HALF: gl.constexpr, LAYOUT: gl.constexp
 
 @gluon.jit
 def _tile_of(heads, b_numbers, b_rows, SIZE: gl.constexpr, LAYOUT: gl.constexpr):
-    """Returns where rows of a head stand, [64, SIZE]."""
+    """Returns pointers to rows of a head, [64, SIZE]."""
     p_head = heads.pointer + pick(b_numbers, PROMPT).to(gl.int64) * heads.prompt
     p_head += pick(b_numbers, HEAD).to(gl.int64) * heads.head
     b_channels = gl.arange(0, SIZE, gl.SliceLayout(0, LAYOUT))
@@ -76,7 +76,7 @@ def _load_query(query, table, b_numbers, query_start, HALF: gl.constexpr, SIZE: 
 
 @gluon.jit
 def _bits_before(b_bound, KEYS: gl.constexpr):
-    """Sets a bit for each column of a thread that lies before a bound, counted from its first."""
+    """Returns a word with a bit for each column of a thread, set if it lies before a bound."""
     b_bound = gl.minimum(gl.maximum(b_bound, 0), KEYS)
     b_count = (b_bound >> 3) * 2 + gl.minimum(b_bound & 7, 2)
     return gl.where(b_count < 32, (1 << b_count) - 1, -1)
@@ -84,9 +84,10 @@ def _bits_before(b_bound, KEYS: gl.constexpr):
 
 @gluon.jit
 def _mask(b_scores, b_low, b_high, KEYS: gl.constexpr):
-    """Hides the columns of [64, KEYS] that are not in low ... high of their row.
+    """Hides the columns of [64, KEYS] that are not in `low` … `high` of their row.
 
-    A thread holds the columns 8 i + 2 lane + j of a row: one number tells which are visible.
+    A thread holds the columns 8 i + 2 lane + j of a row. One word of bits says which of them are
+    visible.
     """
     b_parts = b_scores.reshape([64, KEYS // 8, 4, 2])
     PARTS: gl.constexpr = b_parts.type.layout
@@ -106,8 +107,8 @@ def _mask(b_scores, b_low, b_high, KEYS: gl.constexpr):
 
 @gluon.jit
 def _bounds(b_numbers, b_low, b_high, block, KEYS: gl.constexpr):
-    """Returns from and to which column of a block with a mask each row sees, [64]."""
-    in_range = block < pick(b_numbers, MASKED)  # else it is the tail of the list
+    """Returns the columns of a masked block that each row sees, as two bounds, [64] each."""
+    in_range = block < pick(b_numbers, MASKED)  # otherwise the block is the tail of the list
     is_before = block < pick(b_numbers, BEFORE)
     place = gl.where(is_before, pick(b_numbers, FIRST), pick(b_numbers, BEHIND_FROM)) + block * KEYS
     tail = pick(b_numbers, TAIL)
@@ -116,7 +117,10 @@ def _bounds(b_numbers, b_low, b_high, block, KEYS: gl.constexpr):
 
 @gluon.jit
 def _row_max(b_scores, KEYS: gl.constexpr):
-    """Takes the largest of each row as a tree, so that no comparison of a thread waits for long."""
+    """Returns the largest score of each row.
+
+    The scores are compared as a tree, so that the comparisons of a thread seldom wait for another.
+    """
     b_largest = gl.max(b_scores.reshape([64, 4, KEYS // 32, 4, 2]), 4)
     b_largest = gl.max(gl.max(gl.max(b_largest, 2), 1), 1)
     return gl.convert_layout(b_largest, gl.SliceLayout(1, b_scores.type.layout))
@@ -124,7 +128,7 @@ def _row_max(b_scores, KEYS: gl.constexpr):
 
 @gluon.jit
 def _sum_of_thread(b_weights, KEYS: gl.constexpr):
-    """Adds up what a thread holds of each row: [64, 4], for the four threads that share a row."""
+    """Returns the sum of what each thread holds of a row, [64, 4]: four threads share a row."""
     b_sum = gl.sum(b_weights.reshape([64, 4, KEYS // 32, 4, 2]), 4)
     return gl.sum(gl.sum(b_sum, 2), 1)
 
@@ -133,15 +137,16 @@ def _sum_of_thread(b_weights, KEYS: gl.constexpr):
 def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high, scale,
           MASKED: gl.constexpr, KEYS: gl.constexpr, SIZE: gl.constexpr,
           STAGES: gl.constexpr):  # fmt: skip
-    """Multiplies by the keys of block n + 1 and by the values of block n, and takes the softmax.
+    """Multiplies by the keys of block n + 1 and the values of block n, and computes the softmax.
 
-    `pair` is n, the number of a block among all that the program visits. `b_weights`, float32
-    [64, KEYS], are those of block n, not divided by their sum; `b_result`, float32 [64, SIZE], is
-    that of the blocks before n; `b_max`, [64], the largest score so far in units of `scale`;
-    `b_sum`, [64, 4], what each of the four threads of a row added up so far.
+    `pair` is n, the number of the block among all blocks that the program visits. `b_weights`,
+    float32 [64, KEYS], are the weights of block n, which are not divided by their sum. `b_result`,
+    float32 [64, SIZE], is the result of the blocks before n. `b_max`, [64], is the largest score so
+    far, multiplied by `scale`. `b_sum`, [64, 4], is the sum so far of each of the four threads of a
+    row.
 
-    Where only two stages fit, their memory is given back as soon as it was read. Where there are
-    more, it is given back a step later, when the warps wait for each other anyway.
+    If the pipeline has only two stages, a stage is released as soon as it was read. If it has more,
+    it is released a step later, when the warps wait for each other anyway.
     """
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     RESULT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, SIZE, 16])
@@ -162,8 +167,8 @@ def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high,
     b_sum *= gl.convert_layout(b_shrink, gl.SliceLayout(1, b_part.type.layout))[:, None]
     if STAGES > 2:
         mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
-    # Waiting for what comes next also keeps the assembler from moving the softmax behind the wait
-    # for the product that it shall run beside.
+    # The softmax must run while the product runs. This wait for the next blocks also keeps the
+    # assembler from moving the softmax behind the wait for the product.
     mbarrier.wait(work.full.index((pair + 2) % STAGES), ((pair + 2) // STAGES) & 1)
     b_result, b_left = warpgroup_mma_wait(0, deps=[result, b_left])
     if STAGES == 2:
@@ -175,7 +180,7 @@ def _step(b_query, work, pair, b_weights, b_result, b_max, b_sum, b_low, b_high,
 @gluon.jit
 def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
             KEYS: gl.constexpr, SIZE: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
-    """Walks the blocks of half a tile up to the last product, which is left running."""
+    """Visits the blocks of half a tile. It starts the last product and does not wait for it."""
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     RESULT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, SIZE, 16])
     b_slots = pick(b_numbers, ENTRY) * 128 + 64 * HALF
@@ -189,7 +194,7 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
         mbarrier.arrive(work.empty.index(pair % STAGES), count=1)
     b_from, b_to = _bounds(b_numbers, b_low, b_high, 0, KEYS)
     b_scores = _mask(b_scores, b_from, b_to, KEYS)
-    b_max = gl.maximum(_row_max(b_scores, KEYS) * scale, -1.0e30)  # never -inf
+    b_max = gl.maximum(_row_max(b_scores, KEYS) * scale, -1.0e30)  # it must not be -inf
     b_weights = gl.exp2(b_scores * scale - b_max[:, None])
     b_sum = _sum_of_thread(b_weights, KEYS)
     b_result = gl.zeros([64, SIZE], gl.float32, RESULT)
@@ -197,7 +202,7 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
     with_tail = pick(b_numbers, MASKED) + (pick(b_numbers, TAIL) > 0).to(gl.int32)
     blocks = pick(b_numbers, BLOCKS)
     idle = pick(b_numbers, USED) <= 64 * HALF
-    for _ in range(1, gl.where(idle, blocks, 1)):  # blocks for the rows of the other half alone
+    for _ in range(1, gl.where(idle, blocks, 1)):  # only the other half has rows: skip the blocks
         mbarrier.arrive(work.empty.index((pair + (STAGES == 2)) % STAGES), count=1)
         mbarrier.wait(work.full.index((pair + 2) % STAGES), ((pair + 2) // STAGES) & 1)
         pair += 1
@@ -225,7 +230,7 @@ def _attend(HALF: gl.constexpr, b_query, table, b_numbers, work, pair, scale,
 @gluon.jit
 def consume(HALF: gl.constexpr, query, output, table, query_start, scale, work,
              SIZE: gl.constexpr, KEYS: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
-    """Computes half of each tile that the producer tells of."""
+    """Computes half of each tile that the producer announces."""
     LANES: gl.constexpr = SIZE // 8
     ROWS: gl.constexpr = 32 // LANES
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [ROWS, LANES], [4, 1], [1, 0])
@@ -240,7 +245,7 @@ def consume(HALF: gl.constexpr, query, output, table, query_start, scale, work,
         result, b_left, b_sum, pair = _attend(
             HALF, memory, table, b_numbers, work, pair, scale, KEYS, SIZE, STAGES
         )
-        # What comes next is loaded while the last product runs.
+        # The queries of the next tile are loaded while the last product runs.
         b_next = _listen(work, turn)
         b_query = _load_query(query, table, b_next, query_start, HALF, SIZE, LAYOUT)
         b_result, b_left = warpgroup_mma_wait(0, deps=[result, b_left])
@@ -251,7 +256,7 @@ def consume(HALF: gl.constexpr, query, output, table, query_start, scale, work,
         p_output = _tile_of(output, b_numbers, b_rows, SIZE, LAYOUT)
         b_output = memory.load(LAYOUT)
         memory.store(b_query)
-        fence_async_shared()  # it would wait for what is stored before it
+        fence_async_shared()  # before the store below, because it would wait for that store
         gl.store(p_output, b_output, b_used[:, None])
         b_numbers = b_next
         turn += 1

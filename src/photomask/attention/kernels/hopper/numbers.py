@@ -1,4 +1,4 @@
-"""What the warps of a Hopper program share: memory, and a tile of a head in 16 numbers."""
+"""The memory that the warps of a Hopper program share, and the 16 numbers that describe a tile."""
 
 # Pyright reads the body of a kernel as Python, which it is not.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
@@ -12,7 +12,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-# What a producer tells its consumers about a tile of a head: places among 16 numbers.
+# A producer describes a tile of a head to its consumers by 16 numbers. These are their places.
 VALID = gl.constexpr(0)
 PROMPT = gl.constexpr(1)
 HEAD = gl.constexpr(2)
@@ -24,13 +24,13 @@ SCATTERED = gl.constexpr(7)
 FIRST = gl.constexpr(8)
 BEFORE = gl.constexpr(9)
 MASKED = gl.constexpr(10)
-BEHIND_FROM = gl.constexpr(11)  # where the first block would be, so that all count from 0
+BEHIND_FROM = gl.constexpr(11)  # where block 0 would start, because block numbers count from 0
 TAIL = gl.constexpr(12)
 BLOCKS = gl.constexpr(13)
 
 
 class Blocks(NamedTuple):
-    """Descriptors of keys and values, of the sequence and of the compact list."""
+    """The descriptors of the keys and values in the sequence and in the compact list."""
 
     key: TensorDescriptor
     value: TensorDescriptor
@@ -39,7 +39,7 @@ class Blocks(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Shared memory of a program, and the barriers that say who may use it."""
+    """The shared memory of a program, and the barriers that say which warps may use it."""
 
     query: gl.shared_memory_descriptor
     key_blocks: gl.shared_memory_descriptor
@@ -53,13 +53,13 @@ class Work(NamedTuple):
 
 @gluon.jit
 def pick(b_numbers, WHICH: gl.constexpr):
-    """Returns one of 16 numbers that every thread holds."""
+    """Returns the number at a place among 16 numbers that every thread holds."""
     b_places = gl.arange(0, 16, b_numbers.type.layout)
     return gl.sum(gl.where(b_places == WHICH, b_numbers, 0), 0)
 
 
 @gluon.jit
 def put(b_numbers, WHICH: gl.constexpr, number):
-    """Writes one of 16 numbers."""
+    """Returns 16 numbers with the one at a place replaced."""
     b_places = gl.arange(0, 16, b_numbers.type.layout)
     return gl.where(b_places == WHICH, number, b_numbers)

@@ -1,14 +1,14 @@
 """Sparse prefill for Hopper: one launch of persistent, warp-specialized programs.
 
-A program holds one processor of the GPU and takes tiles of heads from a common counter, longest
-first, so that none waits for another at the end. One warp, the *producer*, reads what a tile visits
-and fetches blocks of keys and values through the tensor memory accelerator; two groups of four
-warps, the *consumers*, hold 64 queries each and share the blocks. While a consumer's product of
-weights and values runs, it already takes the softmax of the next block, and the query tile to come
-is fetched ahead into the cache.
+A program occupies one streaming multiprocessor of the GPU. It takes tiles of heads from a common
+counter, the longest tiles first, so that all programs end at about the same time. One warp, the
+*producer*, reads which keys a tile visits, and fetches blocks of keys and values through the tensor
+memory accelerator. Two groups of four warps, the *consumers*, hold 64 queries each and share the
+blocks. While the product of weights and values of a block runs, a consumer already computes the
+softmax of the next block. The queries of the next tile are fetched into the cache ahead of time.
 
-The compact list lies in memory with the sinks in descending order before the text in ascending
-order. What a tile lists is then one stretch of it, whatever the numbers of both.
+In the compact list, the sinks stand in descending order before the text in ascending order. The
+sinks and the text of a tile are therefore one contiguous stretch of it.
 
 Source: Shah et al. 2024, arXiv:2407.08608, for the division of labour between the warps.
 """
@@ -37,7 +37,7 @@ from photomask.attention.schedule import Schedule
 
 TILE_ROWS = 128
 BLOCKS = {64: (128, 4), 128: (128, 3), 256: (64, 2)}
-"""For each head size that the kernel takes, the keys of a block and how many blocks wait."""
+"""For each supported head size, the keys of a block and the number of blocks in the pipeline."""
 
 
 def hopper_prefill(
@@ -50,19 +50,19 @@ def hopper_prefill(
     scale: float,
     output: Tensor,
 ) -> None:
-    """Computes some heads over a schedule; the contract is that of `triton_prefill`.
+    """Computes some heads over a schedule. The contract is that of `triton_prefill`.
 
-    That `hopper_takes` the tensors and the schedule is the caller's word.
+    The caller guarantees that `hopper_takes` accepts the tensors and the schedule.
 
     Args:
-        query: [B, H, Q, D], float16 or bfloat16.
-        key: [B, G, K, D].
-        value: [B, G, K, D].
-        schedule: of the prompts.
+        query: the queries, [B, H, Q, D], float16 or bfloat16.
+        key: the keys, [B, G, K, D].
+        value: the values, [B, G, K, D].
+        schedule: the schedule of the prompts.
         codes: int8 [H], the pattern of every head.
         heads: int32 [S], the heads to compute, each once.
-        scale: factor of the scores.
-        output: [B, H, Q, D], the last stride 1.
+        scale: the factor of the scores.
+        output: the tensor for the result, [B, H, Q, D], with the last stride 1.
     """
     head_size = query.shape[3]
     tiles = len(schedule.rows)
@@ -100,11 +100,11 @@ def hopper_prefill(
 
 
 def hopper_takes(query: Tensor, key: Tensor, value: Tensor, schedule: Schedule) -> bool:
-    """Tells, on the host, whether this kernel computes such tensors; they are on a Hopper GPU.
+    """Returns whether this kernel takes some tensors on a Hopper GPU. It decides on the host.
 
-    Blocks are fetched whole, with what stands beyond the visible keys, and a weight of zero does
-    not cancel what is no number: prompts with padding are left to the other kernel. So are sliding
-    windows.
+    The kernel fetches whole blocks, which also contain keys and values that are not visible. These
+    may be NaN if they belong to padding, and NaN times a weight of zero is NaN. Prompts with
+    padding are therefore left to the other kernel, and so are sliding windows.
     """
     if query.dtype not in (torch.float16, torch.bfloat16) or query.shape[3] not in BLOCKS:
         return False
@@ -126,7 +126,7 @@ class _Heads(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """Tensors of a schedule."""
+    """The tensors of a schedule, as the kernel takes them."""
 
     prompts: Tensor
     rows: Tensor
@@ -136,7 +136,7 @@ class _Table(NamedTuple):
 
 
 def _descriptor(tensor: Tensor, keys: int) -> TensorDescriptor:
-    """Describes [B, G, K, D] in blocks of keys to the tensor memory accelerator."""
+    """Returns the descriptor of a tensor [B, G, K, D] for the tensor memory accelerator."""
     block = [1, 1, keys, tensor.shape[3]]
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
     return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block, layout)
@@ -146,7 +146,7 @@ def _descriptor(tensor: Tensor, keys: int) -> TensorDescriptor:
 def _prefill(query, output, key, value, listed_key, listed_value, table, codes, heads, taken, tiles,
              chosen, query_start, scale, GROUP: gl.constexpr, SIZE: gl.constexpr,
              KEYS: gl.constexpr, STAGES: gl.constexpr):  # fmt: skip
-    """Shares the tiles of all chosen heads out among programs, and the work among their warps."""
+    """Distributes the tiles of the heads to programs, and the work of a program to its warps."""
     QUERY: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
     BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
     NUMBERS: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
@@ -175,8 +175,8 @@ def _prefill(query, output, key, value, listed_key, listed_value, table, codes, 
             (produce, (query, blocks, table, codes, heads, taken, tiles, chosen, query_start, work,
                         GROUP, SIZE, KEYS, STAGES)),
         ],
-        [4, 1],  # warps of the second and the third; the first has those of the launch
-        [232, 40],  # registers of a thread
+        [4, 1],  # the warps of the second and third function; the first has those of the launch
+        [232, 40],  # the registers of each of their threads
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The producer of a Hopper program: one warp that looks tiles up and fetches keys and values."""
+"""The producer of a Hopper program: one warp that reads tiles and fetches keys and values."""
 
 # Pyright reads the body of a kernel as Python, which it is not.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
@@ -35,7 +35,12 @@ _copy_block = getattr(tma, "async_load", None) or tma.async_copy_global_to_share
 @gluon.jit
 def _describe(query, table, codes, heads, item, tiles, chosen, query_start,
               SIZE: gl.constexpr, KEYS: gl.constexpr):  # fmt: skip
-    """Looks a tile of a head up: 16 numbers, how many of its list's blocks are whole, and where."""
+    """Reads the entry of a tile of a head in the schedule.
+
+    Returns the 16 numbers that describe it, its prompt and head, the start of its part of the
+    compact list and the number of whole blocks there, and the start of the whole blocks of the
+    range.
+    """
     tile = item // chosen
     head = gl.load(heads + item % chosen)
     prompt = gl.load(table.prompts + tile)
@@ -52,7 +57,8 @@ def _describe(query, table, codes, heads, item, tiles, chosen, query_start,
     range_whole = gl.maximum(gl.load(p_entry + 6) - range_from, 0) // KEYS
     behind_from = range_from + range_whole * KEYS
     behind = (gl.maximum(gl.load(p_entry + 7) - behind_from, 0) + KEYS - 1) // KEYS
-    # The first block of a tile is computed with a mask: if none needs one, the last whole does.
+    # The first block of a tile is always computed with a mask. If no block needs one, then the last
+    # whole block becomes the first block.
     bare = (before + behind + tail) == 0
     range_whole -= (bare & (range_whole > 0)).to(gl.int32)
     behind += bare.to(gl.int32)
@@ -88,7 +94,7 @@ def _describe(query, table, codes, heads, item, tiles, chosen, query_start,
 
 @gluon.jit
 def _fetch_ahead(query, prompt, head, b_rows, SIZE: gl.constexpr):
-    """Asks the cache for rows of the query, [32], in lines of 64 numbers."""
+    """Prefetches rows of the query, [32], into the cache, in lines of 64 numbers."""
     p_head = query.pointer + prompt.to(gl.int64) * query.prompt + head.to(gl.int64) * query.head
     p_rows = p_head + b_rows.to(gl.int64) * query.row
     for line in gl.static_range(SIZE // 64):
@@ -159,14 +165,14 @@ def produce(query, blocks, table, codes, heads, taken, tiles, chosen, query_star
 
 @gluon.jit
 def _fetch(block, listed_block, prompt, owner, place, listed, wanted, full, memory):
-    """Starts to copy a block, of the sequence or of the compact list."""
+    """Starts to copy a block, either from the sequence or from the compact list."""
     _copy_block(block, [prompt, owner, place, 0], full, memory, pred=wanted & (listed == 0))
     _copy_block(listed_block, [prompt, owner, place, 0], full, memory, pred=wanted & listed)
 
 
 @gluon.jit
 def _tell(work, turn, b_numbers):
-    """Hands 16 numbers to the consumers."""
+    """Passes the 16 numbers of a tile to the consumers."""
     slot = turn % 2
     mbarrier.wait(work.told_empty.index(slot), ((turn // 2) & 1) ^ 1)
     work.told.index(slot).store(b_numbers)
