@@ -51,8 +51,8 @@ def test_it_opens_without_a_message_and_loads_nothing_else(browser: Browser, pag
     browser.open(page_file)
     assert browser.run("return document.querySelectorAll('.tools').length") > 2
     assert browser.messages() == []
-    asked = [url for url in browser.requests() if not url.startswith("data:")]
-    assert asked == [page_file.absolute().as_uri()]
+    addresses = {each for each in browser.requests() if not each.startswith("data:")}
+    assert addresses == {page_file.absolute().as_uri()}
 
 
 COLUMN = """
