@@ -76,7 +76,7 @@ def test_without_labels_the_model_itself_teaches(place: Path, tmp_path: Path):
         (["--learning-rate", "-1"], "--learning-rate takes a number above 0"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--resume"], "name its folder by --checkpoint"),
-        (["--batch-size", "64"], "make no batch of 64"),
+        (["--batch-size", "64"], "fewer than a batch of 64"),
         (["--recipe", "w9"], "neither a recipe preset"),
     ],
 )
