@@ -235,7 +235,7 @@ DOORS = (
                 )
             },
             "attention/verification/pictures.py": {
-                "    Pattern.SINK: (Ink.LINE, 0.9),": "    Pattern.OWN_IMAGE: (Ink.MUTED, 0.4),"
+                "    Pattern.SINK: 0.13,": "    Pattern.OWN_IMAGE: 0.22,"
             },
         },
         replaced={
