@@ -172,11 +172,11 @@ def attention_pattern() -> None:
     from photomask.attention.measuring import SPARSE
     from photomask.attention.patterns import DenseRule, Pattern, SinkRule, visible
     from photomask.attention.schedule import build_schedule
-    from photomask.attention.verification.pictures import _SHADES
+    from photomask.attention.verification.pictures import _STRENGTHS
     from photomask.attention.visible_pairs import visible_pairs
 
     assert Pattern.OWN_IMAGE in SPARSE
-    assert set(_SHADES) == set(Pattern)
+    assert set(_STRENGTHS) == set(Pattern)
     config = SimpleNamespace(model_type="dummy_vl", image_token_id=9)
     prompt = torch.tensor([[1, 1, 2, *[9] * 20, 3, 1, 2, *[9] * 7, 3, 1, 1]])
     layout = layout_of(config, prompt)
