@@ -124,21 +124,21 @@ _ENTRIES = {
         lambda: _read_shipped("mobilenet_v1"),
         (1, 28, 28),
         "Fashion-MNIST",
-        "A small network of depthwise convolutions, which 4 bits strain.",
+        "A small network of depthwise convolutions, which are hard to quantize to 4 bits.",
     ),
     "mobilenet_v2": Entry(
         models.mobilenet_v2,
         _read_imagenet,
         (3, 224, 224),
         "ImageNet-1k",
-        "A real ImageNet network; its weights come from a package of their own.",
+        "A real ImageNet network. Its weights come from a separate package.",
     ),
     "resnet20": Entry(
         models.resnet20,
         lambda: _read_shipped("resnet20"),
         (1, 28, 28),
         "Fashion-MNIST",
-        "A small residual network; where to start.",
+        "A small residual network. Start with this one.",
     ),
     "vision_transformer": Entry(
         models.vision_transformer,
@@ -152,6 +152,6 @@ _ENTRIES = {
         saliency.read_weights,
         (3, 224, 224),
         "photographs",
-        "A ViT-S/14 of real size, which shows where people look.",
+        "A ViT-S/14 of real size, which predicts where people look.",
     ),
 }
