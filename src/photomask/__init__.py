@@ -1,8 +1,9 @@
-"""Photomask: static plans that make PyTorch models cheaper, and the proof that they hold.
+"""Photomask decides before a model runs how to compute it more cheaply, and measures the effect.
 
-`photomask.chip` turns a float model into an integer-only program and everything a hardware team
-needs to verify it. `photomask.attention` makes the prefill of vision-language models sparse by a
-plan for their heads. The package imports neither triton nor transformers.
+`photomask.chip` converts a float model into an integer-only program, with all files that a hardware
+team needs to verify it. `photomask.attention` makes the prefill of vision-language models sparse,
+by a plan for each attention head. Importing this package imports neither PyTorch, triton nor
+transformers.
 """
 
 import logging

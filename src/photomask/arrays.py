@@ -1,7 +1,7 @@
-"""Reads arrays and tensors from files within bounds: no pickles, nothing larger than its file.
+"""Reads arrays and tensors from files safely: no pickles, and no array larger than its file.
 
-A header is believed only as far as the file goes: a shape of 2**40 elements in a file of 100 bytes
-is refused before anything is allocated.
+The shape in a header must fit the size of the file. A shape of 2**40 elements in a file of 100
+bytes is refused before memory is allocated.
 """
 
 import math
@@ -38,7 +38,7 @@ MALFORMED = (
     zlib.error,
     SafetensorError,
 )
-"""What NumPy, zipfile and safetensors raise for a file that is not what they wrote."""
+"""The errors that NumPy, zipfile and safetensors raise for files that they did not write."""
 
 __all__ = [
     "array_from",
@@ -52,14 +52,14 @@ __all__ = [
 
 
 def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
-    """Reads a `.npy` file.
+    """Returns the array in a `.npy` file.
 
     Args:
-        path: of the file.
-        limit: bytes that it may have.
+        path: the path of the file.
+        limit: the largest size of the file, in bytes.
 
     Raises:
-        DocumentError: it is absent, no regular file, too large, or no plain array.
+        DocumentError: the file is absent, not a regular file, too large, or not a plain array.
     """
     with opened(path, limit) as file:
         try:
@@ -69,15 +69,15 @@ def read_array(path: Path, limit: int = TENSOR_BYTES) -> np.ndarray:
 
 
 def read_arrays(path: Path, limit: int = TENSOR_BYTES) -> dict[str, np.ndarray]:
-    """Reads a `.npz` file.
+    """Returns the arrays in a `.npz` file by name.
 
     Args:
-        path: of the file.
-        limit: bytes that it may have, and that its arrays may have together when unpacked.
+        path: the path of the file.
+        limit: the largest size of the file, and of all its arrays together when unpacked, in bytes.
 
     Raises:
-        DocumentError: it is absent, no regular file, too large packed or unpacked, or holds
-            anything but plain arrays.
+        DocumentError: the file is absent, not a regular file, or too large, packed or unpacked. Or
+            it holds something other than plain arrays.
     """
     with opened(path, limit) as file:
         try:
@@ -85,7 +85,9 @@ def read_arrays(path: Path, limit: int = TENSOR_BYTES) -> dict[str, np.ndarray]:
                 members = archive.infolist()
                 size = sum(member.file_size for member in members)
                 if size > limit:
-                    raise DocumentError(f"unpacked it has {size:,} bytes, at most {limit:,}")
+                    raise DocumentError(
+                        f"unpacked it has {size:,} bytes, but at most {limit:,} are read"
+                    )
                 found = {}
                 for member in members:
                     with archive.open(member) as part:
@@ -97,29 +99,30 @@ def read_arrays(path: Path, limit: int = TENSOR_BYTES) -> dict[str, np.ndarray]:
 
 
 def array_from(file: Any, size: int) -> np.ndarray:
-    """Reads one array in NumPy's format.
+    """Returns one array from a file in NumPy's format.
 
     Args:
-        file: binary, at its start.
-        size: bytes that it holds; the array takes all of them.
+        file: a binary file, at its start.
+        size: the size of the file in bytes. The array must take all of them.
 
     Raises:
-        DocumentError: a pickle, or another number of bytes than the shape needs; or no array.
+        DocumentError: the file is not an array, it is a pickle, or its size does not fit the shape.
     """
     try:
         shape, is_fortran, dtype = _header(file)
         if dtype.hasobject:
-            raise DocumentError("holds Python objects, expected numbers")
+            raise DocumentError("it holds Python objects, but numbers were expected")
         expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
         if found != expected:
             raise DocumentError(
-                f"holds {found:,} bytes of elements, {dtype} {list(shape)} has {expected:,}"
+                f"it holds {found:,} bytes of elements, but {dtype} {list(shape)} needs "
+                f"{expected:,}"
             )
         content = bytearray(file.read(expected))
         flat = np.frombuffer(content, dtype, math.prod(shape))
         return flat.reshape(shape, order="F" if is_fortran else "C")
     except MALFORMED as error:
-        raise DocumentError(f"not a readable .npy file: {error}") from error
+        raise DocumentError(f"it is not a readable .npy file: {error}") from error
 
 
 def _header(file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -134,13 +137,13 @@ def _header(file: BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype]:
 def plain_array(array: np.ndarray) -> np.ndarray:
     """Returns an array in the form that PyTorch takes: contiguous, writable, in native byte order.
 
-    Floats of more than 64 bits become float64; elements keep their dtype otherwise.
+    Floats of more than 64 bits become float64. All other elements keep their dtype.
 
     Raises:
-        DataError: its elements are no booleans, integers or real numbers.
+        DataError: the elements are not booleans, integers or real numbers.
     """
     if array.dtype.kind not in "biuf":
-        raise DataError(f"an array of {array.dtype}: expected numbers")
+        raise DataError(f"the array holds {array.dtype}; expected numbers")
     is_long = array.dtype.kind == "f" and array.dtype.itemsize > 8
     dtype = np.dtype(np.float64) if is_long else array.dtype.newbyteorder("=")
     plain = np.asarray(array, dtype=dtype, order="C")
@@ -148,14 +151,14 @@ def plain_array(array: np.ndarray) -> np.ndarray:
 
 
 def int64_array(array: np.ndarray, where: str) -> np.ndarray:
-    """Returns integers as int64, of which none has wrapped.
+    """Returns integers as int64, after a check that all of them fit.
 
     Args:
-        array: of any integer dtype.
-        where: what it is, for the message.
+        array: an array of any integer dtype.
+        where: the name of the array for the message.
 
     Raises:
-        DataError: an integer is beyond int64; or the elements are no integers.
+        DataError: an integer does not fit int64, or the elements are not integers.
     """
     if array.dtype.kind not in "iu":
         raise DataError(f"{where} must be integers, got {array.dtype}")
@@ -166,18 +169,21 @@ def int64_array(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Reads the tensors of a safetensors file; none of another shape is ever allocated.
+    """Returns the tensors of a safetensors file. A tensor of another shape is not allocated.
 
     Args:
-        path: of the file.
-        shapes: of exactly the tensors that it must hold, by name.
+        path: the path of the file.
+        shapes: the shapes of all tensors by name. The file must hold exactly these.
 
     Raises:
-        DocumentError: it is absent, no regular file or damaged, or holds other tensors.
+        DocumentError: the file is absent, not a regular file or damaged, or it holds other tensors.
     """
     with tensor_file(path, "np") as file:
         if odd := sorted(set(file.keys()) ^ set(shapes)):
-            raise DocumentError(f"{path}: tensor {odd[0]!r} is not in both, file and record")
+            raise DocumentError(
+                f"{path}: tensor {odd[0]!r} is in only one of the file and its description; both "
+                "must name the same tensors"
+            )
         for name, shape in shapes.items():
             found = tuple(file.get_slice(name).get_shape())
             if found != shape:
@@ -192,12 +198,13 @@ def tensor_file(
     """Opens a safetensors file.
 
     Args:
-        path: of the file.
-        framework: what `get_tensor` returns, arrays of NumPy or tensors of PyTorch.
-        limit: bytes that the file may have.
+        path: the path of the file.
+        framework: `np` or `pt`, which says whether `get_tensor` returns arrays of NumPy or tensors
+            of PyTorch.
+        limit: the largest size of the file, in bytes.
 
     Raises:
-        DocumentError: it is absent, no regular file, too large, or damaged.
+        DocumentError: the file is absent, not a regular file, too large, or damaged.
     """
     check_regular(path, limit)
     try:

@@ -1,4 +1,4 @@
-"""Imports of optional packages: absent and broken ones are told apart."""
+"""Imports optional packages, and tells absent packages from broken ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MODULES = {
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
-"""What a package is imported as, where that is not its name."""
+"""The names of the modules of packages whose modules have other names than the packages."""
 
 
 class OptionalPackage:
@@ -24,16 +24,16 @@ class OptionalPackage:
         import jinja2
     ```
 
-    Nothing but imports may stand inside, since every error counts as one of the import.
+    The block may contain only imports, because every error in it counts as an error of the import.
     """
 
     def __init__(self, package: str, install: str, purpose: str):
-        """Says what is imported, as `MissingDependencyError` takes it.
+        """Names the package, in the terms of `MissingDependencyError`.
 
         Args:
-            package: the distribution's name.
+            package: the name of the distribution.
             install: an extra of Photomask (`report`), or the arguments of `pip install`.
-            purpose: what needs it.
+            purpose: the thing that needs the package. It is the subject of the message.
         """
         self._package = package
         self._install = install
@@ -48,11 +48,12 @@ class OptionalPackage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Turns what an import raised into an error that says what to do.
+        """Replaces an error of an import by an error that says what to do.
 
         Raises:
             MissingDependencyError: the package is not installed.
-            BrokenDependencyError: it is installed, and its import fails; has its own message.
+            BrokenDependencyError: the package is installed, but its import fails. The message
+                contains the error of the import.
         """
         if not isinstance(error, Exception) or isinstance(error, PhotomaskError):
             return
@@ -63,12 +64,14 @@ class OptionalPackage:
 
 
 def require_package(package: str, install: str, purpose: str) -> None:
-    """Looks for an optional package without importing it, so that long work need not start.
+    """Checks that an optional package is installed, without importing it.
+
+    Functions call it first, so that long work does not start in vain.
 
     Args:
-        package: the distribution's name.
+        package: the name of the distribution.
         install: an extra of Photomask (`report`), or the arguments of `pip install`.
-        purpose: what needs it.
+        purpose: the thing that needs the package. It is the subject of the message.
 
     Raises:
         MissingDependencyError: the package is not installed.
@@ -78,5 +81,5 @@ def require_package(package: str, install: str, purpose: str) -> None:
 
 
 def _module_of(package: str) -> str:
-    """Returns what a package is imported as."""
+    """Returns the name of the module of a package."""
     return _MODULES.get(package, package.replace("-", "_"))

@@ -1,32 +1,32 @@
-"""Every error that Photomask raises on purpose.
+"""All errors that Photomask raises on purpose.
 
-Catching `PhotomaskError` catches them all; each says what was found, what was expected, where, and
-what to do::
+`PhotomaskError` is the base class of all of them. The message of an error says what was found, what
+was expected, where, and what to do::
 
     PhotomaskError
     ├── UsageError                 an argument, path or option that cannot be right
-    │   └── OrderError                 functions of a prepared model called in a wrong order
-    ├── MissingDependencyError     an optional package is absent; names the install line
+    │   └── OrderError                 functions of a prepared model are called in a wrong order
+    ├── MissingDependencyError     an optional package is absent; the error names the install line
     ├── BrokenDependencyError      an optional package is installed, and its import fails
     ├── DataError                  NaN, infinity, wrong shape or dtype, or no data at all
     ├── CaptureError               torch.export cannot capture the model
-    │   └── UnsupportedOperatorError   operators outside the set, all of them at once
+    │   └── UnsupportedOperatorError   operators are not supported; the error names all of them
     ├── RecipeError                a rule that matches nothing, an impossible request
     ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
-    ├── OperatorError              an operator does not say all that is asked of it
+    ├── OperatorError              the class of an operator lacks a declaration
     ├── TrainingError              a loss that is not finite, or a checkpoint of another run
     ├── TargetError                the target cannot hold what the program needs
-    ├── LayoutError                which token belongs to which image cannot be told
-    ├── PlanError                  a plan of another model, or a request no plan can meet
+    ├── LayoutError                it is not certain which token belongs to which image
+    ├── PlanError                  a plan of another model, or a request that no plan can meet
     ├── DocumentError              a file that is truncated, altered, or of another schema
     ├── ExportError                an export that could not be written whole
-    │   └── FormError                  steps that a form cannot express, all of them at once
+    │   └── FormError                  steps that a form cannot express; the error names all of them
     └── EngineError                a compiler, a runtime or a simulator failed
 """
 
 
 class PhotomaskError(Exception):
-    """Base of every error raised on purpose."""
+    """The base class of all errors that Photomask raises on purpose."""
 
 
 class UsageError(PhotomaskError):
@@ -34,15 +34,15 @@ class UsageError(PhotomaskError):
 
 
 class MissingDependencyError(PhotomaskError):
-    """An optional package is absent; the message names the install line."""
+    """An optional package is not installed. The message names the command that installs it."""
 
     def __init__(self, package: str, install: str, purpose: str):
-        """Says what is missing.
+        """Makes the message.
 
         Args:
-            package: the distribution's name.
+            package: the name of the distribution.
             install: an extra of Photomask (`report`), or the arguments of `pip install`.
-            purpose: what needs it.
+            purpose: the thing that needs the package. It is the subject of the message.
         """
         arguments = f"'photomask[{install}]'" if install.isidentifier() else install
         super().__init__(
@@ -52,15 +52,15 @@ class MissingDependencyError(PhotomaskError):
 
 
 class BrokenDependencyError(PhotomaskError):
-    """An optional package is installed, but its import fails; the message has the package's own."""
+    """An optional package is installed, but its import fails. The message contains its error."""
 
     def __init__(self, package: str, purpose: str, error: BaseException):
-        """Says what the package said.
+        """Makes the message.
 
         Args:
-            package: the distribution's name.
-            purpose: what needs it.
-            error: that its import raised; what caused it first is told too.
+            package: the name of the distribution.
+            purpose: the thing that needs the package. It is the subject of the message.
+            error: the error that the import raised. The message also contains its first cause.
         """
         first = error
         while (cause := first.__cause__ or first.__context__) is not None:
@@ -83,7 +83,7 @@ class CaptureError(PhotomaskError):
 
 
 class UnsupportedOperatorError(CaptureError):
-    """Operators outside the supported set; the message lists every one with its source line."""
+    """Operators are not supported. The message lists all of them with their source lines."""
 
 
 class RecipeError(PhotomaskError):
@@ -91,19 +91,19 @@ class RecipeError(PhotomaskError):
 
 
 class QuantizerError(PhotomaskError):
-    """A quantizer breaks its contract or was never calibrated."""
+    """A quantizer breaks its contract, or it was never calibrated."""
 
 
 class OperatorError(PhotomaskError):
-    """The class of an integer operator, or of a float operation, does not say all that is asked."""
+    """The class of an integer operator or of a float operation lacks a declaration."""
 
 
 class OrderError(UsageError, QuantizerError):
-    """A function of a prepared model was called before, or after, one that must come first."""
+    """The functions of a prepared model were called in a wrong order."""
 
 
 class TrainingError(PhotomaskError):
-    """A loss or gradient is not finite, or weights or a checkpoint are of another run."""
+    """A loss or gradient is not finite, or weights or a checkpoint belong to another run."""
 
 
 class TargetError(PhotomaskError):
@@ -111,11 +111,11 @@ class TargetError(PhotomaskError):
 
 
 class LayoutError(PhotomaskError):
-    """Which token of a prompt belongs to which image cannot be told."""
+    """It is not certain which token of a prompt belongs to which image."""
 
 
 class PlanError(PhotomaskError):
-    """A plan of another model, or a request that no plan can meet."""
+    """A plan belongs to another model, or no plan can meet a request."""
 
 
 class DocumentError(PhotomaskError):
@@ -123,12 +123,12 @@ class DocumentError(PhotomaskError):
 
 
 class ExportError(PhotomaskError):
-    """An export that could not be written whole."""
+    """An export could not be written whole."""
 
 
 class FormError(ExportError):
-    """A form cannot express these steps of a program, or breaks the contract of a form."""
+    """A form cannot express some steps of a program, or it breaks the contract of forms."""
 
 
 class EngineError(PhotomaskError):
-    """A compiler, a runtime or a simulator that runs a program failed, or is not there."""
+    """A compiler, a runtime or a simulator that runs a program failed, or it is not installed."""

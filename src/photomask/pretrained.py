@@ -1,4 +1,4 @@
-"""Models of transformers: read within bounds, every weight from the checkpoint."""
+"""Loads models of transformers safely, and checks that all weights come from the checkpoint."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from photomask.documents import (
 from photomask.errors import DataError, DocumentError
 
 SHOWN = 3
-"""Names of weights that an error lists."""
+"""The number of weights that an error names."""
 DOCUMENTS = (".jinja", ".json", ".model", ".txt")
 TENSORS = (".bin", ".safetensors")
 
@@ -26,21 +26,23 @@ __all__ = ["check_model_folder", "load_pretrained"]
 
 
 class _Index(Document):
-    """Which file holds which tensor; transformers writes more beside it."""
+    """The file for each tensor in an index. Other fields of the index are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     weight_map: dict[str, str]
 
 
 def check_model_folder(source: str | Path) -> None:
-    """Holds that the files of a model are plain ones in its folder, before transformers opens them.
+    """Checks the files of a model before transformers opens them.
+
+    They must be regular files in the folder of the model.
 
     Args:
-        source: a folder that `save_pretrained` wrote; an id of the hub is not looked at.
+        source: a folder that `save_pretrained` wrote. An id of the hub is not checked.
 
     Raises:
-        DocumentError: a file is a device, a pipe or too large; or an index is no valid one, or
-            names a file that is not in the folder.
+        DocumentError: a file is a device, a pipe or too large, an index is not valid or names a
+            file that is not in the folder, or two files hold the same tensor.
     """
     if not is_folder(source):
         return
@@ -64,7 +66,8 @@ def _check_index(path: Path) -> None:
     for name in sorted(set(index.weight_map.values())):
         if os.path.basename(name) != name or not name.endswith(TENSORS):
             raise DocumentError(
-                f"{path} names the file {name!r}: expected a file of tensors in the same folder"
+                f"{path} names the file {name!r}, but a file of tensors in the same folder was "
+                "expected"
             )
         check_regular(path.parent / name, TENSOR_BYTES)
     holders: dict[str, str] = {}
@@ -75,24 +78,28 @@ def _check_index(path: Path) -> None:
             for tensor in file.keys():  # noqa: SIM118
                 if holders.setdefault(tensor, name) != name:
                     raise DocumentError(
-                        f"{path.parent}: both {holders[tensor]} and {name} hold {tensor!r}"
+                        f"{path.parent}: both {holders[tensor]} and {name} hold the tensor "
+                        f"{tensor!r}; expected it in one of them"
                     )
 
 
 def load_pretrained(
     model_class: Any, source: str | Path, *, exact: bool = False, **options: Any
 ) -> Any:
-    """Loads a model; transformers alone would draw random numbers for weights that are missing.
+    """Loads a model, and refuses a checkpoint without all of its weights.
+
+    transformers alone would draw random numbers for missing weights.
 
     Args:
-        model_class: of transformers, such as `AutoModelForImageTextToText`.
+        model_class: a class of transformers, such as `AutoModelForImageTextToText`.
         source: a folder that `save_pretrained` wrote, or an id of the hub.
         exact: whether weights that the model does not have are refused too.
-        **options: of `from_pretrained`.
+        **options: the options of `from_pretrained`.
 
     Raises:
-        DocumentError: the folder holds something that is not to be opened.
-        DataError: the checkpoint lacks a weight of the model, or has others and must not.
+        DocumentError: `check_model_folder` refuses the folder.
+        DataError: the checkpoint lacks a weight of the model, or it has other weights and `exact`
+            is true.
     """
     check_model_folder(source)
     model, report = model_class.from_pretrained(source, output_loading_info=True, **options)

@@ -1,6 +1,7 @@
 """Prompts of text and pictures, in memory and as JSON lines.
 
-One line of a prompt file holds one prompt; a picture is a path, seen from the file's folder::
+Each line of a prompt file holds one prompt. A picture is a path relative to the folder of the
+file::
 
     {"content": [{"image": "a.png"}, {"image": "b.png"}, {"text": "Same kind?"}],
      "task": "compare", "answer": "yes"}
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pixels alone: Pillow would also run PostScript and open documents."""
+"""The picture formats that are read. They hold only pixels, while Pillow also reads formats with
+programs and documents, such as PostScript."""
 
 PICTURE_BYTES = 256 << 20
 PICTURE_PIXELS = 1 << 26
-"""64 megapixels, 192 MB as RGB; no model that reads pictures takes a tenth of them."""
+"""The largest number of pixels of a picture: 64 megapixels, which take 192 MB as RGB. No model that
+reads pictures takes a tenth of them."""
 
 DAMAGED = (
     ArithmeticError,
@@ -50,18 +53,19 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-"""What Pillow raises for a file that is no whole picture."""
+"""The errors that Pillow raises for a file that is not a complete picture."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question over pictures.
+    """A question about pictures.
 
     Attributes:
-        content: text and pictures in the order in which the model reads them, as one user turn; a
-            picture is an image in memory or the path of a file.
-        answer: the text that a right answer starts with; None where only the prompt counts.
-        task: the group of questions that this one belongs to; accuracy is told for each.
+        content: the text and the pictures in the order in which the model reads them, as one turn
+            of the user. A picture is an image in memory or the path of a file.
+        answer: the text with which a right answer starts; None if there is no right answer.
+        task: the group of questions that this one belongs to. Reports state the accuracy of each
+            group.
     """
 
     content: tuple[str | Path | Image, ...]
@@ -69,7 +73,7 @@ class Prompt:
     task: str = "default"
 
     def messages(self) -> list[dict[str, object]]:
-        """Returns the prompt as chat messages, what a processor's chat template takes."""
+        """Returns the prompt as chat messages for the chat template of a processor."""
         parts: list[dict[str, object]] = [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
             for part in self.content
@@ -77,10 +81,10 @@ class Prompt:
         return [{"role": "user", "content": parts}]
 
     def images(self) -> list[Image]:
-        """Returns the pictures in order, those in files opened as RGB.
+        """Returns the pictures in order. Pictures in files are opened as RGB.
 
         Raises:
-            DataError: a file is missing or is no picture.
+            DataError: a file is missing, or it is not a picture.
         """
         return [
             open_image(part) if isinstance(part, Path) else part
@@ -98,7 +102,7 @@ class _Part(Document):
     @model_validator(mode="after")
     def _one_kind(self) -> _Part:
         if (self.text is None) == (self.image is None):
-            raise ValueError("a part of the content is either a text or an image")
+            raise ValueError("a part of the content must hold either a text or an image")
         return self
 
 
@@ -111,11 +115,12 @@ class _Line(Document):
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Reads a file of JSON lines; blank lines are skipped.
+    """Returns the prompts of a file of JSON lines. Blank lines are skipped.
 
     Raises:
-        DocumentError: the file cannot be read, or a line is not a prompt; the message names it.
-        DataError: a picture's file does not exist, or there is no prompt at all.
+        DocumentError: the file cannot be read, or a line is not a prompt. The message names the
+            line.
+        DataError: the file of a picture does not exist, or there is no prompt at all.
     """
     prompts = []
     for number, text in enumerate(read_text(path).split("\n"), start=1):
@@ -123,7 +128,9 @@ def read_prompts(path: Path) -> list[Prompt]:
             continue
         line = _Line.parse(text, f"{path}, line {number}")
         if not line.content:
-            raise DocumentError(f"{path}, line {number}: field content: has no part")
+            raise DocumentError(
+                f"{path}, line {number}: field content: has no part; expected text or pictures"
+            )
         content: list[str | Path | Image] = []
         for part in line.content:
             if part.text is not None:
@@ -135,15 +142,15 @@ def read_prompts(path: Path) -> list[Prompt]:
                 content.append(picture)
         prompts.append(Prompt(tuple(content), line.answer, line.task))
     if not prompts:
-        raise DataError(f"{path} holds no prompt; expected one JSON object a line")
+        raise DataError(f"{path} holds no prompt; expected one JSON object on each line")
     return prompts
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes a file that `read_prompts` reads; pictures in memory become PNG files beside it.
+    """Writes a file for `read_prompts`. Pictures in memory become PNG files beside it.
 
     Raises:
-        ExportError: the disk refused a file.
+        ExportError: a file cannot be written.
     """
     lines = []
     for number, prompt in enumerate(prompts):
@@ -166,11 +173,12 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 def open_image(path: Path) -> Image:
-    """Opens a picture as RGB, within bounds.
+    """Returns a picture as RGB. Pictures that are too large are refused.
 
     Raises:
-        DataError: it is absent, damaged, larger than is read, of more than 8 bits, or no picture.
-        MissingDependencyError: pillow is not installed.
+        DataError: the file is absent, damaged, too large or not a picture, or its pixels have more
+            than 8 bits.
+        MissingDependencyError: Pillow is not installed.
     """
     with OptionalPackage("pillow", "zoo", "reading pictures"):
         from PIL import Image
@@ -179,7 +187,9 @@ def open_image(path: Path) -> Image:
         content = io.BytesIO(read_bytes(path, PICTURE_BYTES))
         with Image.open(content, formats=PICTURE_FORMATS) as file:
             if (pixels := math.prod(file.size)) > PICTURE_PIXELS:
-                raise DataError(f"it has {pixels:,} pixels, at most {PICTURE_PIXELS:,} are read")
+                raise DataError(
+                    f"it has {pixels:,} pixels, but at most {PICTURE_PIXELS:,} are read"
+                )
             if file.mode[0] in "IF":
                 raise DataError(
                     f"its pixels have more than 8 bits (mode {file.mode}), which would be cut off "

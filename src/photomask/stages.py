@@ -1,12 +1,12 @@
-"""What the library tells `logging`: the stages of a pipeline, and how long each took.
+"""Logs the stages of a pipeline and the duration of each, by `logging`.
 
 Every module logs under its own name, such as `photomask.chip.calibration`. Nothing is shown unless
-a program asks for it::
+the program asks for it::
 
     logging.basicConfig(level=logging.INFO)
 
-`INFO` tells the stages with their durations, and `DEBUG` what was decided inside them. Results are
-returned and never logged.
+Messages of the level `INFO` are the stages with their durations. Messages of the level `DEBUG` are
+the decisions inside the stages. Results are returned and never logged.
 """
 
 import logging
@@ -17,14 +17,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def stage(module: str, name: str) -> Iterator[None]:
-    """Logs that a stage begins, and after it how many seconds it took.
+    """Logs the start of a stage and, at its end, how many seconds it took.
 
-    It surrounds a block by `with`, or a whole function as its decorator. A stage that ends by an
-    error logs no end: the error tells more.
+    Use it for a block by `with`, or for a whole function as its decorator. If a stage ends with an
+    error, its end is not logged, because the error says more.
 
     Args:
-        module: `__name__` of the module that the stage lies in.
-        name: of the stage, such as "calibrate".
+        module: the `__name__` of the module of the stage.
+        name: the name of the stage, such as "calibrate".
     """
     logger = logging.getLogger(module)
     logger.info("%s: started", name)

@@ -1,4 +1,4 @@
-"""What users write into files of their own: `path/to/file.py:function`."""
+"""Runs functions in the user's own files, which are given as `path/to/file.py:function`."""
 
 import hashlib
 import importlib.util
@@ -11,20 +11,22 @@ from photomask.errors import PhotomaskError, UsageError
 
 
 def evaluate(source: str, kept: type | None = None) -> Any:
-    """Runs `path/to/file.py:attribute`: the attribute itself, or what it returns if callable.
+    """Returns the attribute `path/to/file.py:attribute`, or the result of its call if callable.
 
     Args:
-        source: the file and what to take from it. Modules beside the file can be imported by it.
-        kept: objects of this class are returned as they are, although they can be called.
+        source: the file and the name of the attribute. The file can import modules beside it.
+        kept: a class. Objects of it are returned as they are, although they are callable.
 
     Raises:
-        UsageError: there is no such file or attribute; or running it failed, with the original
-            error as `__cause__`.
+        UsageError: there is no such file or attribute, or running it failed. In this case, the
+            original error is the `__cause__`.
     """
     path_text, _, attribute = source.rpartition(":")
     path = Path(path_text)
     if not is_file(path):
-        raise UsageError(f"no file {path_text!r} (from {source!r}, read as file:function)")
+        raise UsageError(
+            f"there is no file {path_text!r} (in {source!r}, which is read as file:function)"
+        )
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
@@ -46,7 +48,7 @@ def evaluate(source: str, kept: type | None = None) -> Any:
 
 
 def _import(path: Path) -> Any:
-    """Imports a file under a name of its own, so that its source stays findable."""
+    """Imports a file under a unique module name, so that `inspect` can find its source."""
     name = f"photomask_user_{path.stem}"
     if name in sys.modules and sys.modules[name].__file__ != str(path):
         name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
@@ -64,7 +66,7 @@ def _import(path: Path) -> Any:
 
 
 def _public(module: Any) -> list[str]:
-    """Names that the file itself defines."""
+    """Returns the public names that the file itself defines."""
     return [
         name
         for name, value in vars(module).items()

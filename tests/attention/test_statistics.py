@@ -126,8 +126,8 @@ class TestFiles:
             ({"recall": torch.ones(5, 3, 4, 2)}, r"statistics recall: expected .*\[5, 3, 4, 3\]"),
             ({"recall": torch.ones(5, 3, 4, 3).double()}, "float64"),
             ({"recall": torch.full((5, 3, 4, 3), torch.nan)}, "found nan"),
-            ({"recall": torch.ones(0)}, "no attention statistics"),
-            ({"more": torch.ones(1)}, "no attention statistics"),
+            ({"recall": torch.ones(0)}, "not attention statistics"),
+            ({"more": torch.ones(1)}, "not attention statistics"),
         ],
     )
     def test_changed_tensors_are_refused(self, tmp_path, tensors, problem):
@@ -220,10 +220,10 @@ class TestContents:
         recall[1, 0, 2, 1] = 1.5
         pairs[2, 1, 0] = pairs[2, 1, 3] + 1
         for change, named in (
-            ({"recall": recall}, r"recall: found 1\.5, a share is at most 1"),
+            ({"recall": recall}, r"recall: found 1\.5, but a share is at most 1"),
             ({"pairs": pairs}, "a sparse pattern has more pairs than the dense one"),
             ({"prompts": whole.prompts[::-1]}, r"\[8, 6, 4, 2, 0\] are not in order"),
-            ({"prompts": whole.prompts[:1] * 5}, "each once"),
+            ({"prompts": whole.prompts[:1] * 5}, "one is there twice"),
         ):
             with pytest.raises(DataError, match=named):
                 dataclasses.replace(whole, **change)

@@ -106,7 +106,7 @@ class TestDocument:
 class TestReading:
     @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/urandom"])
     def test_a_device_is_refused(self, device: str):
-        with pytest.raises(DocumentError, match="it is a device, expected a file"):
+        with pytest.raises(DocumentError, match="it is a device, but a file was expected"):
             read_bytes(Path(device))
 
     def test_a_pipe_without_a_writer_is_refused_at_once(self, tmp_path: Path):
@@ -126,7 +126,7 @@ class TestReading:
     def test_a_sparse_file_of_a_terabyte_is_refused(self, tmp_path: Path):
         with (tmp_path / "large").open("wb") as file:
             file.truncate(1 << 40)
-        with pytest.raises(DocumentError, match="holds 1,099,511,627,776 bytes, at most"):
+        with pytest.raises(DocumentError, match="holds 1,099,511,627,776 bytes, but at most"):
             sha256_of(tmp_path / "large")
 
     def test_a_link_to_a_file_is_read_and_a_circle_of_links_refused(self, tmp_path: Path):

@@ -72,11 +72,11 @@ def test_pictures_are_limited_by_the_memory_that_they_take(folder, monkeypatch, 
     [
         (lambda f: (f / "preprocessing.json").unlink(), "does not say how its pictures"),
         (lambda f: (f / "a.png").unlink(), "holds no pictures"),
-        (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is no picture"),
+        (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is not a picture"),
         (lambda f: (f / "b.png").write_bytes(b"no picture"), "cannot read the picture"),
         (lambda f: write_picture(f / "cat" / "0.png", 1), "'a.png' beside its 1 sub-folders"),
         (lambda f: Image.new("I;16", (3, 2), 30_000).save(f / "b.png"), "more than 8 bits"),
-        (lambda f: Image.new("F", (3, 2), 0.5).save(f / "a.tiff"), "a.tiff is no picture"),
+        (lambda f: Image.new("F", (3, 2), 0.5).save(f / "a.tiff"), "a.tiff is not a picture"),
     ],
 )
 def test_what_is_no_folder_of_pictures_is_refused(folder, spoil, message):
@@ -151,12 +151,12 @@ def test_labels_may_be_one_for_each_place_of_a_sample(tmp_path):
         ({"x": np.ones((3, 2)), "y": np.ones(3)}, "'y', holds no samples"),
         ({"labels": np.zeros(3, int)}, "the arrays labels; expected an array for each input"),
         ({"x": np.ones((3, 2)), "labels": np.array(3)}, r"expected \[3\]"),
-        ({"x": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "labels: an array of <U1"),
+        ({"x": np.ones((3, 2)), "labels": np.array(["a", "b", "c"])}, "labels: the array holds <U1"),
         (
             {"x": np.ones((3, 2)), "label": np.zeros(3, int), "labels": np.zeros(3, int)},
-            "both, labels and label",
+            "both labels and label",
         ),
-        ({"x": np.array(["a", "b"])}, "an array of <U1: expected numbers"),
+        ({"x": np.array(["a", "b"])}, "the array holds <U1; expected numbers"),
         ({"x": np.zeros((3, 2), "M8[D]")}, "expected numbers"),
         ({"x": np.ones((3, 2)), "y": np.ones((4, 2))}, "3 of 'x', 4 of 'y'"),
         (

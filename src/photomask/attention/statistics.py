@@ -163,7 +163,8 @@ class AttentionStatistics(Shown):
         indices = [record.index for record in self.prompts]
         if indices != sorted(set(indices)):
             raise DataError(
-                f"statistics: the prompt indices {indices[:8]} must rise, each with one prompt"
+                f"statistics: the prompt indices {indices[:8]} are not in order, or one is there "
+                "twice"
             )
         for name in ("mass", "recall", "tail_recall"):
             if (most := float(self.tensors()[name].max())) > _LARGEST_SHARE:

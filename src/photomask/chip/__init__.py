@@ -1,10 +1,12 @@
 """Converts a float model to an integer-only program, verifies the program and exports it.
 
-prepared = prepare(model, load_recipe("w8a8"), example)
-calibrate(prepared, images)
-program = convert(prepared, load_target("asic"))
-report = verify(model, program, test_images, labels)
-export(program, "out/export", program.quantize_input(test_images), samples=1)
+The functions are called in this order::
+
+    prepared = prepare(model, load_recipe("w8a8"), example)
+    calibrate(prepared, images)
+    program = convert(prepared, load_target("asic"))
+    report = verify(model, program, test_images, labels)
+    export(program, "out/export", program.quantize_input(test_images), samples=1)
 """
 
 from photomask.chip.calibration import calibrate

@@ -1,4 +1,4 @@
-"""Strict JSON documents, bounded readers, and outputs that appear whole or not at all."""
+"""Strict JSON documents, readers with limits, and outputs that appear whole or not at all."""
 
 from photomask.documents.document import (
     Document,

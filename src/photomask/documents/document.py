@@ -1,6 +1,7 @@
 """Strict, versioned JSON documents: targets, recipes, programs, manifests, reports.
 
-A document refuses unknown fields, converts no types silently and never changes after it is made.
+A document refuses unknown fields, does not convert types silently, and never changes after it is
+made.
 """
 
 import hashlib
@@ -14,15 +15,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from photomask.errors import DocumentError
 
 MOST_VALUES = 3_000_000
-"""JSON values of a document. A program of a 7-billion-parameter language model has about half as
-many; a document in which every value is wrong then needs less than 1 GB to be refused."""
+"""The largest number of JSON values of a document. A program of a language model with 7 billion
+parameters has about half as many. With this limit, refusing a document in which every value is
+wrong takes less than 1 GB of memory."""
 
 MOST_PROBLEMS = 10_000
-"""Wrong fields up to which the first ones are named; naming one of millions costs gigabytes."""
+"""The largest number of wrong fields with which an error names the first ones. To name one of
+millions would take gigabytes of memory."""
 
 
 class Document(BaseModel):
-    """Base of everything that is saved as JSON: frozen, typed, no unknown fields."""
+    """The base class of everything that is saved as JSON. It is frozen, typed and strict."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
@@ -32,7 +35,7 @@ class Document(BaseModel):
     @classmethod
     def _is_a_version(cls, version: object) -> object:
         if isinstance(version, bool | float):  # both equal 1 where a literal 1 is expected
-            raise ValueError(f"{version} is no version")
+            raise ValueError(f"{version} is not a version; expected a whole number")
         return version
 
     @classmethod
@@ -40,22 +43,23 @@ class Document(BaseModel):
         """Reads a document.
 
         Args:
-            text: JSON.
-            origin: where the text came from; named in errors.
+            text: the JSON text.
+            origin: the place that the text came from. Errors name it.
 
         Raises:
-            DocumentError: not JSON, a field missing, unknown, there twice or of the wrong type, or
-                more than `MOST_VALUES` values.
+            DocumentError: the text is not JSON, a field is missing, unknown, there twice or of the
+                wrong type, or there are more than `MOST_VALUES` values.
         """
         content = text.encode("utf-8", "replace") if isinstance(text, str) else text
         values = sum(content.count(mark) for mark in (b",", b":", b"[", b"{"))
         if values > MOST_VALUES:
             raise DocumentError(
-                f"{origin}: holds up to {values:,} JSON values, at most {MOST_VALUES:,} are read"
+                f"{origin}: it holds up to {values:,} JSON values, but at most {MOST_VALUES:,} "
+                "are read"
             )
         try:
             found = cls.model_validate_json(text)
-            # The validator takes the last of two values of one field and does not tell.
+            # If a field is there twice, the validator silently takes the last value.
             json.loads(text, object_pairs_hook=_refuse_twice, parse_int=len, parse_float=len)
         except ValidationError as error:
             raise DocumentError(f"{origin}: {describe_validation(error)}") from error
@@ -71,14 +75,14 @@ class Document(BaseModel):
 
 
 class _TwiceError(Exception):
-    """A field is there twice."""
+    """The error that a field is there twice."""
 
 
 def _refuse_twice(fields: list[tuple[str, object]]) -> None:
-    """Stands in for each object of a document; keeps nothing of it.
+    """Checks the fields of one object of a document, and returns None to save memory.
 
     Raises:
-        _TwiceError: names the field that is there twice.
+        _TwiceError: a field is there twice. The error names the field.
     """
     if len({name for name, _ in fields}) < len(fields):
         counts = Counter(name for name, _ in fields)
@@ -86,11 +90,11 @@ def _refuse_twice(fields: list[tuple[str, object]]) -> None:
 
 
 class SealedDocument(Document):
-    """A document that holds its own hash, so that an edited or damaged one is refused.
+    """A document that holds its own hash, so that an edited or damaged document is refused.
 
     Attributes:
-        content_sha256: of this document, this field empty, as JSON without spaces and with sorted
-            keys.
+        content_sha256: the SHA-256 of this document with this field empty, as JSON without spaces
+            and with sorted keys.
     """
 
     content_sha256: str = ""
@@ -110,19 +114,19 @@ class SealedDocument(Document):
         """Reads a document and checks its hash.
 
         Raises:
-            DocumentError: as for other documents; or it was altered after it was written.
+            DocumentError: the document is not valid, or it was altered after it was written.
         """
         found = super().parse(text, origin)
         if found.content_sha256 != found.computed_sha256():
             raise DocumentError(
-                f"{origin}: altered: the document hashes to {found.computed_sha256()[:12]}…, its "
-                f"field content_sha256 says {found.content_sha256[:12]!r}"
+                f"{origin}: altered: the document hashes to {found.computed_sha256()[:12]}…, but "
+                f"its field content_sha256 says {found.content_sha256[:12]!r}; write it again"
             )
         return found
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns one line a row, columns padded to line up, for what `print` shows as a table."""
+    """Returns one line for each row, with aligned columns, for tables that `print` shows."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -131,7 +135,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe_validation(error: ValidationError) -> str:
-    """Says in one line which fields are wrong and what was found there."""
+    """Returns a line that says which fields are wrong and what is wrong with them."""
     count = error.error_count()
     if count > MOST_PROBLEMS:
         return f"{count:,} fields are missing, unknown or of the wrong type"

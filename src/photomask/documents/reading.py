@@ -1,7 +1,7 @@
-"""Reads files within bounds: regular files alone, and no more bytes than their kind can have.
+"""Reads files with limits: only regular files, and no more bytes than such a file can have.
 
-A device (`/dev/zero`), a pipe or a folder in the place of a file is refused before it is read, and
-so is a file that is larger than anything that Photomask writes there.
+A device (`/dev/zero`), a pipe or a folder in the place of a file is refused before it is read. So
+is a file that is larger than any file of its kind that Photomask writes.
 """
 
 import hashlib
@@ -15,15 +15,16 @@ from pathlib import Path
 from photomask.errors import DocumentError, PhotomaskError
 
 DOCUMENT_BYTES = 64 << 20
-"""Of a text document. The manifest of an export with 10,000 golden files has about 10 MB."""
+"""The largest text document, in bytes. The manifest of an export with 10,000 golden files has about
+10 MB."""
 
 TENSOR_BYTES = min(64 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-"""Of a file of tensors: the weights of a model of 32 billion parameters in 16 bits, but no more
-than this machine has memory, into which they are read."""
+"""The largest file of tensors, in bytes: the weights of a model with 32 billion parameters in 16
+bits, but not more than the memory of this machine, because files are read into memory."""
 
 
 def is_file(path: str | Path) -> bool:
-    """Tells whether a regular file is there; a path that no file can have is an answer too."""
+    """Returns whether there is a regular file. The result is False for an impossible path too."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -31,7 +32,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Tells whether a folder is there; a path that no folder can have is an answer too."""
+    """Returns whether there is a folder. The result is False for an impossible path too."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -41,13 +42,13 @@ def is_folder(path: str | Path) -> bool:
 def file_of_name(
     given: object, what: str, presets: Iterable[str], error: type[PhotomaskError]
 ) -> Path:
-    """Returns the file that is meant where a name is no preset's.
+    """Returns the path of the file that the user gave in place of the name of a preset.
 
     Args:
-        given: what the user gave in place of a name or a path.
+        given: the value that the user gave, which is not the name of a preset.
         what: the kind of document, for the message.
-        presets: the names that there are.
-        error: what to raise where there is no such file.
+        presets: the names of the presets.
+        error: the class of the error to raise if there is no such file.
     """
     if isinstance(given, (str, os.PathLike)) and is_file(os.fspath(given)):
         return Path(given)
@@ -60,18 +61,19 @@ def file_of_name(
 def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
     """Opens a regular file of at most `limit` bytes for reading.
 
-    It never waits: a pipe without a writer is refused at once.
+    The function never waits: a pipe without a writer is refused at once.
 
     Args:
-        path: of the file; a symbolic link is followed.
-        limit: bytes that a file of its kind has at most.
+        path: the path of the file. A symbolic link is followed.
+        limit: the largest size of a file of this kind, in bytes.
 
     Raises:
-        DocumentError: there is no file, it cannot be read, it is no regular file or too large.
+        DocumentError: there is no file, it cannot be read, it is not a regular file, or it is too
+            large.
     """
     try:
         file = _open(path, limit)
-    except (OSError, ValueError) as error:  # a path with a NUL or a lone surrogate: ValueError
+    except (OSError, ValueError) as error:  # ValueError: the path has a NUL or a lone surrogate
         raise DocumentError(f"cannot read {path}: {error}") from error
     with file:
         try:
@@ -91,10 +93,10 @@ def _open(path: Path, limit: int) -> BufferedReader:
 
 
 def check_regular(path: Path, limit: int) -> None:
-    """Holds that `path` is a regular file of at most `limit` bytes, for readers that open it.
+    """Checks that `path` is a regular file of at most `limit` bytes, before others open it.
 
     Raises:
-        DocumentError: it is not, or cannot be read.
+        DocumentError: it is not such a file, or it cannot be read.
     """
     with opened(path, limit):
         pass
@@ -111,27 +113,27 @@ def _check(status: os.stat_result, path: Path, limit: int) -> None:
             stat.S_IFSOCK: "a socket",
         }
         kind = kinds.get(stat.S_IFMT(mode), "something else")
-        raise DocumentError(f"cannot read {path}: it is {kind}, expected a file")
+        raise DocumentError(f"cannot read {path}: it is {kind}, but a file was expected")
     if status.st_size > limit:
         raise DocumentError(
-            f"cannot read {path}: it holds {status.st_size:,} bytes, at most {limit:,} are read "
-            "from a file of this kind"
+            f"cannot read {path}: it holds {status.st_size:,} bytes, but at most {limit:,} are "
+            "read from a file of this kind"
         )
 
 
 def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
-    """Reads a file whole.
+    """Returns all bytes of a file.
 
     Args:
-        path: of the file.
-        limit: bytes that a file of its kind has at most.
+        path: the path of the file.
+        limit: the largest size of a file of this kind, in bytes.
 
     Raises:
-        DocumentError: the file is absent, unreadable, no regular file or too large.
+        DocumentError: the file is absent, unreadable, not a regular file, or too large.
     """
     parts: list[bytes] = []
     with opened(path, limit) as file:
-        # As much memory is taken as the file needs, not as it might have needed.
+        # The memory that is taken depends on the size of the file and not on the limit.
         piece, left = max(os.fstat(file.fileno()).st_size, 1 << 16) + 1, limit + 1
         while left and (part := file.read(min(piece, left))):
             parts.append(part)
@@ -143,10 +145,10 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
 
 
 def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
-    """Reads a UTF-8 file.
+    """Returns the text of a UTF-8 file. All kinds of line ends become newline characters.
 
     Raises:
-        DocumentError: the file is absent, unreadable, no regular file, too large or not text.
+        DocumentError: the file is absent, unreadable, not a regular file, too large, or not text.
     """
     try:
         text = read_bytes(path, limit).decode("utf-8")
@@ -159,7 +161,7 @@ def sha256_of(path: Path, limit: int = TENSOR_BYTES) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal.
 
     Raises:
-        DocumentError: the file is absent, unreadable, no regular file or too large.
+        DocumentError: the file is absent, unreadable, not a regular file, or too large.
     """
     with opened(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The record of an output: what Photomask wrote into a folder, so that it deletes nothing else."""
+"""The record of the files that Photomask wrote into a folder, so that it deletes no other file."""
 
 import os
 import re
@@ -11,27 +11,29 @@ from photomask.documents.reading import is_file, read_text, sha256_of
 from photomask.errors import DocumentError, ExportError
 
 RECORD_FILE = ".photomask.json"
-"""The record, at the top of every folder that Photomask writes as a whole."""
+"""The name of the record, which is at the top of every folder that Photomask writes as a whole."""
 
 WORK_NAME = re.compile(r"\..+\.photomask-[0-9a-f]{16}", re.DOTALL)
-"""What is being written; see `writing`."""
+"""The names of work folders and drafts, which hold an unfinished output; see `writing`."""
 
 OLD = "old"
 
 SHOWN = 6
-"""How many foreign files an error names."""
+"""The number of foreign files that an error names."""
 
 Earlier = Callable[[Path], Collection[str]]
-"""From a folder without a record to the files that its own manifest proves to be Photomask's."""
+"""A function that returns the files of a folder without a record that are proven, by the folder's
+own manifest, to be an output of Photomask."""
 
 
 class OutputRecord(Document):
-    """What an output consists of.
+    """The files and folders of an output.
 
     Attributes:
         output: the kind of output, in words.
-        files: size and SHA-256 of every file but the record, by path with forward slashes.
-        folders: every folder inside, by path.
+        files: the size and the SHA-256 of every file except the record, by its path with forward
+            slashes.
+        folders: the paths of all folders inside.
     """
 
     schema_version: Literal[1] = 1
@@ -42,10 +44,10 @@ class OutputRecord(Document):
 
     @classmethod
     def of(cls, folder: Path, output: str) -> "OutputRecord":
-        """Describes a folder that was just written.
+        """Returns the record of a folder that was just written.
 
         Raises:
-            OSError: the disk refused it.
+            OSError: a file cannot be read.
         """
         paths = sorted(folder.rglob("*"))
         return cls(
@@ -60,7 +62,7 @@ class OutputRecord(Document):
 
     @classmethod
     def load(cls, folder: Path) -> "OutputRecord | None":
-        """Reads the record of a folder; None where there is none that can be read."""
+        """Reads the record of a folder. The result is None if there is no readable record."""
         if not is_file(folder / RECORD_FILE):
             return None
         try:
@@ -69,30 +71,31 @@ class OutputRecord(Document):
             return None
 
     def with_file(self, folder: Path, path: Path) -> "OutputRecord":
-        """Returns the record with one more file of the folder, or a new version of one."""
+        """Returns the record with one more file of the folder, or with a new version of a file."""
         name = path.relative_to(folder).as_posix()
         return self.model_copy(update={"files": {**self.files, name: mark_of(path)}})
 
 
 def mark_of(path: Path, expected: int | None = None) -> tuple[int, str]:
-    """Returns the size and the SHA-256 of a file; no hash where its size is not `expected`."""
+    """Returns the size and the SHA-256 of a file. The hash is empty if the size is unexpected."""
     size = path.stat().st_size
     return size, sha256_of(path) if expected in (None, size) else ""
 
 
 def refuse_foreign(folder: Path, output: str, earlier: Earlier) -> None:
-    """Holds that an earlier output of the same kind wrote everything that a folder holds.
+    """Checks that an earlier output of the same kind wrote everything that a folder holds.
 
-    A file that was changed since is its user's. Folders inside that have a record of their own,
-    such as a C project in an export, are judged by it.
+    A file that was changed later counts as a file of the user. A folder inside that has its own
+    record, such as a C project in an export, is checked against that record.
 
     Args:
-        folder: to be replaced; may be absent or empty.
+        folder: the folder to be replaced. It may be absent or empty.
         output: the kind of output.
-        earlier: tells what an output of a version without records consists of.
+        earlier: a function that returns the files of an output of a version without records.
 
     Raises:
-        ExportError: the folder is something else's; names what Photomask did not write there.
+        ExportError: the folder holds something else. The error names files that Photomask did not
+            write there.
     """
     if not folder.exists():
         return
@@ -106,7 +109,7 @@ def refuse_foreign(folder: Path, output: str, earlier: Earlier) -> None:
         if not files:
             raise ExportError(
                 f"{folder} is not empty and is not an earlier output of this command; "
-                "choose another folder, or move what it holds"
+                "choose another folder, or move its files elsewhere"
             )
         parts = {str(parent.as_posix()) for name in files for parent in Path(name).parents}
         record = OutputRecord(
@@ -122,18 +125,19 @@ def refuse_foreign(folder: Path, output: str, earlier: Earlier) -> None:
     if found := _foreign(folder, record, ""):
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise ExportError(
-            f"{folder} holds what Photomask did not write there: {', '.join(found[:SHOWN])}{more}. "
-            "Nothing was deleted: move these files, or choose another folder"
+            f"{folder} holds files that Photomask did not write there: "
+            f"{', '.join(found[:SHOWN])}{more}. Nothing was deleted: move these files, or choose "
+            "another folder"
         )
 
 
 def _foreign(folder: Path, record: OutputRecord, prefix: str) -> list[str]:
-    """Returns what a folder holds that is not in its record, or not as it was recorded.
+    """Returns the entries of a folder that are not in its record or that were changed later.
 
     Args:
-        folder: with the record, or below the folder with the record.
-        record: what was written.
-        prefix: of the folder's path in the record.
+        folder: the folder with the record, or a folder inside it.
+        record: the record of the files that were written.
+        prefix: the path of the folder in the record, with a slash at its end, or an empty text.
     """
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -152,8 +156,9 @@ def _foreign(folder: Path, record: OutputRecord, prefix: str) -> list[str]:
 
 
 def _foreign_below(folder: Path, record: OutputRecord, name: str) -> list[str]:
-    """Judges a folder in an output: by its own record, where it is an output of its own."""
-    if WORK_NAME.fullmatch(folder.name):  # a killed writer's: only the output it moved aside counts
+    """Returns the foreign entries of a folder inside an output, by its own record if it has one."""
+    # A killed process left this work folder. Only the output that it moved aside is of interest.
+    if WORK_NAME.fullmatch(folder.name):
         return _foreign_below(folder / OLD, record, name) if (folder / OLD).is_dir() else []
     own = OutputRecord.load(folder)
     if own is not None:

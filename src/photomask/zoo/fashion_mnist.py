@@ -1,12 +1,12 @@
 """Fashion-MNIST: 28x28 grey pictures of clothes in ten classes.
 
-The 10,000 test images and 1,024 training images for calibration are shipped in `data/`; the other
-training images are read from the original idx files (`training_set`). Images come out as float32,
-`(pixel / 255 - MEAN) / STANDARD_DEVIATION` with pixel in 0..255, so a black background is
--0.8102 and white is 2.0227.
+The 10,000 test images and 1,024 training images for calibration are shipped in `data/`.
+`training_set` reads all training images from the original idx files. Images are returned as
+float32, `(pixel / 255 - MEAN) / STANDARD_DEVIATION` with pixel in 0..255. The black background is
+therefore -0.8102, and white is 2.0227.
 
-Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747. Copyright 2017 Zalando SE, MIT licence; the
-licence text is shipped beside the data.
+Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747. Copyright 2017 Zalando SE, MIT licence. The
+text of the licence is shipped beside the data.
 """
 
 import gzip
@@ -25,13 +25,13 @@ from photomask.documents import opened
 from photomask.errors import DataError, DocumentError, UsageError
 
 TRAINING_IMAGES = "train-images-idx3-ubyte.gz"
-"""The original file of the training pixels."""
+"""The name of the original file with the training pixels."""
 
 MEAN = 0.2860
-"""Mean of the training pixels, in units of full scale (255)."""
+"""The mean of the training pixels, in units of full scale (255)."""
 
 STANDARD_DEVIATION = 0.3530
-"""Standard deviation of the training pixels, in units of full scale (255)."""
+"""The standard deviation of the training pixels, in units of full scale (255)."""
 
 CLASSES = (
     "T-shirt/top",
@@ -45,37 +45,42 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
-"""Name of each label."""
+"""The name of each label."""
 
 CALIBRATION_COUNT = 1024
-"""Number of training images in the shipped calibration slice."""
+"""The number of training images in the shipped calibration slice."""
 
 _FOLDER = Path(__file__).parent / "data"
 _PIXEL_DTYPE = 0x08
 _IDX_BYTES = 256 << 20
-"""Of an idx file, packed and unpacked; 60,000 pictures of 28x28 have 47 MB."""
+"""The largest idx file that is read, packed and unpacked, in bytes. 60,000 pictures of 28x28 pixels
+have 47 MB."""
 
 
 def test_set() -> tuple[Tensor, Tensor]:
-    """Reads the shipped test set, whole and in its original order.
+    """Reads the whole shipped test set, in its original order.
 
     Returns:
-        Normalised images, float32 [10000, 1, 28, 28], and labels 0..9, int64 [10000].
+        The normalised images, float32 [10000, 1, 28, 28], and the labels 0..9, int64 [10000].
+
+    Raises:
+        DataError: the shipped file is missing or damaged.
     """
     return _read_shipped("fashion_mnist_test.npz")
 
 
 def calibration_set(count: int = CALIBRATION_COUNT) -> tuple[Tensor, Tensor]:
-    """Reads the first `count` of 1,024 training images that a fixed seed chose.
+    """Reads the first `count` of 1,024 training images, which were chosen with a fixed seed.
 
     Args:
-        count: how many, 1..1024; a smaller set is a prefix of a larger one.
+        count: the number of images, 1..1024. A smaller set is a prefix of a larger one.
 
     Returns:
-        Normalised images, float32 [count, 1, 28, 28], and labels 0..9, int64 [count].
+        The normalised images, float32 [count, 1, 28, 28], and the labels 0..9, int64 [count].
 
     Raises:
-        UsageError: count is outside 1..1024.
+        UsageError: `count` is outside 1..1024.
+        DataError: the shipped file is missing or damaged.
     """
     if not 1 <= count <= CALIBRATION_COUNT:
         raise UsageError(
@@ -90,15 +95,16 @@ def training_set(folder: str | Path) -> tuple[Tensor, Tensor]:
     """Reads the 60,000 training images from the original files.
 
     Args:
-        folder: holds `train-images-idx3-ubyte.gz` and `train-labels-idx1-ubyte.gz`; the Debian
-            package `dataset-fashion-mnist` puts them into `/usr/share/datasets/fashion-mnist`.
+        folder: the folder with `train-images-idx3-ubyte.gz` and `train-labels-idx1-ubyte.gz`. The
+            Debian package `dataset-fashion-mnist` puts them into
+            `/usr/share/datasets/fashion-mnist`.
 
     Returns:
-        Normalised images, float32 [60000, 1, 28, 28], and labels 0..9, int64 [60000].
+        The normalised images, float32 [60000, 1, 28, 28], and the labels 0..9, int64 [60000].
 
     Raises:
         UsageError: a file is missing.
-        DataError: a file is not what its name says.
+        DataError: a file is damaged, or it does not hold pictures of 28x28 bytes.
     """
     pixels = read_idx(Path(folder) / TRAINING_IMAGES)
     labels = read_idx(Path(folder) / "train-labels-idx1-ubyte.gz")
@@ -106,16 +112,16 @@ def training_set(folder: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def normalise(pixels: np.ndarray) -> Tensor:
-    """Turns grey values into the network's input.
+    """Returns normalised images, the input of a network, from grey values.
 
     Args:
-        pixels: uint8 [N, 28, 28], 0 black, 255 white.
+        pixels: the grey values, uint8 [N, 28, 28]; 0 is black and 255 is white.
 
     Returns:
-        float32 [N, 1, 28, 28].
+        The images, float32 [N, 1, 28, 28].
 
     Raises:
-        DataError: another dtype or shape.
+        DataError: the pixels have another dtype or shape.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
         raise DataError(
@@ -130,35 +136,40 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads a gzipped idx file of unsigned bytes, the format of MNIST.
 
     Args:
-        path: the `.gz` file.
+        path: the path of the `.gz` file.
 
     Returns:
-        uint8 array of the shape that the file's header states.
+        An array of uint8 with the shape that the header of the file states.
 
     Raises:
         UsageError: the file does not exist.
-        DataError: it is no gzipped idx file of bytes, or is truncated.
+        DataError: the file is not a gzipped idx file of bytes, or it is truncated or too large.
     """
     path = Path(path)
     if not os.path.lexists(path):
         raise UsageError(
-            f"no file {path}: expected Fashion-MNIST's idx files "
-            "(Debian package dataset-fashion-mnist)"
+            f"there is no file {path}; expected an idx file of Fashion-MNIST, which the Debian "
+            "package dataset-fashion-mnist installs"
         )
     try:
         with opened(path, _IDX_BYTES) as file, gzip.GzipFile(fileobj=file) as content:
             zeros, dtype, dimensions = struct.unpack(">HBB", content.read(4))
             shape = struct.unpack(f">{dimensions}I", content.read(4 * dimensions))
             if zeros != 0 or dtype != _PIXEL_DTYPE:
-                raise DataError(f"{path}: not an idx file of unsigned bytes")
+                raise DataError(f"{path} is not an idx file of unsigned bytes")
             if (size := math.prod(shape)) > _IDX_BYTES:
-                raise DataError(f"{path}: {size:,} bytes unpacked, at most {_IDX_BYTES:,} are read")
+                raise DataError(
+                    f"{path} has {size:,} bytes unpacked, but at most {_IDX_BYTES:,} are read"
+                )
             pixels = content.read(size + 1)
             if len(pixels) != size:
-                raise DataError(f"{path}: truncated or longer: {list(shape)} is {size} bytes")
+                raise DataError(
+                    f"{path} is truncated or too long: the shape {list(shape)} in its header "
+                    f"needs {size} bytes"
+                )
             return np.frombuffer(bytearray(pixels), np.uint8).reshape(shape)
     except (DocumentError, OSError, EOFError, struct.error, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: truncated, or not a gzipped idx file: {error}") from error
+        raise DataError(f"{path} is truncated, or it is not a gzipped idx file: {error}") from error
 
 
 def _read_shipped(name: str) -> tuple[Tensor, Tensor]:
@@ -180,12 +191,12 @@ def _read_shipped(name: str) -> tuple[Tensor, Tensor]:
     images = normalise(pixels)
     if labels.dtype != np.uint8 or labels.shape != pixels.shape[:1] or not labels.size:
         raise DataError(
-            f"{path} holds labels {labels.dtype} {list(labels.shape)} of {len(pixels)} pictures, "
-            "expected one uint8 for each: reinstall photomask"
+            f"{path} holds labels {labels.dtype} {list(labels.shape)} for {len(pixels)} pictures, "
+            "but one uint8 for each picture was expected: reinstall photomask"
         )
     if labels.max() >= len(CLASSES):
         raise DataError(
-            f"{path} holds the label {labels.max()}, the last class is {len(CLASSES) - 1}: "
+            f"{path} holds the label {labels.max()}, but the last class is {len(CLASSES) - 1}: "
             "reinstall photomask"
         )
     return images, torch.from_numpy(labels.astype(np.int64))

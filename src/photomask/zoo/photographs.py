@@ -1,9 +1,9 @@
-"""Real photographs, as ImageNet networks want them, without a download.
+"""Real photographs in the form that ImageNet networks take, without a download.
 
-scikit-image and scikit-learn carry a few colour photographs inside their packages (a portrait, a
-cat, a cup of coffee, a rocket, motorcycles, a Chinese temple, a flower). Random crops of them are
-natural enough to calibrate a network, and to compare a converted one with its original. They have
-no labels. Only files that lie in the installed packages are read.
+The packages scikit-image and scikit-learn contain a few colour photographs (a portrait, a cat, a
+cup of coffee, a rocket, motorcycles, a Chinese temple, a flower). Random crops of them are natural
+enough to calibrate a network, and to compare a converted network with its original. They have no
+labels. Only files in the installed packages are read.
 """
 
 import importlib.util
@@ -20,10 +20,10 @@ from photomask.errors import DataError, MissingDependencyError, UsageError
 from photomask.prompts import open_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of red, green and blue in ImageNet, in units of full scale (255)."""
+"""The mean of red, green and blue in ImageNet, in units of full scale (255)."""
 
 IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
-"""Standard deviation of red, green and blue in ImageNet, in units of full scale (255)."""
+"""The standard deviation of red, green and blue in ImageNet, in units of full scale (255)."""
 
 _PURPOSE = "photograph_crops"
 _FILES = (
@@ -40,23 +40,25 @@ _ASPECT_RATIO = (3 / 4, 4 / 3)
 
 
 def photograph_crops(count: int, *, size: int = 224, seed: int = 0) -> Tensor:
-    """Cuts random crops from the photographs, in turn, and mirrors half of them.
+    """Returns random crops of the photographs in turn. Each is mirrored with probability 1/2.
 
-    A crop covers 25 to 100 % of its photograph at an aspect ratio of 3:4 to 4:3, and is resized
-    with antialiased bilinear interpolation. The same arguments give the same crops, and fewer are
-    a prefix of more; another seed gives others, so calibration and test can use seeds 0 and 1.
+    A crop covers 25 to 100 % of its photograph at an aspect ratio of 3:4 to 4:3. It is resized with
+    antialiased bilinear interpolation. The same arguments give the same crops, and a smaller set is
+    a prefix of a larger one. Another seed gives other crops, so calibration and test can use the
+    seeds 0 and 1.
 
     Args:
-        count: number of crops, at least 1.
-        size: height and width of a crop, in pixels.
-        seed: of the random choices.
+        count: the number of crops, at least 1.
+        size: the height and width of a crop, in pixels.
+        seed: the seed of the random choices.
 
     Returns:
         ImageNet-normalised images, float32 [count, 3, size, size].
 
     Raises:
-        UsageError: count or size is below 1.
+        UsageError: `count` or `size` is below 1.
         MissingDependencyError: scikit-image, scikit-learn or Pillow is not installed.
+        DataError: an installed package does not contain its photograph.
     """
     if count < 1 or size < 1:
         raise UsageError(f"photograph_crops(count={count}, size={size}): both must be at least 1")
@@ -72,13 +74,13 @@ def photograph_crops(count: int, *, size: int = 224, seed: int = 0) -> Tensor:
 
 
 def _generators(count: int, seed: int) -> Iterator[np.random.Generator]:
-    """Gives each crop its own random numbers, whatever the number of crops."""
+    """Yields a random generator for each crop, which does not depend on the number of crops."""
     for index in range(count):
         yield np.random.default_rng((seed, index))
 
 
 def _crop(photograph: Any, size: int, random: np.random.Generator) -> np.ndarray:
-    """Cuts one crop, uint8 [size, size, 3], from a Pillow image."""
+    """Returns one crop of a Pillow image, uint8 [size, size, 3]."""
     from PIL import Image
 
     area = photograph.width * photograph.height * random.uniform(*_AREA_FRACTION)
@@ -93,7 +95,7 @@ def _crop(photograph: Any, size: int, random: np.random.Generator) -> np.ndarray
 
 
 def _read_photographs() -> list[Any]:
-    """Opens the photographs as Pillow images in RGB, in a fixed order."""
+    """Returns the photographs as Pillow images in RGB, in a fixed order."""
     with OptionalPackage("pillow", "zoo", _PURPOSE):
         import PIL  # noqa: F401
 
@@ -104,6 +106,9 @@ def _read_photographs() -> list[Any]:
             raise MissingDependencyError(package, "zoo", _PURPOSE)
         path = Path(specification.origin).parent / name
         if not path.is_file():
-            raise DataError(f"{path} is missing: this version of {package} does not carry it")
+            raise DataError(
+                f"{path} is missing, because this version of {package} does not contain it; "
+                "install another version"
+            )
         photographs.append(open_image(path))
     return photographs

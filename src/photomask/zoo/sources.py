@@ -1,4 +1,4 @@
-"""Models and images by what a user types: a name of the zoo, a file, or `file.py:function`."""
+"""Loads the models and images that a user names: from the zoo, a file, or `file.py:function`."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +19,9 @@ from photomask.zoo.picture_folder import read_picture_folder
 R = TypeVar("R")
 
 Samples = Tensor | dict[str, Tensor]
-"""Samples at axis 0: of a model with one input, or of each input by its name."""
+"""Samples along axis 0: a tensor for a model with one input, or a tensor for each input by name."""
 LABELS = ("labels", "label")
-"""The keys that classes may have in a `.npz` file or a dictionary."""
+"""The keys under which a `.npz` file or a dictionary may hold classes."""
 
 DATA_SETS: dict[str, tuple[str, Callable[[], Tensor]]] = {
     "fashion_mnist": (
@@ -33,34 +33,37 @@ DATA_SETS: dict[str, tuple[str, Callable[[], Tensor]]] = {
         lambda: photographs.photograph_crops(64),
     ),
 }
-"""What each data set is, in a sentence, and what loads its inputs."""
+"""The data sets by name: a sentence about each, and the function that loads its inputs."""
 
 
 def load_model(source: str) -> nn.Module:
     """Loads a model of the zoo or of the user.
 
     Args:
-        source: a name of the zoo (`resnet20`), or `path/to/file.py:attribute`, where the attribute
-            is an `nn.Module`, or a function or class that makes one without arguments. Modules
-            beside the file can be imported by it.
+        source: a name of the zoo (`resnet20`), or `path/to/file.py:attribute`. The attribute is an
+            `nn.Module`, or a function or class that makes one without arguments. The file can
+            import modules beside it.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        UsageError: no such name, file or attribute; or running it failed, with the original error
-            as `__cause__`; or what came out is no `nn.Module`.
+        UsageError: there is no such name, file or attribute, running it failed (with the original
+            error as `__cause__`), or the result is not an `nn.Module`.
     """
     if ":" not in source:
         if source not in catalogue.names():
             raise UsageError(
-                f"no model {source!r}: give a name of the zoo ({', '.join(catalogue.names())}) "
-                "or path/to/file.py:function"
+                f"there is no model {source!r}: give a name of the zoo "
+                f"({', '.join(catalogue.names())}) or path/to/file.py:function"
             )
         return catalogue.load(source)
     model = evaluate(source, kept=nn.Module)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{source} gave {kind_of(model)}, not a torch.nn.Module")
+        raise UsageError(
+            f"{source} gave {kind_of(model)}, not a torch.nn.Module: name a model, or a function "
+            "that returns one"
+        )
     return model.eval()
 
 
@@ -68,49 +71,52 @@ def load_images(source: str) -> Tensor:
     """Loads input images for calibration or test, without labels.
 
     Args:
-        source: as for `load_labelled`, with one array of inputs.
+        source: a source as for `load_labelled`, with one array of inputs.
 
     Returns:
-        Float32 [count, ...], on the CPU.
+        The images, float32 [count, ...], on the CPU.
 
     Raises:
-        UsageError: no such name, file or attribute, or running it failed.
-        DataError: the inputs cannot be used or are no floats, or there are several arrays.
+        UsageError: there is no such name, file or attribute, or running it failed.
+        DataError: the inputs cannot be used, they are not floats, or there are several arrays.
     """
     images = load_labelled(source)[0]
     if isinstance(images, dict):
-        raise DataError(f"{source} holds the arrays {', '.join(images)}, expected one of images")
+        raise DataError(
+            f"{source} holds the arrays {', '.join(images)}, but one array of images was expected"
+        )
     if not images.is_floating_point():
         raise DataError(
-            f"{source} holds {images.dtype}, expected floats normalised as the model takes them"
+            f"{source} holds {images.dtype}, but floats were expected, normalised as the model "
+            "takes them"
         )
     return images
 
 
 def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
-    """Loads input samples and, where the source holds them, their classes.
+    """Loads input samples and, if the source has them, their classes.
 
     Args:
         source: one of these:
 
             - `fashion_mnist` (the calibration slice) or `photographs` (64 crops, 224x224);
-            - a `.npy` file; `NAME.labels.npy` beside `NAME.npy` holds its classes;
+            - a `.npy` file. A file `NAME.labels.npy` beside `NAME.npy` may hold the classes;
             - a `.npz` file with one array, or with an array for each input of the model under the
-              input's name; its classes are under the key `labels` or `label`;
-            - a folder of pictures (see `photomask.zoo.picture_folder`), whose sub-folders, if it
-              has any, are the classes;
-            - `path/to/file.py:attribute`, where the attribute is an array, a tensor, an iterable
-              of batches or a dictionary such as a `.npz` file holds, or a function without
-              arguments that returns one.
+              name of the input. The classes are under the key `labels` or `label`;
+            - a folder of pictures (see `photomask.zoo.picture_folder`). Its sub-folders, if it has
+              any, are the classes;
+            - `path/to/file.py:attribute`. The attribute is an array, a tensor, an iterable of
+              batches or a dictionary like a `.npz` file, or a function without arguments that
+              returns one of these.
 
     Returns:
-        Inputs on the CPU, float32 or integers [count, ...], by name where there are several arrays.
-        And classes, int64 [count], or None.
+        The inputs on the CPU, float32 or integers [count, ...], by name if there are several
+        arrays. Then the classes, int64 [count, ...], or None.
 
     Raises:
-        UsageError: no such name, file or attribute, or running it failed.
-        DataError: no samples, NaN or infinity, no numbers, another number of labels, or a damaged
-            file.
+        UsageError: there is no such name, file or attribute, or running it failed.
+        DataError: there are no samples, the samples are not numbers or hold NaN or infinity, the
+            number of labels differs from that of the samples, or a file is damaged.
     """
     if source in DATA_SETS:
         return DATA_SETS[source][1](), None
@@ -128,8 +134,8 @@ def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
         values, labels = read_picture_folder(Path(source))
     else:
         raise UsageError(
-            f"no images {source!r}: give one of {', '.join(sorted(DATA_SETS))}, a .npy or .npz "
-            "file, a folder of pictures, or path/to/file.py:function"
+            f"there are no images {source!r}: give one of {', '.join(sorted(DATA_SETS))}, a .npy "
+            "or .npz file, a folder of pictures, or path/to/file.py:function"
         )
     if isinstance(values, Mapping):
         values, labels = _parted(values, source)
@@ -138,7 +144,7 @@ def load_labelled(source: str) -> tuple[Samples, Tensor | None]:
 
 
 def count_of(samples: Samples) -> int:
-    """Returns how many samples there are."""
+    """Returns the number of samples."""
     return len(next(iter(samples.values()))) if isinstance(samples, dict) else len(samples)
 
 
@@ -146,25 +152,26 @@ def load_labels(path: Path, count: int) -> Tensor:
     """Loads classes from a `.npy` file.
 
     Args:
-        path: of the file.
-        count: of the samples that they belong to.
+        path: the path of the file.
+        count: the number of samples that the classes belong to.
 
     Returns:
-        int64 [count, ...].
+        The classes, int64 [count, ...].
 
     Raises:
         UsageError: there is no such file.
-        DataError: they are no integers, there is another number of them, or the file is damaged.
+        DataError: the classes are not integers, their number is not `count`, or the file is
+            damaged.
     """
     return _as_labels(_read(path, read_array), count, str(path))
 
 
 def _parted(arrays: Mapping[str, Any], source: str) -> tuple[Any, Any]:
-    """Returns the array of inputs, or several by name, and the labels beside them."""
+    """Returns the array of inputs, or several arrays by name, and the labels beside them."""
     inputs = dict(arrays)
     keys = [key for key in LABELS if key in inputs]
     if len(keys) > 1:
-        raise DataError(f"{source} holds classes under both, {' and '.join(keys)}: leave one out")
+        raise DataError(f"{source} holds classes under both {' and '.join(keys)}: leave one out")
     labels = inputs.pop(keys[0]) if keys else None
     if not inputs:
         raise DataError(
@@ -175,7 +182,7 @@ def _parted(arrays: Mapping[str, Any], source: str) -> tuple[Any, Any]:
 
 
 def _by_name(arrays: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Returns the samples of several inputs; which names there must be the model says."""
+    """Returns the samples of several inputs by name. It does not check the names."""
     samples = {}
     for name, values in arrays.items():
         where = f"{source}, array {name!r},"
@@ -184,7 +191,9 @@ def _by_name(arrays: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         samples[name] = _checked(_as_tensor(values, where), where)
     if len({len(values) for values in samples.values()}) > 1:
         found = ", ".join(f"{len(values)} of {name!r}" for name, values in samples.items())
-        raise DataError(f"{source} holds different numbers of samples: {found}")
+        raise DataError(
+            f"{source} holds different numbers of samples: {found}; every input needs the same"
+        )
     return samples
 
 
@@ -195,7 +204,7 @@ def _as_labels(labels: Any, count: int, source: str) -> Tensor:
     if not classes.ndim or len(classes) != count:
         raise DataError(
             f"the labels of {source} have shape {list(classes.shape)}, expected [{count}] or "
-            f"[{count}, ...]: there are {count} samples"
+            f"[{count}, ...], because there are {count} samples"
         )
     return torch.from_numpy(int64_array(classes.numpy(), f"{source}, labels,"))
 
@@ -212,7 +221,7 @@ def _as_tensor(values: np.ndarray | Tensor, source: str) -> Tensor:
 
 def _read(path: Path, reader: Callable[[Path], R]) -> R:
     if not os.path.lexists(path):
-        raise UsageError(f"no file {path}")
+        raise UsageError(f"there is no file {path}")
     try:
         return reader(path)
     except DocumentError as error:
@@ -220,7 +229,7 @@ def _read(path: Path, reader: Callable[[Path], R]) -> R:
 
 
 def _as_images(values: Any, source: str) -> Tensor:
-    """Turns an array, a tensor or an iterable of batches into one checked float32 tensor."""
+    """Returns one checked tensor from an array, a tensor or an iterable of batches."""
     if isinstance(values, np.ndarray | Tensor):
         images = _as_tensor(values, source)
     elif isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
@@ -228,19 +237,22 @@ def _as_images(values: Any, source: str) -> Tensor:
         if not batches:
             raise DataError(f"{source} holds no samples")
         if len({batch.shape[1:] for batch in batches}) > 1:
-            raise DataError(f"{source}: batches hold images of different shapes")
+            raise DataError(f"{source}: the batches hold images of different shapes")
         return torch.cat(batches)
     else:
         raise DataError(
-            f"{source} gave {kind_of(values)}, not an array, a tensor or batches of them"
+            f"{source} gave {kind_of(values)}, but an array, a tensor or batches of them were "
+            "expected"
         )
     return _checked(images, source)
 
 
 def _checked(values: Tensor, where: str) -> Tensor:
-    """Returns samples; floats as float32."""
+    """Returns the samples after a check, with floats as float32."""
     if values.ndim < 2 or values.numel() == 0:
-        raise DataError(f"{where} holds no samples: shape {list(values.shape)}, expected [N, ...]")
+        raise DataError(
+            f"{where} holds no samples: its shape is {list(values.shape)}, expected [N, ...]"
+        )
     if not values.is_floating_point():
         return values
     values = values.to(torch.float32)

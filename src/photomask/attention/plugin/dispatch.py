@@ -236,7 +236,8 @@ def _check_supported(
         raise PlanError("a plan needs causal attention, and this model asks for the opposite")
     if dropout:
         raise UsageError(
-            f"sparse prefill has no dropout, but the model asks for {dropout}; call model.eval()"
+            f"attention dropout {dropout} of a model in training is not supported; call "
+            "model.eval()"
         )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         raise UsageError(

@@ -1,15 +1,16 @@
-"""The random start of every network of the zoo."""
+"""The random initial weights of the networks of the zoo."""
 
 from torch import nn
 
 
 def initialize(model: nn.Module) -> None:
-    """Draws fresh weights in place: He-normal convolutions, unit norms, small linear layers.
+    """Draws new weights in place: He-normal convolutions, unit norms and small linear layers.
 
-    Linear layers are classifiers; those inside a transformer are drawn by its own file.
+    Here, linear layers are classifiers. The file of a transformer draws the linear layers inside
+    its blocks itself.
 
     Args:
-        model: the network to initialize; draws from torch's global generator.
+        model: the network to initialize. The numbers come from torch's global generator.
 
     Source: He et al. 2015, "Delving deep into rectifiers", equation 14, arXiv:1502.01852.
     """

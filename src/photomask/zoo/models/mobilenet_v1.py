@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from photomask.zoo.models.initialization import initialize
 
-# (output channels at width 1, stride) of the thirteen separable blocks. Where the paper halves a
-# 224x224 image five times, the last three of its halvings take 28x28 to 14, 7 and 4; the stem and
-# the second block have stride 1.
+# (output channels at width 1, stride) of the thirteen separable blocks. The paper halves a 224x224
+# image five times. Here only the last three halvings remain, which take 28x28 to 14, 7 and 4, so
+# the stem and the second block have stride 1.
 _BLOCKS = (
     (64, 1),
     (128, 1),
@@ -37,9 +37,10 @@ class MobileNetV1(nn.Module):
     """Thirteen pairs of a 3x3 depthwise and a 1x1 convolution, each with batch norm and ReLU.
 
     Args:
-        width_multiplier: scales every channel count; counts are rounded down to multiples of 8.
-        in_channels: channels of the input image.
-        classes: number of logits.
+        width_multiplier: the factor of every number of channels. The products are rounded down to
+            multiples of 8.
+        in_channels: the number of channels of the input image.
+        classes: the number of logits.
 
     Source: Howard et al. 2017, table 1, arXiv:1704.04861.
     """
@@ -68,8 +69,9 @@ class MobileNetV1(nn.Module):
 
 
 def mobilenet_v1() -> MobileNetV1:
-    """Builds MobileNetV1 at half width (0.82 M parameters) for 28x28 grey images, random weights.
+    """Returns MobileNetV1 with half width and random weights, for 28x28 grey images.
 
-    Half width is the widest conventional multiplier whose float32 file stays under 4 MB.
+    It has 0.82 million parameters. Half width is the largest usual width with which the float32
+    file stays under 4 MB.
     """
     return MobileNetV1(width_multiplier=0.5)

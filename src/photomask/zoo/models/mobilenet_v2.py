@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from photomask.zoo.models.initialization import initialize
 
-# (expansion, output channels, repeats, stride of the first) of the seven stages, table 2.
+# (expansion, output channels, repeats, stride of the first block) of the seven stages, table 2.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -28,7 +28,11 @@ def _convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, filter by 3x3 depthwise, project by a linear 1x1, add the input if it fits."""
+    """A block that expands by a 1x1 convolution, filters depthwise, and projects without ReLU.
+
+    The depthwise convolution is 3x3, and the projection is 1x1. The input is added to the output if
+    both have the same shape.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int):
         super().__init__()
@@ -50,10 +54,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 at width 1 with the parameter names that torchvision's checkpoints use.
+    """MobileNetV2 with width 1 and the parameter names of torchvision's checkpoints.
 
     Args:
-        classes: number of logits.
+        classes: the number of logits.
 
     Source: Sandler et al. 2018, table 2, arXiv:1801.04381.
     """
@@ -80,5 +84,5 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v2() -> MobileNetV2:
-    """Builds MobileNetV2 for 224x224 colour images and ImageNet's 1,000 classes, random weights."""
+    """Returns MobileNetV2 with random weights, for 224x224 colour images and 1,000 classes."""
     return MobileNetV2()

@@ -7,9 +7,9 @@ from photomask.zoo.models.initialization import initialize
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is added: `relu(x' + f(x))`.
+    """Two 3x3 convolutions with a shortcut around them: `relu(x' + f(x))`.
 
-    Where the shape changes, `x'` is a strided 1x1 convolution of `x` (option B); else `x' = x`.
+    If the shape changes, `x'` is a strided 1x1 convolution of `x` (option B). Otherwise `x' = x`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -36,13 +36,15 @@ class ResNet(nn.Module):
     """A residual network of `6 * blocks_per_stage + 2` layers in three stages.
 
     Args:
-        blocks_per_stage: residual blocks in each stage; 3 makes ResNet-20.
-        width: channels of the first stage; each later stage doubles it and halves the image.
-        in_channels: channels of the input image.
-        classes: number of logits.
+        blocks_per_stage: the number of residual blocks in each stage. With 3, the network is
+            ResNet-20.
+        width: the number of channels of the first stage. Each later stage has twice as many
+            channels, and an image of half the height and width.
+        in_channels: the number of channels of the input image.
+        classes: the number of logits.
 
-    Source: He et al. 2016, section 4.2, arXiv:1512.03385. It differs from the paper in the
-    shortcuts: option B (1x1 convolutions) in place of option A (strided slices and zeros).
+    Source: He et al. 2016, section 4.2, arXiv:1512.03385. The shortcuts differ from the paper: they
+    use option B (1x1 convolutions) in place of option A (strided slices and zeros).
     """
 
     def __init__(
@@ -71,5 +73,5 @@ class ResNet(nn.Module):
 
 
 def resnet20() -> ResNet:
-    """Builds ResNet-20, width 16, for 28x28 grey images and ten classes, with random weights."""
+    """Returns ResNet-20 of width 16 with random weights, for 28x28 grey images and ten classes."""
     return ResNet(3)

@@ -7,7 +7,7 @@ from photomask.zoo.models.initialization import initialize
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention; queries, keys and values come from one product."""
+    """Multi-head self-attention, in which one product gives queries, keys and values."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -41,17 +41,17 @@ class _Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches become tokens; a class token gathers from them what the classifier reads.
+    """A vision transformer, in which patches become tokens and a class token is classified.
 
     Args:
-        image_size: height and width of the input image, a multiple of `patch_size`.
-        patch_size: height and width of a patch.
-        in_channels: channels of the input image.
-        width: of a token; a multiple of `heads`.
-        depth: number of blocks.
-        heads: of the attention in every block.
-        hidden: width inside the perceptrons.
-        classes: number of logits.
+        image_size: the height and width of the input image, a multiple of `patch_size`.
+        patch_size: the height and width of a patch.
+        in_channels: the number of channels of the input image.
+        width: the number of features of a token, a multiple of `heads`.
+        depth: the number of blocks.
+        heads: the number of attention heads in every block.
+        hidden: the number of features inside the perceptrons.
+        classes: the number of logits.
 
     Source: Dosovitskiy et al. 2021, section 3.1, arXiv:2010.11929.
     """
@@ -91,8 +91,9 @@ class VisionTransformer(nn.Module):
 
 
 def vision_transformer() -> VisionTransformer:
-    """Builds a ViT (7 blocks, width 128, 0.93 M parameters) for 28x28 grey images, random weights.
+    """Returns a small vision transformer with random weights, for 28x28 grey images.
 
-    Perceptrons are twice, not four times, as wide as a token: two more blocks fit into 4 MB.
+    It has 7 blocks, width 128 and 0.93 million parameters. The perceptrons are only twice as wide
+    as a token, instead of the usual four times, so that two more blocks fit into 4 MB.
     """
     return VisionTransformer()

@@ -1,7 +1,8 @@
-"""A small vision-language model, and questions over several pictures to ask it.
+"""A small vision-language model, and questions about several pictures for it.
 
-The model is a Qwen2.5-VL of 3.5 million parameters, trained by `scripts/train_vlm.py` on questions
-over 2 to 16 Fashion-MNIST pictures. The card beside its weights says how well it answers which.
+The model is a Qwen2.5-VL with 3.5 million parameters. `scripts/train_vlm.py` trained it on
+questions about 2 to 16 Fashion-MNIST pictures. The card beside its weights states the accuracy for
+each kind of question.
 """
 
 from photomask.zoo.picture_questions.loading import load_vision_language

@@ -1,4 +1,4 @@
-"""The shipped vision-language model and its processor."""
+"""Loads the shipped vision-language model and its processor."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 FOLDER = Path(__file__).parent.parent / "weights" / "picture_questions"
-"""Where the weights, the tokenizer, the chat template and the model card lie."""
+"""The folder of the weights, the tokenizer, the chat template and the model card."""
 
 
 def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditionalGeneration, Any]:
     """Loads the shipped vision-language model, a small Qwen2.5-VL, and its processor.
 
-    The processor takes pictures and text. It is transformers' own for this architecture without the
-    part for videos, which needs torchvision; so does `AutoProcessor.from_pretrained(FOLDER)`.
+    The processor takes pictures and text. It is the processor of transformers for this architecture
+    without the part for videos, because that part needs torchvision.
+    `AutoProcessor.from_pretrained(FOLDER)` needs torchvision for the same reason.
 
     Args:
-        folder: another checkpoint of the same form.
+        folder: the folder of a checkpoint of the same form; the shipped one by default.
 
     Returns:
-        The model in evaluation mode, float32, on the CPU; and the processor.
+        The model in evaluation mode, float32, on the CPU, and the processor.
 
     Raises:
-        MissingDependencyError: transformers is not installed.
+        MissingDependencyError: transformers or Pillow is not installed.
         DataError: a file is missing or damaged.
     """
     import torch
@@ -53,9 +54,9 @@ def load_vision_language(folder: Path = FOLDER) -> tuple[Qwen2_5_VLForConditiona
     except PhotomaskError:
         raise
     except Exception as error:
-        # transformers, tokenizers and safetensors have no common error.
+        # The errors of transformers, tokenizers and safetensors have no common base class.
         raise DataError(
-            f"{folder} is damaged ({error}): reinstall photomask, or train it again with "
+            f"{folder} is damaged ({error}): reinstall photomask, or train the model again with "
             "scripts/train_vlm.py"
         ) from error
     return model.eval(), processor
@@ -67,7 +68,7 @@ def _load_processor(folder: Path) -> Any:
         from transformers.processing_utils import ProcessorMixin
 
     class PictureProcessor(Qwen2_5_VLProcessor):
-        """Transformers' processor without its video processor."""
+        """The processor of transformers without its video processor."""
 
         def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None):
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"

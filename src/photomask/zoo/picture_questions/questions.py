@@ -1,10 +1,11 @@
-"""Questions over several Fashion-MNIST pictures, right by construction.
+"""Questions about several Fashion-MNIST pictures, with answers that are right by construction.
 
-A prompt shows numbered pictures and asks one question of one of six tasks; its answer is one word
-or one number, a single token of the shipped model's tokenizer.
+A prompt shows numbered pictures and asks one question of one of six tasks. The answer is one word
+or one number, and a single token of the shipped model's tokenizer.
 
-Every prompt has its own random generator, seeded by the seed, the task and its index. So the same
-arguments give the same prompts on every machine, and fewer prompts are a prefix of more.
+Every prompt has its own random generator, which is seeded with the seed, the task and the index of
+the prompt. The same arguments therefore give the same prompts on every machine, and a smaller set
+of prompts is a prefix of a larger one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TASKS = ("name", "find", "count", "compare", "odd", "order")
-"""The tasks: what picture i shows; which picture shows X; how many show X; whether i and j show the
-same kind; which one differs from all the others; which of X and Y comes first."""
+"""The tasks, in order: What does picture i show? Which picture shows X? How many pictures show X?
+Do pictures i and j show the same kind? Which picture differs from all others? Which of X and Y
+comes first?"""
 
 KINDS = (
     "T-shirt",
@@ -42,7 +44,7 @@ KINDS = (
     "bag",
     "boot",
 )
-"""What questions and answers call each label."""
+"""The word for each label in questions and answers."""
 
 QUESTIONS = {
     "name": "What does picture {first} show?",
@@ -55,23 +57,23 @@ QUESTIONS = {
 """The text of each task's question."""
 
 LEAST_PICTURES = 2
-"""Fewest pictures of a prompt; the odd one out needs one more."""
+"""The fewest pictures of a prompt. The task `odd` needs one more."""
 
 MOST_PICTURES = 16
-"""Most pictures of a prompt."""
+"""The most pictures of a prompt."""
 
 MOST_COUNTED = 6
-"""Largest answer to a question of the task `count`."""
+"""The largest answer to a question of the task `count`."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question over pictures of which only the labels are settled.
+    """A question about pictures, of which only the labels are chosen so far.
 
     Attributes:
-        task: one of `TASKS`.
+        task: the task, one of `TASKS`.
         labels: the label of each picture, in order.
-        text: the question.
+        text: the text of the question.
         answer: the right answer.
     """
 
@@ -84,16 +86,16 @@ class Question:
 def held_out_prompts(
     count_per_task: int, pictures: int | None = None, seed: int = 0
 ) -> list[Prompt]:
-    """Asks about pictures of the test set, which the shipped model has not seen in training.
+    """Returns prompts about pictures of the test set, which the model has not seen in training.
 
     Args:
-        count_per_task: prompts of each task.
-        pictures: how many pictures every prompt has, 2..16, and no prompts of the task `odd` for 2;
-            None for a random number each.
-        seed: another one gives other prompts.
+        count_per_task: the number of prompts of each task.
+        pictures: the number of pictures of every prompt, 2..16; None for random numbers. With 2
+            there are no prompts of the task `odd`.
+        seed: the seed. Another seed gives other prompts.
 
     Returns:
-        The prompts, the tasks taking turns.
+        The prompts, in which the tasks take turns.
 
     Raises:
         UsageError: a number is out of range.
@@ -101,36 +103,38 @@ def held_out_prompts(
     """
     _check_pictures(pictures)
     if count_per_task < 1:
-        raise UsageError(f"held_out_prompts({count_per_task}): ask for at least one a task")
+        raise UsageError(
+            f"held_out_prompts({count_per_task}): ask for at least one prompt for each task"
+        )
     tasks = [task for task in TASKS if pictures is None or pictures >= _least_pictures(task)]
     turns = [(task, index) for index in range(count_per_task) for task in tasks]
     return [_prompt(_test_pictures(), task, pictures, seed, index) for task, index in turns]
 
 
 def calibration_prompts(count: int, seed: int = 0) -> list[Prompt]:
-    """Asks about the shipped 1,024 training pictures, with random numbers of pictures.
+    """Returns prompts about the 1,024 shipped training pictures, each with a random number of them.
 
     Args:
-        count: how many prompts; the tasks take turns.
-        seed: another one gives other prompts.
+        count: the number of prompts. The tasks take turns.
+        seed: the seed. Another seed gives other prompts.
 
     Raises:
-        UsageError: count is below 1.
+        UsageError: `count` is below 1.
         MissingDependencyError: Pillow is not installed.
     """
     if count < 1:
-        raise UsageError(f"calibration_prompts({count}): ask for at least one")
+        raise UsageError(f"calibration_prompts({count}): ask for at least one prompt")
     pictures = _training_pictures()
     turns = [(TASKS[index % len(TASKS)], index // len(TASKS)) for index in range(count)]
     return [_prompt(pictures, task, None, seed, index) for task, index in turns]
 
 
 def chance(task: str, pictures: int) -> float:
-    """Returns the share of right answers that guessing among the possible answers would have.
+    """Returns the share of answers that a random guess among the possible answers gets right.
 
     Args:
-        task: one of `TASKS`.
-        pictures: how many the prompt has.
+        task: the task, one of `TASKS`.
+        pictures: the number of pictures of the prompt.
 
     Raises:
         UsageError: there is no such task.
@@ -144,28 +148,30 @@ def chance(task: str, pictures: int) -> float:
         "order": 2,
     }
     if task not in possible:
-        raise UsageError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
+        raise UsageError(f"there is no task {task!r}; the tasks are: {', '.join(TASKS)}")
     return 1 / possible[task]
 
 
 def draw_question(task: str, pictures: int, generator: Random) -> Question:
-    """Draws labels and a question about them.
+    """Returns a random question, with the labels of its pictures.
 
-    Answers are balanced: numbers of pictures and positions are drawn evenly, yes and no as well.
+    The answers are balanced: counts and positions are drawn uniformly, and so are yes and no.
 
     Args:
-        task: one of `TASKS`.
-        pictures: how many, 2..16; at least 3 for the task `odd`.
-        generator: where the choices come from.
+        task: the task, one of `TASKS`.
+        pictures: the number of pictures, 2..16, and at least 3 for the task `odd`.
+        generator: the source of the random choices.
 
     Raises:
         UsageError: there is no such task, or the number of pictures is out of range.
     """
     if task not in TASKS:
-        raise UsageError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
+        raise UsageError(f"there is no task {task!r}; the tasks are: {', '.join(TASKS)}")
     _check_pictures(pictures)
     if pictures < _least_pictures(task):
-        raise UsageError(f"the odd one among {pictures} pictures is not defined; at least 3")
+        raise UsageError(
+            f"the odd one among {pictures} pictures is not defined; ask for at least 3 pictures"
+        )
     first, second = generator.sample(range(len(KINDS)), 2)
     one, other = generator.sample(range(pictures), 2)
     labels = [generator.randrange(len(KINDS)) for _ in range(pictures)]
@@ -197,7 +203,7 @@ def draw_question(task: str, pictures: int, generator: Random) -> Question:
 
 
 def build_prompt(question: Question, pictures: Sequence[Image]) -> Prompt:
-    """Joins a question with its pictures, each under its number."""
+    """Returns the prompt of a question, with a number before each picture."""
     content: list[str | Image] = []
     for number, picture in enumerate(pictures, start=1):
         content += [f"Picture {number}:", picture]
@@ -215,11 +221,14 @@ def _least_pictures(task: str) -> int:
 
 def _check_pictures(pictures: int | None) -> None:
     if pictures is not None and not LEAST_PICTURES <= pictures <= MOST_PICTURES:
-        raise UsageError(f"{pictures} pictures: a prompt has {LEAST_PICTURES} to {MOST_PICTURES}")
+        raise UsageError(
+            f"a prompt has {LEAST_PICTURES} to {MOST_PICTURES} pictures, but {pictures} were asked "
+            "for"
+        )
 
 
 class _Pictures:
-    """Pictures of one data set, by label."""
+    """The pictures of one data set, by label."""
 
     def __init__(self, images: Tensor, labels: Tensor):
         scaled = images[:, 0] * fashion_mnist.STANDARD_DEVIATION + fashion_mnist.MEAN
@@ -227,7 +236,7 @@ class _Pictures:
         self.of_label = [np.flatnonzero(labels.numpy() == label) for label in range(len(KINDS))]
 
     def choose(self, labels: Sequence[int], generator: Random) -> list[Image]:
-        """Draws a picture for every label, none twice."""
+        """Returns a random picture for every label, and no picture twice."""
         chosen: list[int] = []
         for label in labels:
             while (index := int(generator.choice(self.of_label[label]))) in chosen:

@@ -111,7 +111,7 @@ class DeeployForm:
     """A program as a folder for Deeploy's test runner; see `deeploy_model`."""
 
     name: ClassVar[str] = "deeploy"
-    title: ClassVar[str] = "the ONNX dialect of Deeploy, bit for bit; microcontrollers"
+    title: ClassVar[str] = "the ONNX dialect of Deeploy, bit for bit, for microcontrollers"
     place: ClassVar[str] = "deeploy"
 
     def refusal(self, operator: type[Operator]) -> str | None:

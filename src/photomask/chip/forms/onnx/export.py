@@ -59,7 +59,7 @@ class OnnxForm:
     """A program as a file of standard ONNX that uses only integers; see `integer_model`."""
 
     name: ClassVar[str] = "onnx"
-    title: ClassVar[str] = "ONNX of integers alone, bit for bit; ONNX Runtime, own compilers"
+    title: ClassVar[str] = "ONNX with integers only, bit for bit, for ONNX Runtime and compilers"
     place: ClassVar[str] = "network.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:

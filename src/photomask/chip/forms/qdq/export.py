@@ -85,7 +85,7 @@ class QdqForm:
     """A program as an ONNX file with quantizing and dequantizing nodes; see `qdq_model`."""
 
     name: ClassVar[str] = "qdq"
-    title: ClassVar[str] = "ONNX between quantize and dequantize; tools that rescale in floats"
+    title: ClassVar[str] = "ONNX with quantize/dequantize nodes, for tools that rescale in floats"
     place: ClassVar[str] = "network.qdq.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:

@@ -66,7 +66,7 @@ class QonnxForm:
     """A program as an ONNX file with Quant nodes; see `qonnx_model`."""
 
     name: ClassVar[str] = "qonnx"
-    title: ClassVar[str] = "ONNX of real numbers behind Quant nodes; FINN, hls4ml"
+    title: ClassVar[str] = "ONNX with real numbers behind Quant nodes, for FINN and hls4ml"
     place: ClassVar[str] = "network.qonnx.onnx"
 
     def refusal(self, operator: type[Operator]) -> str | None:

@@ -74,7 +74,7 @@ class RtlForm:
     """
 
     name: ClassVar[str] = "rtl"
-    title: ClassVar[str] = "the reference design in SystemVerilog with its testbench, to simulate"
+    title: ClassVar[str] = "the reference design in SystemVerilog and its testbench, for simulation"
     place: ClassVar[str] = "rtl"
     accelerator: Accelerator | str | Path = "reference"
 
