@@ -121,7 +121,7 @@ WRONG = [
     ([*PLAN, "--budget", "2"], "--budget"),
     ([*PLAN, "--votes", "--kv-groups"], "leave the others out"),
     ([*ASK, "--statistics", "nowhere"], "no file nowhere"),
-    ([*ASK, "--task-loss", "-1"], "--task-loss"),
+    ([*ASK, "--task-loss", "few"], "--task-loss"),
     (["attention", "show", "nowhere"], "no file nowhere"),
     (["report", "compare", "FILE", "nowhere"], "no file nowhere"),
     (["report", "compare", "FILE", "FILE", "--csv", "FILE/below"], "FILE is a file, expected"),

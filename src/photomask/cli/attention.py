@@ -183,13 +183,11 @@ def verify(
     ] = None,
     mean_loss: Annotated[
         float,
-        typer.Option(
-            "--mean-loss", metavar="POINTS", min=0, help="Accuracy that the mean may lose."
-        ),
+        typer.Option("--mean-loss", metavar="POINTS", help="Accuracy that the mean may lose."),
     ] = 0.8,
     task_loss: Annotated[
         float,
-        typer.Option("--task-loss", metavar="POINTS", min=0, help="Accuracy that a task may lose."),
+        typer.Option("--task-loss", metavar="POINTS", help="Accuracy that a task may lose."),
     ] = 2.0,
     device: Device = None,
     json: Json = None,
