@@ -84,9 +84,9 @@ def test_votes_and_groups_are_options_of_plan(place: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "gone.json"], "cannot read"),
-        (["show", "gone.safetensors"], "cannot read gone.safetensors"),
-        (["plan", "gone.safetensors", "--output", "plan.json"], "cannot read gone.safetensors"),
+        (["show", "gone.json"], "no file gone.json"),
+        (["show", "gone.safetensors"], "no file gone.safetensors"),
+        (["plan", "gone.safetensors", "--output", "plan.json"], "no file gone.safetensors"),
         (
             ["calibrate", "..", "--data", ZOO, "--output", "s.safetensors"],
             "cannot load the model '..'",
