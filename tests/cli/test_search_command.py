@@ -49,7 +49,7 @@ def test_a_recipe_is_found_that_converts(source: Path, tmp_path: Path):
     [
         ((), "either --as-uniform BITS or --budget N"),
         (("--as-uniform", 4, "--budget", 100), "either --as-uniform BITS or --budget N"),
-        (("--as-uniform", 4, "--widths", "2,x"), "--widths takes whole numbers"),
+        (("--as-uniform", 4, "--widths", "2,x"), "--widths takes numbers from 1 to 16"),
         (("--budget", 10), "the cheapest choice costs 288"),
         (("--as-uniform", 5), "5 bits are no candidate"),
         (
