@@ -29,7 +29,7 @@ def test_a_processor_runs_plain_pytorch(case, executor):
         (0, lambda query: query[0], r"\[B, H, Q, D\]"),
         (1, lambda key: key[..., :8], r"\[B, G, K, D\]"),
         (0, lambda query: query[..., :8], "same batch and head size"),
-        (0, lambda query: query[:, :3], "that the key heads divide"),
+        (0, lambda query: query[:, :3], "key heads must divide the number of query heads"),
         (0, lambda query: query[:, :, 1:], "the schedule is for 1 prompts, 53 queries"),
         (0, lambda query: query.half(), "share a floating-point dtype"),
         (4, lambda _: LayerHeads.of(ALL * 2, 2, "cpu"), "8 heads over 2 key heads, got 4 over 2"),

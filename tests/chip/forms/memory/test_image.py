@@ -78,7 +78,7 @@ def test_a_file_that_is_something_else_is_a_document_error(data, encoding, messa
         (np.zeros(SHAPE, np.float32), "holds float32, expected integers"),
         (np.zeros((3, 2), np.int8), r"has the shape [3, 2], expected [1, 3, 2, 2]"),
         (np.full(SHAPE, 2**64 - 1, np.uint64), "18446744073709551615, beyond int64"),
-        (np.array([None]), "holds Python objects, expected numbers"),
+        (np.array([None]), "holds Python objects, but numbers were expected"),
     ],
 )
 def test_an_array_that_is_something_else_is_a_document_error(array, message, tmp_path):
