@@ -15,7 +15,7 @@ import attention_tables as attention
 import chip_tables as chip
 import headline
 import transformer_table
-from rows import FOLDER, SKIPPED, is_ours, is_outdated, read
+from rows import FOLDER, is_ours, is_outdated, read_current
 from table_cells import Row, Table, markdown
 
 ROOT = Path(__file__).parent.parent
@@ -227,8 +227,8 @@ def render(folder: Path) -> str:
 
 def _section(section: Section, folder: Path) -> str:
     """Returns a table below its heading; nothing where no row was measured."""
-    rows = [row for row in read(section.script, folder) if row["metric"] != SKIPPED]
-    beside = [row for other in section.beside for row in read(other, folder)]
+    rows = read_current(section.script, folder)
+    beside = [row for other in section.beside for row in read_current(other, folder)]
     table = section.build([*rows, *beside]) if rows else []
     if not table:
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from prefill.points import MAIN_IMAGE, OURS, read_points
-from rows import SKIPPED, is_outdated, read
+from rows import is_outdated, read_current
 from table_cells import Row, Table
 
 MARK = "†"
@@ -24,12 +24,12 @@ PLAN = f"photomask{SPARSE}"
 def build(folder: Path) -> Table:
     """Returns a line for each question whose rows were measured."""
     lines = [
-        *_few_bits(_rows("quantizers", folder), "W8A8, calibrated", "8 bits, calibrated"),
-        *_few_bits(_rows("quantizers", folder), "W4A4, calibrated", "4 bits, calibrated"),
-        *_agreement(_rows("mobilenet_v2", folder)),
-        *_exactness(_rows("exactness", folder)),
-        *_layer(_rows("prefill_attention", folder)),
-        *_first_token(_rows("time_to_first_token", folder)),
+        *_few_bits(read_current("quantizers", folder), "W8A8, calibrated", "8 bits, calibrated"),
+        *_few_bits(read_current("quantizers", folder), "W4A4, calibrated", "4 bits, calibrated"),
+        *_agreement(read_current("mobilenet_v2", folder)),
+        *_exactness(read_current("exactness", folder)),
+        *_layer(read_current("prefill_attention", folder)),
+        *_first_token(read_current("time_to_first_token", folder)),
     ]
     return [HEAD, *lines]
 
@@ -44,10 +44,6 @@ def _age(rows: Sequence[Row], name: str) -> str:
     """Returns the mark if a row of an implementation is older than the code."""
     old = any(is_outdated(row) for row in rows if row["implementation"] == name)
     return f" {MARK}" if old else ""
-
-
-def _rows(name: str, folder: Path) -> list[Row]:
-    return [row for row in read(name, folder) if row["metric"] != SKIPPED]
 
 
 def _few_bits(rows: Sequence[Row], flow: str, words: str) -> Iterator[tuple[str, ...]]:
@@ -121,12 +117,18 @@ def _layer(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 def _first_token(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """Time to the first token of a whole prefill."""
-    times = {
-        row["implementation"]: float(row["value"])
+    timed = [
+        row
         for row in rows
         if row["metric"] == "time to first token" and row["network"] == f"{LENGTH} tokens"
-    }
+    ]
+    times = {row["implementation"]: float(row["value"]) for row in timed}
     dense = {name: time for name, time in times.items() if not name.startswith(OURS)}
     if PLAN in times and dense:
         what = f"Time to the first token of {SHAPE}, {LENGTH:,} tokens, 30 % of the heads dense"
-        yield what, _best(dense, "{:,.0f} ms", min), f"{times[PLAN]:,.0f} ms{_age(rows, PLAN)}", "–"
+        yield (
+            what,
+            _best(dense, "{:,.0f} ms", min),
+            f"{times[PLAN]:,.0f} ms{_age(timed, PLAN)}",
+            "–",
+        )

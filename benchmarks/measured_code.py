@@ -87,7 +87,7 @@ def without_texts(text: str, suffix: str) -> str:
         suffix: of the file; `.py` is parsed, in other languages comments are cut out.
     """
     if suffix == ".py":
-        return ast.dump(_WithoutTexts().visit(ast.parse(text)))
+        return _written(_WithoutTexts().visit(ast.parse(text)))
     text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
     return "\n".join(line for line in map(str.rstrip, text.splitlines()) if line)
 
@@ -102,6 +102,20 @@ class _WithoutTexts(ast.NodeTransformer):
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         return ast.Raise(exc=kind, cause=None)
+
+
+def _written(node: object) -> str:
+    """Writes a syntax tree alike in every version of Python; `ast.dump` writes it differently."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_written(value)}"
+        for name, value in ast.iter_fields(node)
+        if value is not None and value != []
+    ]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _files(place: Path) -> list[Path]:

@@ -140,6 +140,21 @@ def read(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
     return list(newest.values())
 
 
+def read_current(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """Returns what a script measured, without the rows of a GPU or processor used before.
+
+    A table must not show one contender on an old GPU beside another on a new one.
+    """
+    newest: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in read(name, folder):
+        if row["metric"] != SKIPPED:
+            kind = "GPU" if row["device"].startswith("NVIDIA") else "processor"
+            key = (row["implementation"], row["network"], row["metric"], kind)
+            if key not in newest or row["date"] >= newest[key]["date"]:
+                newest[key] = row
+    return list(newest.values())
+
+
 def is_ours(row: dict[str, str]) -> bool:
     """Whether a row runs this package and not only a peer or the float model."""
     return row["what"] in ONLY_OURS or row["implementation"].startswith(OURS)

@@ -211,3 +211,12 @@ def test_no_picture_is_drawn_without_rows(
     monkeypatch.setattr("sys.argv", ["prefill_picture.py", *options])
     assert script.main() == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_shows_one_gpu_and_one_processor(rows: ModuleType, tmp_path: Path):
+    results = rows.Results("accuracy", tmp_path)
+    for value, device in enumerate(("NVIDIA A", "NVIDIA B", "AMD", "Intel")):
+        subject = rows.Subject("accuracy", "ours", "net", device=device)
+        results.number(subject, "top1", value, "%")
+    current = rows.read_current("accuracy", tmp_path)
+    assert [row["device"] for row in current] == ["NVIDIA B", "Intel"]
