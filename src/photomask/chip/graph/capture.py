@@ -168,7 +168,7 @@ def _check_constants(graph: FloatGraph, model: nn.Module) -> None:
 
 
 def _samples(x: Tensor, count: int) -> Tensor:
-    """Returns a number of samples of an example, which are repeated if there are fewer."""
+    """Returns a number of samples of an example on the CPU, repeated if there are fewer."""
     if x.ndim < 2 or not x.numel() or x.is_complex():
         raise DataError(
             f"an example must be real of shape [batch, …] and not empty, got {x.dtype} of shape "
@@ -180,7 +180,7 @@ def _samples(x: Tensor, count: int) -> Tensor:
         )
     if x.dtype is torch.uint8 and x.ndim > 2:
         raise DataError(f"the example holds {raw_pictures(x)}")
-    chosen = x[torch.arange(count).remainder(len(x))]
+    chosen = x[torch.arange(count).remainder(len(x))].cpu()
     if x.dtype is torch.bool:
         return chosen
     return chosen.to(torch.float32) if x.is_floating_point() else as_int64(chosen, "the example")
