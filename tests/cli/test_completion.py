@@ -46,7 +46,7 @@ def complete(line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("photomask ", {"list", "chip", "attention", "demo"}),
+        ("photomask ", {"list", "chip", "attention", "demo", "report"}),
         ("photomask chip conv", {"convert"}),
         ("photomask list rec", {"recipes"}),
         ("photomask chip convert res", {"resnet20"}),

@@ -44,7 +44,7 @@ def in_order(original: Any, made: Any, kind: type[Made], call: str) -> tuple[Any
         UsageError: neither order fits; names the right one and what was found.
     """
     if isinstance(original, kind) and not isinstance(made, kind):
-        warnings.warn(f"the original comes first now: {call}", FutureWarning, stacklevel=4)
+        warnings.warn(f"the original comes first now: {call}", FutureWarning, stacklevel=5)
         return made, original
     check_order(original, made, kind, call)
     return original, made

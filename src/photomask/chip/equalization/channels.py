@@ -233,7 +233,7 @@ def _weight_error(prepared: PreparedModel, node: Node) -> Tensor:
 
 def _output_error(node: Node, error: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """Returns `sum over samples of the mean of (W - Wq) x`, [channels]."""
-    constants = {"weight": error, "bias": torch.zeros(len(error))}
+    constants = {"weight": error, "bias": error.new_zeros(len(error))}
     result = node.operation.compute(inputs, constants)
     channels = node.operation.channels_in(result.ndim)
     others = [axis for axis in range(1, result.ndim) if axis != channels]

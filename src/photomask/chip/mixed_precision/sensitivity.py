@@ -210,7 +210,7 @@ def _weight_trials(prepared: PreparedModel, widths: tuple[int, ...]) -> list[_Tr
         if template is None or prepared.weight_owner(site.name) != site.name:
             continue
         weight = prepared.constants_of(nodes[site.name])["weight"].detach()
-        template.observe(weight)
+        template.to(weight.device).observe(weight)
         found = tuple(_fitted(template, bits, f"weight of {site.name!r}") for bits in widths)
         quantized = tuple(quantizer.eval()(weight) for quantizer in found)
         places = frozenset(
@@ -237,7 +237,7 @@ def _activation_trials(
     for inputs in batches:
         for node, value in graph.run(inputs):
             if node.name in names:
-                templates[node.name].activation.observe(value)
+                templates[node.name].activation.to(value.device).observe(value)
     return [
         _Trial(
             nodes[name],

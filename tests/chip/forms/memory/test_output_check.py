@@ -137,7 +137,7 @@ def test_a_long_file_is_a_problem(pristine_export, simulated):
         ("0/pool.hex", b"\x00\xff", "0/pool.hex: byte 1 is 0xff"),
         ("0/pool.bin", b"01012\n", "0/pool.bin: line 1 holds '01012'"),
         ("0/pool.dec", b"1.5\n", "0/pool.dec: line 1 holds '1.5'"),
-        ("0/pool.npy", b"garbage", "0/pool.npy: not a readable .npy file"),
+        ("0/pool.npy", b"garbage", "0/pool.npy: it is not a readable .npy file"),
         ("0/pol.hex", b"00\n", "0/pol.hex: no edge of the export has this name; do you mean 'po"),
         ("7/pool.hex", b"00\n", "7/pool.hex: the export has the samples 0 to 1, but no sample 7"),
         ("a/b/pool.hex", b"00\n", "a/b/pool.hex: the path is neither <sample>/<edge>.<format>"),
