@@ -1,5 +1,6 @@
 """The tables of the chip pipeline: rows that were measured become lines of a table."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -40,9 +41,18 @@ def agreement(rows: Sequence[Row]) -> Table:
     table: Table = [(head, "top-1 agreement with float", "SQNR")]
     for name in names:
         own = [row for row in rows if row["implementation"] == name]
-        cells = (value(own, "agreement", 1), value(own, "sqnr", 1))
+        cells = (f"{value(own, 'agreement', 1)}{_sampling_error(own)}", value(own, "sqnr", 1))
         table.append((versioned(name, rows), *cells))
     return table
+
+
+def _sampling_error(rows: Sequence[Row]) -> str:
+    """Returns the standard error of an agreement on so many samples, `sqrt(p (1 - p) / n)`."""
+    for row in rows:
+        if row["metric"] == "agreement" and (samples := row["note"].partition(" ")[0]).isdigit():
+            share = float(row["value"]) / 100
+            return f" ± {100 * math.sqrt(share * (1 - share) / int(samples)):.1f}"
+    return ""
 
 
 def exactness(rows: Sequence[Row]) -> Table:

@@ -67,7 +67,10 @@ CHIP = (
         "mobilenet_v2",
         chip.agreement,
         "The crops have no labels, so the figure is how often the integer network and the float "
-        "network predict the same class, and the signal-to-quantization-noise ratio of the logits.",
+        "network predict the same class, with its standard error, and the signal-to-quantization-"
+        "noise ratio of the logits. The agreement is a noisy figure: noise of one millionth in the "
+        "calibration crops moved that of w8a8-minmax between 79.3 and 81.2 %, and other crops "
+        "between 80.5 and 82.8 %.",
     ),
     Section(
         "The same network with weights of four bits",
