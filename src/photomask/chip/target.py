@@ -152,7 +152,7 @@ _PRESETS = (
         ),
     ),
 )
-"""What each target is for, and the target."""
+"""The purpose of each target, and the target itself."""
 
 PRESETS: dict[str, Target] = {target.name: target for _, target in _PRESETS}
 """Targets by the name that `load_target` takes."""

@@ -161,7 +161,7 @@ _PRESETS = (
 """What each accelerator is for, and the accelerator."""
 
 PRESETS: dict[str, Accelerator] = {accelerator.name: accelerator for _, accelerator in _PRESETS}
-"""Machines to start from."""
+"""The accelerators by the name that `load_accelerator` takes."""
 
 PURPOSES: dict[str, str] = {accelerator.name: purpose for purpose, accelerator in _PRESETS}
 """What each accelerator is for, in a sentence, by its name."""
