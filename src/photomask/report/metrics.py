@@ -39,7 +39,7 @@ class NoiseMeter:
 
 
 def _power(x: Tensor) -> float:
-    """Sum of squares, added up in float64."""
+    """Returns the sum of squares, which is added up in float64."""
     return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
 
 

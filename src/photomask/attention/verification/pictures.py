@@ -53,7 +53,7 @@ def figures_of(report: AttentionReport) -> dict[str, Callable[[], str]]:
 
 
 def draw_heads(plan: HeadPlan) -> str:
-    """The plan as a map, a row a layer and a cell a head."""
+    """Draws the plan as a map with a row for each layer and a cell for each head."""
     layers, heads = len(plan.patterns), len(plan.patterns[0])
     cell = min(0.32, (HALF - 0.6) / heads, 9.0 / layers)
     with Drawing(HALF, layers * cell + 1.1, "heads") as drawing:
@@ -73,7 +73,7 @@ def draw_heads(plan: HeadPlan) -> str:
 
 
 def draw_mass(mass: np.ndarray) -> str:
-    """Where the image rows of each head look: mean attention mass by class of key.
+    """Draws the mean attention mass of the image rows of each head, by class of key.
 
     Args:
         mass: [layers, heads, classes], shares that add up to 1.
@@ -99,7 +99,7 @@ def draw_mass(mass: np.ndarray) -> str:
 
 
 def draw_curve(report: AttentionReport) -> str:
-    """Accuracy, and divergence of the first token, against density over budgets."""
+    """Draws accuracy and divergence of the first token against density, over budgets."""
     curve: Sequence[CurvePoint] = report.curve
     density = [100 * point.density for point in curve]
     scored = report.dense_accuracy is not None
@@ -139,7 +139,7 @@ def _draw_accuracies(axes: Axes, report: AttentionReport, density: Sequence[floa
 
 
 def draw_tasks(tasks: Sequence[TaskResult]) -> str:
-    """Accuracy of dense and sparse model on each task, with 95 % confidence intervals."""
+    """Draws the accuracy of both models on each task, with 95 % confidence intervals."""
     positions = np.arange(len(tasks))
     with Drawing(FULL, 2.8, "tasks") as drawing:
         axes = drawing.figure.add_subplot()

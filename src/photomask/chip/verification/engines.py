@@ -51,7 +51,7 @@ def compare_engines(
 
 
 def _differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Where the arrays differ; everywhere if their shapes do."""
+    """Returns where the arrays differ, which is everywhere if their shapes differ."""
     if found.shape != expected.shape:
         return np.ones(expected.shape, dtype=bool)
     return found != expected

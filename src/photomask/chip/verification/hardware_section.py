@@ -99,7 +99,7 @@ def _bytes(costs: Costs) -> tuple[str, ...]:
 
 
 def _tile(step: StepEstimate) -> str:
-    """Output channels × input channels × rows × columns of a tile."""
+    """Returns a tile as output channels × input channels × rows × columns."""
     if step.tiling is None:
         return ""
     tile = step.tiling.tile

@@ -59,7 +59,7 @@ def figures_of(report: Report) -> dict[str, Callable[[], str]]:
 
 
 def draw_sqnr(layers: Sequence[LayerReport]) -> str:
-    """Signal over noise, layer by layer in the order of computation."""
+    """Draws signal over noise, layer by layer in the order of computation."""
     values = np.array([layer.sqnr_db for layer in layers])
     shown = np.clip(values, -5, 75)
     weighted = np.array([layer.weight is not None for layer in layers])
@@ -115,7 +115,7 @@ def draw_accumulators(layers: Sequence[LayerReport], target_bits: int) -> str:
 
 
 def draw_weights(layers: Sequence[LayerReport]) -> str:
-    """One row per layer: how its integer weights fill their format."""
+    """Draws for each layer how its integer weights fill their format."""
     rows = []
     for layer in layers:
         if layer.weight is not None:
@@ -126,7 +126,7 @@ def draw_weights(layers: Sequence[LayerReport]) -> str:
 
 
 def draw_activations(layers: Sequence[LayerReport]) -> str:
-    """One row per layer: where the float values lie in the range of the integer format."""
+    """Draws for each layer where the float values lie in the range of the integer format."""
     margin = MARGIN_BINS / BINS
     edges = np.linspace(-margin, 1 + margin, BINS + 2 * MARGIN_BINS + 1)
     rows = [
@@ -181,7 +181,7 @@ def _ridges(
 
 
 def draw_multipliers(study: MultiplierStudy) -> str:
-    """What narrower multipliers change, and what that does to the output."""
+    """Draws what narrower multipliers change, and what that does to the output."""
     costs = [cost for cost in study.costs if cost.problem is None]
     bits = [cost.bits for cost in costs]
     chosen = next((cost.bits for cost in costs if cost.chosen), None)

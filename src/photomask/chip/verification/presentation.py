@@ -174,7 +174,7 @@ def multiplier_section(study: MultiplierStudy) -> Section:
 
 
 def _narrower_text(study: MultiplierStudy) -> str:
-    """What the next narrower multiplier costs, in a sentence."""
+    """Returns a sentence about what the next narrower multiplier costs."""
     possible = [cost for cost in study.costs if cost.problem is None]
     chosen = next((cost for cost in possible if cost.chosen), None)
     narrower = [cost for cost in possible if chosen is not None and cost.bits < chosen.bits]

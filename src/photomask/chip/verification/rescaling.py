@@ -97,7 +97,7 @@ class Rescaling:
         return fixed_point(self._ratio(step, producer), self.target, repr(step.name))
 
     def _ratio(self, step: Step, producer: Step | None) -> np.ndarray:
-        """Real value of one unit of the input over that of the output.
+        """Returns the real value of one unit of the input over that of the output.
 
         Raises:
             TargetError: the step does not record by what it divides a sum.
