@@ -15,7 +15,8 @@ CODE = (".py", ".sv", ".c", ".h")
 QUANTIZATION = (
     *("chip/arithmetic.py", "chip/calibration.py", "chip/conversion", "chip/data.py"),
     *("chip/engines", "chip/formats.py", "chip/graph", "chip/observers", "chip/operators"),
-    *("chip/placement.py", "chip/preparation.py", "chip/prepared_layer.py", "chip/program"),
+    *("chip/placement.py", "chip/preparation.py", "chip/prepared_layer.py"),
+    *("chip/prepared_model.py", "chip/program"),
     *("chip/quantized_computation.py", "chip/quantizers", "chip/recipe", "chip/sharing.py"),
     *("chip/sites.py", "chip/target.py", "chip/units.py", "chip/zero_ranges.py"),
 )

@@ -14,7 +14,8 @@ from photomask.chip.conversion import align_to_target, convert
 from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.forms import Form, check_form, export, load_form
 from photomask.chip.forms.memory import check_export, check_outputs
-from photomask.chip.preparation import PreparedModel, prepare
+from photomask.chip.preparation import prepare
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram, NumpyEngine
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe

@@ -17,8 +17,8 @@ from photomask.chip.graph.operations import (
     IntegerUse,
     Tokens,
 )
-from photomask.chip.preparation import PreparedModel
 from photomask.chip.prepared_layer import PreparedLayer
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.chip.units import accumulator_unit

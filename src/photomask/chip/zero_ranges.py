@@ -28,8 +28,8 @@ from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Accumulates, Tokens
 from photomask.chip.observers import Grid
 from photomask.chip.operators.softmax import EXPONENT_BITS
-from photomask.chip.preparation import PreparedModel
 from photomask.chip.prepared_layer import PreparedLayer
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PerTensor, PowerOfTwoFactors, Quantizer
 from photomask.errors import QuantizerError
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from photomask.chip import calibrate, convert, load_recipe, load_target, prepare
 from photomask.chip.equalization import correct_biases, equalize, smooth
 from photomask.chip.graph.float_graph import largest_difference
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PerTensor, Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.errors import DataError

@@ -20,7 +20,7 @@ from photomask.chip.graph.operations import (
     Tokens,
 )
 from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target

@@ -8,7 +8,7 @@ from photomask.chip.conversion.builder import Conversion
 from photomask.chip.conversion.converters import convert_node
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph.module_keys import node_name
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import Microscaling, Quantizer
 from photomask.chip.quantizers.levels import demand_nearest_codes

@@ -9,7 +9,7 @@ from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, capture_simplified
 from photomask.chip.placement import place_with_copies
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.sites import check_states
 from photomask.errors import CaptureError
 

@@ -14,7 +14,7 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Accumulates, Convolution, Input, Linear, Normalize
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, Phase, changes
 from photomask.errors import DataError, UsageError
 from photomask.report import Progress, without_progress

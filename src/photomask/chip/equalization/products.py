@@ -15,7 +15,7 @@ from photomask.chip.graph.operations import (
     Matmul,
     Multiply,
 )
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.report import Progress, without_progress
 

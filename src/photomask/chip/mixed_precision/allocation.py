@@ -10,7 +10,7 @@ from photomask.chip.mixed_precision.costs import Costs, problem_of
 from photomask.chip.mixed_precision.selection import Problem, solve
 from photomask.chip.mixed_precision.sensitivity import Sensitivities
 from photomask.chip.mixed_precision.widths import recipe_with_widths
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.recipe import Recipe
 from photomask.documents import Document, read_text, write_file
 from photomask.errors import DocumentError, RecipeError, UsageError

@@ -18,7 +18,7 @@ from photomask.chip.mixed_precision.selection import Pair, Place, Problem
 from photomask.chip.mixed_precision.sensitivity import Sensitivities, current_graph
 from photomask.chip.mixed_precision.widths import recipe_with_widths
 from photomask.chip.placement import place
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.recipe import SiteQuantizers
 from photomask.chip.target import Target, load_target
 from photomask.documents import Document

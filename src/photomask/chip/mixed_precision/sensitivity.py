@@ -17,7 +17,7 @@ from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
 from photomask.chip.mixed_precision.hessian import hessian_traces
 from photomask.chip.mixed_precision.widths import open_sites, with_bits
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect, changes
 from photomask.documents import Document

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.recipe import Recipe, Rule, Site
 from photomask.chip.recipe.matching import matching

@@ -36,7 +36,7 @@ from photomask.chip.onnx_import.values import (
     elements_of,
 )
 from photomask.chip.placement import place
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.quantizers import PerChannel, Quantizer
 from photomask.chip.recipe import Recipe

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from photomask.arrays import tensor_file
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.reconstruction.documents import BlockReport, ReconstructionSettings
 from photomask.chip.reconstruction.learner import Learned
 from photomask.documents import SealedDocument, is_file, read_text, write_file

@@ -9,7 +9,7 @@ from torch import Tensor
 from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Tokens
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantized_computation import compute_quantized
 from photomask.chip.reconstruction.blocks import Block
 from photomask.report import NoiseMeter

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from photomask.chip.graph.operations import Constant
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PerTensor, Quantizer
 from photomask.chip.reconstruction.blocks import Block, has_weight
 from photomask.errors import QuantizerError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip.graph import Node
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import AdaRound, PerTensor, Quantizer
 from photomask.chip.quantizers.qdrop import drop_quantization
 from photomask.chip.reconstruction.blocks import Block, has_weight

@@ -10,7 +10,7 @@ from torch import Tensor
 from photomask.chip.calibration import batches_of, make_room_for_bias
 from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.reconstruction.blocks import Block, find_blocks, has_weight
 from photomask.chip.reconstruction.checkpoints import Checkpoints, describe_run
 from photomask.chip.reconstruction.documents import (

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 
 
 def averaged_tensors(prepared: PreparedModel) -> dict[str, Tensor]:

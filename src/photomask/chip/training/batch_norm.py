@@ -31,7 +31,7 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import FloatGraph, Node, capture
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import Accumulates, ChannelAffine
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.errors import DataError, UsageError
 

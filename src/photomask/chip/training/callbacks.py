@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 
 
 class Callback:

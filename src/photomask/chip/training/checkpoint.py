@@ -16,7 +16,7 @@ from torch import Tensor
 
 from photomask.arrays import tensor_file
 from photomask.chip.graph.module_keys import module_key
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.training.documents import WIDEST, CheckpointDocument, ModelDocument
 from photomask.chip.training.widths import quantizers_of

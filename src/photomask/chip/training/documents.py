@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.training.report import EpochRecord
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.widths import fresh_copy, quantizers_of

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import Input
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.training.batch_norm import LiveBatchNorm
 from photomask.chip.training.callbacks import Callback
 from photomask.errors import TrainingError, UsageError

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from photomask.chip.graph.module_keys import node_name
 from photomask.chip.graph.operations import Input
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 
 GPU_INTERVAL = 32
 """The number of steps between two checks on a GPU, because each check waits for the GPU."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from photomask.chip.calibration import fit_biases, input_forms
 from photomask.chip.default_dtype import float32_by_default
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.standing import Effect
 from photomask.chip.training.averaging import WeightAverage

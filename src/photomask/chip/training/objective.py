@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 
 Objective = Callable[[list[Tensor], Tensor | None], Tensor]
 """Returns the loss of a batch, [], from its inputs and labels."""

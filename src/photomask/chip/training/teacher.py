@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from photomask.chip.graph.float_model import flat, takes_names
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 
 
 def float_model(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from photomask.chip.calibration import calibrate
 from photomask.chip.placement import place
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect
 

@@ -25,7 +25,7 @@ from photomask.chip.graph.copies import with_copies
 from photomask.chip.graph.scales import scale_owners
 from photomask.chip.operators import Scaling
 from photomask.chip.operators.normalize import GAIN_BITS
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.errors import PhotomaskError, UsageError

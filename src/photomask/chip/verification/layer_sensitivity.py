@@ -16,7 +16,7 @@ from photomask.chip.graph import Node
 from photomask.chip.graph.float_graph import compute
 from photomask.chip.graph.operations import Input
 from photomask.chip.labels import class_labels
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect
 from photomask.chip.verification.outputs import is_classes, split
 from photomask.documents import Document

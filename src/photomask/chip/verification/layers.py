@@ -9,7 +9,7 @@ from photomask.chip.engines import TorchEngine
 from photomask.chip.formats import Interval, IntFormat
 from photomask.chip.graph import FloatGraph, Node
 from photomask.chip.operators import Requantize
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import Edge, IntegerProgram, Step
 from photomask.chip.verification.channels import channel_report, channel_tally
 from photomask.chip.verification.documents import (

@@ -12,7 +12,7 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input, Tokens
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.standing import Effect
 from photomask.chip.verification.engines import quantized

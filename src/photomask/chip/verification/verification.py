@@ -18,7 +18,7 @@ from photomask.chip.engines import TorchEngine
 from photomask.chip.graph import FloatGraph, capture_simplified
 from photomask.chip.graph.float_model import FloatModel
 from photomask.chip.labels import class_labels
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.verification.documents import (
     EngineReport,

@@ -12,7 +12,7 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.equalization import Channel, rescalable, rescale
 from photomask.chip.equalization.channels import SMALLEST
 from photomask.chip.graph import Node
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.weight_rounding.products import as_matrices, output_error, second_moments
 from photomask.documents import Document

@@ -10,7 +10,7 @@ from photomask.chip.data import Data
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.graph import Node
 from photomask.chip.graph.operations import Input
-from photomask.chip.preparation import PreparedModel
+from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantized_computation import compute_quantized
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.standing import Effect, changes
