@@ -13,6 +13,7 @@ was expected, where, and what to do::
     │   └── UnsupportedOperatorError   operators are not supported; the error names all of them
     ├── RecipeError                a rule that matches nothing, an impossible request
     ├── QuantizerError             a quantizer breaks its contract, or was never calibrated
+    ├── PruningError               a pruner breaks its contract, or a pattern does not fit a weight
     ├── OperatorError              the class of an operator lacks a declaration
     ├── TrainingError              a loss that is not finite, or a checkpoint of another run
     ├── TargetError                the target cannot hold what the program needs
@@ -92,6 +93,10 @@ class RecipeError(PhotomaskError):
 
 class QuantizerError(PhotomaskError):
     """A quantizer breaks its contract, or it was never calibrated."""
+
+
+class PruningError(PhotomaskError):
+    """A pruner breaks its contract, or a pattern or a mask does not fit a weight."""
 
 
 class OperatorError(PhotomaskError):

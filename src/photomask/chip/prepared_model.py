@@ -21,7 +21,8 @@ from photomask.chip.quantizers import Quantizer
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
 from photomask.chip.standing import Effect, Standing
 from photomask.chip.target import Target
-from photomask.errors import DataError, UsageError
+from photomask.chip.weight_masks import WeightMasks
+from photomask.errors import DataError, PruningError, UsageError
 from photomask.report import Shown, Table
 
 
@@ -41,6 +42,8 @@ class PreparedModel(Shown, nn.Module):
         standing: what was done to the model, and whether its scales still fit its weights.
         weights: a copy of every constant tensor of the graph, as parameters. A tensor that several
             nodes read is one parameter.
+        masks: the masks of pruned weights (`photomask.chip.pruning`). A pruned weight is 0 in every
+            use, and stays 0 in every later step.
         batch_norms: by layer, the batch norms that training keeps beside the layers
             (`photomask.chip.training`). It is empty where all are folded into the weights.
     """
@@ -61,6 +64,7 @@ class PreparedModel(Shown, nn.Module):
             }
         )
         self._owner = dict(placement.survey.owners)
+        self.masks = WeightMasks()
         self.batch_norms = nn.ModuleDict()
         found = {name: pair.weight for name, pair in resolved.items() if pair.weight is not None}
         self._weight_owner, quantizers = share_weights(graph, found)
@@ -114,13 +118,53 @@ class PreparedModel(Shown, nn.Module):
         return constants if norm is None else norm.fold(constants)
 
     def _held(self, name: str) -> Tensor:
-        """Returns a constant by its name, which is a parameter or a view of one."""
-        view = self.graph.views.get(name)
-        return (
-            self.weights[module_key(name)]
-            if view is None
-            else view.of(self.weights[module_key(view.constant)])
-        )
+        """Returns a constant by its name, a masked parameter or a view of one."""
+        view, key = self.graph.views.get(name), self._key(name)
+        tensor = self.masks.apply_to(key, self.weights[key])
+        return tensor if view is None else view.of(tensor)
+
+    def _key(self, name: str) -> str:
+        """Returns the key of the parameter that a constant is, or is a view of."""
+        return module_key(self.graph.tensor_of(name))
+
+    def parameter_of(self, node: Node) -> nn.Parameter:
+        """Returns the parameter behind a layer's weight, without its mask and its norm."""
+        return self.weights[self._key(node.constants["weight"])]
+
+    def mask_of(self, node: Node) -> Tensor | None:
+        """Returns the mask of a layer's weight, False where it is pruned, or None without one."""
+        return self.masks.of(self._key(node.constants["weight"]))
+
+    def set_mask(self, node: Node, mask: Tensor) -> None:
+        """Prunes the weights of a layer where a mask is False, in place.
+
+        The scales are undecided afterwards, so `calibrate` has to follow, except within `train`.
+
+        Args:
+            node: a layer whose weight no node uses as a table or transposed.
+            mask: bool, in the shape of the weight.
+
+        Raises:
+            OrderError: the weights are rounded already.
+            PruningError: the mask does not fit the weight.
+        """
+        parameter = self.parameter_of(node)
+        if mask.dtype != torch.bool or mask.shape != parameter.shape:
+            raise PruningError(
+                f"the mask of {node.name!r} is {str(mask.dtype).removeprefix('torch.')} "
+                f"{list(mask.shape)}; its weight needs bool {list(parameter.shape)}"
+            )
+        with self.standing.call("set_mask", Effect.REWRITES, self), torch.no_grad():
+            self.masks.put(self._key(node.constants["weight"]), mask, parameter.device)
+
+    def pruned_layers(self) -> list[tuple[Node, Tensor]]:
+        """Returns the layers that have masks, each weight once, with the masks."""
+        found = [
+            (node, self.mask_of(node))
+            for node in self.graph.nodes
+            if "weight" in node.constants and self._weight_owner[node.name] == node.name
+        ]
+        return [(node, mask) for node, mask in found if mask is not None]
 
     def _column_factor(self, node: Node) -> Tensor | None:
         return getattr(self.column_factors, module_key(node.name), None)
@@ -183,7 +227,9 @@ class PreparedModel(Shown, nn.Module):
             raise UsageError(
                 f"a batch norm is kept beside {node!r}: call fold_batch_norms(prepared) first"
             )
-        held = self._held(self.graph.by_name[node].constants[role])
+        name = self.graph.by_name[node].constants[role]
+        view, key = self.graph.views.get(name), self._key(name)
+        held = self.weights[key] if view is None else view.of(self.weights[key])
         if held.shape != value.shape:
             raise UsageError(
                 f"the {role} of {node!r} has shape {list(held.shape)}, got {list(value.shape)}"
@@ -193,6 +239,8 @@ class PreparedModel(Shown, nn.Module):
             value = value / factor.reshape(-1, *(1,) * (value.ndim - 2))
         with self.standing.call("set_constant", Effect.REWRITES, self), torch.no_grad():
             held.copy_(value)
+            if (mask := self.masks.of(key)) is not None:
+                self.weights[key].mul_(mask)
 
     def keep_norm(self, node: str, norm: nn.Module | None) -> None:
         """Keeps a batch norm beside a layer, or removes the layer's batch norm where it is None."""
@@ -241,7 +289,7 @@ class PreparedModel(Shown, nn.Module):
             if self.graph.by_name[name].operation.decides_scale:
                 self.share_scale(name, other.scale_owner(name))
         self.weights, self.batch_norms = other.weights, other.batch_norms
-        self.column_factors = other.column_factors
+        self.column_factors, self.masks = other.column_factors, other.masks
         self.weight_quantizers = other.weight_quantizers
         self.activation_quantizers = other.activation_quantizers
         self.standing = other.standing

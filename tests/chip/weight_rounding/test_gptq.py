@@ -34,6 +34,10 @@ def recipe_with(granularity: PerTensor | PerChannel | PerGroup, bits: int = 3) -
     return Recipe(name="few bits", weight=weight, activation=Quantizer(12, symmetric=False))
 
 
+def _all(weight: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(weight, dtype=torch.bool)
+
+
 @pytest.mark.parametrize("sort", [True, False])
 @pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(8)], ids=str)
 def test_the_output_error_shrinks(granularity: PerTensor | PerChannel | PerGroup, sort: bool):
@@ -76,7 +80,7 @@ def test_no_channel_is_worse_than_rounded_to_nearest(
     grid = (scale, torch.zeros_like(weight), -high, high)
     nearest = (weight / scale).round().clamp(-high, high)
     codes, *reported = best_codes(
-        weight, nearest, (x.T @ x)[None], grid, damping=0.01, sort=seed % 5 > 0
+        weight, nearest, (x.T @ x)[None], grid, _all(weight), damping=0.01, sort=seed % 5 > 0
     )
     assert torch.equal(codes, codes.round().clamp(-high, high))
     before, after = (
@@ -114,7 +118,9 @@ def test_weights_to_come_take_their_optimum_given_those_that_are_fixed():
     damped = moments + 0.01 * moments.diagonal().mean() * torch.eye(12, dtype=torch.float64)
     expected = one_by_one(weight, damped, 0.5, 3)
     grid = (torch.full((1, 5, 12), 0.5).double(), torch.zeros(1, 5, 12).double(), -3, 3)
-    codes = compensated_codes(weight[None], moments[None], grid, damping=0.01, sort=False)
+    codes = compensated_codes(
+        weight[None], moments[None], grid, _all(weight[None]), damping=0.01, sort=False
+    )
     assert torch.equal(codes[0] * 0.5, expected)
 
 
@@ -122,9 +128,11 @@ def test_blocks_of_inputs_change_nothing(monkeypatch: pytest.MonkeyPatch):
     x = correlated(300, 50).double()
     weight, moments = torch.randn(1, 7, 50, dtype=torch.float64), (x.T @ x)[None]
     grid = (torch.full_like(weight, 0.4), torch.zeros_like(weight), -3, 3)
-    whole = compensated_codes(weight, moments, grid, damping=0.01, sort=True)
+    whole = compensated_codes(weight, moments, grid, _all(weight), damping=0.01, sort=True)
     monkeypatch.setattr("photomask.chip.weight_rounding.gptq.BLOCK", 8)
-    assert torch.equal(compensated_codes(weight, moments, grid, damping=0.01, sort=True), whole)
+    assert torch.equal(
+        compensated_codes(weight, moments, grid, _all(weight), damping=0.01, sort=True), whole
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,6 +243,6 @@ def test_codes_are_computed_where_the_weights_are(sort: bool):
     weight = torch.zeros(1, 3, 5, dtype=torch.float64, device="meta")
     moments = torch.zeros(1, 5, 5, dtype=torch.float64, device="meta")
     grid = (torch.ones_like(weight), torch.zeros_like(weight), -3, 3)
-    codes = compensated_codes(weight, moments, grid, damping=0.01, sort=sort)
+    codes = compensated_codes(weight, moments, grid, _all(weight), damping=0.01, sort=sort)
     assert codes.device == weight.device
     assert codes.shape == weight.shape

@@ -15,6 +15,7 @@ from photomask.chip.quantizers.levels import demand_nearest_codes
 from photomask.chip.recipe import Recipe
 from photomask.chip.standing import Effect, changes
 from photomask.chip.target import Target, load_target
+from photomask.chip.weight_masks import demand_zeros
 from photomask.documents import aligned
 from photomask.errors import TargetError
 from photomask.stages import stage
@@ -36,11 +37,13 @@ def convert(prepared: PreparedModel, target: Target | str | Path) -> IntegerProg
 
     Raises:
         OrderError: the model is not calibrated, or was changed since.
+        PruningError: the quantizer of a pruned weight has no code for 0.
         QuantizerError: the codes of a quantizer break its own format.
         TargetError: the target cannot hold what the program needs.
         UsageError: batch norms are kept beside their layers.
     """
     _refuse_dynamic_scales(prepared)
+    demand_zeros(prepared)
     target = load_target(target)
     conversion = Conversion(prepared, target)
     for node in prepared.graph.nodes:

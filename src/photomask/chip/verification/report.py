@@ -30,6 +30,7 @@ from photomask.chip.verification.presentation import (
     output_section,
     with_pictures,
 )
+from photomask.chip.verification.sparsity import LayerSparsity, sparsity_section
 from photomask.chip.verification.step_documents import EdgeFacts, MemoryReport, StepReport
 from photomask.chip.verification.step_section import memory_section, step_section
 from photomask.documents import Document
@@ -55,6 +56,8 @@ class Report(Shown, Document):
     outputs: tuple[OutputReport, ...]
     engine: EngineReport
     layers: tuple[LayerReport, ...]
+    sparsity: tuple[LayerSparsity, ...] = ()
+    """The zeros of each weight, counted on the program's integers."""
     totals: TotalsReport
     multipliers: MultiplierStudy | None
     inputs: tuple[EdgeFacts, ...] = ()
@@ -125,6 +128,8 @@ class Report(Shown, Document):
             value_section(self.layers, self.layer_samples),
             channel_section(self.layers, self.layer_samples),
         ]
+        if self.sparsity:
+            sections.append(sparsity_section(self.sparsity))
         if self.steps:
             sections.append(step_section(self.steps))
         if self.memory is not None:

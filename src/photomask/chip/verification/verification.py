@@ -40,6 +40,7 @@ from photomask.chip.verification.origin import data_records, recipe_record
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
 from photomask.chip.verification.samples import WorstSamples
+from photomask.chip.verification.sparsity import layer_sparsities, sparsity_checks
 from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, RunRecord, in_order, without_progress
@@ -134,6 +135,7 @@ def verify(
     engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
     found = _compare(program, engine, reference, given, multiplier_widths, progress)
     facts = program_facts(program, found.layers, hardware)
+    sparsity = layer_sparsities(program, prepared)
     return Report(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -143,10 +145,14 @@ def verify(
         labelled=any(target is not None for target in targets),
         layer_samples=min(samples.layer, len(tensors[0])),
         thresholds=thresholds,
-        checks=judge(thresholds, found.outputs, found.engine, found.layers),
+        checks=(
+            *judge(thresholds, found.outputs, found.engine, found.layers),
+            *sparsity_checks(sparsity),
+        ),
         outputs=found.outputs,
         engine=found.engine,
         layers=found.layers,
+        sparsity=sparsity,
         totals=_totals(program, found.layers),
         multipliers=found.multipliers,
         inputs=facts.inputs,

@@ -193,7 +193,11 @@ def _round_layer(
     zero = as_matrices(node, quantizer.zero_point_for(weight).expand_as(weight)).double()
     nearest = as_matrices(node, quantizer.quantize(weight)).double()
     grid = (scale, zero, quantizer.codes.low, quantizer.codes.high)
-    codes, before, after = best_codes(matrices, nearest, moments, grid, damping=damping, sort=sort)
+    mask = prepared.mask_of(node)
+    kept = as_matrices(node, torch.ones_like(weight, dtype=torch.bool) if mask is None else mask)
+    codes, before, after = best_codes(
+        matrices, nearest, moments, grid, kept, damping=damping, sort=sort
+    )
     codes = codes.reshape(weight.shape)
     rounded = quantizer.dequantize(codes.to(weight.dtype))
     if not torch.equal(quantizer.quantize(rounded).double(), codes):
@@ -214,6 +218,7 @@ def best_codes(
     nearest: Tensor,
     moments: Tensor,
     grid: tuple[Tensor, Tensor, int, int],
+    kept: Tensor,
     *,
     damping: float,
     sort: bool,
@@ -225,11 +230,12 @@ def best_codes(
         nearest: the nearest codes of the weight.
         moments: `sum x x'`, `[groups, inputs, inputs]`.
         grid: the scale and the zero point of each weight, the lowest and the highest code.
+        kept: bool, False where a weight is pruned and keeps the code of 0.
         damping: the damping, as for `compensate_rounding`.
         sort: the order of the inputs, as for `compensate_rounding`.
     """
     scale, zero, _, _ = grid
-    codes = compensated_codes(weight, moments, grid, damping=damping, sort=sort)
+    codes = compensated_codes(weight, moments, grid, kept, damping=damping, sort=sort)
     before = output_error(weight - (nearest - zero) * scale, moments)
     after = output_error(weight - (codes - zero) * scale, moments)
     better = after < before
@@ -244,6 +250,7 @@ def compensated_codes(
     weight: Tensor,
     moments: Tensor,
     grid: tuple[Tensor, Tensor, int, int],
+    kept: Tensor,
     *,
     damping: float,
     sort: bool,
@@ -254,6 +261,7 @@ def compensated_codes(
         weight: the weight, `[groups, outputs, inputs]`, float64.
         moments: `sum x x'`, `[groups, inputs, inputs]`.
         grid: the scale and the zero point of each weight, the lowest and the highest code.
+        kept: bool, False where a weight is pruned and keeps the code of 0.
         damping: the share of the mean of the diagonal that is added to the diagonal.
         sort: True processes the inputs with the largest diagonal elements first.
     """
@@ -264,14 +272,18 @@ def compensated_codes(
     if sort:
         order = diagonal.argsort(dim=-1, descending=True, stable=True)
     along = order[:, None, :].expand(groups, outputs, size)
-    weight, scale, zero = (part.gather(2, along).clone() for part in (weight, scale, zero))
+    weight, scale, zero, kept = (
+        part.gather(2, along).clone() for part in (weight, scale, zero, kept)
+    )
     upper = _inverse_factor(moments, diagonal, order, damping)
     codes = torch.empty_like(weight)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
         errors = weight.new_zeros(groups, outputs, stop - start)
         for j in range(start, stop):
-            code = (weight[:, :, j] / scale[:, :, j]).round() + zero[:, :, j]
+            # The error of a pruned weight is what the others have moved to it.
+            wanted = torch.where(kept[:, :, j], weight[:, :, j], 0)
+            code = (wanted / scale[:, :, j]).round() + zero[:, :, j]
             codes[:, :, j] = code.clamp(low, high)
             value = (codes[:, :, j] - zero[:, :, j]) * scale[:, :, j]
             error = (weight[:, :, j] - value) / upper[:, j, j, None]
