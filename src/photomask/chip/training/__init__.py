@@ -12,10 +12,11 @@ from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import load_weights, save_weights
 from photomask.chip.training.data import BatchData, TensorData
 from photomask.chip.training.freezing import ProgressiveFreezing
-from photomask.chip.training.loop import check_quantizers, train
+from photomask.chip.training.loop import train
 from photomask.chip.training.losses import distillation_loss
 from photomask.chip.training.optimization import parameter_groups
 from photomask.chip.training.processes import is_first_process
+from photomask.chip.training.quantized import check_quantizers
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings, WidthStage
 from photomask.chip.training.widths import refit, set_least_bits

@@ -1,15 +1,18 @@
 """Keeps an exponential moving average of the trained tensors."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from photomask.chip.prepared_model import PreparedModel
 
 
-def averaged_tensors(prepared: PreparedModel) -> dict[str, Tensor]:
+def averaged_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Returns by name the tensors that training changes: parameters, and batch norm statistics."""
-    statistics = prepared.batch_norms.named_buffers("batch_norms")
-    return {**dict(prepared.named_parameters()), **dict(statistics)}
+    if isinstance(model, PreparedModel):
+        statistics = dict(model.batch_norms.named_buffers("batch_norms"))
+    else:
+        statistics = {n: x for n, x in model.named_buffers() if x.is_floating_point()}
+    return {**dict(model.named_parameters()), **statistics}
 
 
 class WeightAverage:
@@ -20,7 +23,7 @@ class WeightAverage:
     The factor `d` is small at first, so that the initial values soon lose their influence.
 
     Args:
-        prepared: the model that is trained.
+        prepared: the model that is trained, prepared or in float.
         decay: the largest factor of the old average in one step, below 1.
 
     Attributes:
@@ -28,7 +31,7 @@ class WeightAverage:
         tensors: the averages by the names of the tensors.
     """
 
-    def __init__(self, prepared: PreparedModel, decay: float):
+    def __init__(self, prepared: nn.Module, decay: float):
         self._prepared = prepared
         self.decay = decay
         self.restart()

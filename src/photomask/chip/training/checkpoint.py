@@ -12,13 +12,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from photomask.arrays import tensor_file
 from photomask.chip.graph.module_keys import module_key
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.standing import Effect, changes
 from photomask.chip.training.documents import WIDEST, CheckpointDocument, ModelDocument
+from photomask.chip.training.trainee import Trainee
 from photomask.chip.training.widths import quantizers_of
 from photomask.documents import is_file, read_text, sha256_of, written_whole
 from photomask.errors import DocumentError, TrainingError
@@ -60,10 +61,10 @@ def load_weights(prepared: PreparedModel, folder: Path) -> None:
         DocumentError: a file is missing, damaged or altered.
         TrainingError: the weights belong to another model or recipe; the message says what differs.
     """
-    _put(prepared, *_read_model(prepared, folder), folder)
+    put_model(prepared, *read_model(prepared, folder), folder)
 
 
-def _read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
+def read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, dict[str, Tensor]]:
     """Returns the checked content of a model's pair of files."""
     path = folder / f"{MODEL}.json"
     document = ModelDocument.parse(read_text(path), str(path))
@@ -122,7 +123,7 @@ def _check_tensor(
             )
 
 
-def _put(
+def put_model(
     prepared: PreparedModel, document: ModelDocument, tensors: dict[str, Tensor], folder: Path
 ) -> None:
     """Puts the content of the files into a model."""
@@ -207,7 +208,7 @@ def files_of_earlier(folder: Path) -> tuple[str, ...]:
 
 def save_checkpoint(
     folder: Path,
-    prepared: PreparedModel,
+    trainee: Trainee,
     document: CheckpointDocument,
     optimizer: torch.optim.Optimizer,
     average: Mapping[str, Tensor],
@@ -219,7 +220,7 @@ def save_checkpoint(
             if value is not None:
                 tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
     with written_whole(folder, OUTPUT, files_of_earlier) as place:
-        model = write_model(prepared, place)
+        model = trainee.write(place)
         hashes = {
             "tensors_sha256": write_tensors(tensors, place / f"{TRAINING}.safetensors"),
             "model_sha256": model.content_sha256,
@@ -230,7 +231,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path,
-    prepared: PreparedModel,
+    trainee: Trainee,
     asked: CheckpointDocument,
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
@@ -243,30 +244,30 @@ def load_checkpoint(
         DocumentError: a file is missing, damaged or altered, or the files disagree.
         TrainingError: the checkpoint belongs to another run; the message says what differs.
     """
-    path = folder / f"{TRAINING}.json"
+    path, module = folder / f"{TRAINING}.json", trainee.module
     found = CheckpointDocument.parse(read_text(path), str(path))
     found.check(asked, folder)
-    document, weights = _read_model(prepared, folder)
+    document, weights = trainee.read(folder)
     if document.content_sha256 != found.model_sha256:
         raise DocumentError(
             f"{path} does not belong to {folder / MODEL}.json; restore both from one checkpoint"
         )
     tensors = read_tensors(folder / f"{TRAINING}.safetensors", found.tensors_sha256)
-    if unknown := sorted({*found.frozen} - {name for name, _ in prepared.named_parameters()}):
+    if unknown := sorted({*found.frozen} - {name for name, _ in module.named_parameters()}):
         raise DocumentError(f"{path}: the model has no parameter {unknown[0]!r}")
     averages, state = _sorted_out(tensors, folder)
     kept = average if found.settings.average_decay else {}
     _check_averages(averages, {name: weights[name] for name in kept}, folder)
-    names = {id(parameter): name for name, parameter in prepared.named_parameters()}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
     trained = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     _check_optimizer(state, [weights[name] for name in trained], folder)
-    device = next(prepared.parameters()).device
-    _put(prepared, document, weights, folder)
+    device = next(module.parameters()).device
+    trainee.put(document, weights, folder)
     for name, tensor in averages.items():
         average[name] = tensor.to(device)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    for name, parameter in prepared.named_parameters():
+    for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in found.frozen)
     return found
 
@@ -333,6 +334,6 @@ def _check_optimizer(
                 )
 
 
-def frozen_parameters(prepared: PreparedModel) -> tuple[str, ...]:
+def frozen_parameters(module: nn.Module) -> tuple[str, ...]:
     """Returns the names of the parameters that are frozen."""
-    return tuple(name for name, p in prepared.named_parameters() if not p.requires_grad)
+    return tuple(name for name, p in module.named_parameters() if not p.requires_grad)

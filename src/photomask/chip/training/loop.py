@@ -1,26 +1,19 @@
-"""Trains a prepared model on data by a schedule."""
+"""Trains a prepared model, or any other trainee, on data by a schedule."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from photomask.chip.calibration import fit_biases, input_forms
+from photomask.chip.calibration import input_forms
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.prepared_model import PreparedModel
-from photomask.chip.quantizers import check_quantizer
 from photomask.chip.standing import Effect
 from photomask.chip.training.averaging import WeightAverage
-from photomask.chip.training.batch_norm import (
-    fold_batch_norms,
-    freeze_batch_norms,
-    measure_batch_norms,
-)
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.checkpoint import (
     OUTPUT,
@@ -44,31 +37,25 @@ from photomask.chip.training.losses import (
     cross_entropy_labels,
     mixed_loss,
 )
-from photomask.chip.training.objective import compile_objective, make_objective
-from photomask.chip.training.optimization import (
-    ScaleFloor,
-    make_optimizer,
-    quantizer_parameters,
-)
+from photomask.chip.training.objective import compile_objective
+from photomask.chip.training.optimization import make_optimizer
 from photomask.chip.training.processes import (
     Processes,
     find_processes,
     is_first_process,
     seeded,
 )
+from photomask.chip.training.quantized import QuantizedTrainee
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.teacher import float_model
-from photomask.chip.training.widths import least_bits, refit, set_least_bits
+from photomask.chip.training.trainee import Trainee
 from photomask.documents import refuse_foreign
-from photomask.errors import DataError, PhotomaskError, QuantizerError, TrainingError, UsageError
+from photomask.errors import PhotomaskError, TrainingError, UsageError
 from photomask.report import Progress, without_progress
 from photomask.stages import stage
 
 _LOG = logging.getLogger(__name__)
-
-MEASURED_BATCHES = 200
-"""The number of batches that measure the statistics of batch norms at the end."""
 
 
 @stage(__name__, "train")
@@ -133,68 +120,84 @@ def train(
     with prepared.standing.call("train", Effect.TRAINS, prepared, checked=checked):
         processes = find_processes(accelerator, device)
         forms = input_forms(prepared.graph, processes.device)
-        run = _Run(
-            prepared,
-            as_training_data(data, forms, reads, augment),
-            settings,
-            mixed_loss(
-                loss or cross_entropy(settings.label_smoothing),
-                settings.distillation,
-                settings.temperature,
-            ),
-            teacher,
-            callbacks,
-            processes,
-            compiled,
+        found = as_training_data(data, forms, reads, augment)
+        taught = None
+        if settings.distillation > 0:
+            taught = float_model(prepared, teacher, processes.device)
+        mixture = mixed_loss(
+            loss or cross_entropy(settings.label_smoothing),
+            settings.distillation,
+            settings.temperature,
         )
+        trainee = QuantizedTrainee(prepared, settings, taught, mixture)
         try:
-            run.start(checkpoint, resume)
-            for epoch in range(len(run.records), settings.epochs):
-                run.epoch(epoch, progress)
-                run.save(checkpoint)
-                if observe is not None and processes.index == 0:
-                    observe(run.records[-1])
-            run.finish()
+            run = Run(trainee, found, settings, callbacks, processes, compiled)
+            run.complete(checkpoint, resume, observe, progress)
         finally:
             prepared.to(before).eval()
     return run.report()
 
 
-class _Run:
-    """One training: the model, and the state that changes with it."""
+class Run:
+    """One training: the model, and the state that changes with it.
+
+    Args:
+        trainee: the model, with everything that depends on its kind.
+        data: the data.
+        settings: the schedule.
+        callbacks: objects that are called at the ends of epochs and steps.
+        processes: the processes that train together.
+        compiled: True runs the objective through `torch.compile`.
+    """
 
     def __init__(
         self,
-        prepared: PreparedModel,
+        trainee: Trainee,
         data: TensorData | BatchData,
         settings: TrainingSettings,
-        loss: Callable[..., Tensor],
-        teacher: nn.Module | None,
         callbacks: Sequence[Callback],
         processes: Processes,
         compiled: bool,
     ):
-        self.prepared = prepared
+        self.trainee = trainee
+        self.module = trainee.module
         self.data = data
         self.settings = settings
         self.callbacks = callbacks
         self.processes = processes
         self.records: list[EpochRecord] = []
         self.steps = data.steps_per_epoch(settings.batch_size)
-        taught = None
-        if settings.distillation > 0:
-            taught = float_model(prepared, teacher, processes.device)
-        prepared.to(processes.device)
-        processes.broadcast(prepared)
-        self.objective = make_objective(
-            prepared, taught, loss, device=processes.device, bfloat16=settings.bfloat16
-        )
+        self.module.to(processes.device)
+        processes.broadcast(self.module)
+        self.objective = trainee.objective(processes.device)
         if compiled:
             self.objective = compile_objective(self.objective, processes.device)
-        self.optimizer = make_optimizer(prepared, settings)
-        self.average = WeightAverage(prepared, settings.average_decay)
-        self.floor = ScaleFloor(prepared)
-        self.health = Health(prepared, processes.device)
+        self.optimizer = make_optimizer(trainee.parameter_groups(), settings)
+        self.average = WeightAverage(self.module, settings.average_decay)
+        self.health = Health(self.module, trainee.last_in_order, processes.device)
+
+    def complete(
+        self,
+        checkpoint: Path | None,
+        resume: bool,
+        observe: Callable[[EpochRecord], None] | None,
+        progress: Progress,
+    ) -> None:
+        """Runs the epochs that remain, and makes the model ready for use.
+
+        Args:
+            checkpoint: the folder of the checkpoint, or None.
+            resume: True continues from the checkpoint.
+            observe: is called in the first process with the record of each epoch.
+            progress: shows the steps of an epoch.
+        """
+        self.start(checkpoint, resume)
+        for epoch in range(len(self.records), self.settings.epochs):
+            self.epoch(epoch, progress)
+            self.save(checkpoint)
+            if observe is not None and self.processes.index == 0:
+                observe(self.records[-1])
+        self.finish()
 
     def start(self, checkpoint: Path | None, resume: bool) -> None:
         """Loads the checkpoint of a resumed training, or checks that a new one can start."""
@@ -205,16 +208,16 @@ class _Run:
                 )
             if checkpoint is not None:
                 refuse_foreign(checkpoint, OUTPUT, files_of_earlier)
-            check_quantizers(self.prepared)
+            self.trainee.check()
             return
         if checkpoint is None or not is_weights(checkpoint):
             raise UsageError(f"there is no checkpoint to resume from at {checkpoint}")
         found = load_checkpoint(
-            checkpoint, self.prepared, self._document(), self.optimizer, self.average.tensors
+            checkpoint, self.trainee, self._document(), self.optimizer, self.average.tensors
         )
         self.records = list(found.epochs)
         self.average.steps = found.averaged_steps
-        self.floor = ScaleFloor(self.prepared)
+        self.trainee.resume()
         for callback, state in zip(self.callbacks, found.callbacks, strict=True):
             callback.restore(state)
 
@@ -223,34 +226,32 @@ class _Run:
         started = time.perf_counter()
         device = self.processes.device
         with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
-            self._change_widths(epoch)
-            if self.settings.is_last_share(epoch, self.settings.frozen_scale_share):
-                for parameter in quantizer_parameters(self.prepared):
-                    parameter.requires_grad_(False)
-            share = self.settings.frozen_batch_norm_share
-            freeze_batch_norms(self.prepared, self.settings.is_last_share(epoch, share))
+            if self.trainee.start_epoch(epoch, self.data, self.processes):
+                self.optimizer.state.clear()
+                self.average.restart()
             for callback in self.callbacks:
-                callback.on_epoch_start(self.prepared, epoch)
-            self.prepared.train()
-            good = {name: value.clone() for name, value in self.prepared.state_dict().items()}
+                callback.on_epoch_start(self.module, epoch)
+            self.module.train()
+            good = {name: value.clone() for name, value in self.module.state_dict().items()}
             rate = self.settings.learning_rate * self._factor(epoch * self.steps)
             try:
                 loss = self._steps(epoch, progress)
+                self.trainee.end_epoch()
             except PhotomaskError:
-                self.prepared.load_state_dict(good)
+                self.module.load_state_dict(good)
                 raise
         self.records.append(
             EpochRecord(
                 epoch=epoch,
                 loss=loss,
                 learning_rate=rate,
-                least_bits=least_bits(self.prepared),
+                least_bits=self.trainee.least_bits,
                 seconds=time.perf_counter() - started,
             )
         )
         _LOG.info("%s", self.records[-1])
         for callback in self.callbacks:
-            callback.on_epoch_end(self.prepared, epoch, loss)
+            callback.on_epoch_end(self.module, epoch, loss)
 
     def _steps(self, epoch: int, progress: Progress) -> float:
         """Runs the steps of an epoch, and returns their mean loss."""
@@ -261,7 +262,7 @@ class _Run:
         for step, (inputs, labels) in zip(progress(numbers, label), batches, strict=False):
             total += self._step(step, inputs, labels)
         self._demand_health(None)
-        self.processes.average([total, *self.prepared.batch_norms.buffers()])
+        self.processes.average([total, *self.trainee.statistics()])
         return float(total) / self.steps
 
     def _step(self, step: int, inputs: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -269,20 +270,19 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self._factor(step)
         self.optimizer.zero_grad(set_to_none=True)
-        if labels is None and self.settings.distillation < 1:
-            raise DataError("the data has no labels; give labels, or set distillation to 1")
+        self.trainee.check_batch(inputs, labels)
         loss = self.objective(inputs, labels)
         loss.backward()
-        self.processes.average([p.grad for p in self.prepared.parameters() if p.grad is not None])
+        self.processes.average([p.grad for p in self.module.parameters() if p.grad is not None])
         self.health.record(step, loss)
         if self.health.is_due:
             self._demand_health(inputs)
         self.optimizer.step()
-        self.floor.apply()
+        self.trainee.end_step()
         if self.settings.average_decay:
             self.average.update()
         for callback in self.callbacks:
-            callback.on_step_end(self.prepared, step)
+            callback.on_step_end(self.module, step)
         return loss.detach()
 
     def _demand_health(self, inputs: list[Tensor] | None) -> None:
@@ -291,25 +291,11 @@ class _Run:
         if problem is None:
             return
         if inputs is not None and "loss" in problem and self.processes.device.type == "cpu":
-            problem += f"; {self.health.first_bad_edge(inputs)}"
+            problem += f"; {self.trainee.first_bad_place(inputs)}"
         raise TrainingError(
             f"training diverged: {problem}. The model is as it was when the epoch began, and so is "
-            "the checkpoint; try a lower learning rate, or more bits in the first epochs"
+            f"the checkpoint; {self.trainee.remedy}"
         )
-
-    def _change_widths(self, epoch: int) -> None:
-        """Gives quantizers the widths of an epoch, and fits all scales if a width changes."""
-        if not self.settings.widths:
-            return
-        if not set_least_bits(self.prepared, self.settings.least_bits(epoch)):
-            return
-        refit(
-            self.prepared, self.data.first(self.settings.calibration_samples, self.processes.device)
-        )
-        self.processes.broadcast(self.prepared)
-        self.optimizer.state.clear()
-        self.average.restart()
-        self.floor = ScaleFloor(self.prepared)
 
     def _factor(self, step: int) -> float:
         return self.settings.learning_rate_factor(step, self.steps)
@@ -321,73 +307,32 @@ class _Run:
             processes=self.processes.count,
             epochs=tuple(self.records),
             averaged_steps=self.average.steps,
-            frozen=frozen_parameters(self.prepared),
+            frozen=frozen_parameters(self.module),
             callbacks=tuple(callback.state() for callback in self.callbacks),
         )
 
     def save(self, checkpoint: Path | None) -> None:
         """Writes a checkpoint, if there is a folder for it."""
-        self.prepared.standing.settle(self.prepared, rounded=False)
+        self.trainee.settle()
         if checkpoint is not None and self.processes.index == 0:
             average = self.average.tensors if self.settings.average_decay else {}
-            save_checkpoint(checkpoint, self.prepared, self._document(), self.optimizer, average)
+            save_checkpoint(checkpoint, self.trainee, self._document(), self.optimizer, average)
         self.processes.wait()
 
     def finish(self) -> None:
-        """Makes the model ready for conversion: averaged weights, folded norms, fitted biases."""
+        """Makes the model ready for use, with the averaged weights if there is an average."""
         if self.settings.average_decay:
             self.average.copy_to_model()
-        share = self.settings.frozen_batch_norm_share
-        frozen = self.settings.is_last_share(self.settings.epochs - 1, share)
-        if self.prepared.batch_norms and not frozen:
-            self._measure_batch_norms()
-        fold_batch_norms(self.prepared)
-        fit_biases(self.prepared)
-        for place, quantizer in self.prepared.used_quantizers().items():
-            if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
-                raise QuantizerError(f"the {place} learned a scale that is not finite and above 0")
-
-    def _measure_batch_norms(self) -> None:
-        """Measures the statistics of batch norms with the weights at the end of training."""
-        device, epoch = self.processes.device, self.settings.epochs
-        with seeded(seed_of(self.settings.seed, epoch, self.processes.index), device):
-            batches = self.data.batches(self.settings, self.processes, epoch)
-            inputs = (inputs for inputs, _ in islice(batches, MEASURED_BATCHES))
-            measure_batch_norms(self.prepared, inputs, self.processes.average)
+        self.trainee.finish(self.data, self.processes)
 
     def report(self) -> TrainingReport:
         """Returns the report of the training."""
         return TrainingReport(
-            recipe=str(self.prepared.recipe),
+            recipe=self.trainee.description,
             data=self.data.description,
             device=str(self.processes.device),
             processes=self.processes.count,
-            parameters=sum(parameter.numel() for parameter in self.prepared.parameters()),
+            parameters=sum(parameter.numel() for parameter in self.module.parameters()),
             settings=self.settings,
             epochs=tuple(self.records),
         )
-
-
-def check_quantizers(prepared: PreparedModel) -> None:
-    """Tests on examples that every kind of quantizer in a model keeps the contract.
-
-    Quantizers of the same class and configuration are tested once.
-
-    Raises:
-        QuantizerError: a quantizer is not calibrated or breaks a law, which the message names.
-    """
-    seen: set[str] = set()
-    for place, quantizer in prepared.used_quantizers().items():
-        if not quantizer.is_fitted:
-            raise QuantizerError(
-                f"the quantizer of the {place} was never calibrated; call "
-                "calibrate(prepared, data) first"
-            )
-        kind = f"{type(quantizer)} {quantizer.extra_repr()}"
-        if kind in seen:
-            continue
-        seen.add(kind)
-        try:
-            check_quantizer(quantizer)
-        except QuantizerError as error:
-            raise QuantizerError(f"quantizer of the {place}: {error}") from error

@@ -60,14 +60,10 @@ def _is_dense(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and parameter.shape[1] > 1
 
 
-def make_optimizer(prepared: PreparedModel, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Returns the optimizer that the settings name; the model must be on its training device."""
-    groups = parameter_groups(
-        prepared,
-        learning_rate=settings.learning_rate,
-        quantizer_learning_rate=settings.quantizer_learning_rate,
-        weight_decay=settings.weight_decay,
-    )
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """Returns the optimizer that the settings name, for groups of parameters on their device."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     momentum = settings.momentum

@@ -14,14 +14,14 @@ class EpochRecord(Document):
         epoch: the epoch, counted from 0.
         loss: the mean loss over the steps.
         learning_rate: the learning rate of the weights in the first step.
-        least_bits: the width of the narrowest quantizer.
+        least_bits: the width of the narrowest quantizer; None for a float model.
         seconds: the duration in seconds.
     """
 
     epoch: int
     loss: float
     learning_rate: float
-    least_bits: int
+    least_bits: int | None
     seconds: float
 
 
@@ -55,7 +55,7 @@ class TrainingReport(Shown, Document):
                 str(record.epoch),
                 f"{record.loss:.4f}",
                 f"{record.learning_rate:.3g}",
-                str(record.least_bits),
+                "–" if record.least_bits is None else str(record.least_bits),
                 f"{record.seconds:.1f}",
             )
             for record in self.epochs
