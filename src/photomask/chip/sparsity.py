@@ -86,7 +86,7 @@ class Blocks(Document):
 
         The first axis counts blocks of outputs, and the second counts blocks of inputs.
         """
-        return _blocks_of(weight != 0, self.outputs, self.inputs).any(axis=(1, 3))
+        return np.any(_blocks_of(weight != 0, self.outputs, self.inputs), axis=(1, 3))
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,8 @@ def _checksum_of_weights(prepared: Any) -> int:
         for name, uses in graph.uses.items()
         if not all(role == "bias" and "weight" in node.constants for node, role in uses)
     ]
-    return _checksum((*tensors, *prepared.column_factors.buffers(), *prepared.masks.buffers()))
+    masks = (mask for _, mask in prepared.pruned_layers())
+    return _checksum((*tensors, *prepared.column_factors.buffers(), *masks))
 
 
 def _layers(prepared: Any) -> list[Any]:

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,7 +110,7 @@ def test_every_group_of_the_integers_keeps_the_pattern():
 def test_a_mask_survives_equalization_reconstruction_and_error_compensation():
     for change in (
         lambda p: compensate_rounding(p, images()),
-        lambda p: reconstruct(p, images(), ReconstructionSettings(iterations=30)),
+        lambda p: reconstruct(p, images(), settings=ReconstructionSettings(iterations=30)),
     ):
         prepared = prepare(net(), "w4a8", images(1))
         prune(prepared, Magnitude(0.6))
@@ -262,7 +261,7 @@ def test_a_layer_that_would_lose_every_weight_is_named():
             return [m & (w.layer != "head") for w, m in zip(weights, masks, strict=True)]
 
     prepared = prepare(net(), "w8a8", images(1))
-    with pytest.raises(PruningError, match="all 80 weights of 'head'.*cuts the network"):
+    with pytest.raises(PruningError, match=r"all 80 weights of 'head'.*cuts the network"):
         prune(prepared, Favourite(0.5))
     assert not prepared.pruned_layers()
 
@@ -280,7 +279,7 @@ def test_a_quantizer_without_a_code_for_zero_cannot_hold_pruned_weights():
     prepared = prepare(net(), recipe, images(1))
     prune(prepared, Magnitude(0.5, layers=["head"]))
     calibrate(prepared, images())
-    with pytest.raises(PruningError, match="40 pruned weights of 'head'.*Binary has no code for 0"):
+    with pytest.raises(PruningError, match=r"40 pruned weights of 'head'.*Binary has no code"):
         convert(prepared, "asic")
 
 

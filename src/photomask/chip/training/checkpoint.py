@@ -32,6 +32,8 @@ STATES = {"momentum_buffer", "step", "exp_avg", "exp_avg_sq"}
 """The tensors that the optimizers of `optimization` keep for a parameter."""
 STANDING = "standing.record"
 """A tensor that files of earlier versions do not hold."""
+MASKS = "masks."
+"""The names of the masks of pruned weights begin with this."""
 
 
 def save_weights(prepared: PreparedModel, folder: Path) -> None:
@@ -71,15 +73,29 @@ def read_model(prepared: PreparedModel, folder: Path) -> tuple[ModelDocument, di
     document.check(prepared, folder)
     tensors = read_tensors(folder / f"{MODEL}.safetensors", document.tensors_sha256)
     expected = prepared.state_dict()
-    if set(tensors) | {STANDING} != set(expected):
-        odd = sorted((set(tensors) | {STANDING}) ^ set(expected))
+    masks = {name for name in tensors if name.startswith(MASKS)} - set(expected)
+    if (set(tensors) | {STANDING}) - masks != set(expected):
+        odd = sorted(((set(tensors) | {STANDING}) - masks) ^ set(expected))
         raise TrainingError(
             f"the tensors of {folder} are not those of this model; they differ in "
             f"{', '.join(odd[:4])}. Load them into a model that was prepared the same way"
         )
+    for name in masks:
+        _check_mask(name, tensors, folder)
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, prepared, expected, folder)
+        if name not in masks:
+            _check_tensor(name, tensor, prepared, expected, folder)
     return document, tensors
+
+
+def _check_mask(name: str, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuses a mask that fits no weight of the file."""
+    mask, weight = tensors[name], tensors.get(f"weights.{name.removeprefix(MASKS)}")
+    if weight is None or mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise DocumentError(
+            f"{folder}: {name} is {_form(mask)}, but a mask is bool in the shape of its weight; "
+            "the file was not written by save_weights or train"
+        )
 
 
 def _check_tensor(
@@ -133,6 +149,9 @@ def put_model(
     for edge, owner in document.owners.items():
         if prepared.scale_owner(edge) != owner:
             prepared.share_scale(edge, owner)
+    for name, tensor in tensors.items():
+        if name.startswith(MASKS):
+            prepared.masks.put(name.removeprefix(MASKS), tensor, prepared.device)
     try:
         prepared.load_state_dict(tensors)
     except RuntimeError as error:

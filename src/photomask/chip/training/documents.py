@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from photomask.chip.prepared_model import PreparedModel
+from photomask.chip.pruning import PruningSchedule
 from photomask.chip.training.report import EpochRecord
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.widths import fresh_copy, quantizers_of
@@ -114,6 +117,7 @@ class CheckpointDocument(SealedDocument):
         averaged_steps: the number of steps in the moving average.
         frozen: the names of the frozen parameters.
         callbacks: the state of each callback, in order.
+        pruner: the pruner as printed, or empty.
         tensors_sha256: the SHA-256 of the tensor file beside the document.
         model_sha256: the content hash of `model.json`.
     """
@@ -126,18 +130,31 @@ class CheckpointDocument(SealedDocument):
     averaged_steps: int
     frozen: tuple[str, ...]
     callbacks: tuple[dict[str, Any], ...]
+    pruner: str = ""
     tensors_sha256: str = ""
     model_sha256: str = ""
+
+    @model_serializer(mode="wrap")
+    def _as_before_pruning(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what a training without a pruner has not, as version 0.2 wrote it."""
+        body = dump(self)
+        if not self.pruner and self.settings.pruning == PruningSchedule():
+            del body["pruner"], body["settings"]["pruning"]
+        return body
 
     def check(self, other: "CheckpointDocument", where: Path) -> None:
         """Refuses a checkpoint of another training.
 
         Raises:
-            TrainingError: settings, data or processes differ; the message names all differences.
+            TrainingError: settings, data, processes or the pruner differ; the message names all
+                differences.
             DocumentError: the document contradicts itself.
         """
-        saved = self.settings.model_dump() | {"data": self.data, "processes": self.processes}
-        asked = other.settings.model_dump() | {"data": other.data, "processes": other.processes}
+        saved, asked = (
+            each.settings.model_dump()
+            | {"data": each.data, "processes": each.processes, "pruner": each.pruner}
+            for each in (self, other)
+        )
         changes = [
             f"{name} is {saved[name]!r} there and {asked[name]!r} here"
             for name in saved

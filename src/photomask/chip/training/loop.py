@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from photomask.chip.calibration import input_forms
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.prepared_model import PreparedModel
+from photomask.chip.pruning import Pruner, ScheduledPruning
 from photomask.chip.standing import Effect
 from photomask.chip.training.averaging import WeightAverage
 from photomask.chip.training.callbacks import Callback
@@ -68,6 +69,7 @@ def train(
     loss: Loss | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
     teacher: nn.Module | None = None,
+    pruner: Pruner | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -90,6 +92,8 @@ def train(
         loss: a function of outputs and labels; None for the cross-entropy of the first output.
         augment: a function that changes a batch of inputs on its device, for tensors as `data`.
         teacher: the model whose first output is distilled; None for the float model of `prepared`.
+        pruner: prunes weights during the training, by the schedule `settings.pruning`. Without one,
+            weights that are pruned already stay pruned.
         callbacks: objects that are called at the ends of epochs and steps.
         checkpoint: a folder for the model, the optimizer and the average after every epoch.
         resume: True continues from `checkpoint`, with the result of an uninterrupted training.
@@ -110,6 +114,8 @@ def train(
             classes of the first output, or a batch norm gets one value per channel.
         TrainingError: a loss or a gradient is not finite, or `checkpoint` belongs to another run.
         UsageError: `checkpoint` holds a training already, and `resume` is False.
+        PruningError: the pruner breaks its contract, a pattern does not fit a layer, or a quantizer
+            has no code for 0.
         MissingDependencyError: several processes were launched without accelerate.
     """
     before = next(prepared.parameters()).device
@@ -129,7 +135,11 @@ def train(
             settings.distillation,
             settings.temperature,
         )
-        trainee = QuantizedTrainee(prepared, settings, taught, mixture)
+        pruning = None
+        if pruner is not None:
+            steps = settings.epochs * found.steps_per_epoch(settings.batch_size)
+            pruning = ScheduledPruning(prepared, pruner, settings.pruning, steps)
+        trainee = QuantizedTrainee(prepared, settings, taught, mixture, pruning)
         try:
             run = Run(trainee, found, settings, callbacks, processes, compiled)
             run.complete(checkpoint, resume, observe, progress)
@@ -277,6 +287,7 @@ class Run:
         self.health.record(step, loss)
         if self.health.is_due:
             self._demand_health(inputs)
+        self.trainee.before_step(step)
         self.optimizer.step()
         self.trainee.end_step()
         if self.settings.average_decay:
@@ -309,6 +320,7 @@ class Run:
             averaged_steps=self.average.steps,
             frozen=frozen_parameters(self.module),
             callbacks=tuple(callback.state() for callback in self.callbacks),
+            pruner=self.trainee.pruner,
         )
 
     def save(self, checkpoint: Path | None) -> None:

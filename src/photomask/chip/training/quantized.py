@@ -14,6 +14,7 @@ from photomask.chip.calibration import fit_biases
 from photomask.chip.graph.module_keys import node_name
 from photomask.chip.graph.operations import Input
 from photomask.chip.prepared_model import PreparedModel
+from photomask.chip.pruning import ScheduledPruning, clear_pruned
 from photomask.chip.quantizers import check_quantizer
 from photomask.chip.training.batch_norm import (
     fold_batch_norms,
@@ -33,6 +34,7 @@ from photomask.chip.training.processes import Processes, seeded
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.trainee import Trainee
 from photomask.chip.training.widths import least_bits, refit, set_least_bits
+from photomask.chip.weight_masks import demand_zeros
 from photomask.documents import SealedDocument
 from photomask.errors import DataError, QuantizerError
 
@@ -48,6 +50,7 @@ class QuantizedTrainee(Trainee):
         settings: the schedule, with the widths of the quantizers.
         teacher: the model whose outputs are distilled, or None.
         loss: a function of the model's outputs, the labels, and the teacher's outputs or None.
+        pruning: the pruning of the training, or None.
     """
 
     remedy = "try a lower learning rate, or more bits in the first epochs"
@@ -58,12 +61,15 @@ class QuantizedTrainee(Trainee):
         settings: TrainingSettings,
         teacher: Callable[..., tuple[Tensor, ...]] | None,
         loss: Callable[..., Tensor],
+        pruning: ScheduledPruning | None = None,
     ):
         self.module = self.prepared = prepared
         self.settings = settings
         self.description = str(prepared.recipe)
         self._teacher = teacher
         self._loss = loss
+        self._pruning = pruning
+        self.pruner = "" if pruning is None else repr(pruning.pruner)
         self._floor: ScaleFloor | None = None
 
     @property
@@ -91,8 +97,11 @@ class QuantizedTrainee(Trainee):
         )
 
     def check(self) -> None:
-        """Tests that the quantizers are fitted and keep their contract."""
+        """Tests that the quantizers are fitted and keep their contract, and begins to prune."""
         check_quantizers(self.prepared)
+        if self._pruning is not None:
+            self._pruning.start(self.settings.seed)
+        demand_zeros(self.prepared)
 
     def resume(self) -> None:
         """Takes the scales of the checkpoint as those that learned scales are measured by."""
@@ -127,8 +136,15 @@ class QuantizedTrainee(Trainee):
         if labels is None and self.settings.distillation < 1:
             raise DataError("the data has no labels; give labels, or set distillation to 1")
 
+    def before_step(self, step: int) -> None:
+        """Prunes where the schedule says so, and gives pruned weights the pruner's gradients."""
+        if self._pruning is not None:
+            self._pruning.before_step(step)
+
     def end_step(self) -> None:
-        """Keeps learned scales positive."""
+        """Keeps learned scales positive, and pruned weights at 0."""
+        if self._pruning is not None:
+            self._pruning.after_step()
         if self._floor is not None:
             self._floor.apply()
 
@@ -141,7 +157,8 @@ class QuantizedTrainee(Trainee):
         self.prepared.standing.settle(self.prepared, rounded=False)
 
     def finish(self, data: TensorData | BatchData, processes: Processes) -> None:
-        """Makes the model ready for conversion: folded norms, and fitted biases."""
+        """Makes the model ready for conversion: zeros, folded norms, and fitted biases."""
+        clear_pruned(self.prepared)
         share = self.settings.frozen_batch_norm_share
         frozen = self.settings.is_last_share(self.settings.epochs - 1, share)
         if self.prepared.batch_norms and not frozen:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from photomask.chip.pruning import PruningSchedule
 from photomask.documents import Document
 
 
@@ -47,6 +48,7 @@ class TrainingSettings(Document):
         frozen_batch_norm_share: the share of the epochs, at the end, in which batch norms that
             `keep_batch_norms` kept use their running statistics.
         calibration_samples: the number of samples that fit the scales again where a width changes.
+        pruning: when a training with a pruner prunes.
         bfloat16: True if layers compute in bfloat16; quantizers, losses and weights stay in
             float32.
         seed: the seed of the sample order, the augmentation and all other random numbers.
@@ -68,6 +70,7 @@ class TrainingSettings(Document):
     frozen_scale_share: float = Field(default=0.1, ge=0, le=1)
     frozen_batch_norm_share: float = Field(default=0.0, ge=0, le=1)
     calibration_samples: int = Field(default=1024, ge=1)
+    pruning: PruningSchedule = PruningSchedule()
     bfloat16: bool = False
     seed: int = Field(default=0, ge=0)
 

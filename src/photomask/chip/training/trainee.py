@@ -25,11 +25,13 @@ class Trainee(ABC):
             to callbacks.
         description: what is trained, as printed in the report.
         remedy: what the message about a divergence advises.
+        pruner: the pruner as printed, or empty; a checkpoint belongs to one pruner.
     """
 
     module: nn.Module
     description: str
     remedy: str
+    pruner: str = ""
 
     @property
     def least_bits(self) -> int | None:
@@ -60,6 +62,13 @@ class Trainee(ABC):
 
     def check_batch(self, inputs: Sequence[Tensor], labels: Tensor | None) -> None:  # noqa: B027
         """Raises a DataError if a batch does not suit the objective."""
+
+    def before_step(self, step: int) -> None:  # noqa: B027
+        """Changes the gradients of a step before the optimizer gets them.
+
+        Args:
+            step: the step, counted from 0 over all epochs.
+        """
 
     def end_step(self) -> None:  # noqa: B027
         """Restores what a step of the optimizer may have violated."""
