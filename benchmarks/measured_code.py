@@ -55,6 +55,10 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "mobilenet_v2": QUANTIZATION,
     "planted_roundings": (*PROGRAMS, "chip/forms/memory", "chip/forms/rtl"),
     "prefill_attention": SPARSE_PREFILL,
+    "pruning": (
+        *QUANTIZATION,
+        *("chip/pruning", "chip/sparsity.py", "chip/training", "chip/weight_masks.py"),
+    ),
     "quantizers": (*QUANTIZATION, "chip/reconstruction", "chip/training"),
     "random_programs": (*PROGRAMS, "chip/forms/c", "chip/forms/onnx"),
     "reconstruction": (*QUANTIZATION, "chip/reconstruction"),

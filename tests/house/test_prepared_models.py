@@ -9,7 +9,7 @@ from tests.house.sources import ROOT
 
 GETTERS = {"constants_of", "quantized_constants_of", "layer", "layers"}
 """Methods of a prepared model that return its tensors."""
-OWN = "preparation.py"
+OWN = "prepared_model.py"
 
 
 def writes(source: str) -> list[int]:

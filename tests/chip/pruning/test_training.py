@@ -117,7 +117,9 @@ def test_a_training_ends_with_the_sparsity_in_the_integers(pruner, least, norms)
 
 class Watch(Callback):
     def __init__(self):
-        self.counts, self.masks, self.held = [], [], []
+        self.counts = []
+        self.masks = []
+        self.held = []
 
     def on_step_end(self, module, step):
         pairs = module.pruned_layers()
@@ -131,8 +133,9 @@ def test_the_sparsity_grows_along_the_cubic_ramp():
     settings = schedule(epochs=4, begin=0.25, end=0.75)
     train(ready(), data(), settings, pruner=Magnitude(0.8), callbacks=[watch])
     size = 4 * 8 * 9 + 8 * 8 * 9 + 8 * 4
-    steps, first, last = 16, 4, 12
-    for step in range(steps):
+    first = 4
+    last = 12
+    for step in range(16):
         at = min(last, step - (step - first) % 2)
         t = (at - first) / (last - first)
         expected = 0.0 if step < first else 0.8 * (1 - (1 - t) ** 3)

@@ -91,7 +91,9 @@ class ScheduledPruning:
                 f"{type(pruner).__name__} measures inputs, which a training does not keep; call "
                 "prune(prepared, pruner, data) and train afterwards"
             )
-        self.prepared, self.pruner, self.schedule = prepared, pruner, schedule
+        self.prepared = prepared
+        self.pruner = pruner
+        self.schedule = schedule
         self.steps = steps
         self.chosen: ChosenLayers = choose_layers(prepared, pruner)
         self._check_reached()
@@ -137,7 +139,8 @@ class ScheduledPruning:
             clear_pruned(self.prepared)
         for node, weight in zip(self.layers, self._weights(), strict=True):
             if weight.gradient is not None:
-                self.prepared.parameter_of(node).grad = self.pruner.gradient(weight)
+                parameter = self.prepared.parameter_of(node)
+                parameter.grad = self.pruner.gradient(weight)
 
     def after_step(self) -> None:
         """Keeps pruned weights at 0, or lets the mask follow the weights."""

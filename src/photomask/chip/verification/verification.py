@@ -40,7 +40,7 @@ from photomask.chip.verification.origin import data_records, recipe_record
 from photomask.chip.verification.outputs import Reference, compare_outputs, is_classes, split
 from photomask.chip.verification.report import Report
 from photomask.chip.verification.samples import WorstSamples
-from photomask.chip.verification.sparsity import layer_sparsities, sparsity_checks
+from photomask.chip.verification.sparsity import LayerSparsity, layer_sparsities, sparsity_checks
 from photomask.chip.verification.steps import program_facts
 from photomask.errors import DataError, UsageError
 from photomask.report import Check, Progress, RunRecord, in_order, without_progress
@@ -127,6 +127,7 @@ def verify(
     targets = _checked_labels(program, batch.labels if labels is None else labels, len(tensors[0]))
     samples = _Samples.of(program, oracle_samples, layer_samples, study_samples)
     hardware = None if accelerator is None else estimate(program, accelerator)
+    sparsity = layer_sparsities(program, prepared)
     sensitivity = _sensitivity(prepared, tensors, targets[0], sensitivity_samples, progress)
     if prepared is not None:
         graph = prepared.graph
@@ -135,7 +136,6 @@ def verify(
     engine, reference = TorchEngine(program, device), Reference(model, program.inputs)
     found = _compare(program, engine, reference, given, multiplier_widths, progress)
     facts = program_facts(program, found.layers, hardware)
-    sparsity = layer_sparsities(program, prepared)
     return Report(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -145,10 +145,7 @@ def verify(
         labelled=any(target is not None for target in targets),
         layer_samples=min(samples.layer, len(tensors[0])),
         thresholds=thresholds,
-        checks=(
-            *judge(thresholds, found.outputs, found.engine, found.layers),
-            *sparsity_checks(sparsity),
-        ),
+        checks=judge(thresholds, found.outputs, found.engine, found.layers, sparsity),
         outputs=found.outputs,
         engine=found.engine,
         layers=found.layers,
@@ -271,6 +268,7 @@ def judge(
     outputs: Sequence[OutputReport],
     engine: EngineReport,
     layers: Sequence[LayerReport],
+    sparsity: Sequence[LayerSparsity] = (),
 ) -> tuple[Check, ...]:
     """Returns every condition that applies, met or not."""
     wrong = sum(layer.wrong_rescalings for layer in layers)
@@ -289,6 +287,7 @@ def judge(
         strays += sum(layer.stray_constants for layer in layers)
         limit = thresholds.max_stray_parameters
         checks.append(Check.at_most("parameters that are not the model's", strays, limit))
+    checks += sparsity_checks(sparsity)
     for output in outputs:
         checks += _output_checks(thresholds, output)
     if thresholds.min_layer_sqnr_db is not None:
