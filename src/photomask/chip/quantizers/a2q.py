@@ -1,6 +1,5 @@
 """A2Q limits the l1 norm of integer weights, so that no input can overflow the accumulator."""
 
-import math
 from typing import Any
 
 import torch
@@ -37,11 +36,10 @@ class A2Q(Quantizer):
     The limit follows the accumulators of the target that `prepare` gets, the input's codes and the
     bias (`photomask.chip.sum_limits`). Before that, there is no limit.
 
-    It differs from the source in four ways. The limit counts the bias and an input's zero point,
+    It differs from the source in three ways. The limit counts the bias and an input's zero point,
     which the source leaves out. `m` is the largest code, where the source has `2**N`, which is one
     more for unsigned inputs. The penalty works in the gradient, so that any training loop has it.
-    The gradient of `d` is that of LSQ's step for the same relative change of the scale, because
-    plain SGD would hardly move a logarithm.
+    `photomask.chip.training.train` starts from the projection that `A2QPlus` describes.
 
     The codes of a channel depend on its norm, so the laws of the fixed point and of independence
     are waived. A weight that is 0 has code 0.
@@ -178,7 +176,7 @@ class A2Q(Quantizer):
             value = self.dequantize(self.quantize(x))
         if not torch.is_grad_enabled():
             return value
-        scale = self._learned_scale(x)
+        scale = self.scale
         bound = (self.limit.clone() * scale / self.reference_norm).log2()
         norm = self.reference_norm * at_most(self.norm_exponent, bound, PENALTY).exp2()
         v = self.centred(at_least_float32(x))
@@ -192,12 +190,3 @@ class A2Q(Quantizer):
             high=self.codes.high,
             factor=1.0,
         ).to(value.dtype)
-
-    def _learned_scale(self, x: Tensor) -> Tensor:
-        """Returns `scale` with LSQ's gradient, `1 / sqrt(N * code_high)`, for a relative change."""
-        values = x.numel() / x.shape[0]
-        factor = max(1.0, values * self.codes.high) ** -0.5
-        natural = factor / (self.scale.detach() * math.log(2)).square()
-        fixed = self.scale_exponent.detach()
-        exponent = fixed + (self.scale_exponent - fixed) * natural
-        return at_least(self.reference_scale * exponent.exp2(), self.least_scale.clone())
