@@ -181,8 +181,8 @@ def fit_accumulators(prepared: PreparedModel, target: Target | str | Path) -> Pr
 
     Raises:
         OrderError: the model is not calibrated, or was changed since.
-        QuantizerError: a weight that exceeds has scales per group, a zero point or codes that do
-            not follow from single values, or is also a table or a transposed weight.
+        QuantizerError: a weight that exceeds has scales per group, a zero point or codes that are
+            not the nearest integers, or is also a table or a transposed weight.
         TargetError: beside the bias of a channel there is no room for a weight.
         UsageError: batch norms are kept beside their layers.
 
@@ -259,8 +259,9 @@ def _project(
     if bool((torch.where(channels, again - codes, 0.0) != 0).any()):
         raise QuantizerError(
             f"weight of {layer.node.name!r} ({layer.node.source}): the codes of "
-            f"{type(quantizer).__name__} do not follow from single values, so they cannot be "
-            "projected; train with the target that you convert for, or use a uniform quantizer"
+            f"{type(quantizer).__name__} are not the nearest integers to single values, so they "
+            "cannot be projected; train with the target that you convert for, or use a uniform "
+            "quantizer"
         )
     prepared.set_constant(layer.node.name, "weight", changed)
     now = [_integers(prepared.layer(found.layer.node)) for found in group]
