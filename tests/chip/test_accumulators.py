@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from tests.chip.limited_models import (
+    images,
+    narrow,
+    prepared_small,
+    small_model,
+    small_recipe,
+    worst_inputs,
+    worst_sums,
+)
 from torch import nn
 
 from photomask.chip import (
     CEngine,
     NumpyEngine,
+    PreparedModel,
     Quantizer,
     TorchEngine,
     align_to_target,
@@ -23,15 +33,6 @@ from photomask.chip.accumulators import (
 from photomask.chip.quantizers import A2Q, APoT, PerChannel, PerGroup
 from photomask.chip.weight_rounding import compensate_rounding
 from photomask.errors import OrderError, QuantizerError, TargetError
-from tests.chip.limited_models import (
-    images,
-    narrow,
-    prepared_small,
-    small_model,
-    small_recipe,
-    worst_inputs,
-    worst_sums,
-)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -124,12 +125,29 @@ def test_an_uncalibrated_model_is_refused():
         fit_accumulators(prepared, narrow(16))
 
 
-def test_a_bias_that_fills_the_accumulator_is_refused_with_layer_channel_and_law():
+def with_large_bias(weight: Quantizer | None = None) -> PreparedModel:
     model = small_model()
     with torch.no_grad():
         model.second.bias[3] = 900.0
-    prepared = prepare(model, small_recipe(), images(1))
-    calibrate(prepared, images())
+    prepared = prepare(model, small_recipe(weight), images(1))
+    return calibrate(prepared, images())
+
+
+def test_a_bias_that_fills_the_accumulator_raises_the_scale_of_its_channel():
+    prepared = with_large_bias()
+    quantizer = prepared.weight_quantizer("second")
+    before = quantizer.scale.clone()
+    fit_accumulators(prepared, narrow(12))
+    ratio = quantizer.scale / before
+    assert float(ratio[3]) > 1
+    assert bool((ratio[[0, 1, 2, 4, 5]] == 1).all())
+    for low, high in worst_sums(convert(prepared, narrow(12))).values():
+        assert low >= -(1 << 11)
+        assert high < 1 << 11
+
+
+def test_a_bias_that_fills_the_accumulator_of_one_scale_is_refused_with_channel_and_law():
+    prepared = with_large_bias(Quantizer(4, narrow=True))
     with pytest.raises(TargetError, match=r"weight of 'second'.*channel 3.*laws of sums"):
         fit_accumulators(prepared, narrow(12))
 
@@ -176,7 +194,8 @@ def test_a_shared_weight_is_projected_once_for_all_its_uses():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "bits"), [(0, 0, 1), (0, 1, 2), (-1, 0, 1), (-2, 1, 2), (-129, 5, 9), (0, 127, 8)]
+    ("low", "high", "bits"),
+    [(0, 0, 1), (0, 1, 2), (-1, 0, 1), (-2, 1, 2), (-129, 5, 9), (0, 127, 8)],
 )
 def test_signed_bits_hold_both_ends(low, high, bits):
     assert signed_bits(low, high) == bits

@@ -5,6 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.chip.limited_models import (
+    images,
+    narrow,
+    prepared_small,
+    small_model,
+    small_recipe,
+    worst_inputs,
+    worst_sums,
+)
+from tests.chip.training.learning import task, tiny_model
 from torch import nn
 
 from photomask.chip import CEngine, NumpyEngine, TorchEngine, align_to_target, calibrate, convert
@@ -29,16 +39,6 @@ from photomask.chip.training import (
     train,
 )
 from photomask.errors import TargetError, UsageError
-from tests.chip.limited_models import (
-    images,
-    narrow,
-    prepared_small,
-    small_model,
-    small_recipe,
-    worst_inputs,
-    worst_sums,
-)
-from tests.chip.training.learning import task, tiny_model
 
 KINDS = (A2Q, A2QPlus)
 SHORT = TrainingSettings(epochs=1, batch_size=16, learning_rate=0.05, quantizer_learning_rate=0.01)
@@ -124,7 +124,7 @@ def test_trained_weights_fit_with_batch_norms_distillation_and_narrowing_widths(
     train(prepared, TensorData(example, classes), schedule)
     align_to_target(prepared.double(), target)
     for low, high in worst_sums(convert(prepared, target)).values():
-        assert -(1 << 10) <= low
+        assert low >= -(1 << 10)
         assert high < 1 << 10
 
 
@@ -155,7 +155,7 @@ def test_a_large_bias_raises_the_scale_so_that_half_of_the_accumulator_stays_fre
     units = layer.bias.detach().double() / layer.unit
     assert float(units.abs().max()) <= BIAS_SHARE * capacity(12) + 1
     for low, high in worst_sums(convert(prepared, target)).values():
-        assert -(1 << 11) <= low
+        assert low >= -(1 << 11)
         assert high < 1 << 11
 
 

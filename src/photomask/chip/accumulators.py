@@ -18,8 +18,9 @@ from photomask.chip.formats import Interval
 from photomask.chip.operators.weights import channel_sums
 from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.prepared_model import PreparedModel
+from photomask.chip.quantizers import PerChannel
 from photomask.chip.standing import Effect, changes
-from photomask.chip.sum_limits import Operand, capacity, project_onto_l1_ball
+from photomask.chip.sum_limits import BIAS_SHARE, Operand, capacity, project_onto_l1_ball
 from photomask.chip.target import Target, load_target
 from photomask.documents import Document
 from photomask.errors import QuantizerError, TargetError
@@ -61,7 +62,9 @@ class AccumulatorReport(Shown, Document):
     def shown(self) -> Table:
         """Returns a table with a row for each layer."""
         has = "" if self.accumulator_bits is None else str(self.accumulator_bits)
-        rows = [("layer", "l1 norm", "bias", "lowest sum", "highest sum", "needs", "has")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "l1 norm", "bias", "lowest sum", "highest sum", "needs", "has")
+        ]
         for layer in self.layers:
             numbers = (layer.norm, layer.bias, layer.low, layer.high, layer.bits)
             rows.append((layer.layer, *map(str, numbers), has))
@@ -92,7 +95,9 @@ class ProjectionReport(Shown, Document):
 
     def shown(self) -> Table:
         """Returns a table with a row for each layer that was changed."""
-        rows = [("layer", "channels", "bits before", "bits", "error before", "error")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "channels", "bits before", "bits", "error before", "error")
+        ]
         for layer in self.layers:
             bits, errors = map(str, layer.bits), (f"{error:.3g}" for error in layer.error)
             rows.append((layer.layer, str(layer.channels), *bits, *errors))
@@ -114,6 +119,12 @@ class _Integers:
     @property
     def bits(self) -> int:
         return signed_bits(int(self.lows.min()), int(self.highs.max()))
+
+    @property
+    def real_weight(self) -> Tensor:
+        """The quantized weight in real numbers, float64 on the CPU."""
+        weight = torch.from_numpy(self.weight).double()
+        return weight * self.layer.quantizer.scale_for(weight).detach().double().cpu()
 
     def exceeds(self, accumulator_bits: int) -> Tensor:
         """Returns, for each channel, whether a partial sum leaves the accumulator."""
@@ -166,7 +177,8 @@ def fit_accumulators(prepared: PreparedModel, target: Target | str | Path) -> Pr
     smaller squared error (`photomask.chip.sum_limits` has both laws). Weights are then rounded
     toward zero. Where that leaves room, those with the largest fractions, if these are above one
     half, are rounded up. Other channels stay as they are. The biases stay as well, and take their
-    room first.
+    room first. Where one takes more than `BIAS_SHARE` of the accumulator, the scale of the
+    channel's weight is raised by a power of two.
 
     It is for small excesses: large ones cost accuracy, and training with `A2Q` or `A2QPlus` costs
     less. The report says how much of the weights was lost.
@@ -227,12 +239,28 @@ def _integers(layer: PreparedLayer) -> _Integers:
     return _Integers(layer, integers, bias, corrected, operand, lows, highs)
 
 
+def _with_room(group: list[_Integers], over: Tensor, accumulator_bits: int) -> list[_Integers]:
+    """Raises the scales of exceeding channels whose bias takes too much of the accumulator."""
+    quantizer = group[0].layer.quantizer
+    if not isinstance(quantizer.granularity, PerChannel):
+        return group
+    most = BIAS_SHARE * capacity(accumulator_bits)
+    share = torch.stack([found.product_bias.abs() / most for found in group]).amax(dim=0)
+    factor = torch.exp2(torch.where(over, share, 0.0).clamp(min=1).log2().ceil())
+    scale = quantizer.scale.detach() * factor.to(quantizer.scale)
+    quantizer.set_parameters(quantizer.format, scale, quantizer.zero_point)
+    return [_integers(found.layer) for found in group]
+
+
 def _project(
     prepared: PreparedModel, group: list[_Integers], over: Tensor, bits: int
 ) -> LayerProjection:
     """Projects the channels of a weight that exceed, for all layers that use it."""
     layer = group[0].layer
     _demand_projectable(prepared, layer)
+    before = group[0].real_weight
+    needed = max(found.bits for found in group)
+    group = _with_room(group, over, bits)
     quantizer, weight = layer.quantizer, layer.weight.detach()
     rooms = [(capacity(bits) - found.product_bias.abs()).clamp(min=0) for found in group]
     total = torch.stack(
@@ -253,7 +281,6 @@ def _project(
     chosen = torch.where((ball_error <= side_error)[:, None], ball, sides)
     channels = over.reshape(-1, *(1,) * (weight.ndim - 1))
     codes = chosen.reshape(weight.shape)
-    before = torch.from_numpy(group[0].weight).double() * scale
     changed = torch.where(channels, codes * scale, original).to(weight)
     again = quantizer.quantize(changed).double().cpu()
     if bool((torch.where(channels, again - codes, 0.0) != 0).any()):
@@ -265,13 +292,14 @@ def _project(
         )
     prepared.set_constant(layer.node.name, "weight", changed)
     now = [_integers(prepared.layer(found.layer.node)) for found in group]
-    after = torch.from_numpy(now[0].weight).double() * scale
+    after = now[0].real_weight
     size = float(original.square().sum()) or 1.0
+    first, last = (float((x - original).square().sum()) / size for x in (before, after))
     return LayerProjection(
         layer=layer.node.name,
         channels=int(over.sum()),
-        bits=(max(found.bits for found in group), max(found.bits for found in now)),
-        error=tuple(float((x - original).square().sum()) / size for x in (before, after)),
+        bits=(needed, max(found.bits for found in now)),
+        error=(first, last),
     )
 
 

@@ -1,4 +1,4 @@
-"""A2Q+ centres the weights of a channel around 0, which doubles the norm that an accumulator holds."""
+"""A2Q+ centres the weights of a channel around 0, which doubles the norm that fits."""
 
 import torch
 from torch import Tensor
