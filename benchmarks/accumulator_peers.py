@@ -34,7 +34,7 @@ def quantized_by(
         raise UnavailableError("not installed: pip install 'photomask[bench]'")
     with quiet():
         network = _quantized(method, model, images, bits)
-        train(network)
+        train(network.train())
     network = network.eval()
 
     def run(batch: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def quantized_by(
 
 
 def _quantized(method: str, model: nn.Module, images: Tensor, bits: int) -> nn.Module:
-    """Returns the calibrated network with accumulator-aware weights."""
+    """Returns the calibrated network with accumulator-aware weights and its batch norms."""
     import brevitas.quant
     from brevitas.graph import quantize as flow
     from brevitas.graph.calibrate import calibration_mode
@@ -54,7 +54,7 @@ def _quantized(method: str, model: nn.Module, images: Tensor, bits: int) -> nn.M
 
     quantizer: Any = getattr(brevitas.quant, PEERS[method]).let(accumulator_bit_width=bits)
     model = copy.deepcopy(model).eval()
-    graph = flow.preprocess_for_quantize(model, trace_model=True, equalize_iters=0)
+    graph = flow.preprocess_for_quantize(model, trace_model=True, equalize_iters=0, merge_bn=False)
     layers = [m for m in graph.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     ends = {id(layers[0]), id(layers[-1])}
     # All but the first read what a ReLU made, some of them averaged.

@@ -1,6 +1,5 @@
 """A2Q+ centres the weights of a channel around 0, which doubles the norm that fits."""
 
-import torch
 from torch import Tensor
 
 from photomask.chip.quantizers.a2q import A2Q
@@ -40,8 +39,11 @@ class A2QPlus(A2Q):
     waived_laws = A2Q.waived_laws | {"monotony"}
 
     def centred(self, x: Tensor) -> Tensor:
-        """Returns the weight minus the mean of its elements that are not 0; those stay 0."""
+        """Returns the weight minus the mean of its elements that are not 0; the others stay 0.
+
+        The others get a gradient as well, because 0 may also be the result of a projection.
+        """
         kept = x != 0
         count = kept.flatten(1).sum(dim=1).clamp(min=1)
         mean = x.flatten(1).sum(dim=1) / count
-        return torch.where(kept, x - mean.reshape(-1, *(1,) * (x.ndim - 1)), 0.0)
+        return x - mean.reshape(-1, *(1,) * (x.ndim - 1)) * kept

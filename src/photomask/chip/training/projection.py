@@ -2,7 +2,6 @@
 
 import torch
 
-from photomask.chip.graph.module_keys import module_key
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.sum_limits import limited_quantizers, project_onto_l1_ball, update_sum_limits
 
@@ -13,8 +12,8 @@ def project_weights(prepared: PreparedModel) -> None:
 
     A weight that exceeds its limit is otherwise scaled down as a whole. Rounding toward zero then
     loses most of its elements, and training has to find them again. The projection keeps the large
-    elements. `A2QPlus` projects the centred weight. Weights with their own factors for columns, and
-    views of other tensors, stay as they are.
+    elements. `A2QPlus` projects the centred weight. Pruned weights, weights with their own factors
+    for columns, and views of other tensors stay as they are.
 
     Args:
         prepared: the calibrated model, whose weights are changed in place; `train` calls it.
@@ -27,12 +26,15 @@ def project_weights(prepared: PreparedModel) -> None:
         name = node.constants["weight"]
         if name in prepared.graph.views or prepared.has_own_factors(node):
             continue
-        held = prepared.weights[module_key(name)]
+        held, mask = prepared.parameter_of(node), prepared.mask_of(node)
+        if mask is None:
+            mask = torch.ones_like(held, dtype=torch.bool)
         # The quantizer gets the weight, or the weight times a sign for each channel: the scales of
         # a kept batch norm are in units of the magnitude of its factor.
-        v = quantizer.centred(held)
+        v = quantizer.centred(held * mask)
         radius = quantizer.limit * quantizer.scale
         projected = project_onto_l1_ball(v.flatten(1), radius).reshape(v.shape)
-        fits = v.abs().flatten(1).sum(dim=1) <= radius
-        held.copy_(torch.where(fits.reshape(-1, *(1,) * (v.ndim - 1)), held, projected))
-        quantizer.set_norm(quantizer.norm_of(quantizer.centred(held)).flatten())
+        exceeds = v.abs().flatten(1).sum(dim=1) > radius
+        moves = exceeds.reshape(-1, *(1,) * (v.ndim - 1)) & mask
+        held.copy_(torch.where(moves, projected, held))
+        quantizer.set_norm(quantizer.norm_of(quantizer.centred(held * mask)).flatten())
