@@ -140,7 +140,9 @@ def test_a_rewrite_ends_the_calibration_and_calibrating_again_is_as_good_as_the_
     assert found.content_hash() == expected.content_hash()
 
 
-@pytest.mark.parametrize("name", sorted({*ROUNDS, "train", "fit_biases", "fit_accumulators", "correct_biases"}))
+@pytest.mark.parametrize(
+    "name", sorted({*ROUNDS, "train", "fit_biases", "fit_accumulators", "correct_biases"})
+)
 def test_what_moves_weights_or_scales_ends_an_alignment(name: str):
     prepared = model_in("aligned")
     CALLS[name](prepared)

@@ -1,6 +1,8 @@
 """Training of limited weights starts from a projection, and works with masks."""
 
 import torch
+from tests.chip.limited_models import images, narrow, prepared_small, small_recipe, worst_sums
+from tests.chip.training.learning import task, tiny_model
 
 from photomask.chip import calibrate, convert, prepare
 from photomask.chip.calibration import fit_biases
@@ -14,8 +16,6 @@ from photomask.chip.training import (
     project_weights,
     train,
 )
-from tests.chip.limited_models import images, narrow, prepared_small, small_recipe, worst_sums
-from tests.chip.training.learning import task, tiny_model
 
 SHORT = TrainingSettings(epochs=1, batch_size=16, learning_rate=0.05, quantizer_learning_rate=0.01)
 
