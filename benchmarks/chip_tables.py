@@ -34,6 +34,24 @@ def _effort(rows: Sequence[Row]) -> str:
     return "".join(f", {part}" for part in found.groups() if part) if found else ""
 
 
+def accumulators(rows: Sequence[Row]) -> Table:
+    """Top-1, the accumulator that a program proves to be enough, and zeros; the widest first."""
+
+    def place(row: Row) -> tuple[int, str]:
+        name = row["implementation"]
+        return -int(re.search(r"(\d+)-bit sums", name)[1]), name  # pyright: ignore
+
+    ordered = sorted(rows, key=place)
+    table: Table = [
+        ("ResNet-20, W4A4", "top-1", "proven accumulator", "weights that are 0", "projected")
+    ]
+    for name in dict.fromkeys(row["implementation"] for row in ordered):
+        own = [row for row in ordered if row["implementation"] == name]
+        cells = (("top1", 2), ("proven", 0), ("zeros", 0), ("projected", 0))
+        table.append((versioned(name, rows), *(value(own, *cell) for cell in cells)))
+    return table
+
+
 def agreement(rows: Sequence[Row]) -> Table:
     """Agreement with the float network, and signal to noise."""
     names = list(dict.fromkeys(row["implementation"] for row in rows))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from photomask import zoo
 from photomask.chip.recipe.documents import RecipeDocument
 from photomask.chip.recipe.presets import PRESETS
 from photomask.chip.reconstruction import ReconstructionSettings
@@ -74,11 +77,19 @@ class Options:
     iterations: int
     images: int
     test_images: int
+    training_images: int | None = None
+    """None for all."""
 
     @property
     def on_gpu(self) -> bool:
         """Whether training is in bfloat16."""
         return self.device.startswith("cuda")
+
+
+def training_images(options: Options) -> tuple[Tensor, Tensor]:
+    """Returns the training images and their labels."""
+    images, labels = zoo.training_set(options.data)
+    return images[: options.training_images], labels[: options.training_images]
 
 
 def recipe_for(task: Task) -> RecipeDocument:

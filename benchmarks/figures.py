@@ -63,6 +63,14 @@ CHIP = (
         "minutes without labels, and training uses the training set.",
     ),
     Section(
+        "Sums that provably fit",
+        "accumulators",
+        chip.accumulators,
+        "Weights and layer inputs have 4 bits, and the program proves for every input that its "
+        "accumulators suffice. Brevitas bounds the products of layers, and neither biases nor the "
+        "sums between layers, so it has no proven width.",
+    ),
+    Section(
         "A network for ImageNet, on crops of photographs",
         "mobilenet_v2",
         chip.agreement,

@@ -18,7 +18,13 @@ QUANTIZATION = (
     *("chip/placement.py", "chip/preparation.py", "chip/prepared_layer.py"),
     *("chip/prepared_model.py", "chip/program"),
     *("chip/quantized_computation.py", "chip/quantizers", "chip/recipe", "chip/sharing.py"),
-    *("chip/sites.py", "chip/target.py", "chip/units.py", "chip/zero_ranges.py"),
+    *(
+        "chip/sites.py",
+        "chip/sum_limits.py",
+        "chip/target.py",
+        "chip/units.py",
+        "chip/zero_ranges.py",
+    ),
 )
 """From a float model to the integers of the oracle and of the torch engine."""
 PROGRAMS = (
@@ -43,6 +49,7 @@ CALIBRATION = (
     *("attention/probing.py", "attention/sampling.py", "attention/statistics.py"),
 )
 MEASURED: dict[str, tuple[str, ...]] = {
+    "accumulators": (*QUANTIZATION, "chip/accumulators.py", "chip/training"),
     "accuracy": QUANTIZATION,
     "c_speed": (*QUANTIZATION, "chip/forms/c"),
     "calibration_cost": (*SPARSE_MODELS, *CALIBRATION),

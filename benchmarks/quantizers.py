@@ -49,6 +49,7 @@ from few_bit_tasks import (
     recipe_for,
     reconstruction_for,
     settings_for,
+    training_images,
 )
 from ours import as_network, float_network
 from photomask import zoo
@@ -124,7 +125,7 @@ def with_copies(images: Tensor, seed: int) -> Tensor:
 def train_peer(task: Task, model: nn.Module, options: Options, seed: int) -> Trainer:
     """Returns what trains a peer's module: the same data, loss, optimizer and steps as ours."""
     settings, device = settings_for(task, options, seed), options.device
-    images, labels = (tensor.to(device) for tensor in zoo.training_set(options.data))
+    images, labels = (tensor.to(device) for tensor in training_images(options))
     teacher = model.to(device).eval()
     loss = mixed_loss(cross_entropy(SMOOTHING), SHARE_OF_TEACHER, TEMPERATURE)
 

@@ -17,6 +17,7 @@ from photomask.chip import (
     load_target,
     prepare,
 )
+from photomask.chip.accumulators import fit_accumulators, needed_accumulator_bits
 from photomask.chip.calibration import fit_biases
 from photomask.chip.equalization import correct_biases, equalize, smooth, smooth_products
 from photomask.chip.mixed_precision import measure_sensitivity
@@ -27,6 +28,7 @@ from photomask.chip.weight_rounding import compensate_rounding, scale_salient_ch
 from photomask.errors import OrderError, QuantizerError, UsageError
 
 ASIC = load_target("asic")
+NARROW = ASIC.model_copy(update={"accumulator_bits": 10})
 DATA = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(32) % 4
 Call = Callable[[PreparedModel], object]
@@ -77,11 +79,14 @@ CALLS: dict[str, Call] = {
     "correct_biases": lambda p: correct_biases(p, DATA),
     "train": lambda p: train(p, (DATA, LABELS), TrainingSettings(epochs=1, batch_size=16)),
     "fit_biases": fit_biases,
+    "fit_accumulators": lambda p: fit_accumulators(p, NARROW),
+    "needed_accumulator_bits": needed_accumulator_bits,
     "align_to_target": lambda p: align_to_target(p, ASIC),
     "convert": lambda p: convert(p, ASIC),
     "measure_sensitivity": lambda p: measure_sensitivity(p, DATA, weight_bits=(4,)),
 }
-NEED_SCALES = {*ROUNDS, "train", "fit_biases", "align_to_target", "convert"}
+READS = {"convert", "needed_accumulator_bits"}
+NEED_SCALES = {*ROUNDS, *READS, "train", "fit_biases", "fit_accumulators", "align_to_target"}
 NEED_FITTING_WEIGHTS = {*(NEED_SCALES - {"fit_biases"}), "correct_biases"}
 NEED_FLOAT_WEIGHTS = {*REWRITES, *ROUNDS, "calibrate", "correct_biases", "measure_sensitivity"}
 REFUSED = {
@@ -135,7 +140,9 @@ def test_a_rewrite_ends_the_calibration_and_calibrating_again_is_as_good_as_the_
     assert found.content_hash() == expected.content_hash()
 
 
-@pytest.mark.parametrize("name", sorted({*ROUNDS, "train", "fit_biases", "correct_biases"}))
+@pytest.mark.parametrize(
+    "name", sorted({*ROUNDS, "train", "fit_biases", "fit_accumulators", "correct_biases"})
+)
 def test_what_moves_weights_or_scales_ends_an_alignment(name: str):
     prepared = model_in("aligned")
     CALLS[name](prepared)

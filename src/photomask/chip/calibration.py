@@ -21,6 +21,7 @@ from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PowerOfTwoFactors, Quantizer
 from photomask.chip.standing import Effect, changes
+from photomask.chip.sum_limits import choose_scales, update_sum_limits
 from photomask.chip.units import accumulator_unit
 from photomask.chip.zero_ranges import settle_zero_activations, settle_zero_weights
 from photomask.errors import DataError, QuantizerError
@@ -68,6 +69,7 @@ def calibrate(
             NaN or infinity.
         OrderError: the weights were rounded for the scales of an earlier call.
         QuantizerError: a quantizer cannot fit the values that it observed.
+        TargetError: a quantizer limits sums to an accumulator in which no weight fits.
     """
     for quantizer in prepared.used_quantizers().values():
         quantizer.forget_observations()
@@ -87,6 +89,7 @@ def calibrate(
         settle_zero_activations(prepared)
         _share_scales(prepared)
         _share_factors(prepared)
+        choose_scales(prepared)
         fit_biases(prepared)
     return prepared
 
@@ -97,7 +100,8 @@ def fit_biases(prepared: PreparedModel) -> None:
     """Adjusts the scales of weights after training, so that every bias fits its integer format.
 
     It gives weights that are 0 a usable scale, raises power-of-two scales of outputs that are finer
-    than their accumulator, and raises the scales of weights whose bias is larger by far. The
+    than their accumulator, raises the scales of weights whose bias is larger by far, and limits
+    weights whose sums have to fit an accumulator to what the biases leave of it. The
     functions `calibrate` and `train` do so themselves. Call it after a training loop of your own:
     it also accepts the weights that the loop has changed, which `convert` refuses otherwise.
 
@@ -109,6 +113,7 @@ def fit_biases(prepared: PreparedModel) -> None:
         _coarsen_to_accumulators(prepared)
         for layer in prepared.layers():
             make_room_for_bias(layer)
+        update_sum_limits(prepared)
 
 
 def batches_of(

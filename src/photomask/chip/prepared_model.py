@@ -20,6 +20,7 @@ from photomask.chip.quantized_computation import compute_norm, compute_quantized
 from photomask.chip.quantizers import Quantizer
 from photomask.chip.sharing import is_table, share_weights, tables_of_one_scale
 from photomask.chip.standing import Effect, Standing
+from photomask.chip.sum_limits import update_sum_limits
 from photomask.chip.target import Target
 from photomask.chip.weight_masks import WeightMasks
 from photomask.errors import DataError, PruningError, UsageError
@@ -317,6 +318,8 @@ class PreparedModel(Shown, nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns the outputs, computed with quantized weights and activations."""
+        if self.training:
+            update_sum_limits(self)
         found: dict[str, Tensor] = {}
         values: dict[str, Tensor] = dict(zip(self.graph.inputs, inputs, strict=True))
         for node in self.graph.nodes:

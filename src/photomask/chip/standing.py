@@ -4,7 +4,7 @@ Every public function that changes or reads a prepared model states by `@changes
 to the calibration. A call in a wrong order is then an error, and never a wrong result:
 
     prepare → smooth, equalize, … → calibrate → compensate_rounding, reconstruct or train
-            → align_to_target → convert
+            → fit_accumulators → align_to_target → convert
 
 The record holds a checksum of the weights that the scales were fitted to, so weights that are
 written by hand are noticed. Biases of layers have no scale of their own. They may change by one
@@ -31,7 +31,8 @@ R = TypeVar("R")
 
 ORDER = (
     "The order of calls is: prepare; smooth, smooth_products, equalize, scale_salient_channels or "
-    "set_constant; calibrate; compensate_rounding, reconstruct or train; align_to_target; convert"
+    "set_constant; calibrate; compensate_rounding, reconstruct or train; fit_accumulators; "
+    "align_to_target; convert"
 )
 UNKNOWN = -1
 """The checksum of weights that were loaded, or got scales by hand, and were not checked since."""
@@ -54,6 +55,7 @@ class Effect(Enum):
     REWRITES = "changes the weights or ranges that calibrate measures, so calibrate follows"
     CORRECTS = "corrects biases for the rounding of the weights"
     ROUNDS = "rounds the weights for the scales that calibrate decided"
+    PROJECTS = "projects the weights for the scales that calibrate decided"
     TRAINS = "trains weights and scales together"
     ACCEPTS = "accepts the weights that a training loop of your own has changed"
     KEEPS = "stores batch norms in another way, and keeps what the model computes"
@@ -65,11 +67,20 @@ class Effect(Enum):
 
 UNROUNDED = frozenset({Effect.CALIBRATES, Effect.REWRITES, Effect.CORRECTS, Effect.ROUNDS})
 """Effects that need float weights, because they measure them or would discard a rounding."""
-CALIBRATED = frozenset({Effect.ROUNDS, Effect.TRAINS, Effect.ACCEPTS, Effect.ALIGNS, Effect.READS})
+CALIBRATED = frozenset(
+    {
+        Effect.ROUNDS,
+        Effect.PROJECTS,
+        Effect.TRAINS,
+        Effect.ACCEPTS,
+        Effect.ALIGNS,
+        Effect.READS,
+    }
+)
 """Effects that need scales."""
 FITTING = (CALIBRATED | {Effect.CORRECTS}) - {Effect.ACCEPTS}
 """Effects that need, once there are scales, the weights that the scales were fitted to."""
-FOLDED = frozenset({Effect.ROUNDS, Effect.ALIGNS, Effect.READS})
+FOLDED = frozenset({Effect.ROUNDS, Effect.PROJECTS, Effect.ALIGNS, Effect.READS})
 """Effects that need all batch norms folded into the weights."""
 CHANGING = frozenset(Effect) - {Effect.READS, Effect.INSPECTS, Effect.LOADS}
 """Effects that are recorded, and that end an alignment."""
@@ -242,8 +253,8 @@ class Standing(nn.Module):
         rounded = phase is Phase.ROUNDED
         if effect in (Effect.CALIBRATES, Effect.TRAINS) or (effect is Effect.ACCEPTS and not fits):
             rounded = False
-        if effect is Effect.ROUNDS:
-            rounded = int(self.record[1]) != _checksum_of_weights(prepared)
+        if effect in (Effect.ROUNDS, Effect.PROJECTS):
+            rounded |= int(self.record[1]) != _checksum_of_weights(prepared)
         if fits or effect in (Effect.CALIBRATES, Effect.TRAINS, Effect.ACCEPTS):
             self.settle(prepared, rounded=rounded)
 

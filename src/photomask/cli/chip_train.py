@@ -150,7 +150,7 @@ def train(
     shown = progress() if is_first_process() else without_progress
     network, (images, classes) = load_model(model), _training_data(data, labels)
     schedule = _schedule(settings, given, labelled=classes is not None)
-    prepared = _prepared(network, asked, images, schedule, batch_norms, shown)
+    prepared = _prepared(network, asked, images, schedule, hardware, batch_norms, shown)
     report = train_model(
         prepared,
         TensorData(_in_order(prepared, images), classes, augment_images if augment else None),
@@ -188,6 +188,7 @@ def _prepared(
     recipe: "RecipeObject",
     images: "Samples",
     schedule: "TrainingSettings",
+    hardware: "TargetObject",
     batch_norms: bool,
     shown: "Progress",
 ) -> "PreparedModel":
@@ -197,7 +198,7 @@ def _prepared(
     from photomask.cli.sources import first_of
 
     example = first_of(images, 1)
-    prepared = prepare(network, recipe, example)
+    prepared = prepare(network, recipe, example, target=hardware)
     calibrate(prepared, first_of(images, schedule.calibration_samples), progress=shown)
     if batch_norms:
         keep_batch_norms(prepared, network, example)

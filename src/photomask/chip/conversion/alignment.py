@@ -23,6 +23,7 @@ from photomask.chip.operators.normalize import GAIN_BITS, normal_unit
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import PerGroup, PowerOfTwoFactors
 from photomask.chip.standing import Effect, changes
+from photomask.chip.sum_limits import update_sum_limits
 from photomask.chip.target import Target, load_target
 from photomask.chip.units import SHARE_UNIT, accumulator_unit
 from photomask.stages import stage
@@ -73,6 +74,7 @@ def align_to_target(prepared: PreparedModel, target: Target | str | Path) -> Non
             alignment.align_output(node)
         for node in prepared.graph.nodes:
             alignment.align_constants(node)
+        update_sum_limits(prepared, raises_scales=False)
 
 
 class _Alignment:

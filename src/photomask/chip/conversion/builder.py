@@ -219,7 +219,8 @@ class Conversion:
                 f"{where}: partial sums go from {interval.low} to {interval.high} and need {bits} "
                 f"bits, but the accumulator of the target {self.target.name!r} has "
                 f"{self.target.accumulator_bits}. Use fewer weight or activation bits there, or a "
-                "wider accumulator"
+                "wider accumulator; weights can be trained to fit by A2Q, or projected by "
+                "fit_accumulators"
             )
         return IntFormat(bits=self.target.accumulator_bits, signed=True)
 

@@ -1,5 +1,7 @@
 """Quantizers map real values to integer codes and back."""
 
+from photomask.chip.quantizers.a2q import A2Q
+from photomask.chip.quantizers.a2q_plus import A2QPlus
 from photomask.chip.quantizers.adaround import AdaRound
 from photomask.chip.quantizers.apot import APoT
 from photomask.chip.quantizers.base import Quantizer
@@ -21,11 +23,13 @@ from photomask.chip.quantizers.ternary import Ternary
 from photomask.chip.quantizers.tqt import TQT
 
 __all__ = [
+    "A2Q",
     "LSQ",
     "PACT",
     "RCF",
     "SAWB",
     "TQT",
+    "A2QPlus",
     "APoT",
     "AdaRound",
     "Binary",

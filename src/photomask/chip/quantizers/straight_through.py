@@ -102,6 +102,22 @@ class _AtLeast(torch.autograd.Function):
         return gradients[0] * (above | (gradients[0] < 0)), None
 
 
+class _AtMost(torch.autograd.Function):
+    """Returns the smaller of two tensors; an `x` above the limit gets a constant gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: Tensor, penalty: float) -> Tensor:
+        ctx.save_for_backward(x <= most)
+        ctx.penalty = penalty
+        return torch.minimum(x, most)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (below,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return torch.where(below, gradient, ctx.penalty), gradient * ~below, None
+
+
 class _Round(torch.autograd.Function):
     """Rounds, with the gradient of the identity."""
 
@@ -195,6 +211,14 @@ def learn_step(
 def at_least(x: Tensor, least: Tensor) -> Tensor:
     """Returns `max(x, least)`; below `least`, only a gradient that raises `x` passes."""
     return _AtLeast.apply(x, least)  # pyright: ignore[reportReturnType]
+
+
+def at_most(x: Tensor, most: Tensor, penalty: float) -> Tensor:
+    """Returns `min(x, most)`, with a gradient to the smaller one.
+
+    Where `x` is above `most`, its gradient is `penalty`, that of `penalty * (x - most)`.
+    """
+    return _AtMost.apply(x, most, penalty)  # pyright: ignore[reportReturnType]
 
 
 def round_half_even(x: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from pydantic import AfterValidator, Field
 from photomask.chip.microscaling import MX_FORMATS
 from photomask.chip.observers import KL, MSE, MinMax, MovingAverage, Observer, Percentile
 from photomask.chip.quantizers import (
+    A2Q,
     LSQ,
     PACT,
     RCF,
     SAWB,
     TQT,
+    A2QPlus,
     APoT,
     Binary,
     DoReFa,
@@ -40,6 +42,8 @@ WEIGHT_ALGORITHMS: dict[str, type[Quantizer]] = {
     "rcf": RCF,
     "apot": APoT,
     "tqt": TQT,
+    "a2q": A2Q,
+    "a2q_plus": A2QPlus,
     "binary": Binary,
     "ternary": Ternary,
 }

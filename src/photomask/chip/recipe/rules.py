@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from photomask.chip.observers import MinMax, Observer
 from photomask.chip.quantizers import (
+    A2Q,
     PerChannel,
     PerGroup,
     PerTensor,
@@ -202,10 +203,13 @@ def _describe(template: Quantizer) -> str:
 def _uniform(template: Quantizer, bits: int, observer: Observer | None = None) -> Quantizer:
     """Returns a uniform quantizer of another width for the same hardware as a template.
 
-    It keeps the symmetry, the sign and the kind of scale. Scales per group become per channel.
+    It keeps the symmetry, the sign and the kind of scale. Scales per group become per channel. A
+    quantizer that limits sums stays one, because the sums of every layer have to fit.
     """
     granularity = template.granularity
     observer = observer or copy.deepcopy(template.observer)
+    if isinstance(template, A2Q):
+        return type(template)(bits, observer=observer)
     return Quantizer(
         bits,
         symmetric=template.symmetric,

@@ -16,6 +16,7 @@ from photomask.chip.training.loop import train
 from photomask.chip.training.losses import distillation_loss
 from photomask.chip.training.optimization import parameter_groups
 from photomask.chip.training.processes import is_first_process
+from photomask.chip.training.projection import project_weights
 from photomask.chip.training.quantized import check_quantizers
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import TrainingSettings, WidthStage
@@ -41,6 +42,7 @@ __all__ = [
     "load_weights",
     "measure_batch_norms",
     "parameter_groups",
+    "project_weights",
     "refit",
     "save_weights",
     "set_least_bits",

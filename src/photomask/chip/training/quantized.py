@@ -31,6 +31,7 @@ from photomask.chip.training.optimization import (
     quantizer_parameters,
 )
 from photomask.chip.training.processes import Processes, seeded
+from photomask.chip.training.projection import project_weights
 from photomask.chip.training.settings import TrainingSettings
 from photomask.chip.training.trainee import Trainee
 from photomask.chip.training.widths import least_bits, refit, set_least_bits
@@ -101,6 +102,7 @@ class QuantizedTrainee(Trainee):
         check_quantizers(self.prepared)
         if self._pruning is not None:
             self._pruning.start(self.settings.seed)
+        project_weights(self.prepared)
         demand_zeros(self.prepared)
 
     def resume(self) -> None:
@@ -127,6 +129,7 @@ class QuantizedTrainee(Trainee):
         if not set_least_bits(self.prepared, self.settings.least_bits(epoch)):
             return False
         refit(self.prepared, data.first(self.settings.calibration_samples, processes.device))
+        project_weights(self.prepared)
         processes.broadcast(self.prepared)
         self._floor = None
         return True
