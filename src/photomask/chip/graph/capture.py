@@ -32,6 +32,7 @@ from photomask.chip.graph.float_graph import FloatGraph, largest_difference
 from photomask.chip.graph.float_model import FloatModel, as_module
 from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.lowering import lower_call
+from photomask.chip.graph.model_tensors import views_of
 from photomask.chip.graph.operations import Input, Tokens
 from photomask.chip.graph.sharing import origins_of
 from photomask.errors import CaptureError, DataError, PhotomaskError, UnsupportedOperatorError
@@ -237,6 +238,7 @@ def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
         tuple(outputs),
         builder.constants,
         origins=origins_of(builder.given),
+        made_of=views_of(builder.made_of, tensors),
     )
     graph = graph.pruned()
     _demand_read(graph)
