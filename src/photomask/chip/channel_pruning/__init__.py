@@ -12,7 +12,11 @@ from photomask.chip.channel_pruning.importance import (
     Taylor,
 )
 from photomask.chip.channel_pruning.plan import ChannelPlan, LayerSize, StayingChannels
-from photomask.chip.channel_pruning.removing import plan_channels, remove_channels
+from photomask.chip.channel_pruning.removing import (
+    plan_channels,
+    plan_dead_channels,
+    remove_channels,
+)
 
 __all__ = [
     "BatchNormGain",
@@ -25,5 +29,6 @@ __all__ = [
     "StayingChannels",
     "Taylor",
     "plan_channels",
+    "plan_dead_channels",
     "remove_channels",
 ]

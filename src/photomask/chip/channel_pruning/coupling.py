@@ -51,6 +51,29 @@ class Coupling:
         for name in graph.outputs:
             self.unions.hold(self.edges[name], f"{name!r} is an output of the model")
 
+    def leaving(self, name: str, removed: frozenset[int]) -> np.ndarray:
+        """Returns which elements of an edge leave with sets of channels, for one sample."""
+        return np.isin(self.unions.roots(compact(self.edges[name])), list(removed))
+
+    def count_kept(self, name: str, removed: frozenset[int], axis: int | None = None) -> int:
+        """Returns how many elements of an edge stay, of all or along one axis."""
+        leaving = self.leaving(name, removed)
+        shape = self.edges[name].shape
+        if axis is None:
+            repeats = math.prod(shape) // leaving.size
+            return math.prod(shape) - repeats * int(leaving.sum())
+        others = tuple(i for i in range(leaving.ndim) if i != axis)
+        gone = np.all(leaving, axis=others).reshape(-1)
+        return shape[axis] - (int(gone.sum()) if len(gone) > 1 else 0)
+
+    def count_cut(self, view: ModelView, axis: int, removed: frozenset[int]) -> int:
+        """Returns how many indices leave along an axis of a weight of the model."""
+        line = view.line(axis)
+        channels = None if line is None else self.axes.get((view.tensor, line[0]))
+        if line is None or channels is None:
+            return 0
+        return int(np.isin(self.unions.roots(channels[line[1].numpy()]), list(removed)).sum())
+
     def _channels_behind(self, node: Node) -> np.ndarray:
         """Returns the channels of a node's output."""
         operation = node.operation
@@ -181,8 +204,8 @@ class Coupling:
         shape = [1] * len(node.shape)
         shape[axis] = len(rows)
         found = rows.reshape(shape)
-        found = self._with_constant(node, "bias", node.constants["bias"], found)
-        return np.broadcast_to(found, node.shape)
+        biased = self._with_constant(node, "bias", node.constants["bias"], found)
+        return np.broadcast_to(found if biased is None else biased, node.shape)
 
     def _with_constant(
         self, node: Node, role: str, constant: str, found: np.ndarray | None
@@ -250,14 +273,15 @@ class Coupling:
         return self.axes[key]
 
 
-def _small(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Returns arrays broadcast to one shape, without axes along which all repeat elements."""
-    whole = np.broadcast_arrays(*arrays)
+def _small(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns arrays broadcast to one shape, without axes along which both repeat elements."""
+    shape = np.broadcast_shapes(first.shape, second.shape)
+    one, other = np.broadcast_to(first, shape), np.broadcast_to(second, shape)
     index = tuple(
-        slice(0, 1) if all(x.strides[axis] == 0 for x in whole) else slice(None)
-        for axis in range(whole[0].ndim)
+        slice(0, 1) if one.strides[axis] == other.strides[axis] == 0 else slice(None)
+        for axis in range(len(shape))
     )
-    return [x[index] for x in whole]
+    return one[index], other[index]
 
 
 def _repeated_axes(x: np.ndarray, other: np.ndarray) -> list[int]:
@@ -278,4 +302,3 @@ def _aligned(node: Node, place: int, x: np.ndarray) -> np.ndarray:
 
 def _named(node: Node) -> str:
     return f"{node.name!r} ({node.operation.kind}, {node.source})"
-

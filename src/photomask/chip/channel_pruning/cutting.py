@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
     except Exception as error:
         raise CaptureError(f"{type(model).__name__} cannot be copied: {error}") from error
     replaced: dict[int, Tensor] = {}
-    depthwise = {
+    depthwise: dict[nn.Module, int] = {
         module: module.out_channels // module.groups
         for module in copied.modules()
         if isinstance(module, (nn.Conv1d, nn.Conv2d))
@@ -45,10 +46,11 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         replaced[id(old)] = new
     for module in copied.modules():
+        held: Mapping[str, Any]
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None and id(tensor) in replaced:
-                    held[name] = replaced[id(tensor)]
+                    held[name] = replaced[id(tensor)]  # pyright: ignore[reportIndexIssue]
         _set_sizes(module, depthwise.get(module))
     return copied
 
@@ -77,3 +79,11 @@ def _set_sizes(module: nn.Module, multiplier: int | None) -> None:
         module.num_embeddings, module.embedding_dim = module.weight.shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
+
+
+def add_to_bias(layer: nn.Module, addend: Tensor) -> None:
+    """Adds numbers to the bias of a convolution or linear layer in place; it gets one if needed."""
+    weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")
+    before = torch.zeros_like(addend) if bias is None else bias.detach().double().cpu()
+    total = (before + addend).to(weight.device, weight.dtype)
+    layer.register_parameter("bias", nn.Parameter(total, requires_grad=weight.requires_grad))

@@ -1,17 +1,15 @@
 """Chooses the channels that leave a model, and removes them."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from photomask.chip.channel_pruning.analysis import Analysis, analyse
 from photomask.chip.channel_pruning.closing import close
 from photomask.chip.channel_pruning.coupling import Coupling
-from photomask.chip.channel_pruning.cutting import cut
-from photomask.chip.channel_pruning.groups import ChannelGroup, find_groups
+from photomask.chip.channel_pruning.dead_channels import DeadChannels, find_dead
+from photomask.chip.channel_pruning.groups import ChannelGroup
 from photomask.chip.channel_pruning.importance import Importance, Magnitude
 from photomask.chip.channel_pruning.plan import (
     ChannelPlan,
@@ -19,82 +17,14 @@ from photomask.chip.channel_pruning.plan import (
     layer_of,
     sizes_of,
 )
-from photomask.chip.channel_pruning.trial import Failure, try_out
+from photomask.chip.channel_pruning.ranking import Ranking
+from photomask.chip.channel_pruning.trial import Failure
 from photomask.chip.data import Data
-from photomask.chip.graph import capture
-from photomask.chip.graph.capture import capture_with_batches
-from photomask.chip.graph.examples import example_inputs
-from photomask.chip.graph.float_model import as_module
 from photomask.errors import CaptureError, UsageError
 from photomask.stages import stage
 
 Choice = Mapping[str, Sequence[int]]
 """By name of a layer, the output channels that leave."""
-
-
-@dataclass(eq=False)
-class Analysis:
-    """What is known of a model's channels.
-
-    Attributes:
-        model: the model, which is not changed.
-        coupling: which channels leave together.
-        batch: samples on which a cut model is tried out.
-        names: the names of the inputs, where they were given.
-    """
-
-    model: nn.Module
-    coupling: Coupling
-    batch: Sequence[Tensor]
-    names: Sequence[str]
-
-    def groups(self) -> list[ChannelGroup]:
-        """Returns the groups of channels that can leave."""
-        return find_groups(self.coupling, self.model)
-
-    def without(self, removed: frozenset[int]) -> tuple[nn.Module, Failure | None]:
-        """Returns the model without sets of channels, and what fails in it."""
-        leaving = cuts_of(self.groups(), removed)
-        model = cut(self.model, leaving)
-        return model, try_out(model, self.coupling, removed, self.batch, self.names)
-
-
-def analyse(model: nn.Module, example: Data) -> Analysis:
-    """Captures a model and finds its coupled channels.
-
-    Raises:
-        UsageError: the model is no module.
-        CaptureError: the model cannot be captured.
-    """
-    if not isinstance(model, nn.Module):
-        raise UsageError(
-            f"channels can be removed from a torch.nn.Module, got {type(model).__name__}; "
-            "give the module before its export"
-        )
-    model = as_module(model)
-    graph, batches = capture_with_batches(model, example)
-    coupling = Coupling(graph)
-    close(coupling)
-    return Analysis(model, coupling, batches[0], example_inputs(model, example)[1])
-
-
-def cuts_of(
-    groups: Sequence[ChannelGroup], removed: frozenset[int]
-) -> dict[tuple[str, int], frozenset[int]]:
-    """Returns the indices that leave each tensor of the model, by tensor and axis."""
-    found: dict[tuple[str, int], frozenset[int]] = {}
-    for group in groups:
-        for tensor in group.tensors:
-            leaving = {
-                index
-                for number, places in zip(group.numbers, tensor.slices, strict=True)
-                if number in removed
-                for index in places
-            }
-            if leaving:
-                key = tensor.name, tensor.axis
-                found[key] = found.get(key, frozenset()) | leaving
-    return found
 
 
 @stage(__name__, "plan channels")
@@ -127,20 +57,35 @@ def plan_channels(
         CaptureError: the model cannot be captured, or its code does not work without any channels.
         DataError: the example is empty, complex or not finite.
     """
-    if not 0 <= share < 1:
-        raise UsageError(f"the share of channels must be from 0 to below 1, got {share}")
-    if multiple_of < 1:
-        raise UsageError(f"multiple_of must be at least 1, got {multiple_of}")
+    ranking = Ranking(share, importance or Magnitude(), across_layers, multiple_of)
+    return planned(model, example, ranking)[0]
+
+
+@stage(__name__, "plan dead channels")
+def plan_dead_channels(model: nn.Module, example: Data) -> ChannelPlan:
+    """Chooses the channels without which a model computes the same.
+
+    They are the channels that only zero weights read, and those whose values are zero for every
+    input, or another constant that can be added to the bias of the layers that read it. Other
+    constant channels stay, and the plan says why. At least one channel of each group stays.
+
+    Args:
+        model: a module that `torch.export` can capture. It is not changed.
+        example: inputs with the batch at axis 0, as for `prepare`.
+
+    Raises:
+        UsageError: the model is no module.
+        CaptureError: the model cannot be captured, or its code does not work without any channels.
+        DataError: the example is empty, complex or not finite.
+    """
     analysis = analyse(model, example)
-    importance = importance or Magnitude()
     while True:
-        groups = analysis.groups()
-        scores = _scores(importance, analysis.model, groups)
-        removed = _lowest(groups, scores, share, across_layers, multiple_of)
-        after, failure = analysis.without(removed)
+        dead = find_dead(analysis)
+        removed = frozenset(dead.removed)
+        after, failure = analysis.without(removed, dead.addends)
         if failure is None:
-            return plan_of(analysis, removed, after)
-        _hold(analysis.coupling, groups, failure)
+            return plan_of(analysis, removed, after, dead)
+        _hold(analysis.coupling, analysis.groups(), failure)
 
 
 @stage(__name__, "remove channels")
@@ -174,18 +119,13 @@ def remove_channels(
         DataError: the example is empty, complex or not finite.
     """
     if isinstance(plan, (int, float)):
-        plan = plan_channels(
-            model,
-            example,
-            plan,
-            importance=importance,
-            across_layers=across_layers,
-            multiple_of=multiple_of,
-        )
+        ranking = Ranking(plan, importance or Magnitude(), across_layers, multiple_of)
+        return planned(model, example, ranking)[1]
     choice = plan.removed if isinstance(plan, ChannelPlan) else plan
+    addends = plan.addends if isinstance(plan, ChannelPlan) else None
     analysis = analyse(model, example)
     removed = chosen(analysis, choice)
-    after, failure = analysis.without(removed)
+    after, failure = analysis.without(removed, addends)
     if failure is not None:
         layers = [g.layers[0] for g in analysis.groups() if failure.channels & set(g.numbers)]
         raise CaptureError(
@@ -193,6 +133,26 @@ def remove_channels(
             "leave them out, or write the sizes in this code so that they follow from the tensors"
         )
     return after
+
+
+def planned(model: nn.Module, example: Data, ranking: Ranking) -> tuple[ChannelPlan, nn.Module]:
+    """Returns a plan and the model without the channels that leave.
+
+    Channels that the model's code cannot do without are held, and the others are ranked again.
+
+    Raises:
+        UsageError: the scores are not as they must be.
+        CaptureError: the model cannot be captured, or its code does not work without any channels.
+        DataError: the example is empty, complex or not finite.
+    """
+    analysis = analyse(model, example)
+    while True:
+        groups = analysis.groups()
+        removed = ranking.lowest(analysis.model, groups)
+        after, failure = analysis.without(removed)
+        if failure is None:
+            return plan_of(analysis, removed, after), after
+        _hold(analysis.coupling, groups, failure)
 
 
 def chosen(analysis: Analysis, choice: Choice) -> frozenset[int]:
@@ -233,7 +193,7 @@ def plan_of(
     analysis: Analysis,
     removed: frozenset[int],
     after: nn.Module,
-    addends: Mapping[str, Tensor] | None = None,
+    dead: DeadChannels | None = None,
 ) -> ChannelPlan:
     """Returns the plan of removing sets of channels, with the sizes of the model without them."""
     coupling, model = analysis.coupling, analysis.model
@@ -246,21 +206,19 @@ def plan_of(
         if len(gone):
             leaving[layer_of(name)] = tuple(gone.tolist())
         reasons: dict[str, int] = {}
+        stay = unions.reasons | ({} if dead is None else dead.staying)
         for root in roots.tolist():
-            if root in unions.reasons:
-                reason = unions.reasons[root]
+            if root in stay and root not in removed:
+                reason = stay[root]
                 reasons[reason] = reasons.get(reason, 0) + 1
         staying += [StayingChannels(layer_of(name), n, reason) for reason, n in reasons.items()]
-    graph = capture(after, tuple(analysis.batch) if not analysis.names else dict(
-        zip(analysis.names, analysis.batch, strict=True)
-    ))
     return ChannelPlan(
         leaving,
-        sizes_of(coupling.graph, model),
-        sizes_of(graph, after),
+        sizes_of(coupling, model, frozenset()),
+        sizes_of(coupling, after, removed),
         (_count(model), _count(after)),
         tuple(staying),
-        addends or {},
+        None if dead is None else dead.addends,
     )
 
 
@@ -281,50 +239,3 @@ def _hold(coupling: Coupling, groups: Sequence[ChannelGroup], failure: Failure) 
         if failure.channels & set(group.numbers):
             coupling.unions.hold(np.array(group.numbers), failure.reason)
     close(coupling)
-
-
-def _scores(
-    importance: Importance, model: nn.Module, groups: Sequence[ChannelGroup]
-) -> list[Tensor]:
-    """Returns the scores of all groups after checking them.
-
-    Raises:
-        UsageError: the scores of a group have another number than its sets, or are not finite.
-    """
-    scores = importance.scores(model, groups)
-    for group, found in zip(groups, scores, strict=True):
-        if found.shape != (len(group),) or not bool(torch.isfinite(found).all()):
-            raise UsageError(
-                f"{type(importance).__name__} must give {len(group)} finite scores for "
-                f"{', '.join(group.layers)}, got shape {list(found.shape)}"
-            )
-    return [found.detach().cpu().double() for found in scores]
-
-
-def _lowest(
-    groups: Sequence[ChannelGroup],
-    scores: Sequence[Tensor],
-    share: float,
-    across_layers: bool,
-    multiple_of: int,
-) -> frozenset[int]:
-    """Returns the sets with the lowest scores."""
-    counts = [math.floor(len(group) * share) for group in groups]
-    if across_layers and groups:
-        every = torch.cat(list(scores))
-        order = torch.argsort(every, stable=True)[: math.floor(len(every) * share)]
-        owners = torch.repeat_interleave(torch.tensor([len(g) for g in groups]))
-        counts = torch.bincount(owners[order], minlength=len(groups)).tolist()
-    removed: set[int] = set()
-    for group, found, count in zip(groups, scores, counts, strict=True):
-        step = _step(group, multiple_of)
-        kept = max(1, math.ceil((len(group) - count) / step)) * step
-        order = torch.argsort(found, stable=True)[: max(0, len(group) - kept)]
-        removed |= {group.numbers[i] for i in order.tolist()}
-    return frozenset(removed)
-
-
-def _step(group: ChannelGroup, multiple_of: int) -> int:
-    """Returns the multiple that the number of kept sets must be for one of channels."""
-    sizes = {len(t.slices[0]) for t in group.tensors if t.produces}
-    return math.lcm(*(multiple_of // math.gcd(multiple_of, size) for size in sizes))

@@ -47,6 +47,7 @@ def try_out(
     model: nn.Module,
     coupling: Coupling,
     removed: frozenset[int],
+    zeroed: frozenset[int],
     batch: Sequence[Tensor],
     names: Sequence[str],
 ) -> Failure | None:
@@ -56,6 +57,7 @@ def try_out(
         model: the model without the channels.
         coupling: the channels of the original model.
         removed: the sets that were cut out.
+        zeroed: the sets that count as zero in the original.
         batch: inputs for the comparison.
         names: the names of the inputs, where they were given.
     """
@@ -68,11 +70,11 @@ def try_out(
         with torch.no_grad(), _float64_by_default(), _running_modules(frozen.module, running):
             args, kwargs = frozen.arguments([x.clone() for x in wide])
             outputs = flat(frozen.module(*args, **kwargs))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the code of the model may raise anything
         nodes = _nodes_at(graph, error, running)
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         return _failure(coupling, removed, nodes, f"the model's code fails without it: {said}")
-    expected = _zeroed(coupling, removed, wide)
+    expected = _zeroed(coupling, zeroed, wide)
     if largest_difference(outputs, [expected[name] for name in graph.outputs]) <= TOLERANCE:
         return None
     return _failure(
@@ -117,15 +119,13 @@ def _zeroed(
     return values
 
 
-def _leaving(
-    coupling: Coupling, removed: frozenset[int], name: str, length: int
-) -> np.ndarray:
+def _leaving(coupling: Coupling, removed: frozenset[int], name: str, length: int) -> np.ndarray:
     """Returns which elements of an edge leave; its axis 0 is 1 or the length of the batch's."""
-    roots = coupling.unions.roots(coupling.edges[name])
-    leaving = np.isin(roots, list(removed))
-    if len(leaving) == 1:
+    leaving = coupling.leaving(name, removed)
+    rows = len(coupling.edges[name])
+    if rows == 1 or len(leaving) == 1:
         return leaving
-    return np.tile(leaving, (length // len(leaving), *(1,) * (leaving.ndim - 1)))
+    return np.tile(leaving, (length // rows, *(1,) * (leaving.ndim - 1)))
 
 
 def _first_difference(

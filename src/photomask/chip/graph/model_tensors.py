@@ -100,7 +100,7 @@ def _view_of(part: Tensor, owners: Iterable[tuple[str, Tensor]]) -> ModelView | 
         start = int(part.storage_offset()) - int(tensor.storage_offset())
         reach = sum((n - 1) * s for n, s in zip(part.shape, part.stride(), strict=True))
         whole = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-        if 0 <= start and start + reach <= whole:
+        if start >= 0 and start + reach <= whole:
             return ModelView(
                 name,
                 tuple(part.shape),
