@@ -46,11 +46,11 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         replaced[id(old)] = new
     for module in copied.modules():
-        held: Mapping[str, Any]
-        for held in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in tables:
             for name, tensor in held.items():
                 if tensor is not None and id(tensor) in replaced:
-                    held[name] = replaced[id(tensor)]  # pyright: ignore[reportIndexIssue]
+                    held[name] = replaced[id(tensor)]
         _set_sizes(module, depthwise.get(module))
     return copied
 
