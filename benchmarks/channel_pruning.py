@@ -137,7 +137,8 @@ def measure(name: str, results: Results, options: Options, seeds: int) -> None:
         accuracies.append(top1(as_network(program, options.device), options))
         print(f"{name}, seed {seed}: {accuracies[-1]:.2f} %, {seconds[-1]:.0f} s", flush=True)
     each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-    note = f"{options.test_images} images, {options.epochs} epochs; mean of seeds: {each}"
+    epochs = f"{options.epochs} epoch{'s' * (options.epochs > 1)}"
+    note = f"{options.test_images} images, {epochs}; mean of seeds: {each}"
     results.number(subject, "top1", statistics.fmean(accuracies), "%", note=note)
     results.number(subject, "parameters", count(smaller), "", note=note)
     results.number(subject, "time", statistics.median(seconds), "s", note=note)

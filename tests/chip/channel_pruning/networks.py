@@ -178,5 +178,27 @@ class OneHead(nn.Module):
         return self.output(seen)
 
 
+class Tied(nn.Module):
+    """An embedding whose table is also the weight of the classifier, and bare parameters inside."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(10, 8) / 3)
+            self.down = nn.Parameter(torch.randn(8, 10) / 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(F.silu(F.linear(x, self.up)), self.down)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 8)
+        self.block = self.Block()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        return F.linear(x + self.block(x), self.table.weight)
+
+
 IMAGE_NETWORKS = (Dense, Grouped, Functional, Shared, Gated, Shuffled)
 TOKEN_NETWORKS = (GroupedQueries, FixedSizes, OneHead)

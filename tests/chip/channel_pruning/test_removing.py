@@ -257,6 +257,25 @@ def test_scores_of_another_number_or_not_finite_are_refused():
         plan_channels(networks.Dense(), networks.IMAGES, 0.5, importance=Wrong())
 
 
+def test_a_tied_table_loses_the_columns_that_its_classifier_reads():
+    model = randomized(networks.Tied())
+    tokens = torch.tensor([[1, 4, 9], [0, 10, 3]])
+    plan = plan_channels(model, tokens, 0.5)
+    assert plan.removed["block.down"] == plan.removed["table[1]"]
+    assert len(plan.removed["block.up"]) == 5
+    smaller = remove_channels(model, tokens, plan)
+    assert smaller.table.embedding_dim == 4
+    kept = [c for c in range(8) if c not in plan.removed["block.down"]]
+    units = [c for c in range(10) if c not in plan.removed["block.up"]]
+    other = copy.deepcopy(model).double()
+    with torch.no_grad():
+        x = other.table(tokens)[..., kept]
+        block = nn.functional.silu(x @ other.block.up[units][:, kept].T)
+        x = x + block @ other.block.down[kept][:, units].T
+        expected = x @ other.table.weight[:, kept].T
+        torch.testing.assert_close(smaller.double()(tokens), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_the_plan_counts_what_the_smaller_model_has():
     model = randomized(networks.GroupedQueries())
     plan = plan_channels(model, networks.TOKENS, 0.5)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from photomask.chip.channel_pruning.closing import close
 from photomask.chip.channel_pruning.coupling import Coupling
 from photomask.chip.channel_pruning.cutting import add_to_bias, cut
-from photomask.chip.channel_pruning.groups import ChannelGroup, find_groups
-from photomask.chip.channel_pruning.trial import Failure, try_out
+from photomask.chip.channel_pruning.groups import ChannelGroup, find_groups, layer_of
+from photomask.chip.channel_pruning.trial import Failure, as_example, try_out
 from photomask.chip.data import Data
 from photomask.chip.graph.capture import capture_with_batches
 from photomask.chip.graph.examples import example_inputs
@@ -36,6 +36,14 @@ class Analysis:
     def groups(self) -> list[ChannelGroup]:
         """Returns the groups of channels that can leave."""
         return find_groups(self.coupling, self.model)
+
+    def layers(self) -> dict[str, tuple[str, int]]:
+        """Returns by name of a layer the tensor and axis of its output channels."""
+        found: dict[str, tuple[str, int]] = {}
+        for tensor, axis in sorted(self.coupling.producers):
+            name = layer_of(tensor)
+            found[f"{name}[{axis}]" if name in found else name] = tensor, axis
+        return found
 
     def without(
         self, removed: frozenset[int], addends: Mapping[str, Tensor] | None = None
@@ -71,10 +79,11 @@ def analyse(model: nn.Module, example: Data) -> Analysis:
             "give the module before its export"
         )
     model = as_module(model)
-    graph, batches = capture_with_batches(model, example)
+    inputs, names = example_inputs(model, example)
+    graph, batches = capture_with_batches(model, as_example(inputs, names))
     coupling = Coupling(graph)
     close(coupling)
-    return Analysis(model, coupling, batches[0], example_inputs(model, example)[1])
+    return Analysis(model, coupling, batches[0], names)
 
 
 def cuts_of(

@@ -46,7 +46,7 @@ def cut(model: nn.Module, cuts: Cuts) -> nn.Module:
             new = nn.Parameter(new, requires_grad=old.requires_grad)
         replaced[id(old)] = new
     for module in copied.modules():
-        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        tables: Any = (module._parameters, module._buffers)
         for held in tables:
             for name, tensor in held.items():
                 if tensor is not None and id(tensor) in replaced:

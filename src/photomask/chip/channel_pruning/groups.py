@@ -12,6 +12,21 @@ from photomask.chip.channel_pruning.closing import removable
 from photomask.chip.channel_pruning.coupling import Coupling
 
 
+def module_of(tensor: str) -> str:
+    """Returns the name of the module that holds a tensor."""
+    return tensor.rpartition(".")[0]
+
+
+def layer_of(tensor: str) -> str:
+    """Returns the name of the layer that has a tensor as its weight.
+
+    It is the name of the module, or that of the tensor if it is not called `weight`, because a
+    module may have several of its own.
+    """
+    module, _, attribute = tensor.rpartition(".")
+    return module if module and attribute == "weight" else tensor
+
+
 @dataclass(frozen=True, eq=False)
 class CoupledTensor:
     """One tensor of the model with the slices that leave together with channels.
@@ -39,8 +54,8 @@ class CoupledTensor:
 
     @property
     def layer(self) -> str:
-        """The name of the module that holds the tensor; of a bare parameter, its own name."""
-        return self.name.rpartition(".")[0] or self.name
+        """The name of the layer that has the tensor (`layer_of`)."""
+        return layer_of(self.name)
 
     def sums(self, values: Tensor) -> Tensor:
         """Returns for each set of coupled channels the sum of numbers over its slices.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from photomask.chip.channel_pruning.coupling import Coupling
+from photomask.chip.channel_pruning.groups import layer_of, module_of
 from photomask.chip.graph.operations import Accumulates
 from photomask.report import Shown, Table
 
@@ -116,7 +117,7 @@ def sizes_of(coupling: Coupling, model: nn.Module, removed: frozenset[int]) -> d
                 rows -= coupling.count_cut(made[0], 0, removed)
                 elements = rows * math.prod(others[1:])
                 elements *= others[0] - coupling.count_cut(made[0], 1, removed)
-            own = sum(count for name, count in parameters.items() if layer_of(name) == layer)
+            own = sum(n for name, n in parameters.items() if layer in (name, module_of(name)))
             products = results * elements // rows + found.get(layer, LayerSize()).products
             found[layer] = LayerSize(rows, own, products)
         elif operation.accumulates is Accumulates.PRODUCTS and operation.sums:
@@ -125,8 +126,3 @@ def sizes_of(coupling: Coupling, model: nn.Module, removed: frozenset[int]) -> d
             summed = coupling.count_kept(before.name, removed, axis)
             found[node.name] = LayerSize(0, 0, results * summed)
     return found
-
-
-def layer_of(tensor: str) -> str:
-    """Returns the name of the module that holds a tensor; of a bare parameter, its own name."""
-    return tensor.rpartition(".")[0] or tensor

@@ -14,7 +14,6 @@ from photomask.chip.channel_pruning.importance import Importance, Magnitude
 from photomask.chip.channel_pruning.plan import (
     ChannelPlan,
     StayingChannels,
-    layer_of,
     sizes_of,
 )
 from photomask.chip.channel_pruning.ranking import Ranking
@@ -164,7 +163,7 @@ def chosen(analysis: Analysis, choice: Choice) -> frozenset[int]:
     unions = analysis.coupling.unions
     groups = analysis.groups()
     known = {number for group in groups for number in group.numbers}
-    axes = {layer_of(name): (name, axis) for name, axis in sorted(analysis.coupling.producers)}
+    axes = analysis.layers()
     found: set[int] = set()
     for layer, channels in choice.items():
         if layer not in axes:
@@ -200,18 +199,18 @@ def plan_of(
     unions = coupling.unions
     leaving: dict[str, tuple[int, ...]] = {}
     staying: list[StayingChannels] = []
-    for name, axis in sorted(coupling.producers):
-        roots = unions.roots(coupling.axes[name, axis])
+    for layer, place in analysis.layers().items():
+        roots = unions.roots(coupling.axes[place])
         gone = np.flatnonzero(np.isin(roots, list(removed)))
         if len(gone):
-            leaving[layer_of(name)] = tuple(gone.tolist())
+            leaving[layer] = tuple(gone.tolist())
         reasons: dict[str, int] = {}
         stay = unions.reasons | ({} if dead is None else dead.staying)
         for root in roots.tolist():
             if root in stay and root not in removed:
                 reason = stay[root]
                 reasons[reason] = reasons.get(reason, 0) + 1
-        staying += [StayingChannels(layer_of(name), n, reason) for reason, n in reasons.items()]
+        staying += [StayingChannels(layer, n, reason) for reason, n in reasons.items()]
     return ChannelPlan(
         leaving,
         sizes_of(coupling, model, frozenset()),

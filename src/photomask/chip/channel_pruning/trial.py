@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from photomask.chip.channel_pruning.closing import removable
 from photomask.chip.channel_pruning.coupling import Coupling
-from photomask.chip.graph import FloatGraph, Node, capture
+from photomask.chip.data import Data
+from photomask.chip.graph import FloatGraph, Node
+from photomask.chip.graph.capture import capture_with_batches
 from photomask.chip.graph.float_graph import compute, largest_difference
 from photomask.chip.graph.float_model import FloatModel, flat
 from photomask.errors import CaptureError, PhotomaskError
@@ -80,9 +82,14 @@ def try_out(
     return _failure(
         coupling,
         removed,
-        [_first_difference(model, coupling, removed, batch, expected)],
+        [_first_difference(model, coupling, removed, as_example(batch, names), expected)],
         "the model computes other numbers without it than with zeros in its place",
     )
+
+
+def as_example(batch: Sequence[Tensor], names: Sequence[str]) -> Data:
+    """Returns inputs as an example: by name where names were given, otherwise in order."""
+    return dict(zip(names, batch, strict=True)) if names else tuple(batch)
 
 
 def _failure(
@@ -132,13 +139,13 @@ def _first_difference(
     model: nn.Module,
     coupling: Coupling,
     removed: frozenset[int],
-    batch: Sequence[Tensor],
+    example: Data,
     expected: dict[str, Tensor],
 ) -> Node:
     """Returns the first node whose values differ from the original's without removed channels."""
     graph = coupling.graph
     try:
-        after = capture(model, tuple(batch))
+        after, (batch, _) = capture_with_batches(model, example)
     except PhotomaskError as error:
         raise CaptureError(
             f"the model cannot be captured without the removed channels: {error}"
@@ -179,7 +186,11 @@ def _nodes_at(graph: FloatGraph, error: Exception, running: Sequence[str]) -> li
         if found := [node for node in graph.nodes if node.source == place]:
             break
     path = running[-1] if running else ""
-    inside = [node for node in found if node.name.split("_")[0].startswith(path)] if path else []
+    inside = [
+        node
+        for node in found
+        if node.name == path or node.name.startswith((f"{path}.", f"{path}_"))
+    ]
     return inside or found
 
 

@@ -6,7 +6,7 @@ reported together. No code depends on the name or class of a model.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -238,11 +238,17 @@ def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
         tuple(outputs),
         builder.constants,
         origins=origins_of(builder.given),
-        made_of=views_of(builder.made_of, tensors),
+        made_of=views_of(builder.made_of, _state(signature, tensors)),
     )
     graph = graph.pruned()
     _demand_read(graph)
     return graph
+
+
+def _state(signature: ExportGraphSignature, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of the model by name, without tensors in its code."""
+    names = *signature.inputs_to_parameters.values(), *signature.inputs_to_buffers.values()
+    return {name: tensors[name] for name in names}
 
 
 def _demand_read(graph: FloatGraph) -> None:
