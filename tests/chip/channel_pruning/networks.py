@@ -163,6 +163,22 @@ class FixedSizes(nn.Module):
         return self.down(torch.relu(self.up(x)))
 
 
+class Unused(nn.Module):
+    """A layer whose result nothing uses, so that it is not in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.unused = nn.Conv2d(6, 2, 1)
+        self.head = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        self.unused(x)
+        return self.head(x)
+
+
 class OneHead(nn.Module):
     """Attention with one head, whose scale changes with the number of features."""
 

@@ -115,6 +115,13 @@ def test_channels_that_code_with_fixed_sizes_handles_stay_and_the_plan_names_the
     assert_equals_zeroing(model, remove_channels(model, networks.TOKENS, plan), networks.TOKENS)
 
 
+def test_channels_that_code_outside_the_graph_reads_stay():
+    plan = plan_channels(randomized(networks.Unused()), networks.IMAGES, 0.5)
+    assert set(plan.removed) == {"first"}
+    (reason,) = {stays.reason for stays in plan.staying if stays.layer == "second"}
+    assert "the model's code fails without it" in reason
+
+
 def test_channels_whose_number_changes_a_scale_stay():
     plan = plan_channels(randomized(networks.OneHead()), networks.TOKENS, 0.5)
     assert set(plan.removed) == {"value"}

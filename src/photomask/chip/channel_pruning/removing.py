@@ -7,7 +7,6 @@ from torch import nn
 
 from photomask.chip.channel_pruning.analysis import Analysis, analyse
 from photomask.chip.channel_pruning.closing import close
-from photomask.chip.channel_pruning.coupling import Coupling
 from photomask.chip.channel_pruning.dead_channels import DeadChannels, find_dead
 from photomask.chip.channel_pruning.groups import ChannelGroup
 from photomask.chip.channel_pruning.importance import Importance, Magnitude
@@ -84,7 +83,7 @@ def plan_dead_channels(model: nn.Module, example: Data) -> ChannelPlan:
         after, failure = analysis.without(removed, dead.addends)
         if failure is None:
             return plan_of(analysis, removed, after, dead)
-        _hold(analysis.coupling, analysis.groups(), failure)
+        _hold(analysis, analysis.groups(), removed, failure)
 
 
 @stage(__name__, "remove channels")
@@ -151,7 +150,7 @@ def planned(model: nn.Module, example: Data, ranking: Ranking) -> tuple[ChannelP
         after, failure = analysis.without(removed)
         if failure is None:
             return plan_of(analysis, removed, after), after
-        _hold(analysis.coupling, groups, failure)
+        _hold(analysis, groups, removed, failure)
 
 
 def chosen(analysis: Analysis, choice: Choice) -> frozenset[int]:
@@ -225,16 +224,26 @@ def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _hold(coupling: Coupling, groups: Sequence[ChannelGroup], failure: Failure) -> None:
+def _hold(
+    analysis: Analysis,
+    groups: Sequence[ChannelGroup],
+    removed: frozenset[int],
+    failure: Failure,
+) -> None:
     """Holds all channels of the groups that failing code handles.
 
+    Code whose results the model does not use is not in the graph. Then the groups are held that
+    fail one by one.
+
     Raises:
-        CaptureError: the code handles none of the removed channels, so the failure has another
-            cause.
+        CaptureError: no group fails alone, so the failure has another cause.
     """
-    if not failure.channels:
+    blamed = [group for group in groups if failure.channels & set(group.numbers)]
+    if not blamed:
+        alone = {group: removed & set(group.numbers) for group in groups}
+        blamed = [group for group, some in alone.items() if some and analysis.without(some)[1]]
+    if not blamed:
         raise CaptureError(f"no channels can be removed: {failure.reason}")
-    for group in groups:
-        if failure.channels & set(group.numbers):
-            coupling.unions.hold(np.array(group.numbers), failure.reason)
-    close(coupling)
+    for group in blamed:
+        analysis.coupling.unions.hold(np.array(group.numbers), failure.reason)
+    close(analysis.coupling)
