@@ -27,6 +27,17 @@ def few_bits(rows: Sequence[Row]) -> Table:
     return grid(ordered, "top-1", lambda cell: value(cell, "top1", 2) + _effort(cell))
 
 
+def channels(rows: Sequence[Row]) -> Table:
+    """Top-1 and parameters of networks without some of their channels."""
+    table: Table = [(f"MobileNetV1, {rows[0]['note'].partition(',')[0]}", "top-1", "parameters")]
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = [row for row in rows if row["implementation"] == name]
+        found = [row["value"] for row in own if row["metric"] == "parameters"]
+        parameters = f"{int(float(found[0])):,}" if found else "–"
+        table.append((versioned(name, rows), value(own, "top1", 2) + _effort(own), parameters))
+    return table
+
+
 def _effort(rows: Sequence[Row]) -> str:
     """Returns the epochs that something took, or the steps a block and the images for them."""
     learned = re.compile(r", (?:(\d+ epochs?)|(\d+ steps) a block, each of \d+ of (\d+ images))")

@@ -71,6 +71,13 @@ CHIP = (
         "sums between layers, so it has no proven width.",
     ),
     Section(
+        "Half of the channels",
+        "channel_pruning",
+        chip.channels,
+        "Half of the output channels of each layer are removed from the float network. What is "
+        "left is trained with weights and activations of 8 bits, for everyone in the same way.",
+    ),
+    Section(
         "A network for ImageNet, on crops of photographs",
         "mobilenet_v2",
         chip.agreement,

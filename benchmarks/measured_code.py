@@ -53,6 +53,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "accuracy": QUANTIZATION,
     "c_speed": (*QUANTIZATION, "chip/forms/c"),
     "calibration_cost": (*SPARSE_MODELS, *CALIBRATION),
+    "channel_pruning": (*QUANTIZATION, "chip/channel_pruning", "chip/training"),
     "engine_speed": PROGRAMS,
     "exactness": QUANTIZATION,
     "flow_time": (*QUANTIZATION, "chip/forms/memory"),

@@ -33,6 +33,7 @@ PACKAGES = {
     "photomask.chip.forms.rtl": "RTL",
     "photomask.chip.model_explorer": "Model Explorer",
     "photomask.chip.cost": "Accelerators and estimates",
+    "photomask.chip.channel_pruning": "Channel pruning",
     "photomask.chip.training": "Quantization-aware training",
     "photomask.chip.reconstruction": "Reconstruction",
     "photomask.chip.weight_rounding": "Weight rounding",

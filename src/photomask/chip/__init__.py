@@ -10,6 +10,12 @@ The functions are called in this order::
 """
 
 from photomask.chip.calibration import calibrate
+from photomask.chip.channel_pruning import (
+    ChannelPlan,
+    plan_channels,
+    plan_dead_channels,
+    remove_channels,
+)
 from photomask.chip.conversion import align_to_target, convert
 from photomask.chip.engines import CEngine, OnnxEngine, TorchEngine
 from photomask.chip.forms import Form, check_form, export, load_form
@@ -34,6 +40,7 @@ from photomask.chip.verification import (
 
 __all__ = [
     "CEngine",
+    "ChannelPlan",
     "Form",
     "IntegerProgram",
     "LayerSensitivities",
@@ -62,7 +69,10 @@ __all__ = [
     "load_recipe",
     "load_target",
     "measure_layer_sensitivity",
+    "plan_channels",
+    "plan_dead_channels",
     "prepare",
+    "remove_channels",
     "save_recipe",
     "verify",
     "write_html",

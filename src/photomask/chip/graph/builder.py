@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
@@ -141,9 +141,18 @@ class Call:
         operation: Operation,
         inputs: Sequence[str],
         constants: dict[str, Tensor] | None = None,
+        made_of: Mapping[str, Sequence[Tensor]] | None = None,
     ) -> EdgeName:
-        """Adds a node, and returns its edge."""
-        return self.builder.emit(self.traced, operation, inputs, constants or {})
+        """Adds a node, and returns its edge.
+
+        Args:
+            operation: the operation of the node.
+            inputs: the edges that it reads.
+            constants: its constant tensors by role.
+            made_of: by role, the tensors from which a lowering computed a constant elementwise. A
+                constant that is not listed is a tensor that the model gave.
+        """
+        return self.builder.emit(self.traced, operation, inputs, constants or {}, made_of or {})
 
 
 Lowering = Callable[[Call], Value]
@@ -159,6 +168,8 @@ class Builder:
     values: dict[TracedNode, Value] = field(default_factory=dict)
     given: dict[str, Tensor] = field(default_factory=dict)
     """The constants as tensors of the model, before conversion."""
+    made_of: dict[str, Sequence[Tensor]] = field(default_factory=dict)
+    """The tensors that each constant is, or was computed from."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
     """The edges that hold integers: row indices of tables, or masks."""
@@ -189,6 +200,7 @@ class Builder:
         operation: Operation,
         inputs: Sequence[str],
         constants: dict[str, Tensor],
+        made_of: Mapping[str, Sequence[Tensor]] | None = None,
     ) -> EdgeName:
         """Adds a node, and returns its edge; meta tensors of one sample give its shape.
 
@@ -206,6 +218,8 @@ class Builder:
         name = self._unique(self._path(traced, operation))
         keys = {role: f"{name}.{role}" for role in constants}
         self.given |= {keys[role]: value.detach() for role, value in constants.items()}
+        known = made_of or {}
+        self.made_of |= {keys[role]: known.get(role, (given,)) for role, given in constants.items()}
         self.constants |= {
             keys[role]: value.detach().to(torch.float32).contiguous()
             for role, value in constants.items()

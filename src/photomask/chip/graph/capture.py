@@ -6,7 +6,7 @@ reported together. No code depends on the name or class of a model.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from photomask.chip.graph.float_graph import FloatGraph, largest_difference
 from photomask.chip.graph.float_model import FloatModel, as_module
 from photomask.chip.graph.in_place import reads_as_functional
 from photomask.chip.graph.lowering import lower_call
+from photomask.chip.graph.model_tensors import views_of
 from photomask.chip.graph.operations import Input, Tokens
 from photomask.chip.graph.sharing import origins_of
 from photomask.errors import CaptureError, DataError, PhotomaskError, UnsupportedOperatorError
@@ -237,10 +238,17 @@ def _lower(exported: ExportedProgram, batch: int) -> FloatGraph:
         tuple(outputs),
         builder.constants,
         origins=origins_of(builder.given),
+        made_of=views_of(builder.made_of, _state(signature, tensors)),
     )
     graph = graph.pruned()
     _demand_read(graph)
     return graph
+
+
+def _state(signature: ExportGraphSignature, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of the model by name, without tensors in its code."""
+    names = *signature.inputs_to_parameters.values(), *signature.inputs_to_buffers.values()
+    return {name: tensors[name] for name in names}
 
 
 def _demand_read(graph: FloatGraph) -> None:

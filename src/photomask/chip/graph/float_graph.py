@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from photomask.chip.graph.model_tensors import Made
 from photomask.chip.graph.operations import Clamp, Input, Operation
 
 
@@ -62,6 +63,8 @@ class FloatGraph:
     """The constants that are views of others."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """The constants' tensors of the model, until `share_constants` gives equal ones one name."""
+    made_of: Made = field(default_factory=dict)
+    """The model's tensors that each constant was made of, until passes change constants."""
     parted: tuple[tuple[str, ...], ...] = ()
     """Groups of constants that were one tensor, until different norms were folded into them."""
 

@@ -92,7 +92,9 @@ def share_constants(graph: FloatGraph) -> FloatGraph:
     )
     held = {n: t for n, t in graph.constants.items() if names.get(n, n) == n and n not in views}
     apart = tuple(tuple(dict.fromkeys(group)) for group in parted.values())
-    return replace(graph, nodes=nodes, constants=held, views=views, origins={}, parted=apart)
+    return replace(
+        graph, nodes=nodes, constants=held, views=views, origins={}, made_of={}, parted=apart
+    )
 
 
 def _used(graph: FloatGraph) -> list[str]:

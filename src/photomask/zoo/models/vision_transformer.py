@@ -11,16 +11,17 @@ class _Attention(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.heads = heads
+        self.features = width // heads
         self.inputs = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        count, tokens, width = x.shape
-        parts = self.inputs(x).reshape(count, tokens, 3, self.heads, width // self.heads)
+        count, tokens, _ = x.shape
+        # The number of heads follows from the tensors, so that heads can be removed.
+        parts = self.inputs(x).reshape(count, tokens, 3, -1, self.features)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         seen = nn.functional.scaled_dot_product_attention(queries, keys, values)
-        return self.output(seen.transpose(1, 2).reshape(count, tokens, width))
+        return self.output(seen.transpose(1, 2).reshape(count, tokens, -1))
 
 
 class _Block(nn.Module):

@@ -188,4 +188,10 @@ def _normalized(call: Call, *, centred: bool, epsilon: Any) -> EdgeName:
         tensor.detach() if isinstance(tensor, Tensor) else torch.full((channels,), default)
         for tensor, default in zip(given, (1.0, 0.0), strict=True)
     )
-    return call.emit(Normalize(centred, float(epsilon)), [edge], {"gain": gain, "bias": bias})
+    made_of: dict[str, tuple[Tensor, ...]] = {
+        role: ()
+        for role, tensor in zip(("gain", "bias"), given, strict=True)
+        if not isinstance(tensor, Tensor)
+    }
+    constants = {"gain": gain, "bias": bias}
+    return call.emit(Normalize(centred, float(epsilon)), [edge], constants, made_of)

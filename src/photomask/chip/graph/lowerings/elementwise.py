@@ -50,7 +50,8 @@ def lower_sum(call: Call, first: object, second: object, sign: int) -> Value:
             weight = torch.full_like(channels, float(other_sign))
             edge = call.builder.as_edge(other, call)
             constants = {"weight": weight, "bias": channels * known_sign}
-            return call.emit(ChannelAffine(axis), [edge], constants)
+            made_of = {"weight": (), "bias": (channels,)}
+            return call.emit(ChannelAffine(axis), [edge], constants, made_of)
     masked = added_to_scores(call, first, second) if sign == 1 else None
     if masked is not None:
         return masked
@@ -90,7 +91,7 @@ def _multiply(call: Call) -> Value:
             channels, axis = found
             edge = call.builder.as_edge(other, call)
             constants = {"weight": channels, "bias": torch.zeros_like(channels)}
-            return call.emit(ChannelAffine(axis), [edge], constants)
+            return call.emit(ChannelAffine(axis), [edge], constants, {"bias": ()})
     return emit_of_two(call, Multiply(), first, second)
 
 
@@ -120,7 +121,7 @@ def _prelu(call: Call) -> Value:
     positive = call.emit(Clamp(0.0, math.inf), [call.edge("self")])
     negative = call.emit(Clamp(-math.inf, 0.0), [call.edge("self")])
     constants = {"weight": slope, "bias": torch.zeros_like(slope)}
-    negative = call.emit(ChannelAffine(), [negative], constants)
+    negative = call.emit(ChannelAffine(), [negative], constants, {"bias": ()})
     return call.emit(Add((1, 1)), [positive, negative])
 
 

@@ -27,14 +27,22 @@ def _convolution(call: Call) -> Value:
         pairs = tuple((total // 2, total - total // 2) for total in totals)
     else:
         pairs = tuple((p, p) for p in per_axis(padding, rank))
-    given = call["bias"]
-    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
+    bias, made_of = _bias(call, len(weight))
     groups: Any = call["groups"]
     return call.emit(
         Convolution(stride, pairs, dilation, groups),
         [call.edge("input")],
         {"weight": weight, "bias": bias},
+        made_of,
     )
+
+
+def _bias(call: Call, outputs: int) -> tuple[Tensor, dict[str, tuple[Tensor, ...]]]:
+    """Returns the bias of a layer, zeros where it has none, and what it was made of."""
+    given = call["bias"]
+    if isinstance(given, Tensor):
+        return given, {}
+    return torch.zeros(outputs), {"bias": ()}
 
 
 @lowers("linear", batch=BatchAxis.NOT_LAST, is_fresh=True)
@@ -42,17 +50,17 @@ def _linear(call: Call) -> Value:
     if not isinstance(call["weight"], Tensor):
         raise CannotLower("its weight depends on the input, but must be constant")
     weight = call.constant("weight")
-    given = call["bias"]
-    bias = given if isinstance(given, Tensor) else torch.zeros(weight.shape[0])
-    return call.emit(Linear(), [call.edge("input")], {"weight": weight, "bias": bias})
+    bias, made_of = _bias(call, len(weight))
+    return call.emit(Linear(), [call.edge("input")], {"weight": weight, "bias": bias}, made_of)
 
 
 @lowers("addmm")
 def _addmm(call: Call) -> Value:
     alpha: Any = call["alpha"]
     beta: Any = call["beta"]
-    weight = call.constant("mat2").t() * alpha
-    bias = call.constant("self") * beta
+    weight, bias = call.constant("mat2").t(), call.constant("self")
+    weight = weight if alpha == 1 else weight * alpha
+    bias = bias if beta == 1 else bias * beta
     if bias.numel() not in (1, len(weight)):
         raise CannotLower("its addend must be one constant number for each output channel")
     constants = {"weight": weight, "bias": bias.reshape(-1).expand(len(weight))}
@@ -65,7 +73,7 @@ def _matmul(call: Call) -> Value:
     weight = call[second]
     if isinstance(weight, Tensor) and weight.ndim == 2:
         constants = {"weight": weight.t(), "bias": torch.zeros(weight.shape[1])}
-        return call.emit(Linear(), [call.edge("self")], constants)
+        return call.emit(Linear(), [call.edge("self")], constants, {"bias": ()})
     if min(len(call.shape("self")), len(call.shape(second))) < 2 or len(call.result_shape) < 3:
         raise CannotLower(
             "both operands must have a batch axis and two more axes, or the second must be constant"
@@ -102,5 +110,9 @@ def _batch_norm(call: Call) -> Value:
     offset = -mean.double() * scale
     if isinstance(call["bias"], Tensor):
         offset = offset + call.constant("bias").double()
-    edge = call.edge("input")
-    return call.emit(ChannelAffine(), [edge], {"weight": scale.float(), "bias": offset.float()})
+    given = [call["weight"], call["running_var"], call["running_mean"], call["bias"]]
+    parts = [tensor for tensor in given if isinstance(tensor, Tensor)]
+    constants = {"weight": scale.float(), "bias": offset.float()}
+    return call.emit(
+        ChannelAffine(), [call.edge("input")], constants, dict.fromkeys(constants, parts)
+    )

@@ -172,6 +172,40 @@ class Operation:
         """
         return frozenset()
 
+    @property
+    def ignores_zeros(self) -> bool:
+        """True if elements that are 0 change no result, so that leaving them out changes none."""
+        return self.sums and not self.divides and self.accumulates in ZEROS_VANISH
+
+    def mixed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
+        """Returns the axes of an input along which one result depends on several elements.
+
+        They are the summed axes, and those of windows and margins. Along every other axis, an
+        element of the result depends on the elements at the same place only.
+
+        Args:
+            position: the position of the input.
+            shape: the shape of the input.
+        """
+        return self.summed_axes(position, shape)
+
+    def aligned(self, position: int, x: Tensor) -> Tensor:
+        """Returns an input with the axes that the inputs share at the same places.
+
+        An axis that only other inputs have is one of size 1.
+        """
+        return x
+
+    def constant_axes(self, role: str, axes: int, rank: int) -> tuple[int | None, ...]:
+        """Returns for each axis of a constant the axis of the result along which it runs, or None.
+
+        Args:
+            role: the role of the constant.
+            axes: the number of axes of the constant.
+            rank: the number of axes of the result.
+        """
+        return tuple(range(rank - axes, rank))
+
     def axis_behind(self, axis: int) -> int | None:
         """Returns the axis of the output that an axis of the input becomes, or None.
 
@@ -185,6 +219,8 @@ class Operation:
         raise NotImplementedError
 
 
+ZEROS_VANISH = (Accumulates.CODES, Accumulates.WEIGHTED, Accumulates.PRODUCTS)
+"""What a sum must accumulate so that a summand of 0 changes nothing."""
 FACTS = (
     "output_scale",
     "accumulates",

@@ -111,6 +111,10 @@ class Pad(Operation):
         """True unless it pads with 0 or an infinity."""
         return self.value != 0 and math.isfinite(self.value)
 
+    def mixed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
+        """Returns the padded axes."""
+        return frozenset(axis for axis, pair in enumerate(self.amounts) if pair != (0, 0))
+
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Returns the padded input."""
         margins = [amount for pair in reversed(self.amounts) for amount in pair]

@@ -30,6 +30,10 @@ class Layer(Operation, abstract=True):
     integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = ()
     sums: ClassVar[bool] = True
 
+    def constant_axes(self, role: str, axes: int, rank: int) -> tuple[int | None, ...]:
+        """Returns the axis of the output channels, along which the first axis runs."""
+        return (self.channels_in(rank), *(None,) * (axes - 1))
+
 
 @dataclass(frozen=True)
 class Convolution(Layer):
@@ -106,6 +110,10 @@ class Matmul(Operation):
         """Returns the column axis of the first matrices, or the row axis of the second."""
         return frozenset({len(shape) - (1 if position == 0 else 2)})
 
+    def aligned(self, position: int, x: Tensor) -> Tensor:
+        """Returns matrices as [rows, columns, 1] and [1, rows, columns]."""
+        return x.unsqueeze(-1 if position == 0 else -3)
+
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Returns the matrix product times the factor."""
         product = torch.matmul(*inputs)
@@ -130,6 +138,10 @@ class ChannelAffine(Operation):
     factor_role: ClassVar[str] = ""
     integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = ()
     sums: ClassVar[bool] = False
+
+    def constant_axes(self, role: str, axes: int, rank: int) -> tuple[int | None, ...]:
+        """Returns the axis of the channels."""
+        return (self.axis,)
 
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Returns `x * weight[c] + bias[c]`."""

@@ -56,6 +56,10 @@ class MaxPool(Operation):
     integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = ()
     sums: ClassVar[bool] = False
 
+    def mixed_axes(self, position: int, shape: tuple[int, ...]) -> frozenset[int]:
+        """Returns the axes of the windows."""
+        return frozenset(range(len(shape) - len(self.kernel), len(shape)))
+
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Returns the maxima of the windows."""
         pool = F.max_pool2d if len(self.kernel) == 2 else F.max_pool1d

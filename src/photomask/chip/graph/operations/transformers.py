@@ -105,6 +105,10 @@ class Embedding(Operation):
     integer_inputs: ClassVar[tuple[IntegerUse | None, ...]] = (IntegerUse.ROWS,)
     sums: ClassVar[bool] = False
 
+    def constant_axes(self, role: str, axes: int, rank: int) -> tuple[int | None, ...]:
+        """Returns None for the rows of the table, and the last axis for its columns."""
+        return None, rank - 1
+
     def compute(self, inputs: Sequence[Tensor], constants: Constants) -> Tensor:
         """Returns the rows of the table."""
         return constants["table"][inputs[0].to(torch.int64)]
