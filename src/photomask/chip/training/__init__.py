@@ -18,7 +18,7 @@ from photomask.chip.training.optimization import parameter_groups
 from photomask.chip.training.processes import is_first_process
 from photomask.chip.training.quantized import check_quantizers
 from photomask.chip.training.report import EpochRecord, TrainingReport
-from photomask.chip.training.settings import TrainingSettings, WidthStage
+from photomask.chip.training.settings import Schedule, TrainingSettings, WidthStage
 from photomask.chip.training.widths import refit, set_least_bits
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "EpochRecord",
     "LiveBatchNorm",
     "ProgressiveFreezing",
+    "Schedule",
     "TensorData",
     "TrainingReport",
     "TrainingSettings",
