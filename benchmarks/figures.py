@@ -14,6 +14,7 @@ from pathlib import Path
 import attention_tables as attention
 import chip_tables as chip
 import headline
+import pretraining_table
 import transformer_table
 from rows import FOLDER, is_ours, is_outdated, read_current
 from table_cells import Row, Table, markdown
@@ -61,6 +62,14 @@ CHIP = (
         chip.few_bits,
         "W4A8 means 4-bit weights and 8-bit activations. Calibration takes seconds, reconstruction "
         "minutes without labels, and training uses the training set.",
+    ),
+    Section(
+        "Few labels: pre-trained without labels, and from scratch",
+        "pretraining",
+        pretraining_table.build,
+        "The encoder learns from 60,000 images of Fashion-MNIST without their labels. Then the "
+        "network is fine-tuned on some of the labels, and quantized. From scratch means the same "
+        "labels and the same schedule, beginning with random weights.",
     ),
     Section(
         "A network for ImageNet, on crops of photographs",

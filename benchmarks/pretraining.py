@@ -89,6 +89,7 @@ class Options:
     device: str
     epochs: int
     batch: int
+    learning_rate: float
     images: int
     test_images: int
     share_of_epochs: float
@@ -158,7 +159,7 @@ def _pretrained(encoder: Encoder, task: Task, images: Tensor, options: Options) 
         epochs=options.epochs,
         batch_size=options.batch,
         optimizer="adamw",
-        learning_rate=2e-3,
+        learning_rate=options.learning_rate,
         weight_decay=1e-4,
         warmup_epochs=options.epochs / 20,
         bfloat16=options.on_gpu,
@@ -267,6 +268,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=40, help="of pre-training")
     parser.add_argument("--batch", type=int, default=512, help="of pre-training")
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of pre-training")
     parser.add_argument("--images", type=int, default=60_000, help="for everything but tests")
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--share-of-epochs", type=float, default=1.0, help="of fine-tuning")
@@ -279,6 +281,7 @@ def main() -> None:
         given.device,
         given.epochs,
         given.batch,
+        given.learning_rate,
         given.images,
         given.test_images,
         given.share_of_epochs,

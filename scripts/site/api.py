@@ -34,6 +34,7 @@ PACKAGES = {
     "photomask.chip.model_explorer": "Model Explorer",
     "photomask.chip.cost": "Accelerators and estimates",
     "photomask.chip.training": "Quantization-aware training",
+    "photomask.chip.pretraining": "Pre-training without labels",
     "photomask.chip.reconstruction": "Reconstruction",
     "photomask.chip.weight_rounding": "Weight rounding",
     "photomask.chip.equalization": "Equalization",

@@ -75,6 +75,8 @@ def example_of(data: Any) -> list[Tensor]:
         found = list(data.inputs)
     else:
         found = _tensors(data)
+        if len(found) > 2:  # a list of batches, and not of views
+            found = found[:1]
         if not found and not isinstance(data, Mapping):
             batches = data if isinstance(data, BatchData) else BatchData(data)
             # A loader that shuffles must not change the random state of the user.
