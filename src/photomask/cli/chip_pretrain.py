@@ -22,7 +22,7 @@ from photomask.cli.options import Device, Json, Model, Seed
 from photomask.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from photomask.chip.pretraining import Encoder, Method
     from photomask.chip.training import Schedule
@@ -93,14 +93,10 @@ def pretrain(
     """
     if resume and checkpoint is None:
         raise UsageError("--resume goes on from a checkpoint; name its folder by --checkpoint")
-    if (method == "xd") != (host is not None):
-        raise UsageError(
-            "--method xd needs --host MODEL, the network that teaches"
-            if host is None
-            else f"--host belongs to --method xd, found --method {method}"
-        )
-    import safetensors.torch
-
+    if method == "xd" and host is None:
+        raise UsageError("--method xd needs --host MODEL, the network that teaches")
+    if method != "xd" and host is not None:
+        raise UsageError(f"--host belongs to --method xd, found --method {method}")
     from photomask.chip.pretraining import RandomViews
     from photomask.chip.pretraining import pretrain as pretrain_encoder
     from photomask.chip.training import is_first_process
@@ -108,7 +104,6 @@ def pretrain(
     from photomask.documents import write_file
     from photomask.report import without_progress
 
-    place = device_of(device) if device is not None else None
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     schedule = _schedule(settings, given)
     images = _images(data)
@@ -123,20 +118,26 @@ def pretrain(
         checkpoint=checkpoint,
         resume=resume,
         compiled=compiled,
-        device=place,
+        device=None if device is None else device_of(device),
         progress=progress() if is_first_process() else without_progress,
     )
     if not is_first_process():
         return
-    state = encoder.classifier(seed=schedule.seed).state_dict()
-    write_file(
-        output_file,
-        safetensors.torch.save({name: x.contiguous() for name, x in state.items()}),
-    )
+    _write_weights(encoder.classifier(seed=schedule.seed), output_file)
     if json is not None:
         write_file(json, report.render().encode())
     typer.echo(str(report))
     messages().print(f"written to {output_file}")
+
+
+def _write_weights(model: "nn.Module", path: Path) -> None:
+    """Writes the state dict of a model as a file."""
+    import safetensors.torch
+
+    from photomask.documents import write_file
+
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_file(path, safetensors.torch.save(state))
 
 
 def _method(name: MethodName, host: "Encoder | None") -> "Method":

@@ -60,6 +60,10 @@ def test_a_model_without_logits_and_a_loss_that_is_not_finite_are_errors():
     images, labels = task()
     with pytest.raises(UsageError, match="one tensor of logits"):
         fine_tune(nn.LSTM(8, 4), (images[:, 0], labels), SHORT, device="cpu")
+    with pytest.raises(
+        UsageError, match=r"model cannot compute with samples of the shape \[1, 8, 8"
+    ):
+        fine_tune(nn.Linear(5, 4), (images, labels), SHORT, device="cpu")
     with pytest.raises(UsageError, match="no parameters"):
         fine_tune(nn.Flatten(), (images, labels), SHORT, device="cpu")
     with pytest.raises(TrainingError, match="in step 0 the loss is nan"):

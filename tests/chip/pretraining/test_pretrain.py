@@ -150,7 +150,7 @@ def test_what_returns_no_features_is_refused():
     whole = nn.Conv2d(1, 4, 3)
     with pytest.raises(UsageError, match=r"must return features.*\[2, 4, 6, 6\]"):
         run(whole)
-    with pytest.raises(UsageError, match="cannot encode samples of the shape"):
+    with pytest.raises(UsageError, match="cannot compute with samples of the shape"):
         run(nn.Linear(5, 4))
     with pytest.raises(UsageError, match="no parameters"):
         run(nn.Flatten())
@@ -158,7 +158,7 @@ def test_what_returns_no_features_is_refused():
         run(encoder(), projector_widths=(8, 1))
     with pytest.raises(DataError, match="at least one batch"):
         run(encoder(), data=[])
-    with pytest.raises(UsageError, match="cannot encode"):
+    with pytest.raises(UsageError, match="host of the method cannot compute"):
         run(encoder(), method=CrossDistillation(nn.Linear(5, 4)))
 
 

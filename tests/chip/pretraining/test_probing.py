@@ -34,7 +34,9 @@ def test_the_probe_is_the_minimum_of_its_loss():
     report = linear_probe(Features(), x, y, test_x, test_y, decay=0.1)
     mean, spread = x.numpy().mean(0), x.numpy().std(0)
     z, test_z = ((part.numpy() - mean) / spread for part in (x, test_x))
-    weight, bias, wanted = np.zeros((2, 3)), np.zeros(3), np.eye(3)[y.numpy()]
+    wanted = np.eye(3)[y.numpy()]
+    weight = np.zeros((2, 3))
+    bias = np.zeros(3)
     for _ in range(4000):
         scores = np.exp(z @ weight + bias)
         error = scores / scores.sum(1, keepdims=True) - wanted

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from photomask.chip.data import InputForm
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.pretraining.trainee import FloatTrainee
+from photomask.chip.pretraining.trying import device_of, output_of
 from photomask.chip.pretraining.views import Augmentation, example_of
 from photomask.chip.training.callbacks import Callback
 from photomask.chip.training.data import as_training_data
@@ -73,12 +74,8 @@ def fine_tune(
     """
     processes = find_processes(accelerator, device)
     sample = example_of(data)[0]
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise UsageError(f"the model, a {type(model).__name__}, has no parameters to train")
-    before = parameter.device
-    with torch.no_grad():
-        logits = model.eval()(sample.to(before))
+    before = device_of(model, "model")
+    logits = output_of(model, sample, "model")
     if not isinstance(logits, Tensor) or logits.ndim < 2:
         raise UsageError(
             "the model to fine-tune must return one tensor of logits, [samples, classes]; found "

@@ -11,6 +11,7 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.pretraining.method import Method
 from photomask.chip.pretraining.projector import WIDTHS, make_projector
 from photomask.chip.pretraining.trainee import FloatTrainee
+from photomask.chip.pretraining.trying import device_of, features_of
 from photomask.chip.pretraining.views import (
     NEEDS_TWO_VIEWS,
     Augmentation,
@@ -22,7 +23,7 @@ from photomask.chip.training.loop import Run
 from photomask.chip.training.processes import find_processes, seeded
 from photomask.chip.training.report import EpochRecord, TrainingReport
 from photomask.chip.training.settings import Schedule
-from photomask.errors import DataError, TrainingError, UsageError
+from photomask.errors import DataError, TrainingError
 from photomask.report import Progress, without_progress
 from photomask.stages import stage
 
@@ -88,7 +89,7 @@ def pretrain(
     processes = find_processes(accelerator, device)
     example = example_of(data)
     views = as_view_data(data, example, augment, processes.device)
-    before = _device_of(encoder)
+    before = device_of(encoder, "encoder")
     with seeded(settings.seed, torch.device("cpu")):
         branches = Branches(encoder, method, example[0], projector_widths)
     description = f"{method!r}, projector {list(projector_widths)}"
@@ -128,11 +129,11 @@ class Branches(nn.Module):
         super().__init__()
         self.method = method
         self.encoder = encoder
-        self.projector = make_projector(_features(encoder, example, "encoder"), widths)
+        self.projector = make_projector(features_of(encoder, example, "encoder").shape[1], widths)
         self.host = method.host
         if self.host is not None:
-            features = _features(self.host, example, "host of the method")
-            self.host_projector = make_projector(features, widths)
+            features = features_of(self.host, example, "host of the method")
+            self.host_projector = make_projector(features.shape[1], widths)
 
     def embeddings(self, views: Sequence[Tensor]) -> list[Tensor]:
         """Returns the wanted encoder's embedding of each view, float32 [samples, dimensions]."""
@@ -199,37 +200,3 @@ def _dimensions_without_variance(embeddings: Tensor) -> str:
         f"for all {len(embeddings)} samples of a batch, the first of them dimension "
         f"{int(flat.nonzero()[0])}"
     )
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    tensor = next(module.parameters(), None)
-    if tensor is None:
-        raise UsageError(f"the encoder, a {type(module).__name__}, has no parameters to train")
-    return tensor.device
-
-
-def _features(module: nn.Module, example: Tensor, what: str) -> int:
-    """Returns the number of features that a module returns for each sample.
-
-    Raises:
-        UsageError: it returns something else.
-    """
-    training = module.training
-    try:
-        with torch.no_grad():
-            found = module.eval()(example.to(_device_of(module)))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise UsageError(
-            f"the {what} cannot encode samples of the shape {list(example.shape[1:])}: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-    finally:
-        module.train(training)
-    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point():
-        is_tensor = isinstance(found, Tensor)
-        shown = f"{found.dtype} {list(found.shape)}" if is_tensor else type(found).__name__
-        raise UsageError(
-            f"the {what} must return features, floats [samples, features]; found {shown}. Pool "
-            "and flatten feature maps; `without_head` leaves out the last layer of a classifier"
-        )
-    return found.shape[1]

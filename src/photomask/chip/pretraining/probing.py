@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from photomask.chip.data import Array, as_tensor
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.labels import class_labels
+from photomask.chip.pretraining.trying import device_of, features_of
 from photomask.documents import Document
-from photomask.errors import DataError, UsageError
+from photomask.errors import DataError
 from photomask.report import Shown, Table
 
 BATCH = 512
@@ -80,9 +81,7 @@ def linear_probe(
         DataError: there are no samples, the number of labels differs, or labels are no classes.
         UsageError: the encoder returns no features, or has no parameters.
     """
-    before = next((p.device for p in encoder.parameters()), None)
-    if before is None:
-        raise UsageError(f"the encoder, a {type(encoder).__name__}, has no parameters")
+    before = device_of(encoder, "encoder")
     training = encoder.training
     place = torch.device(before if device is None else device)
     try:
@@ -118,11 +117,8 @@ def _encode(encoder: nn.Module, data: Array, device: torch.device, what: str) ->
             f"a linear probe needs {what} samples in one tensor or array; found "
             f"{type(data).__name__}{'' if samples is None else f' {list(samples.shape)}'}"
         )
-    found = [encoder(part.to(device)) for part in samples.split(BATCH)]
-    if not isinstance(found[0], Tensor) or found[0].ndim != 2:
-        shown = list(found[0].shape) if isinstance(found[0], Tensor) else type(found[0]).__name__
-        raise UsageError(f"the encoder must return features, [samples, features]; found {shown}")
-    features = torch.cat(found).float()
+    parts = [features_of(encoder, part.to(device), "encoder") for part in samples.split(BATCH)]
+    features = torch.cat(parts).float()
     if not bool(torch.isfinite(features).all()):
         raise DataError(f"the features of the {what} samples hold NaN or infinity")
     return features
