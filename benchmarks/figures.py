@@ -14,6 +14,7 @@ from pathlib import Path
 import attention_tables as attention
 import chip_tables as chip
 import headline
+import pretraining_table
 import transformer_table
 from rows import FOLDER, is_ours, is_outdated, read_current
 from table_cells import Row, Table, markdown
@@ -76,6 +77,14 @@ CHIP = (
         chip.channels,
         "Half of the output channels of each layer are removed from the float network. What is "
         "left is trained with weights and activations of 8 bits, for everyone in the same way.",
+    ),
+    Section(
+        "Few labels: pre-trained without labels, and from scratch",
+        "pretraining",
+        pretraining_table.build,
+        "The encoder learns from 60,000 images of Fashion-MNIST without their labels. Then the "
+        "network is fine-tuned on some of the labels, and quantized. From scratch means the same "
+        "labels and the same schedule, beginning with random weights.",
     ),
     Section(
         "A network for ImageNet, on crops of photographs",

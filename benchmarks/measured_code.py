@@ -63,6 +63,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "mobilenet_v2": QUANTIZATION,
     "planted_roundings": (*PROGRAMS, "chip/forms/memory", "chip/forms/rtl"),
     "prefill_attention": SPARSE_PREFILL,
+    "pretraining": (*QUANTIZATION, "chip/pretraining", "chip/training"),
     "pruning": (
         *QUANTIZATION,
         *("chip/pruning", "chip/sparsity.py", "chip/training", "chip/weight_masks.py"),

@@ -54,6 +54,7 @@ DATA = ["--data", "fashion-mnist"]
 CONVERT = ["chip", "convert", "resnet20", *DATA, "--output", "new"]
 TUNE = ["chip", "tune", "resnet20", *DATA, "--output", "new"]
 TRAIN = ["chip", "train", "resnet20", *DATA, "--output", "new"]
+PRETRAIN = ["chip", "pretrain", "resnet20", *DATA, "--output", "new.safetensors"]
 SEARCH = ["chip", "search", "resnet20", *DATA, "--output", "new"]
 VERIFY = ["chip", "verify", "resnet20", "EXPORT", *DATA]
 ASK = ["attention", "verify", "picture-questions", "FILE", "--data", "picture-questions"]
@@ -77,6 +78,14 @@ WRONG = [
     ([*CONVERT, "--golden-samples", "0"], "--golden-samples"),
     ([*CONVERT, "--calibration-samples", "many"], "--calibration-samples"),
     ([*CONVERT, "--quiet", "--verbose"], "contradict"),
+    (["chip", "convert", "resnet20@no.safetensors", *DATA, "--output", "new"], "no file no.safe"),
+    ([*PRETRAIN, "--method", "simclr"], "barlow-twins"),
+    ([*PRETRAIN, "--method", "xd"], "--method xd needs --host"),
+    ([*PRETRAIN, "--host", "mobilenet_v1"], "--host belongs to --method xd"),
+    ([*PRETRAIN, "--method", "xd", "--host", "resnet02"], "did you mean 'resnet20'?"),
+    ([*PRETRAIN, "--resume"], "name its folder by --checkpoint"),
+    ([*PRETRAIN, "--learning-rate", "0"], "--learning-rate takes a number above 0"),
+    ([*PRETRAIN[:-1], "new.pt"], "written to a .safetensors file"),
     (["chip", "show", "NOTHERE"], "no folder NOTHERE"),
     (["chip", "show", "FULL"], "holds no program.json"),
     (["chip", "run", "EXPORT", "--input", "no.npy", "--output", "y.npy"], "no file no.npy"),

@@ -17,19 +17,20 @@ OF_ITS_OWN = {
     # What a page or a form does with an accelerator is said with it.
     ("chip verify", "--accelerator"), ("chip export", "--accelerator"),
     # What trains may also be all of Fashion-MNIST; prompts are other data than samples.
-    ("chip train", "--data"), ("chip import", "--data"),
+    ("chip train", "--data"), ("chip pretrain", "--data"), ("chip import", "--data"),
     ("attention calibrate", "--data"), ("attention verify", "--data"),
     ("chip train", "--labels"), ("chip search", "--calibration-samples"),
     ("attention plan", "--budget"),
     # Blocks that are done go on by themselves, a training only by --resume.
-    ("chip train", "--checkpoint"),
+    ("chip train", "--checkpoint"), ("chip pretrain", "--checkpoint"),
     ("chip export", "--format"),
 }  # fmt: skip
 """Options that say of a command what they say of no other."""
 DIFFERENT = {"--output"}
 """What is written says each command itself."""
 WITH_DATA = {
-    "chip convert", "chip import", "chip search", "chip train", "chip tune", "chip verify",
+    "chip convert", "chip import", "chip pretrain", "chip search", "chip train", "chip tune",
+    "chip verify",
     "attention calibrate", "attention verify",
 }  # fmt: skip
 

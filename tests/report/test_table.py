@@ -24,6 +24,7 @@ from photomask.chip.cost.estimates import HardwareReport
 from photomask.chip.forms.memory import CheckReport
 from photomask.chip.forms.rtl import SimulationReport
 from photomask.chip.mixed_precision import Allocation, Measure, Sensitivities, Sensitivity
+from photomask.chip.pretraining import ProbeReport
 from photomask.chip.recipe import PRESETS as RECIPES
 from photomask.chip.reconstruction import ReconstructionReport
 from photomask.chip.target import PRESETS as TARGETS
@@ -42,6 +43,7 @@ WHAT_IS_SHOWN = [
     IntegerProgram,
     PreparedModel,
     PreparedReport,
+    ProbeReport,
     Recipe,
     ReconstructionReport,
     Report,

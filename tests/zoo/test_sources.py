@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -179,3 +180,34 @@ def test_pickled_arrays_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(DataError, match="plain"):
         zoo.load_images(str(tmp_path / "x.npy"))
+
+
+def test_weights_behind_a_name_replace_those_of_the_zoo(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    fresh = zoo.load_model("resnet20", untrained_seed=4)
+    safetensors.torch.save_file(fresh.state_dict(), path)
+    loaded = zoo.load_model(f"resnet20@{path}")
+    assert not loaded.training
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name])
+    trained = zoo.load("resnet20").state_dict()
+    assert not torch.equal(loaded.state_dict()["stem.weight"], trained["stem.weight"])
+    again = zoo.load_model(f"resnet20@{path}", untrained_seed=5)
+    assert torch.equal(again.state_dict()["stem.weight"], fresh.state_dict()["stem.weight"])
+
+
+def test_weights_of_another_network_or_damaged_ones_are_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    state = zoo.load_model("resnet20", untrained_seed=4).state_dict()
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(DataError, match=r"are not those of MobileNetV1: they differ in"):
+        zoo.load_model(f"mobilenet_v1@{path}")
+    state["stem.weight"] = state["stem.weight"] / 0
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(DataError, match=r"NaN or infinity in 'stem\.weight'"):
+        zoo.load_model(f"resnet20@{path}")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot be read"):
+        zoo.load_model(f"resnet20@{path}")
+    with pytest.raises(UsageError, match="no file of weights"):
+        zoo.load_model("resnet20@nowhere.safetensors")

@@ -68,7 +68,12 @@ def form(given: str | None) -> str | None:
 
 
 def model(given: str) -> str:
-    """Checks the name of a network of the zoo, or else `file.py:attribute`."""
+    """Checks the name of a network of the zoo, or else `file.py:attribute`, and its weights."""
+    source, at, weights = given.rpartition("@")
+    if at and weights.endswith(".safetensors"):
+        present_file(Path(weights))
+        model(source)
+        return given
     names = [*names_of("models")]
     if ":" in given:
         return _attribute(given)
@@ -298,6 +303,18 @@ def positive(option: str) -> Callable[[float | None], float | None]:
         return given
 
     return check
+
+
+def safetensors_file(given: Path | None) -> Path | None:
+    """Checks that weights can be written to a file, and that its name ends as it must."""
+    if given is not None and given.suffix != ".safetensors":
+        raise UsageError(f"weights are written to a .safetensors file, found {str(given)!r}")
+    return output_file(given)
+
+
+def optional_model(given: str | None) -> str | None:
+    """Checks the name of a network as `model` does, if there is one."""
+    return None if given is None else model(given)
 
 
 def simulator(given: str) -> str:

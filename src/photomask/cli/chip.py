@@ -14,6 +14,7 @@ from photomask.cli.chip_hand_over import (
     import_model,
     simulate,
 )
+from photomask.cli.chip_pretrain import pretrain
 from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
@@ -302,5 +303,6 @@ command(app)(estimate)
 command(app)(simulate)
 command(app)(search)
 command(app)(tune)
+command(app)(pretrain)
 command(app)(train)
 command(app, "import")(import_model)

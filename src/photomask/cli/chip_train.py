@@ -62,7 +62,9 @@ Settings = Annotated[
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", metavar="N", min=1, help="Passes over the data. Default: 10."),
+    typer.Option(
+        "--epochs", metavar="N", min=1, help="Passes over the data. Default: 10, of `pretrain` 40."
+    ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", min=1, help="Samples of a step.")

@@ -24,7 +24,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A network of the zoo (`photomask list models`), or path/to/file.py:function.",
+        help="A network of the zoo (`photomask list models`), or path/to/file.py:function; either "
+        "with @weights.safetensors behind it.",
         callback=checks.model,
         autocompletion=completer("models", files=True),
     ),

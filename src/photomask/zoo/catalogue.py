@@ -61,11 +61,13 @@ def entry(name: str) -> Entry:
     return _ENTRIES[name]
 
 
-def load(name: str) -> nn.Module:
-    """Returns a network of the zoo with its trained weights.
+def load(name: str, weights: Path | None = None) -> nn.Module:
+    """Returns a network of the zoo with its trained weights, or with those of a file.
 
     Args:
         name: one of `names()`.
+        weights: a `.safetensors` file of the network's state dict, such as `photomask chip
+            pretrain` writes; None for the weights of the zoo.
 
     Returns:
         A new module in evaluation mode, float32, on the CPU.
@@ -74,15 +76,55 @@ def load(name: str) -> nn.Module:
         UsageError: the zoo has no such network.
         MissingDependencyError: the package that contains the weights, or a package that is needed
             to read them, is not installed.
-        DataError: the weights are missing or damaged.
+        DataError: the weights are missing or damaged, or belong to another network.
     """
     found = entry(name)
-    weights = found.read_weights()
+    if weights is not None:
+        return with_weights(found.build(), weights)
+    state = found.read_weights()
     model = found.build()
     try:
-        model.load_state_dict(weights, strict=True)
+        model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise DataError(f"the weights of {name} do not fit its architecture: {error}") from error
+    return model.eval()
+
+
+def untrained(name: str, seed: int) -> nn.Module:
+    """Returns a network of the zoo with random weights, in evaluation mode.
+
+    Raises:
+        UsageError: the zoo has no such network.
+    """
+    found = entry(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return found.build().eval()
+
+
+def with_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Returns a model with the weights of a `.safetensors` file, in evaluation mode.
+
+    Raises:
+        DataError: the file is missing or damaged, holds NaN or infinity, or is of another model.
+    """
+    try:
+        with tensor_file(path, "pt", _BYTES) as file:
+            state = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
+    except DocumentError as error:
+        raise DataError(f"the weights {path} cannot be read: {error}") from error
+    for tensor, values in state.items():
+        if not bool(torch.isfinite(values).all()):
+            raise DataError(f"the weights {path} hold NaN or infinity in {tensor!r}")
+    expected = {tensor: tuple(x.shape) for tensor, x in model.state_dict().items()}
+    found = {tensor: tuple(x.shape) for tensor, x in state.items()}
+    if expected != found:
+        odd = sorted(dict(expected.items() ^ found.items()))
+        raise DataError(
+            f"the weights {path} are not those of {type(model).__name__}: they differ in "
+            f"{', '.join(odd[:4])}; name the network that they were trained for"
+        )
+    model.load_state_dict(state)
     return model.eval()
 
 

@@ -36,13 +36,16 @@ DATA_SETS: dict[str, tuple[str, Callable[[], Tensor]]] = {
 """The data sets by name: a sentence about each, and the function that loads its inputs."""
 
 
-def load_model(source: str) -> nn.Module:
+def load_model(source: str, *, untrained_seed: int | None = None) -> nn.Module:
     """Loads a model of the zoo or of the user.
 
     Args:
         source: a name of the zoo (`resnet20`), or `path/to/file.py:attribute`. The attribute is an
             `nn.Module`, or a function or class that makes one without arguments. The file can
-            import modules beside it.
+            import modules beside it. Either may have `@weights.safetensors` behind it, a file with
+            the state dict of that model.
+        untrained_seed: the seed of random weights in place of those of the zoo; None for the
+            latter. Other models and weights that are named stay as they are.
 
     Returns:
         The model in evaluation mode.
@@ -50,21 +53,35 @@ def load_model(source: str) -> nn.Module:
     Raises:
         UsageError: there is no such name, file or attribute, running it failed (with the original
             error as `__cause__`), or the result is not an `nn.Module`.
+        DataError: the weights cannot be read, or belong to another model.
     """
+    source, weights = _parted_from_weights(source)
     if ":" not in source:
         if source not in catalogue.names():
             raise UsageError(
                 f"there is no model {source!r}: give a name of the zoo "
                 f"({', '.join(catalogue.names())}) or path/to/file.py:function"
             )
-        return catalogue.load(source)
+        if weights is None and untrained_seed is not None:
+            return catalogue.untrained(source, untrained_seed)
+        return catalogue.load(source, weights)
     model = evaluate(source, kept=nn.Module)
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"{source} gave {kind_of(model)}, not a torch.nn.Module: name a model, or a function "
             "that returns one"
         )
-    return model.eval()
+    return model.eval() if weights is None else catalogue.with_weights(model, weights)
+
+
+def _parted_from_weights(source: str) -> tuple[str, Path | None]:
+    """Returns the name of a model, and the file of weights that stands behind it, if any."""
+    model, at, weights = source.rpartition("@")
+    if not at or not weights.endswith(".safetensors"):
+        return source, None
+    if not os.path.isfile(weights):
+        raise UsageError(f"there is no file of weights {weights!r} (from {source!r})")
+    return model, Path(weights)
 
 
 def load_images(source: str) -> Tensor:

@@ -19,7 +19,7 @@ from photomask.chip.training.processes import is_first_process
 from photomask.chip.training.projection import project_weights
 from photomask.chip.training.quantized import check_quantizers
 from photomask.chip.training.report import EpochRecord, TrainingReport
-from photomask.chip.training.settings import TrainingSettings, WidthStage
+from photomask.chip.training.settings import Schedule, TrainingSettings, WidthStage
 from photomask.chip.training.widths import refit, set_least_bits
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "EpochRecord",
     "LiveBatchNorm",
     "ProgressiveFreezing",
+    "Schedule",
     "TensorData",
     "TrainingReport",
     "TrainingSettings",

@@ -9,7 +9,7 @@ from torch import Tensor
 from photomask.chip.data import Array, InputForm, as_batch, as_tensor, checked_input, read_batch
 from photomask.chip.labels import label_tensor
 from photomask.chip.training.processes import Processes
-from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.settings import Schedule
 from photomask.errors import DataError, UsageError
 
 BLOCK = 4096
@@ -28,9 +28,7 @@ class TrainingData(Protocol):
         """Returns the number of batches of an epoch."""
         ...
 
-    def batches(
-        self, settings: TrainingSettings, processes: Processes, epoch: int
-    ) -> Iterator[Batch]:
+    def batches(self, settings: Schedule, processes: Processes, epoch: int) -> Iterator[Batch]:
         """Yields this process's part of every batch of an epoch, on the process's device."""
         ...
 
@@ -128,9 +126,7 @@ class TensorData:
             )
         return steps
 
-    def batches(
-        self, settings: TrainingSettings, processes: Processes, epoch: int
-    ) -> Iterator[Batch]:
+    def batches(self, settings: Schedule, processes: Processes, epoch: int) -> Iterator[Batch]:
         """Yields this process's part of every batch of an epoch, on the process's device."""
         device = processes.device
         self.inputs = [x.to(device) for x in self.inputs]
@@ -184,6 +180,10 @@ class BatchData:
         if not len(self._batches):
             raise DataError("training needs at least one batch, but the data holds none")
 
+    def first_item(self) -> Any:
+        """Returns the first batch as the iterable yields it."""
+        return next(iter(self._batches))
+
     def check(self, forms: Sequence[InputForm], labels: LabelCheck | None) -> None:
         """Sets the forms that inputs are converted to, and the conversion of labels."""
         self._forms, self._label_check = forms, labels
@@ -197,9 +197,7 @@ class BatchData:
         """Returns the number of batches, which the loader decides."""
         return len(self._batches)
 
-    def batches(
-        self, settings: TrainingSettings, processes: Processes, epoch: int
-    ) -> Iterator[Batch]:
+    def batches(self, settings: Schedule, processes: Processes, epoch: int) -> Iterator[Batch]:
         """Yields every batch, moved to the device."""
         if hasattr(self._batches, "set_epoch"):
             self._batches.set_epoch(epoch)

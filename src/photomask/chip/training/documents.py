@@ -8,7 +8,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.pruning import PruningSchedule
 from photomask.chip.training.report import EpochRecord
-from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.settings import Schedule, TrainingSettings
 from photomask.chip.training.widths import fresh_copy, quantizers_of
 from photomask.documents import SealedDocument
 from photomask.errors import DocumentError, TrainingError
@@ -123,7 +123,7 @@ class CheckpointDocument(SealedDocument):
     """
 
     schema_version: Literal[2] = 2
-    settings: TrainingSettings
+    settings: Schedule | TrainingSettings
     data: str
     processes: int
     epochs: tuple[EpochRecord, ...]
@@ -138,8 +138,13 @@ class CheckpointDocument(SealedDocument):
     def _as_before_pruning(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out what a training without a pruner has not, as version 0.2 wrote it."""
         body = dump(self)
-        if not self.pruner and self.settings.pruning == PruningSchedule():
-            del body["pruner"], body["settings"]["pruning"]
+        if self.pruner:
+            return body
+        if isinstance(self.settings, TrainingSettings):
+            if self.settings.pruning != PruningSchedule():
+                return body
+            del body["settings"]["pruning"]
+        del body["pruner"]
         return body
 
     def check(self, other: "CheckpointDocument", where: Path) -> None:
@@ -150,6 +155,12 @@ class CheckpointDocument(SealedDocument):
                 differences.
             DocumentError: the document contradicts itself.
         """
+        if type(self.settings) is not type(other.settings):
+            raise TrainingError(
+                f"{where} is the checkpoint of another kind of training: it has "
+                f"{type(self.settings).__name__}, but here are {type(other.settings).__name__}; "
+                "choose another folder"
+            )
         saved, asked = (
             each.settings.model_dump()
             | {"data": each.data, "processes": each.processes, "pruner": each.pruner}

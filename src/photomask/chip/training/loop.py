@@ -25,8 +25,7 @@ from photomask.chip.training.checkpoint import (
     save_checkpoint,
 )
 from photomask.chip.training.data import (
-    BatchData,
-    TensorData,
+    TrainingData,
     as_training_data,
     seed_of,
 )
@@ -48,7 +47,7 @@ from photomask.chip.training.processes import (
 )
 from photomask.chip.training.quantized import QuantizedTrainee
 from photomask.chip.training.report import EpochRecord, TrainingReport
-from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.settings import Schedule, TrainingSettings
 from photomask.chip.training.teacher import float_model
 from photomask.chip.training.trainee import Trainee
 from photomask.documents import refuse_foreign
@@ -163,8 +162,8 @@ class Run:
     def __init__(
         self,
         trainee: Trainee,
-        data: TensorData | BatchData,
-        settings: TrainingSettings,
+        data: TrainingData,
+        settings: Schedule,
         callbacks: Sequence[Callback],
         processes: Processes,
         compiled: bool,

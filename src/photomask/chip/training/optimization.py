@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.quantizers import Quantizer
-from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.settings import Schedule
 
 SMALLEST_SCALE = 2.0**-10
 """A learned scale never falls below this share of the fitted scale, so that it stays positive."""
@@ -56,13 +56,28 @@ def parameter_groups(
     ]
 
 
+def float_parameter_groups(module: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
+    """Returns the parameters of a float module in the groups `weights` and `biases`.
+
+    Only dense weights decay, as in `parameter_groups`.
+    """
+    parameters, rate = list(module.parameters()), schedule.learning_rate
+    groups = {
+        "weights": ([p for p in parameters if _is_dense(p)], schedule.weight_decay),
+        "biases": ([p for p in parameters if not _is_dense(p)], 0.0),
+    }
+    return [
+        {"name": name, "params": params, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for name, (params, decay) in groups.items()
+        if params
+    ]
+
+
 def _is_dense(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and parameter.shape[1] > 1
 
 
-def make_optimizer(
-    groups: list[dict[str, Any]], settings: TrainingSettings
-) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], settings: Schedule) -> torch.optim.Optimizer:
     """Returns the optimizer that the settings name, for groups of parameters on their device."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True)

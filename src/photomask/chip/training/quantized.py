@@ -22,7 +22,7 @@ from photomask.chip.training.batch_norm import (
     measure_batch_norms,
 )
 from photomask.chip.training.checkpoint import put_model, read_model, write_model
-from photomask.chip.training.data import BatchData, TensorData, seed_of
+from photomask.chip.training.data import TrainingData, seed_of
 from photomask.chip.training.documents import ModelDocument
 from photomask.chip.training.objective import Objective, make_objective
 from photomask.chip.training.optimization import (
@@ -109,7 +109,7 @@ class QuantizedTrainee(Trainee):
         """Takes the scales of the checkpoint as those that learned scales are measured by."""
         self._floor = None
 
-    def start_epoch(self, epoch: int, data: TensorData | BatchData, processes: Processes) -> bool:
+    def start_epoch(self, epoch: int, data: TrainingData, processes: Processes) -> bool:
         """Changes widths, and freezes scales and batch norms where the schedule says so."""
         changed = self._change_widths(epoch, data, processes)
         if self.settings.is_last_share(epoch, self.settings.frozen_scale_share):
@@ -120,9 +120,7 @@ class QuantizedTrainee(Trainee):
         self._floor = self._floor or ScaleFloor(self.prepared)
         return changed
 
-    def _change_widths(
-        self, epoch: int, data: TensorData | BatchData, processes: Processes
-    ) -> bool:
+    def _change_widths(self, epoch: int, data: TrainingData, processes: Processes) -> bool:
         """Gives quantizers the widths of an epoch, and fits all scales if a width changes."""
         if not self.settings.widths:
             return False
@@ -159,7 +157,7 @@ class QuantizedTrainee(Trainee):
         """Records that the scales and the weights fit each other."""
         self.prepared.standing.settle(self.prepared, rounded=False)
 
-    def finish(self, data: TensorData | BatchData, processes: Processes) -> None:
+    def finish(self, data: TrainingData, processes: Processes) -> None:
         """Makes the model ready for conversion: zeros, folded norms, and fitted biases."""
         clear_pruned(self.prepared)
         share = self.settings.frozen_batch_norm_share
@@ -172,7 +170,7 @@ class QuantizedTrainee(Trainee):
             if not bool((quantizer.scale.isfinite() & (quantizer.scale > 0)).all()):
                 raise QuantizerError(f"the {place} learned a scale that is not finite and above 0")
 
-    def _measure_batch_norms(self, data: TensorData | BatchData, processes: Processes) -> None:
+    def _measure_batch_norms(self, data: TrainingData, processes: Processes) -> None:
         """Measures the statistics of batch norms with the weights at the end of training."""
         epoch = self.settings.epochs
         with seeded(seed_of(self.settings.seed, epoch, processes.index), processes.device):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from photomask.chip.training.settings import TrainingSettings
+from photomask.chip.training.settings import Schedule, TrainingSettings
 from photomask.documents import Document
 from photomask.report import Shown, Table
 
@@ -29,7 +29,7 @@ class TrainingReport(Shown, Document):
     """The report of a training.
 
     Attributes:
-        recipe: the recipe as printed.
+        recipe: the recipe as printed; where a float model was trained, what was trained.
         data: a description of the training data.
         device: the device of the training.
         processes: the number of processes that trained together.
@@ -44,7 +44,7 @@ class TrainingReport(Shown, Document):
     device: str
     processes: int
     parameters: int
-    settings: TrainingSettings
+    settings: Schedule | TrainingSettings
     epochs: tuple[EpochRecord, ...]
 
     def shown(self) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from photomask.chip.training.data import BatchData, TensorData
+from photomask.chip.training.data import TrainingData
 from photomask.chip.training.objective import Objective
 from photomask.chip.training.processes import Processes
 from photomask.documents import SealedDocument
@@ -52,7 +52,7 @@ class Trainee(ABC):
     def resume(self) -> None:  # noqa: B027
         """Adapts to a state that a checkpoint has put into the module."""
 
-    def start_epoch(self, epoch: int, data: TensorData | BatchData, processes: Processes) -> bool:
+    def start_epoch(self, epoch: int, data: TrainingData, processes: Processes) -> bool:
         """Makes the changes that the schedule plans for an epoch.
 
         Returns:
@@ -84,7 +84,7 @@ class Trainee(ABC):
         """Records that the state is whole, before a checkpoint of it is written."""
 
     @abstractmethod
-    def finish(self, data: TensorData | BatchData, processes: Processes) -> None:
+    def finish(self, data: TrainingData, processes: Processes) -> None:
         """Makes the module ready for use after the last epoch."""
 
     @abstractmethod
