@@ -20,6 +20,7 @@ from photomask.chip.target import PRESETS
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 OWN_PROCESSOR = "cc -O1 -march=native -Wall -Wextra -Werror -Wconversion"
+PLAIN = f"{STRICT} -U__SSE2__ -U__AVX2__"
 INT8 = IntFormat(bits=8, signed=True)
 INT32 = IntFormat(bits=32, signed=True)
 
@@ -116,7 +117,7 @@ def functions_of(program: IntegerProgram) -> dict[str, str]:
 
 @needs_compiler
 @pytest.mark.parametrize("kind", ["blocks", "scattered", "2:4"])
-@pytest.mark.parametrize("compiler", [STRICT, OWN_PROCESSOR])
+@pytest.mark.parametrize("compiler", [STRICT, OWN_PROCESSOR, PLAIN])
 def test_layers_with_zeros_compute_the_integers_of_the_oracle(kind: str, compiler: str):
     make = ProgramBuilder(seed=3)
     outputs = [*convolutions(make, kind), *linears(make, kind)]

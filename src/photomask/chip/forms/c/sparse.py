@@ -12,7 +12,7 @@ import numpy as np
 from photomask.chip.formats import Interval
 from photomask.chip.forms.c.context import Context, read
 from photomask.chip.forms.c.plane import Plane
-from photomask.chip.forms.c.sparse_kernels import plain_kernel, wide_kernel
+from photomask.chip.forms.c.sparse_kernels import tile_kernel
 from photomask.chip.forms.c.sparse_tiles import Planes, Tiles
 from photomask.chip.forms.c.sparse_weights import Entries
 from photomask.chip.forms.c.text import affine, arithmetic_type, c_type, indent, literal
@@ -196,9 +196,9 @@ class _Layer:
         name = f"sparse_{tiles.rows}x{tiles.columns}_{pitch}_{bits}_{short}"
         next_terms = [
             f"term += {'steps[p] & 15' if bits == 4 else 'steps[2 * p]'};",
-            f"const {OPERAND} *restrict x0 = x + *term;",
+            f"const {OPERAND} *restrict x0 = operands + *term;",
             f"term += {'steps[p] >> 4' if bits == 4 else 'steps[2 * p + 1]'};",
-            f"const {OPERAND} *restrict x1 = x + *term;",
+            f"const {OPERAND} *restrict x1 = operands + *term;",
         ]
         self.context.kernels.setdefault(
             name,
@@ -207,14 +207,11 @@ class _Layer:
                 " * It is proven that sums in any order fit their type. */",
                 f"static void {name}(",
                 f"    const {OPERAND} *restrict x, const {kind} *restrict values,",
-                f"    const uint8_t *restrict steps, const {offset} *restrict term, int pairs,",
+                f"    const uint8_t *restrict steps, const {offset} *restrict terms, int pairs,",
                 f"    {SUM} bias, {SUM} *restrict sums)",
                 "{",
-                "#if defined(__AVX2__)",
-                *indent(wide_kernel(tiles, pitch, kind, next_terms)),
-                "#else",
-                *indent(plain_kernel(tiles, pitch, next_terms)),
-                "#endif",
+                f"    const {offset} *restrict term;",
+                *tile_kernel(tiles, pitch, kind, next_terms),
                 "}",
             ],
         )

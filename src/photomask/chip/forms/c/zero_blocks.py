@@ -11,6 +11,7 @@ import numpy as np
 
 from photomask.chip.formats import Interval
 from photomask.chip.forms.c.context import Context
+from photomask.chip.forms.c.sparse_kernels import by_processor
 from photomask.chip.forms.c.text import c_type, indent
 from photomask.chip.sparsity import Blocks
 
@@ -96,11 +97,11 @@ def _kernel(context: Context, columns: int, place: str, count: str) -> str:
             "{",
             *([] if columns > 1 else ["    (void)terms;"]),
             f"    for (int o = 0; o < outputs; o += {SIDE}) {{",
-            "#if defined(__AVX2__)",
-            *indent(_wide(columns, starts), 2),
-            "#else",
-            *indent(_plain(columns, starts), 2),
-            "#endif",
+            *by_processor(
+                indent(_avx2(columns, starts), 2),
+                indent(_sse2(columns, starts), 2),
+                indent(_plain(columns, starts), 2),
+            ),
             "    }",
             "}",
         ],
@@ -108,7 +109,7 @@ def _kernel(context: Context, columns: int, place: str, count: str) -> str:
     return name
 
 
-def _wide(columns: int, starts: list[str]) -> list[str]:
+def _avx2(columns: int, starts: list[str]) -> list[str]:
     """Returns lines that add two terms of eight outputs at once, with `vpmaddwd`."""
     load = "_mm256_loadu_si256((const __m256i *)(const void *)(biases + o))"
     block: list[str] = []
@@ -138,34 +139,58 @@ def _wide(columns: int, starts: list[str]) -> list[str]:
     ]
 
 
-def _plain(columns: int, starts: list[str]) -> list[str]:
-    """Returns loops in plain C that compute the same sums."""
+def _sse2(columns: int, starts: list[str]) -> list[str]:
+    """Returns lines that add two terms of four outputs at once, with `pmaddwd`."""
     block = [f"const int16_t *restrict x{p} = {starts[p]};" for p in range(columns)]
-    inner = []
+    block.append("__m128i w, low, high;")
+    block += [f"int32_t both{p};" for p in range(columns)]
+    for pair in range(SIDE // 2):
+        at = f"(weights + {2 * SIDE * pair})" if pair else "weights"
+        block += [
+            f"w = _mm_loadu_si128((const __m128i *)(const void *){at});",
+            # Each byte is put above a copy of itself, and the shift extends its sign.
+            "low = _mm_srai_epi16(_mm_unpacklo_epi8(w, w), 8);",
+            "high = _mm_srai_epi16(_mm_unpackhi_epi8(w, w), 8);",
+        ]
+        for p in range(columns):
+            block.append(f"memcpy(&both{p}, x{p}{f' + {2 * pair}' if pair else ''}, 4);")
+            for sums, weights in ((f"a{p}", "low"), (f"b{p}", "high")):
+                product = f"_mm_madd_epi16({weights}, _mm_set1_epi32(both{p}))"
+                block.append(f"{sums} = _mm_add_epi32({sums}, {product});")
+    block += [f"weights += {SIDE * SIDE};", "places++;"]
+    lines, stores = [], []
     for p in range(columns):
-        products = " + ".join(
-            f"x{p}[t{' + 1' if term else ''}] * weights[{SIDE} * t + 2 * i{' + 1' if term else ''}]"
-            for term in (0, 1)
-        )
-        inner.append(f"s{p}[i] += {products};")
-    block += [
-        f"for (int t = 0; t < {SIDE}; t += 2) {{",
-        f"    for (int i = 0; i < {SIDE}; i++) {{",
-        *indent(inner, 2),
-        "    }",
-        "}",
-        f"weights += {SIDE * SIDE};",
-        "places++;",
-    ]
+        for sums, start in ((f"a{p}", "o"), (f"b{p}", f"o + {SIDE // 2}")):
+            load = f"_mm_loadu_si128((const __m128i *)(const void *)(biases + {start}))"
+            lines.append(f"__m128i {sums} = {load};")
+            to = f"(__m128i *)(void *)(sums + {'outputs + ' if p else ''}{start})"
+            stores.append(f"_mm_storeu_si128({to}, {sums});")
     return [
-        f"int32_t {', '.join(f's{p}[{SIDE}]' for p in range(columns))};",
-        f"for (int i = 0; i < {SIDE}; i++) {{",
-        *(f"    s{p}[i] = biases[o + i];" for p in range(columns)),
-        "}",
+        *lines,
         f"for (int n = counts[o / {SIDE}]; n > 0; n--) {{",
         *indent(block),
         "}",
-        f"for (int i = 0; i < {SIDE}; i++) {{",
-        *(f"    sums[{'outputs + ' if p else ''}o + i] = s{p}[i];" for p in range(columns)),
+        *stores,
+    ]
+
+
+def _plain(columns: int, starts: list[str]) -> list[str]:
+    """Returns loops in plain C that compute the same sums, each in a variable of its own."""
+    block: list[str] = []
+    for p in range(columns):
+        adds = [f"const int16_t *restrict x{p} = {starts[p]};"]
+        inner = [f"const int32_t u = x{p}[t], v = x{p}[t + 1];"]
+        inner += [
+            f"s{p}{i} += u * weights[{SIDE} * t + {2 * i}] + v * weights[{SIDE} * t + {2 * i + 1}];"
+            for i in range(SIDE)
+        ]
+        block += [*adds, f"for (int t = 0; t < {SIDE}; t += 2) {{", *indent(inner), "}"]
+    block += [f"weights += {SIDE * SIDE};", "places++;"]
+    every = [(p, i) for p in range(columns) for i in range(SIDE)]
+    return [
+        *(f"int32_t s{p}{i} = biases[o + {i}];" for p, i in every),
+        f"for (int n = counts[o / {SIDE}]; n > 0; n--) {{",
+        *indent(block),
         "}",
+        *(f"sums[{'outputs + ' if p else ''}o + {i}] = s{p}{i};" for p, i in every),
     ]
