@@ -123,8 +123,12 @@ def compiled(
     source: CSource, program: IntegerProgram, image: Tensor, folder: Path
 ) -> Callable[[], object]:
     """Returns one run of the compiled network on an image's codes."""
+    return compiled_codes(source, program.quantize_input(image).numpy(), folder)
+
+
+def compiled_codes(source: CSource, codes: np.ndarray, folder: Path) -> Callable[[], object]:
+    """Returns one run of a compiled program with one input on the codes of that input."""
     library = ctypes.CDLL(str(compile_library(source, COMPILER, folder)))
-    codes = program.quantize_input(image).numpy()
     x = source.tensors[source.inputs[0]]
     memory = np.ascontiguousarray(codes.transpose(x.order), x.ctype.removesuffix("_t"))
     results = [

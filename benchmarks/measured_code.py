@@ -72,6 +72,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "random_programs": (*PROGRAMS, "chip/forms/c", "chip/forms/onnx"),
     "reconstruction": (*QUANTIZATION, "chip/reconstruction"),
     "rtl_simulation": (*QUANTIZATION, "chip/forms/rtl"),
+    "sparse_c": (*PROGRAMS, "chip/forms/c"),
     "time_to_first_token": SPARSE_MODELS,
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }

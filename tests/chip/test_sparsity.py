@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,7 +44,14 @@ def test_the_tightest_pattern_holds_and_no_weight_breaks_it(weight):
     found = NofM.tightest(weight, 4)
     if found is not None:
         assert found.holds(weight)
-        assert found.kept * (4 + (found.group - 1).bit_length()) < 4 * found.group
+        assert 2**found.index_bits >= math.comb(found.group, found.kept)
+        assert found.kept * 4 + found.index_bits < 4 * found.group
+
+
+def test_an_index_of_two_of_four_takes_three_bits():
+    assert NofM(kept=2, group=4).index_bits == 3
+    assert NofM(kept=1, group=4).index_bits == 2
+    assert NofM(kept=4, group=4).index_bits == 0
 
 
 def test_two_of_four_is_recognized():

@@ -41,6 +41,11 @@ class NofM(Document):
     def __str__(self) -> str:
         return f"{self.kept}:{self.group}"
 
+    @property
+    def index_bits(self) -> int:
+        """The bits that tell apart the C(M, N) sets of positions that a group can keep."""
+        return (math.comb(self.group, self.kept) - 1).bit_length()
+
     def counts(self, weight: np.ndarray) -> np.ndarray:
         """Returns how many inputs of each group are not zero, [outputs, groups, *kernel]."""
         return _blocks_of(weight != 0, 1, self.group).sum(axis=(1, 3))
@@ -52,6 +57,8 @@ class NofM(Document):
     @classmethod
     def tightest(cls, weight: np.ndarray, bits: int) -> Self | None:
         """Returns the pattern that stores a weight in the fewest bits, positions included.
+
+        A group takes `kept` values and one index of `index_bits`.
 
         Args:
             weight: integers [outputs, inputs, *kernel].
@@ -65,10 +72,11 @@ class NofM(Document):
             if group > weight.shape[1]:
                 continue
             kept = int(_blocks_of(weight != 0, 1, group).sum(axis=(1, 3)).max(initial=0))
-            slots = -(-weight.shape[1] // group) * max(kept, 1)
-            size = slots * (bits + (group - 1).bit_length()) / weight.shape[1]
+            pattern = cls(kept=max(kept, 1), group=group)
+            groups = -(-weight.shape[1] // group)
+            size = groups * (pattern.kept * bits + pattern.index_bits) / weight.shape[1]
             if size < bits and (found is None or size < found[0]):
-                found = size, cls(kept=max(kept, 1), group=group)
+                found = size, pattern
         return None if found is None else found[1]
 
 

@@ -23,6 +23,7 @@ MANIFEST_FILE = "manifest.json"
 DEVICE = re.compile(r"cpu|(cuda|xpu|hpu|mps)(:\d+)?")
 
 ENCODINGS = ("hex", "bin", "dec", "npy")
+COMPRESSIONS = ("n:m", "bitmap", "run-length", "blocks")
 """How memory images are written."""
 
 ONNX_FORMS = ("onnx", "qdq", "qonnx", "deeploy")
@@ -279,6 +280,14 @@ def encodings(given: Sequence[str] | None) -> Sequence[str] | None:
     for name in given or ():
         if name not in ENCODINGS:
             raise UsageError(f"no encoding {name!r}: choose from {', '.join(ENCODINGS)}")
+    return given
+
+
+def compressions(given: Sequence[str] | None) -> Sequence[str] | None:
+    """Checks the storages that weights may be compressed to."""
+    for name in given or ():
+        if name not in COMPRESSIONS:
+            raise UsageError(f"no compression {name!r}: choose from {', '.join(COMPRESSIONS)}")
     return given
 
 

@@ -15,6 +15,7 @@ from photomask.cli.options import (
     DATA_HELP,
     Accelerator,
     AcceleratorOfForm,
+    Compressions,
     Encodings,
     Export,
     ExportFolder,
@@ -71,6 +72,7 @@ def export(
     ] = None,
     accelerator: AcceleratorOfForm = None,
     encodings: Encodings = None,
+    compression: Compressions = None,
 ) -> None:
     """Write a program in another form, for the tools of others.
 
@@ -86,6 +88,7 @@ def export(
         weights=weights,
         accelerator=accelerator,
         encodings=tuple(encodings) if encodings else None,
+        compression=tuple(compression) if compression else None,
     )
     program, path = IntegerProgram.load(folder), place or folder / form.place
     if path.resolve() == folder.resolve():

@@ -109,6 +109,19 @@ Encodings = Annotated[
         autocompletion=lambda incomplete: [e for e in checks.ENCODINGS if e.startswith(incomplete)],
     ),
 ]
+Compressions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compression",
+        metavar="STORAGE",
+        help="How memory images may store weights without their zeros: n:m, bitmap, run-length or "
+        "blocks; may be repeated, and each weight gets the smallest. Default: all stay dense.",
+        callback=checks.compressions,
+        autocompletion=lambda incomplete: [
+            name for name in checks.COMPRESSIONS if name.startswith(incomplete)
+        ],
+    ),
+]
 CalibrationSamples = Annotated[
     int | None,
     typer.Option(

@@ -8,9 +8,10 @@ import pytest
 
 from photomask.chip.cost.accelerator import PRESETS, Accelerator
 from photomask.chip.formats import IntFormat
-from photomask.chip.forms.memory.compressed import StreamPacking
-from photomask.chip.forms.memory.compressed_sparse import SparsePacking, pack_sparse
+from photomask.chip.forms.memory.bit_stream import StreamPacking
+from photomask.chip.forms.memory.storages import NofMStorage, stored_bits
 from photomask.chip.packing import Packing
+from photomask.chip.sparsity import NofM
 from photomask.chip.target import load_target
 
 PAGE = (Path(__file__).parents[3] / "docs" / "explanation" / "hardware-model.md").read_text(
@@ -41,6 +42,8 @@ def test_the_table_of_compressed_weights_is_what_they_take(row: list[str]):
     found.append(StreamPacking.of(format, target).bits_per_element(ELEMENTS))
     weight = np.zeros((ELEMENTS // 1024, 1024), dtype=np.int64)
     for kept in (2, 1):
-        packing = SparsePacking.of(kept, 4, format, target)
-        found.append(pack_sparse(weight, packing).bits_per_weight(packing, weight.shape))
+        storage = NofMStorage(pattern=NofM(kept=kept, group=4))
+        streams = storage.compress(weight, np.zeros(len(weight), dtype=np.int64))
+        bits = stored_bits(storage, streams, format, weight.shape, target)
+        found.append(bits / ELEMENTS)
     assert [float(cell) for cell in row[1:]] == pytest.approx(found, rel=1e-3)

@@ -213,7 +213,7 @@ def test_an_image_whose_axes_or_elements_do_not_fit_its_shape_is_refused(change,
 def test_a_manifest_with_an_unknown_field_or_version_is_refused(exported):
     path = exported / "manifest.json"
     body = json.loads(path.read_text())
-    for change in ({"surprise": 1}, {"schema_version": 3}):
+    for change in ({"surprise": 1}, {"schema_version": 4}):
         path.write_text(json.dumps(body | change))
         report = check_export(exported)
         assert len(report.problems) == 1

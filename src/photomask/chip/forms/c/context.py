@@ -55,12 +55,16 @@ class Store:
 
     def line(self, value: str, ctype: str, offsets: Mapping[str, str]) -> str:
         """Returns the statement that stores `value`, which has the type `ctype`."""
+        return f"y[{offsets['y']}] = {self.result(value, ctype, offsets)};"
+
+    def result(self, value: str, ctype: str, offsets: Mapping[str, str]) -> str:
+        """Returns the expression for what is stored of `value`, which has the type `ctype`."""
         if self.rescale is None:
-            return f"y[{offsets['y']}] = {cast(value, ctype, self.y.ctype)};"
+            return cast(value, ctype, self.y.ctype)
         arguments = [cast(value, ctype, self.rescale.parameter)]
         if self.rescale.strides is not None:
             arguments.append(offsets["factor"])
-        return f"y[{offsets['y']}] = {self.rescale.function}({', '.join(arguments)});"
+        return f"{self.rescale.function}({', '.join(arguments)})"
 
 
 @dataclass

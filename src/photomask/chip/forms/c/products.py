@@ -1,11 +1,16 @@
 """Writes products, with constant weights or of two activations, and their shared inner loops."""
 
+import math
+
 import numpy as np
 
 from photomask.chip.formats import Interval
 from photomask.chip.forms.c.context import C, Context, broadcast, read
 from photomask.chip.forms.c.loops import Operand, nest, scoped, total
+from photomask.chip.forms.c.plane import Plane
+from photomask.chip.forms.c.sparse import Places, sparse_products
 from photomask.chip.forms.c.text import arithmetic_type, c_type, indent, literal
+from photomask.chip.forms.c.zero_blocks import block_products_call
 from photomask.chip.operators import Linear, Matmul
 from photomask.chip.operators.weights import effective_weight
 
@@ -23,6 +28,9 @@ def linear(operator: Linear, context: Context) -> list[str]:
     weight = effective_weight(context.parameters)
     outputs, terms = weight.shape
     last = len(y.shape) - 1
+    sparse = _sparse_linear(context, weight)
+    if sparse is not None:
+        return sparse
     call, operand, acc = products_call(context, weight, x.interval, 1)
 
     def body(at: dict[str, str]) -> list[str]:
@@ -48,6 +56,23 @@ def linear(operator: Linear, context: Context) -> list[str]:
 
     rows = y.in_order(tuple(1 if axis == last else n for axis, n in enumerate(y.shape)))
     return nest(rows, {**context.store.operands(), "x": Operand(y.in_order(x.strides))}, body)
+
+
+def _sparse_linear(context: Context, weight: np.ndarray) -> list[str] | None:
+    """Returns a body that reads only the weights that are not zero, or None if dense is faster."""
+    x, y = context.inputs[0], context.store.y
+    if x.order != tuple(range(len(x.shape))) or y.order != tuple(range(len(y.shape))):
+        return None
+    rows = math.prod(x.shape[:-1])
+    places = Places(
+        x=(0, x.strides[-1], 0, x.shape[-1]),
+        y=(0, y.strides[-1], 0, y.shape[-1]),
+        batch=1,
+        channel_axis=len(y.shape) - 1,
+    )
+    return sparse_products(
+        context, Plane.of_rows(rows), weight[:, :, np.newaxis, np.newaxis], places, x.interval
+    )
 
 
 @C.of(Matmul)
@@ -111,11 +136,15 @@ def products_call(
     acc = arithmetic_type(context.output.interval, x, low, high)
     operand = "int16_t" if acc == "int32_t" and x.within(INT16) else acc
     kind = c_type(Interval(min(low, -1), high))
-    w = context.constant("weight", weight, "weights [output, term]", kind)
     b = context.constant("bias", context.parameters["bias"], "biases", acc)
     context.scratch["columns"] = (operand, columns * terms)
     count = outputs // groups
     context.scratch["sums"] = (acc, columns * count)
+    if groups == 1:
+        blocks = block_products_call(context, weight, columns, (operand, kind, acc), b)
+        if blocks is not None:
+            return blocks, operand, acc
+    w = context.constant("weight", weight, "weights [output, term]", kind)
     name = _kernel(context, operand, kind, acc, columns)
     if groups > 1:
         w, b = f"{w} + {GROUP} * {count * terms}", f"{b} + {GROUP} * {count}"

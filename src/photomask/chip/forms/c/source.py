@@ -4,6 +4,7 @@ import photomask
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.c.loader import loader
 from photomask.chip.forms.c.network import Network
+from photomask.chip.forms.c.sparse_kernels import INCLUDE
 from photomask.chip.forms.c.text import comment, indent, literal, size_of
 
 
@@ -57,6 +58,7 @@ def _head(network: Network) -> list[str]:
         "",
         "#include <limits.h>",
         "#include <string.h>",
+        *(INCLUDE if any(name.startswith("sparse_") for name in network.kernels) else []),
         "",
         "/* The code relies on these properties, which C11 alone does not guarantee. */",
         '_Static_assert(CHAR_BIT == 8 && INT_MAX >= INT32_MAX, "int has at least 32 bits");',

@@ -6,11 +6,21 @@ from photomask.chip.forms.c.text import identifiers, stem
 from photomask.chip.operators import Requantize
 from photomask.chip.program import IntegerProgram, Step
 
-OWN_STARTS = ("step_", "floor_shift", "round_", "products_", "holds_", "mem", "root_", "inverse_")
+OWN_STARTS = (
+    "step_",
+    "floor_shift",
+    "round_",
+    "products_",
+    "sparse_",
+    "holds_",
+    "mem",
+    "root_",
+    "inverse_",
+)
 """The beginnings of our own names, which no edge's name may have."""
 OWN_ENDS = (
     "_of", "_columns", "_weight", "_bias", "_multiplier", "_shift", "_table", "_index", "_value",
-    "_mask", "_gain", "_factor",
+    "_mask", "_gain", "_factor", "_steps", "_pairs", "_places", "_at",
 )  # fmt: skip
 """The endings of names that are derived from a step's name."""
 

@@ -1,150 +1,157 @@
-"""Weights without gaps: a stream of bits that runs on from word to word.
+"""The compressed weights of an export: which storage each has, and its files."""
 
-The lanes of `packing` leave bits of a word unused: five 6-bit weights take 30 of 32 bits. In a
-stream, element `i` of `b` bits takes the stream's bits `i*b` to `i*b + b - 1`, and stream bit `j`
-lies in word `j // word_bits`. An element may therefore begin in one word and end in the next.
-
-- If `first_bit` is "least_significant", each element begins with its least significant bit. Stream
-  bit `j` is bit `j % word_bits` of its word, counted from the least significant bit.
-- If it is "most_significant", each element begins with its most significant bit, and the bits of a
-  word are counted from its most significant bit downwards.
-
-Bits after the last element are 0. Words are stored as in `packing`, the most significant byte
-first.
-"""
-
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from photomask.chip.formats import IntFormat
+from photomask.chip.forms.file_records import FileRecord
+from photomask.chip.forms.memory.bit_stream import StreamPacking
+from photomask.chip.forms.memory.image import Encoding
+from photomask.chip.forms.memory.storages import (
+    AnyStorage,
+    Streams,
+    dense_bits,
+    smallest,
+    stored_bits,
+)
+from photomask.chip.program import IntegerProgram, Step
 from photomask.chip.target import Target
 from photomask.documents import Document
-from photomask.errors import DataError
+
+WEIGHT, ZERO_POINT = "weight", "weight_zero_point"
+"""The roles of a weight, and of the integers that are zero in it."""
 
 
-class StreamPacking(Document):
-    """The place of every bit of every element of a stream."""
+class StreamImage(FileRecord):
+    """A file with one stream of a compressed weight."""
 
+    encoding: Encoding
+    stream: str
+    """What the stream holds: values, indices, bitmap, runs or positions."""
     format: IntFormat
-    word_bits: int = Field(ge=1)
-    first_bit: Literal["least_significant", "most_significant"]
-
-    @classmethod
-    def of(cls, format: IntFormat, target: Target) -> Self:
-        """Returns the packing of a stream into the words of `target`.
-
-        The target's `first_lane` says at which end of a word the stream begins.
-        """
-        return cls(format=format, word_bits=target.memory_word_bits, first_bit=target.first_lane)
-
-    @property
-    def word_bytes(self) -> int:
-        """The number of bytes that hold one word."""
-        return -(-self.word_bits // 8)
-
-    def words(self, elements: int) -> int:
-        """Returns how many words hold `elements`."""
-        return -(-elements * self.format.bits // self.word_bits)
-
-    def bits_per_element(self, elements: int) -> float:
-        """Returns how many bits one of `elements` takes, unused bits of the last word included."""
-        return self.words(elements) * self.word_bits / max(1, elements)
+    elements: int = Field(ge=0)
+    words: int | None
+    """How many words the file holds: its lines without the comment (hex, bin)."""
 
 
-def pack_stream(values: np.ndarray, packing: StreamPacking) -> np.ndarray:
-    """Packs integers into a stream.
+class CompressedWeight(Document):
+    """A weight that is stored without its zeros, as one step reads it."""
+
+    step: str
+    role: str
+    tensor: str
+    zero_point: str | None
+    """The tensor with the integer that is zero in each output; None if it is 0 in all."""
+    node: str
+    format: IntFormat
+    shape: tuple[int, ...]
+    storage: AnyStorage
+    dense_bits: int
+    """The bits of memory that the dense image of the weight would take."""
+    stored_bits: int
+    """The bits of memory that all streams take, unused bits of their last words included."""
+    streams: tuple[StreamImage, ...]
+
+    @model_validator(mode="after")
+    def _has_outputs_and_inputs(self) -> Self:
+        if len(self.shape) < 2 or min(self.shape) < 1:
+            raise ValueError(f"the shape {self.shape} is not [outputs, inputs, *kernel]")
+        return self
+
+    def zero(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the integer that is zero, [outputs], from the tensors of the program."""
+        return zero_of(tensors, self.zero_point, self.shape[0])
+
+
+def zero_of(tensors: Mapping[str, np.ndarray], zero_point: str | None, outputs: int) -> np.ndarray:
+    """Returns the integer that is zero in each output of a weight, [outputs]."""
+    return np.zeros(outputs, dtype=np.int64) if zero_point is None else tensors[zero_point]
+
+
+def chosen_storages(
+    program: IntegerProgram, kinds: Sequence[str]
+) -> dict[tuple[str, str | None], AnyStorage]:
+    """Chooses the storage of every weight that has one which takes fewer bits than its image.
 
     Args:
-        values: integers of any shape; they are packed in C order.
-        packing: where each bit goes.
+        program: the program that is exported.
+        kinds: the storages to choose from.
 
     Returns:
-        uint8 [words, word_bytes], most significant byte first.
-
-    Raises:
-        DataError: a value is outside the format.
+        The storages by the names of the weight and of its zero points.
     """
-    flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1)
-    format = packing.format
-    if flat.size and (flat.min() < format.low or flat.max() > format.high):
-        raise DataError(
-            f"cannot pack values from {flat.min()} to {flat.max()} as {format}, which holds "
-            f"{format.low} to {format.high}"
-        )
-    size = -(-format.bits // 8)
-    lowest = flat.astype("<i8").view(np.uint8).reshape(flat.size, 8)[:, :size]
-    bits = np.unpackbits(lowest, axis=1, bitorder="little")[:, : format.bits]
-    upwards = packing.first_bit == "least_significant"
-    stream = (bits if upwards else bits[:, ::-1]).reshape(-1)
-    words = np.zeros((packing.words(flat.size), packing.word_bits), dtype=np.uint8)
-    words.reshape(-1)[: stream.size] = stream
-    whole = np.zeros((len(words), 8 * packing.word_bytes), dtype=np.uint8)
-    whole[:, whole.shape[1] - packing.word_bits :] = words[:, ::-1] if upwards else words
-    return np.packbits(whole, axis=1)
+    found: dict[tuple[str, str | None], AnyStorage] = {}
+    for weight, zero_point in dict.fromkeys(filter(None, map(weight_of_step, program.steps))):
+        tensor = program.tensors[weight]
+        zero = zero_of(program.tensors, zero_point, len(tensor))
+        storage = smallest(tensor, zero, program.formats[weight], program.target, kinds)
+        if storage is not None:
+            found[weight, zero_point] = storage
+    return found
 
 
-def unpack_stream(words: np.ndarray, packing: StreamPacking, elements: int) -> np.ndarray:
-    """Reads integers back from a stream; this is the inverse of `pack_stream`.
+def weight_of_step(step: Step) -> tuple[str, str | None] | None:
+    """Returns the names of a step's weight and of its zero points, or None without a weight."""
+    weight = step.tensors.get(WEIGHT)
+    return None if weight is None else (weight, step.tensors.get(ZERO_POINT))
+
+
+def compressed_weight(
+    program: IntegerProgram,
+    step: Step,
+    storage: AnyStorage,
+    stem: str,
+    encodings: Sequence[Encoding],
+) -> CompressedWeight:
+    """Describes the weight of a step in a storage, with empty hashes and file sizes.
 
     Args:
-        words: uint8 [words, word_bytes].
-        packing: where each bit lies.
-        elements: how many to read.
-
-    Returns:
-        int64 [elements].
-
-    Raises:
-        DataError: there are fewer or more words than the elements take, a word has more bits than
-            `word_bits`, or bits after the last element are not 0.
+        program: the program that is exported.
+        step: the step that reads the weight.
+        storage: the storage of the weight.
+        stem: the beginning of the names of its files.
+        encodings: the encodings that each stream is written in.
     """
-    expected = (packing.words(elements), packing.word_bytes)
-    if words.shape != expected or words.dtype != np.uint8:
-        raise DataError(
-            f"a stream of {elements} elements of {packing.format} is uint8 {list(expected)}, got "
-            f"{words.dtype} {list(words.shape)}"
+    weight, zero_point = step.tensors[WEIGHT], step.tensors.get(ZERO_POINT)
+    tensor, format, target = program.tensors[weight], program.formats[weight], program.target
+    streams = storage.compress(tensor, zero_of(program.tensors, zero_point, len(tensor)))
+    formats = storage.formats(format, tensor.shape)
+    return CompressedWeight(
+        step=step.name,
+        role=WEIGHT,
+        tensor=weight,
+        zero_point=zero_point,
+        node=step.node,
+        format=format,
+        shape=tensor.shape,
+        storage=storage,
+        dense_bits=dense_bits(format, tensor.size, target),
+        stored_bits=stored_bits(storage, streams, format, tensor.shape, target),
+        streams=tuple(_images(stem, streams, formats, target, encodings)),
+    )
+
+
+def _images(
+    stem: str,
+    streams: Streams,
+    formats: Mapping[str, IntFormat],
+    target: Target,
+    encodings: Sequence[Encoding],
+) -> list[StreamImage]:
+    return [
+        StreamImage(
+            path=f"{stem}.{name}.{encoding}",
+            encoding=encoding,
+            stream=name,
+            format=formats[name],
+            elements=stream.size,
+            words=StreamPacking.of(formats[name], target).words(stream.size)
+            if encoding.packed
+            else None,
         )
-    whole = np.unpackbits(words, axis=1)
-    spare = whole.shape[1] - packing.word_bits
-    upwards = packing.first_bit == "least_significant"
-    used = whole[:, spare:][:, ::-1] if upwards else whole[:, spare:]
-    stream = used.reshape(-1)
-    format, count = packing.format, elements * packing.format.bits
-    if whole[:, :spare].any() or stream[count:].any():
-        raise DataError(
-            f"a stream of {elements} elements of {format} has bits behind its last element, or "
-            f"words of more than {packing.word_bits} bits"
-        )
-    bits = stream[:count].reshape(elements, format.bits)
-    raw = np.zeros((elements, 8), dtype=np.uint8)
-    packed = np.packbits(bits if upwards else bits[:, ::-1], axis=1, bitorder="little")
-    raw[:, : packed.shape[1]] = packed
-    values = raw.view("<i8").reshape(elements).astype(np.int64)
-    if format.signed and format.bits < 64:
-        values = (values << (64 - format.bits)) >> (64 - format.bits)
-    return values
-
-
-def check_stream(words: np.ndarray, packing: StreamPacking, expected: np.ndarray) -> None:
-    """Reads a stream back and compares it with the tensor that it should hold.
-
-    Args:
-        words: uint8 [words, word_bytes].
-        packing: where each bit lies.
-        expected: integers in the order of the stream.
-
-    Raises:
-        DataError: an element differs, or the words cannot be read as such a stream; the message
-            says where.
-    """
-    flat = expected.reshape(-1)
-    found = unpack_stream(words, packing, flat.size)
-    if (wrong := np.flatnonzero(found != flat)).size:
-        at = int(wrong[0])
-        word, bit = divmod(at * packing.format.bits, packing.word_bits)
-        raise DataError(
-            f"{wrong.size} of {flat.size} elements differ, first element {at}, which begins at "
-            f"bit {bit} of the stream in word {word}: found {found[at]}, expected {flat[at]}"
-        )
+        for name, stream in streams.items()
+        for encoding in encodings
+    ]

@@ -13,6 +13,7 @@ from photomask.chip.forms.conformance.vectors import conformance_vectors
 from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.golden import golden_edges
+from photomask.chip.forms.memory.compressed import CompressedWeight, StreamImage
 from photomask.chip.forms.memory.export_check import check_export, file_problem
 from photomask.chip.forms.memory.image import Encoding, encode
 from photomask.chip.forms.memory.manifest import (
@@ -26,6 +27,8 @@ from photomask.chip.forms.memory.manifest import (
     describe,
 )
 from photomask.chip.forms.memory.readme import render_readme
+from photomask.chip.forms.memory.storages import STORAGES
+from photomask.chip.forms.memory.stream_file import encode_stream
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Operator
 from photomask.chip.program import IntegerProgram
@@ -33,6 +36,7 @@ from photomask.documents import written_whole
 from photomask.errors import DataError, DocumentError, UsageError
 
 Record = TypeVar("Record", bound=ImageRecord)
+File = TypeVar("File", bound=FileRecord)
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,16 @@ class MemoryForm:
     Attributes:
         encodings: the encodings that each tensor is written in, any of "hex", "bin", "dec" and
             "npy". They are sorted in the order of `Encoding`, and each is kept once.
+        compression: the storages that weights may be compressed to, any of "n:m", "bitmap",
+            "run-length" and "blocks". Each weight gets the one that takes the fewest bits, and is
+            dense if none takes fewer bits than its image. Without any, all weights are dense.
     """
 
     name: ClassVar[str] = "memory"
     title: ClassVar[str] = "memory images, golden vectors and a manifest, for hardware teams"
     place: ClassVar[str] = "."
     encodings: tuple[str, ...] = ("hex",)
+    compression: tuple[str, ...] = ()
 
     def __post_init__(self):
         known = [encoding.value for encoding in Encoding]
@@ -60,6 +68,11 @@ class MemoryForm:
         if not asked:
             raise UsageError(f"no encoding given; choose from {', '.join(known)}")
         object.__setattr__(self, "encodings", tuple(name for name in known if name in asked))
+        given = self.compression
+        chosen = [given] if isinstance(given, str) else list(given)
+        if odd := [name for name in chosen if name not in STORAGES]:
+            raise UsageError(f"unknown compression {odd[0]!r}; choose from {', '.join(STORAGES)}")
+        object.__setattr__(self, "compression", tuple(n for n in STORAGES if n in chosen))
 
     def refusal(self, operator: type[Operator]) -> str | None:
         """Returns None, because every tensor and edge has an image, whatever computes it."""
@@ -92,7 +105,7 @@ class MemoryForm:
             )
         encodings = tuple(map(Encoding, self.encodings))
         with written_whole(place, "chip export", _files_of_earlier) as staging:
-            return write_export(program, staging, samples, encodings)
+            return write_export(program, staging, samples, encodings, self.compression)
 
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
         """Checks every file of the folder, and runs the oracle on the files alone.
@@ -133,13 +146,14 @@ def write_export(
     folder: Path,
     samples: Sequence[Sample],
     encodings: tuple[Encoding, ...],
+    compression: Sequence[str] = (),
 ) -> Manifest:
     """Writes an export into an existing folder, as `MemoryForm.export` describes.
 
     Raises:
         OSError: a file could not be written to the disk.
     """
-    draft = describe(program, encodings, len(samples))
+    draft = describe(program, encodings, len(samples), compression=compression)
     vectors = conformance_vectors(program)
     if vectors is not None:
         place = folder / CONFORMANCE_FOLDER
@@ -166,6 +180,7 @@ def _write_described(
             written[record.path] = _write(folder, draft, record, values)
         file = written[record.path]
         memory.append(record.model_copy(update={"bytes": file.bytes, "sha256": file.sha256}))
+    compressed = _write_compressed(program, folder, draft.compressed)
     by_edge: dict[tuple[int, str], list[GoldenImage]] = {}
     for record in draft.golden:
         by_edge.setdefault((record.sample, record.edge), []).append(record)
@@ -179,6 +194,7 @@ def _write_described(
     manifest = draft.model_copy(
         update={
             "memory": tuple(memory),
+            "compressed": compressed,
             "golden": tuple(golden),
             "documents": tuple(FileRecord.of(folder, name) for name in DOCUMENT_FILES),
             "conformance": tuple(FileRecord.of(folder, file.path) for file in draft.conformance),
@@ -188,11 +204,40 @@ def _write_described(
     return manifest
 
 
+def _write_compressed(
+    program: IntegerProgram, folder: Path, weights: Sequence[CompressedWeight]
+) -> tuple[CompressedWeight, ...]:
+    """Writes the streams of all compressed weights, each file once.
+
+    Returns:
+        The weights' records, with the sizes and hashes of their files.
+    """
+    written: dict[str, StreamImage] = {}
+    for weight in weights:
+        if weight.streams[0].path in written:
+            continue
+        tensor, zero = program.tensors[weight.tensor], weight.zero(program.tensors)
+        streams = weight.storage.compress(tensor, zero)
+        for image in weight.streams:
+            stream = streams[image.stream]
+            content = encode_stream(stream, image, program.target, weight.step)
+            written[image.path] = _written(folder, image, content)
+    return tuple(
+        weight.model_copy(update={"streams": tuple(written[s.path] for s in weight.streams)})
+        for weight in weights
+    )
+
+
 def _write(folder: Path, manifest: Manifest, record: Record, tensor: np.ndarray) -> Record:
     """Writes one image and returns its record with its size and hash."""
     content = encode(
         tensor, record.order, manifest.packing(record), record.encoding, title_of(manifest, record)
     )
+    return _written(folder, record, content)
+
+
+def _written(folder: Path, record: File, content: bytes) -> File:
+    """Writes a file and returns its record with its size and hash."""
     path = folder / record.path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -12,7 +12,9 @@ from photomask.chip.forms.conformance.vectors import conformance_vectors
 from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.memory.check_report import CheckReport
 from photomask.chip.forms.memory.comparison import EdgeTally, decode_whole
+from photomask.chip.forms.memory.compressed import CompressedWeight
 from photomask.chip.forms.memory.golden_inputs import golden_inputs
+from photomask.chip.forms.memory.image import Encoding
 from photomask.chip.forms.memory.manifest import (
     GOLDEN_FOLDER,
     MANIFEST_FILE,
@@ -22,6 +24,8 @@ from photomask.chip.forms.memory.manifest import (
     Manifest,
     describe,
 )
+from photomask.chip.forms.memory.storages import STORAGES
+from photomask.chip.forms.memory.stream_file import decode_stream
 from photomask.chip.program import IntegerProgram
 from photomask.chip.program.oracle import NumpyEngine
 from photomask.documents import TENSOR_BYTES, is_folder, opened
@@ -126,6 +130,7 @@ class _ExportCheck:
             program,
             manifest.encodings,
             manifest.samples,
+            compression=[kind for kind in manifest.compression if kind in STORAGES],
             with_conformance=self.with_conformance and manifest.schema_version > 1,
         )
         for name in Manifest.model_fields:
@@ -188,11 +193,53 @@ class _ExportCheck:
                     f"{record.path}: the image differs from the program's tensor {record.tensor!r}"
                 )
             tensors.setdefault(record.tensor, tensor)
+        for weight in manifest.compressed:
+            for encoding in manifest.encodings:
+                tensor = self._restored(manifest, weight, encoding, program, tensors)
+                usable = usable and tensor is not None
+                if tensor is not None:
+                    tensors.setdefault(weight.tensor, tensor)
         return tensors if usable else None
+
+    def _restored(
+        self,
+        manifest: Manifest,
+        weight: CompressedWeight,
+        encoding: Encoding,
+        program: IntegerProgram | None,
+        tensors: dict[str, np.ndarray],
+    ) -> np.ndarray | None:
+        """Reads a compressed weight back from its streams in one encoding, and compares it.
+
+        Returns None, and notes a problem, if the streams cannot be read as the weight.
+        """
+        images = [image for image in weight.streams if image.encoding is encoding]
+        where = f"the {weight.storage.kind} weight of step {weight.step!r}"
+        if self.damaged.intersection(image.path for image in images):
+            return None
+        # Without its shape from the program, a damaged record could ask for any amount of memory.
+        original = program.tensors.get(weight.tensor) if program else None
+        if original is None or original.shape != weight.shape:
+            self.problems.append(f"{where} was not read, because program.json does not describe it")
+            return None
+        paths = ", ".join(image.path for image in images)
+        try:
+            streams = {
+                image.stream: decode_stream(self.folder / image.path, image, manifest.target)
+                for image in images
+            }
+            tensor = weight.storage.restore(streams, weight.shape, weight.zero(tensors))
+        except (DocumentError, DataError, KeyError) as error:
+            self.problems.append(f"{paths}: {where} cannot be read: {error}")
+            self.damaged.update(image.path for image in images)
+            return None
+        if not np.array_equal(original, tensor):
+            self.problems.append(f"{paths}: {where} differs from the program's {weight.tensor!r}")
+        return tensor
 
     def edges(self, manifest: Manifest, tensors: dict[str, np.ndarray], tally: EdgeTally) -> None:
         """Runs the oracle on the files alone, and compares every golden vector."""
-        formats = {record.tensor: record.format for record in manifest.memory}
+        formats = {r.tensor: r.format for r in (*manifest.memory, *manifest.compressed)}
         records: dict[tuple[int, str], list[GoldenImage]] = {}
         for record in manifest.golden:
             records.setdefault((record.sample, record.edge), []).append(record)
@@ -280,4 +327,6 @@ def _undecorated(value: object) -> object:
         return tuple(_undecorated(part) for part in value)
     if isinstance(value, FileRecord):
         return value.model_copy(update={"bytes": 0, "sha256": ""})
+    if isinstance(value, CompressedWeight):
+        return value.model_copy(update={"streams": _undecorated(value.streams)})
     return value

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +18,13 @@ import photomask
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.conformance.documents import CONFORMANCE_FOLDER, VECTORS_FILE
 from photomask.chip.forms.file_records import FileRecord
+from photomask.chip.forms.memory.compressed import (
+    WEIGHT,
+    CompressedWeight,
+    chosen_storages,
+    compressed_weight,
+    weight_of_step,
+)
 from photomask.chip.forms.memory.element_order import ElementOrder, edge_orders, tensor_order
 from photomask.chip.forms.memory.file_names import safe_names
 from photomask.chip.forms.memory.image import Encoding
@@ -109,10 +117,11 @@ class WordDescription(Document):
 class Manifest(Document):
     """The content of `manifest.json`, with steps and edges in the order of computation.
 
-    Version 1, which can still be read, has no field `conformance`.
+    Versions 1 and 2 can still be read. They have no fields `compression` and `compressed`, and
+    version 1 has no field `conformance`.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     kind: Literal["photomask export"] = "photomask export"
     photomask_version: str
     program_sha256: str
@@ -132,6 +141,10 @@ class Manifest(Document):
     """The records of the conformance vectors, and of the manifest of the program that computes
     them.
     """
+    compression: tuple[str, ...] = ()
+    """The storages that weights could be compressed to."""
+    compressed: tuple[CompressedWeight, ...] = ()
+    """The weights that have no image in `memory`, because they are stored without their zeros."""
     content_sha256: str
     """The SHA-256 of this document as JSON without spaces, with sorted keys, and with this field
     empty.
@@ -140,6 +153,8 @@ class Manifest(Document):
     @model_serializer(mode="wrap")
     def _of_its_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         body = dump(self)
+        if self.schema_version < 3:
+            del body["compression"], body["compressed"]
         if self.schema_version == 1:
             del body["conformance"]
         return body
@@ -161,7 +176,8 @@ class Manifest(Document):
 
     def files(self) -> tuple[FileRecord, ...]:
         """Returns the records of all files of the export except the manifest."""
-        return (*self.documents, *self.memory, *self.golden, *self.conformance)
+        streams = (stream for weight in self.compressed for stream in weight.streams)
+        return (*self.documents, *self.memory, *streams, *self.golden, *self.conformance)
 
     def packing(self, record: ImageRecord) -> Packing:
         """Returns how the elements of a file are packed into words."""
@@ -190,6 +206,7 @@ def describe(
     encodings: tuple[Encoding, ...],
     samples: int,
     *,
+    compression: Sequence[str] = (),
     with_conformance: bool = True,
 ) -> Manifest:
     """Returns the manifest of an export of a program, with empty hashes and file sizes.
@@ -198,8 +215,10 @@ def describe(
         program: the program that is exported.
         encodings: the encodings that each tensor is written in.
         samples: the number of golden samples.
+        compression: the storages that weights may be compressed to.
         with_conformance: False for the conformance program, which has no vectors of its own.
     """
+    dense, compressed = _tensor_images(program, encodings, compression)
     draft = Manifest(
         photomask_version=photomask.__version__,
         program_sha256=program.content_hash(),
@@ -214,8 +233,10 @@ def describe(
         edges=tuple(program.edges.values()),
         steps=program.steps,
         documents=tuple(FileRecord(path=name) for name in DOCUMENT_FILES),
-        memory=tuple(_tensor_images(program, encodings)),
+        memory=tuple(dense),
         golden=tuple(_golden_images(program, encodings, samples)),
+        compression=tuple(compression),
+        compressed=tuple(compressed),
         content_sha256="",
     )
     if not (with_conformance and draft.rescales):
@@ -224,16 +245,27 @@ def describe(
     return draft.model_copy(update={"conformance": files})
 
 
-def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> list[TensorImage]:
-    """Describes the images of all steps.
+def _tensor_images(
+    program: IntegerProgram, encodings: tuple[Encoding, ...], compression: Sequence[str]
+) -> tuple[list[TensorImage], list[CompressedWeight]]:
+    """Describes the images of all steps, and the weights that are compressed instead.
 
     Steps that read a tensor in the same order share one file.
     """
     folders = safe_names([step.name for step in program.steps])
-    stems: dict[tuple[str, ElementOrder], str] = {}
+    storages = chosen_storages(program, compression)
+    stems: dict[tuple[str, ElementOrder | str | None], str] = {}
     images: list[TensorImage] = []
+    compressed: list[CompressedWeight] = []
     for step, folder in zip(program.steps, folders, strict=True):
+        weight = weight_of_step(step)
+        storage = storages.get(weight) if weight is not None else None
+        if weight is not None and storage is not None:
+            stem = stems.setdefault(weight, f"{MEMORY_FOLDER}/{folder}/{WEIGHT}")
+            compressed.append(compressed_weight(program, step, storage, stem, encodings))
         for role, tensor in step.tensors.items():
+            if role == WEIGHT and storage is not None:
+                continue
             order = tensor_order(program, step, role)
             stem = stems.setdefault((tensor, order), f"{MEMORY_FOLDER}/{folder}/{role}")
             shape, format = program.tensors[tensor].shape, program.formats[tensor]
@@ -248,7 +280,7 @@ def _tensor_images(program: IntegerProgram, encodings: tuple[Encoding, ...]) -> 
                 )
                 for encoding in encodings
             ]
-    return images
+    return images, compressed
 
 
 def _golden_images(
