@@ -20,7 +20,9 @@ root, 1 to pass it on, and 48 to divide. SOFTMAX, NORMALIZE and TILE take one mo
 next descriptor.
 
 A convolution of O outputs at P positions from I inputs (in one group) through K taps therefore
-takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cycles.
+takes `ceil(O / columns) * ceil(I / rows) * K * (P + 2 * rows + columns + 6)` cycles if none of its
+tiles is zero. A tile of zeros has no descriptor. A block of outputs whose tiles are all zero takes
+one descriptor of `P + rows + columns + 6` cycles, which writes the biases.
 """
 
 import math

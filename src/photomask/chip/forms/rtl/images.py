@@ -41,6 +41,11 @@ class ImageBuilder:
         self._weight_words += len(weights)
         return address
 
+    @property
+    def has_tiles(self) -> bool:
+        """Whether a tile was added."""
+        return bool(self._weights)
+
     def shared_tile(self, weights: np.ndarray) -> int:
         """Returns the address of a tile; the tile is added unless this method added it before."""
         key = weights.tobytes()

@@ -56,6 +56,8 @@ def _tile_name(lowered: LoweredProgram, number: int) -> str:
     outputs = f"output channels {first + one.first_lane} to {last + one.last_lane}"
     if one.operation is not Operation.MATRIX:
         return outputs
+    if not one.input_height:
+        return f"{outputs}, biases alone"
     source = _place_of(lowered, step, 0)
     first = _channel(source, one.input_address) + -one.rotation % target.lanes
     last = first + lowered.accelerator.rows - 1

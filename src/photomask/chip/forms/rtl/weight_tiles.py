@@ -1,7 +1,8 @@
 """Cuts constant weights into tiles: one per block of outputs, block of inputs and kernel tap.
 
 A tile is ROWS input channels by COLUMNS output channels at one position of the kernel. For every
-output position, its descriptor streams the input word that this kernel position reads.
+output position, its descriptor streams the input word that this kernel position reads. A tile of
+zeros adds nothing to the sums, so it has no descriptor and takes no memory.
 """
 
 import itertools
@@ -36,6 +37,9 @@ class WeightTile:
 def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Iterator[WeightTile]:
     """Yields the tiles of a layer, block of outputs by block of outputs.
 
+    Tiles of zeros are left out. A block of outputs without any other tile has one tile of zeros,
+    because its biases must still be written.
+
     Args:
         context: gives the rows and columns of the array.
         weight: int64 [outputs, inputs of a group, height, width].
@@ -59,20 +63,37 @@ def weight_tiles(context: Context, weight: np.ndarray, groups: int = 1) -> Itera
                 tile = np.zeros((rows, columns), dtype=np.int64)
                 taken = weight[members[None, :], np.clip(inputs, 0, per_group - 1), *position]
                 tile[:, : len(members)] = np.where(reached, taken, 0)
-                yield WeightTile(first_output, first_input, position, tile, starts)
-                starts = False
+                if tile.any():
+                    yield WeightTile(first_output, first_input, position, tile, starts)
+                    starts = False
+        if starts:
+            none = np.zeros((rows, columns), dtype=np.int64)
+            centre = tuple(size // 2 for size in weight.shape[2:])
+            yield WeightTile(first_output, low * rows, centre, none, starts)
 
 
 def tile_fields(context: Context, tile: WeightTile) -> dict[str, int]:
-    """Adds a tile and its biases to the images, and returns the fields with their addresses."""
+    """Adds a tile and its biases to the images, and returns the fields with their addresses.
+
+    A tile of zeros is not added. Its descriptor reads only padding of 0, and multiplies it by
+    whatever weights the array holds.
+    """
     lane = tile.first_output % context.lanes
-    return {
+    fields = {
         "start_from_memory": int(not tile.starts),
         "first_lane": lane,
         "last_lane": lane + context.accelerator.columns - 1,
         "rotation": -tile.first_input % context.lanes,
-        "weight_address": context.images.tile(tile.weights),
         "parameter_address": _biases(context, tile.first_output) if tile.starts else 0,
+    }
+    if tile.weights.any():
+        return fields | {"weight_address": context.images.tile(tile.weights)}
+    # Registers that were never written are unknown in a simulator with four states, and 0 times
+    # unknown is unknown. The first descriptor of a program therefore loads weights in any case.
+    return fields | {
+        "input_height": 0,
+        "padding_value": 0,
+        "keep_weights": int(context.images.has_tiles),
     }
 
 
