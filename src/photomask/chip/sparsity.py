@@ -41,6 +41,11 @@ class NofM(Document):
     def __str__(self) -> str:
         return f"{self.kept}:{self.group}"
 
+    @property
+    def pattern_bits(self) -> int:
+        """The width of a number that names which `kept` of the `group` inputs are kept, in bits."""
+        return (math.comb(self.group, self.kept) - 1).bit_length()
+
     def counts(self, weight: np.ndarray) -> np.ndarray:
         """Returns how many inputs of each group are not zero, [outputs, groups, *kernel]."""
         return _blocks_of(weight != 0, 1, self.group).sum(axis=(1, 3))

@@ -76,3 +76,24 @@ def tile_sparse(seed: int, kept: float) -> tuple[IntegerProgram, np.ndarray]:
     d = make.step("flat", Reshape(shape=(size,)), [c], format=INT8)
     program = make.build(make.layer("linear", d, weight(9, size)))
     return program, make.codes(1)["x"]
+
+
+def two_of_four(seed: int) -> tuple[IntegerProgram, np.ndarray]:
+    """Layers that keep 2:4, one that nearly does, a dense one, and one with zero blocks too."""
+    make = SparseProgram(seed=seed)
+
+    def kept(*shape: int) -> np.ndarray:
+        return with_n_of_m(make.random, make.random.integers(-60, 60, shape), 2, 4)
+
+    a = make.layer("first", make.input("x", (1, 3, 5, 4)), kept(12, 3, 3, 3), padding_value=-77)
+    b = make.layer("kept", a, kept(10, 12, 3, 3), zero_point=-3, padding_value=9)
+    nearly = kept(16, 10, 1, 1)
+    nearly[5, 4:8] = 7
+    c = make.layer("nearly", b, nearly, padding=((0, 0), (0, 0)))
+    d = make.layer("grouped", c, kept(12, 8, 3, 3), groups=2, stride=(2, 1))
+    e = make.layer("dense", d, make.random.integers(1, 60, (8, 12, 1, 1)))
+    f = make.layer("both", e, with_zero_blocks(make.random, kept(8, 8, 3, 3), 8, 4, 0.4))
+    size = int(np.prod(make.edges[f].shape))
+    g = make.step("flat", Reshape(shape=(size,)), [f], format=INT8)
+    program = make.build(make.layer("linear", g, kept(9, size)))
+    return program, make.codes(1)["x"]

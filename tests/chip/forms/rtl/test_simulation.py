@@ -38,12 +38,15 @@ module systolic_array #(
     parameter int COLUMNS = 16,
     parameter int WEIGHT_BITS = 8,
     parameter int ACTIVATION_BITS = 8,
-    parameter int ACCUMULATOR_BITS = 32
+    parameter int ACCUMULATOR_BITS = 32,
+    parameter int KEPT = 1,
+    parameter int GROUP = 1
 ) (
     input  logic                                clock,
     input  logic                                reset,
     input  logic                                weight_valid,
     input  logic [     COLUMNS*WEIGHT_BITS-1:0] weights,
+    input  logic [                 COLUMNS-1:0] positions,
     input  logic                                activation_valid,
     input  logic [ROWS*(ACTIVATION_BITS+1)-1:0] activations,
     output logic                                sum_valid,
