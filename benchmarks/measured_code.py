@@ -63,6 +63,10 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "random_programs": (*PROGRAMS, "chip/forms/c", "chip/forms/onnx"),
     "reconstruction": (*QUANTIZATION, "chip/reconstruction"),
     "rtl_simulation": (*QUANTIZATION, "chip/forms/rtl"),
+    "sparse_rtl": (
+        *QUANTIZATION,
+        *("chip/cost/accelerator.py", "chip/forms/rtl", "chip/pruning", "chip/sparsity.py"),
+    ),
     "time_to_first_token": SPARSE_MODELS,
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }
