@@ -124,7 +124,8 @@ def array_work(
     if accelerator.dataflow == "weight_stationary":
         found = weight_folds or WeightFolds.without_zeros(folding, groups)
         return _weight_stationary(found, folding, accelerator)
-    rows, columns, f = accelerator.rows, accelerator.columns, folding
+    rows, columns = accelerator.rows, accelerator.columns
+    f = folding
     weights, activations = f.reduction * f.outputs, f.reduction * f.pixels
     results = f.outputs * f.pixels
     skew, load = rows + columns - 2, rows
@@ -151,7 +152,8 @@ def array_work(
 
 
 def _weight_stationary(folds: WeightFolds, folding: Folding, accelerator: Accelerator) -> ArrayWork:
-    load, tiles, pixels = accelerator.row_groups, folding.pixel_tiles, folding.pixels
+    load = accelerator.row_groups
+    tiles, pixels = folding.pixel_tiles, folding.pixels
     return ArrayWork(
         load_cycles=load * folds.loaded * tiles,
         compute_cycles=folds.streamed * pixels,

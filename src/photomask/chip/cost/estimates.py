@@ -230,7 +230,8 @@ def _product_costs(
 ) -> tuple[TiledProduct, Costs]:
     """Returns the tiles and the costs of a convolution, a linear layer or a matrix product."""
     tiled = tile_product(program, group.step, product, accelerator)
-    product, tiling, work = tiled.product, tiled.tiling, tiled.work
+    product, tiling = tiled.product, tiled.tiling
+    work = tiled.work
     sum_bytes = -(-accelerator.accumulator_bits // 8)
     external = Traffic(
         weights=tiling.weight_bytes + constant_bytes(program, group),
