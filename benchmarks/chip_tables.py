@@ -187,3 +187,31 @@ def rtl_simulation(rows: Sequence[Row]) -> Table:
             )
         )
     return table
+
+
+def sparse_rtl(rows: Sequence[Row]) -> Table:
+    """Cycles and weight memory of pruned networks, beside the dense one of the same widths."""
+    metrics = {
+        "mismatches": "wrong integers",
+        "RTL cycles": "RTL cycles",
+        "formula's cycles": "formula's cycles",
+        "RTL cycles of the layers that 2:4 prunes": "RTL cycles of the layers that 2:4 prunes",
+        "weight memory": "weight memory, bytes",
+    }
+    compared = ("RTL cycles", *tuple(metrics)[3:])
+    table: Table = [("one image", *metrics.values())]
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = [row for row in rows if row["implementation"] == name]
+        dense = f"dense, {name.rpartition(', ')[2]}"
+        cells = []
+        for metric in metrics:
+            (number,) = (float(row["value"]) for row in own if row["metric"] == metric)
+            (whole,) = (
+                float(row["value"])
+                for row in rows
+                if row["implementation"] == dense and row["metric"] == metric
+            )
+            share = f" ({number / whole:.2f})" if name != dense and metric in compared else ""
+            cells.append(f"{number:,.0f}{share}")
+        table.append((name, *cells))
+    return table

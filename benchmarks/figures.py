@@ -138,6 +138,14 @@ CHIP = (
         "hardware model.",
     ),
     Section(
+        "Zeros in the reference design",
+        "sparse_rtl",
+        chip.sparse_rtl,
+        "ResNet-20, pruned by magnitude, on an array of 8 × 8; 2:4 runs on an array that takes two "
+        "of four weights with their positions. In brackets is the share of the dense network's "
+        "figure.",
+    ),
+    Section(
         "Time of the flow",
         "flow_time",
         chip.flow_time,

@@ -73,6 +73,10 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "reconstruction": (*QUANTIZATION, "chip/reconstruction"),
     "rtl_simulation": (*QUANTIZATION, "chip/forms/rtl"),
     "sparse_c": (*PROGRAMS, "chip/forms/c"),
+    "sparse_rtl": (
+        *QUANTIZATION,
+        *("chip/cost/accelerator.py", "chip/forms/rtl", "chip/pruning", "chip/sparsity.py"),
+    ),
     "time_to_first_token": SPARSE_MODELS,
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }

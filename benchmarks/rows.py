@@ -37,7 +37,7 @@ COLUMNS = (
 )
 OURS = "photomask"
 """What the name of an implementation of this package begins with."""
-ONLY_OURS = ("channel_pruning", "head_plans", "planted_roundings", "rtl_simulation")
+ONLY_OURS = ("channel_pruning", "head_plans", "planted_roundings", "rtl_simulation", "sparse_rtl")
 """Benchmarks whose every row runs this package, whatever its name says."""
 SKIPPED = "skipped"
 """The metric of a row that says why there is no number."""

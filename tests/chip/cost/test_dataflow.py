@@ -21,6 +21,7 @@ def one_tile(reduction: int, outputs: int, pixels: int, machine: Accelerator) ->
     rows, columns = machine.rows, machine.columns
     folding = Folding(
         reduction=reduction,
+        held=reduction,
         reduction_tiles=1,
         reduction_row_folds=-(-reduction // rows),
         outputs=outputs,

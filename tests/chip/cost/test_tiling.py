@@ -174,7 +174,7 @@ def every_tiling(product: Product, accelerator: Accelerator) -> Iterator[Tiling]
             made = Tiling.of(
                 "step",
                 product,
-                Choice(o, i, r, c, whole, outermost, 0, 0, 0, False, False, 0, 0, None),  # type: ignore[arg-type]
+                Choice(o, i, r, c, whole, outermost, 0, 0, 0, False, False, 0, 0, 0, None),  # type: ignore[arg-type]
             )
             parts = list(made.tiles())
             weights = max(packed_bytes(product.weight, weight_count(part)) for part in parts)

@@ -8,10 +8,11 @@ accelerator never changes a result.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from photomask.chip.sparsity import NofM
 from photomask.documents import Document, file_of_name, read_text
 from photomask.errors import TargetError
 from photomask.report import Shown, Table, table_of_fields
@@ -75,6 +76,12 @@ class Accelerator(Shown, Document):
 
     Each buffer is split into two halves: one half feeds the array while the other is filled or
     emptied.
+
+    If the array is sparse, a column of it holds N weights of each M inputs, and the positions of
+    these weights among the M inputs. N rows together read the M inputs, so R rows cover R * M / N
+    inputs of a layer whose weights keep the pattern. Other layers run dense on the same array.
+    Source: Mishra et al. 2021, arXiv:2104.08378, for 2:4; Liu et al. 2020, arXiv:2005.08098, for
+    rows that share their inputs.
     """
 
     schema_version: Literal[1] = 1
@@ -99,6 +106,61 @@ class Accelerator(Shown, Document):
     """The bytes that external memory delivers or takes in one cycle of the array."""
     clock_mhz: Annotated[float, Field(gt=0.0)]
     energy: EnergyTable = EnergyTable()
+    sparse: NofM | None = None
+    """The pattern of the weights that the array takes compressed; None for a dense array."""
+
+    @model_validator(mode="after")
+    def _has_rows_for_its_pattern(self) -> Self:
+        if (problem := self.pattern_problem) is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_pattern(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves the pattern of a dense array out, so that older documents keep their hashes."""
+        body = dump(self)
+        if self.sparse is None:
+            body.pop("sparse", None)
+        return body
+
+    @property
+    def pattern_problem(self) -> str | None:
+        """Says why the array cannot have its N:M pattern, or None if it can."""
+        if self.sparse is None:
+            return None
+        if self.sparse.kept == self.sparse.group:
+            return f"an array that keeps {self.sparse} inputs is dense; leave its pattern out"
+        if self.rows % self.sparse.kept:
+            return (
+                f"{self.rows} rows cannot hold the pattern {self.sparse}: the rows must be a "
+                f"multiple of N, which is {self.sparse.kept}"
+            )
+        if self.dataflow != "weight_stationary":
+            return (
+                f"the dataflow is {self.dataflow}, but only an array that is weight_stationary can "
+                f"hold the positions of the pattern {self.sparse}"
+            )
+        return None
+
+    @property
+    def kept(self) -> int:
+        """The number of rows that read one group of inputs together: N, and 1 if dense."""
+        return 1 if self.sparse is None else self.sparse.kept
+
+    @property
+    def group(self) -> int:
+        """The number of inputs of such a group: M, and 1 if dense."""
+        return 1 if self.sparse is None else self.sparse.group
+
+    @property
+    def row_groups(self) -> int:
+        """The number of groups that the rows form; for a dense array, the number of its rows."""
+        return self.rows // self.kept
+
+    @property
+    def sparse_inputs(self) -> int:
+        """The inputs that one pass covers if the weights keep the pattern."""
+        return self.row_groups * self.group
 
     @property
     def cells(self) -> int:
@@ -175,10 +237,14 @@ def load_accelerator(name_or_path: str | Path | Accelerator) -> Accelerator:
             unchanged.
 
     Raises:
-        TargetError: there is neither a preset nor a file of that name.
+        TargetError: there is neither a preset nor a file of that name, or the accelerator's N:M
+            pattern does not fit its rows or its dataflow.
         DocumentError: the file is not a valid accelerator.
     """
     if isinstance(name_or_path, Accelerator):
+        # A copy with changed fields was not validated.
+        if (problem := name_or_path.pattern_problem) is not None:
+            raise TargetError(f"accelerator {name_or_path.name!r}: {problem}")
         return name_or_path
     if str(name_or_path) in PRESETS:
         return PRESETS[str(name_or_path)]

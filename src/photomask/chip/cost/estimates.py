@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from photomask.chip.cost.accelerator import Accelerator, load_accelerator
-from photomask.chip.cost.dataflow import array_work
 from photomask.chip.cost.fusion import (
     FusionGroup,
     constant_bytes,
@@ -40,8 +39,9 @@ from photomask.chip.cost.fusion import (
     lane_work,
 )
 from photomask.chip.cost.products import Product, packed_bytes, product_of
-from photomask.chip.cost.tiling import Tiling, tile_product
+from photomask.chip.cost.tiling import TiledProduct, Tiling, tile_product
 from photomask.chip.program import IntegerProgram
+from photomask.chip.sparsity import NofM
 from photomask.documents import Document
 from photomask.report import Shown, Table
 from photomask.stages import stage
@@ -102,7 +102,10 @@ class Costs(Document):
     """What a step, or a whole program, costs for one sample."""
 
     multiply_accumulates: int
-    """The number of multiply-accumulates of the array."""
+    """The number of multiply-accumulates that the array computes.
+
+    Those with weights of folds that are skipped, or outside compressed weights, do not count.
+    """
     cycles: Cycles
     utilization: float
     """The multiply-accumulates, divided by those that all cells could have done: 0 to 1."""
@@ -122,6 +125,10 @@ class StepEstimate(Document):
     costs: Costs
     tiling: Tiling | None
     """The tiles; None for a step that multiplies no matrices and streams through the lanes."""
+    compressed: NofM | None = None
+    """The pattern of the weights if the array takes them compressed."""
+    skipped_folds: int = 0
+    """The number of folds that are not computed, because their weights are all zero."""
 
 
 class HardwareReport(Shown, Document):
@@ -142,8 +149,9 @@ class HardwareReport(Shown, Document):
         """Returns a row for each step, and a row with the sums."""
         rows = [_TITLES, *(_row(found.step, found.operator, found.costs) for found in self.steps)]
         machine, totals = self.accelerator, self.totals
+        kept = "" if machine.sparse is None else f" for {machine.sparse}"
         title = (
-            f"estimate for accelerator {machine.name!r}, {machine.rows}×{machine.columns}, "
+            f"estimate for accelerator {machine.name!r}, {machine.rows}×{machine.columns}{kept}, "
             f"{machine.dataflow.replace('_', ' ')}: {totals.cycles.total:,} cycles, "
             f"{self.milliseconds:.3g} ms at {machine.clock_mhz:g} MHz, "
             f"{totals.energy.total_pj / 1e6:,.4g} µJ"
@@ -203,24 +211,27 @@ def _estimate(
 ) -> StepEstimate:
     product = product_of(program, group.step, accelerator)
     if product is not None:
-        tiling, costs = _product_costs(program, group, product, accelerator)
+        tiled, costs = _product_costs(program, group, product, accelerator)
     else:
-        tiling, costs = None, _lane_costs(program, group, accelerator)
+        tiled, costs = None, _lane_costs(program, group, accelerator)
     return StepEstimate(
         step=group.step.name,
         operator=group.step.operator.kind,
         fused=tuple(step.name for step in group.fused),
         costs=costs,
-        tiling=tiling,
+        tiling=None if tiled is None else tiled.tiling,
+        compressed=None if tiled is None else tiled.product.pattern,
+        skipped_folds=0 if tiled is None else tiled.skipped_folds,
     )
 
 
 def _product_costs(
     program: IntegerProgram, group: FusionGroup, product: Product, accelerator: Accelerator
-) -> tuple[Tiling, Costs]:
+) -> tuple[TiledProduct, Costs]:
     """Returns the tiles and the costs of a convolution, a linear layer or a matrix product."""
-    tiling, choice = tile_product(group.step, product, accelerator)
-    work = array_work(choice.folding, product.groups, accelerator)
+    tiled = tile_product(program, group.step, product, accelerator)
+    product, tiling = tiled.product, tiled.tiling
+    work = tiled.work
     sum_bytes = -(-accelerator.accumulator_bits // 8)
     external = Traffic(
         weights=tiling.weight_bytes + constant_bytes(program, group),
@@ -228,7 +239,7 @@ def _product_costs(
         results=edge_bytes(program, group.output),
     )
     buffers = Traffic(
-        weights=packed_bytes(product.weight, work.weight_reads) + tiling.weight_bytes,
+        weights=product.weight_bytes(work.weight_reads) + tiling.weight_bytes,
         activations=packed_bytes(product.activation, work.activation_reads)
         + tiling.activation_bytes,
         results=work.accumulator_accesses * sum_bytes,
@@ -241,20 +252,24 @@ def _product_costs(
     cycles = Cycles(
         load=work.load_cycles, compute=work.compute_cycles, fill_drain=work.fill_drain_cycles
     )
-    first = tiling.weight_tile_bytes + tiling.activation_tile_bytes
+    first = min(tiling.weight_tile_bytes, tiling.weight_bytes) + tiling.activation_tile_bytes
     energy = accelerator.energy
     cell_pj = energy.multiply_accumulate_pj(
         accelerator.weight_bits, accelerator.activation_bits, accelerator.accumulator_bits
     )
     lanes = lane_work(program, group, accelerator)
-    return tiling, _costs(
-        multiply_accumulates=product.multiply_accumulates,
+    products = product.multiply_accumulates
+    if tiled.folds is not None:
+        products = tiled.folds.weights * product.positions
+    costs = _costs(
+        multiply_accumulates=products,
         cycles=_with_stall(cycles, external.total, first, last, accelerator),
         external=external,
         buffers=buffers,
-        compute_pj=product.multiply_accumulates * cell_pj + lanes.energy_pj,
+        compute_pj=products * cell_pj + lanes.energy_pj,
         accelerator=accelerator,
     )
+    return tiled, costs
 
 
 def _lane_costs(program: IntegerProgram, group: FusionGroup, accelerator: Accelerator) -> Costs:

@@ -1,12 +1,16 @@
 """The work that convolutions, linear layers and matrix products ask of an array of multipliers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.operators import MatrixProduct
+from photomask.chip.operators.weights import effective_weight
 from photomask.chip.packing import Packing
 from photomask.chip.program import IntegerProgram, Step
+from photomask.chip.sparsity import NofM
 from photomask.errors import TargetError
 
 LARGEST_AXIS = 1 << 20
@@ -16,15 +20,60 @@ MOST_PRODUCTS = 1 << 48
 
 @dataclass(frozen=True)
 class Product(MatrixProduct):
-    """A product of matrices whose operands lie in memory words."""
+    """A product of matrices whose operands lie in memory words.
+
+    If the product has a pattern N:M, its weights are compressed: each output holds N weights for
+    each M inputs at one position of the kernel, and the number of the group's pattern.
+    """
 
     weight: Packing
     activation: Packing
+    pattern: NofM | None = None
+
+    def held(self, inputs: Any) -> Any:
+        """Returns how many weights an output holds for `inputs` channels at one kernel position."""
+        if self.pattern is None:
+            return inputs
+        return -(-inputs // self.pattern.group) * self.pattern.kept
+
+    def weight_bytes(self, held: Any) -> Any:
+        """Returns the bytes of the words with `held` weights, and of those with their patterns."""
+        size = packed_bytes(self.weight, held)
+        if self.pattern is None:
+            return size
+        bits = held // self.pattern.kept * self.pattern.index_bits
+        return size + -(-bits // self.weight.word_bits) * self.weight.word_bits // 8
 
 
 def packed_bytes(packing: Packing, elements: Any) -> Any:
     """Returns the bytes of the memory words that hold `elements`, an int or an array of ints."""
     return -(-packing.words(elements) * packing.word_bits // 8)
+
+
+def constant_weight(program: IntegerProgram, step: Step, product: Product) -> np.ndarray | None:
+    """Returns the weights of a product, int64 [groups, outputs, inputs, kernel positions].
+
+    Their zero points are subtracted, so that a zero adds nothing to a sum. The groups are those of
+    a convolution. A product of two activations has no constant weights and gives None.
+    """
+    if "weight" not in step.tensors:
+        return None
+    weight = effective_weight(program.parameters(step))
+    return weight.reshape(-1, product.channels_out, product.channels_in, product.taps)
+
+
+def compressed(product: Product, weight: np.ndarray, accelerator: Accelerator) -> Product | None:
+    """Returns a product with compressed weights, or None if the array cannot take it so.
+
+    Args:
+        product: the dense product.
+        weight: its constant weights, as `constant_weight` returns them.
+        accelerator: has the pattern that all weights must keep.
+    """
+    pattern = accelerator.sparse
+    if pattern is None or not pattern.holds(weight.reshape(-1, *weight.shape[2:])):
+        return None
+    return replace(product, pattern=pattern)
 
 
 def product_of(program: IntegerProgram, step: Step, accelerator: Accelerator) -> Product | None:

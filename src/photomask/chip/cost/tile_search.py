@@ -34,6 +34,8 @@ class Choice:
     weights_stay: bool
     activations_stay: bool
     weight_bytes: int
+    weight_readings: int
+    """How often all weights are read from external memory."""
     activation_bytes: int
     folding: Folding
 
@@ -49,6 +51,15 @@ def tile_sizes(size: int, unit: int) -> list[int]:
     equal = {min(size, -(-part // unit) * unit) for part in parts}
     powers = {1 << bit for bit in range(size.bit_length()) if 1 << bit <= size}
     return sorted(equal | powers, reverse=True)
+
+
+def input_sizes(product: Product, accelerator: Accelerator) -> list[int]:
+    """Returns the input channels of a tile to try; compressed groups of inputs stay whole."""
+    if product.pattern is None:
+        return tile_sizes(product.channels_in, accelerator.rows)
+    sizes = tile_sizes(product.channels_in, accelerator.sparse_inputs)
+    whole = product.channels_in
+    return [size for size in sizes if size == whole or size % product.pattern.group == 0]
 
 
 def position_sizes(product: Product) -> list[tuple[int, int]]:
@@ -114,14 +125,14 @@ class _Grid:
         self.positions = position_sizes(product)
         self.kernels = [True, False] if product.taps > 1 else [True]
         outputs = tile_sizes(product.channels_out, accelerator.columns)
-        inputs = tile_sizes(product.channels_in, accelerator.rows)
+        inputs = input_sizes(product, accelerator)
         self.outputs = _Axis(product.channels_out, _along(outputs, 0))
         self.inputs = _Axis(product.channels_in, _along(inputs, 1))
         self.rows = _Axis(product.rows.output, _along([r for r, _ in self.positions], 2))
         self.columns = _Axis(product.columns.output, _along([c for _, c in self.positions], 2))
         self.taps = _Axis(product.taps, _along([product.taps if k else 1 for k in self.kernels], 3))
-        weights = self.outputs.tile * self.inputs.tile * self.taps.tile
-        self.weight_tile = packed_bytes(product.weight, weights)
+        held = self.outputs.tile * product.held(self.inputs.tile) * self.taps.tile
+        self.weight_tile = product.weight_bytes(held)
         self.sums_tile = (
             self.outputs.tile
             * self.rows.tile
@@ -159,7 +170,7 @@ class _Grid:
     def _weight_pass(self) -> np.ndarray:
         """Returns the bytes of the weights of a group, cut into tiles of whole words."""
         total = sum(
-            packed_bytes(self.product.weight, outputs * inputs * self.taps.tile) * m * n
+            self.product.weight_bytes(outputs * self.product.held(inputs) * self.taps.tile) * m * n
             for outputs, m in self.outputs.parts()
             for inputs, n in self.inputs.parts()
         )
@@ -204,7 +215,11 @@ class _Grid:
 
     def fills(self) -> np.ndarray:
         """Tells for each candidate whether its tiles are as large as the array or the product."""
-        reduction = (self.inputs.tile * self.taps.tile, self.inputs.size * self.taps.size)
+        held = self.product.held
+        reduction = (
+            held(self.inputs.tile) * self.taps.tile,
+            held(self.inputs.size) * self.taps.size,
+        )
         pixels = (self.rows.tile * self.columns.tile, self.rows.size * self.columns.size)
         outputs = (self.outputs.tile, self.outputs.size)
         along_rows, along_columns = {
@@ -219,11 +234,13 @@ class _Grid:
     def folding(self) -> Folding:
         """Returns how each candidate folds onto the array."""
         rows, columns = self.accelerator.rows, self.accelerator.columns
+        held = self.product.held
         return Folding(
             reduction=self.product.channels_in * self.product.taps,
+            held=held(self.product.channels_in) * self.product.taps,
             reduction_tiles=self.inputs.count * self.taps.count,
             reduction_row_folds=self.taps.count
-            * sum(-(-i * self.taps.tile // rows) * n for i, n in self.inputs.parts()),
+            * sum(-(-held(i) * self.taps.tile // rows) * n for i, n in self.inputs.parts()),
             outputs=self.product.channels_out,
             output_tiles=self.outputs.count,
             output_column_folds=sum(-(-o // columns) * n for o, n in self.outputs.parts()),
@@ -287,6 +304,7 @@ def search(product: Product, accelerator: Accelerator) -> Choice | None:
         weights_stay=bool(np.broadcast_to(grid.weights_stay, grid.shape)[o, i, p, k]),
         activations_stay=bool(grid.activations_stay),
         weight_bytes=weights,
+        weight_readings=weights // at(grid.weight_pass),
         activation_bytes=activations,
         folding=Folding(**{name: at(value) for name, value in vars(folding).items()}),
     )

@@ -13,11 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field
 
-from photomask.chip.cost.accelerator import Accelerator
-from photomask.chip.cost.products import Product, packed_bytes, product_of
+from photomask.chip.cost.accelerator import Accelerator, load_accelerator
+from photomask.chip.cost.dataflow import ArrayWork, WeightFolds, array_work
+from photomask.chip.cost.products import (
+    Product,
+    compressed,
+    constant_weight,
+    packed_bytes,
+    product_of,
+)
 from photomask.chip.cost.tile_search import Choice, search
+from photomask.chip.cost.zero_folds import occupied_folds
 from photomask.chip.program import IntegerProgram, Step
 from photomask.documents import Document
 from photomask.errors import TargetError
@@ -72,7 +81,11 @@ class Tiling(Document):
     activations_stay: bool
     """Whether all activations that a group reads stay in one half of the activation buffer."""
     weight_bytes: int
-    """The bytes of weights read from external memory, in the target's words, tile by tile."""
+    """The bytes of weights read from external memory, in the target's words, tile by tile.
+
+    Folds of zeros are not read by a weight-stationary array. Compressed weights include the numbers
+    of their patterns.
+    """
     activation_bytes: int
     """The bytes of activations read from external memory, in memory words of the target."""
 
@@ -148,16 +161,42 @@ def tile(program: IntegerProgram, accelerator: Accelerator) -> dict[str, Tiling]
     Raises:
         TargetError: an operand is too wide, or not even the smallest tile fits.
     """
+    accelerator = load_accelerator(accelerator)
     found = {}
     for step in program.steps:
         product = product_of(program, step, accelerator)
         if product is not None:
-            found[step.name] = tile_product(step, product, accelerator)[0]
+            found[step.name] = tile_product(program, step, product, accelerator).tiling
     return found
 
 
-def tile_product(step: Step, product: Product, accelerator: Accelerator) -> tuple[Tiling, Choice]:
-    """Returns the tiles of one product, as a document and as the search found them.
+@dataclass(frozen=True)
+class TiledProduct:
+    """A product, its tiles, and the work of the array without folds of zeros.
+
+    Attributes:
+        product: dense, or compressed if the array then takes fewer cycles.
+        tiling: the tiles.
+        work: the cycles of the array, and what it exchanges with the buffers.
+        folds: the folds of a weight-stationary array that are left; None if it streams weights.
+        skipped_folds: the number of folds of zeros.
+    """
+
+    product: Product
+    tiling: Tiling
+    work: ArrayWork
+    folds: WeightFolds | None
+    skipped_folds: int
+
+
+def tile_product(
+    program: IntegerProgram, step: Step, product: Product, accelerator: Accelerator
+) -> TiledProduct:
+    """Returns the tiles of one product, and its work on the array.
+
+    The tiles are chosen as if no weight were zero. Then the folds of zeros are left out. If the
+    weights keep the array's pattern N:M and compressed weights take fewer cycles, they are
+    compressed.
 
     Raises:
         TargetError: not even the smallest tile fits.
@@ -165,7 +204,39 @@ def tile_product(step: Step, product: Product, accelerator: Accelerator) -> tupl
     choice = search(product, accelerator)
     if choice is None:
         raise TargetError(_does_not_fit(step, product, accelerator))
-    return Tiling.of(step.name, product, choice), choice
+    weight = None
+    if accelerator.dataflow == "weight_stationary":
+        weight = constant_weight(program, step, product)
+    dense = _tiled(step, product, choice, weight, accelerator)
+    smaller = None if weight is None else compressed(product, weight, accelerator)
+    choice = None if smaller is None else search(smaller, accelerator)
+    if smaller is None or choice is None:
+        return dense
+    sparse = _tiled(step, smaller, choice, weight, accelerator)
+    return sparse if sparse.work.cycles < dense.work.cycles else dense
+
+
+def _tiled(
+    step: Step,
+    product: Product,
+    choice: Choice,
+    weight: np.ndarray | None,
+    accelerator: Accelerator,
+) -> TiledProduct:
+    """Leaves the folds of zeros out of what the search chose."""
+    tiling = Tiling.of(step.name, product, choice)
+    if weight is None:
+        work = array_work(choice.folding, product.groups, accelerator)
+        return TiledProduct(product, tiling, work, None, 0)
+    found = occupied_folds(weight, product, choice, accelerator)
+    whole = WeightFolds.without_zeros(choice.folding, product.groups)
+    return TiledProduct(
+        product,
+        tiling.model_copy(update={"weight_bytes": found.weight_bytes * choice.weight_readings}),
+        array_work(choice.folding, product.groups, accelerator, found.folds),
+        found.folds,
+        whole.loaded - found.folds.loaded,
+    )
 
 
 def _does_not_fit(step: Step, product: Product, accelerator: Accelerator) -> str:

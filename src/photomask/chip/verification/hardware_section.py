@@ -48,8 +48,9 @@ def hardware_sections(report: HardwareReport) -> list[Section]:
 
 def _text(report: HardwareReport) -> str:
     machine, totals = report.accelerator, report.totals
+    kept = "" if machine.sparse is None else f" for {machine.sparse}"
     return (
-        f"{machine.rows}×{machine.columns} cells, {machine.dataflow.replace('_', ' ')}, "
+        f"{machine.rows}×{machine.columns} cells{kept}, {machine.dataflow.replace('_', ' ')}, "
         f"{machine.memory_bytes_per_cycle:g} bytes a cycle from external memory. One sample takes "
         f"{count(totals.cycles.total)} cycles, {report.milliseconds:.3g} ms at "
         f"{machine.clock_mhz:g} MHz, and {_energy(totals)}; {100 * totals.utilization:.1f} % of "

@@ -13,6 +13,7 @@ from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl.design import DesignParameters
 from photomask.chip.forms.rtl.export import write_sources
+from photomask.chip.forms.rtl.lowering import word_lanes
 from photomask.chip.forms.rtl.simulation import sources_in
 from photomask.chip.forms.rtl.simulator import Simulator, build
 from photomask.chip.operators import (
@@ -40,14 +41,23 @@ from photomask.chip.operators import (
     Sum,
 )
 from photomask.chip.program import IntegerProgram
+from photomask.chip.sparsity import NofM
 from photomask.chip.target import Rounding
 
 INT8, UINT8 = IntFormat(bits=8, signed=True), IntFormat(bits=8, signed=False)
 
 
-def machine(rows: int, columns: int, *, weight_bits=8, activation_bits=8, accumulator_bits=32):
+def machine(
+    rows: int,
+    columns: int,
+    *,
+    weight_bits=8,
+    activation_bits=8,
+    accumulator_bits=32,
+    sparse: NofM | None = None,
+):
     return Accelerator(
-        name=f"test {rows}x{columns}",
+        name=f"test {rows}x{columns}" + ("" if sparse is None else f" {sparse}".replace(":", "of")),
         rows=rows,
         columns=columns,
         weight_bits=weight_bits,
@@ -59,6 +69,7 @@ def machine(rows: int, columns: int, *, weight_bits=8, activation_bits=8, accumu
         accumulator_buffer_bytes=1024,
         memory_bytes_per_cycle=8.0,
         clock_mhz=100.0,
+        sparse=sparse,
     )
 
 
@@ -73,11 +84,13 @@ def parameters(accelerator: Accelerator) -> DesignParameters:
     return DesignParameters(
         rows=accelerator.rows,
         columns=accelerator.columns,
-        lanes=int(np.lcm(accelerator.rows, accelerator.columns)),
+        lanes=word_lanes(accelerator),
         weight_bits=accelerator.weight_bits,
         activation_bits=accelerator.activation_bits,
         accumulator_bits=accelerator.accumulator_bits,
         multiplier_bits=31,
+        kept=accelerator.kept,
+        group=accelerator.group,
         activation_depth=1 << 14,
         accumulator_depth=1 << 14,
         weight_depth=1 << 14,

@@ -46,6 +46,6 @@ def test_a_product_of_activations_loads_each_tile_and_corrects_zero_points(zero_
 
 def test_rows_take_their_walks_and_their_division():
     rows = Descriptor(Operation.SOFTMAX, output_width=10, kernel_width=17, reciprocal_bits=40)
-    assert descriptor_cycles(rows, 8, 4) == 4 + 10 * (3 * (2 * 3 + 17 + 4) + 41)
+    assert descriptor_cycles(rows, machine(8, 4)) == 4 + 10 * (3 * (2 * 3 + 17 + 4) + 41)
     norm = Descriptor(Operation.NORMALIZE, output_width=10, kernel_width=17)
-    assert descriptor_cycles(norm, 8, 4) == 4 + 10 * (2 * (2 * 3 + 17 + 4) + 73)
+    assert descriptor_cycles(norm, machine(8, 4)) == 4 + 10 * (2 * (2 * 3 + 17 + 4) + 73)

@@ -12,13 +12,20 @@ from tests.house.sources import ROOT
 
 from photomask.chip.forms.rtl.export import source_names
 from photomask.chip.forms.rtl.simulator import TOP, parameter_flags, verilator_command
+from photomask.chip.sparsity import NofM
 
 RTL = Path(str(resources.files("photomask.chip.forms.rtl") / "sources"))
 ODD = machine(3, 2, weight_bits=2, activation_bits=4, accumulator_bits=20)
+SPARSE = [
+    machine(rows, columns, sparse=NofM(kept=kept, group=group))
+    for rows, columns, kept, group in ((8, 8, 2, 4), (2, 4, 1, 4), (6, 2, 3, 5), (8, 8, 8, 16))
+]
 
 
 @pytest.mark.parametrize(
-    "accelerator", [NARROW, WIDE, ODD, machine(1, 1), machine(32, 16)], ids=lambda a: a.name
+    "accelerator",
+    [NARROW, WIDE, ODD, machine(1, 1), machine(32, 16), *SPARSE],
+    ids=lambda a: a.name,
 )
 def test_verilator_has_nothing_to_warn_of(accelerator):
     command, environment = verilator_command()
@@ -63,7 +70,7 @@ def test_the_page_names_the_ports_of_the_array():
     page = (ROOT / "docs" / "reference" / "rtl.md").read_text(encoding="utf-8")
     ports = (RTL / "systolic_array.sv").read_text().partition(") (")[2].partition(");")[0]
     names = re.findall(r"(?:input|output)\s+logic\s+(?:\[[^]]*\])?\s*(\w+)", ports)
-    assert len(names) == 8
+    assert len(names) == 9
     assert all(f"`{name}`" in page for name in names)
 
 

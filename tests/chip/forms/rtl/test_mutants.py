@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "swapped lanes",
         "reference_design",
-        "aligned[row*ACCUMULATOR_BITS+:ACTIVATION_BITS+1]",
-        "aligned[(ROWS-1-row)*ACCUMULATOR_BITS+:ACTIVATION_BITS+1]",
+        "aligned[i*ACCUMULATOR_BITS+:ACTIVATION_BITS+1]",
+        "aligned[(INPUTS-1-i)*ACCUMULATOR_BITS+:ACTIVATION_BITS+1]",
     ),
     Mutant("lanes never rotate", "reference_design", "32'(descriptor.rotation)", "0"),
     Mutant(
@@ -144,7 +144,9 @@ MUTANTS = (
         "ADDRESS_BITS'(descriptor.output_step)",
         "ADDRESS_BITS'(1)",
     ),
-    Mutant("rows not skewed", "systolic_array", "skewed[r][(r+ROWS-1)%ROWS]", "skewed[r][0]"),
+    Mutant(
+        "rows not skewed", "systolic_array", "skewed[i][(i/GROUP+CELLS-1)%CELLS]", "skewed[i][0]"
+    ),
     Mutant(
         "columns not aligned",
         "systolic_array",
@@ -155,7 +157,7 @@ MUTANTS = (
         "unsigned weights", "systolic_array", "sum_t'(weight[r][c])", "sum_t'({1'b0, weight[r][c]})"
     ),
     Mutant("passes overlap", "sequencer", "(pending == 0)", "1'b1"),
-    Mutant("one weight row too few", "sequencer", "ROWS - 1", "ROWS - 2"),
+    Mutant("one weight row too few", "sequencer", "WEIGHT_WORDS - 1", "WEIGHT_WORDS - 2"),
     Mutant(
         "weights of a tile overwritten",
         "sequencer",

@@ -1,6 +1,7 @@
 """The model and the reference RTL: what they agree on, and what the documentation says differs."""
 
 import pytest
+from tests.chip.forms.rtl.sparse_programs import SparseProgram, with_n_of_m, with_zero_blocks
 from tests.chip.programs import ProgramBuilder
 
 from photomask.chip.cost.accelerator import PRESETS
@@ -8,6 +9,7 @@ from photomask.chip.cost.estimates import estimate
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.synthesis import lint, rtl_sources, synthesize
+from photomask.chip.sparsity import NofM
 
 INT8 = IntFormat(bits=8, signed=True)
 REFERENCE = PRESETS["reference"]
@@ -31,6 +33,27 @@ def test_a_descriptor_of_the_rtl_takes_eight_cycles_more_than_a_fold(
     assert counted == cycles.total - cycles.stall + 8 * folds
 
 
+@pytest.mark.parametrize("sparse", [None, NofM(kept=2, group=4)])
+def test_zeros_save_the_same_folds_in_the_model_as_in_the_rtl(sparse: NofM | None):
+    machine = REFERENCE.model_copy(update={"rows": 8, "columns": 8, "sparse": sparse})
+    make = SparseProgram()
+    dense = make.random.integers(1, 60, (24, 16, 3, 3))
+    weight = with_zero_blocks(make.random, dense, 16, 8, 0.4)
+    if sparse is not None:
+        weight = with_n_of_m(make.random, weight, 2, 4)
+    weight[8:16] = 0
+    x = make.input("x", (1, 16, 6, 6))
+    program = make.build(make.layer("conv", x, weight))
+    step = estimate(program, machine).steps[0]
+    groups = 8 if sparse is None else 4
+    loads = step.costs.cycles.load // groups
+    assert step.skipped_folds > 0
+    assert step.compressed == sparse
+    # One more pass writes the biases of the outputs without weights.
+    array = step.costs.cycles.total - step.costs.cycles.stall
+    assert model_cycles(program, machine)["conv"] == array + 8 * (loads + 1)
+
+
 def test_the_reference_design_is_lint_clean():
     assert lint(rtl_sources(), "reference_design").warnings == ()
 
@@ -45,6 +68,16 @@ def test_units_of_the_reference_design_synthesize():
     assert array.gates > 4 * 8 * 9
     assert array.memory_bits == sequencer.memory_bits == 0
     assert bank.memory_bits == 256 * 2 * 8
+
+
+def test_units_of_a_sparse_design_synthesize():
+    sizes = {"ROWS": 2, "COLUMNS": 2, "KEPT": 2, "GROUP": 4}
+    array, loader = synthesize(rtl_sources(), ["systolic_array", "weight_loader"], sizes).units
+    # Each of four weights has a position of two bits.
+    assert array.cells["$_DFFE_PP_"] == 4 * (8 + 2)
+    # One row of a TILE is held back, and one bit counts its rows.
+    assert loader.flip_flops == 2 * 8 + 1
+    assert array.memory_bits == loader.memory_bits == 0
 
 
 def test_the_row_unit_synthesizes_without_a_memory():

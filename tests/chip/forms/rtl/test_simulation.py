@@ -2,38 +2,26 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.random_program import random_codes, random_program
-from tests.chip.forms.rtl.rtl_programs import (
-    NARROW,
-    WIDE,
-    built,
-    every_operator,
-    machine,
-    parameters,
-    shared_folder,
-)
+from tests.chip.forms.rtl.rtl_programs import NARROW, WIDE, every_operator, machine, parameters
+from tests.chip.forms.rtl.simulated import run
 from tests.chip.programs import ProgramBuilder, small_program
 
 from photomask.chip import export
-from photomask.chip.cost.accelerator import Accelerator
 from photomask.chip.formats import IntFormat
 from photomask.chip.forms.rtl import simulator as simulator_module
-from photomask.chip.forms.rtl.cycles import model_cycles
 from photomask.chip.forms.rtl.design import RtlDesign
 from photomask.chip.forms.rtl.export import RtlForm
 from photomask.chip.forms.rtl.files import file_records
 from photomask.chip.forms.rtl.lowering import support_report
 from photomask.chip.forms.rtl.simulation import compare_outputs, simulate, sources_in
 from photomask.chip.forms.rtl.simulation_report import SimulationReport
-from photomask.chip.forms.rtl.simulator import Simulator, build, verilator_command
+from photomask.chip.forms.rtl.simulator import build, verilator_command
 from photomask.chip.operators import OPERATORS, Requantize
-from photomask.chip.program import IntegerProgram
 from photomask.chip.target import Rounding
 from photomask.errors import (
     DocumentError,
@@ -50,12 +38,15 @@ module systolic_array #(
     parameter int COLUMNS = 16,
     parameter int WEIGHT_BITS = 8,
     parameter int ACTIVATION_BITS = 8,
-    parameter int ACCUMULATOR_BITS = 32
+    parameter int ACCUMULATOR_BITS = 32,
+    parameter int KEPT = 1,
+    parameter int GROUP = 1
 ) (
     input  logic                                clock,
     input  logic                                reset,
     input  logic                                weight_valid,
     input  logic [     COLUMNS*WEIGHT_BITS-1:0] weights,
+    input  logic [                 COLUMNS-1:0] positions,
     input  logic                                activation_valid,
     input  logic [ROWS*(ACTIVATION_BITS+1)-1:0] activations,
     output logic                                sum_valid,
@@ -81,33 +72,6 @@ module systolic_array #(
   end
 endmodule
 """
-
-
-@pytest.fixture(scope="session")
-def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Accelerator], Simulator]:
-    """Builds a design once for all tests, also where several processes share them."""
-    shared = shared_folder(tmp_path_factory)
-
-    def build_design(accelerator: Accelerator) -> Simulator:
-        return built(shared / f"rtl-{accelerator.name.replace(' ', '-')}", accelerator)
-
-    return build_design
-
-
-def run(
-    program: IntegerProgram,
-    codes: np.ndarray | dict[str, np.ndarray],
-    folder: Path,
-    accelerator: Accelerator,
-    simulator: Simulator,
-) -> SimulationReport:
-    export(program, folder, codes, form=RtlForm(accelerator=accelerator))
-    report = simulate(folder, simulator=simulator)
-    assert report.first_mismatch is None, str(report.first_mismatch)
-    assert report.mismatches == 0
-    cycles = {layer.step: layer.rtl_cycles for layer in report.layers if layer.passes}
-    assert cycles == model_cycles(program, accelerator)
-    return report
 
 
 @pytest.mark.parametrize("accelerator", [NARROW, WIDE], ids=lambda a: a.name)

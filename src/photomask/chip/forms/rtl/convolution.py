@@ -14,8 +14,8 @@ def convolution(operator: Convolution, context: Context) -> list[Descriptor]:
 
     A tile belongs to a block of outputs, a block of inputs and a tap of the kernel. The first
     descriptor of a block of outputs starts its sums with the biases, and the others continue the
-    sums in memory. A tile holds zeros for inputs outside an output's group, so a depthwise
-    convolution has diagonal tiles.
+    sums in memory. Tiles of zeros have no descriptor. A tile holds zeros for inputs outside an
+    output's group, so a depthwise convolution has diagonal tiles.
     """
     (source, descriptors), target = operand(context, 0), context.output_place
     weight = effective_weight(context.parameters)
@@ -26,22 +26,23 @@ def convolution(operator: Convolution, context: Context) -> list[Descriptor]:
     padding = rows_and_columns(tuple(before for before, _ in operator.padding), rows=0)
     kernel = weight.reshape(*weight.shape[:2], *rows_and_columns(weight.shape[2:]))
     for tile in weight_tiles(context, kernel, operator.groups):
-        fields = tile_fields(context, tile)
+        fields = {
+            "input_height": size[0],
+            "input_width": size[1],
+            "output_height": results[0],
+            "output_width": results[1],
+            "origin_row": tile.position[0] * dilation[0] - padding[0],
+            "origin_column": tile.position[1] * dilation[1] - padding[1],
+            "stride_row": stride[0],
+            "stride_column": stride[1],
+            "padding_value": operator.padding_value,
+        } | tile_fields(context, tile)
         descriptors += [
             context.descriptor(
                 Operation.MATRIX,
                 source,
                 target,
                 input_address=source.block_address(tile.first_input) + number * source.inner,
-                input_height=size[0],
-                input_width=size[1],
-                output_height=results[0],
-                output_width=results[1],
-                origin_row=tile.position[0] * dilation[0] - padding[0],
-                origin_column=tile.position[1] * dilation[1] - padding[1],
-                stride_row=stride[0],
-                stride_column=stride[1],
-                padding_value=operator.padding_value,
                 output_address=target.block_address(tile.first_output) + number * target.inner,
                 **fields,
             )

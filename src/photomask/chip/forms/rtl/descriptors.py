@@ -33,6 +33,7 @@ class Combine(IntEnum):
 
 ROUNDINGS = tuple(Rounding)
 """The rounding modes; the number of a mode is its position here."""
+TABLE_FILE = "descriptors.hex"
 UNBOUNDED = (1 << 31) - 1
 """The width of an input that is treated as one long row."""
 FIELDS: tuple[tuple[str, int], ...] = (
@@ -51,7 +52,8 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("lookup", 1),
     ("first_lane", 8),
     ("last_lane", 8),
-    ("rotation", 16),
+    ("dense", 1),
+    ("rotation", 15),
     ("step", 32),
     ("input_address", 32),
     ("input_height", 32),
@@ -107,6 +109,7 @@ class Descriptor:
     lookup: int = 0
     first_lane: int = 0
     last_lane: int = 0
+    dense: int = 0
     rotation: int = 0
     step: int = 0
     input_address: int = 0
@@ -205,7 +208,7 @@ STOP = Descriptor(Operation.STOP)
 
 
 def render_table(descriptors: Sequence[Descriptor]) -> str:
-    """Returns the text of `descriptors.hex`, including the final `STOP`."""
+    """Returns the text of `TABLE_FILE`, including the final `STOP`."""
     digits = DESCRIPTOR_BITS // 4
     comment = "".join(f"{name}:{bits} " for name, bits in FIELDS).strip()
     lines = [f"{descriptor.encode():0{digits}x}" for descriptor in (*descriptors, STOP)]

@@ -16,6 +16,9 @@ PATIENCE = 4
 """A simulation is given up after this many times the cycles of the formula."""
 
 
+_PATTERN = ("kept", "group")
+
+
 class DesignParameters(Document):
     """The parameters that the RTL is built with. In the RTL their names are in capitals."""
 
@@ -26,6 +29,10 @@ class DesignParameters(Document):
     activation_bits: int
     accumulator_bits: int
     multiplier_bits: int = Field(ge=1, le=MULTIPLIER_BITS)
+    kept: int = Field(ge=1, default=1)
+    """The rows that read a group of inputs together: N of the pattern N:M, and 1 if dense."""
+    group: int = Field(ge=1, default=1)
+    """The inputs of such a group: M of the pattern N:M, and 1 if dense."""
     activation_depth: int
     accumulator_depth: int
     weight_depth: int
@@ -34,19 +41,26 @@ class DesignParameters(Document):
     descriptor_depth: int
     steps: int
 
+    @model_serializer(mode="wrap")
+    def _without_absent_pattern(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves the pattern of a dense array out: exports of older versions do not know it."""
+        body = dump(self)
+        return body if self.group > 1 else {n: x for n, x in body.items() if n not in _PATTERN}
+
     def joined(self, other: "DesignParameters") -> Self:
         """Returns the parameters of the smallest design that runs the programs of both."""
-        mine, others = self.model_dump(), other.model_dump()
-        return self.model_copy(update={name: max(mine[name], others[name]) for name in mine})
+        names = type(self).model_fields
+        largest = {name: max(getattr(self, name), getattr(other, name)) for name in names}
+        return self.model_copy(update=largest)
 
     def hold(self, other: "DesignParameters") -> bool:
         """Tells whether a design with these parameters can run a program that needs `other`."""
         sizes = ("multiplier_bits", "steps")
         return all(
-            value >= getattr(other, name)
+            getattr(self, name) >= getattr(other, name)
             if name.endswith("_depth") or name in sizes
-            else value == getattr(other, name)
-            for name, value in self.model_dump().items()
+            else getattr(self, name) == getattr(other, name)
+            for name in type(self).model_fields
         )
 
 

@@ -16,7 +16,7 @@ from photomask.chip.forms.form import FormCheck, Sample
 from photomask.chip.forms.golden import golden_edges
 from photomask.chip.forms.rtl.context import RTL
 from photomask.chip.forms.rtl.cycles import descriptor_cycles
-from photomask.chip.forms.rtl.descriptors import Descriptor, render_table
+from photomask.chip.forms.rtl.descriptors import TABLE_FILE, Descriptor, render_table
 from photomask.chip.forms.rtl.design import (
     DESIGN_FILE,
     DesignParameters,
@@ -43,8 +43,10 @@ from photomask.chip.forms.rtl.lowering import (
     steps_in_order,
 )
 from photomask.chip.forms.rtl.memory_map import MEMORIES, Memory, Place, words_to_hex
+from photomask.chip.forms.rtl.read_back import wrong_weights
 from photomask.chip.forms.rtl.readme import render_makefile, render_readme
 from photomask.chip.forms.rtl.simulation import simulate
+from photomask.chip.forms.rtl.weight_image import WEIGHTS_FILE, weight_lines
 from photomask.chip.forms.writers import Problem
 from photomask.chip.operators import Constant, Operator
 from photomask.chip.program import IntegerProgram
@@ -144,8 +146,9 @@ class RtlForm:
     def check(self, program: IntegerProgram, place: Path, samples: Sequence[Sample]) -> FormCheck:
         """Simulates the folder with Verilator: the golden vectors, then the conformance vectors.
 
-        A folder is not simulated if it holds another program, or if files of it have changed. To
-        simulate an export in which you have replaced the array, use `simulate`.
+        Before that, the weights are read back from the descriptors and the weight memory. Nothing
+        is simulated if a weight is wrong, if the folder holds another program, or if files of it
+        have changed. To simulate an export in which you have replaced the array, use `simulate`.
 
         Args:
             program: the program that the folder must hold.
@@ -166,6 +169,8 @@ class RtlForm:
             problems.append(
                 f"{place} holds another program than the one that was given; export it again"
             )
+        if not problems:
+            problems += wrong_weights(lower(program, design.accelerator), place)
         if problems:
             return FormCheck(0, 0, tuple(problems))
         report = simulate(place)
@@ -237,10 +242,7 @@ def describe(
                 shape=program.edges[step.output].shape,
                 place=lowered.memory.edges[step.output],
                 passes=len(descriptors[number]),
-                cycles=sum(
-                    descriptor_cycles(one, machine.rows, machine.columns)
-                    for one in descriptors[number]
-                ),
+                cycles=sum(descriptor_cycles(one, machine) for one in descriptors[number]),
             )
             for number, step in enumerate(program.steps)
         ),
@@ -263,6 +265,8 @@ def design_parameters(lowered: LoweredProgram) -> DesignParameters:
         activation_bits=machine.activation_bits,
         accumulator_bits=machine.accumulator_bits,
         multiplier_bits=min(widest, MULTIPLIER_BITS),
+        kept=machine.kept,
+        group=machine.group,
         activation_depth=depth["activations"],
         accumulator_depth=depth["accumulators"],
         weight_depth=_power_of_two(len(images.weights)),
@@ -290,8 +294,8 @@ def _write_program(lowered: LoweredProgram, design: RtlDesign, folder: Path) -> 
     machine, images = lowered.accelerator, lowered.images
     parameter_bits = max(PARAMETER_BITS, machine.accumulator_bits)
     folder.mkdir()
-    _write_text(folder / "descriptors.hex", render_table(lowered.descriptors))
-    _write_lines(folder / "weights.hex", words_to_hex(images.weights, machine.weight_bits))
+    _write_text(folder / TABLE_FILE, render_table(lowered.descriptors))
+    _write_lines(folder / WEIGHTS_FILE, weight_lines(images.weights, images.patterns, machine))
     _write_lines(folder / "parameters.hex", words_to_hex(images.parameters, parameter_bits))
     tables = words_to_hex(images.tables[:, None], machine.accumulator_bits)
     _write_lines(folder / "tables.hex", tables)

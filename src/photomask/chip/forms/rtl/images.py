@@ -12,16 +12,22 @@ class ImageBuilder:
 
     Parameter word 0 is the identity: multiplier 1 and shift 0 in every lane.
 
+    A word of weights holds the weights of a group of rows, with their pattern if the array is
+    sparse. A group of a dense array is one row.
+
     Attributes:
-        weights: int64 [tiles * rows, columns].
+        weights: int64 [words, columns * rows of a group], the first row of a column first.
+        patterns: int64 [words, columns], the numbers of the patterns; all 0 if the array is dense.
         parameters: int64 [words, lanes]; biases, or multiplier << 6 | shift.
         tables: int64 [entries].
         multiplier_bits: the width of the widest multiplier in bits.
     """
 
-    def __init__(self, lanes: int):
+    def __init__(self, lanes: int, kept: int = 1):
         self.lanes = lanes
+        self._kept = kept
         self._weights: list[np.ndarray] = []
+        self._patterns: list[np.ndarray] = []
         self._weight_words = 0
         self._known_tiles: dict[bytes, int] = {}
         self._parameters: list[np.ndarray] = []
@@ -31,15 +37,29 @@ class ImageBuilder:
         self.multiplier_bits = 1
         self.scale_word(np.ones(lanes, dtype=np.int64), np.zeros(lanes, dtype=np.int64))
 
-    def tile(self, weights: np.ndarray) -> int:
-        """Adds the weights of one tile, [rows, columns], and returns their address.
+    def tile(self, weights: np.ndarray, patterns: np.ndarray | None = None) -> int:
+        """Adds the weights of one tile and returns their address.
 
-        The rows are stored in reverse order, because the array takes the last row first.
+        The groups of rows are stored in reverse order, because the array takes the last one first.
+
+        Args:
+            weights: int64 [rows, columns].
+            patterns: int64 [groups, columns]; None for a dense tile, whose patterns are all 0.
         """
-        address = self._weight_words
-        self._weights.append(weights[::-1])
-        self._weight_words += len(weights)
+        address, columns = self._weight_words, weights.shape[1]
+        groups = weights.reshape(-1, self._kept, columns).transpose(0, 2, 1)
+        words = groups.reshape(len(groups), -1)[::-1]
+        if patterns is None:
+            patterns = np.zeros((len(words), columns), dtype=np.int64)
+        self._weights.append(words)
+        self._patterns.append(patterns[::-1])
+        self._weight_words += len(words)
         return address
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether a tile was added."""
+        return bool(self._weights)
 
     def shared_tile(self, weights: np.ndarray) -> int:
         """Returns the address of a tile; the tile is added unless this method added it before."""
@@ -96,8 +116,13 @@ class ImageBuilder:
 
     @property
     def weights(self) -> np.ndarray:
-        """The weights of all tiles, with one word for each row."""
+        """The weights of all tiles, with one word for each group of rows."""
         return np.concatenate(self._weights) if self._weights else np.zeros((1, 1), np.int64)
+
+    @property
+    def patterns(self) -> np.ndarray:
+        """The numbers of the patterns of all tiles, with one row for each word of weights."""
+        return np.concatenate(self._patterns) if self._patterns else np.zeros((1, 1), np.int64)
 
     @property
     def parameters(self) -> np.ndarray:

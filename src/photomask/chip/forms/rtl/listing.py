@@ -26,7 +26,7 @@ def render_listing(lowered: LoweredProgram) -> str:
                 step.operator.kind,
                 _tile_name(lowered, number),
                 str(one.outputs),
-                str(descriptor_cycles(one, machine.rows, machine.columns)),
+                str(descriptor_cycles(one, machine)),
             )
         )
     return "\n".join(aligned(rows)) + "\n"
@@ -41,7 +41,7 @@ def _tile_name(lowered: LoweredProgram, number: int) -> str:
         return f"rows 0 to {one.output_width - 1} of {one.kernel_width} elements"
     if one.operation is Operation.TILE:
         source = _place_of(lowered, step, 1)
-        first = _channel(source, one.input_address) + -one.rotation % source.lanes
+        first = source.first_channel(one.input_address) + -one.rotation % source.lanes
         position = (one.input_address - source.address) % source.positions
         last = first + lowered.accelerator.columns - 1
         return (
@@ -52,16 +52,21 @@ def _tile_name(lowered: LoweredProgram, number: int) -> str:
     if any(_writes(one, copy) for copy in copies) and not _writes(one, target):
         return "copy of an input"
     last_word = one.output_address + (one.outputs - 1) * one.output_step
-    first, last = (_channel(target, word) for word in (one.output_address, last_word))
+    first, last = (target.first_channel(word) for word in (one.output_address, last_word))
     outputs = f"output channels {first + one.first_lane} to {last + one.last_lane}"
     if one.operation is not Operation.MATRIX:
         return outputs
+    if not one.input_height:
+        return f"{outputs}, biases alone"
     source = _place_of(lowered, step, 0)
-    first = _channel(source, one.input_address) + -one.rotation % target.lanes
-    last = first + lowered.accelerator.rows - 1
+    first = source.first_channel(one.input_address) + -one.rotation % target.lanes
+    machine = lowered.accelerator
+    compressed = machine.sparse is not None and not one.dense
+    last = first + (machine.sparse_inputs if compressed else machine.rows) - 1
+    kept = f" ({machine.sparse})" if compressed else ""
     begins = ", begins with biases" if not one.start_from_memory else ""
     return (
-        f"{outputs}, input channels {first} to {last}, input row {one.origin_row}, "
+        f"{outputs}, input channels {first} to {last}{kept}, input row {one.origin_row}, "
         f"column {one.origin_column}{begins}"
     )
 
@@ -70,11 +75,6 @@ def _place_of(lowered: LoweredProgram, step: Step, number: int) -> Place:
     """Returns the place where a step reads an input."""
     edge = lowered.memory.edges[step.inputs[number]]
     return lowered.memory.copies.get((step.name, number), edge)
-
-
-def _channel(place: Place, word: int) -> int:
-    """Returns the channel in lane 0 of a word."""
-    return (word - place.address) // place.positions * place.lanes
 
 
 def _writes(one: Descriptor, place: Place) -> bool:

@@ -20,6 +20,7 @@ from photomask.report import Shown, Table
 
 WIDEST_ACCUMULATOR = 48
 MOST_LANES = 256
+MOST_PATTERN_BITS = 16
 
 
 class StepSupport(Document):
@@ -130,7 +131,7 @@ def lower_steps(
     """
     machine = load_accelerator(accelerator)
     lanes, memory = word_lanes(machine), map_memory(program, machine)
-    images = ImageBuilder(lanes)
+    images = ImageBuilder(lanes, machine.kept)
 
     def write(step: Step) -> tuple[int, list[Descriptor]]:
         context = Context(program, machine, lanes, memory.edges, memory.copies, images, step)
@@ -150,7 +151,7 @@ def lower_steps(
 
 def word_lanes(accelerator: Accelerator) -> int:
     """Returns how many integers a word of the design's memories holds."""
-    return math.lcm(accelerator.rows, accelerator.columns)
+    return math.lcm(accelerator.rows, accelerator.columns, accelerator.sparse_inputs)
 
 
 def map_memory(program: IntegerProgram, accelerator: Accelerator) -> MemoryMap:
@@ -187,9 +188,17 @@ def check_accelerator(accelerator: Accelerator) -> None:
             "stationary; use the dataflow weight_stationary"
         )
     if lanes > MOST_LANES:
+        sparse = "" if accelerator.sparse is None else f" and {accelerator.sparse_inputs} inputs"
         raise TargetError(
-            f"{name} has {accelerator.rows} rows and {accelerator.columns} columns, whose least "
-            f"common multiple is {lanes}; the reference design can have at most {MOST_LANES} lanes"
+            f"{name} has {accelerator.rows} rows and {accelerator.columns} columns{sparse}, whose "
+            f"least common multiple is {lanes}; the reference design can have at most {MOST_LANES} "
+            "lanes"
+        )
+    if accelerator.sparse is not None and accelerator.sparse.index_bits > MOST_PATTERN_BITS:
+        raise TargetError(
+            f"{name} keeps {accelerator.sparse} inputs, which is "
+            f"{accelerator.sparse.index_bits} bits for each pattern; the reference design "
+            f"decodes at most {MOST_PATTERN_BITS}, which 8:16 needs 14 of; use smaller groups"
         )
     if not accelerator.activation_bits < accelerator.accumulator_bits <= WIDEST_ACCUMULATOR:
         raise TargetError(

@@ -74,6 +74,10 @@ class Place(Document):
         """Returns the first word of the block that holds `channel`."""
         return self.address + channel // self.lanes * self.positions
 
+    def first_channel(self, word: int) -> int:
+        """Returns the channel in lane 0 of a word."""
+        return (word - self.address) // self.positions * self.lanes
+
     def words_of(self, values: np.ndarray) -> np.ndarray:
         """Returns int64 [words, lanes] for an edge's integers; lanes without a channel are 0."""
         padded = np.zeros((self.blocks * self.lanes, self.positions), dtype=np.int64)

@@ -140,6 +140,7 @@ def _stream_fields(
         "output_width": height,
         "output_address": output,
         "parameter_address": context.images.bias_word(np.zeros(0, np.int64), 0),
+        "dense": int(context.accelerator.sparse is not None),
     }
 
 

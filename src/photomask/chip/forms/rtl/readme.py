@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from photomask.chip.forms.rtl.descriptors import DESCRIPTOR_BITS, FIELDS
 from photomask.chip.forms.rtl.design import RtlDesign
 from photomask.chip.forms.rtl.memory_map import Place
+from photomask.chip.forms.rtl.sparse_readme import port_notes, sparse_section, weights_image
 
 FIELD_MEANINGS = {
     "operation": (
@@ -16,7 +17,7 @@ FIELD_MEANINGS = {
     "rounding": "VECTOR: 0 half up, 1 half even, 2 half away, 3 truncate, 4 double",
     "reciprocal_bits": "SOFTMAX: the reciprocal of the sum is 2**reciprocal_bits / sum",
     "fraction_bits": "SOFTMAX, NORMALIZE: fraction bits of a result, before gain and bias",
-    "keep_weights": "MATRIX: load no weights, but multiply by the weights of the last TILE",
+    "keep_weights": "MATRIX: load no weights, but multiply by those that the array holds",
     "centred": "NORMALIZE: centre the row on its mean, which takes one more walk over it",
     "last_of_step": "the step's output is complete after this pass",
     "input_in_accumulators": "1: read the accumulator memory; 0: read the activation memory",
@@ -26,6 +27,7 @@ FIELD_MEANINGS = {
     "lookup": "VECTOR: replace each result by the table entry at this address",
     "first_lane": "the first lane of the output word that is written",
     "last_lane": "the last lane of the output word that is written",
+    "dense": "MATRIX on a sparse array: each row reads one lane, as in a dense array",
     "rotation": "lane l takes lane l - rotation (modulo LANES) of the input word",
     "step": "the number of the program's step",
     "input_address": "the address of the word at input row 0, column 0",
@@ -52,7 +54,7 @@ FIELD_MEANINGS = {
     "padding_value": "the value that is read outside the input",
     "output_address": "the address of the first result's word",
     "output_step": "words from one result to the next",
-    "weight_address": "MATRIX: the address of the first of ROWS weight words, the last row's",
+    "weight_address": "MATRIX: the first of ROWS / KEPT weight words, which holds the last rows",
     "parameter_address": (
         "MATRIX: the word of biases; VECTOR: the word of multipliers and shifts; NORMALIZE: the "
         "first parameter word, where each block of LANES channels has a word of gains and a word "
@@ -131,7 +133,7 @@ the results are written to a memory. Passes do not overlap.
 | pass | what it does | cycles |
 |---|---|---|
 | MATRIX | loads ROWS x COLUMNS weights and streams one kernel tap of a map | {matrix_cycles} |
-| MATRIX, `keep_weights` | streams a map with the weights that a TILE loaded | {kept_cycles} |
+| MATRIX, `keep_weights` | streams a map with the weights that the array holds | {kept_cycles} |
 | TILE | loads weights from words that an earlier step wrote | {tile_cycles} |
 | VECTOR | moves, adds, multiplies, rescales or looks up elements | n * taps + 11 |
 | SOFTMAX | n rows in 3 walks, one element per cycle | 4 + n * (3 * walk + reciprocal_bits + 1) |
@@ -139,7 +141,11 @@ the results are written to a memory. Passes do not overlap.
 
 Here n is the number of output positions, and walk = 2 * ceil(elements / LANES) + elements + 4.
 
-## Put your array in
+A tile whose weights are all zero has no pass and takes no memory. If all weights of a block of
+outputs are zero, one pass writes their biases: it reads only padding of 0, and multiplies it by
+whatever the array holds.
+
+{sparse}## Put your array in
 
 Replace `rtl/systolic_array.sv` by a module with the same name, parameters and ports. It must keep
 this contract:
@@ -147,16 +153,19 @@ this contract:
 | port | bits | meaning |
 |---|---|---|
 | `clock`, `reset` | 1 | `reset` is synchronous and high at first |
-| `weight_valid` | 1 | high for ROWS cycles, which bring the weights of a tile, the last row first |
-| `weights` | COLUMNS * WEIGHT_BITS | one signed weight per column, column 0 lowest |
+| `weight_valid` | 1 | high for ROWS / KEPT cycles, which bring a tile, the last rows first |
+| `weights` | COLUMNS * KEPT * WEIGHT_BITS | KEPT signed weights per column, column 0 lowest |
+| `positions` | COLUMNS * KEPT * position bits | the input of its group that a weight multiplies |
 | `activation_valid` | 1 | high for one vector of activations; there is no back pressure |
-| `activations` | ROWS * (ACTIVATION_BITS + 1) | one signed activation per row, row 0 lowest |
+| `activations` | ROWS / KEPT * GROUP * (ACTIVATION_BITS + 1) | GROUP signed inputs for KEPT rows |
 | `sum_valid` | 1 | high for one vector of sums per vector of activations, in the same order |
 | `sums` | COLUMNS * ACCUMULATOR_BITS | per column the sum of weight * activation over all rows |
 
-"Lowest" means in the least significant bits. The array may have any latency, because a pass ends
-when as many sums have left as activations have entered. With another latency, the cycles in
-`cycles.txt` differ from the formula. The integers must not differ.
+{port_notes}
+
+The array may have any latency, because a pass ends when as many sums have left as activations have
+entered. With another latency, the cycles in `cycles.txt` differ from the formula. The integers must
+not differ.
 
 ## Parameters
 
@@ -178,8 +187,7 @@ share words. Words that belong to no edge hold copies that a step makes for itse
 
 ## Images
 
-- `weights.hex` has one word for each row of a tile, with COLUMNS signed weights. Column 0 lies in
-  the lowest bits.
+{weights_image}
 - `parameters.hex` has words of LANES lanes of {parameter_bits} bits. A lane holds a bias, or
   `multiplier << 6 | shift`. Word 0 has multiplier 1 and shift 0.
 - `tables.hex` has one table entry per word.
@@ -236,6 +244,7 @@ clean:
 def render_readme(design: RtlDesign) -> str:
     """Returns the text of the README of an export."""
     machine, parameters = design.accelerator, design.parameters
+    groups = machine.row_groups
     passes = sum(step.passes for step in design.steps)
     cycles = sum(step.cycles for step in design.steps)
     return README.format(
@@ -244,9 +253,12 @@ def render_readme(design: RtlDesign) -> str:
             f"{len(design.steps)} steps,\nwhich take {passes} passes and {cycles:,} cycles for "
             "one sample."
         ),
-        matrix_cycles=f"n + {2 * machine.rows + machine.columns + 6}",
-        kept_cycles=f"n + {machine.rows + machine.columns + 6}",
+        matrix_cycles=f"n + {2 * groups + machine.columns + 6}",
+        kept_cycles=f"n + {groups + machine.columns + 6}",
         tile_cycles=machine.rows + 4,
+        sparse=sparse_section(machine),
+        port_notes=port_notes(machine),
+        weights_image=weights_image(machine),
         parameters=_table(
             ("parameter", "value"),
             [(f"`{name.upper()}`", str(value)) for name, value in parameters.model_dump().items()],

@@ -37,7 +37,7 @@ package descriptor_package;
     rounding_t          rounding;
     logic [5:0]         reciprocal_bits;         // SOFTMAX: fraction bits of 1 / sum
     logic [5:0]         fraction_bits;           // SOFTMAX, NORMALIZE: fraction bits of a result
-    logic               keep_weights;            // MATRIX: use the weights that a TILE loaded
+    logic               keep_weights;            // MATRIX: use the weights that the array holds
     logic               centred;                 // NORMALIZE: centre the row on its mean
     logic               last_of_step;            // the step's output is complete after this pass
     logic               input_in_accumulators;   // read the accumulator memory
@@ -47,7 +47,8 @@ package descriptor_package;
     logic               lookup;                  // replace each result by its table entry
     logic [7:0]         first_lane;              // first lane of the output word that is written
     logic [7:0]         last_lane;               // last lane of the output word that is written
-    logic [15:0]        rotation;                // lane l takes input lane l - rotation
+    logic               dense;                   // MATRIX: each row of a sparse array reads a lane
+    logic [14:0]        rotation;                // lane l takes input lane l - rotation
     logic [31:0]        step;                    // number of the program's step
     logic [31:0]        input_address;           // address of the word at row 0, column 0
     logic signed [31:0] input_height;            // rows and columns outside read padding_value
@@ -65,7 +66,7 @@ package descriptor_package;
     logic signed [63:0] padding_value;
     logic [31:0]        output_address;          // address of the first result
     logic [31:0]        output_step;             // words from one result to the next
-    logic [31:0]        weight_address;          // MATRIX: first of ROWS weight words
+    logic [31:0]        weight_address;          // MATRIX: first of ROWS / KEPT weight words
     logic [31:0]        parameter_address;       // of biases, multipliers, gains, or a table
     logic signed [63:0] offset;                  // added to the input
     logic signed [63:0] coefficient;             // VECTOR, NORMALIZE: factor of input + offset

@@ -10,14 +10,17 @@
 //                          TILE:  the array's weights
 //
 // A word of either memory has LANES lanes, with one channel per lane. LANES must be a multiple of
-// ROWS and of COLUMNS. The constants lie in `descriptors`, `weights`, `parameters` and
-// `vector.tables`. The testbench fills these memories from the program's images.
+// ROWS, of COLUMNS and of the array's inputs, ROWS / KEPT * GROUP. A dense array has KEPT = GROUP =
+// 1, and a sparse one takes KEPT of GROUP weights with their positions. The constants lie in
+// `descriptors`, `weights`, `parameters` and `vector.tables`. The testbench fills these memories
+// from the program's images.
 //
 // Timing: the design runs as soon as `reset` is low. `step_done` is high for one cycle after each
 // step, and `done` is high at the end.
 
 module reference_design
   import descriptor_package::*;
+  import pattern_package::*;
 #(
     parameter int ROWS = 16,
     parameter int COLUMNS = 16,
@@ -26,6 +29,8 @@ module reference_design
     parameter int ACTIVATION_BITS = 8,
     parameter int ACCUMULATOR_BITS = 32,
     parameter int MULTIPLIER_BITS = 16,
+    parameter int KEPT = 1,
+    parameter int GROUP = 1,
     parameter int ACTIVATION_DEPTH = 1024,
     parameter int ACCUMULATOR_DEPTH = 1024,
     parameter int WEIGHT_DEPTH = 1024,
@@ -47,6 +52,9 @@ module reference_design
   // A lane holds a bias, or a multiplier of up to 31 bits and a shift of 6 bits. The images have
   // this width, too.
   localparam int PARAMETER_BITS = ACCUMULATOR_BITS > 40 ? ACCUMULATOR_BITS : 40;
+
+  localparam int INPUTS = ROWS / KEPT * GROUP;
+  localparam int WEIGHT_WORD_BITS = COLUMNS * (KEPT * WEIGHT_BITS + index_bits(KEPT, GROUP));
 
   typedef logic signed [ACTIVATION_BITS:0] activation_t;
   typedef logic signed [ACCUMULATOR_BITS-1:0] accumulator_t;
@@ -74,7 +82,7 @@ module reference_design
   );
 
   sequencer #(
-      .ROWS(ROWS)
+      .WEIGHT_WORDS(ROWS / KEPT)
   ) control (
       .clock,
       .reset,
@@ -91,12 +99,12 @@ module reference_design
       .cycles
   );
 
-  logic [COLUMNS*WEIGHT_BITS-1:0] weight_word;
+  logic [WEIGHT_WORD_BITS-1:0] weight_word;
   logic [LANES*PARAMETER_BITS-1:0] parameter_word;
   logic [31:0] row_parameter_address;
 
   constant_memory #(
-      .WORD_BITS(COLUMNS * WEIGHT_BITS),
+      .WORD_BITS(WEIGHT_WORD_BITS),
       .DEPTH(WEIGHT_DEPTH)
   ) weights (
       .clock,
@@ -122,7 +130,7 @@ module reference_design
   logic [LANES*ACTIVATION_BITS-1:0] activation_word;
   logic [LANES*ACCUMULATOR_BITS-1:0] accumulator_word, previous_word;
   logic [LANES*ACCUMULATOR_BITS-1:0] operands, aligned;
-  logic [ROWS*(ACTIVATION_BITS+1)-1:0] array_activations;
+  logic [INPUTS*(ACTIVATION_BITS+1)-1:0] array_activations;
   logic [COLUMNS*WEIGHT_BITS-1:0] computed_weights;
 
   address_generator #(
@@ -172,9 +180,14 @@ module reference_design
       aligned[lane*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] = operands[
           ((lane+LANES-32'(descriptor.rotation))%LANES)*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
     end
-    for (int row = 0; row < ROWS; row++) begin
-      array_activations[row*(ACTIVATION_BITS+1)+:ACTIVATION_BITS+1] =
-          aligned[row*ACCUMULATOR_BITS+:ACTIVATION_BITS+1] + activation_t'(descriptor.offset);
+    // In a dense pass, row r reads lane r: the first KEPT inputs of a group get KEPT lanes. The
+    // remainder (%) keeps an index legal in the branch that is not taken.
+    for (int i = 0; i < INPUTS; i++) begin
+      array_activations[i*(ACTIVATION_BITS+1)+:ACTIVATION_BITS+1] =
+          (descriptor.dense && i % GROUP < KEPT
+              ? aligned[(i/GROUP*KEPT+i%GROUP)%LANES*ACCUMULATOR_BITS+:ACTIVATION_BITS+1]
+              : aligned[i*ACCUMULATOR_BITS+:ACTIVATION_BITS+1])
+          + activation_t'(descriptor.offset);
     end
     for (int column = 0; column < COLUMNS; column++) begin
       computed_weights[column*WEIGHT_BITS+:WEIGHT_BITS] = WEIGHT_BITS'(
@@ -185,24 +198,46 @@ module reference_design
 
   // ---- MATRIX and TILE ----
 
-  logic weight_valid, sum_valid, sums_write_valid;
+  logic word_valid, weight_valid, sum_valid, sums_write_valid;
+  logic [COLUMNS*KEPT*WEIGHT_BITS-1:0] array_weights;
+  logic [COLUMNS*KEPT*position_bits(GROUP)-1:0] array_positions;
   logic [COLUMNS*ACCUMULATOR_BITS-1:0] sums;
   logic [ADDRESS_BITS-1:0] sums_read_address, sums_write_address;
   logic [LANES*ACCUMULATOR_BITS-1:0] sums_write_word;
 
-  always_ff @(posedge clock) weight_valid <= weight_read && !reset;
+  always_ff @(posedge clock) word_valid <= weight_read && !reset;
+
+  weight_loader #(
+      .COLUMNS(COLUMNS),
+      .WEIGHT_BITS(WEIGHT_BITS),
+      .KEPT(KEPT),
+      .GROUP(GROUP)
+  ) loader (
+      .clock,
+      .start(stream_start),
+      .word_valid,
+      .word(weight_word),
+      .row_valid(read_valid && is_tile),
+      .row(computed_weights),
+      .weight_valid,
+      .weights(array_weights),
+      .positions(array_positions)
+  );
 
   systolic_array #(
       .ROWS(ROWS),
       .COLUMNS(COLUMNS),
       .WEIGHT_BITS(WEIGHT_BITS),
       .ACTIVATION_BITS(ACTIVATION_BITS),
-      .ACCUMULATOR_BITS(ACCUMULATOR_BITS)
+      .ACCUMULATOR_BITS(ACCUMULATOR_BITS),
+      .KEPT(KEPT),
+      .GROUP(GROUP)
   ) array (
       .clock,
       .reset,
-      .weight_valid(weight_valid || (read_valid && is_tile)),
-      .weights(is_tile ? computed_weights : weight_word),
+      .weight_valid,
+      .weights(array_weights),
+      .positions(array_positions),
       .activation_valid(read_valid && is_matrix),
       .activations(array_activations),
       .sum_valid,

@@ -1,17 +1,17 @@
 // Runs the descriptor table from address 0 to the first STOP, one descriptor after the other.
 //
-// A pass has these stages. It fetches the descriptor, then its parameters. MATRIX then loads ROWS
-// words of weights, unless it keeps the weights of a TILE. The map is streamed, or the row unit
-// runs. The pass ends when every result is written. The next pass does not overlap with it, so a
-// pass may read whatever an earlier pass wrote.
+// A pass has these stages. It fetches the descriptor, then its parameters. MATRIX then loads
+// WEIGHT_WORDS words of weights, unless it keeps those that the array holds. The map is streamed,
+// or the row unit runs. The pass ends when every result is written. The next pass does not overlap
+// with it, so a pass may read whatever an earlier pass wrote.
 //
-// Timing: a pass takes 3 cycles, ROWS cycles to load weights, one cycle for each tap (or the cycles
-// of the row unit), and the latency of the unit that computes.
+// Timing: a pass takes 3 cycles, WEIGHT_WORDS cycles to load weights, one cycle for each tap (or
+// the cycles of the row unit), and the latency of the unit that computes.
 
 module sequencer
   import descriptor_package::*;
 #(
-    parameter int ROWS = 16
+    parameter int WEIGHT_WORDS = 16  // the words of one tile
 ) (
     input  logic        clock,
     input  logic        reset,
@@ -41,10 +41,10 @@ module sequencer
   } state_t;
 
   state_t state;
-  logic [31:0] row;
+  logic [31:0] word;
   logic [31:0] pending;  // the number of results that are computed but not yet written
 
-  assign weight_address = descriptor.weight_address + row;
+  assign weight_address = descriptor.weight_address + word;
   assign weight_read = state == LOAD;
   assign stream_start = state == START;
   assign done = state == DONE;
@@ -54,12 +54,12 @@ module sequencer
     if (reset) begin
       state <= FETCH;
       descriptor_address <= '0;
-      row <= '0;
+      word <= '0;
     end else begin
       case (state)
         FETCH: state <= PREPARE;
         PREPARE: begin
-          row <= '0;
+          word <= '0;
           case (descriptor.operation)
             STOP: state <= DONE;
             MATRIX: state <= descriptor.keep_weights ? START : LOAD;
@@ -67,8 +67,8 @@ module sequencer
           endcase
         end
         LOAD: begin
-          row <= row + 1;
-          if (row == ROWS - 1) state <= START;
+          word <= word + 1;
+          if (word == WEIGHT_WORDS - 1) state <= START;
         end
         START: state <= STREAM;
         STREAM: if (stream_finished) state <= DRAIN;
