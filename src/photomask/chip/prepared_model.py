@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from photomask.chip.arithmetic import direction_of_halves
 from photomask.chip.graph import Node
 from photomask.chip.graph.module_keys import module_key
-from photomask.chip.graph.operations import (
-    Input,
-    Normalize,
-)
+from photomask.chip.graph.operations import Input, Normalize
 from photomask.chip.placement import Placement
 from photomask.chip.prepared_layer import PreparedLayer
 from photomask.chip.prepared_table import table_of
