@@ -57,24 +57,16 @@ def open_study(
     """
     with OptionalPackage("optuna", "explore", PURPOSE):
         import optuna
+    chosen: dict[str, Any] = {"study_name": name, "sampler": sampler, "pruner": pruner}
     directions = ["maximize" if each == "accuracy" else "minimize" for each in identity.objectives]
     with readable(storage, is_new=True):
-        place = _storage(storage)
+        place: Any = _storage(storage)
         try:
-            study = optuna.create_study(
-                storage=place,
-                study_name=name,
-                directions=directions,  # pyright: ignore[reportArgumentType]
-                sampler=sampler,
-                pruner=pruner,
-            )
+            if place is not None and name in optuna.get_all_study_names(place):
+                raise optuna.exceptions.DuplicatedStudyError
+            study = optuna.create_study(storage=place, directions=directions, **chosen)
         except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(
-                storage=place,  # pyright: ignore[reportArgumentType]
-                study_name=name,
-                sampler=sampler,
-                pruner=pruner,
-            )
+            study = optuna.load_study(storage=place, **chosen)
             _demand_same(study, identity, storage)
         else:
             for preset, parameters in presets.items():
