@@ -30,7 +30,8 @@ OF_ITS_OWN = {
 DIFFERENT = {"--output"}
 """What is written says each command itself."""
 WITH_DATA = {
-    "chip convert", "chip explore", "chip import", "chip search", "chip train", "chip tune", "chip verify",
+    "chip convert", "chip explore", "chip import", "chip search", "chip train", "chip tune",
+    "chip verify",
     "attention calibrate", "attention verify",
 }  # fmt: skip
 
