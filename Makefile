@@ -108,8 +108,8 @@ clean:
 
 $(VENV)/.installed-demo: EXTRAS := report,zoo,vision-language
 $(VENV)/.installed-docs: EXTRAS := docs
-$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,onnx,qonnx,rtl,model-explorer,docs,test,check
-$(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,onnx,rtl,test,bench
+$(VENV)/.installed-test: EXTRAS := report,zoo,vision-language,explore,onnx,qonnx,rtl,model-explorer,docs,test,check
+$(VENV)/.installed-bench: EXTRAS := report,zoo,vision-language,explore,onnx,rtl,test,bench
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade --upgrade-strategy eager)

@@ -84,6 +84,27 @@ def _sampling_error(rows: Sequence[Row]) -> str:
     return ""
 
 
+def exploration(rows: Sequence[Row]) -> Table:
+    """Each preset, a point of the front that is no worse, and what the study cost."""
+    head = ("ResNet-20, Fashion-MNIST", "top-1", "weights", "accumulator", "cycles", "energy")
+    table: Table = [head]
+    for name in dict.fromkeys(row["implementation"] for row in rows if row["metric"] == "top1"):
+        own = [row for row in rows if row["implementation"] == name]
+        weights, cycles = (
+            f"{float(value(own, metric, 0, unit=False)):,.0f}" for metric in ("weights", "cycles")
+        )
+        cells = (value(own, "top1", 2), f"{weights} bytes", value(own, "accumulator", 0), cycles)
+        table.append((versioned(name, rows), *cells, value(own, "energy", 1)))
+    study = [row for row in rows if row["implementation"].endswith(" study")]
+    counts = ", ".join(
+        f"{value(study, outcome, 0, unit=False)} {outcome}"
+        for outcome in ("measured", "repeated", "infeasible")
+    )
+    time = f"{value(study, 'time', 1)}, {value(study, 'time per trial', 2)} per trial"
+    table.append((f"the study: {counts}", time, *[""] * 4))
+    return table
+
+
 def exactness(rows: Sequence[Row]) -> Table:
     """Integers compared and mismatches."""
     table: Table = [("network", "torch engine on", "images", "integers compared", "mismatches")]

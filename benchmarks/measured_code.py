@@ -56,6 +56,10 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "channel_pruning": (*QUANTIZATION, "chip/channel_pruning", "chip/training"),
     "engine_speed": PROGRAMS,
     "exactness": QUANTIZATION,
+    "exploration": (
+        *(*QUANTIZATION, "chip/cost", "chip/exploration", "chip/pruning", "chip/sparsity.py"),
+        "chip/weight_masks.py",
+    ),
     "flow_time": (*QUANTIZATION, "chip/forms/memory"),
     "generality": QUANTIZATION,
     "head_plans": (*SPARSE_MODELS, *CALIBRATION, "attention/planning.py"),

@@ -40,6 +40,7 @@ PACKAGES = {
     "photomask.chip.weight_rounding": "Weight rounding",
     "photomask.chip.equalization": "Equalization",
     "photomask.chip.mixed_precision": "Mixed precision",
+    "photomask.chip.exploration": "Exploration",
     "photomask.chip.microscaling": "Microscaling formats",
     "photomask.chip.decoding": "Decoding with a cache",
     "photomask.chip.onnx_import": "ONNX import",

@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     imported: list[str]
 
 
-HEAVY = ["torch", "numpy", "matplotlib", "jinja2", "transformers", "onnx", "onnxruntime"]
+HEAVY = ["torch", "numpy", "matplotlib", "jinja2", "transformers", "onnx", "onnxruntime", "optuna"]
 IN_ONE_PROCESS = """
 import contextlib, io, json, sys
 from photomask.cli import main
@@ -56,6 +56,7 @@ TUNE = ["chip", "tune", "resnet20", *DATA, "--output", "new"]
 TRAIN = ["chip", "train", "resnet20", *DATA, "--output", "new"]
 PRETRAIN = ["chip", "pretrain", "resnet20", *DATA, "--output", "new.safetensors"]
 SEARCH = ["chip", "search", "resnet20", *DATA, "--output", "new"]
+EXPLORE = ["chip", "explore", "resnet20", *DATA, "--output", "new"]
 VERIFY = ["chip", "verify", "resnet20", "EXPORT", *DATA]
 ASK = ["attention", "verify", "picture-questions", "FILE", "--data", "picture-questions"]
 PLAN = ["attention", "plan", "FILE", "--output", "new.json"]
@@ -114,6 +115,12 @@ WRONG = [
     ([*SEARCH, "--as-uniform", "17"], "--as-uniform"),
     ([*SEARCH, "--budget", "9", "--widths", "2,x"], "--widths takes numbers from 1 to 16"),
     ([*SEARCH, "--budget", "9", "--picture", "EXPORT"], "it is a folder"),
+    ([*EXPLORE, "--trials", "0"], "--trials"),
+    ([*EXPLORE, "--objectives", "acuracy"], "did you mean 'accuracy'?"),
+    ([*EXPLORE, "--objectives", "cycles,cycles"], "a metric twice"),
+    ([*EXPLORE, "--stop-early", "median"], "--stop-early needs --objectives accuracy"),
+    ([*EXPLORE, "--storage", "EXPORT"], "it is a folder"),
+    ([*EXPLORE, "--space", "no.json"], "no file no.json"),
     ([*TUNE, "--smooth", "2"], "--smooth"),
     ([*TUNE, "--checkpoint", "FILE/below"], "FILE is a file"),
     ([*TRAIN, "--settings", "no.json"], "no file no.json"),

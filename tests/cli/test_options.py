@@ -20,6 +20,7 @@ OF_ITS_OWN = {
     ("chip train", "--data"), ("chip pretrain", "--data"), ("chip import", "--data"),
     ("attention calibrate", "--data"), ("attention verify", "--data"),
     ("chip train", "--labels"), ("chip search", "--calibration-samples"),
+    ("chip explore", "--calibration-samples"), ("chip explore", "--samples"),
     ("attention plan", "--budget"),
     # Blocks that are done go on by themselves, a training only by --resume.
     ("chip train", "--checkpoint"), ("chip pretrain", "--checkpoint"),
@@ -29,7 +30,8 @@ OF_ITS_OWN = {
 DIFFERENT = {"--output"}
 """What is written says each command itself."""
 WITH_DATA = {
-    "chip convert", "chip import", "chip pretrain", "chip search", "chip train", "chip tune",
+    "chip convert", "chip explore", "chip import", "chip pretrain", "chip prune", "chip search",
+    "chip train", "chip tune",
     "chip verify",
     "attention calibrate", "attention verify",
 }  # fmt: skip

@@ -17,6 +17,7 @@ HEAVY = {
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "optuna",
     "rich",
     "scipy",
     "skimage",

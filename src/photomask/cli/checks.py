@@ -26,6 +26,9 @@ ENCODINGS = ("hex", "bin", "dec", "npy")
 COMPRESSIONS = ("n:m", "bitmap", "run-length", "blocks")
 """How memory images are written."""
 
+METRICS = ("accuracy", "weight_bytes", "accumulator_bits", "cycles", "energy_pj")
+"""What an exploration can improve."""
+
 ONNX_FORMS = ("onnx", "qdq", "qonnx", "deeploy")
 """Forms that the package onnx writes."""
 
@@ -301,6 +304,32 @@ def widths(option: str) -> Callable[[str], str]:
         return given
 
     return check
+
+
+def objectives(given: str) -> str:
+    """Checks the names of metrics with commas, and returns them without spaces."""
+    words = [word.strip() for word in given.split(",")]
+    for word in words:
+        if word not in METRICS:
+            raise UsageError(
+                f"no metric {word!r}: choose from {', '.join(METRICS)}{meant(word, METRICS)}"
+            )
+    if len({*words}) < len(words):
+        raise UsageError(f"--objectives names a metric twice: {given}")
+    return ",".join(words)
+
+
+def study_storage(given: str | None) -> str | None:
+    """Checks that a journal can be written; a database's URL is left to Optuna."""
+    if given is not None and "://" not in given:
+        output_file(Path(given))
+    return given
+
+
+def exploration_packages() -> None:
+    """Checks the packages that an exploration needs."""
+    require_package("optuna", "explore", "exploration")
+    require_package("matplotlib", "report", "the picture of a search")
 
 
 def positive(option: str) -> Callable[[float | None], float | None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from photomask.cli import checks
+from photomask.cli.chip_explore import explore
 from photomask.cli.chip_hand_over import (
     CommandWithForms,
     check_written,
@@ -302,6 +303,7 @@ command(app, cls=CommandWithForms)(export)
 command(app)(estimate)
 command(app)(simulate)
 command(app)(search)
+command(app)(explore)
 command(app)(tune)
 command(app)(pretrain)
 command(app)(train)

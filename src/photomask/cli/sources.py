@@ -56,6 +56,46 @@ def load_test_data(
     return _counted(inputs, samples, source), None if classes is None else classes[:samples]
 
 
+def load_held_out(
+    source: str, labels: Path | None, calibration: int, samples: int
+) -> "tuple[Samples, Samples, Tensor]":
+    """Loads calibration samples, and other samples with their right classes.
+
+    Args:
+        source: as for `load_inputs`. The samples of a data set of the zoo that has a test set come
+            from that; of any other source, those after the calibration samples are held out.
+        labels: `.npy` file of integers, one for each sample of the source; None takes those that
+            the source holds.
+        calibration: how many samples to calibrate on.
+        samples: how many samples to hold out at most.
+
+    Returns:
+        The calibration samples, the samples that are held out, and their right classes.
+
+    Raises:
+        UsageError: there is no such source, or fewer samples.
+        DataError: the data cannot be used, or have no right classes.
+    """
+    from photomask.zoo import count_of
+
+    held_out, classes = load_test_data(source, labels, None)
+    if _zoo_name(source) in TEST_SETS:
+        kept, first = load_inputs(source, calibration), 0
+    else:
+        kept, first = first_of(held_out, calibration), calibration
+    if classes is None:
+        raise DataError(f"{source} holds no right classes, which an accuracy needs; give --labels")
+    if count_of(held_out) <= first:
+        raise UsageError(
+            f"{source} holds {count_of(held_out)} samples, so none are left after {calibration} "
+            "for the calibration; give fewer --calibration-samples"
+        )
+    window = slice(first, first + samples)
+    if isinstance(held_out, dict):
+        return kept, {name: values[window] for name, values in held_out.items()}, classes[window]
+    return kept, held_out[window], classes[window]
+
+
 def first_of(samples: "Samples", count: int | None) -> "Samples":
     """Returns the first samples of every input; all where the count is None."""
     if isinstance(samples, dict):
