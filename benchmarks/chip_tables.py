@@ -186,6 +186,21 @@ def c_speed(rows: Sequence[Row]) -> Table:
     return [*table, ("integers that differ from the oracle's", *wrong)]
 
 
+def sparse_c(rows: Sequence[Row]) -> Table:
+    """Time of layers with zeros over the time of the same layers without them."""
+    kinds = list(dict.fromkeys(row["implementation"].partition(", ")[2] for row in rows))
+    table: Table = [("layer", "dense, us", *(kind for kind in kinds if kind != "dense"))]
+    for layer in dict.fromkeys(row["network"] for row in rows):
+        cells = {
+            (row["implementation"].partition(", ")[2], row["metric"]): float(row["value"])
+            for row in rows
+            if row["network"] == layer
+        }
+        times = (f"{cells[kind, 'time over dense']:.2f}" for kind in kinds if kind != "dense")
+        table.append((layer, f"{cells['dense', 'time']:.1f}", *times))
+    return table
+
+
 def rtl_simulation(rows: Sequence[Row]) -> Table:
     """Whole inferences through the reference design."""
     metrics = {

@@ -140,6 +140,15 @@ CHIP = (
         "from the oracle.",
     ),
     Section(
+        "C of layers with zeros",
+        "sparse_c",
+        chip.sparse_c,
+        "One layer of 8-bit weights and its requantization at a time, on one thread. The columns "
+        "behind the first hold the time of the layer with these zeros, divided by its time without "
+        "zeros. Tiles are blocks of 8 outputs and 8 inputs at one kernel position. A figure near 1 "
+        "means that the dense code is used, because it is as fast.",
+    ),
+    Section(
         "The reference design in simulation",
         "rtl_simulation",
         chip.rtl_simulation,

@@ -14,6 +14,7 @@ from tests.cli.test_options import commands
 
 from photomask.chip.forms.memory import manifest
 from photomask.chip.forms.memory.image import Encoding
+from photomask.chip.forms.memory.storages import STORAGES
 from photomask.chip.forms.rtl import design
 from photomask.chip.program import program
 from photomask.cli import checks
@@ -220,6 +221,7 @@ def test_the_names_are_those_of_the_registries():
 
 def test_what_is_known_before_the_library_is_what_the_library_says():
     assert list(checks.ENCODINGS) == [encoding.value for encoding in Encoding]
+    assert list(checks.COMPRESSIONS) == list(STORAGES)
     assert checks.PROGRAM_FILE == program.PROGRAM_FILE
     assert checks.DESIGN_FILE == design.DESIGN_FILE
     assert checks.MANIFEST_FILE == manifest.MANIFEST_FILE

@@ -23,7 +23,7 @@ from photomask.chip import (
     prepare,
 )
 from photomask.chip.forms import FORMS, rtl
-from photomask.chip.forms.memory import golden_inputs
+from photomask.chip.forms.memory import Manifest, golden_inputs
 from photomask.chip.forms.onnx_builder import save_onnx
 from photomask.chip.forms.qdq import qdq_model
 from photomask.chip.forms.rtl import SimulationReport, simulate
@@ -131,6 +131,18 @@ def test_memory_images_are_written_again_in_another_encoding(exported: Path, tmp
     assert list((tmp_path / "npy" / "golden").rglob("*.npy"))
     assert not list((tmp_path / "npy" / "golden").rglob("*.hex"))
     assert len(golden_inputs(tmp_path / "npy")["x"]) == 2
+
+
+def test_memory_images_are_written_again_without_zeros(exported: Path, tmp_path: Path):
+    place = tmp_path / "small"
+    options = ("--compression", "bitmap", "--compression", "run-length")
+    done = call("export", exported, "--format", "memory", *options, "--output", place)
+    assert done.exit_code == 0, done.output
+    assert Manifest.load(place).compression == ("bitmap", "run-length")
+    assert call("check", place).exit_code == 0
+    done = call("export", exported, "--format", "memory", "--compression", "zip", "--output", place)
+    assert done.exit_code == 2
+    assert "choose from n:m, bitmap, run-length, blocks" in " ".join(done.output.split())
 
 
 def test_an_export_is_not_replaced_by_what_is_read_from_it(exported: Path):

@@ -159,6 +159,12 @@ def test_an_untouched_export_passes_in_every_encoding(pristine: Path):
     assert form.check(sparse_program()[0], pristine, ()).passed
 
 
+def test_the_readme_says_how_to_read_the_storages_of_this_export(pristine: Path):
+    text = (pristine / "README.md").read_text()
+    assert "5 weight(s) have streams" in text
+    assert all(f"- `{kind}`: " in text for kind in ALL)
+
+
 def test_without_compression_every_weight_is_dense(tmp_path: Path):
     program, codes = sparse_program()
     manifest = export(program, tmp_path / "out", codes)

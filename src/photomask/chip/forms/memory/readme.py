@@ -15,7 +15,7 @@ floating point.
 | `manifest.json` | the graph, and the format, shape, layout, words and SHA-256 of every file |
 | `memory/<step>/<role>.<format>` | a constant of a step: weight, bias, multiplier, shift, table… |
 | `golden/<sample>/<edge>.<format>` | the integers of an edge: input, accumulator, activation |
-{conformance_row}| `program.json`, `program.safetensors` | the program itself, for Photomask |
+{more_rows}| `program.json`, `program.safetensors` | the program itself, for Photomask |
 
 `manifest.json` lists steps and edges in the order of computation. File names are the names of steps
 and edges, changed where a file system would not accept them. The record of each file in
@@ -36,7 +36,7 @@ than a word takes several words, the least significant first. Bits that no eleme
 after the last element, are 0. The elements follow each other in the order that `axes` in the
 manifest gives: it lists the tensor's own axes from the slowest to the fastest.
 
-## Loading
+{compressed}## Loading
 
 ```systemverilog
 logic [{word_bits_minus_one}:0] words [0:DEPTH-1];  // DEPTH is "words" in the manifest
@@ -73,6 +73,39 @@ for the edges of that program into SIMULATOR_FOLDER/conformance. The check then 
 rounding, shift or saturation.
 """
 
+COMPRESSED_ROW = """\
+| `memory/<step>/weight.<stream>.<format>` | a stream of a weight without its zeros |
+"""
+COMPRESSED = """\
+## Weights without their zeros
+
+{count} weight(s) have streams instead of an image; `compressed` in `manifest.json` lists them. The
+elements of a stream follow each other without gaps, from word to word: element i of b bits takes
+the bits i*b to i*b + b - 1. Weights are read with the outputs as the slowest axis, then the kernel,
+then the inputs. A weight is zero if it equals the zero point of its output, which is 0 where the
+step has none.
+
+{storages}
+
+"""
+STORAGES = {
+    "n:m": (
+        "- `n:m`: `group` consecutive inputs keep the `kept` weights in `values`, in ascending "
+        "order of their positions p1 < p2 < ... An index in `indices` is C(p1, 1) + C(p2, 2) + "
+        "..., so that those of 2:4 are 0 to 5 for the positions 01, 02, 12, 03, 13, 23"
+    ),
+    "bitmap": "- `bitmap`: one bit for each weight; `values` holds the weights whose bit is 1",
+    "run-length": (
+        "- `run-length`: each element of `runs` stands for as many zeros, and then for one element "
+        "of `values`; all weights after the last one are zero"
+    ),
+    "blocks": (
+        "- `blocks`: `values` holds blocks of `outputs` outputs and `inputs` inputs at one kernel "
+        "position, with the inputs as the fastest axis, and `positions` their numbers; blocks of "
+        "outputs are the slowest axis, then kernel positions, then blocks of inputs"
+    ),
+}
+
 FORMATS = {
     Encoding.HEX: (
         "- `.hex`: one word per line, in lower case, for `$readmemh`; the first line is a `//` "
@@ -95,7 +128,7 @@ def render_readme(manifest: Manifest) -> str:
         target=manifest.target.name,
         version=manifest.photomask_version,
         steps=len(manifest.steps),
-        tensors=len({record.path.rpartition(".")[0] for record in manifest.memory}),
+        tensors=len({r.tensor for r in (*manifest.memory, *manifest.compressed)}),
         edges=len(manifest.edges),
         samples=manifest.samples,
         inputs=", ".join(f"`{name}`" for name in manifest.inputs),
@@ -104,6 +137,15 @@ def render_readme(manifest: Manifest) -> str:
         word_bits=manifest.words.word_bits,
         word_bits_minus_one=manifest.words.word_bits - 1,
         first_lane=manifest.words.first_lane.replace("_", " "),
-        conformance_row=CONFORMANCE_ROW if manifest.conformance else "",
+        more_rows=(COMPRESSED_ROW if manifest.compressed else "")
+        + (CONFORMANCE_ROW if manifest.conformance else ""),
+        compressed=_compressed(manifest) if manifest.compressed else "",
         conformance=CONFORMANCE if manifest.conformance else "",
     )
+
+
+def _compressed(manifest: Manifest) -> str:
+    """Returns the section about the storages that the export has."""
+    kinds = dict.fromkeys(weight.storage.kind for weight in manifest.compressed)
+    storages = "\n".join(STORAGES[kind] for kind in kinds)
+    return COMPRESSED.format(count=len(manifest.compressed), storages=storages)
