@@ -35,6 +35,7 @@ PACKAGES = {
     "photomask.chip.cost": "Accelerators and estimates",
     "photomask.chip.channel_pruning": "Channel pruning",
     "photomask.chip.training": "Quantization-aware training",
+    "photomask.chip.pruning": "Pruning",
     "photomask.chip.pretraining": "Pre-training without labels",
     "photomask.chip.reconstruction": "Reconstruction",
     "photomask.chip.weight_rounding": "Weight rounding",

@@ -56,6 +56,7 @@ CONVERT = ["chip", "convert", "resnet20", *DATA, "--output", "new"]
 TUNE = ["chip", "tune", "resnet20", *DATA, "--output", "new"]
 TRAIN = ["chip", "train", "resnet20", *DATA, "--output", "new"]
 PRETRAIN = ["chip", "pretrain", "resnet20", *DATA, "--output", "new.safetensors"]
+PRUNE = ["chip", "prune", "resnet20", *DATA, "--output", "new"]
 SEARCH = ["chip", "search", "resnet20", *DATA, "--output", "new"]
 EXPLORE = ["chip", "explore", "resnet20", *DATA, "--output", "new"]
 VERIFY = ["chip", "verify", "resnet20", "EXPORT", *DATA]
@@ -88,6 +89,12 @@ WRONG = [
     ([*PRETRAIN, "--resume"], "name its folder by --checkpoint"),
     ([*PRETRAIN, "--learning-rate", "0"], "--learning-rate takes a number above 0"),
     ([*PRETRAIN[:-1], "new.pt"], "written to a .safetensors file"),
+    ([*PRUNE, "--sparsity", "1"], "--sparsity takes a number above 0 and below 1, found 1"),
+    ([*PRUNE, "--channels", "-0.5"], "--channels takes a number above 0 and below 1"),
+    ([*PRUNE, "--pattern", "2/4"], "'2/4' is no pattern"),
+    ([*PRUNE, "--pattern", "4:4"], "keeps 4 of 4 weights"),
+    ([*PRUNE, "--pattern", "0x8"], "a block of 0x8 holds no weight"),
+    ([*PRUNE, "--method", "lottery"], "magnitude"),
     (["chip", "show", "NOTHERE"], "no folder NOTHERE"),
     (["chip", "show", "FULL"], "holds no program.json"),
     (["chip", "run", "EXPORT", "--input", "no.npy", "--output", "y.npy"], "no file no.npy"),

@@ -23,6 +23,7 @@ from photomask.chip.forms.memory import check_export, check_outputs
 from photomask.chip.preparation import prepare
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram, NumpyEngine
+from photomask.chip.pruning import prune
 from photomask.chip.quantizers import Quantizer, check_quantizer
 from photomask.chip.recipe import Recipe, Rule, load_recipe, save_recipe
 from photomask.chip.target import Target, load_target
@@ -72,6 +73,7 @@ __all__ = [
     "plan_channels",
     "plan_dead_channels",
     "prepare",
+    "prune",
     "remove_channels",
     "save_recipe",
     "verify",

@@ -16,6 +16,7 @@ from photomask.cli.chip_hand_over import (
     simulate,
 )
 from photomask.cli.chip_pretrain import pretrain
+from photomask.cli.chip_prune import prune
 from photomask.cli.chip_search import search
 from photomask.cli.chip_train import train
 from photomask.cli.chip_tune import tune
@@ -306,5 +307,6 @@ command(app)(search)
 command(app)(explore)
 command(app)(tune)
 command(app)(pretrain)
+command(app)(prune)
 command(app)(train)
 command(app, "import")(import_model)

@@ -150,12 +150,14 @@ def train(
     asked, hardware = load_recipe(recipe), load_target(target)
     given = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     shown = progress() if is_first_process() else without_progress
-    network, (images, classes) = load_model(model), _training_data(data, labels)
-    schedule = _schedule(settings, given, labelled=classes is not None)
-    prepared = _prepared(network, asked, images, schedule, hardware, batch_norms, shown)
+    network, (images, classes) = load_model(model), training_data(data, labels)
+    schedule = schedule_of(settings, given, labelled=classes is not None)
+    prepared = ready_to_train(network, asked, images, schedule, hardware, batch_norms, shown)
     report = train_model(
         prepared,
-        TensorData(_in_order(prepared, images), classes, augment_images if augment else None),
+        TensorData(
+            in_order_of_inputs(prepared, images), classes, augment_images if augment else None
+        ),
         schedule,
         checkpoint=checkpoint,
         resume=resume,
@@ -165,7 +167,7 @@ def train(
     )
     if not is_first_process():
         return
-    _export(prepared, hardware, first_of(images, golden_samples), output_folder)
+    export_trained(prepared, hardware, first_of(images, golden_samples), output_folder)
     if save_weights is not None:
         write_weights(prepared, save_weights)
     if json is not None:
@@ -174,7 +176,7 @@ def train(
     messages().print(f"written to {output_folder}")
 
 
-def _export(
+def export_trained(
     prepared: "PreparedModel", hardware: "TargetObject", golden: "Samples", folder: Path
 ) -> None:
     """Converts the trained model and exports it, with a golden vector for each sample."""
@@ -185,7 +187,7 @@ def _export(
     export(program, folder, golden_codes(program, golden))
 
 
-def _prepared(
+def ready_to_train(
     network: "nn.Module",
     recipe: "RecipeObject",
     images: "Samples",
@@ -207,7 +209,7 @@ def _prepared(
     return prepared
 
 
-def _in_order(prepared: "PreparedModel", samples: "Samples") -> "list[Tensor]":
+def in_order_of_inputs(prepared: "PreparedModel", samples: "Samples") -> "list[Tensor]":
     """Returns the samples of each input, in the order of the model's inputs."""
     from photomask.chip.calibration import input_forms
     from photomask.chip.data import read_batch
@@ -216,7 +218,7 @@ def _in_order(prepared: "PreparedModel", samples: "Samples") -> "list[Tensor]":
     return read_batch(forms, samples, what="training data").inputs
 
 
-def _schedule(
+def schedule_of(
     path: Path | None, given: dict[str, int | float | None], *, labelled: bool
 ) -> "TrainingSettings":
     """Reads the schedule; what is given on the command line comes first."""
@@ -235,7 +237,7 @@ def _schedule(
         raise UsageError(f"impossible schedule: {describe_validation(error)}") from error
 
 
-def _training_data(source: str, labels: Path | None) -> "tuple[Samples, Tensor | None]":
+def training_data(source: str, labels: Path | None) -> "tuple[Samples, Tensor | None]":
     """Loads samples and, where there are any, their classes."""
     from photomask.cli.sources import load_test_data
     from photomask.documents import is_file

@@ -10,7 +10,7 @@ from photomask.chip.pruning.contract import check_pruner
 from photomask.chip.pruning.granet import GraNet
 from photomask.chip.pruning.magnitude import Magnitude
 from photomask.chip.pruning.one_shot import clear_pruned, prune
-from photomask.chip.pruning.report import LayerPruning, PruningReport
+from photomask.chip.pruning.report import LayerPruning, PruningReport, report_of
 from photomask.chip.pruning.rigl import RigL
 from photomask.chip.pruning.scheduled import PruningSchedule, ScheduledPruning
 from photomask.chip.pruning.snip import Snip
@@ -37,4 +37,5 @@ __all__ = [
     "check_pruner",
     "clear_pruned",
     "prune",
+    "report_of",
 ]

@@ -130,6 +130,11 @@ class Pruner:
         self.scope: Literal["layer", "output", "global"] = scope
         self.layers = None if layers is None else tuple(layers)
 
+    @property
+    def needs_inputs(self) -> bool:
+        """True if the pruner measures inputs, which only `prune` does."""
+        return "inputs" in self.needs
+
     def score(self, weight: PrunableWeight) -> Tensor:
         """Returns how much each weight is worth, in the shape of the weight; more is better.
 

@@ -45,7 +45,7 @@ def measured_weights(
             f"{type(pruner).__name__} measures {' and '.join(sorted(pruner.needs))}; give data: "
             "prune(prepared, pruner, data)"
         )
-    if "inputs" in pruner.needs:
+    if pruner.needs_inputs:
         norms = _input_norms(prepared, layers, data, progress)
         found = [replace(w, input_norms=norms[w.layer]) for w in found]
     if "gradients" in pruner.needs:

@@ -2,7 +2,8 @@
 
 from photomask.chip.graph import Node
 from photomask.chip.prepared_model import PreparedModel
-from photomask.chip.pruning.layers import ChosenLayers
+from photomask.chip.pruning.base import Pruner
+from photomask.chip.pruning.layers import ChosenLayers, choose_layers
 from photomask.documents import Document
 from photomask.report import Shown, Table
 
@@ -60,6 +61,15 @@ class PruningReport(Shown, Document):
         pruned = sum(row.pruned for row in self.layers)
         rows.append(("all", f"{weights:,}", f"{pruned:,}", f"{self.sparsity:.1%}", ""))
         return Table(f"pruned by {self.pruner}", rows)
+
+
+def report_of(prepared: PreparedModel, pruner: Pruner) -> PruningReport:
+    """Counts the pruned weights of a model that a pruner has pruned, at once or while it trained.
+
+    Raises:
+        PruningError: the pruner does not fit the model.
+    """
+    return PruningReport.of(prepared, repr(pruner), choose_layers(prepared, pruner))
 
 
 def _row(prepared: PreparedModel, node: Node, reason: str) -> LayerPruning:

@@ -86,7 +86,7 @@ class ScheduledPruning:
         self, prepared: PreparedModel, pruner: Pruner, schedule: PruningSchedule, steps: int
     ):
         check_pruner(pruner)
-        if "inputs" in pruner.needs:
+        if pruner.needs_inputs:
             raise UsageError(
                 f"{type(pruner).__name__} measures inputs, which a training does not keep; call "
                 "prune(prepared, pruner, data) and train afterwards"
