@@ -78,7 +78,7 @@ def convert(
 
     asked, hardware = load_recipe(recipe), load_target(target)
     network, images = load_model(model), load_inputs(data, calibration_samples)
-    prepared = prepare(network, asked, first_of(images, 1))
+    prepared = prepare(network, asked, first_of(images, 1), target=hardware)
     calibrate(prepared, images, progress=progress())
     program = convert_model(prepared, hardware)
     golden = golden_codes(program, first_of(images, golden_samples))

@@ -124,7 +124,8 @@ def search(
     from photomask.zoo import load_model
 
     images = load_inputs(data, calibration_samples)
-    prepared = prepare(load_model(model), load_recipe(recipe), first_of(images, 1))
+    example = first_of(images, 1)
+    prepared = prepare(load_model(model), load_recipe(recipe), example, target=target)
     found = measure_sensitivity(
         prepared,
         images,

@@ -87,7 +87,7 @@ def tune(
         granularity=granularity, iterations=iterations, seed=seed or 0
     )
     network, images = load_model(model), load_inputs(data, calibration_samples)
-    prepared = prepare(network, asked, first_of(images, 1))
+    prepared = prepare(network, asked, first_of(images, 1), target=hardware)
     if smoothing is not None and not smooth(prepared, images, strength=smoothing, shift=True):
         raise UsageError(f"{model!r} has no norm that only layers read: leave out --smooth")
     calibrate(prepared, images, progress=progress())
