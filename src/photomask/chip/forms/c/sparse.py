@@ -121,7 +121,8 @@ class _Layer:
 
     def body(self) -> list[str]:
         """Returns loops over samples, parts of columns, bands of rows, and tiles."""
-        plane, tiles, x = self.plane, self.tiles, self.places.x
+        plane, tiles = self.plane, self.tiles
+        x = self.places.x
         source = f"x + n * {x[0]}" if self.places.batch > 1 else "x"
         lines = [
             f"{self.context.name}_columns({source}, first, left, planes);",
@@ -191,7 +192,8 @@ class _Layer:
 
     def _kernel(self, kind: str, offset: str) -> str:
         """Adds the function that computes the sums of a tile for one output; returns its name."""
-        tiles, pitch, bits = self.tiles, self.planes.pitch, self.entries.step_bits
+        tiles, pitch = self.tiles, self.planes.pitch
+        bits = self.entries.step_bits
         short = "_".join(t.removesuffix("_t").replace("int", "i") for t in (kind, offset))
         name = f"sparse_{tiles.rows}x{tiles.columns}_{pitch}_{bits}_{short}"
         next_terms = [
@@ -219,7 +221,8 @@ class _Layer:
 
     def copy(self) -> list[str]:
         """Returns the function that copies the operands of a part of a band to the planes."""
-        x, plane, planes = self.context.inputs[0], self.plane, self.planes
+        plane, planes = self.plane, self.planes
+        x = self.context.inputs[0]
         _, channel, row, column = self.places.x
         value = read("x", affine(("h", row), ("w", column), ("c", channel)), x, OPERAND)
         padding = literal(plane.padding_value, OPERAND)

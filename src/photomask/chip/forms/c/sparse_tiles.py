@@ -74,7 +74,9 @@ class Planes:
         """Returns the planes for the tiles of a convolution."""
         rows, columns = _taps(plane, 0), _taps(plane, 1)
         pitch = tiles.columns + max(step for _, step in columns)
-        bases, heights, used = {}, {}, 0
+        bases: dict[tuple[int, int], int] = {}
+        heights: dict[tuple[int, int], int] = {}
+        used = 0
         for a in sorted({phase for phase, _ in rows}):
             for b in sorted({phase for phase, _ in columns}):
                 bases[a, b] = used

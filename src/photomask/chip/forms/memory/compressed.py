@@ -10,9 +10,9 @@ from photomask.chip.formats import IntFormat
 from photomask.chip.forms.file_records import FileRecord
 from photomask.chip.forms.memory.bit_stream import StreamPacking
 from photomask.chip.forms.memory.image import Encoding
-from photomask.chip.forms.memory.storages import (
+from photomask.chip.forms.memory.storages import Streams
+from photomask.chip.forms.memory.storages.choice import (
     AnyStorage,
-    Streams,
     dense_bits,
     smallest,
     stored_bits,
@@ -116,7 +116,8 @@ def compressed_weight(
         encodings: the encodings that each stream is written in.
     """
     weight, zero_point = step.tensors[WEIGHT], step.tensors.get(ZERO_POINT)
-    tensor, format, target = program.tensors[weight], program.formats[weight], program.target
+    tensor, format = program.tensors[weight], program.formats[weight]
+    target = program.target
     streams = storage.compress(tensor, zero_of(program.tensors, zero_point, len(tensor)))
     formats = storage.formats(format, tensor.shape)
     return CompressedWeight(

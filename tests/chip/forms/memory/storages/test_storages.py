@@ -147,7 +147,9 @@ def test_two_of_four_decoded_by_hand():
 
 def test_every_storage_decoded_by_hand():
     weight = np.zeros((2, 2, 2), dtype=np.int64)
-    weight[0, 1, 0], weight[0, 0, 1], weight[1, 1, 1] = 1, 2, 3
+    weight[0, 1, 0] = 1
+    weight[0, 0, 1] = 2
+    weight[1, 1, 1] = 3
     zero = np.zeros(2, dtype=np.int64)
     # Rows are outputs, then kernel positions: 0 1 | 2 0 | 0 0 | 0 3.
     streams = NofMStorage(pattern=NofM(kept=1, group=2)).compress(weight, zero)
