@@ -84,6 +84,7 @@ def main() -> None:
         minutes = (time.perf_counter() - started) / 60
     demand_presets(found)
     print(found)
+    torch.set_num_threads(threads)  # sums, and so the scales, may depend on it in the last bit
     write(found, minutes, work, arguments.processes)
     if arguments.picture is not None:
         save_front_picture(found, arguments.picture)

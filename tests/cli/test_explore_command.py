@@ -13,7 +13,7 @@ LABELS = """
 
 def labelled():
     x = images()
-    return x, net()(x).argmax(dim=1)
+    return {"x": x, "labels": net()(x).argmax(dim=1)}
 """
 
 

@@ -21,6 +21,8 @@ OF_ITS_OWN = {
     ("attention calibrate", "--data"), ("attention verify", "--data"),
     ("chip train", "--labels"), ("chip search", "--calibration-samples"),
     ("chip explore", "--calibration-samples"), ("chip explore", "--samples"),
+    # The same seed in two processes would try the same points twice.
+    ("chip explore", "--seed"),
     ("attention plan", "--budget"),
     # Blocks that are done go on by themselves, a training only by --resume.
     ("chip train", "--checkpoint"), ("chip pretrain", "--checkpoint"),

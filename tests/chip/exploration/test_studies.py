@@ -127,9 +127,11 @@ def test_a_damaged_journal_is_refused_and_stays(call, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "storage", ["/nowhere/at/all/s.journal", "nosuch://host/name", "sqlite:////nowhere/s.db"]
+    "storage", ["{file}/s.journal", "{folder}", "nosuch://host/name", "sqlite:///{file}/s.db"]
 )
-def test_a_storage_out_of_reach_is_refused(call, storage: str):
+def test_a_storage_out_of_reach_is_refused(call, tmp_path: Path, storage: str):
+    (tmp_path / "file").touch()
+    storage = storage.format(file=tmp_path / "file", folder=tmp_path)
     with pytest.raises(DocumentError, match="cannot be used as the storage"):
         call(storage, 1)
 

@@ -1,6 +1,7 @@
 """Draws the front: what each cost buys in accuracy."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ from photomask.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK = "#222222"
 OTHERS = "#b9bec6"
 ACCENT = "#1f6feb"
 PRESET = "#b35900"
+MARKERS = "s^DvPXhp*<>"
 ENDINGS = (".svg", ".png", ".pdf")
+TWO_TICKS = 8.0
+"""The ratio of the ends of an axis above which fewer ticks are enough."""
 LOWEST_SHARE = 0.25
 """The share of the points, from the lowest up, that may lie below the frame."""
 
@@ -27,7 +30,8 @@ def save_front_picture(exploration: Exploration, path: str | Path) -> None:
     """Draws all measured points, those of the front, and the presets.
 
     There is one panel for each objective after the first, which is the vertical axis of all. The
-    front is that over all objectives, so a panel alone shows points that look dominated.
+    front is that over all objectives, so a panel alone shows points that look dominated. If the
+    accuracy is the vertical axis, the least accurate quarter of the points may lie below the frame.
 
     Args:
         exploration: the trials.
@@ -69,22 +73,33 @@ def _draw_panel(axes: "Axes", exploration: Exploration, x: Metric, y: Metric) ->
     presets = [point for point in measured if point.preset]
     axes.plot(*_places(measured, x, y), "o", color=OTHERS, markersize=3.5, label="measured")
     best = exploration.front((y, x)).points
-    axes.plot(*_places(best, x, y), "-", color=ACCENT, linewidth=0.9, label="best at this cost")
+    line = {"color": ACCENT, "linewidth": 0.9, "drawstyle": "steps-post"}
+    axes.plot(*_places(best, x, y), "-", label="best at this cost", **line)
     axes.plot(*_places(front, x, y), "o", color=ACCENT, markersize=4.5, label="front")
-    axes.plot(
-        *_places(presets, x, y), "s", color=PRESET, markersize=6, fillstyle="none", label="presets"
-    )
-    for point in presets:
-        at = (point.figures().values((x, y))[0], point.figures().values((x, y))[1])
-        axes.annotate(
-            point.preset, at, (5, -9), textcoords="offset points", color=INK, fontsize=7.5
-        )
-    axes.set_xscale("log")
+    for preset, marker in zip(presets, itertools.cycle(MARKERS)):
+        place = _places([preset], x, y)
+        style = {"color": PRESET, "markersize": 6.5, "fillstyle": "none"}
+        axes.plot(*place, marker, label=preset.preset, **style)
+    _count_logarithmically(axes)
     axes.set_xlabel(METRICS[x])
     if y == "accuracy":
         axes.set_ylim(*_frame([point.figures().accuracy for point in measured]))
     axes.grid(visible=True, linewidth=0.4, color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _count_logarithmically(axes: "Axes") -> None:
+    """Makes the horizontal axis logarithmic, with a few whole numbers also below a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    low, high = axes.get_xlim()
+    few = (1.0, 2.0, 5.0) if high / low > TWO_TICKS else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=few))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelrotation=30)
 
 
 def _places(

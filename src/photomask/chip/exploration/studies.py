@@ -58,15 +58,16 @@ def open_study(
     with OptionalPackage("optuna", "explore", PURPOSE):
         import optuna
     chosen: dict[str, Any] = {"study_name": name, "sampler": sampler, "pruner": pruner}
-    directions = ["maximize" if each == "accuracy" else "minimize" for each in identity.objectives]
+    up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    directions = [up if each == "accuracy" else down for each in identity.objectives]
     with readable(storage, is_new=True):
-        place: Any = _storage(storage)
+        chosen["storage"] = place = _storage(storage)
         try:
             if place is not None and name in optuna.get_all_study_names(place):
                 raise optuna.exceptions.DuplicatedStudyError
-            study = optuna.create_study(storage=place, directions=directions, **chosen)
+            study = optuna.create_study(directions=directions, **chosen)
         except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(storage=place, **chosen)
+            study = optuna.load_study(**chosen)
             _demand_same(study, identity, storage)
         else:
             for preset, parameters in presets.items():
@@ -130,6 +131,7 @@ def _storage(storage: "BaseStorage | str | Path | None") -> "BaseStorage | str |
     path = Path(storage)
     if path.is_file():
         _demand_journal(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path)))
 
 
