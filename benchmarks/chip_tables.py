@@ -27,6 +27,18 @@ def few_bits(rows: Sequence[Row]) -> Table:
     return grid(ordered, "top-1", lambda cell: value(cell, "top1", 2) + _effort(cell))
 
 
+def pruning(rows: Sequence[Row]) -> Table:
+    """Top-1 by network and way of pruning, and the integer weights that are zero."""
+    newest = {(row["implementation"], row["network"], row["metric"]): row for row in rows}
+    ordered = sorted(newest.values(), key=lambda row: row["implementation"] != "float")
+    table: Table = [("", "network", "top-1", "weights that are 0")]
+    for name, network in dict.fromkeys((r["implementation"], r["network"]) for r in ordered):
+        own = [r for r in ordered if (r["implementation"], r["network"]) == (name, network)]
+        top1 = value(own, "top1", 2) + _effort(own)
+        table.append((versioned(name, rows), network, top1, value(own, "zeros", 0)))
+    return table
+
+
 def channels(rows: Sequence[Row]) -> Table:
     """Top-1 and parameters of networks without some of their channels."""
     table: Table = [(f"MobileNetV1, {rows[0]['note'].partition(',')[0]}", "top-1", "parameters")]
