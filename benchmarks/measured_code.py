@@ -57,8 +57,8 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "engine_speed": PROGRAMS,
     "exactness": QUANTIZATION,
     "exploration": (
-        *(*QUANTIZATION, "chip/cost", "chip/exploration", "chip/pruning", "chip/sparsity.py"),
-        "chip/weight_masks.py",
+        *(*QUANTIZATION, "chip/cost", "chip/exploration", "chip/forms/memory/storages"),
+        *("chip/pruning", "chip/sparsity.py", "chip/weight_masks.py"),
     ),
     "flow_time": (*QUANTIZATION, "chip/forms/memory"),
     "generality": QUANTIZATION,

@@ -1,6 +1,7 @@
 """An exploration measures integer programs, keeps what is best, and says why others failed."""
 
-import math
+import re
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from photomask.chip import (
     NumpyEngine,
     calibrate,
     convert,
+    export,
     load_recipe,
     prepare,
 )
@@ -29,8 +31,7 @@ from photomask.chip.exploration import (
     save_front_picture,
     weight_bytes,
 )
-from photomask.chip.operators import Convolution, Linear
-from photomask.chip.operators.weights import effective_weight
+from photomask.chip.forms.memory import STORAGES, MemoryForm
 from photomask.chip.pruning import Magnitude, NofM, prune
 from photomask.chip.training import TrainingSettings
 from photomask.errors import DataError, DocumentError, RecipeError, UsageError
@@ -173,35 +174,24 @@ def test_the_figures_are_those_of_the_program(
         assert figures.samples == 16
 
 
-def test_weights_are_stored_by_their_pattern_where_that_is_smaller(
-    small_network: nn.Module, small_images: Tensor
+def test_the_bytes_of_weights_are_those_of_memory_images(
+    small_network: nn.Module, small_images: Tensor, tmp_path: Path
 ):
-    dense = prepare(small_network, load_recipe("w8a8"), small_images[:1])
-    pruned = prepare(small_network, load_recipe("w8a8"), small_images[:1])
-    prune(pruned, Magnitude(pattern=NofM(kept=1, group=4)))
+    pruners = {"dense": None, "2:4": Magnitude(pattern=NofM(kept=2, group=4)), "80": Magnitude(0.8)}
     sizes = {}
-    for name, prepared in (("dense", dense), ("pruned", pruned)):
+    for name, pruner in pruners.items():
+        prepared = prepare(small_network, load_recipe("w8a8"), small_images[:1])
+        if pruner is not None:
+            prune(prepared, pruner)
         program = convert(calibrate(prepared, small_images), "asic")
-        sizes[name] = weight_bytes(program)
-        weights = [
-            effective_weight(program.parameters(step))
-            for step in program.steps
-            if isinstance(step.operator, (Convolution, Linear))
-        ]
+        form = MemoryForm(encodings=("bin",), compression=tuple(STORAGES))
+        export(program, tmp_path / name, program.quantize_input(small_images[:1]), form=form)
+        images = (tmp_path / name / "memory").rglob("weight*.bin")
+        words = [re.findall(r"^[01]{32}$", path.read_text(), re.MULTILINE) for path in images]
+        sizes[name] = 4 * sum(map(len, words))
+        assert weight_bytes(program) == sizes[name]
     assert sizes["dense"] == 3 * 8 * 9 + 8 * 8 * 9 + 8 * 5
-    # The stem sums three inputs, so it stays dense. Of eight inputs in groups of four, one of each
-    # group is left, with the two bits of its position, or one of eight with three bits.
-    expected = 3 * 8 * 9
-    for weight in weights[1:]:
-        outputs, inputs = weight.shape[:2]
-        counts = [
-            (weight.reshape(outputs, inputs // group, group, -1) != 0).sum(axis=2).max()
-            for group in (2, 4, 8)
-        ]
-        slots = [inputs // group * int(count) for group, count in zip((2, 4, 8), counts)]  # noqa: B905
-        bits = min(n * (8 + position) for n, position in zip(slots, (1, 2, 3)))  # noqa: B905
-        expected += math.ceil(outputs * math.prod(weight.shape[2:]) * bits / 8)
-    assert sizes["pruned"] == expected < sizes["dense"]
+    assert sizes["80"] < sizes["2:4"] < sizes["dense"]
 
 
 def test_impossible_combinations_are_trials_with_reasons(

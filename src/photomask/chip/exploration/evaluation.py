@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,15 +14,14 @@ from photomask.chip.data import Data, read_samples
 from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.exploration.points import DesignPoint, Measurement
+from photomask.chip.forms.memory.compressed import chosen_storages, weight_of_step, zero_of
+from photomask.chip.forms.memory.storages import STORAGES, AnyStorage, dense_bits, stored_bits
 from photomask.chip.graph import capture_simplified
 from photomask.chip.labels import class_labels
-from photomask.chip.operators import Convolution, Linear
-from photomask.chip.operators.weights import effective_weight
 from photomask.chip.placement import place_with_copies
 from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.program import IntegerProgram
 from photomask.chip.pruning import prune
-from photomask.chip.sparsity import NofM
 from photomask.chip.training import TrainingSettings, train
 from photomask.errors import DataError
 
@@ -197,31 +195,34 @@ class Evaluator:
 
 
 def weight_bytes(program: IntegerProgram) -> int:
-    """Returns the bytes of all weights and tables, each shared tensor counted once.
+    """Returns the bytes of the memory images of all weights, each shared tensor counted once.
 
-    The weight of a layer is stored by the pattern N:M that takes the fewest bits, positions
-    included, where that is smaller than the dense weight. Words of a memory are not padded.
+    A weight is stored without its zeros if one of the storages of `photomask.chip.forms.memory`
+    makes it smaller, as `MemoryForm` writes it with compressed weights. Tables are dense.
     """
-    found: dict[str, int] = {}
+    storages = chosen_storages(program, tuple(STORAGES))
+    bits: dict[tuple[str, str | None], int] = {}
     for step in program.steps:
-        for role, name in step.tensors.items():
-            if role not in ("weight", "table") or role not in step.operator.learned_roles:
-                continue
-            bits = program.formats[name].bits
-            found[name] = bits * program.tensors[name].size
-            if isinstance(step.operator, (Convolution, Linear)):
-                weight = effective_weight(program.parameters(step))
-                found[name] = min(found[name], _compressed_bits(weight, bits))
-    return sum(-(-bits // 8) for bits in found.values())
+        pair = weight_of_step(step)
+        if pair is not None:
+            bits[pair] = _weight_bits(program, pair, storages.get(pair))
+        elif "table" in step.operator.learned_roles:
+            name = step.tensors["table"]
+            size = program.tensors[name].size
+            bits[name, None] = dense_bits(program.formats[name], size, program.target)
+    return sum(bits.values()) // 8
 
 
-def _compressed_bits(weight: np.ndarray, bits: int) -> int:
-    """Returns the bits of a weight [outputs, inputs, *kernel] by its tightest N:M pattern."""
-    pattern = NofM.tightest(weight, bits)
-    if pattern is None:
-        return bits * weight.size
-    groups = pattern.counts(weight).size
-    return groups * pattern.kept * (bits + (pattern.group - 1).bit_length())
+def _weight_bits(
+    program: IntegerProgram, pair: tuple[str, str | None], storage: AnyStorage | None
+) -> int:
+    """Returns the bits of memory of a weight, unused bits of words included."""
+    name, zero_point = pair
+    weight, format = program.tensors[name], program.formats[name]
+    if storage is None:
+        return dense_bits(format, weight.size, program.target)
+    streams = storage.compress(weight, zero_of(program.tensors, zero_point, len(weight)))
+    return stored_bits(storage, streams, format, weight.shape, program.target)
 
 
 def accumulator_bits(program: IntegerProgram) -> int:

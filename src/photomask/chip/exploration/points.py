@@ -130,7 +130,8 @@ class Measurement(Document):
         accuracy: the percentage of held-out samples, or of their places, that the integer program
             classifies correctly.
         samples: the number of held-out samples.
-        weight_bytes: the bytes of all weights, compressed by N:M where that saves bytes.
+        weight_bytes: the bytes of the memory images of all weights; a weight is stored without its
+            zeros if that is smaller.
         accumulator_bits: the bits of the widest signed accumulator, proven for every input.
         cycles: the estimated cycles for one sample.
         energy_pj: the estimated energy for one sample, in picojoules.
