@@ -106,7 +106,9 @@ def exploration(rows: Sequence[Row]) -> Table:
             f"{float(value(own, metric, 0, unit=False)):,.0f}" for metric in ("weights", "cycles")
         )
         cells = (value(own, "top1", 2), f"{weights} bytes", value(own, "accumulator", 0), cycles)
-        table.append((versioned(name, rows), *cells, value(own, "energy", 1)))
+        point = own[0]["note"].partition(";")[0]
+        label = f": {point}" if " instead of " in name else ""
+        table.append((versioned(name, rows) + label, *cells, value(own, "energy", 1)))
     study = [row for row in rows if row["implementation"].endswith(" study")]
     counts = ", ".join(
         f"{value(study, outcome, 0, unit=False)} {outcome}"

@@ -168,8 +168,7 @@ def write(found: Exploration, minutes: float, work: Work, processes: int) -> Non
     for preset in (trial for trial in found.trials if trial.preset):
         write_point(results, evaluator, f"{OURS} {preset.preset}", preset, device)
         better = smallest_as_accurate(found, preset)
-        name = f"{OURS} instead of {preset.preset}: {better.point.label}"
-        write_point(results, evaluator, name, better, device)
+        write_point(results, evaluator, f"{OURS} instead of {preset.preset}", better, device)
 
 
 def smallest_as_accurate(found: Exploration, preset: ExploredPoint) -> ExploredPoint:
@@ -202,7 +201,10 @@ def write_point(
     if measured.program_sha256 != chosen_by.program_sha256:
         raise RedGateError(f"trial {point.number} gives another program here than in the study")
     subject = Subject(WHAT, name, NETWORK, device=device)
-    note = f"trial {point.number}, {chosen_by.accuracy:.2f} % on the images to choose on"
+    note = (
+        f"{point.point.label}; trial {point.number}, {chosen_by.accuracy:.2f} % on the images to "
+        "choose on"
+    )
     results.number(subject, "top1", measured.accuracy, "%", note=note)
     results.number(subject, "weights", measured.weight_bytes, "bytes", note=note)
     results.number(subject, "accumulator", measured.accumulator_bits, "bits", note=note)

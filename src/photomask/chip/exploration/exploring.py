@@ -57,8 +57,11 @@ INFEASIBLE = (
     TrainingError,
 )
 """The errors that belong to a combination. All others end the exploration."""
-POINT, FINGERPRINT, MEASUREMENT = "point", "fingerprint", "measurement"
-REPEATS, REASON = "repeats", "infeasible"
+POINT = "point"
+FINGERPRINT = "fingerprint"
+MEASUREMENT = "measurement"
+REPEATS = "repeats"
+REASON = "infeasible"
 """The user attributes of a trial."""
 Kind = TypeVar("Kind", bound=Document)
 DEFAULT_OBJECTIVES: tuple[Metric, ...] = ("accuracy", "weight_bytes", "cycles")
