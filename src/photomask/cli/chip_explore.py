@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from photomask.chip.exploration import Exploration
 
 OUTPUT = "exploration"
-EXPLORATION_FILE, FRONT_FILE, POINTS = "exploration.json", "front.json", "points"
+EXPLORATION_FILE = "exploration.json"
+FRONT_FILE = "front.json"
+POINTS = "points"
 PICTURES = ("front.svg", "front.png")
 
 ExplorationFolder = Annotated[
