@@ -15,7 +15,8 @@ from photomask.chip.default_dtype import float32_by_default
 from photomask.chip.engines import TorchEngine
 from photomask.chip.exploration.points import DesignPoint, Measurement
 from photomask.chip.forms.memory.compressed import chosen_storages, weight_of_step, zero_of
-from photomask.chip.forms.memory.storages import STORAGES, AnyStorage, dense_bits, stored_bits
+from photomask.chip.forms.memory.storages import STORAGES
+from photomask.chip.forms.memory.storages.choice import AnyStorage, dense_bits, stored_bits
 from photomask.chip.graph import capture_simplified
 from photomask.chip.labels import class_labels
 from photomask.chip.placement import place_with_copies
