@@ -40,6 +40,7 @@ PACKAGES = {
     "photomask.chip.reconstruction": "Reconstruction",
     "photomask.chip.weight_rounding": "Weight rounding",
     "photomask.chip.equalization": "Equalization",
+    "photomask.chip.accumulators": "Narrow accumulators",
     "photomask.chip.mixed_precision": "Mixed precision",
     "photomask.chip.exploration": "Exploration",
     "photomask.chip.microscaling": "Microscaling formats",

@@ -143,15 +143,8 @@ def prune(
     during = pruner if learns and pruner is not None and not pruner.needs_inputs else None
     samples.calibrate(prepared, None if during else pruner)
     if learns:
-        samples.train(
-            prepared,
-            network if batch_norms else None,
-            teacher=teacher,
-            pruner=during,
-            augmented=augment,
-            compiled=compiled,
-            device=place,
-        )
+        norms = network if batch_norms else None
+        samples.train(prepared, norms, teacher, during, augment, compiled, place)
     export_trained(prepared, hardware, first_of(images, golden_samples), output_folder)
     if pruner is not None:
         report = report_of(prepared, pruner)
@@ -189,7 +182,6 @@ class _Samples:
         self,
         prepared: "PreparedModel",
         with_norms: "nn.Module | None",
-        *,
         teacher: "nn.Module",
         pruner: "Pruner | None",
         augmented: bool,

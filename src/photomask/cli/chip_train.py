@@ -153,11 +153,10 @@ def train(
     network, (images, classes) = load_model(model), training_data(data, labels)
     schedule = schedule_of(settings, given, labelled=classes is not None)
     prepared = ready_to_train(network, asked, images, schedule, hardware, batch_norms, shown)
+    inputs = in_order_of_inputs(prepared, images)
     report = train_model(
         prepared,
-        TensorData(
-            in_order_of_inputs(prepared, images), classes, augment_images if augment else None
-        ),
+        TensorData(inputs, classes, augment_images if augment else None),
         schedule,
         checkpoint=checkpoint,
         resume=resume,

@@ -37,12 +37,13 @@ def check_pattern(given: str | None) -> str | None:
             f"{given!r} is no pattern; give N:M, such as 2:4, or the outputs and inputs of a "
             "block, such as 8x8"
         )
-    first, kind, second = int(found[1]), found[2], int(found[3])
-    if kind == ":" and not 1 <= first < second:
+    first = int(found[1])
+    second = int(found[3])
+    if found[2] == ":" and not 1 <= first < second:
         raise UsageError(
             f"the pattern {given} must keep at least 1 weight, and fewer than {second}"
         )
-    if kind == "x" and not (first and second):
+    if found[2] == "x" and not (first and second):
         raise UsageError(f"a block of {given} holds no weight")
     return given
 
@@ -54,7 +55,8 @@ def read_pattern(given: str | None) -> "NofM | Blocks | None":
     found = None if given is None else _PATTERN.fullmatch(given)
     if found is None:
         return None
-    first, second = int(found[1]), int(found[3])
+    first = int(found[1])
+    second = int(found[3])
     if found[2] == ":":
         return NofM(kept=first, group=second)
     return Blocks(outputs=first, inputs=second)

@@ -22,7 +22,8 @@ class RigL(Pruner):
     Args:
         sparsity: the share of the weights that are pruned, from the beginning to the end.
         regrowth: the share of the kept weights that is replaced at the first update, 0 to 1.
-        layers: the layers, as for `Pruner`.
+        settings: those of `Pruner`; patterns are refused, because a weight that grows would break
+            them.
 
     Raises:
         PruningError: the settings contradict each other.
