@@ -26,6 +26,9 @@ OF_ITS_OWN = {
     ("attention plan", "--budget"),
     # Blocks that are done go on by themselves, a training only by --resume.
     ("chip train", "--checkpoint"), ("chip pretrain", "--checkpoint"),
+    # A method of pruning and one of pre-training have nothing in common.
+    ("chip prune", "--method"), ("chip pretrain", "--method"),
+    ("chip prune", "--data"), ("chip prune", "--labels"),
     ("chip export", "--format"),
 }  # fmt: skip
 """Options that say of a command what they say of no other."""
