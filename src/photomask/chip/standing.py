@@ -30,8 +30,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ORDER = (
-    "The order of calls is: prepare; smooth, smooth_products, equalize, scale_salient_channels or "
-    "set_constant; calibrate; compensate_rounding, reconstruct or train; fit_accumulators; "
+    "The order of calls is: prepare; prune, smooth, smooth_products, equalize, "
+    "scale_salient_channels or set_constant; calibrate; compensate_rounding, reconstruct or train; fit_accumulators; "
     "align_to_target; convert"
 )
 UNKNOWN = -1
