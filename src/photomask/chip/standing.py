@@ -31,8 +31,8 @@ R = TypeVar("R")
 
 ORDER = (
     "The order of calls is: prepare; prune, smooth, smooth_products, equalize, "
-    "scale_salient_channels or set_constant; calibrate; compensate_rounding, reconstruct or train; fit_accumulators; "
-    "align_to_target; convert"
+    "scale_salient_channels or set_constant; calibrate; compensate_rounding, reconstruct or train; "
+    "fit_accumulators; align_to_target; convert"
 )
 UNKNOWN = -1
 """The checksum of weights that were loaded, or got scales by hand, and were not checked since."""

@@ -262,8 +262,10 @@ def test_a_pruner_that_cannot_train_is_refused_before_the_first_step(pruner, err
 
 def test_a_quantizer_without_zero_is_refused_before_the_first_step():
     recipe = Recipe(weight=Binary(granularity=PerChannel()), activation=Quantizer(8))
+    prepared = ready(recipe)
     with pytest.raises(PruningError, match="Binary has no code for 0"):
-        train(ready(recipe), data(), schedule(), pruner=RigL(0.5))
+        train(prepared, data(), schedule(), pruner=RigL(0.5))
+    assert not prepared.pruned_layers()
 
 
 def test_a_pruner_that_empties_a_layer_stops_the_training_and_the_epoch_is_undone():

@@ -12,7 +12,6 @@ from photomask.chip.pruning.base import Moment, PrunableWeight, Pruner
 from photomask.chip.pruning.contract import check_masks, check_pruner
 from photomask.chip.pruning.layers import ChosenLayers, choose_layers
 from photomask.chip.pruning.one_shot import clear_pruned, put_masks
-from photomask.chip.weight_masks import demand_zeros
 from photomask.documents import Document
 from photomask.errors import PruningError, UsageError
 
@@ -97,6 +96,7 @@ class ScheduledPruning:
         self.steps = steps
         self.chosen: ChosenLayers = choose_layers(prepared, pruner)
         self._check_reached()
+        self._demand_codes_of_zero()
 
     def _check_reached(self) -> None:
         """Refuses a schedule that never updates the masks."""
@@ -106,6 +106,18 @@ class ScheduledPruning:
                 f"the schedule {self.schedule!r} never prunes in {self.steps} steps; let it begin "
                 "earlier"
             )
+
+    @torch.no_grad()
+    def _demand_codes_of_zero(self) -> None:
+        """Refuses quantizers that have no code for 0, before any weight is pruned."""
+        for node in self.layers:
+            layer = self.prepared.layer(node)
+            if bool((layer.quantizer(torch.zeros_like(layer.measured_weight)) != 0).any()):
+                raise PruningError(
+                    f"the weight of {node.name!r} cannot be pruned, because its quantizer "
+                    f"{type(layer.quantizer).__name__} has no code for 0; use one that has, such "
+                    "as Quantizer or LSQ"
+                )
 
     def _moment(self, step: int) -> Moment | None:
         return self.schedule.moment(step, self.steps, self.pruner.sparsity)
@@ -123,7 +135,6 @@ class ScheduledPruning:
         """
         generator = torch.Generator().manual_seed(seed)
         self._put(self.pruner.first_masks(self._weights(), generator))
-        demand_zeros(self.prepared)
 
     def before_step(self, step: int) -> None:
         """Updates the masks where the schedule says so, and gives the optimizer its gradients.
