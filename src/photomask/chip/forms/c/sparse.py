@@ -1,4 +1,4 @@
-"""Writes products with weights that hold many zeros: every other weight drives a loop of outputs.
+"""Writes products with scattered zeros: each weight that is not zero drives a loop over positions.
 
 The operands are copied to planes, one for each input channel, in which adjacent outputs read
 adjacent elements. Two weights of an output then multiply the operands of all places of a tile, and
