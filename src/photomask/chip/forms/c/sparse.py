@@ -21,7 +21,7 @@ from photomask.chip.forms.c.zero_blocks import BlockList
 OPERAND, SUM = "int16_t", "int32_t"
 """The C types of the operands in the planes and of the sums."""
 INT16 = Interval(-(1 << 15), (1 << 15) - 1)
-MOST_WORK = 0.3
+MOST_WORK = 0.25
 """The most products, with those of unused places, as a share of the dense products.
 
 This and the other limits are where the code was measured to be as fast as the dense code. Dense
