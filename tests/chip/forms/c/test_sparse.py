@@ -149,24 +149,30 @@ def is_sparse(program: IntegerProgram) -> bool:
 
 def test_what_would_not_be_faster_stays_dense():
     random = np.random.default_rng(0)
-    weight, kept = random.integers(1, 100, (16, 64, 1, 1)), random.random((16, 64, 1, 1))
-    image = (1, 64, 16, 16)
+    weight = random.integers(1, 100, (16, 32, 3, 3))
+    kept = random.random(weight.shape)
+    image = (1, 32, 18, 18)
     assert is_sparse(layer(weight * (kept < 0.2), image))
     assert not is_sparse(layer(weight, image))
     assert not is_sparse(layer(weight * 0, image))
     assert not is_sparse(layer(weight * (kept < 0.4), image))  # too many
     assert not is_sparse(layer(weight[:6] * (kept[:6] < 0.2), image))  # too few outputs
-    assert not is_sparse(layer(weight * (kept < 0.2), (1, 64, 1, 3)))  # too few places
-    assert not is_sparse(layer(weight[:, :, 0, 0] * (kept[:, :, 0, 0] < 0.2), (1, 64)))
+    assert not is_sparse(layer(weight * (kept < 0.2), (1, 32, 3, 5)))  # too few places
+    assert not is_sparse(layer((weight * (kept < 0.2))[..., :1, :1], image))  # one position
     # Two of four pays where sums are short and tiles are wide.
     pairs = weight * zeros(weight.shape, "2:4", random)
-    assert is_sparse(layer(pairs, (1, 64, 32, 32)))
-    assert not is_sparse(layer(pairs, image))
-    assert not is_sparse(layer(np.tile(pairs, (1, 4, 1, 1)), (1, 256, 32, 32)))
+    assert is_sparse(layer(pairs[:, :16], (1, 16, 34, 34)))
+    assert not is_sparse(layer(pairs[:, :16], (1, 16, 18, 18)))
+    assert not is_sparse(layer(pairs, (1, 32, 34, 34)))
     # Wide operands and wide sums are left to the dense code.
     assert not is_sparse(layer(weight * (kept < 0.2), image, bits=20))
     assert not is_sparse(layer(weight * (kept < 0.2) * 50_000, image))
-    blocks = weight[:, :, 0, 0] * zeros((16, 64), "blocks", random)
+    # A linear layer needs several rows, and blocks of zeros need none.
+    matrix = random.integers(1, 100, (16, 64))
+    scattered = matrix * (random.random(matrix.shape) < 0.2)
+    assert is_sparse(layer(scattered, (1, 16, 64)))
+    assert not is_sparse(layer(scattered, (1, 64)))
+    blocks = matrix * zeros((16, 64), "blocks", random)
     assert is_sparse(layer(blocks, (1, 64)))
     assert not is_sparse(layer(blocks, (1, 64), bits=20))
     assert not is_sparse(layer(blocks[:12], (1, 64)))

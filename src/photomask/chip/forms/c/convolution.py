@@ -1,5 +1,7 @@
 """Writes convolutions: matrix products of copied operands, or channel by channel if depthwise."""
 
+import math
+
 import numpy as np
 
 from photomask.chip.formats import Interval
@@ -21,11 +23,22 @@ def convolution(operator: Convolution, context: Context) -> list[str]:
     plane = Plane.of(operator, weight, context.inputs[0], context.store.y)
     if operator.groups > 1 and weight.shape[1] == 1:
         return _depthwise(context, plane, weight)
+    sparse = _sparse(context, plane, weight)
+    return _dense(context, plane, weight) if sparse is None else sparse
+
+
+def _sparse(context: Context, plane: Plane, weight: np.ndarray) -> list[str] | None:
+    """Returns a body that reads only the weights that are not zero, or None if dense is faster.
+
+    It is slower for kernels of one position, because every operand that is copied to the planes is
+    then used only once for each output.
+    """
+    if math.prod(plane.kernel) == 1:
+        return None
     x, y = context.inputs[0], context.store.y
     places = Places(_four(x.strides), _four(y.strides), x.shape[0], channel_axis=1)
     flat = weight.reshape(*weight.shape[:2], *plane.kernel)
-    sparse = sparse_products(context, plane, flat, places, _padded(context, plane))
-    return _dense(context, plane, weight) if sparse is None else sparse
+    return sparse_products(context, plane, flat, places, _padded(context, plane))
 
 
 def _four(strides: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Writes products with weights that hold many zeros: every other weight drives a loop of outputs.
+"""Writes products with scattered zeros: each weight that is not zero drives a loop over positions.
 
 The operands are copied to planes, one for each input channel, in which adjacent outputs read
 adjacent elements. Two weights of an output then multiply the operands of all places of a tile, and
@@ -21,7 +21,7 @@ from photomask.chip.forms.c.zero_blocks import BlockList
 OPERAND, SUM = "int16_t", "int32_t"
 """The C types of the operands in the planes and of the sums."""
 INT16 = Interval(-(1 << 15), (1 << 15) - 1)
-MOST_WORK = 0.3
+MOST_WORK = 0.25
 """The most products, with those of unused places, as a share of the dense products.
 
 This and the other limits are where the code was measured to be as fast as the dense code. Dense
