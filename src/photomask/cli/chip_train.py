@@ -144,7 +144,7 @@ def train(
     from photomask.documents import write_file
     from photomask.report import without_progress
     from photomask.zoo import load_model
-    from photomask.zoo.augmentation import augment as augment_images
+    from photomask.zoo.augmentation import augment as vary
 
     place = device_of(device) if device is not None else None
     asked, hardware = load_recipe(recipe), load_target(target)
@@ -153,10 +153,9 @@ def train(
     network, (images, classes) = load_model(model), training_data(data, labels)
     schedule = schedule_of(settings, given, labelled=classes is not None)
     prepared = ready_to_train(network, asked, images, schedule, hardware, batch_norms, shown)
-    inputs = in_order_of_inputs(prepared, images)
     report = train_model(
         prepared,
-        TensorData(inputs, classes, augment_images if augment else None),
+        TensorData(in_order_of_inputs(prepared, images), classes, vary if augment else None),
         schedule,
         checkpoint=checkpoint,
         resume=resume,

@@ -41,7 +41,8 @@ def check_pattern(given: str | None) -> str | None:
     second = int(found[3])
     if found[2] == ":" and not 1 <= first < second:
         raise UsageError(
-            f"the pattern {given} must keep at least 1 weight, and fewer than {second}"
+            f"the pattern {given} keeps {first} of {second} weights; it must keep at least 1, and "
+            f"fewer than {second}"
         )
     if found[2] == "x" and not (first and second):
         raise UsageError(f"a block of {given} holds no weight")
