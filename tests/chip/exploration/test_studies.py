@@ -1,7 +1,6 @@
 """One storage is one study: for several processes, for later calls, and for nothing else."""
 
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +40,6 @@ def test_a_database_holds_a_study_too(call, tmp_path: Path):
     url = f"sqlite:///{tmp_path}/study.db"
     first = call(url, 2)
     assert call(url, 3).trials[:2] == first.trials
-
-
-def test_a_database_leaves_the_loggers_of_the_program_as_they_are(call, tmp_path: Path):
-    loggers = [logging.getLogger("photomask.some.stage"), logging.getLogger("my_program")]
-    call(f"sqlite:///{tmp_path}/study.db", 1)
-    assert not any(logger.disabled for logger in loggers)
 
 
 @pytest.mark.parametrize(

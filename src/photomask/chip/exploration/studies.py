@@ -1,7 +1,6 @@
 """Opens the study of an exploration in a storage of Optuna, which several processes can share."""
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +60,7 @@ def open_study(
     chosen: dict[str, Any] = {"study_name": name, "sampler": sampler, "pruner": pruner}
     up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
     directions = [up if each == "accuracy" else down for each in identity.objectives]
-    with readable(storage, is_new=True), _loggers_kept():
+    with readable(storage, is_new=True):
         chosen["storage"] = place = _storage(storage)
         try:
             if place is not None and name in optuna.get_all_study_names(place):
@@ -76,22 +75,6 @@ def open_study(
             study.set_user_attr(IDENTITY, identity.model_dump(mode="json"))
         _repeat_interrupted_presets(study, presets)
     return study
-
-
-@contextmanager
-def _loggers_kept() -> Iterator[None]:
-    """Enables the loggers again that were enabled before.
-
-    Optuna opens a database through Alembic with a logging configuration that disables every logger
-    that exists, those of the caller's program too.
-    """
-    loggers = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
-    enabled = [logger for logger in loggers if not logger.disabled]
-    try:
-        yield
-    finally:
-        for logger in enabled:
-            logger.disabled = False
 
 
 @contextmanager
