@@ -62,6 +62,21 @@ class Packing(Document):
         return self.word_bits - (lane + 1) * self.format.bits
 
 
+def flat_within(values: np.ndarray, format: IntFormat) -> np.ndarray:
+    """Returns integers as int64 [elements] in C order, if a format holds all of them.
+
+    Raises:
+        DataError: a value is outside the format.
+    """
+    flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1)
+    if flat.size and (flat.min() < format.low or flat.max() > format.high):
+        raise DataError(
+            f"cannot pack values from {flat.min()} to {flat.max()} as {format}, which holds "
+            f"{format.low} to {format.high}"
+        )
+    return flat
+
+
 def pack(values: np.ndarray, packing: Packing) -> np.ndarray:
     """Packs integers into words.
 
@@ -75,14 +90,8 @@ def pack(values: np.ndarray, packing: Packing) -> np.ndarray:
     Raises:
         DataError: a value is outside the format.
     """
-    flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1)
-    format = packing.format
-    if flat.size and (flat.min() < format.low or flat.max() > format.high):
-        raise DataError(
-            f"cannot pack values from {flat.min()} to {flat.max()} as {format}, which holds "
-            f"{format.low} to {format.high}"
-        )
-    raw = flat.view(np.uint64) & _mask(format.bits)
+    flat = flat_within(values, packing.format)
+    raw = flat.view(np.uint64) & _mask(packing.format.bits)
     return _bytes_of(_lanes_into_limbs(raw, packing), packing)
 
 

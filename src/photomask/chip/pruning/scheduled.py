@@ -1,6 +1,7 @@
 """Prunes a model while it is trained, by a schedule."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field, model_validator
@@ -11,6 +12,7 @@ from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.pruning.base import Moment, PrunableWeight, Pruner
 from photomask.chip.pruning.contract import check_masks, check_pruner
 from photomask.chip.pruning.layers import ChosenLayers, choose_layers
+from photomask.chip.pruning.measuring import prunable
 from photomask.chip.pruning.one_shot import clear_pruned, put_masks
 from photomask.documents import Document
 from photomask.errors import PruningError, UsageError
@@ -167,10 +169,7 @@ class ScheduledPruning:
 
     def _weights(self) -> list[PrunableWeight]:
         """Returns the weights as they are now, with the gradients of their parameters."""
-        found = []
-        for node in self.layers:
-            parameter, mask = self.prepared.parameter_of(node), self.prepared.mask_of(node)
-            if mask is None:
-                mask = torch.ones_like(parameter, dtype=torch.bool)
-            found.append(PrunableWeight(node.name, parameter.detach(), mask, parameter.grad))
-        return found
+        return [
+            replace(prunable(self.prepared, node), gradient=self.prepared.parameter_of(node).grad)
+            for node in self.layers
+        ]

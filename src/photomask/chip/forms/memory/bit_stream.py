@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from photomask.chip.formats import IntFormat
+from photomask.chip.packing import flat_within
 from photomask.chip.target import Target
 from photomask.documents import Document
 from photomask.errors import DataError
@@ -66,13 +67,8 @@ def pack_stream(values: np.ndarray, packing: StreamPacking) -> np.ndarray:
     Raises:
         DataError: a value is outside the format.
     """
-    flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1)
     format = packing.format
-    if flat.size and (flat.min() < format.low or flat.max() > format.high):
-        raise DataError(
-            f"cannot pack values from {flat.min()} to {flat.max()} as {format}, which holds "
-            f"{format.low} to {format.high}"
-        )
+    flat = flat_within(values, format)
     size = -(-format.bits // 8)
     lowest = flat.astype("<i8").view(np.uint8).reshape(flat.size, 8)[:, :size]
     bits = np.unpackbits(lowest, axis=1, bitorder="little")[:, : format.bits]
