@@ -19,6 +19,7 @@ from photomask.chip.pruning import (
 from photomask.chip.quantizers import Binary, PerChannel, Quantizer
 from photomask.chip.recipe import Recipe
 from photomask.chip.reconstruction import ReconstructionSettings, reconstruct
+from photomask.chip.training import fold_batch_norms, keep_batch_norms
 from photomask.chip.weight_rounding import compensate_rounding
 from photomask.errors import DataError, OrderError, PruningError, RecipeError, UsageError
 
@@ -306,3 +307,49 @@ def test_a_shared_weight_is_pruned_once_for_all_its_layers():
     ]
     assert len(found) == 2
     assert all(not weight[~mask].any() for weight in found)
+
+
+def largest_half(weights):
+    sizes = torch.cat([w.abs().flatten() for w in weights])
+    least = sizes.sort(descending=True).values[sizes.numel() // 2 - 1]
+    return [w.abs() >= least for w in weights]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_magnitudes_are_those_of_the_model_whatever_norm_was_folded_in(kept, scope):
+    model = net()
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.tensor([-8.0, 4, 2, 1, 0.5, 0.25, 0.125, 0.01]))
+    prepared = prepare(model, "w8a8", images())
+    if kept:
+        keep_batch_norms(prepared, model, images())
+    prune(prepared, Magnitude(0.5, scope=scope, layers=["stem", "grouped"]))
+    weights = [model.stem.weight.detach(), model.grouped.weight.detach()]
+    each = [largest_half([w])[0] for w in weights]
+    expected = each if scope == "layer" else largest_half(weights)
+    for (node, mask), wanted in zip(prepared.pruned_layers(), expected, strict=True):
+        assert torch.equal(mask, wanted), node.name
+
+
+def test_a_channel_that_a_norm_turned_off_is_pruned_first():
+    model = net()
+    with torch.no_grad():
+        model.norm.weight[3] = 0
+    prepared = prepare(model, "w8a8", images())
+    prune(prepared, Magnitude(0.2, layers=["stem"]))
+    ((_, mask),) = prepared.pruned_layers()
+    assert not mask[3].any()
+
+
+def test_magnitudes_after_a_training_are_those_without_the_trained_norm():
+    model = net()
+    prepared = calibrate(prepare(model, "w8a8", images()), images())
+    keep_batch_norms(prepared, model, images())
+    norm = prepared.batch_norms["stem"]
+    with torch.no_grad():
+        norm.gain.copy_(torch.tensor([-8.0, 4, 2, 1, 0.5, 0.25, 0.125, 0.01]))
+    fold_batch_norms(prepared)
+    prune(prepared, Magnitude(0.5, layers=["stem"]))
+    ((_, mask),) = prepared.pruned_layers()
+    assert torch.equal(mask, largest_half([model.stem.weight.detach()])[0])

@@ -67,6 +67,8 @@ class FloatGraph:
     """The model's tensors that each constant was made of, until passes change constants."""
     parted: tuple[tuple[str, ...], ...] = ()
     """Groups of constants that were one tensor, until different norms were folded into them."""
+    norm_factors: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name of a weight: the size of the factor that folding gave each of its outputs."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -310,10 +310,27 @@ def simplify(graph: FloatGraph) -> FloatGraph:
     Constants that are one tensor of the model stay one, unless a pass changes them differently. For
     example, different batch norms after two uses of a layer make two weights (`FloatGraph.parted`).
     """
+    captured = graph
     for name, rewrite in PASSES:
         before = [(node.name, node.operation.kind) for node in graph.nodes]
         graph = rewrite(graph)
         after = [(node.name, node.operation.kind) for node in graph.nodes]
         if after != before:
             _LOG.debug("pass %s: %d nodes became %d", name, len(before), len(after))
-    return graph
+    return replace(graph, norm_factors=_norm_factors(captured, graph))
+
+
+def _norm_factors(captured: FloatGraph, simplified: FloatGraph) -> dict[str, Tensor]:
+    """Returns by name of a weight how much larger folding made each of its outputs, [outputs]."""
+    found = dict(captured.norm_factors)
+    for node in simplified.nodes:
+        name = simplified.tensor_of(node.constants.get("weight", ""))
+        before, after = captured.constants.get(name), simplified.constants.get(name)
+        if before is None or after is None or before.shape != after.shape or before.ndim < 2:
+            continue
+        if not torch.equal(before, after):
+            sizes = [x.double().flatten(1).norm(dim=1) for x in (after, before)]
+            ratio = torch.where(sizes[1] > 0, sizes[0] / sizes[1], 1.0)
+            ratio = torch.where(ratio > 0, ratio, 1.0).float()
+            found[name] = ratio * captured.norm_factors.get(name, 1.0)
+    return found

@@ -28,8 +28,9 @@ class PrunableWeight:
 
     Attributes:
         layer: the name of the layer; the first of them where several share the weight.
-        weight: the values in float, [outputs, inputs, *kernel]; pruned ones too where the pruner
-            keeps them (`Pruner.keeps_hidden`), else 0.
+        weight: the values in float, [outputs, inputs, *kernel], without the factors of a norm that
+            was folded into them; pruned ones too where the pruner keeps them
+            (`Pruner.keeps_hidden`), else 0.
         mask: bool in the same shape, False where the weight is pruned now.
         gradient: the gradient of the loss, in the same shape, also where the weight is pruned; None
             unless the pruner needs it.
@@ -209,7 +210,8 @@ class Pruner:
         By default, pruned weights get none, so they do not learn.
 
         Args:
-            weight: a weight with its gradient, pruned weights included.
+            weight: the parameter that the optimizer changes, with its gradient, pruned weights
+                included. A norm that was folded into it stays there.
         """
         return gradient_of(weight) * weight.mask
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from photomask.chip.calibration import batches_of, input_forms
 from photomask.chip.data import Data, read_batches
 from photomask.chip.graph import Node
+from photomask.chip.graph.module_keys import module_key
 from photomask.chip.graph.operations import Convolution
 from photomask.chip.labels import class_labels, label_tensor
 from photomask.chip.prepared_model import PreparedModel
@@ -37,9 +38,9 @@ def measured_weights(
         UsageError: the pruner needs data or labels, and there are none.
         DataError: the data do not fit the model, or a gradient is not finite.
     """
-    found = [prunable(prepared, node) for node in layers]
+    found = [replace(prunable(prepared, node), gradient=None) for node in layers]
     if not pruner.needs:
-        return found
+        return _without_norms(prepared, layers, found)
     if data is None:
         raise UsageError(
             f"{type(pruner).__name__} measures {' and '.join(sorted(pruner.needs))}; give data: "
@@ -51,15 +52,38 @@ def measured_weights(
     if "gradients" in pruner.needs:
         slopes = _gradients(prepared, layers, data, loss)
         found = [replace(w, gradient=slope) for w, slope in zip(found, slopes, strict=True)]
-    return found
+    return _without_norms(prepared, layers, found)
+
+
+def _without_norms(
+    prepared: PreparedModel, layers: Sequence[Node], weights: Sequence[PrunableWeight]
+) -> list[PrunableWeight]:
+    return [without_norm(prepared, n, w) for n, w in zip(layers, weights, strict=True)]
 
 
 def prunable(prepared: PreparedModel, node: Node) -> PrunableWeight:
-    """Returns the weight of a layer as pruners see it, without gradients and inputs."""
-    weight, mask = prepared.parameter_of(node).detach(), prepared.mask_of(node)
+    """Returns the parameter of a layer's weight with its mask and the gradient that it has now."""
+    parameter, mask = prepared.parameter_of(node), prepared.mask_of(node)
     if mask is None:
-        mask = torch.ones_like(weight, dtype=torch.bool)
-    return PrunableWeight(node.name, weight, mask)
+        mask = torch.ones_like(parameter, dtype=torch.bool)
+    return PrunableWeight(node.name, parameter.detach(), mask, gradient=parameter.grad)
+
+
+def without_norm(prepared: PreparedModel, node: Node, weight: PrunableWeight) -> PrunableWeight:
+    """Returns a weight as it is without the norm that was folded into it.
+
+    Folding multiplies each output by a factor `f`, so `W = weight / f`, and its gradient is
+    `gradient * f`. The factor says nothing about the weights of one output beside those of another,
+    which pruners compare.
+    """
+    factors = prepared.graph.norm_factors.get(prepared.graph.tensor_of(node.constants["weight"]))
+    if factors is None or module_key(node.name) in prepared.batch_norms:
+        return weight
+    rows = factors.to(weight.weight).reshape(-1, *(1,) * (weight.weight.ndim - 1))
+    slope = weight.gradient
+    return replace(
+        weight, weight=weight.weight / rows, gradient=None if slope is None else slope * rows
+    )
 
 
 def _input_norms(

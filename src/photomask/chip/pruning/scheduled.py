@@ -1,7 +1,6 @@
 """Prunes a model while it is trained, by a schedule."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from pydantic import Field, model_validator
@@ -12,7 +11,7 @@ from photomask.chip.prepared_model import PreparedModel
 from photomask.chip.pruning.base import Moment, PrunableWeight, Pruner
 from photomask.chip.pruning.contract import check_masks, check_pruner
 from photomask.chip.pruning.layers import ChosenLayers, choose_layers
-from photomask.chip.pruning.measuring import prunable
+from photomask.chip.pruning.measuring import prunable, without_norm
 from photomask.chip.pruning.one_shot import clear_pruned, put_masks
 from photomask.documents import Document
 from photomask.errors import PruningError, UsageError
@@ -150,10 +149,10 @@ class ScheduledPruning:
             masks = check_masks(self.pruner, weights, self.pruner.update(weights, moment))
             self._put(masks)
             clear_pruned(self.prepared)
-        for node, weight in zip(self.layers, self._weights(), strict=True):
+        for node in self.layers:
+            weight = prunable(self.prepared, node)
             if weight.gradient is not None:
-                parameter = self.prepared.parameter_of(node)
-                parameter.grad = self.pruner.gradient(weight)
+                self.prepared.parameter_of(node).grad = self.pruner.gradient(weight)
 
     def after_step(self) -> None:
         """Keeps pruned weights at 0, or lets the mask follow the weights."""
@@ -168,8 +167,7 @@ class ScheduledPruning:
         put_masks(self.prepared, self.layers, masks)
 
     def _weights(self) -> list[PrunableWeight]:
-        """Returns the weights as they are now, with the gradients of their parameters."""
+        """Returns the weights and gradients as they are now, without norms folded into them."""
         return [
-            replace(prunable(self.prepared, node), gradient=self.prepared.parameter_of(node).grad)
-            for node in self.layers
+            without_norm(self.prepared, node, prunable(self.prepared, node)) for node in self.layers
         ]
