@@ -104,8 +104,9 @@ def explored_by(work: Work, processes: int) -> Exploration:
     numbers = [trial.number for trial in found.trials]
     if sorted(presets) != sorted(map(str, SearchSpace().recipes)):
         raise RedGateError(f"the presets were tried {presets}")
-    if numbers != list(range(len(numbers))) or not 0 <= len(numbers) - work.trials < processes:
-        raise RedGateError(f"{work.trials} trials were asked for, and there are {numbers}")
+    tried = sum(trial.outcome != "repeated" for trial in found.trials)
+    if numbers != list(range(len(numbers))) or not 0 <= tried - work.trials < processes:
+        raise RedGateError(f"{work.trials} trials were asked for, and there are {tried}: {numbers}")
     operations = map(json.loads, work.journal.read_text(encoding="utf-8").splitlines())
     ends = [each for each in operations if each.get("state") in (COMPLETE, PRUNED)]
     workers = {each["worker_id"] for each in ends}

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from photomask.chip.exploration import Evaluator, Exploration, SearchSpace, explore
 from photomask.errors import DocumentError, UsageError
 
-SPACE = SearchSpace(recipes=("w8a8", "w4a8"), groups=(), prunings=(), accelerators=("edge",))
+SPACE = SearchSpace(
+    recipes=("w8a8", "w4a8"), groups=(), prunings=(), accelerators=("edge", "reference")
+)
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def test_a_later_call_continues_the_study(call, tmp_path: Path):
     first = call(tmp_path / "s.journal", 2)
     assert [trial.preset for trial in first.trials] == ["w8a8", "w4a8"]
     later = call(tmp_path / "s.journal", 4)
-    assert [trial.number for trial in later.trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in later.trials] == list(range(len(later.trials)))
+    assert sum(trial.outcome == "measured" for trial in later.trials) == 4
     assert later.trials[:2] == first.trials
     assert call(tmp_path / "s.journal", 3) == later
 
@@ -169,7 +172,7 @@ explore(model, x, space, test=(x, y), trials=1)  # imports everything
 (place / own).touch()
 while not (place / other).exists():
     time.sleep(0.01)
-found = explore(model, x, space, test=(x, y), trials=24, storage=place / "s.journal")
+found = explore(model, x, space, test=(x, y), trials=8, storage=place / "s.journal")
 print(found.render())
 """
 
@@ -185,7 +188,7 @@ def test_two_processes_work_on_one_study(tmp_path: Path):
     seen = [Exploration.parse(text, "process") for text in printed]
     last = max(seen, key=lambda found: len(found.trials))
     # The other process may finish the trial that it has begun.
-    assert len(last.trials) in (24, 25)
+    assert sum(trial.outcome != "repeated" for trial in last.trials) in (8, 9)
     assert [trial.number for trial in last.trials] == list(range(len(last.trials)))
     presets = [trial.preset for trial in last.trials if trial.preset]
     assert sorted(presets) == sorted(SearchSpace().recipes)  # type: ignore[type-var]

@@ -48,8 +48,13 @@ class _BeyondLimitError(Exception):
     """A cost of a design point exceeds its limit."""
 
 
+class _KnownError(Exception):
+    """An earlier trial found the same point infeasible."""
+
+
 INFEASIBLE = (
     _BeyondLimitError,
+    _KnownError,
     PruningError,
     QuantizerError,
     RecipeError,
@@ -63,6 +68,8 @@ MEASUREMENT = "measurement"
 REPEATS = "repeats"
 REASON = "infeasible"
 """The user attributes of a trial."""
+PATIENCE = 30
+"""So many repeated points one after the other end an exploration."""
 Kind = TypeVar("Kind", bound=Document)
 DEFAULT_OBJECTIVES: tuple[Metric, ...] = ("accuracy", "weight_bytes", "cycles")
 
@@ -100,8 +107,10 @@ def explore(
         data: the calibration data.
         space: the search space; None for the defaults of `SearchSpace`.
         test: held-out samples with their labels, which are not among the calibration data.
-        trials: the number of trials that the study has in the end, over all processes and calls.
-            Each further process may finish one more, which it had begun.
+        trials: the number of trials that the study has in the end, over all processes and calls. A
+            point that an earlier trial had is not measured again, and does not count. Each further
+            process may finish one more, which it had begun. A study ends earlier if the space has
+            no more points, or if the sampler proposes 30 known points one after the other.
         storage: a path for a journal file, the URL of a database, such as
             `postgresql://user:password@host/name`, a storage of Optuna, or None for the memory of
             this process.
@@ -154,11 +163,30 @@ def explore(
         )
         objective = _Objective(study, evaluator, space, chosen, stops=pruner is not None)
         with readable(storage, is_new=False):
-            for _ in progress(range(trials - len(_finished(study))), "exploring"):
-                study.optimize(objective, n_trials=1)
-                if len(_finished(study)) >= trials:
+            wanted = min(trials, space.combinations)
+            for _ in progress(range(wanted - _tried(study)), "exploring"):
+                if not _try_new_point(study, objective) or _tried(study) >= wanted:
                     break
             return _exploration(study, identity)
+
+
+def _tried(study: "Study") -> int:
+    """Returns the number of trials of a study that did not repeat another."""
+    return sum(REPEATS not in trial.user_attrs for trial in _finished(study))
+
+
+def _try_new_point(study: "Study", objective: "_Objective") -> bool:
+    """Runs trials until one has a point that the study did not have.
+
+    Returns:
+        Whether there was one. Where the sampler proposes only known points, the space is as good as
+        exhausted.
+    """
+    for _ in range(PATIENCE):
+        study.optimize(objective, n_trials=1)
+        if not objective.repeated:
+            return True
+    return False
 
 
 def _check_arguments(trials: int, objectives: tuple[Metric, ...], *, stops: bool) -> None:
@@ -194,6 +222,7 @@ class _Objective:
         self.space = space
         self.objectives = objectives
         self.stops = stops
+        self.repeated = False
 
     def __call__(self, trial: "Trial") -> tuple[float, ...]:
         """Returns the figures of a trial's point.
@@ -215,10 +244,17 @@ class _Objective:
         return measurement.values(self.objectives)
 
     def _measurement(self, trial: "Trial", point: DesignPoint) -> Measurement:
-        """Returns the figures of a point; those of an earlier trial, if it had the same point."""
+        """Returns the figures of a point; those of an earlier trial, if it had the same point.
+
+        Raises:
+            _KnownError: the earlier trial found the point infeasible.
+        """
         earlier = self._earlier(point)
+        self.repeated = earlier is not None
         if earlier is not None:
             trial.set_user_attr(REPEATS, earlier.number)
+            if REASON in earlier.user_attrs:
+                raise _KnownError(str(earlier.user_attrs[REASON]))
             return _document(Measurement, earlier, MEASUREMENT)
         observe = _observer(trial) if self.stops else None
         return self.evaluator.measure(point, check=self._check_limits, observe=observe)
@@ -231,12 +267,12 @@ class _Objective:
                 )
 
     def _earlier(self, point: DesignPoint) -> "FrozenTrial | None":
-        """Returns the trial that measured the same point, or None."""
+        """Returns the trial that measured the same point, or found it infeasible, or None."""
         own = point.fingerprint()
         for trial in self.study.get_trials(deepcopy=False):
             attributes = trial.user_attrs
-            is_measured = MEASUREMENT in attributes and REPEATS not in attributes
-            if is_measured and attributes.get(FINGERPRINT) == own:
+            is_known = MEASUREMENT in attributes or REASON in attributes
+            if is_known and REPEATS not in attributes and attributes.get(FINGERPRINT) == own:
                 return trial
         return None
 
