@@ -1,7 +1,7 @@
 """What accuracy does half a network keep, if its channels are removed and it is quantized?
 
     python scripts/make_fashion_mnist.py --idx out/idx
-    python benchmarks/channel_pruning.py --data out/idx --device cuda
+    python benchmarks/channel_pruning.py --data out/idx --device cuda --jobs 3
 
 MobileNetV1 of the zoo on Fashion-MNIST, all 10,000 test images. Half of the output channels of each
 layer leave the trained float network, by the Euclidean norm of their weights. Then the batch norms
@@ -16,6 +16,9 @@ import copy
 import statistics
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 
 import torch
 from torch import Tensor, nn
@@ -116,32 +119,51 @@ def top1(run, options: Options) -> float:
     return 100 * float((found.argmax(1) == labels).double().mean())
 
 
-def measure(name: str, results: Results, options: Options, seeds: int) -> None:
-    """Appends the rows of one way of removing channels."""
-    device = torch.cuda.get_device_name() if options.on_gpu else None
-    subject = Subject(WHAT, f"{name}, 50 % of the channels, W8A8", NETWORK, PACKAGES[name], device)
+@dataclass
+class Outcome:
+    """What came of one seed."""
+
+    top1: float = 0.0
+    parameters: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+
+def measure(name: str, options: Options, seed: int) -> Outcome:
+    """Removes channels in one way and trains with one seed, in a process of its own."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     model = zoo.load(NETWORK)
     training = zoo.training_set(options.data)[0]
     try:
         smaller = CONTENDERS[name](model, training)
     except ImportError as error:
-        results.skipped(subject, f"not installed: {error}")
-        return
+        return Outcome(problem=f"not installed: {error}")
     measure_norms(smaller, training[:MEASURED_IMAGES])
-    accuracies: list[float] = []
-    seconds: list[float] = []
-    for seed in range(seeds):
-        start = time.perf_counter()
-        program = trained(smaller, model, options, seed)
-        seconds.append(time.perf_counter() - start)
-        accuracies.append(top1(as_network(program, options.device), options))
-        print(f"{name}, seed {seed}: {accuracies[-1]:.2f} %, {seconds[-1]:.0f} s", flush=True)
-    each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-    epochs = f"{options.epochs} epoch{'s' * (options.epochs > 1)}"
+    start = time.perf_counter()
+    program = trained(smaller, model, options, seed)
+    seconds = time.perf_counter() - start
+    found = Outcome(top1(as_network(program, options.device), options), count(smaller), seconds)
+    print(f"{name}, seed {seed}: {found.top1:.2f} %, {seconds:.0f} s", flush=True)
+    return found
+
+
+def write(name: str, results: Results, options: Options, outcomes: list[Outcome]) -> None:
+    """Appends the rows of one way of removing channels."""
+    device = torch.cuda.get_device_name() if options.on_gpu else None
+    subject = Subject(WHAT, f"{name}, 50 % of the channels, W8A8", NETWORK, PACKAGES[name], device)
+    for outcome in outcomes:
+        if outcome.problem:
+            results.skipped(subject, outcome.problem)
+            return
+    each = ", ".join(f"{outcome.top1:.2f}" for outcome in outcomes)
+    epochs = f"{options.epochs} epoch{'s' * ((options.epochs or 0) > 1)}"
     note = f"{options.test_images} images, {epochs}; mean of seeds: {each}"
-    results.number(subject, "top1", statistics.fmean(accuracies), "%", note=note)
-    results.number(subject, "parameters", count(smaller), "", note=note)
-    results.number(subject, "time", statistics.median(seconds), "s", note=note)
+    accuracy = statistics.fmean(outcome.top1 for outcome in outcomes)
+    results.number(subject, "top1", accuracy, "%", note=note)
+    results.number(subject, "parameters", outcomes[0].parameters, "", note=note)
+    seconds = statistics.median(outcome.seconds for outcome in outcomes)
+    results.number(subject, "time", seconds, "s", note=f"{note}; shared by several such runs")
 
 
 def count(model: nn.Module) -> int:
@@ -157,10 +179,11 @@ def main() -> None:
         "--contenders", nargs="*", default=tuple(CONTENDERS), choices=tuple(CONTENDERS)
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--images", type=int, default=512, help="for calibration")
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     options = Options(
@@ -177,8 +200,13 @@ def main() -> None:
     note = f"{options.test_images} images"
     results.number(subject, "top1", top1(float_network(model), options), "%", note=note)
     results.number(subject, "parameters", count(model), "", note=note)
-    for name in arguments.contenders:
-        measure(name, results, options, arguments.seeds)
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {
+            name: [pool.submit(measure, name, options, seed) for seed in range(arguments.seeds)]
+            for name in arguments.contenders
+        }
+        for name, futures in waiting.items():
+            write(name, results, options, [future.result() for future in futures])
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def prepared_for(task: Task, model: nn.Module, options: Options, seed: int) -> P
         if task.way in AT_ONCE:
             prune(prepared, AT_ONCE[task.way](), calibration)
         else:
-            PEERS[task.way](model, calibration)
+            ZEROED_BY[task.way](model, calibration)
             prepared = prepare(model, task.width.lower(), calibration[:1])
         return calibrate(prepared, calibration)
     learned = PRESETS["w4a4-lsq"]
@@ -210,11 +210,16 @@ def torch_magnitude(model: nn.Module, calibration: Tensor) -> None:
             torch_prune.remove(module, "weight")
 
 
-PEERS: dict[str, Callable[[nn.Module, Tensor], None]] = {
+ZEROED_BY: dict[str, Callable[[nn.Module, Tensor], None]] = {
     "torchao 2:4, Wanda, at once": torchao_wanda,
     "PyTorch 50 %, magnitude, at once": torch_magnitude,
 }
 PACKAGES = {"torchao 2:4, Wanda, at once": "torchao", "PyTorch 50 %, magnitude, at once": "torch"}
+PEERS = {
+    "resnet20": ("PyTorch 50 %, magnitude, at once",),
+    "vision_transformer": tuple(ZEROED_BY),
+}
+"""torchao prunes linear layers only, and ResNet-20 has one."""
 
 
 def measure(task: Task, options: Options) -> Outcome:
@@ -281,7 +286,7 @@ def tasks_of(arguments: argparse.Namespace) -> list[Task]:
         for width in widths:
             found += [Task(network, width, way, arguments.seeds) for way in ways]
             if width == "W8A8":
-                found += [Task(network, width, way) for way in (*AT_ONCE, *PEERS)]
+                found += [Task(network, width, way) for way in (*AT_ONCE, *PEERS[network])]
         found.append(Task(network, "float", "float"))
     if arguments.ways:
         found = [task for task in found if task.way in arguments.ways]
