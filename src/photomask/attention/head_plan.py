@@ -280,6 +280,10 @@ class HeadPlan(Shown, Document):
             )
         return HeadPlan(**{name: getattr(saved, name) for name in HeadPlan.model_fields})
 
+    @classmethod
+    def from_pretrained(cls, source, *, revision=None):
+        return cls.load(Path(source))
+
     def check(self, model: Any) -> None:
         """Checks that the plan was decided for a model: for its architecture and its weights.
 
