@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from photomask.attention.head_plan import (
+from photomask.attention.head_plan import HeadPlan
+from photomask.attention.identity import ModelIdentity
+from photomask.attention.patterns import Pattern, SinkRule
+from photomask.attention.plan_records import (
     BudgetDecision,
     CalibrationSummary,
-    HeadPlan,
     PatternRecall,
     VoteDecision,
 )
-from photomask.attention.identity import ModelIdentity
-from photomask.attention.patterns import Pattern, SinkRule
 from photomask.errors import DocumentError, PlanError, UsageError
 
 MODEL = ModelIdentity(

@@ -2,163 +2,38 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import torch
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
-import photomask
 from photomask.attention.identity import ModelIdentity, identify
-from photomask.attention.patterns import Pattern, SinkRule
-from photomask.documents import Document, read_text, write_file
-from photomask.errors import DocumentError, UsageError
+from photomask.attention.patterns import LabelledPattern, Pattern, SinkRule
+from photomask.attention.plan_card import (
+    CARD_FILE,
+    PLAN_FILE,
+    MeasuredPlan,
+    Origin,
+    is_untouched_card,
+    render_card,
+)
+from photomask.attention.plan_records import (
+    AnyDecision,
+    CalibrationSummary,
+    HandDecision,
+    Provenance,
+)
+from photomask.documents import Document, is_file, is_folder, read_text, write_file
+from photomask.errors import DocumentError, ExportError, PlanError, UsageError
+from photomask.hub import fetch_file, is_hub_name, send_files
 from photomask.report import Shown, Table
 
-_BY_LABEL = {pattern.label: pattern for pattern in Pattern}
-
-_Fraction = Annotated[float, Field(ge=0, le=1)]
-_Count = Annotated[int, Field(ge=0)]
-
-
-def _pattern(value: object) -> Pattern:
-    """Returns the pattern with a label.
-
-    Raises:
-        ValueError: no pattern has this label.
-    """
-    if isinstance(value, Pattern):
-        return value
-    if isinstance(value, str) and value in _BY_LABEL:
-        return _BY_LABEL[value]
-    raise ValueError(f"{value!r} is not a pattern; expected one of {', '.join(_BY_LABEL)}")
-
-
-LabelledPattern = Annotated[
-    Pattern,
-    BeforeValidator(_pattern),
-    PlainSerializer(lambda pattern: pattern.label),
-    WithJsonSchema({"type": "string", "enum": [*_BY_LABEL]}),
-]
-"""A pattern that is a `Pattern` in Python and its label in JSON."""
-
-
-class HandDecision(Document):
-    """The record that somebody chose the patterns by hand."""
-
-    rule: Literal["hand"] = "hand"
-
-    def describe(self) -> str:
-        """Returns the rule in one line."""
-        return "chosen by hand"
-
-
-class BudgetDecision(Document):
-    """The record that `plan` decided the patterns within a budget.
-
-    Attributes:
-        budget: the limit of the lost output.
-        lost_output: the lost output that is predicted for the plan on the calibration prompts.
-    """
-
-    rule: Literal["budget"] = "budget"
-    budget: _Fraction
-    lost_output: _Fraction
-
-    def describe(self) -> str:
-        """Returns the rule in one line."""
-        return f"budget {self.budget:g} of lost output, {self.lost_output:.4g} spent"
-
-
-class VoteDecision(Document):
-    """The record that prompts voted for the cheapest pattern that keeps enough attention.
-
-    Attributes:
-        alpha: the share of the attention mass that a pattern may lose, for the first and the last
-            layer. It changes linearly with depth between them.
-        gamma_sink: the fraction of the prompts for which the sink pattern must suffice.
-        gamma_intra_image: the same fraction for the intra-image pattern.
-        gamma_both: the same fraction for the pattern with both.
-    """
-
-    rule: Literal["votes"] = "votes"
-    alpha: tuple[_Fraction, _Fraction]
-    gamma_sink: _Fraction
-    gamma_intra_image: _Fraction
-    gamma_both: _Fraction
-
-    def describe(self) -> str:
-        """Returns the rule in one line."""
-        first, last = self.alpha
-        return (
-            f"votes of prompts, alpha {first:g} to {last:g}, gamma sink {self.gamma_sink:g}, "
-            f"intra-image {self.gamma_intra_image:g}, both {self.gamma_both:g}"
-        )
-
-
-class PatternRecall(Document):
-    """The mean attention mass that each sparse pattern would keep.
-
-    The mean is taken over layers, heads and prompts.
-    """
-
-    sink: _Fraction
-    intra_image: _Fraction
-    intra_image_sink: _Fraction
-
-
-class CalibrationSummary(Document):
-    """The calibration prompts of a plan, and the figures of the plan on them.
-
-    Attributes:
-        prompts: the number of prompts that were measured.
-        fewest_images: the number of images of the prompt with the fewest.
-        most_images: the number of images of the prompt with the most.
-        tasks: the number of prompts of each task.
-        density: the share of the dense model's pairs of query and key that the plan visits.
-        recall: the attention mass that each sparse pattern would keep.
-        statistics_sha256: the content hash of the statistics.
-    """
-
-    prompts: Annotated[int, Field(ge=1)]
-    fewest_images: _Count
-    most_images: _Count
-    tasks: dict[str, _Count]
-    density: _Fraction
-    recall: PatternRecall
-    statistics_sha256: str
-
-
-class Provenance(Document):
-    """The versions and the date with which a plan was made.
-
-    It is information for people. The content hash of the plan does not cover it.
-    """
-
-    photomask: str
-    torch: str
-    transformers: str | None
-    date: str
-
-    @classmethod
-    def here(cls) -> Provenance:
-        """Returns the installed versions and today's date."""
-        try:
-            transformers = metadata.version("transformers")
-        except metadata.PackageNotFoundError:
-            transformers = None
-        return cls(
-            photomask=photomask.__version__,
-            torch=str(torch.__version__),
-            transformers=transformers,
-            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        )
+_LOGGER = logging.getLogger(__name__)
 
 
 class HeadPlan(Shown, Document):
@@ -179,7 +54,7 @@ class HeadPlan(Shown, Document):
     sinks: SinkRule
     patterns: tuple[tuple[LabelledPattern, ...], ...]
     kv_groups: bool = False
-    decision: Annotated[HandDecision | BudgetDecision | VoteDecision, Field(discriminator="rule")]
+    decision: Annotated[AnyDecision, Field(discriminator="rule")]
     calibration: CalibrationSummary | None = None
     provenance: Provenance = Field(default_factory=Provenance.here)
 
@@ -259,8 +134,12 @@ class HeadPlan(Shown, Document):
         Raises:
             ExportError: the file cannot be written.
         """
+        write_file(path, self._rendered())
+
+    def _rendered(self) -> bytes:
+        """Returns the plan as the JSON of a plan file."""
         fields = {name: getattr(self, name) for name in HeadPlan.model_fields}
-        write_file(path, _SavedPlan(**fields, content_sha256=self.content_hash()).render().encode())
+        return _SavedPlan(**fields, content_sha256=self.content_hash()).render().encode()
 
     @classmethod
     def load(cls, path: Path) -> HeadPlan:
@@ -280,9 +159,126 @@ class HeadPlan(Shown, Document):
             )
         return HeadPlan(**{name: getattr(saved, name) for name in HeadPlan.model_fields})
 
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        base_model: str | None = None,
+        base_revision: str | None = None,
+        license: str | None = None,
+        report: MeasuredPlan | None = None,
+    ) -> None:
+        """Writes the plan as `head_plan.json`, and a card about it as `README.md`, into a folder.
+
+        An earlier plan and its card are replaced. A README.md that is not such a card, or that was
+        edited, stays as it is, and a line of the log says so.
+
+        Args:
+            folder: the folder, which may hold other files; it is created if there is none.
+            base_model: the name of the model on the hub, for the card.
+            base_revision: the branch, tag or commit of the model, for the card.
+            license: the license of the plan, by the identifier of the hub, such as `apache-2.0`.
+            report: the report of `verify` on this plan. The card states the measured loss.
+
+        Raises:
+            UsageError: `base_model` cannot be the name of a repository.
+            PlanError: the report is about another plan.
+            ExportError: a file cannot be written, or `head_plan.json` is there and is no plan.
+        """
+        files = self._files(str(folder), Origin(base_model, base_revision, license), report)
+        chosen = {
+            name: content
+            for name, content in files.items()
+            if not (Path(folder) / name).exists() or _may_replace(name, Path(folder) / name)
+        }
+        for name, content in chosen.items():
+            write_file(Path(folder) / name, content)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        base_model: str | None = None,
+        base_revision: str | None = None,
+        license: str | None = None,
+        report: MeasuredPlan | None = None,
+    ) -> str:
+        """Sends the plan and a card about it to a repository on the Hugging Face hub.
+
+        The repository is created if there is none, and its other files stay as they are. Which
+        files are replaced is the same as for `save_pretrained`. Log in first with `hf auth login`.
+
+        Args:
+            name: the name of the repository, `owner/name`.
+            private: whether a repository that is created is private; None for the default of its
+                owner.
+            base_model: as for `save_pretrained`, like the arguments below.
+            base_revision: the branch, tag or commit of the model.
+            license: the license of the plan.
+            report: the report of `verify` on this plan.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UsageError: a name cannot be the name of a repository.
+            PlanError: the report is about another plan.
+            ExportError: the hub refuses the files or cannot be reached, or the repository holds a
+                `head_plan.json` that is no plan.
+            MissingDependencyError: huggingface_hub is not installed.
+        """
+        return send_files(
+            name,
+            self._files(name, Origin(base_model, base_revision, license), report),
+            private=private,
+            message="Add a head plan of Photomask",
+            may_replace=_may_replace,
+        )
+
+    def _files(self, place: str, origin: Origin, report: MeasuredPlan | None) -> dict[str, bytes]:
+        """Returns the plan and its card, by the names of their files.
+
+        Raises:
+            PlanError: the report is about another plan.
+        """
+        if report is not None and report.plan.content_hash() != self.content_hash():
+            raise PlanError(
+                f"the report is about the plan {report.plan.content_hash()[:12]}…, but this plan "
+                f"is {self.content_hash()[:12]}…; verify this plan"
+            )
+        return {PLAN_FILE: self._rendered(), CARD_FILE: render_card(self, place, origin, report)}
+
     @classmethod
-    def from_pretrained(cls, source, *, revision=None):
-        return cls.load(Path(source))
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> HeadPlan:
+        """Reads a plan from a file, a folder or the Hugging Face hub.
+
+        A file or a folder that exists is read, and the network is not used. Only a name of a
+        repository for which there is no file or folder is looked up on the hub.
+
+        Args:
+            source: a file that `save` wrote, a folder with `head_plan.json`, or the name of a
+                repository on the hub, `owner/name`.
+            revision: the branch, tag or commit of the repository on the hub.
+
+        Raises:
+            UsageError: there is no such file, folder or repository, or it may not be read.
+            DocumentError: the plan is truncated, altered or of another schema.
+            MissingDependencyError: huggingface_hub is not installed.
+        """
+        is_local = is_file(source) or is_folder(source)
+        if is_local and revision is not None:
+            raise UsageError(
+                f"{source} is on this machine, and only plans on the hub have revisions"
+            )
+        if is_local:
+            return cls.load(Path(source) / PLAN_FILE if is_folder(source) else Path(source))
+        if not is_hub_name(str(source)):
+            raise UsageError(
+                f"no plan {str(source)!r}: expected a plan file, a folder with {PLAN_FILE}, or the "
+                "name of a repository on the hub"
+            )
+        return cls.load(fetch_file(str(source), PLAN_FILE, revision))
 
     def check(self, model: Any) -> None:
         """Checks that the plan was decided for a model: for its architecture and its weights.
@@ -332,3 +328,30 @@ class _SavedPlan(HeadPlan):
     """A plan with its content hash, as it is saved in a file."""
 
     content_sha256: str
+
+
+def _may_replace(name: str, path: Path) -> bool:
+    """Returns whether a file that is already there may be replaced by one of this name.
+
+    Args:
+        name: `head_plan.json` or `README.md`.
+        path: the file that is already there, or a copy of it.
+
+    Raises:
+        ExportError: it has the name of a plan, but it is none.
+    """
+    if name == PLAN_FILE:
+        try:
+            HeadPlan.load(path)
+        except DocumentError as error:
+            raise ExportError(
+                f"{name} is already there and is no plan, so it is not replaced: {error}"
+            ) from error
+        return True
+    try:
+        is_ours = is_untouched_card(read_text(path))
+    except DocumentError:
+        is_ours = False
+    if not is_ours:
+        _LOGGER.warning("%s is already there and was not written by Photomask; it is kept", name)
+    return is_ours

@@ -22,7 +22,7 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from torch import Tensor
 
 from photomask.attention.layout import PromptLayout, TokenKind
@@ -56,6 +56,31 @@ class Pattern(enum.IntEnum):
         if self == other:
             return self
         return Pattern.DENSE if Pattern.DENSE in (self, other) else Pattern.INTRA_IMAGE_SINK
+
+
+_BY_LABEL = {pattern.label: pattern for pattern in Pattern}
+
+
+def _pattern(value: object) -> Pattern:
+    """Returns the pattern with a label.
+
+    Raises:
+        ValueError: no pattern has this label.
+    """
+    if isinstance(value, Pattern):
+        return value
+    if isinstance(value, str) and value in _BY_LABEL:
+        return _BY_LABEL[value]
+    raise ValueError(f"{value!r} is not a pattern; expected one of {', '.join(_BY_LABEL)}")
+
+
+LabelledPattern = Annotated[
+    Pattern,
+    BeforeValidator(_pattern),
+    PlainSerializer(lambda pattern: pattern.label),
+    WithJsonSchema({"type": "string", "enum": [*_BY_LABEL]}),
+]
+"""A pattern that is a `Pattern` in Python and its label in JSON."""
 
 
 class SinkRule(Document):

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from photomask.attention.head_plan import (
+from photomask.attention.head_plan import HeadPlan
+from photomask.attention.measuring import SPARSE
+from photomask.attention.patterns import Pattern
+from photomask.attention.plan_records import (
     BudgetDecision,
     CalibrationSummary,
-    HeadPlan,
     PatternRecall,
     VoteDecision,
 )
-from photomask.attention.measuring import SPARSE
-from photomask.attention.patterns import Pattern
 from photomask.attention.statistics import AttentionStatistics
 from photomask.errors import PlanError, UsageError
 from photomask.stages import stage

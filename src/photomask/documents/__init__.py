@@ -20,6 +20,7 @@ from photomask.documents.reading import (
 )
 from photomask.documents.record import RECORD_FILE, OutputRecord, refuse_foreign
 from photomask.documents.writing import write_file, written_whole
+from photomask.documents.yaml import quoted_yaml
 
 __all__ = [
     "DOCUMENT_BYTES",
@@ -35,6 +36,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "opened",
+    "quoted_yaml",
     "read_bytes",
     "read_text",
     "refuse_foreign",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photomask.documents import write_file, written_whole
+from photomask.documents import quoted_yaml, write_file, written_whole
 from photomask.errors import DataError, UsageError
 from photomask.prompts import Prompt, open_image
 
@@ -91,8 +91,10 @@ def write_task(folder: Path, name: str, prompts: Sequence[Prompt]) -> None:
     tokens = max(LEAST_NEW_TOKENS, *(len(answer.encode()) for answer in answers))
     metrics = ["accuracy", *dict.fromkeys(_metric(prompt.task) for prompt in prompts)]
     rows = Path(folder).resolve() / _ROWS
-    task = _TASK.format(name=_quoted(name), rows=_quoted(str(rows)), here=_HERE, tokens=tokens)
-    task += "".join(_METRIC.format(metric=_quoted(metric)) for metric in metrics)
+    task = _TASK.format(
+        name=quoted_yaml(name), rows=quoted_yaml(str(rows)), here=_HERE, tokens=tokens
+    )
+    task += "".join(_METRIC.format(metric=quoted_yaml(metric)) for metric in metrics)
     with written_whole(folder, TASK_OUTPUT) as work:
         lines = [_row(prompt, number, work, rows.parent) for number, prompt in enumerate(prompts)]
         write_file(work / _ROWS, "".join(lines).encode())
@@ -126,19 +128,6 @@ def _answers(prompts: Sequence[Prompt]) -> list[str]:
 def _metric(task: str) -> str:
     """Returns the name of the accuracy on one task of the prompts."""
     return f"accuracy of {task}"
-
-
-def _quoted(text: str) -> str:
-    """Returns a text as YAML, in which only printable characters of ASCII stand for themselves."""
-    plain = [
-        sign if sign.isascii() and sign.isprintable() and sign not in '"\\' else _escaped(sign)
-        for sign in text
-    ]
-    return f'"{"".join(plain)}"'
-
-
-def _escaped(sign: str) -> str:
-    return f"\\U{ord(sign):08x}"
 
 
 def _row(prompt: Prompt, number: int, work: Path, place: Path) -> str:
