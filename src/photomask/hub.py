@@ -11,7 +11,7 @@ from photomask.dependencies import OptionalPackage
 from photomask.documents import DOCUMENT_BYTES
 from photomask.errors import ExportError, PhotomaskError, UsageError
 
-_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,95}/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _FILES = (".json", ".safetensors")
 
 

@@ -19,6 +19,7 @@ OF_ITS_OWN = {
     # What trains may also be all of Fashion-MNIST; prompts are other data than samples.
     ("chip train", "--data"), ("chip pretrain", "--data"), ("chip import", "--data"),
     ("attention calibrate", "--data"), ("attention verify", "--data"),
+    ("attention lmms-task", "--data"),
     ("chip train", "--labels"), ("chip search", "--calibration-samples"),
     ("chip explore", "--calibration-samples"), ("chip explore", "--samples"),
     # The same seed in two processes would try the same points twice.
@@ -38,7 +39,7 @@ WITH_DATA = {
     "chip convert", "chip explore", "chip import", "chip pretrain", "chip prune", "chip search",
     "chip train", "chip tune",
     "chip verify",
-    "attention calibrate", "attention verify",
+    "attention calibrate", "attention lmms-task", "attention verify",
 }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def test_what_both_pipelines_do_has_one_name():
 def test_verify_takes_the_original_and_then_what_was_made_from_it(group: str):
     parameters = commands()[f"{group} verify"].params
     arguments = [one.name for one in parameters if one.param_type_name == "argument"]
-    assert arguments == ["model", {"chip": "folder", "attention": "plan_file"}[group]]
+    assert arguments == ["model", {"chip": "folder", "attention": "plan_source"}[group]]
 
 
 OLD = [

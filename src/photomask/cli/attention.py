@@ -1,5 +1,6 @@
 """`photomask attention`: from a vision-language model to a plan for its heads, and the proof."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from photomask.cli.commands import STATUSES, command
 from photomask.cli.console import messages, output, progress
 from photomask.cli.names import completer
 from photomask.cli.options import Device, Html, Json
+from photomask.dependencies import require_package
 from photomask.errors import UsageError
 
 app = typer.Typer(
@@ -36,6 +38,30 @@ Prompts = Annotated[
         help="Prompts: a file of JSON lines, or picture-questions, which come with the package.",
         callback=checks.prompts,
         autocompletion=completer("prompts", files=True),
+    ),
+]
+
+
+def _check_plan(given: str) -> str:
+    """Checks that a plan is there; what may be a name on the hub is left to the library."""
+    if os.path.isfile(given) or os.path.isdir(given):
+        return given
+    from photomask.hub import is_hub_name
+
+    if not is_hub_name(given):
+        raise UsageError(
+            f"no file {given}: expected a plan file, a folder that holds one, or a name on the hub"
+        )
+    require_package("huggingface-hub", "attention", "a plan on the hub")
+    return given
+
+
+Plan = Annotated[
+    str,
+    typer.Argument(
+        metavar="PLAN",
+        help="What `plan` wrote, a folder that holds a plan, or a name on the model hub.",
+        callback=_check_plan,
     ),
 ]
 StatisticsFile = Annotated[
@@ -165,12 +191,7 @@ def plan(
 @command(app)
 def verify(
     model: Model,
-    plan_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PLAN.json", help="What `plan` wrote.", callback=checks.present_file
-        ),
-    ],
+    plan_source: Plan,
     data: Prompts,
     statistics: Annotated[
         Path | None,
@@ -207,7 +228,7 @@ def verify(
     from photomask.documents import write_file
     from photomask.report import print_page
 
-    chosen = HeadPlan.load(plan_file)
+    chosen = HeadPlan.from_pretrained(plan_source)
     found = AttentionStatistics.load(statistics) if statistics is not None else None
     questions = load_prompts(data, held_out=True)
     network, processor = load_vision_language_model(model, device)
@@ -232,12 +253,12 @@ def verify(
 
 @command(app)
 def show(
-    file: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            metavar="FILE",
-            help="A plan, or a file of statistics.",
-            callback=checks.present_file,
+            metavar="PLAN",
+            help="A plan: a file, a folder or a name on the model hub. Or a file of statistics.",
+            callback=_check_plan,
         ),
     ],
 ) -> None:
@@ -247,5 +268,48 @@ def show(
     """
     from photomask.attention import AttentionStatistics, HeadPlan
 
-    is_plan = file.suffix == ".json"
-    typer.echo(HeadPlan.load(file) if is_plan else AttentionStatistics.load(file))
+    path = Path(source)
+    is_plan = path.suffix == ".json" or not path.is_file()
+    typer.echo(HeadPlan.from_pretrained(source) if is_plan else AttentionStatistics.load(path))
+
+
+def _check_task(given: str) -> str:
+    """Checks the name of a task of lmms-eval."""
+    from photomask.lmms_eval import check_task_name
+
+    return check_task_name(given)
+
+
+@command(app)
+def lmms_task(
+    data: Prompts,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where the task goes. lmms-eval takes it as --include_path.",
+            callback=checks.output_folder("lmms-eval task"),
+        ),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="What lmms-eval takes as --tasks.",
+            callback=_check_task,
+        ),
+    ],
+) -> None:
+    """Make a task of prompts for lmms-eval, which compares the answers of any model with theirs.
+
+    Example: photomask attention lmms-task --data picture-questions --output out/task
+    --name picture_questions
+    """
+    from photomask.cli.vision_language import load_prompts
+    from photomask.lmms_eval import write_task
+
+    questions = load_prompts(data, held_out=True)
+    write_task(folder, name, questions)
+    messages().print(f"{len(questions)} prompts written to {folder}")
