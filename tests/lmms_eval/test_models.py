@@ -1,13 +1,14 @@
-"""Models of lmms-eval with a plan, on a stand-in for lmms-eval and, where it is installed, on it."""
+"""Models of lmms-eval with a plan: on a stand-in for it, and on lmms-eval where it is installed."""
 
 import importlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,7 +23,7 @@ from photomask.lmms_eval import manifests, models
 from photomask.lmms_eval.registration import PREFIX, WRAPPERS
 
 ROOT = Path(__file__).parents[2]
-FAMILY = "Qwen2.5-VL"
+FAMILY = "qwen2_5_vl"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Wrapper:
 
     is_simple = False
     loaded: Any = None
-    prepared: list[Any]
+    prepared: ClassVar[list[Any]]
 
     def __init__(self, pretrained: str = "", batch_size: int = 1) -> None:
         self._model = self.loaded.eval()
@@ -64,12 +65,12 @@ class Wrapper:
 
 
 @pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch) -> type[Wrapper]:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Wrapper]]:
     """A stand-in for lmms-eval, whose model `qwen2_5_vl` is the wrapper that is returned."""
 
     class Loaded(Wrapper):
         loaded = tiny_model(FAMILY)
-        prepared: list[Any] = []
+        prepared: ClassVar[list[Any]] = []
 
     package, registry = ModuleType("lmms_eval.models"), ModuleType("lmms_eval.models.registry_v2")
     package.get_model = lambda name, force_simple: Loaded  # type: ignore[attr-defined]
@@ -153,7 +154,7 @@ def test_without_a_plan_nothing_is_loaded_and_the_error_names_the_dense_model(
 
 
 def test_a_plan_of_another_model_is_refused(harness: type[Wrapper], tmp_path: Path):
-    HeadPlan.uniform(tiny_model("Qwen2-VL"), Pattern.SINK).save(tmp_path / "other.json")
+    HeadPlan.uniform(tiny_model("qwen2_vl"), Pattern.SINK).save(tmp_path / "other.json")
     with pytest.raises(PlanError, match="belongs to another model"):
         models.qwen2_5_vl_chat(plan=str(tmp_path / "other.json"))
     with pytest.raises(UsageError, match="no plan"):
