@@ -199,6 +199,7 @@ def test_lmms_eval_has_every_wrapper_and_gives_it_a_plan():
     pytest.importorskip("lmms_eval.models")
     pytest.importorskip("qwen_vl_utils")
     pytest.importorskip("decord")
+    pytest.importorskip("av")
     for name, kinds in WRAPPERS.items():
         for kind in kinds:
             found = getattr(models, f"{name}_{kind}")
