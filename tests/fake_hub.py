@@ -42,121 +42,129 @@ class FakeHub:
     """The status and the reason with which commits are refused."""
 
 
-def handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
+class HubServer(ThreadingHTTPServer):
+    """Answers for a `FakeHub`."""
 
-        def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
-            self.send_response(status)
-            length = headers.pop("length", str(len(body)))
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", length)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.hub = FakeHub(f"http://127.0.0.1:{self.server_port}")
 
-        def refuse(self, status: int, code: str, reason: str = "") -> None:
-            self.answer(status, b'{"error": ""}', X_Error_Code=code, X_Error_Message=reason)
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
 
-        def do_GET(self) -> None:
-            hub.requests.append(f"{self.command} {self.path}")
-            if self.path.startswith("/api/models/"):
-                name = "/".join(self.path.split("/")[3:5])
-                repository = hub.repositories.get(name)
-                if repository is None:
-                    self.refuse(401, "RepoNotFound")
-                    return
-                siblings = [{"rfilename": file} for file in repository.files]
-                found = {"id": name, "sha": repository.sha, "siblings": siblings}
-                self.answer(200, json.dumps(found).encode())
-                return
-            name, _, rest = self.path[1:].partition("/resolve/")
-            revision, _, file = rest.partition("/")
-            repository = hub.repositories.get(name)
-            if repository is None:
-                self.refuse(404 if self.headers["Authorization"] else 401, "RepoNotFound")
-            elif repository.is_gated:
-                self.refuse(403, "GatedRepo")
-            elif revision not in ("main", repository.sha):
-                self.refuse(404, "RevisionNotFound")
-            elif file not in repository.files:
-                self.refuse(404, "EntryNotFound")
-            else:
-                content = repository.files[file]
-                tag = hashlib.sha1(content).hexdigest()
-                length = str(repository.sizes.get(file, len(content)))
-                commit = repository.sha
-                self.answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=commit, length=length)
+    server: HubServer
 
-        def do_POST(self) -> None:
-            hub.requests.append(f"POST {self.path}")
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path == "/api/validate-yaml":
-                self.answer(200)
-                return
-            if self.headers["Authorization"] != f"Bearer {TOKEN}":
-                self.refuse(401, "", "Invalid username or password.")
-                return
-            if self.path == "/api/repos/create":
-                given = json.loads(body)
-                name = f"{given['organization'] or 'someone'}/{given['name']}"
-                is_new = name not in hub.repositories
-                hub.repositories.setdefault(name, Repository())
-                self.answer(
-                    200 if is_new else 409, json.dumps({"url": f"{hub.address}/{name}"}).encode()
-                )
-                return
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing."""
+
+    def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
+        self.send_response(status)
+        length = headers.pop("length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, status: int, code: str, reason: str = "") -> None:
+        self.answer(status, b'{"error": ""}', X_Error_Code=code, X_Error_Message=reason)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.hub.requests.append(f"{self.command} {self.path}")
+        if self.path.startswith("/api/models/"):
             name = "/".join(self.path.split("/")[3:5])
-            if "/preupload/" in self.path:
-                paths = [one["path"] for one in json.loads(body)["files"]]
-                modes = [
-                    {"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths
-                ]
-                self.answer(200, json.dumps({"files": modes}).encode())
-            elif hub.refusal is not None:
-                self.refuse(hub.refusal[0], "", hub.refusal[1])
-            else:
-                self.commit(name, [json.loads(line) for line in body.splitlines()])
-
-        def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
-            repository = hub.repositories[name]
-            header = next(line["value"] for line in lines if line["key"] == "header")
-            if header["parentCommit"] != repository.sha:
-                self.refuse(412, "", "A commit has happened since.")
+            repository = self.server.hub.repositories.get(name)
+            if repository is None:
+                self.refuse(401, "RepoNotFound")
                 return
-            sent = {
-                line["value"]["path"]: base64.b64decode(line["value"]["content"])
-                for line in lines
-                if line["key"] == "file"
-            }
-            repository.files.update(sent)
-            hub.commits.append(sorted(sent))
-            found = {
-                "commitUrl": f"{hub.address}/{name}/commit/{repository.sha}",
-                "commitOid": repository.sha,
-                "success": True,
-            }
+            siblings = [{"rfilename": file} for file in repository.files]
+            found = {"id": name, "sha": repository.sha, "siblings": siblings}
             self.answer(200, json.dumps(found).encode())
+            return
+        name, _, rest = self.path[1:].partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        repository = self.server.hub.repositories.get(name)
+        if repository is None:
+            self.refuse(404 if self.headers["Authorization"] else 401, "RepoNotFound")
+        elif repository.is_gated:
+            self.refuse(403, "GatedRepo")
+        elif revision not in ("main", repository.sha):
+            self.refuse(404, "RevisionNotFound")
+        elif file not in repository.files:
+            self.refuse(404, "EntryNotFound")
+        else:
+            content = repository.files[file]
+            tag = hashlib.sha1(content).hexdigest()
+            length = str(repository.sizes.get(file, len(content)))
+            commit = repository.sha
+            self.answer(200, content, ETag=f'"{tag}"', X_Repo_Commit=commit, length=length)
 
-    return Handler
+    def do_POST(self) -> None:
+        self.server.hub.requests.append(f"POST {self.path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/validate-yaml":
+            self.answer(200)
+            return
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self.refuse(401, "", "Invalid username or password.")
+            return
+        if self.path == "/api/repos/create":
+            given = json.loads(body)
+            name = f"{given['organization'] or 'someone'}/{given['name']}"
+            is_new = name not in self.server.hub.repositories
+            self.server.hub.repositories.setdefault(name, Repository())
+            self.answer(
+                200 if is_new else 409,
+                json.dumps({"url": f"{self.server.hub.address}/{name}"}).encode(),
+            )
+            return
+        name = "/".join(self.path.split("/")[3:5])
+        if "/preupload/" in self.path:
+            paths = [one["path"] for one in json.loads(body)["files"]]
+            modes = [
+                {"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths
+            ]
+            self.answer(200, json.dumps({"files": modes}).encode())
+        elif self.server.hub.refusal is not None:
+            self.refuse(self.server.hub.refusal[0], "", self.server.hub.refusal[1])
+        else:
+            self.commit(name, [json.loads(line) for line in body.splitlines()])
+
+    def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        repository = self.server.hub.repositories[name]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header["parentCommit"] != repository.sha:
+            self.refuse(412, "", "A commit has happened since.")
+            return
+        sent = {
+            line["value"]["path"]: base64.b64decode(line["value"]["content"])
+            for line in lines
+            if line["key"] == "file"
+        }
+        repository.files.update(sent)
+        self.server.hub.commits.append(sorted(sent))
+        found = {
+            "commitUrl": f"{self.server.hub.address}/{name}/commit/{repository.sha}",
+            "commitOid": repository.sha,
+            "success": True,
+        }
+        self.answer(200, json.dumps(found).encode())
 
 
 @contextmanager
 def running_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """Runs a hub that huggingface_hub uses instead of the real one, with an empty cache."""
-    hub = FakeHub("")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(hub))
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    use_hub(hub.address, cache, monkeypatch)
+    server = HubServer()
+    use_hub(server.hub.address, cache, monkeypatch)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield hub
+        yield server.hub
     finally:
         server.shutdown()
         server.server_close()

@@ -225,7 +225,8 @@ def _costs(report: MeasuredPlan) -> Mapping[str, str]:
         "verdict": report.verdict,
         "density on them": f"{report.density:.3f} of the dense pairs of query and key",
     }
-    dense, sparse, worst = report.dense_accuracy, report.sparse_accuracy, report.worst_task_loss
+    dense, sparse = report.dense_accuracy, report.sparse_accuracy
+    worst = report.worst_task_loss
     if dense is not None and sparse is not None and worst is not None:
         costs["accuracy, dense"] = f"{dense:.2f} %"
         costs["accuracy with the plan"] = f"{sparse:.2f} % ({dense - sparse:+.2f} points lost)"
