@@ -121,7 +121,7 @@ def _package() -> Any:
 
 def _reason(errors: Any, error: Exception, name: str, file: str, revision: str | None) -> str:
     """Returns what an error of huggingface_hub means and what to do, in one sentence."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).rstrip(".")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return f"{name} is gated: ask for access on its page, then log in with `hf auth login`"
