@@ -156,7 +156,7 @@ def test_a_server_that_is_gone_is_an_error(
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         use_hub(address, tmp_path / "cache", monkeypatch)
-        with pytest.raises(UsageError, match="[Cc]heck the connection"):
+        with pytest.raises(UsageError, match=r"[Cc]heck the connection"):
             HeadPlan.from_pretrained(NAME)
         with pytest.raises(ExportError, match="Check the connection"):
             plan.push_to_hub(NAME)
