@@ -117,7 +117,7 @@ def _sparse_stand_in(query, key, value, schedule, codes, heads, scale, output) -
 
 
 def run_stand_ins(case: Case, dense: StandIn | None) -> Tensor:
-    return dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense)
+    return dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense, [])
 
 
 def test_kernels_share_a_layer_out():
@@ -179,7 +179,7 @@ def run_with(kernel, case: Case, heads: LayerHeads) -> Tensor:
 
     tensors = (case.query, case.key, case.value, case.schedule)
     return dispatch.run_kernels(
-        *tensors, heads, case.scale, triton_prefill, lambda *tensors: kernel
+        *tensors, heads, case.scale, triton_prefill, lambda *tensors: kernel, []
     )
 
 
