@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 import photomask
 from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.patterns import Pattern, SinkRule
 from photomask.documents import Document, read_text, write_file
-from photomask.errors import DocumentError, UsageError
+from photomask.errors import DocumentError, PlanError, UsageError
 from photomask.report import Shown, Table
 
 _BY_LABEL = {pattern.label: pattern for pattern in Pattern}
@@ -172,9 +180,13 @@ class HeadPlan(Shown, Document):
         decision: how the patterns were chosen.
         calibration: a summary of the calibration; None for a plan that was made by hand.
         provenance: the versions and the date with which the plan was made.
+        decided_for: the identity of the model for which the patterns were decided, if `rebase` gave
+            the plan to other weights; otherwise None.
+        schema_version: 2 if `decided_for` is there, otherwise 1, so that older versions of
+            Photomask read the plan.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     model: ModelIdentity
     sinks: SinkRule
     patterns: tuple[tuple[LabelledPattern, ...], ...]
@@ -182,6 +194,24 @@ class HeadPlan(Shown, Document):
     decision: Annotated[HandDecision | BudgetDecision | VoteDecision, Field(discriminator="rule")]
     calibration: CalibrationSummary | None = None
     provenance: Provenance = Field(default_factory=Provenance.here)
+    decided_for: ModelIdentity | None = None
+
+    @model_validator(mode="after")
+    def _versioned(self) -> Self:
+        """Checks that the version says whether the plan was rebased."""
+        if (self.schema_version == 2) != (self.decided_for is not None):
+            raise ValueError(
+                "schema_version is 2 in a plan with the field decided_for, and 1 in any other plan"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `decided_for` out of plans of version 1, which have no such field."""
+        fields: dict[str, Any] = write(self)
+        if self.decided_for is None:
+            fields.pop("decided_for", None)
+        return fields
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -248,6 +278,37 @@ class HeadPlan(Shown, Document):
         except ValueError as error:
             raise UsageError(f"the patterns do not fit the model: {error}") from error
 
+    def rebase(self, model: Any) -> HeadPlan:
+        """Returns this plan for other weights of the same architecture, as it was decided.
+
+        It is for quantized weights, for weights with a merged adapter (LoRA), and for fine-tuned
+        ones. Nothing is measured, so run `photomask.attention.verify` with the model and the new
+        plan: that shows whether the answers are still right. The patterns, the decision and the
+        calibration stay, and `decided_for` names the model that they come from.
+
+        Args:
+            model: a model of transformers, or its `ModelIdentity`.
+
+        Raises:
+            PlanError: the model has another architecture.
+            UsageError: `model` is no model of transformers with a text tower, a weight is not
+                loaded, or a quantized weight cannot be read.
+        """
+        identity = model if isinstance(model, ModelIdentity) else identify(model)
+        weights = {"fingerprint": identity.fingerprint}
+        differences = self.model.model_copy(update=weights).differences(identity)
+        if differences:
+            raise PlanError(
+                "the plan cannot be rebased, because the model has another architecture (the value "
+                f"of the plan first, then the model's): {'; '.join(differences)}. Calibrate this "
+                "model and plan again"
+            )
+        origin = self.decided_for or self.model
+        decided_for = None if origin == identity else origin
+        fields = {name: getattr(self, name) for name in HeadPlan.model_fields}
+        fields |= {"model": identity, "decided_for": decided_for}
+        return HeadPlan(**fields | {"schema_version": 1 if decided_for is None else 2})
+
     def content_hash(self) -> str:
         """Returns the SHA-256 of the plan in canonical form, without its provenance."""
         body = self.model_dump(mode="json", exclude={"provenance", "content_sha256"})
@@ -289,7 +350,12 @@ class HeadPlan(Shown, Document):
         Raises:
             PlanError: the model has another architecture, other weights or another revision.
         """
-        self.model.check(model, "the plan", "Calibrate this model and plan again")
+        remedy = (
+            "Calibrate this model and plan again. If these are quantized, merged or fine-tuned "
+            "weights of the same model, plan.rebase(model) keeps the plan for them, and a "
+            "verification shows whether it still holds"
+        )
+        self.model.check(model, "the plan", remedy)
 
     def count(self, pattern: Pattern) -> int:
         """Returns the number of heads that have a pattern."""
@@ -315,6 +381,8 @@ class HeadPlan(Shown, Document):
         )
         together = ", kv groups together" if self.kv_groups else ""
         notes = [", ".join(legend), self.decision.describe() + together]
+        if self.decided_for is not None:
+            notes.append(f"decided for weights {self.decided_for.fingerprint[:12]}, then rebased")
         if self.calibration is not None:
             found = self.calibration
             notes.append(

@@ -329,18 +329,6 @@ def test_threads_have_contexts_of_their_own():
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiled_model_takes_a_layout():
-    model = copy.deepcopy(tiny_model("internvl"))
-    model.config.text_config.num_hidden_layers = 1
-    model.model.language_model.layers = model.model.language_model.layers[:1]
-    model, embedded = attach(model, LiteralHandler()), Embedded("internvl", [PROMPT])
-    compiled = torch.compile(model, backend="eager")
-    with prompt_layout(compiled, embedded.layout):
-        expected = logits(model, embedded.by_embeddings)
-        assert torch.equal(logits(compiled, embedded.by_embeddings), expected)
-    torch._dynamo.reset()
-
-
 def test_what_needs_no_layout_is_refused():
     model, embedded = attached(), Embedded("internvl", [PROMPT])
     for other in (tiny_model("internvl"), model.model, "a model"):
