@@ -28,8 +28,8 @@ def prune(features: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 def main() -> None:
     """Answers questions with all tokens, with a third of them, and with the plan too."""
     model, processor = picture_questions.load_vision_language()
-    samples = picture_questions.calibration_prompts(1)
-    plan = attention.plan(attention.calibrate(model, processor, samples))
+    statistics = attention.calibrate(model, processor, picture_questions.calibration_prompts(1))
+    plan = attention.plan(statistics)
     sparse = attention.convert(model, plan)
     for question in picture_questions.held_out_prompts(1, pictures=6)[:4]:
         inputs = attention.encode(processor, question).inputs
@@ -38,17 +38,17 @@ def main() -> None:
         layout = attention.layout_of(model.config, **inputs)
         inside = layout.kind == attention.TokenKind.IMAGE
         embeddings = model.get_input_embeddings()(inputs["input_ids"])
-        embeddings[inside] = torch.cat(pictures)
+        pruned = [prune(features, 16) for features in pictures]
+        embeddings[inside] = torch.cat([features for _, features in pruned])
         kept = torch.ones_like(inside)
-        kept[inside] = torch.cat([prune(features, 16)[0] for features in pictures])
+        kept[inside] = torch.cat([remains for remains, _ in pruned])
         positions = model.model.get_rope_index(**inputs)[0][:, kept][:, None]
-        pruned = {"inputs_embeds": embeddings[kept][None], "position_ids": positions}
-        pruned["attention_mask"] = torch.ones(positions.shape[1:], dtype=torch.int64)
+        fewer = {"inputs_embeds": embeddings[kept][None], "position_ids": positions}
         with attention.prompt_layout(sparse, layout.keep(kept)):
-            outputs = [model(**inputs), model(**pruned), sparse(**pruned)]
+            outputs = [model(**inputs), model(**fewer), sparse(**fewer)]
         (prefill,) = attention.last_prefill(sparse).prompts
-        heads = sum(map(len, plan.patterns))
-        pairs = [heads * layout.tokens * (layout.tokens + 1) // 2, prefill.causal, prefill.visible]
+        dense = sum(map(len, plan.patterns)) * layout.tokens * (layout.tokens + 1) // 2
+        pairs = [dense, prefill.causal, prefill.visible]
         words = processor.batch_decode([output.logits[0, -1:].argmax(-1) for output in outputs])
         print(f"{question.answer}: {words} from {' > '.join(map('{:,}'.format, pairs))} pairs")
 
