@@ -5,13 +5,12 @@ Of each picture, those tokens remain whose smallest distance to each other is la
 """
 
 import torch
-from torch import Tensor
 
 from photomask import attention
 from photomask.zoo import picture_questions
 
 
-def prune(features: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+def prune(features: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns which tokens of a picture remain, bool [n], and the features of all, [n, E]."""
     directions = torch.nn.functional.normalize(features, dim=-1)
     distance = 1 - directions @ directions.T
@@ -33,8 +32,8 @@ def main() -> None:
     sparse = attention.convert(model, plan)
     for question in picture_questions.held_out_prompts(1, pictures=6)[:4]:
         inputs = attention.encode(processor, question).inputs
-        pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
-        pictures = model.get_image_features(pixels, grid, return_dict=True).pooler_output
+        vision = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+        pictures = model.get_image_features(**vision, return_dict=True).pooler_output
         layout = attention.layout_of(model.config, **inputs)
         inside = layout.kind == attention.TokenKind.IMAGE
         embeddings = model.get_input_embeddings()(inputs["input_ids"])

@@ -5,16 +5,16 @@ The tokens with the most attention remain, and a few that the others are merged 
 """
 
 import torch
-from torch import Tensor
 
 from photomask import attention
 from photomask.zoo import picture_questions
 
 
-def prune(features: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+def prune(features: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns which tokens of a picture remain, bool [n], and the features of all, [n, E]."""
     scores = features @ features.T / features.shape[1] ** 0.5
-    received, context = scores.softmax(-1).mean(0), kept // 4
+    received = scores.softmax(-1).mean(0)
+    context = kept // 4
     remains = received >= received.topk(kept - context).values[-1]
     others = (~remains).nonzero()[:, 0]
     targets = others[torch.linspace(0, len(others) - 1, context).long()]
@@ -35,8 +35,8 @@ def main() -> None:
     sparse = attention.convert(model, plan)
     for question in picture_questions.held_out_prompts(1, pictures=6)[:4]:
         inputs = attention.encode(processor, question).inputs
-        pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
-        pictures = model.get_image_features(pixels, grid, return_dict=True).pooler_output
+        vision = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+        pictures = model.get_image_features(**vision, return_dict=True).pooler_output
         layout = attention.layout_of(model.config, **inputs)
         inside = layout.kind == attention.TokenKind.IMAGE
         embeddings = model.get_input_embeddings()(inputs["input_ids"])
