@@ -120,6 +120,18 @@ def run_stand_ins(case: Case, dense: StandIn | None) -> Tensor:
     return dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense, [])
 
 
+@pytest.mark.parametrize(
+    ("dense", "names"),
+    [(StandIn(), ["StandIn", "_sparse_stand_in"]), (None, ["_sparse_stand_in"])],
+    ids=["both", "sparse"],
+)
+def test_the_kernels_that_ran_are_named(dense: StandIn | None, names: list[str]):
+    ran: list[str] = []
+    case = causal_case("uneven")
+    dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense, ran)
+    assert ran == names
+
+
 def test_kernels_share_a_layer_out():
     case, dense = causal_case("uneven"), StandIn()
     output = run_stand_ins(case, dense)

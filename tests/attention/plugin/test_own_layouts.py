@@ -15,7 +15,7 @@ from torch import Tensor
 from photomask.attention.families import layout_of
 from photomask.attention.layout import PromptLayout
 from photomask.attention.plugin import attach, prompt_layout
-from photomask.errors import LayoutError, UsageError
+from photomask.errors import LayoutError, PlanError, UsageError
 
 PROMPT = [3, "image", 2, "image", "image", 4]
 GENERATE = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": PAD}
@@ -175,11 +175,28 @@ def test_layout_and_token_ids_must_agree():
     text = PromptLayout.of_spans(embedded.layout.tokens, [], delimited=True)
     with prompt_layout(model, embedded.layout):
         assert torch.equal(logits(model, embedded.inputs), expected)
+        with torch.no_grad(), pytest.raises(LayoutError, match=r"position 3.*say text"):
+            model.model(input_ids=torch.full_like(embedded.inputs["input_ids"], 7))
         ids = torch.full_like(embedded.inputs["input_ids"], 7)
         with pytest.raises(LayoutError, match=r"position 3.*start of image 0.*say text"):
             logits(model, {"input_ids": ids})
     with prompt_layout(model, text), pytest.raises(LayoutError, match=r"position 3.*says text"):
         logits(model, embedded.inputs)
+
+
+def test_gaps_in_the_positions_need_a_mask():
+    """Pruned tokens keep their positions, and transformers takes gaps for packed prompts."""
+    model, embedded = attached(), Embedded("internvl", [PROMPT])
+    kept = torch.ones_like(embedded.layout.kind, dtype=torch.bool)
+    kept[0, 5] = False
+    given: dict[str, Any] = {"inputs_embeds": embedded.embeddings[kept][None], "use_cache": False}
+    given["position_ids"] = embedded.layout.positions.long()[kept[0]][None]
+    with prompt_layout(model, embedded.layout.keep(kept)):
+        with pytest.raises(PlanError, match="Packed prompts"):
+            logits(model, given)
+        found = logits(model, {**given, "attention_mask": torch.ones(1, int(kept.sum()))})
+        cached = logits(model, {**given, "use_cache": True})
+    assert torch.equal(found, cached)
 
 
 def test_a_cache_that_holds_other_tokens_is_refused():
@@ -280,6 +297,27 @@ def test_contexts_nest_and_belong_to_their_model():
     prompt_layout(one, a.layout)  # a context that nobody enters says nothing
     with pytest.raises(LayoutError, match="with prompt_layout"):
         logits(one, a.by_embeddings)
+
+
+def test_the_parts_of_a_copied_model_belong_to_the_copy():
+    model, embedded = attached(), Embedded("internvl", [PROMPT])
+    other = copy.deepcopy(model)
+    with prompt_layout(other, embedded.layout):
+        hidden(other, embedded)
+        with pytest.raises(UsageError, match="outside a forward"):
+            hidden(model, embedded)
+
+
+def test_a_context_that_is_left_in_another_thread_ends_nothing():
+    model, embedded = attached(), Embedded("internvl", [PROMPT])
+    context = prompt_layout(model, embedded.layout)
+    with context:
+        thread = threading.Thread(target=context.__exit__, args=(None, None, None))
+        thread.start()
+        thread.join()
+        logits(model, embedded.by_embeddings)
+    with pytest.raises(LayoutError, match="with prompt_layout"):
+        logits(model, embedded.by_embeddings)
 
 
 def test_an_error_inside_ends_the_context():

@@ -75,10 +75,10 @@ class _LayoutContext(AbstractContextManager[None]):
         _STACK.set((*_STACK.get(), self))
 
     def __exit__(self, *_: object) -> None:
-        stack = list(_STACK.get())
-        stack.reverse()
-        stack.remove(self)
-        _STACK.set(tuple(reversed(stack)))
+        stack = _STACK.get()
+        if self in stack:  # not in a context of its own, where a generator may be closed
+            last = len(stack) - 1 - stack[::-1].index(self)
+            _STACK.set(stack[:last] + stack[last + 1 :])
 
 
 def own_layout(attachment: Attachment) -> PromptLayout | None:
