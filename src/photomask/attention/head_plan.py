@@ -305,9 +305,10 @@ class HeadPlan(Shown, Document):
             )
         origin = self.decided_for or self.model
         decided_for = None if origin == identity else origin
-        fields = {name: getattr(self, name) for name in HeadPlan.model_fields}
-        fields |= {"model": identity, "decided_for": decided_for}
-        return HeadPlan(**fields | {"schema_version": 1 if decided_for is None else 2})
+        version = 1 if decided_for is None else 2
+        fields: dict[str, Any] = {name: getattr(self, name) for name in HeadPlan.model_fields}
+        fields |= {"schema_version": version, "model": identity, "decided_for": decided_for}
+        return HeadPlan(**fields)
 
     def content_hash(self) -> str:
         """Returns the SHA-256 of the plan in canonical form, without its provenance."""
