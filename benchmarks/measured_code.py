@@ -82,6 +82,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
         *("chip/cost/accelerator.py", "chip/forms/rtl", "chip/pruning", "chip/sparsity.py"),
     ),
     "time_to_first_token": SPARSE_MODELS,
+    "token_pruning": (*SPARSE_MODELS, *CALIBRATION, "attention/planning.py"),
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }
 """The files and folders of the package that each benchmark measures."""

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attention.plugin.handlers import SINKS
-from tests.attention.tiny_models import tiny_inputs, tiny_model
+from tests.attention.caches import cache_of, holding
+from tests.attention.plugin.handlers import SINKS, LiteralHandler
+from tests.attention.tiny_models import IMAGE, tiny_inputs, tiny_model
 from torch import Tensor, nn
 
-from photomask.attention import HeadPlan, Pattern, convert, is_sparse, last_density, unconvert
+from photomask.attention import HeadPlan, Pattern, convert, is_sparse, last_prefill, unconvert
 from photomask.attention.families import layout_of
 from photomask.attention.patterns import DenseRule, visible
-from photomask.attention.plugin import text_attention_layers
+from photomask.attention.plugin import attach, text_attention_layers
 from photomask.errors import UsageError
 
 PATTERNS = [[Pattern.SINK, Pattern.DENSE, Pattern.INTRA_IMAGE, Pattern.INTRA_IMAGE_SINK]] * 3
@@ -111,38 +112,87 @@ def test_only_what_was_converted_is_sparse():
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
-def test_the_last_density_is_that_of_the_masks_written_out(padding: str):
+def test_the_last_prefill_counts_the_pairs_of_the_masks_written_out(padding: str):
     model = converted()
-    assert last_density(model) is None
+    assert last_prefill(model) is None
     logits(model, tiny_inputs("internvl", [[9]]))
-    assert last_density(model) is None  # no image yet
+    assert last_prefill(model) is None  # no image yet
     prompts = [[3, "image", 2, "image", "image", 4], [2, "image", 3, "image", 5]]
     inputs = tiny_inputs("internvl", prompts, padding)
     logits(model, inputs)
     layout = layout_of(model.config, **inputs)
-    seen = [int(visible(layout, each, SINKS, DenseRule()).sum()) for each in PATTERNS[0]]
-    expected = sum(seen) / (4 * int(visible(layout, Pattern.DENSE, SINKS, DenseRule()).sum()))
-    assert last_density(model) == pytest.approx(expected)
-    assert last_density(torch.compile(model, backend="eager")) == pytest.approx(expected)
+    masks = [visible(layout, each, SINKS, DenseRule()) for each in PATTERNS[0]]
+    causal = visible(layout, Pattern.DENSE, SINKS, DenseRule())
+    found = last_prefill(model)
+    assert found is not None
+    for row, prompt in enumerate(found.prompts):
+        assert prompt.visible == 3 * sum(int(mask[row].sum()) for mask in masks)
+        assert prompt.causal == 3 * 4 * int(causal[row].sum())
+        assert prompt.density == prompt.visible / prompt.causal
+        assert prompt.tokens == int(inputs["attention_mask"][row].sum())
+    assert [prompt.images for prompt in found.prompts] == [3, 2]
+    total = sum(int(mask.sum()) for mask in masks)
+    assert found.density == pytest.approx(total / (4 * int(causal.sum())))
+    assert last_prefill(torch.compile(model, backend="eager")) == found
     logits(model, tiny_inputs("internvl", [[9]]))
-    assert last_density(model) == pytest.approx(expected)  # text is no prefill with images
+    assert last_prefill(model) == found  # text is no prefill with images
+
+
+def test_the_last_prefill_names_the_layers_and_what_computed_them(inputs: dict[str, Tensor]):
+    model = tiny_model("internvl")
+    rows = [[Pattern.DENSE] * 4, PATTERNS[1], [Pattern.DENSE, *[Pattern.SINK] * 3]]
+    plan = HeadPlan.uniform(model, Pattern.DENSE, SINKS).with_patterns(rows)
+    sparse = convert(model, plan)
+    logits(sparse, inputs)
+    found = last_prefill(sparse)
+    assert found is not None
+    assert (found.sparse_layers, found.sparse_heads) == (2, 6)
+    assert found.kernels == {"sdpa": 1, "torch_prefill": 2}
+    text = str(found)
+    assert "6 sparse heads in 2 layers" in text
+    assert "sdpa (1 layers), torch_prefill (2 layers)" in text
+    assert last_prefill(copy.deepcopy(sparse)) is None  # a copy has run nothing
+
+
+def test_the_last_prefill_of_chunks_is_the_last_chunk_with_images():
+    model = converted()
+    inputs = tiny_inputs("internvl", [[3, "image", 2, "image", 4]])
+    cut = int((inputs["input_ids"][0] == IMAGE).int().diff().argmin()) + 2
+    parts = inputs["input_ids"].split([cut, inputs["input_ids"].shape[1] - cut], 1)
+    entries = int((parts[0] == IMAGE).sum()) // 4
+    pixels = inputs["pixel_values"].tensor_split([entries])
+    cache = None
+    for ids, own in zip(parts, pixels, strict=True):
+        with torch.no_grad():
+            cache = cache_of(model(input_ids=ids, pixel_values=own, **holding(cache)))
+    found = last_prefill(model)
+    assert found is not None
+    (prompt,) = found.prompts
+    assert (prompt.tokens, prompt.images) == (inputs["input_ids"].shape[1], 2)
+    layout = layout_of(model.config, inputs["input_ids"])
+    masks = [visible(layout, each, SINKS, DenseRule())[0, cut:] for each in PATTERNS[0]]
+    assert prompt.visible == 3 * sum(int(mask.sum()) for mask in masks)
 
 
 def test_the_density_of_windows_and_both_directions_counts_what_a_dense_head_would_see():
     model = tiny_model("gemma3")
-    dense = convert(model, HeadPlan.uniform(model, Pattern.DENSE))
-    logits(dense, tiny_inputs("gemma3", [[3, "image", 2, "image", 4]]))
-    assert last_density(dense) == 1.0
-    sparse = convert(model, HeadPlan.uniform(model, Pattern.INTRA_IMAGE))
-    logits(sparse, tiny_inputs("gemma3", [[3, "image", 2, "image", 4]]))
-    found = last_density(sparse)
-    assert found is not None
-    assert 0 < found < 1
+    found = []
+    for pattern in (Pattern.DENSE, Pattern.INTRA_IMAGE):
+        sparse = convert(model, HeadPlan.uniform(model, pattern))
+        logits(sparse, tiny_inputs("gemma3", [[3, "image", 2, "image", 4]]))
+        prefill = last_prefill(sparse)
+        assert prefill is not None
+        found.append(prefill.density)
+    assert found[0] == 1.0
+    assert 0 < found[1] < 1
 
 
-def test_the_density_of_a_model_without_a_plan_cannot_be_asked():
-    with pytest.raises(UsageError, match="never converted"):
-        last_density(tiny_model("internvl"))
+def test_the_prefill_of_a_model_without_a_plan_cannot_be_asked():
+    for other in (tiny_model("internvl"), "a model"):
+        with pytest.raises(UsageError, match="never converted"):
+            last_prefill(other)
+    with pytest.raises(UsageError, match="runs a LiteralHandler, which has no plan"):
+        last_prefill(attach(tiny_model("internvl"), LiteralHandler()))
 
 
 def test_a_converted_model_says_how_it_is_saved(tmp_path: Path):

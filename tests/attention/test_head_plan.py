@@ -1,5 +1,6 @@
 """Head plans: complete, strict, theirs alone, and readable."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -90,7 +91,9 @@ class TestSaving:
             ({"patterns": [["sink"] * 4] * 3}, "altered"),
             ({"kv_groups": True}, "share keys"),
             ({"extra": 1}, "field extra"),
-            ({"schema_version": 2}, "field schema_version"),
+            ({"schema_version": 3}, "field schema_version"),
+            ({"schema_version": 2}, "and 1 in any other plan"),
+            ({"decided_for": MODEL.model_dump()}, "and 1 in any other plan"),
             ({"patterns": [["sink"] * 4] * 2}, "patterns of 2 layers, but the model has 3"),
             ({"patterns": [["sink"] * 3] * 3}, "layer 0: there are patterns of 3 heads"),
             ({"patterns": [["sparse"] * 4] * 3}, "'sparse' is not a pattern"),
@@ -123,6 +126,54 @@ class TestSaving:
         elsewhere = mixed().provenance.model_copy(update={"date": "2001-01-01"})
         assert mixed(provenance=elsewhere).content_hash() == mixed().content_hash()
         assert mixed(sinks=SinkRule()).content_hash() != mixed().content_hash()
+
+
+OTHER = MODEL.model_copy(update={"fingerprint": "a" * 64})
+THIRD = MODEL.model_copy(update={"fingerprint": "b" * 64})
+
+
+class TestRebasing:
+    def test_a_rebased_plan_is_for_the_new_weights_and_says_what_it_was_decided_for(self):
+        plan = mixed()
+        rebased = plan.rebase(OTHER)
+        rebased.check(OTHER)
+        with pytest.raises(PlanError, match="other weights"):
+            rebased.check(MODEL)
+        assert rebased.decided_for == MODEL
+        kept = ("patterns", "sinks", "decision", "calibration", "provenance", "kv_groups")
+        assert all(getattr(rebased, name) == getattr(plan, name) for name in kept)
+        assert "decided for weights 000000000000, then rebased" in str(rebased)
+
+    def test_the_first_model_stays_recorded_and_the_way_back_is_the_first_plan(self):
+        twice = mixed().rebase(OTHER).rebase(THIRD)
+        assert (twice.model, twice.decided_for) == (THIRD, MODEL)
+        assert twice.rebase(MODEL) == mixed().rebase(MODEL) == mixed()
+
+    def test_a_rebased_plan_survives_its_file(self, tmp_path):
+        plan = mixed().rebase(OTHER)
+        plan.save(tmp_path / "plan.json")
+        assert HeadPlan.load(tmp_path / "plan.json") == plan
+        edit(tmp_path / "plan.json", decided_for=THIRD.model_dump())
+        with pytest.raises(DocumentError, match="altered"):
+            HeadPlan.load(tmp_path / "plan.json")
+
+    def test_a_plan_that_was_not_rebased_has_the_file_and_the_hash_of_version_1(self, tmp_path):
+        mixed().save(tmp_path / "plan.json")
+        stored = json.loads((tmp_path / "plan.json").read_text())
+        assert stored["schema_version"] == 1
+        assert "decided_for" not in stored
+        del stored["provenance"], stored["content_sha256"]
+        text = json.dumps(stored, sort_keys=True).encode()
+        assert mixed().content_hash() == hashlib.sha256(text).hexdigest()
+
+    def test_another_architecture_is_refused_with_the_differences(self):
+        other = OTHER.model_copy(update={"layers": 4, "vocabulary": 301})
+        with pytest.raises(PlanError, match=r"layers: 3, 4; vocabulary: 300, 301\. Calibrate"):
+            mixed().rebase(other)
+
+    def test_a_plan_of_other_weights_says_that_it_can_be_rebased(self):
+        with pytest.raises(PlanError, match=r"plan\.rebase\(model\)"):
+            mixed().check(OTHER)
 
 
 class TestChecking:

@@ -6,7 +6,7 @@ model with those of the original.
 """
 
 from photomask.attention.calibration import calibrate
-from photomask.attention.conversion import convert, is_sparse, last_density, unconvert
+from photomask.attention.conversion import convert, is_sparse, unconvert
 from photomask.attention.encoding import EncodedPrompt, encode
 from photomask.attention.families import FAMILIES, Family, family_of, layout_of
 from photomask.attention.head_plan import HeadPlan
@@ -22,6 +22,8 @@ from photomask.attention.planning import (
     plan_by_votes,
     sweep,
 )
+from photomask.attention.plugin import prompt_layout
+from photomask.attention.prefills import Prefill, PrefilledPrompt, last_prefill
 from photomask.attention.statistics import AttentionStatistics
 from photomask.attention.verification import (
     AttentionReport,
@@ -44,6 +46,8 @@ __all__ = [
     "HeadPlan",
     "ModelIdentity",
     "Pattern",
+    "Prefill",
+    "PrefilledPrompt",
     "PromptLayout",
     "SinkRule",
     "SweepPoint",
@@ -57,11 +61,12 @@ __all__ = [
     "family_of",
     "identify",
     "is_sparse",
-    "last_density",
+    "last_prefill",
     "layout_of",
     "lost_output",
     "plan",
     "plan_by_votes",
+    "prompt_layout",
     "sweep",
     "unconvert",
     "verify",

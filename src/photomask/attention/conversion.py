@@ -10,16 +10,7 @@ from torch import Tensor, nn
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.kernels import Executor, LayerHeads, check_executor, prefill_attention
 from photomask.attention.patterns import Pattern
-from photomask.attention.plugin import (
-    AttentionCall,
-    AttentionRequest,
-    attach,
-    detach,
-    is_attached,
-    last_calls,
-)
-from photomask.attention.visible_pairs import visible_pairs
-from photomask.errors import UsageError
+from photomask.attention.plugin import AttentionRequest, attach, detach, is_attached
 from photomask.stages import stage
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -77,73 +68,6 @@ def is_sparse(model: object) -> bool:
     return is_attached(model)
 
 
-def last_density(model: nn.Module) -> float | None:
-    """Returns the share of the attention that the last prefill with images computed.
-
-    It is the number of visible pairs of query and key over the number of causal pairs. The pairs
-    are summed over all layers, heads and prompts of the last forward that had tokens of images. If
-    a prompt arrives in chunks, that forward is the last chunk with tokens of images.
-
-    Args:
-        model: a model that `convert` returned; it may be compiled by torch.compile.
-
-    Returns:
-        A number between 0 and 1, where 1 is dense; None before the first prefill with images.
-
-    Raises:
-        UsageError: the model was never converted.
-    """
-    handler, calls = last_calls(model)
-    if not isinstance(handler, PlanHandler):
-        raise UsageError(
-            f"this model runs a {type(handler).__name__}, which has no plan; expected a model that "
-            "photomask.attention.convert returned"
-        )
-    counter = PairCounter(handler.plan)
-    for layer, call in sorted(calls.items()):
-        counter.add(layer, call)
-    return counter.density
-
-
-class PairCounter:
-    """Counts the pairs of query and key that the heads of a plan see.
-
-    Attributes:
-        visible: the pairs that the heads saw, over all layers, heads and prompts so far.
-        causal: the pairs that dense heads would have seen.
-    """
-
-    def __init__(self, plan: HeadPlan):
-        self._plan = plan
-        self.visible = 0
-        self.causal = 0
-        self._last: tuple[AttentionCall, dict[Pattern, int]] | None = None
-
-    def add(self, layer: int, call: AttentionCall) -> None:
-        """Adds the pairs of one call of a layer."""
-        pairs = self._pairs(call)
-        patterns = self._plan.patterns[layer]
-        self.visible += sum(pairs[pattern] for pattern in patterns)
-        self.causal += pairs[Pattern.DENSE] * len(patterns)
-
-    @property
-    def density(self) -> float | None:
-        """The visible pairs over the causal pairs; None if nothing was counted."""
-        return self.visible / self.causal if self.causal else None
-
-    def _pairs(self, call: AttentionCall) -> dict[Pattern, int]:
-        """Returns the pairs of each pattern, counted once for consecutive layers with one call."""
-        if self._last is None or self._last[0] is not call:
-            seen = {
-                pattern: visible_pairs(
-                    call.layout, pattern, self._plan.sinks, call.rule, call.query_start
-                )
-                for pattern in Pattern
-            }
-            self._last = (call, {pattern: int(pairs.sum()) for pattern, pairs in seen.items()})
-        return self._last[1]
-
-
 class PlanHandler:
     """Computes attention as a plan says. It is a handler of the plug-in.
 
@@ -168,6 +92,7 @@ class PlanHandler:
             self._heads_of(request),
             request.scale,
             executor=self._executor,
+            ran=request.ran,
         )
 
     def _heads_of(self, request: AttentionRequest) -> LayerHeads:

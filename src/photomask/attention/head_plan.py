@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from photomask.attention.identity import ModelIdentity, identify
 from photomask.attention.patterns import LabelledPattern, Pattern, SinkRule
-from photomask.attention.plan_card import (
-    CARD_FILE,
-    PLAN_FILE,
-    MeasuredPlan,
-    Origin,
-    is_untouched_card,
-    render_card,
-)
 from photomask.attention.plan_records import (
     AnyDecision,
     CalibrationSummary,
     HandDecision,
     Provenance,
 )
-from photomask.documents import Document, is_file, is_folder, read_text, write_file
-from photomask.errors import DocumentError, ExportError, PlanError, UsageError
-from photomask.hub import fetch_file, is_hub_name, send_files
+from photomask.attention.plan_sharing import SharedPlan
+from photomask.documents import Document, read_text, write_file
+from photomask.errors import DocumentError, PlanError, UsageError
 from photomask.report import Shown, Table
 
-_LOGGER = logging.getLogger(__name__)
 
-
-class HeadPlan(Shown, Document):
+class HeadPlan(Shown, SharedPlan, Document):
     """The pattern of every head of one model. `print(plan)` shows them as a map.
 
     Attributes:
@@ -47,9 +41,13 @@ class HeadPlan(Shown, Document):
         decision: how the patterns were chosen.
         calibration: a summary of the calibration; None for a plan that was made by hand.
         provenance: the versions and the date with which the plan was made.
+        decided_for: the identity of the model for which the patterns were decided, if `rebase` gave
+            the plan to other weights; otherwise None.
+        schema_version: 2 if `decided_for` is there, otherwise 1, so that older versions of
+            Photomask read the plan.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1
     model: ModelIdentity
     sinks: SinkRule
     patterns: tuple[tuple[LabelledPattern, ...], ...]
@@ -57,6 +55,24 @@ class HeadPlan(Shown, Document):
     decision: Annotated[AnyDecision, Field(discriminator="rule")]
     calibration: CalibrationSummary | None = None
     provenance: Provenance = Field(default_factory=Provenance.here)
+    decided_for: ModelIdentity | None = None
+
+    @model_validator(mode="after")
+    def _versioned(self) -> Self:
+        """Checks that the version says whether the plan was rebased."""
+        if (self.schema_version == 2) != (self.decided_for is not None):
+            raise ValueError(
+                "schema_version is 2 in a plan with the field decided_for, and 1 in any other plan"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `decided_for` out of plans of version 1, which have no such field."""
+        fields: dict[str, Any] = write(self)
+        if self.decided_for is None:
+            fields.pop("decided_for", None)
+        return fields
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -123,6 +139,38 @@ class HeadPlan(Shown, Document):
         except ValueError as error:
             raise UsageError(f"the patterns do not fit the model: {error}") from error
 
+    def rebase(self, model: Any) -> HeadPlan:
+        """Returns this plan for other weights of the same architecture, as it was decided.
+
+        It is for quantized weights, for weights with a merged adapter (LoRA), and for fine-tuned
+        ones. Nothing is measured, so run `photomask.attention.verify` with the model and the new
+        plan: that shows whether the answers are still right. The patterns, the decision and the
+        calibration stay, and `decided_for` names the model that they come from.
+
+        Args:
+            model: a model of transformers, or its `ModelIdentity`.
+
+        Raises:
+            PlanError: the model has another architecture.
+            UsageError: `model` is no model of transformers with a text tower, a weight is not
+                loaded, or a quantized weight cannot be read.
+        """
+        identity = model if isinstance(model, ModelIdentity) else identify(model)
+        weights = {"fingerprint": identity.fingerprint}
+        differences = self.model.model_copy(update=weights).differences(identity)
+        if differences:
+            raise PlanError(
+                "the plan cannot be rebased, because the model has another architecture (the value "
+                f"of the plan first, then the model's): {'; '.join(differences)}. Calibrate this "
+                "model and plan again"
+            )
+        origin = self.decided_for or self.model
+        decided_for = None if origin == identity else origin
+        version = 1 if decided_for is None else 2
+        fields: dict[str, Any] = {name: getattr(self, name) for name in HeadPlan.model_fields}
+        fields |= {"schema_version": version, "model": identity, "decided_for": decided_for}
+        return HeadPlan(**fields)
+
     def content_hash(self) -> str:
         """Returns the SHA-256 of the plan in canonical form, without its provenance."""
         body = self.model_dump(mode="json", exclude={"provenance", "content_sha256"})
@@ -134,9 +182,9 @@ class HeadPlan(Shown, Document):
         Raises:
             ExportError: the file cannot be written.
         """
-        write_file(path, self._rendered())
+        write_file(path, self.rendered_file())
 
-    def _rendered(self) -> bytes:
+    def rendered_file(self) -> bytes:
         """Returns the plan as the JSON of a plan file."""
         fields = {name: getattr(self, name) for name in HeadPlan.model_fields}
         return _SavedPlan(**fields, content_sha256=self.content_hash()).render().encode()
@@ -159,127 +207,6 @@ class HeadPlan(Shown, Document):
             )
         return HeadPlan(**{name: getattr(saved, name) for name in HeadPlan.model_fields})
 
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        base_model: str | None = None,
-        base_revision: str | None = None,
-        license: str | None = None,
-        report: MeasuredPlan | None = None,
-    ) -> None:
-        """Writes the plan as `head_plan.json`, and a card about it as `README.md`, into a folder.
-
-        An earlier plan and its card are replaced. A README.md that is not such a card, or that was
-        edited, stays as it is, and a line of the log says so.
-
-        Args:
-            folder: the folder, which may hold other files; it is created if there is none.
-            base_model: the name of the model on the hub, for the card.
-            base_revision: the branch, tag or commit of the model, for the card.
-            license: the license of the plan, by the identifier of the hub, such as `apache-2.0`.
-            report: the report of `verify` on this plan. The card states the measured loss.
-
-        Raises:
-            UsageError: `base_model` cannot be the name of a repository.
-            PlanError: the report is about another plan.
-            ExportError: a file cannot be written, or `head_plan.json` is there and is no plan.
-        """
-        files = self._files(str(folder), Origin(base_model, base_revision, license), report)
-        chosen = {
-            name: content
-            for name, content in files.items()
-            if not (Path(folder) / name).exists() or _may_replace(name, Path(folder) / name)
-        }
-        for name, content in chosen.items():
-            write_file(Path(folder) / name, content)
-
-    def push_to_hub(
-        self,
-        name: str,
-        *,
-        private: bool | None = None,
-        base_model: str | None = None,
-        base_revision: str | None = None,
-        license: str | None = None,
-        report: MeasuredPlan | None = None,
-    ) -> str:
-        """Sends the plan and a card about it to a repository on the Hugging Face hub.
-
-        The repository is created if there is none, and its other files stay as they are. Which
-        files are replaced is the same as for `save_pretrained`. Log in first with `hf auth login`.
-
-        Args:
-            name: the name of the repository, `owner/name`.
-            private: whether a repository that is created is private; None for the default of its
-                owner.
-            base_model: as for `save_pretrained`, like the arguments below.
-            base_revision: the branch, tag or commit of the model.
-            license: the license of the plan.
-            report: the report of `verify` on this plan.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            UsageError: a name cannot be the name of a repository.
-            PlanError: the report is about another plan.
-            ExportError: the hub refuses the files or cannot be reached, or the repository holds a
-                `head_plan.json` that is no plan.
-            MissingDependencyError: huggingface_hub is not installed.
-        """
-        return send_files(
-            name,
-            self._files(name, Origin(base_model, base_revision, license), report),
-            private=private,
-            message="Add a head plan of Photomask",
-            may_replace=_may_replace,
-        )
-
-    def _files(self, place: str, origin: Origin, report: MeasuredPlan | None) -> dict[str, bytes]:
-        """Returns the plan and its card, by the names of their files.
-
-        Raises:
-            PlanError: the report is about another plan.
-        """
-        if report is not None and report.plan.content_hash() != self.content_hash():
-            raise PlanError(
-                f"the report is about the plan {report.plan.content_hash()[:12]}…, but this plan "
-                f"is {self.content_hash()[:12]}…; verify this plan"
-            )
-        return {PLAN_FILE: self._rendered(), CARD_FILE: render_card(self, place, origin, report)}
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> HeadPlan:
-        """Reads a plan from a file, a folder or the Hugging Face hub.
-
-        A file or a folder that exists is read, and the network is not used. Only a name of a
-        repository for which there is no file or folder is looked up on the hub.
-
-        Args:
-            source: a file that `save` wrote, a folder with `head_plan.json`, or the name of a
-                repository on the hub, `owner/name`.
-            revision: the branch, tag or commit of the repository on the hub.
-
-        Raises:
-            UsageError: there is no such file, folder or repository, or it may not be read.
-            DocumentError: the plan is truncated, altered or of another schema.
-            MissingDependencyError: huggingface_hub is not installed.
-        """
-        is_local = is_file(source) or is_folder(source)
-        if is_local and revision is not None:
-            raise UsageError(
-                f"{source} is on this machine, and only plans on the hub have revisions"
-            )
-        if is_local:
-            return cls.load(Path(source) / PLAN_FILE if is_folder(source) else Path(source))
-        if not is_hub_name(str(source)):
-            raise UsageError(
-                f"no plan {str(source)!r}: expected a plan file, a folder with {PLAN_FILE}, or the "
-                "name of a repository on the hub"
-            )
-        return cls.load(fetch_file(str(source), PLAN_FILE, revision))
-
     def check(self, model: Any) -> None:
         """Checks that the plan was decided for a model: for its architecture and its weights.
 
@@ -289,7 +216,12 @@ class HeadPlan(Shown, Document):
         Raises:
             PlanError: the model has another architecture, other weights or another revision.
         """
-        self.model.check(model, "the plan", "Calibrate this model and plan again")
+        remedy = (
+            "Calibrate this model and plan again. If these are quantized, merged or fine-tuned "
+            "weights of the same model, plan.rebase(model) keeps the plan for them, and a "
+            "verification shows whether it still holds"
+        )
+        self.model.check(model, "the plan", remedy)
 
     def count(self, pattern: Pattern) -> int:
         """Returns the number of heads that have a pattern."""
@@ -315,6 +247,8 @@ class HeadPlan(Shown, Document):
         )
         together = ", kv groups together" if self.kv_groups else ""
         notes = [", ".join(legend), self.decision.describe() + together]
+        if self.decided_for is not None:
+            notes.append(f"decided for weights {self.decided_for.fingerprint[:12]}, then rebased")
         if self.calibration is not None:
             found = self.calibration
             notes.append(
@@ -328,30 +262,3 @@ class _SavedPlan(HeadPlan):
     """A plan with its content hash, as it is saved in a file."""
 
     content_sha256: str
-
-
-def _may_replace(name: str, path: Path) -> bool:
-    """Returns whether a file that is already there may be replaced by one of this name.
-
-    Args:
-        name: `head_plan.json` or `README.md`.
-        path: the file that is already there, or a copy of it.
-
-    Raises:
-        ExportError: it has the name of a plan, but it is none.
-    """
-    if name == PLAN_FILE:
-        try:
-            HeadPlan.load(path)
-        except DocumentError as error:
-            raise ExportError(
-                f"{name} is already there and is no plan, so it is not replaced: {error}"
-            ) from error
-        return True
-    try:
-        is_ours = is_untouched_card(read_text(path))
-    except DocumentError:
-        is_ours = False
-    if not is_ours:
-        _LOGGER.warning("%s is already there and was not written by Photomask; it is kept", name)
-    return is_ours

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from photomask.errors import LayoutError
 
@@ -26,7 +27,9 @@ class TokenKind(enum.IntEnum):
 class PromptLayout:
     """The layout of a batch of prompts, as tensors on one device.
 
-    `PromptLayout.of` makes it. Positions are places in the sequence, including padding.
+    `PromptLayout.of`, `of_spans` and `stack` make it, and so does
+    `photomask.attention.layout_of` from token ids. Positions are places in the sequence, including
+    padding.
 
     Attributes:
         kind: int8 [B, L], the `TokenKind` of each token.
@@ -72,6 +75,68 @@ class PromptLayout:
         layout = cls(kind, image, first, stop, ordinal)
         _check(layout, images)
         return layout
+
+    @classmethod
+    def of_spans(
+        cls,
+        tokens: int,
+        images: Sequence[tuple[int, int]],
+        *,
+        delimited: bool,
+        device: torch.device | str = "cpu",
+    ) -> PromptLayout:
+        """Makes the layout of one prompt from the places of its images.
+
+        Args:
+            tokens: the number of tokens of the prompt.
+            images: the position of the first token of each image and the position behind its last
+                one, without its delimiters, in the order of the prompt.
+            delimited: whether the tokens directly before and behind each image are its delimiters.
+                If not, the prompt has no delimiters.
+            device: the device of the layout.
+
+        Raises:
+            LayoutError: a span is empty, leaves the prompt, or touches the span or the delimiters
+                before it.
+        """
+        kind = torch.full((1, tokens), int(TokenKind.TEXT), dtype=torch.int8, device=device)
+        image = torch.full((1, tokens), -1, dtype=torch.int32, device=device)
+        around, free = int(delimited), 0
+        for number, (first, stop) in enumerate(images):
+            if not free + around <= first < stop <= tokens - around:
+                raise LayoutError(
+                    f"image {number} was given the tokens from {first} to {stop}, but it must lie "
+                    f"between {free + around} and {tokens - around} and hold at least one token"
+                )
+            kind[:, first - around : first] = int(TokenKind.START)
+            kind[:, first:stop] = int(TokenKind.IMAGE)
+            kind[:, stop : stop + around] = int(TokenKind.END)
+            image[:, first - around : stop + around] = number
+            free = stop + around
+        return cls.of(kind, image)
+
+    @classmethod
+    def stack(cls, layouts: Sequence[PromptLayout], *, left: bool = True) -> PromptLayout:
+        """Makes one batch of several layouts of whole prompts, padded to the longest.
+
+        Args:
+            layouts: the layouts, on one device.
+            left: whether the padding stands before the tokens, as generation needs it, or behind.
+
+        Raises:
+            LayoutError: there are no layouts, one is a `tail`, or padding would separate tokens.
+        """
+        if not layouts:
+            raise LayoutError("a batch needs at least one layout, got none")
+        tokens = max(layout.tokens for layout in layouts)
+        kinds, images = [], []
+        for layout in layouts:
+            layout._check_whole("stack")
+            missing = tokens - layout.tokens
+            sides = (missing, 0) if left else (0, missing)
+            kinds.append(pad(layout.kind, sides, value=int(TokenKind.PADDING)))
+            images.append(pad(layout.image, sides, value=-1))
+        return cls.of(torch.cat(kinds), torch.cat(images))
 
     @property
     def batch(self) -> int:
@@ -124,9 +189,66 @@ class PromptLayout:
             ordinal=self.ordinal[:, start:],
         )
 
+    def keep(self, kept: Tensor) -> PromptLayout:
+        """Returns the layout after tokens were removed, as token pruning does.
+
+        Images shrink to their remaining tokens. An image of which none remains is no image any
+        more: its delimiters become text, and later images count one less. Positions, and the
+        tokens that lead a prompt, are counted among the remaining tokens.
+
+        Args:
+            kept: bool [B, L], true for the tokens that remain. Every prompt keeps the same number.
+
+        Raises:
+            LayoutError: `kept` has another shape or dtype, the prompts keep different numbers of
+                tokens, padding would separate tokens, or this layout is a `tail`.
+        """
+        self._check_whole("keep")
+        if kept.shape != self.kind.shape or kept.dtype != torch.bool:
+            raise LayoutError(
+                f"the kept tokens must be bool {list(self.kind.shape)}, [batch, tokens], got "
+                f"{kept.dtype} {list(kept.shape)}"
+            )
+        kept = kept.to(self.device)
+        counts = kept.sum(1).tolist()
+        if len(set(counts)) > 1:
+            raise LayoutError(
+                f"the prompts keep {counts} tokens, but a batch has one length; keep padding, or "
+                "call keep for each prompt and join the results by PromptLayout.stack"
+            )
+        kind, image = (values[kept].view(self.batch, -1) for values in (self.kind, self.image))
+        return PromptLayout.of(*_renumbered(kind, image))
+
+    def _check_whole(self, action: str) -> None:
+        """Raises LayoutError unless the layout begins where its prompts begin."""
+        if bool(self.ordinal[:, :1].any()) or bool((self.first < 0).any()):
+            raise LayoutError(
+                f"{action} needs the layout of whole prompts, but the first tokens of this one "
+                "were cut off by tail"
+            )
+
     def describe(self, row: int) -> str:
         """Returns one prompt as text, such as `4 padding, 31 text, 49 image 0, 2 text`."""
         return ", ".join(_runs(self.kind[row].tolist(), self.image[row].tolist()))
+
+
+def _renumbered(kind: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts the images that have tokens from 0 in each prompt, and makes all others text.
+
+    Args:
+        kind: int8 [B, L], the kinds.
+        image: int32 [B, L], image numbers with gaps.
+    """
+    owned = image >= 0
+    most = int(image.max()) + 1 if image.numel() else 0
+    bucket = torch.where(owned, image, most).to(torch.int64)
+    inside = (kind == TokenKind.IMAGE).to(torch.int32)
+    sizes = inside.new_zeros(len(image), most + 1).scatter_add(1, bucket, inside)
+    alive = (sizes > 0).to(torch.int32)
+    number = (alive.cumsum(1) - 1).to(torch.int32)
+    lost = owned & (alive.gather(1, bucket) == 0)
+    kind = torch.where(lost, int(TokenKind.TEXT), kind)
+    return kind, torch.where(owned & ~lost, number.gather(1, bucket), -1)
 
 
 def _ends(image: Tensor, inside: Tensor, positions: Tensor, images: int) -> tuple[Tensor, Tensor]:

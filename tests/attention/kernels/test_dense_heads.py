@@ -117,7 +117,19 @@ def _sparse_stand_in(query, key, value, schedule, codes, heads, scale, output) -
 
 
 def run_stand_ins(case: Case, dense: StandIn | None) -> Tensor:
-    return dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense)
+    return dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense, [])
+
+
+@pytest.mark.parametrize(
+    ("dense", "names"),
+    [(StandIn(), ["StandIn", "_sparse_stand_in"]), (None, ["_sparse_stand_in"])],
+    ids=["both", "sparse"],
+)
+def test_the_kernels_that_ran_are_named(dense: StandIn | None, names: list[str]):
+    ran: list[str] = []
+    case = causal_case("uneven")
+    dispatch.run_kernels(*case.arguments, _sparse_stand_in, lambda *tensors: dense, ran)
+    assert ran == names
 
 
 def test_kernels_share_a_layer_out():
@@ -179,7 +191,7 @@ def run_with(kernel, case: Case, heads: LayerHeads) -> Tensor:
 
     tensors = (case.query, case.key, case.value, case.schedule)
     return dispatch.run_kernels(
-        *tensors, heads, case.scale, triton_prefill, lambda *tensors: kernel
+        *tensors, heads, case.scale, triton_prefill, lambda *tensors: kernel, []
     )
 
 

@@ -93,7 +93,7 @@ def skip_unless_taken(kernel, case: Case) -> None:
 
 
 def run(case: Case, kernel) -> Tensor:
-    return dispatch.run_kernels(*case.arguments, triton_prefill, lambda *tensors: kernel)
+    return dispatch.run_kernels(*case.arguments, triton_prefill, lambda *tensors: kernel, [])
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)

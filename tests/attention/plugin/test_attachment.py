@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from photomask.attention.families import layout_of
 from photomask.attention.patterns import DenseRule, visible
-from photomask.attention.plugin import attach, detach, text_attention_layers
+from photomask.attention.plugin import attach, detach, prompt_layout, text_attention_layers
 from photomask.errors import LayoutError, PlanError, UsageError
 
 GENERATE = {
@@ -246,6 +246,9 @@ def test_compilation_keeps_the_result():
     with torch.no_grad():
         compiled = torch.compile(attached, backend="eager")
         assert torch.equal(compiled(**inputs).logits[0], logits(attached, inputs))
+        embedded = {"inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])}
+        with prompt_layout(compiled, layout_of(model.config, **inputs)):
+            assert torch.equal(compiled(**embedded).logits, attached(**embedded).logits)
         torch._dynamo.reset()
     with pytest.raises(UsageError, match="before you compile"):
         attach(compiled, LiteralHandler())

@@ -7,15 +7,21 @@ import torch
 from tests.attention.plugin.handlers import LiteralHandler
 from tests.attention.tiny_models import tiny_inputs, tiny_model
 
+from photomask.attention.plugin.attached import Attachment
 from photomask.attention.plugin.forwards import Forward
 from photomask.attention.plugin.masks import PromptMask
 from photomask.errors import LayoutError
 
 
+def new_forward() -> Forward:
+    inputs = tiny_inputs("internvl", [[3, "image", 2]])
+    model = tiny_model("internvl")
+    return Forward(model, Attachment(model, LiteralHandler()), model.config, inputs)
+
+
 @pytest.fixture
 def forward() -> Forward:
-    inputs = tiny_inputs("internvl", [[3, "image", 2]])
-    return Forward(tiny_model("internvl"), LiteralHandler(), inputs)
+    return new_forward()
 
 
 def mask_of(forward: Forward, **changed: Any) -> PromptMask:
@@ -48,7 +54,7 @@ def test_layers_on_one_device_share_a_call(forward: Forward):
 def test_another_forward_gets_another_call(forward: Forward):
     mask = mask_of(forward)
     call = mask.call(forward, torch.device("cpu"))
-    other = Forward(forward.module, forward.handler, tiny_inputs("internvl", [[3, "image", 2]]))
+    other = new_forward()
     assert mask.call(other, torch.device("cpu")) is not call
 
 

@@ -222,7 +222,7 @@ def test_another_number_of_prompts_is_refused_before_the_cache_changes(sparse: A
     run(sparse, prompt("internvl", FIRST), cache)
     length = cache.get_seq_length()
     second = prompt("internvl", SECOND, seed=5)
-    with pytest.raises(LayoutError, match="holds 1 prompts, but input_ids holds 2"):
+    with pytest.raises(LayoutError, match="holds 1 prompts, but this forward brings 2"):
         run(sparse, joined([second, second]), cache)
     assert cache.layers[0].keys.shape[2] == length
 

@@ -2,7 +2,9 @@
 
 from photomask.attention.families.segmentation import (
     TokenCode,
+    codes_of_layout,
     codes_of_single_tokens,
+    has_image_codes,
     has_image_tokens,
     layout_of,
     layout_of_codes,
@@ -16,8 +18,10 @@ __all__ = [
     "Delimiters",
     "Family",
     "TokenCode",
+    "codes_of_layout",
     "codes_of_single_tokens",
     "family_of",
+    "has_image_codes",
     "has_image_tokens",
     "layout_of",
     "layout_of_codes",

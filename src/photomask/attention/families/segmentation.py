@@ -18,9 +18,10 @@ from photomask.errors import LayoutError
 
 
 class TokenCode(enum.IntEnum):
-    """What a token is, judged by its id alone.
+    """What a token is, judged by its id alone, or what a layout says of it.
 
-    Its neighbours and the padding then decide its `TokenKind`.
+    The neighbours and the padding of a token then decide its `TokenKind`. The codes whose names
+    begin with `GIVEN` come from a layout and not from ids, so no family's rules apply to them.
     """
 
     TEXT = 0
@@ -30,6 +31,11 @@ class TokenCode(enum.IntEnum):
     VIDEO = 4
     FIRST = 5
     """The first token of an image or video, in a family without delimiters."""
+    GIVEN_START = 9
+    GIVEN_END = 10
+    GIVEN_IMAGE = 11
+    GIVEN_FIRST = 12
+    """The first token of an image of a layout."""
 
 
 def layout_of(
@@ -154,20 +160,25 @@ def layout_of_codes(
         real = attention_mask.to(codes.device) != 0
     inside = _is_image(codes) & real
     before = torch.where(_before(inside), _before(codes), int(TokenCode.TEXT))
-    switched = (codes != before) & (before != TokenCode.FIRST)
-    opens = inside & (~_before(inside) | (codes == TokenCode.FIRST) | switched)
+    switched = (codes != before) & (codes != TokenCode.GIVEN_IMAGE) & ~_is_first(before)
+    opens = inside & (~_before(inside) | _is_first(codes) | switched)
     closes = inside & (~_behind(inside) | _behind(opens))
     last = real & ~_behind(real)
+    by_id = codes < TokenCode.GIVEN_START
+    start = (codes == TokenCode.GIVEN_START) & real & _behind(opens)
+    end = (codes == TokenCode.GIVEN_END) & real
     if family.delimiters is Delimiters.NAMED:
-        start, end = (codes == TokenCode.START) & real, (codes == TokenCode.END) & real
-        _check_named(family, opens, closes, start, end, last, complete)
-        start = start & _behind(opens)
+        start_id, end_id = (codes == TokenCode.START) & real, (codes == TokenCode.END) & real
+        ends = (opens, closes)
+        _check_named(family, by_id, ends, (start | start_id, end | end_id), last, complete)
+        start, end = start | (start_id & _behind(opens)), end | end_id
     elif family.delimiters is Delimiters.NEIGHBOURS:
-        start, end = _behind(opens) & real & ~inside, _before(closes) & real & ~inside
-        _check_surrounded(family, opens, closes, start, end, last, complete)
+        start |= _behind(opens & by_id) & real & ~inside
+        end |= _before(closes & by_id) & real & ~inside
+        _check_surrounded(family, by_id, (opens, closes), (start, end), last, complete)
     else:
-        start = end = torch.zeros_like(inside)
-        _refuse(family, opens & (codes != TokenCode.FIRST), "image tokens of an unknown image")
+        lost = opens & by_id & (codes != TokenCode.FIRST)
+        _refuse(family, lost, "image tokens of an unknown image")
     number = opens.cumsum(1, dtype=torch.int32) - 1
     image = torch.where(inside | end, number, -1)
     image = torch.where(start, number + 1, image)
@@ -175,6 +186,36 @@ def layout_of_codes(
     for name, mask in ((TokenKind.IMAGE, inside), (TokenKind.START, start), (TokenKind.END, end)):
         kind = torch.where(mask, int(name), kind)
     return PromptLayout.of(kind.to(torch.int8), image)
+
+
+def codes_of_layout(layout: PromptLayout) -> Tensor:
+    """Returns the codes of the tokens of a layout: int8 [B, L].
+
+    `layout_of_codes` makes the same layout of them in every family, together with the padding.
+    Padding has the code of text.
+
+    Args:
+        layout: the layout of whole prompts.
+    """
+    kind, first = layout.kind, layout.first == layout.positions
+    codes = torch.full_like(kind, TokenCode.TEXT)
+    for code, marked in (
+        (TokenCode.GIVEN_START, kind == TokenKind.START),
+        (TokenCode.GIVEN_END, kind == TokenKind.END),
+        (TokenCode.GIVEN_IMAGE, kind == TokenKind.IMAGE),
+        (TokenCode.GIVEN_FIRST, (kind == TokenKind.IMAGE) & first),
+    ):
+        codes = torch.where(marked, int(code), codes)
+    return codes.to(torch.int8)
+
+
+def has_image_codes(codes: Tensor) -> bool:
+    """Returns whether any token belongs to an image or video, by its code. It waits for the device.
+
+    Args:
+        codes: int8 [B, L], as `token_codes` or `codes_of_layout` returns them.
+    """
+    return bool(_is_image(codes).any())
 
 
 def has_image_tokens(config: Any, input_ids: Tensor) -> bool:
@@ -186,7 +227,13 @@ def has_image_tokens(config: Any, input_ids: Tensor) -> bool:
 
 def _is_image(codes: Tensor) -> Tensor:
     """Marks the tokens of images and videos."""
-    return codes >= TokenCode.IMAGE
+    given = codes >= TokenCode.GIVEN_IMAGE
+    return given | ((codes >= TokenCode.IMAGE) & (codes <= TokenCode.FIRST))
+
+
+def _is_first(codes: Tensor) -> Tensor:
+    """Marks the tokens that are the first of an image whatever stands before them."""
+    return (codes == TokenCode.FIRST) | (codes == TokenCode.GIVEN_FIRST)
 
 
 def _before(values: Tensor) -> Tensor:
@@ -209,40 +256,54 @@ def _refuse(family: Family, wrong: Tensor, reason: str) -> None:
 
 def _check_named(
     family: Family,
-    opens: Tensor,
-    closes: Tensor,
-    start: Tensor,
-    end: Tensor,
+    by_id: Tensor,
+    ends: tuple[Tensor, Tensor],
+    delimiters: tuple[Tensor, Tensor],
     last: Tensor,
     complete: bool,
 ) -> None:
-    """Raises LayoutError unless every image stands between its start and its end token."""
+    """Raises LayoutError unless every image stands between its start and its end token.
+
+    Args:
+        family: the family.
+        by_id: the tokens that are known by their ids; the others are not checked.
+        ends: the first tokens of all images, and the last ones.
+        delimiters: the start tokens, and the end tokens.
+        last: the last token of each prompt.
+        complete: whether the prompts end here.
+    """
+    (opens, closes), (start, end) = ends, delimiters
     name = f"({family.start_id} and {family.end_id} of the configuration mark images)"
-    _refuse(family, opens & ~_before(start), f"image tokens without a start token before {name}")
-    empty = start & ~_behind(opens)
+    bare = opens & by_id & ~_before(start)
+    _refuse(family, bare, f"image tokens without a start token before {name}")
+    empty = start & by_id & ~_behind(opens)
     _refuse(
         family, empty if complete else empty & ~last, f"start token without image tokens {name}"
     )
-    open_image = closes & ~_behind(end)
+    open_image = closes & by_id & ~_behind(end)
     _refuse(family, open_image & ~last, f"image tokens without an end token behind {name}")
     if complete:
         _refuse(family, open_image, f"the prompt ends inside an image {name}")
-    _refuse(family, end & ~_before(closes), f"end token without image tokens before {name}")
+    lone = end & by_id & ~_before(closes)
+    _refuse(family, lone, f"end token without image tokens before {name}")
 
 
 def _check_surrounded(
     family: Family,
-    opens: Tensor,
-    closes: Tensor,
-    start: Tensor,
-    end: Tensor,
+    by_id: Tensor,
+    ends: tuple[Tensor, Tensor],
+    delimiters: tuple[Tensor, Tensor],
     last: Tensor,
     complete: bool,
 ) -> None:
-    """Raises LayoutError unless each image has a token of its own before it and one behind it."""
+    """Raises LayoutError unless each image has a token of its own before it and one behind it.
+
+    The arguments are those of `_check_named`.
+    """
+    (opens, closes), (start, end) = ends, delimiters
     rule = "every image stands between a start and an end token"
-    _refuse(family, opens & ~_before(start), f"no start token before the image; {rule}")
-    open_image = closes & ~_behind(end)
+    _refuse(family, opens & by_id & ~_before(start), f"no start token before the image; {rule}")
+    open_image = closes & by_id & ~_behind(end)
     _refuse(family, open_image & ~last, f"no end token behind the image; {rule}")
     if complete:
         _refuse(family, open_image, f"the prompt ends inside an image; {rule}")

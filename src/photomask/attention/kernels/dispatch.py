@@ -69,6 +69,7 @@ def prefill_attention(
     scale: float,
     *,
     executor: Executor = "auto",
+    ran: list[str] | None = None,
 ) -> Tensor:
     """Computes the attention of all heads of a layer, each head by its own pattern.
 
@@ -87,6 +88,8 @@ def prefill_attention(
         heads: the heads of the layer, on the same device.
         scale: the factor of the scores, above 0.
         executor: the executor.
+        ran: a list to which the names of the functions that compute heads are appended; None if
+            nobody asks.
 
     Returns:
         The output, [B, H, Q, D], in the dtype of the query. The rows of padding are zero.
@@ -98,8 +101,10 @@ def prefill_attention(
         MissingDependencyError: the device needs Triton, which is not installed.
     """
     check_arguments(query, key, value, schedule, heads, scale)
+    ran = [] if ran is None else ran
     if choose_executor(executor, query.device) == "torch":
         _LOG.debug("plain PyTorch computes a layer of %d heads", query.shape[1])
+        ran.append(torch_prefill.__name__)
         return torch_prefill(query, key, value, schedule, heads.patterns, scale)
     check_kernel_arguments(query, key, value)
     if executor == "auto":
@@ -109,7 +114,7 @@ def prefill_attention(
         sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     _LOG.debug("%s computes a layer of %d heads", sparse_kernel, query.shape[1])
     with torch.cuda.device(query.device):  # kernels start on the thread's current device
-        return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose)
+        return run_kernels(query, key, value, schedule, heads, scale, sparse_kernel, choose, ran)
 
 
 def choose_sparse_kernel(
@@ -154,6 +159,7 @@ def run_kernels(
     scale: float,
     sparse_kernel: SparseKernel,
     choose_dense: Callable[[Tensor, Tensor, Tensor], DenseKernel | None],
+    ran: list[str],
 ) -> Tensor:
     """Distributes the heads of a layer to kernels. The contract is that of `prefill_attention`.
 
@@ -168,6 +174,7 @@ def run_kernels(
         choose_dense: a function that returns the dense kernel for query, key and value, or None. It
             is called only if there are dense heads, and if these see either exactly the keys up to
             a row's own position, or those and the later tokens of the row's own image.
+        ran: a list to which the names of the kernels are appended.
     """
     dense_kernel, known = None, (key[:, :, : schedule.keys], value[:, :, : schedule.keys])
     causal = schedule.plainly_causal or schedule.causal_and_ahead
@@ -176,8 +183,10 @@ def run_kernels(
     if dense_kernel is None:
         output = torch.empty_like(query)
         sparse_kernel(query, key, value, schedule, heads.codes, heads.every, scale, output)
+        ran.append(_name(sparse_kernel))
         return output
     look_ahead = _look_ahead_kernel() if schedule.causal_and_ahead else None
+    ran += [_name(each) for each in (dense_kernel, look_ahead) if each is not None]
     dense = DenseHeads(dense_kernel, look_ahead)
     if heads.all_in_one_dense_call:
         return dense(query, *known, schedule, scale)
@@ -185,7 +194,13 @@ def run_kernels(
     with stream_aside(query.device) as aside:
         attend_dense(query, *known, schedule, heads.dense_calls, scale, dense, output, aside)
         sparse_kernel(query, key, value, schedule, heads.codes, heads.sparse, scale, output)
+        ran.append(_name(sparse_kernel))
     return output
+
+
+def _name(kernel: object) -> str:
+    """Returns the name of a kernel's function."""
+    return getattr(kernel, "__name__", type(kernel).__name__)
 
 
 def _no_dense_kernel(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -7,15 +7,10 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from photomask.attention.plugin.calls import AttentionCall, AttentionHandler
-from photomask.attention.plugin.dispatch import (
-    Attachment,
-    after_forward,
-    attachment_of,
-    before_forward,
-    before_text,
-)
-from photomask.attention.plugin.layers import text_attention_layers, text_tower
+from photomask.attention.plugin.attached import Attachment, LastForward, attachment_of
+from photomask.attention.plugin.calls import AttentionHandler
+from photomask.attention.plugin.dispatch import after_forward, before_forward, before_part
+from photomask.attention.plugin.layers import text_attention_layers, text_parts
 from photomask.attention.plugin.masks import DENSE, NAME
 from photomask.attention.plugin.registration import Hook, register
 from photomask.errors import UsageError
@@ -45,10 +40,11 @@ def attach(model: Model, handler: AttentionHandler) -> Model:
     register()
     attached = copy.deepcopy(model, _shared_tensors(model))
     _switch(attached)
-    Attachment(model, handler).keep_on(attached)
-    attached.register_forward_pre_hook(Hook(before_forward), with_kwargs=True)
-    attached.register_forward_hook(Hook(after_forward), with_kwargs=True, always_call=True)
-    text_tower(attached).register_forward_pre_hook(Hook(before_text))
+    parts = text_parts(attached)
+    Attachment(model, handler).keep_on(attached, parts)
+    for module, before in ((attached, before_forward), *((part, before_part) for part in parts)):
+        module.register_forward_pre_hook(Hook(before), with_kwargs=True)
+        module.register_forward_hook(Hook(after_forward), with_kwargs=True, always_call=True)
     return attached
 
 
@@ -78,15 +74,15 @@ def is_attached(model: Any) -> bool:
     return config.get_text_config()._attn_implementation == NAME
 
 
-def last_calls(model: Any) -> tuple[AttentionHandler, dict[int, AttentionCall]]:
-    """Returns the handler of a model, and the last calls of its layers.
+def last_forward(model: Any) -> tuple[AttentionHandler, LastForward]:
+    """Returns the handler of a model, and what its layers did in the last forward with images.
 
     Args:
         model: a model that `attach` returned; it may be compiled by torch.compile.
 
     Returns:
-        The handler, and the calls of the last forward that had tokens of images, by the number of
-        the layer. There are no calls before the first such forward.
+        The handler, and the last forward that had tokens of images. There are no calls in it before
+        the first such forward.
 
     Raises:
         UsageError: the model does not come from `attach`.
@@ -94,7 +90,7 @@ def last_calls(model: Any) -> tuple[AttentionHandler, dict[int, AttentionCall]]:
     attachment = attachment_of(getattr(model, "_orig_mod", model))
     if attachment is None:
         raise UsageError(f"this {type(model).__name__} was never converted; it has no plan")
-    return attachment.handler, attachment.last_calls
+    return attachment.handler, attachment.last
 
 
 def _check_model(model: Any) -> None:

@@ -62,6 +62,8 @@ class AttentionRequest:
         scale: the factor of the scores.
         call: the layout of the keys, and the rule that says what a dense head sees.
         dense: a function that runs the model's own attention and returns [B, H, Q, D].
+        ran: the names of the functions that computed the layer. The handler appends them; `dense`
+            appends its own.
     """
 
     layer: int
@@ -72,6 +74,7 @@ class AttentionRequest:
     scale: float
     call: AttentionCall
     dense: Callable[[], Tensor]
+    ran: list[str]
 
 
 class AttentionHandler(Protocol):

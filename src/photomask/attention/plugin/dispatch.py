@@ -8,51 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from photomask.attention.plugin.attached import (
+    Attachment,
+    LastForward,
+    attachment_around,
+    attachment_of,
+)
 from photomask.attention.plugin.caches import cache_in
-from photomask.attention.plugin.calls import AttentionCall, AttentionHandler, AttentionRequest
+from photomask.attention.plugin.calls import AttentionRequest
 from photomask.attention.plugin.forwards import FORWARD, Forward
-from photomask.attention.plugin.layers import text_attention_layers
+from photomask.attention.plugin.layers import attention_layers_in
 from photomask.attention.plugin.masks import DENSE, NAME, PromptMask
+from photomask.attention.plugin.own_layouts import own_layout
 from photomask.errors import LayoutError, PlanError, UsageError
 
-_ATTRIBUTE = "_photomask_attachment"
 _UNSUPPORTED = ("s_aux", "softcap", "position_bias", "head_mask")
-
-
-class Attachment:
-    """The data that an attached model keeps: the original model and the handler.
-
-    Attributes:
-        original: the model that was given to `attach`.
-        handler: the handler of the attention calls.
-        last_calls: the calls of the layers in the last forward with tokens of images, by the number
-            of the layer; empty before the first such forward.
-    """
-
-    def __init__(self, original: nn.Module, handler: AttentionHandler):
-        """Keeps the original model and the handler.
-
-        Args:
-            original: the model that was given to `attach`.
-            handler: the handler of the attention calls.
-        """
-        self.original = original
-        self.handler = handler
-        self.last_calls: dict[int, AttentionCall] = {}
-
-    def keep_on(self, module: nn.Module) -> None:
-        """Stores this on a module, as a plain attribute and not as a submodule."""
-        module.__dict__[_ATTRIBUTE] = self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
-        """Returns an attachment to the same original, so that a copied model is attached too."""
-        del memo
-        return Attachment(self.original, self.handler)
-
-
-def attachment_of(module: nn.Module) -> Attachment | None:
-    """Returns the attachment of a module, or None if it has none."""
-    return module.__dict__.get(_ATTRIBUTE)
 
 
 def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -61,7 +31,8 @@ def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     Raises:
         UsageError: the model lost its attachment, its attention was switched, or attention weights
             are asked for.
-        LayoutError: there are no token ids, or the images cannot be told apart.
+        LayoutError: there are no token ids and no layout, the images cannot be told apart, or a
+            given layout does not fit.
     """
     attachment = attachment_of(module)
     if attachment is None:
@@ -69,13 +40,49 @@ def before_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             f"this {type(module).__name__} lost the record of its conversion; convert the "
             "original model again"
         )
+    _begin(module, attachment, module.config, args, kwargs)
+
+
+def before_part(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Reads the arguments of a part of the model that is called by itself, with a given layout.
+
+    Raises:
+        UsageError: the attention of the text tower was switched, or attention weights are asked
+            for.
+        LayoutError: the given layout does not fit.
+    """
+    _check_switched(module)
+    attachment = attachment_around(module)
+    forward = FORWARD.get()
+    within = forward is not None and forward.attachment is attachment
+    if attachment is None or within or own_layout(attachment) is None:
+        return  # `answer` refuses layers that run in no forward
+    _begin(module, attachment, attachment.original.config, args, kwargs)
+
+
+def _begin(
+    module: Any,
+    attachment: Attachment,
+    config: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Begins the forward of a model or of its part.
+
+    Args:
+        module: the model or the part.
+        attachment: what the model keeps.
+        config: the configuration of the whole model.
+        args: the arguments by position.
+        kwargs: the arguments by name.
+    """
     arguments = kwargs
     if args:
         bound = inspect.signature(type(module).forward).bind_partial(module, *args)
         arguments = {**bound.arguments, **kwargs}
-    forward = Forward(module, attachment.handler, arguments)
+    forward = Forward(module, attachment, config, arguments)
     if forward.has_images:
-        for layer in text_attention_layers(module):
+        for layer in attention_layers_in(module):
             _check_switched(layer)
     wanted = arguments.get("output_attentions", getattr(module.config, "output_attentions", False))
     if forward.has_images and wanted:
@@ -104,19 +111,14 @@ def after_forward(
     if forward.has_images:
         _check_answered(forward)
         calls = {layer: call.without_schedules() for layer, call in forward.calls.items()}
-        attachment_of(module).last_calls = calls  # pyright: ignore[reportOptionalMemberAccess]
+        forward.attachment.last = LastForward(calls, forward.kernels)
     forward.remember(cache_in(output))
 
 
-def before_text(module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Raises UsageError if the text tower of an attached model would run another attention."""
-    del args
-    _check_switched(module)
-
-
 def _check_switched(module: nn.Module) -> None:
-    """Raises UsageError unless the configuration of a module names the plug-in's attention."""
-    found = getattr(module.config, "_attn_implementation", None)
+    """Raises UsageError unless the text configuration of a module names the plug-in's attention."""
+    config: Any = module.config
+    found = getattr(config.get_text_config(), "_attn_implementation", None)
     if found != NAME:
         raise UsageError(
             f"the attention of this converted model was switched to {found!r}, which ignores the "
@@ -172,8 +174,8 @@ def answer(
     if forward is None:
         raise UsageError(
             "a text layer of a converted model runs outside a forward of that model; call the "
-            "object that the conversion returned, not a part of it, and do not use gradient "
-            "checkpointing"
+            "object that the conversion returned, not a part of it, unless prompt_layout says what "
+            "the tokens are, and do not use gradient checkpointing"
         )
 
     casts = torch.is_autocast_enabled(query.device.type)
@@ -184,7 +186,10 @@ def answer(
         with torch.autocast(query.device.type, enabled=casts):
             return ALL_ATTENTION_FUNCTIONS[DENSE](module, query, key, value, mask, **extra)[0]
 
+    ran: list[str] = []
+
     def swapped() -> Tensor:
+        ran.append(DENSE)
         return dense().transpose(1, 2)
 
     if not forward.has_images:
@@ -202,7 +207,9 @@ def answer(
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
     forward.calls[layer] = call
     with torch.autocast(query.device.type, enabled=False):
-        output = forward.handler(AttentionRequest(layer, module, *cast, scale, call, swapped))
+        request = AttentionRequest(layer, module, *cast, scale, call, swapped, ran)
+        output = forward.attachment.handler(request)
+    forward.kernels[layer] = tuple(ran)
     return output.transpose(1, 2).contiguous(), None
 
 

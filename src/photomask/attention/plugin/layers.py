@@ -27,6 +27,26 @@ def text_tower(model: Any) -> nn.Module:
     )
 
 
+def text_parts(model: Any) -> list[nn.Module]:
+    """Returns the text tower of a model, and the modules between the model and the tower.
+
+    Raises:
+        UsageError: the model is of no supported family, or it has no separate module for text.
+    """
+    tower = text_tower(model)
+    around = [module for module in model.modules() if module is not model]
+    return [module for module in around if any(part is tower for part in module.modules())]
+
+
+def attention_layers_in(module: nn.Module) -> list[nn.Module]:
+    """Returns the attention modules of the text layers inside a module, as they stand there."""
+    return [
+        part
+        for part in module.modules()
+        if isinstance(getattr(part, "layer_idx", None), int) and hasattr(part, "o_proj")
+    ]
+
+
 def text_attention_layers(model: Any) -> list[nn.Module]:
     """Returns the attention modules of the text tower, ordered by `layer_idx`.
 
@@ -38,11 +58,8 @@ def text_attention_layers(model: Any) -> list[nn.Module]:
     Raises:
         UsageError: the model is of no supported family, or its layers are not 0, 1, 2, ….
     """
-    layers: dict[int, nn.Module] = {}
-    for module in text_tower(model).modules():
-        number = getattr(module, "layer_idx", None)
-        if isinstance(number, int) and hasattr(module, "o_proj"):
-            layers[number] = module
+    found = attention_layers_in(text_tower(model))
+    layers = {int(layer.layer_idx): layer for layer in found}  # pyright: ignore[reportArgumentType]
     expected = range(model.config.get_text_config().num_hidden_layers)
     if sorted(layers) != list(expected):
         raise UsageError(
