@@ -82,6 +82,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
         *("chip/cost/accelerator.py", "chip/forms/rtl", "chip/pruning", "chip/sparsity.py"),
     ),
     "time_to_first_token": SPARSE_MODELS,
+    "vllm_first_token": (*SPARSE_MODELS, "attention/vllm"),
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }
 """The files and folders of the package that each benchmark measures."""
