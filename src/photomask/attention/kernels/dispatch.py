@@ -69,6 +69,7 @@ def prefill_attention(
     scale: float,
     *,
     executor: Executor = "auto",
+    dense_kernel: DenseKernel | None = None,
 ) -> Tensor:
     """Computes the attention of all heads of a layer, each head by its own pattern.
 
@@ -87,6 +88,7 @@ def prefill_attention(
         heads: the heads of the layer, on the same device.
         scale: the factor of the scores, above 0.
         executor: the executor.
+        dense_kernel: what `auto` takes for dense heads on a GPU; None lets it choose.
 
     Returns:
         The output, [B, H, Q, D], in the dtype of the query. The rows of padding are zero.
@@ -104,7 +106,7 @@ def prefill_attention(
     check_kernel_arguments(query, key, value)
     if executor == "auto":
         sparse_kernel = choose_sparse_kernel(query, key, value, schedule)
-        choose = choose_dense_kernel
+        choose = choose_dense_kernel if dense_kernel is None else lambda *_: dense_kernel
     else:
         sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     _LOG.debug("%s computes a layer of %d heads", sparse_kernel, query.shape[1])
