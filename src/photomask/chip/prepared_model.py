@@ -1,6 +1,7 @@
 """Defines the prepared model: a float graph with the quantizers that a recipe asks for."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -40,10 +41,8 @@ class PreparedModel(Shown, nn.Module):
         standing: what was done to the model, and whether its scales still fit its weights.
         weights: a copy of every constant tensor of the graph, as parameters. A tensor that several
             nodes read is one parameter.
-        masks: the masks of pruned weights (`photomask.chip.pruning`). A pruned weight is 0 in every
-            use, and stays 0 in every later step.
-        batch_norms: by layer, the batch norms that training keeps beside the layers
-            (`photomask.chip.training`). It is empty where all are folded into the weights.
+        masks: the masks of pruned weights, which are 0 in every use and in every later step.
+        batch_norms: by layer, the batch norms that training keeps beside it; others are folded.
     """
 
     def __init__(self, placement: Placement):
@@ -240,12 +239,15 @@ class PreparedModel(Shown, nn.Module):
             if (mask := self.masks.of(key)) is not None:
                 self.weights[key].mul_(mask)
 
-    def keep_norm(self, node: str, norm: nn.Module | None) -> None:
-        """Keeps a batch norm beside a layer, or removes the layer's batch norm where it is None."""
-        if norm is None:
-            del self.batch_norms[module_key(node)]
-        else:
-            self.batch_norms[module_key(node)] = norm
+    def keep_norm(self, node: str, norm: nn.Module) -> None:
+        """Keeps a batch norm beside a layer."""
+        self.batch_norms[module_key(node)] = norm
+
+    def drop_norm(self, node: Node, factor: Tensor) -> None:
+        """Removes a layer's batch norm, and records the factor, [outputs], that folding it gave."""
+        del self.batch_norms[module_key(node.name)]
+        factors = {self.graph.tensor_of(node.constants["weight"]): factor.abs()}
+        self.graph = replace(self.graph, norm_factors={**self.graph.norm_factors, **factors})
 
     def demand_folded(self) -> None:
         """Refuses a model whose batch norms are not folded into the weights.

@@ -150,9 +150,9 @@ class ScheduledPruning:
             self._put(masks)
             clear_pruned(self.prepared)
         for node in self.layers:
-            weight = prunable(self.prepared, node)
+            parameter, weight = self.prepared.parameter_of(node), prunable(self.prepared, node)
             if weight.gradient is not None:
-                self.prepared.parameter_of(node).grad = self.pruner.gradient(weight)
+                parameter.grad = self.pruner.gradient(weight)
 
     def after_step(self) -> None:
         """Keeps pruned weights at 0, or lets the mask follow the weights."""

@@ -21,7 +21,6 @@ convolution, and the statistics include the shift that rounding causes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -302,17 +301,14 @@ def fold_batch_norms(prepared: PreparedModel) -> None:
         prepared: the model, which is changed in place and left in evaluation mode.
     """
     prepared.eval()
-    factors = dict(prepared.graph.norm_factors)
     with torch.no_grad():
         for node in prepared.graph.nodes:
             constants = prepared.constants_of(node)
             if module_key(node.name) in prepared.batch_norms:
                 norm = cast(LiveBatchNorm, prepared.batch_norms[module_key(node.name)])
-                factors[prepared.graph.tensor_of(node.constants["weight"])] = norm.factor().abs()
                 layer = prepared.layer(node)
                 if layer.norm_unit is not None:
                     layer.quantizer.rescale(layer.norm_unit.reshape(-1))
-                prepared.keep_norm(node.name, None)
+                prepared.drop_norm(node, norm.factor())
                 for role in ("weight", "bias"):
                     prepared.set_constant(node.name, role, constants[role])
-    prepared.graph = replace(prepared.graph, norm_factors=factors)
