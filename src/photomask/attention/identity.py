@@ -104,17 +104,7 @@ def identify(model: Any) -> ModelIdentity:
         UsageError: it is not a model of transformers with a text tower, a weight is not loaded, or
             a quantized weight cannot be dequantized.
     """
-    text = _text_configuration(model)
-    heads = text.num_attention_heads
-    facts = {
-        "model_type": model.config.model_type,
-        "layers": text.num_hidden_layers,
-        "heads": heads,
-        "kv_heads": getattr(text, "num_key_value_heads", None) or heads,
-        "head_size": getattr(text, "head_dim", None) or text.hidden_size // heads,
-        "hidden_size": text.hidden_size,
-        "vocabulary": text.vocab_size,
-    }
+    facts = architecture_of(getattr(model, "config", None), type(model).__name__)
     digest = hashlib.sha256(repr(facts).encode())
     parameters = sorted(model.named_parameters())
     for name, parameter in parameters:
@@ -123,21 +113,34 @@ def identify(model: Any) -> ModelIdentity:
     return ModelIdentity(**facts, fingerprint=digest.hexdigest())
 
 
-def _text_configuration(model: Any) -> Any:
-    """Returns the configuration of the text tower.
+def architecture_of(config: Any, owner: str) -> dict[str, Any]:
+    """Returns the facts of a `ModelIdentity` that a configuration states, without the fingerprint.
+
+    Args:
+        config: the configuration of the whole model, from transformers.
+        owner: the thing that has this configuration. Errors name it.
 
     Raises:
-        UsageError: the model has no text tower.
+        UsageError: the configuration has no text tower.
     """
-    choose = getattr(getattr(model, "config", None), "get_text_config", None)
+    choose = getattr(config, "get_text_config", None)
     text = choose() if choose is not None else None
     expected = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
-    if text is None or not all(hasattr(text, name) for name in expected):
+    if config is None or text is None or not all(hasattr(text, name) for name in expected):
         raise UsageError(
-            f"{type(model).__name__} has no text tower to plan for; expected a vision-language "
-            "model of transformers, such as AutoModelForImageTextToText.from_pretrained returns"
+            f"{owner} has no text tower to plan for; expected a vision-language model of "
+            "transformers, such as AutoModelForImageTextToText.from_pretrained returns"
         )
-    return text
+    heads = text.num_attention_heads
+    return {
+        "model_type": config.model_type,
+        "layers": text.num_hidden_layers,
+        "heads": heads,
+        "kv_heads": getattr(text, "num_key_value_heads", None) or heads,
+        "head_size": getattr(text, "head_dim", None) or text.hidden_size // heads,
+        "hidden_size": text.hidden_size,
+        "vocabulary": text.vocab_size,
+    }
 
 
 def _plain(name: str, values: Tensor) -> Tensor:
