@@ -150,3 +150,10 @@ def test_the_demo_ends_with_one_line_of_json(tmp_path: Path, monkeypatch: pytest
     assert 0 < found["density"] < 1
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"plan.json", "report.html", "report.json", "statistics.safetensors"} <= names
+
+
+def test_serve_check_fails_without_vllm_and_names_what_fits(place: Path):
+    done = call("serve-check", ZOO, place / "plan.json")
+    assert done.exit_code == 1, done.output
+    assert "pip install 'photomask[vllm]'" in done.stdout
+    assert "Qwen2.5-VL" in done.stdout

@@ -313,3 +313,34 @@ def lmms_task(
     questions = load_prompts(data, held_out=True)
     write_task(folder, name, questions)
     messages().print(f"{len(questions)} prompts written to {folder}")
+
+
+@command(app, name="serve-check")
+def serve_check(
+    model: Model,
+    plan_file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PLAN.json", help="What `plan` wrote.", callback=checks.present_file
+        ),
+    ],
+) -> None:
+    """Say whether this vLLM, a model and a plan fit, and how to start the server.
+
+    Loads the weights on the CPU, because a server compares only the architecture with the plan.
+
+    Exit status: 0 if everything fits, 1 if something does not.
+
+    Example: photomask attention serve-check ./model out/plan.json
+    """
+    from photomask.attention import HeadPlan
+    from photomask.attention.vllm import check_serving
+    from photomask.cli.vision_language import ZOO_MODEL, load_vision_language_model
+    from photomask.zoo.picture_questions.loading import FOLDER
+
+    chosen = HeadPlan.load(plan_file)
+    network, _ = load_vision_language_model(model, "cpu")
+    folder = str(FOLDER) if model == ZOO_MODEL else model
+    found = check_serving(network, chosen, folder, plan_file)
+    typer.echo(found)
+    raise typer.Exit(STATUSES["passed" if found.fits else "failed"])
