@@ -83,6 +83,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     ),
     "time_to_first_token": SPARSE_MODELS,
     "token_pruning": (*SPARSE_MODELS, *CALIBRATION, "attention/planning.py"),
+    "vllm_first_token": (*SPARSE_MODELS, "attention/vllm"),
     "transformer_accuracy": (*QUANTIZATION, "chip/equalization", "chip/forms/c", "chip/forms/rtl"),
 }
 """The files and folders of the package that each benchmark measures."""
