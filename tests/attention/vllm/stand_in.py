@@ -90,6 +90,35 @@ def attend_literally(
         output[rows] = torch.einsum("hqk,khd->qhd", weights, value.repeat_interleave(group, 1))
 
 
+def flash_attn_varlen_func(
+    *,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    max_seqlen_q: int,
+    cu_seqlens_q: Tensor,
+    max_seqlen_k: int,
+    cu_seqlens_k: Tensor,
+    softmax_scale: float,
+    causal: bool,
+    return_softmax_lse: bool,
+    out: Tensor | None,
+    fa_version: int,
+) -> Any:
+    """Computes one prompt. The keywords are those of the real function."""
+    if (cu_seqlens_q.tolist(), cu_seqlens_k.tolist()) != ([0, max_seqlen_q], [0, max_seqlen_k]):
+        raise AssertionError("the ends of the prompt and its lengths differ")
+    if not causal or fa_version not in (2, 3, 4):
+        raise AssertionError("the stand-in computes causal attention")
+    group, places = q.shape[1] // k.shape[1], torch.arange(max_seqlen_k)
+    scores = torch.einsum("qhd,khd->hqk", q * softmax_scale, k.repeat_interleave(group, 1))
+    seen = places <= (max_seqlen_k - max_seqlen_q + torch.arange(max_seqlen_q))[:, None]
+    scores = scores.masked_fill(~seen, -torch.inf)
+    found = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.repeat_interleave(group, 1))
+    result = found if out is None else out.copy_(found)
+    return (result, scores.logsumexp(-1)) if return_softmax_lse else result
+
+
 class FlashAttentionImpl:
     calls: list[int] = []  # noqa: RUF012
 
@@ -194,6 +223,7 @@ def install(patch: pytest.MonkeyPatch, version: str) -> None:
             "extract_layer_index": lambda name: int(name.split(".")[2])
         },
         "vllm.v1.attention.backend": {"AttentionCGSupport": AttentionCGSupport},
+        "vllm.v1.attention.backends.fa_utils": {"flash_attn_varlen_func": flash_attn_varlen_func},
         "vllm.v1.attention.backends.flash_attn": {
             "FlashAttentionBackend": FlashAttentionBackend,
             "FlashAttentionImpl": FlashAttentionImpl,

@@ -27,6 +27,7 @@ from torch import Tensor
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.identity import ModelIdentity
 from photomask.attention.patterns import DenseRule, Pattern
+from photomask.attention.vllm.dense_flash import ServerFlash
 from photomask.attention.vllm.registration import BACKEND
 from photomask.errors import PlanError, UsageError
 
@@ -237,3 +238,11 @@ def test_the_back_end_takes_image_spans_and_never_a_shared_prefix(
     del facts[7]
     assert backend.supports_combination(*facts) is None
     assert builder_of(served(tmp_path)).use_cascade_attention(512) is False
+
+
+def test_dense_heads_of_sparse_layers_get_vllms_own_kernel(version: str, tmp_path: Path) -> None:
+    config = served(tmp_path)
+    assert builder_of(config)._worker.dense_kernel is None  # this vLLM knows no version
+    for layer in config.layers.values():
+        layer.impl.vllm_flash_attn_version = 3
+    assert isinstance(builder_of(config)._worker.dense_kernel, ServerFlash)

@@ -70,6 +70,7 @@ def prefill_attention(
     *,
     executor: Executor = "auto",
     ran: list[str] | None = None,
+    dense_kernel: DenseKernel | None = None,
 ) -> Tensor:
     """Computes the attention of all heads of a layer, each head by its own pattern.
 
@@ -90,6 +91,7 @@ def prefill_attention(
         executor: the executor.
         ran: a list to which the names of the functions that compute heads are appended; None if
             nobody asks.
+        dense_kernel: what `auto` takes for dense heads on a GPU; None lets it choose.
 
     Returns:
         The output, [B, H, Q, D], in the dtype of the query. The rows of padding are zero.
@@ -109,7 +111,7 @@ def prefill_attention(
     check_kernel_arguments(query, key, value)
     if executor == "auto":
         sparse_kernel = choose_sparse_kernel(query, key, value, schedule)
-        choose = choose_dense_kernel
+        choose = choose_dense_kernel if dense_kernel is None else lambda *_: dense_kernel
     else:
         sparse_kernel, choose = _triton_kernel(), _no_dense_kernel
     _LOG.debug("%s computes a layer of %d heads", sparse_kernel, query.shape[1])

@@ -7,6 +7,7 @@ vLLM.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,12 +23,14 @@ from vllm.model_executor.models.utils import (  # pyright: ignore[reportMissingI
     extract_layer_index,
 )
 from vllm.v1.attention.backend import AttentionCGSupport  # pyright: ignore[reportMissingImports]
+from vllm.v1.attention.backends import fa_utils  # pyright: ignore[reportMissingImports]
 from vllm.v1.attention.backends.flash_attn import (  # pyright: ignore[reportMissingImports]
     FlashAttentionBackend,
     FlashAttentionImpl,
     FlashAttentionMetadataBuilder,
 )
 
+from photomask.attention.vllm.dense_flash import ServerFlash
 from photomask.attention.vllm.registration import NAME, check_version
 from photomask.attention.vllm.steps import OtherRequests
 from photomask.attention.vllm.worker import PendingStep, PlanWorker
@@ -90,6 +93,7 @@ class PhotomaskMetadataBuilder(FlashAttentionMetadataBuilder):
             get_tensor_model_parallel_rank(),
             get_tensor_model_parallel_world_size(),
             device,
+            dense_kernel=_flash(layers.values()),
         )
 
     @classmethod
@@ -171,3 +175,11 @@ def rest_of_metadata(metadata: Any, others: OtherRequests) -> Any:
         "max_num_splits": 0,
     }
     return dataclasses.replace(metadata, **changed)
+
+
+def _flash(layers: Iterable[Any]) -> ServerFlash | None:
+    """Returns vLLM's own kernel for dense heads, or None if vLLM has none for this device."""
+    versions = {getattr(layer.impl, "vllm_flash_attn_version", None) for layer in layers}
+    function = getattr(fa_utils, "flash_attn_varlen_func", None)
+    version = versions.pop() if len(versions) == 1 else None
+    return None if version is None or function is None else ServerFlash(function, version)

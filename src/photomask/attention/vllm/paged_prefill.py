@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from photomask.attention.kernels import Executor, LayerHeads, kernel_name, prefill_attention
+from photomask.attention.kernels import (
+    DenseKernel,
+    Executor,
+    LayerHeads,
+    kernel_name,
+    prefill_attention,
+)
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
 from photomask.attention.vllm.prefill_log import PrefillLog
 from photomask.attention.vllm.steps import ImageRequest
@@ -44,12 +50,11 @@ def gather_pages(cache: Tensor, blocks: Tensor, tokens: int) -> Tensor:
         tokens: how many tokens the request has.
 
     Returns:
-        [1, G, K, D] with K ≥ tokens, whose last dimension is contiguous. What stands behind the
-        tokens is undefined.
+        [1, G, tokens, D], whose last dimension is contiguous.
     """
     pages = -(-tokens // cache.shape[1])
     found = cache.index_select(0, blocks[:pages])
-    return found.flatten(0, 1).transpose(0, 1)[None]
+    return found.flatten(0, 1)[:tokens].transpose(0, 1)[None]
 
 
 def attend_request(
@@ -63,6 +68,7 @@ def attend_request(
     output: Tensor,
     *,
     executor: Executor = "auto",
+    dense_kernel: DenseKernel | None = None,
     log: PrefillLog | None = None,
 ) -> None:
     """Writes the attention of one request into its rows of the output.
@@ -79,6 +85,7 @@ def attend_request(
         scale: the factor of the scores.
         output: [T, H, D]. Only the rows of the request are written.
         executor: what computes the layer.
+        dense_kernel: what computes dense heads on a GPU; None leaves the choice to the executor.
         log: reports the request.
 
     Raises:
@@ -90,7 +97,16 @@ def attend_request(
     key = gather_pages(key_cache, blocks, tokens)
     value = gather_pages(value_cache, blocks, tokens)
     schedule = request.call(layer.rule).schedule(layer.sinks)
-    found = prefill_attention(asked, key, value, schedule, layer.heads, scale, executor=executor)
+    found = prefill_attention(
+        asked,
+        key,
+        value,
+        schedule,
+        layer.heads,
+        scale,
+        executor=executor,
+        dense_kernel=dense_kernel,
+    )
     output[request.rows].copy_(found[0].transpose(0, 1))
     if log is not None and not request.reported:
         request.reported = True

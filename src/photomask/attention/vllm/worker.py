@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from photomask.attention.families import family_of
-from photomask.attention.kernels import Executor, LayerHeads
+from photomask.attention.kernels import DenseKernel, Executor, LayerHeads
 from photomask.attention.vllm.paged_prefill import PlannedLayer, attend_request, pages_of
 from photomask.attention.vllm.prefill_log import PrefillLog
 from photomask.attention.vllm.ranks import plan_of_rank
@@ -34,7 +34,9 @@ class PlanWorker:
         family: the family of the model.
         layers: the layers by vLLM's names.
         device: the device of the process.
-        log: reports what each prefill computes.
+        executor: what computes sparse layers.
+        dense_kernel: what computes dense heads of sparse layers on a GPU, or None.
+        log: reports what each prefill computes; None where another process reports it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class PlanWorker:
         ranks: int,
         device: torch.device,
         executor: Executor = "auto",
+        dense_kernel: DenseKernel | None = None,
     ):
         """Loads the plan, and checks that these layers can follow it.
 
@@ -55,6 +58,7 @@ class PlanWorker:
             ranks: the number of processes that share a layer.
             device: the device of the process.
             executor: what computes sparse layers.
+            dense_kernel: what computes dense heads of sparse layers on a GPU.
 
         Raises:
             PlanError: there is no plan, or it does not fit the model.
@@ -68,6 +72,7 @@ class PlanWorker:
         self.family = family_of(model.hf_config)
         self.device = torch.device(device)
         self.executor: Executor = executor
+        self.dense_kernel = dense_kernel
         share = plan_of_rank(plan, rank, ranks)
         self.layers = {
             name: self._planned(share, number, layer) for name, (number, layer) in layers.items()
@@ -191,6 +196,7 @@ class PendingStep:
                 scale,
                 output,
                 executor=worker.executor,
+                dense_kernel=worker.dense_kernel,
                 log=worker.log,
             )
 
