@@ -13,7 +13,10 @@ from photomask.attention.families import family_of
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule, visible
 from photomask.attention.vllm.spans import layout_of_spans
 
-HEADS, KEY_HEADS, SIZE, PAGE = 4, 2, 8, 16
+HEADS = 4
+KEY_HEADS = 2
+SIZE = 8
+PAGE = 16
 SINKS = SinkRule(leading=2, diagonal_block=4)
 SCALE = SIZE**-0.5
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from photomask.attention.vllm.paged_prefill import pages_of
-from photomask.attention.vllm.registration import BACKEND
+from photomask.attention.vllm.serving import BACKEND
 
 
 @dataclass
@@ -69,10 +69,8 @@ def attend_literally(
     impl: Any, query: Tensor, kv_cache: Tensor, metadata: Any, output: Tensor
 ) -> None:
     """Writes causal attention over pages, with the window of the layer."""
-    starts, key_cache, value_cache = (
-        metadata.query_start_loc.tolist(),
-        *pages_of(kv_cache, query.shape[2]),
-    )
+    starts = metadata.query_start_loc.tolist()
+    key_cache, value_cache = pages_of(kv_cache, query.shape[2])
     for row, length in enumerate(metadata.seq_lens.tolist()):
         rows = slice(starts[row], starts[row + 1])
         places = torch.arange(length)
@@ -123,11 +121,15 @@ class FlashAttentionImpl:
     calls: list[int] = []  # noqa: RUF012
 
     def __init__(self, heads: int, key_heads: int, size: int, window: int | None = None):
-        self.num_heads, self.num_kv_heads, self.head_size = heads, key_heads, size
+        self.num_heads = heads
+        self.num_kv_heads = key_heads
+        self.head_size = size
         self.scale = size**-0.5
         self.sliding_window = (-1, -1) if window is None else (window - 1, 0)
         self.alibi_slopes = self.sinks = self.kv_sharing_target_layer_name = None
-        self.logits_soft_cap, self.attn_type, self.kv_cache_dtype = 0, "decoder", "auto"
+        self.logits_soft_cap = 0
+        self.attn_type = "decoder"
+        self.kv_cache_dtype = "auto"
 
     def forward(
         self,

@@ -28,7 +28,7 @@ from photomask.attention.head_plan import HeadPlan
 from photomask.attention.identity import ModelIdentity
 from photomask.attention.patterns import DenseRule, Pattern
 from photomask.attention.vllm.dense_flash import ServerFlash
-from photomask.attention.vllm.registration import BACKEND
+from photomask.attention.vllm.serving import BACKEND
 from photomask.errors import PlanError, UsageError
 
 VERSIONS = ("0.22.1", "0.33.0")

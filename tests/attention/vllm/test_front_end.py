@@ -14,7 +14,7 @@ from tests.attention.vllm.stand_in import server
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.patterns import Pattern
 from photomask.attention.vllm.front_end import check_start, guard_requests, spans_of
-from photomask.attention.vllm.registration import BACKEND
+from photomask.attention.vllm.serving import BACKEND
 from photomask.errors import PlanError, UsageError
 
 QWEN = tiny_model("qwen2_5_vl")

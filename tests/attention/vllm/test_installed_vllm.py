@@ -19,7 +19,8 @@ from tests.attention.vllm import stand_in, test_backend
 from tests.attention.vllm.scenes import MIXED, scene_of
 
 from photomask.attention.patterns import DenseRule
-from photomask.attention.vllm.registration import BACKEND, TESTED_VERSIONS, register
+from photomask.attention.vllm.registration import TESTED_VERSIONS, register
+from photomask.attention.vllm.serving import BACKEND
 from photomask.attention.vllm.worker import PlanWorker
 
 pytestmark = [
@@ -94,7 +95,8 @@ def test_the_real_metadata_and_classes_run_a_mixed_batch(
     for name in ("aot_schedule", "use_full_cuda_graph"):
         setattr(builder, name, False)
     builder.aot_sliding_window, builder.max_cudagraph_size = (-1, -1), None
-    builder.dcp_world_size, builder.rswa_window, builder.mm_prefix_query_ranges_np = 1, None, None
+    builder.dcp_world_size = 1
+    builder.rswa_window = builder.mm_prefix_query_ranges_np = None
     builder.cache_config = SimpleNamespace(cache_dtype="auto")
     builder.kv_cache_dtype = torch.float32
     common = real("vllm.v1.attention.backend.CommonAttentionMetadata")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tests.attention.vllm import stand_in
 
-from photomask.attention.vllm.registration import BACKEND, TESTED_VERSIONS, check_version, register
+from photomask.attention.vllm.registration import TESTED_VERSIONS, check_version, register
+from photomask.attention.vllm.serving import BACKEND
 from photomask.errors import MissingDependencyError, UsageError
 
 CUSTOM = stand_in.AttentionBackendEnum.CUSTOM

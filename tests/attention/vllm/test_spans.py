@@ -116,7 +116,8 @@ def test_spans_that_vllm_told_give_images_of_1296_tokens_with_delimiters() -> No
 def test_layout_of_spans_passes_the_checks_of_layouts(
     images: list[tuple[int, int]], behind: int
 ) -> None:
-    family, position, spans = family_of(tiny_model("qwen2_vl").config), 0, []
+    family = family_of(tiny_model("qwen2_vl").config)
+    position, spans = 0, []
     for text, size in images:
         spans.append((position + text + 1, position + text + 1 + size))
         position += text + size + 2

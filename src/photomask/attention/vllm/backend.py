@@ -31,7 +31,8 @@ from vllm.v1.attention.backends.flash_attn import (  # pyright: ignore[reportMis
 )
 
 from photomask.attention.vllm.dense_flash import ServerFlash
-from photomask.attention.vllm.registration import NAME, check_version
+from photomask.attention.vllm.registration import check_version
+from photomask.attention.vllm.serving import NAME
 from photomask.attention.vllm.steps import OtherRequests
 from photomask.attention.vllm.worker import PendingStep, PlanWorker
 

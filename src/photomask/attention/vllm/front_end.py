@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from photomask.attention.vllm.registration import BACKEND
 from photomask.attention.vllm.serving import (
+    BACKEND,
     CONFIGURATION_KEY,
     check_architecture,
     check_server,

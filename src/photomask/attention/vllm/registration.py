@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 
+from photomask.attention.vllm.front_end import guard_requests
+from photomask.attention.vllm.serving import BACKEND, OWN_NAME
 from photomask.dependencies import OptionalPackage
 from photomask.errors import UsageError
 
@@ -12,15 +14,6 @@ _LOG = logging.getLogger(__name__)
 
 TESTED_VERSIONS = ("0.22.1", "0.33.0")
 """The versions of vLLM with which the plug-in works."""
-
-BACKEND = "photomask.attention.vllm.backend.PhotomaskBackend"
-"""The attention back end, which vLLM imports when it is chosen."""
-
-NAME = "CUSTOM"
-"""The name by which every version of vLLM knows the back end."""
-
-OWN_NAME = "PHOTOMASK"
-"""Another name of the back end, which only newer versions of vLLM accept."""
 
 
 def check_version(version: str) -> None:
@@ -63,8 +56,6 @@ def register() -> None:
     if vllm.__version__ == TESTED_VERSIONS[1] and OWN_NAME not in backends.__members__:
         registry.register_backend(OWN_NAME, BACKEND)
     if vllm.__version__ in TESTED_VERSIONS:
-        from photomask.attention.vllm.front_end import guard_requests
-
         processor = importlib.import_module("vllm.v1.engine.input_processor")
         guard_requests(processor.InputProcessor)
 

@@ -13,8 +13,8 @@ from typing import Any
 from photomask.attention.families import Family, family_of
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.vllm.ranks import plan_of_rank
-from photomask.attention.vllm.registration import NAME, TESTED_VERSIONS, check_version
-from photomask.attention.vllm.serving import CONFIGURATION_KEY
+from photomask.attention.vllm.registration import TESTED_VERSIONS, check_version
+from photomask.attention.vllm.serving import CONFIGURATION_KEY, NAME
 from photomask.errors import PhotomaskError, PlanError, UsageError
 from photomask.report import Shown, Table
 

@@ -17,6 +17,15 @@ from photomask.attention.patterns import DenseRule
 from photomask.documents import Document, is_file
 from photomask.errors import PlanError, UsageError
 
+BACKEND = "photomask.attention.vllm.backend.PhotomaskBackend"
+"""The attention back end, which vLLM imports when it is chosen."""
+
+NAME = "CUSTOM"
+"""The name by which every version of vLLM knows the back end."""
+
+OWN_NAME = "PHOTOMASK"
+"""Another name of the back end, which only newer versions of vLLM accept."""
+
 CONFIGURATION_KEY = "photomask"
 """The key of vLLM's `--additional-config` whose value is a `PlanSettings`."""
 
@@ -104,11 +113,9 @@ def check_server(vllm_config: Any) -> None:
 
 def _reasons_against(vllm_config: Any) -> Iterable[str]:
     """Yields a sentence for each thing in a configuration that a plan cannot follow."""
-    model, parallel, cache = (
-        vllm_config.model_config,
-        vllm_config.parallel_config,
-        vllm_config.cache_config,
-    )
+    model = vllm_config.model_config
+    parallel = vllm_config.parallel_config
+    cache = vllm_config.cache_config
     if not model.is_mm_prefix_lm:
         yield f"attention layers get no image spans; add {MULTIMODAL_FLAG}, and serve images"
     if vllm_config.speculative_config is not None:
