@@ -107,7 +107,7 @@ def last_prefill(model: Any) -> Prefill | None:
 
 def _summary(plan: HeadPlan, last: LastForward) -> Prefill:
     """Returns what the layers of a forward computed."""
-    visible, causal = _pairs(plan, last.calls)
+    visible, causal = count_pairs(plan, last.calls)
     call = last.calls[min(last.calls)]
     layout = call.layout
     ends = (layout.kind[:, -1] != TokenKind.PADDING).to(torch.int32)
@@ -124,8 +124,12 @@ def _summary(plan: HeadPlan, last: LastForward) -> Prefill:
     )
 
 
-def _pairs(plan: HeadPlan, calls: Mapping[int, AttentionCall]) -> tuple[Tensor, Tensor]:
+def count_pairs(plan: HeadPlan, calls: Mapping[int, AttentionCall]) -> tuple[Tensor, Tensor]:
     """Returns the pairs that the heads of a plan saw, and those that dense heads would have seen.
+
+    Args:
+        plan: the plan.
+        calls: the call of each layer.
 
     Returns:
         int64 [B] each, summed over all layers and heads.

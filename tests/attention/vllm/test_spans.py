@@ -111,13 +111,13 @@ def test_spans_that_vllm_told_give_images_of_1296_tokens_with_delimiters() -> No
 
 
 def test_spans_that_vllm_told_for_picture_questions_fit_the_ids_of_transformers() -> None:
-    """The ranges are those of the processor of vLLM 0.22.1 for this prompt, their ends included."""
+    """The spans are those of the processor of vLLM 0.22.1 for this prompt."""
     model, processor = picture_questions.load_vision_language()
     prompt = picture_questions.held_out_prompts(1, pictures=6)[0]
     ids = encode(processor, prompt).inputs["input_ids"][0].tolist()
-    ranges = [(7, 56), (61, 110), (115, 164), (169, 218), (223, 272), (277, 326)]
+    spans = [(7, 56), (61, 110), (115, 164), (169, 218), (223, 272), (277, 326)]
     assert len(ids) == 338
-    check_prompt(model.config, ids, [(first, last + 1) for first, last in ranges])
+    check_prompt(model.config, ids, spans)
 
 
 @settings(max_examples=40, deadline=None)

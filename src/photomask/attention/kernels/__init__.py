@@ -4,7 +4,6 @@ from photomask.attention.kernels.dense_heads import DenseKernel
 from photomask.attention.kernels.dispatch import (
     Executor,
     check_executor,
-    kernel_name,
     prefill_attention,
 )
 from photomask.attention.kernels.heads import LayerHeads
@@ -15,7 +14,6 @@ __all__ = [
     "Executor",
     "LayerHeads",
     "check_executor",
-    "kernel_name",
     "prefill_attention",
     "reference_attention",
 ]

@@ -138,25 +138,6 @@ def choose_sparse_kernel(
     return _triton_kernel()
 
 
-def kernel_name(
-    query: Tensor, key: Tensor, value: Tensor, schedule: Schedule, executor: Executor
-) -> str:
-    """Returns the name of what computes the sparse heads of some tensors, for logs.
-
-    Args:
-        query: the queries, [B, H, Q, D].
-        key: the keys, [B, G, K, D].
-        value: the values, [B, G, K, D].
-        schedule: the schedule of the prompts.
-        executor: the executor.
-    """
-    if choose_executor(executor, query.device) == "torch":
-        return torch_prefill.__name__
-    automatic = executor == "auto"
-    kernel = choose_sparse_kernel(query, key, value, schedule) if automatic else _triton_kernel()
-    return getattr(kernel, "__name__", repr(kernel))
-
-
 def _triton_kernel() -> SparseKernel:
     # Triton is optional and slow to import.
     from photomask.attention.kernels.triton_prefill import triton_prefill

@@ -10,7 +10,6 @@ from photomask.attention.kernels import (
     DenseKernel,
     Executor,
     LayerHeads,
-    kernel_name,
     prefill_attention,
 )
 from photomask.attention.patterns import DenseRule, Pattern, SinkRule
@@ -97,6 +96,7 @@ def attend_request(
     key = gather_pages(key_cache, blocks, tokens)
     value = gather_pages(value_cache, blocks, tokens)
     schedule = request.call(layer.rule).schedule(layer.sinks)
+    kernels: list[str] = []
     found = prefill_attention(
         asked,
         key,
@@ -106,11 +106,12 @@ def attend_request(
         scale,
         executor=executor,
         dense_kernel=dense_kernel,
+        ran=kernels,
     )
     output[request.rows].copy_(found[0].transpose(0, 1))
     if log is not None and not request.reported:
         request.reported = True
-        log.report(request, kernel_name(asked, key, value, schedule, executor))
+        log.report(request, kernels)
 
 
 def pages_of(kv_cache: Tensor, head_size: int) -> tuple[Tensor, Tensor]:

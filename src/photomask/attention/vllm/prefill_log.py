@@ -6,12 +6,12 @@ import functools
 import importlib
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from photomask.attention.conversion import PairCounter
 from photomask.attention.head_plan import HeadPlan
 from photomask.attention.patterns import DenseRule, Pattern
+from photomask.attention.prefills import count_pairs
 from photomask.attention.vllm.steps import ImageRequest
 
 _LOG = logging.getLogger("photomask.attention.vllm")
@@ -41,32 +41,31 @@ class PrefillLog:
             any(pattern is not Pattern.DENSE for pattern in plan.patterns[layer]) for layer in rules
         )
 
-    def report(self, request: ImageRequest, kernel: str) -> None:
+    def report(self, request: ImageRequest, kernels: Sequence[str]) -> None:
         """Reports a request of a step. Counting its pairs waits for the device.
 
         Args:
             request: the request.
-            kernel: the name of what computed the sparse heads.
+            kernels: the names of the functions that computed the first sparse layer.
         """
         if not self._counters and not _LOG.isEnabledFor(logging.INFO):
             return
-        pairs = PairCounter(self._plan)
-        for layer, rule in self._rules.items():
-            pairs.add(layer, request.call(rule))
+        calls = {layer: request.call(rule) for layer, rule in self._rules.items()}
+        visible, causal = (int(pairs.sum()) for pairs in count_pairs(self._plan, calls))
         _LOG.info(
             "prefill of tokens %d to %d with %d images: density %.3f, %d of %d layers sparse, %s",
             request.query_start,
             request.layout.tokens - 1,
             request.layout.image_counts[0],
-            pairs.density,
+            visible / causal,
             self._sparse,
             len(self._rules),
-            kernel,
+            " and ".join(dict.fromkeys(kernels)),
         )
         for name, number in (
             ("prefills", 1),
-            ("visible_pairs", pairs.visible),
-            ("causal_pairs", pairs.causal),
+            ("visible_pairs", visible),
+            ("causal_pairs", causal),
         ):
             if name in self._counters:
                 self._counters[name].inc(number)
