@@ -129,7 +129,7 @@ def count_pairs(plan: HeadPlan, calls: Mapping[int, AttentionCall]) -> tuple[Ten
 
     Args:
         plan: the plan.
-        calls: the calls of layers, by the number of the layer.
+        calls: the call of each layer.
 
     Returns:
         int64 [B] each, summed over all layers and heads.

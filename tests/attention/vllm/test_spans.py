@@ -19,10 +19,12 @@ from tests.attention.tiny_models import (
     tiny_model,
 )
 
+from photomask.attention.encoding import encode
 from photomask.attention.families import family_of, layout_of
 from photomask.attention.layout import PromptLayout
 from photomask.attention.vllm.spans import check_prompt, layout_of_spans
 from photomask.errors import LayoutError
+from photomask.zoo import picture_questions
 
 FIELDS = ("kind", "image", "first", "stop", "ordinal")
 
@@ -106,6 +108,16 @@ def test_spans_that_vllm_told_give_images_of_1296_tokens_with_delimiters() -> No
     ids = [5] * 3 + 4 * [START, *[IMAGE] * 1296, END] + [5] * 8
     assert len(ids) == layout.tokens
     check_prompt(config, ids, spans)
+
+
+def test_spans_that_vllm_told_for_picture_questions_fit_the_ids_of_transformers() -> None:
+    """The spans are those of the processor of vLLM 0.22.1 for this prompt."""
+    model, processor = picture_questions.load_vision_language()
+    prompt = picture_questions.held_out_prompts(1, pictures=6)[0]
+    ids = encode(processor, prompt).inputs["input_ids"][0].tolist()
+    spans = [(7, 56), (61, 110), (115, 164), (169, 218), (223, 272), (277, 326)]
+    assert len(ids) == 338
+    check_prompt(model.config, ids, spans)
 
 
 @settings(max_examples=40, deadline=None)

@@ -96,7 +96,7 @@ def attend_request(
     key = gather_pages(key_cache, blocks, tokens)
     value = gather_pages(value_cache, blocks, tokens)
     schedule = request.call(layer.rule).schedule(layer.sinks)
-    ran: list[str] = []
+    kernels: list[str] = []
     found = prefill_attention(
         asked,
         key,
@@ -105,13 +105,13 @@ def attend_request(
         layer.heads,
         scale,
         executor=executor,
-        ran=ran,
         dense_kernel=dense_kernel,
+        ran=kernels,
     )
     output[request.rows].copy_(found[0].transpose(0, 1))
     if log is not None and not request.reported:
         request.reported = True
-        log.report(request, ran)
+        log.report(request, kernels)
 
 
 def pages_of(kv_cache: Tensor, head_size: int) -> tuple[Tensor, Tensor]:

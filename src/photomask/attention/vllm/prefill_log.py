@@ -46,7 +46,7 @@ class PrefillLog:
 
         Args:
             request: the request.
-            kernels: the names of what computed the heads of a sparse layer.
+            kernels: the names of the functions that computed the first sparse layer.
         """
         if not self._counters and not _LOG.isEnabledFor(logging.INFO):
             return
@@ -60,7 +60,7 @@ class PrefillLog:
             visible / causal,
             self._sparse,
             len(self._rules),
-            " and ".join(kernels),
+            " and ".join(dict.fromkeys(kernels)),
         )
         for name, number in (
             ("prefills", 1),
