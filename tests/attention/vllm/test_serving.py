@@ -86,6 +86,16 @@ def test_what_a_plan_cannot_follow_is_refused_at_start(
         check_server(server(model_config__hf_config=QWEN.config, **changed))
 
 
+def test_a_front_end_that_does_not_check_requests_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "0")
+    check_server(server(model_config__hf_config=QWEN.config))
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(UsageError, match="unset VLLM_USE_RUST_FRONTEND"):
+        check_server(server(model_config__hf_config=QWEN.config))
+
+
 def test_images_in_both_directions_are_never_split() -> None:
     whole = {
         "model_config__hf_config": GEMMA.config,

@@ -6,6 +6,7 @@ The functions read a `VllmConfig` by attributes that vLLM 0.22.1 and 0.33.0 both
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ CONFIGURATION_KEY = "photomask"
 
 MULTIMODAL_FLAG = "--hf-overrides '{\"is_mm_prefix_lm\": true}'"
 """The option that makes vLLM hand image spans to attention layers."""
+
+RUST_FRONT_END = "VLLM_USE_RUST_FRONTEND"
+"""The variable that starts a front end which does not run Python plug-ins."""
 
 CACHE_DTYPES = ("auto", "float16", "bfloat16")
 
@@ -116,6 +120,8 @@ def _reasons_against(vllm_config: Any) -> Iterable[str]:
     cache = vllm_config.cache_config
     if not model.is_mm_prefix_lm:
         yield f"attention layers get no image spans; add {MULTIMODAL_FLAG}, and serve images"
+    if os.environ.get(RUST_FRONT_END, "0") not in ("", "0"):
+        yield f"the Rust front end does not check requests; unset {RUST_FRONT_END}"
     if vllm_config.speculative_config is not None:
         yield "speculative decoding is not supported; leave out --speculative-config"
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
