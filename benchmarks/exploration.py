@@ -106,7 +106,7 @@ def explored_by(work: Work, processes: int) -> Exploration:
         raise RedGateError(f"the presets were tried {presets}")
     tried = sum(trial.outcome != "repeated" for trial in found.trials)
     if numbers != list(range(len(numbers))) or not 0 <= tried - work.trials < processes:
-        raise RedGateError(f"{work.trials} trials were asked for, and there are {tried}: {numbers}")
+        raise RedGateError(f"{work.trials} trials were asked for, and {tried} were new")
     operations = map(json.loads, work.journal.read_text(encoding="utf-8").splitlines())
     ends = [each for each in operations if each.get("state") in (COMPLETE, PRUNED)]
     workers = {each["worker_id"] for each in ends}

@@ -110,7 +110,7 @@ def explore(
         trials: the number of trials that the study has in the end, over all processes and calls. A
             point that an earlier trial had is not measured again, and does not count. Each further
             process may finish one more, which it had begun. A study ends earlier if the space has
-            no more points, or if the sampler proposes 30 known points one after the other.
+            no more points, or if 30 known points come one after the other.
         storage: a path for a journal file, the URL of a database, such as
             `postgresql://user:password@host/name`, a storage of Optuna, or None for the memory of
             this process.
@@ -178,14 +178,24 @@ def _tried(study: "Study") -> int:
 def _try_new_point(study: "Study", objective: "_Objective") -> bool:
     """Runs trials until one has a point that the study did not have.
 
+    Where the sampler proposes a known point, random points follow, because most samplers would
+    propose known points again.
+
     Returns:
-        Whether there was one. Where the sampler proposes only known points, the space is as good as
-        exhausted.
+        Whether there was a new point. If not, the space is as good as exhausted.
     """
-    for _ in range(PATIENCE):
-        study.optimize(objective, n_trials=1)
-        if not objective.repeated:
-            return True
+    from optuna.samplers import RandomSampler
+
+    sampler = study.sampler
+    try:
+        for _ in range(PATIENCE):
+            study.optimize(objective, n_trials=1)
+            if not objective.repeated:
+                return True
+            # The number of a trial is its own in all processes, and the same in a repetition.
+            study.sampler = RandomSampler(seed=objective.number)
+    finally:
+        study.sampler = sampler
     return False
 
 
@@ -222,6 +232,7 @@ class _Objective:
         self.space = space
         self.objectives = objectives
         self.stops = stops
+        self.number = 0
         self.repeated = False
 
     def __call__(self, trial: "Trial") -> tuple[float, ...]:
@@ -232,6 +243,7 @@ class _Objective:
         """
         from optuna import TrialPruned
 
+        self.number = trial.number
         point = self.space.point(trial)
         trial.set_user_attr(POINT, point.model_dump(mode="json"))
         trial.set_user_attr(FINGERPRINT, point.fingerprint())
