@@ -117,6 +117,7 @@ CHIP = (
         "Each preset stands above a point of the front that is no worse in accuracy, bytes and "
         "cycles on the images on which points were chosen. The accuracies here are those of other "
         "images. The last row says what the study cost.",
+        picture="images/exploration.svg",
     ),
     Section(
         "Transformers in integers",
