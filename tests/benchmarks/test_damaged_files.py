@@ -116,8 +116,9 @@ def test_a_reader_that_hangs_or_dies_is_ended_and_the_next_file_is_read(
 
 def test_a_reader_that_takes_a_gigabyte_is_counted(specimens: list[Specimen], monkeypatch):
     def read(folder: Path) -> object:
-        return bytearray(b"x") * (32 << 20)
+        return bytearray(b"x") * (256 << 20)
 
-    monkeypatch.setattr(module, "MOST_BYTES", 16 << 20)
+    # Meanwhile the system may take back tens of megabytes that the process no longer uses.
+    monkeypatch.setattr(module, "MOST_BYTES", 64 << 20)
     (verdict,) = read_all(only(specimens, "target", read=read), range(1))
     assert verdict.outcome == "slow", verdict

@@ -148,6 +148,8 @@ WRONG = [
     ([*ASK, "--task-loss", "few"], "--task-loss"),
     (["attention", "show", "nowhere"], "no file nowhere"),
     (["attention", "show", "./a/plan"], "no file ./a/plan: expected a plan file, a folder"),
+    (["attention", "serve-check", "picture-questions", "no.json"], "no file no.json"),
+    (["attention", "serve-check", "./nowhere", "FILE"], "no model './nowhere'"),
     (["attention", "lmms-task", "--data", "p", "--output", "new", "--name", "n"], "no prompts 'p'"),
     (["attention", "lmms-task", "--data", "picture-questions", "--output", "FULL", "--name", "n"],
      "FULL"),
