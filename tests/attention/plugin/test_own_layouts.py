@@ -123,14 +123,19 @@ def test_a_prompt_may_come_in_chunks_of_embeddings():
 @pytest.mark.parametrize("how", [{}, {"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
 @pytest.mark.parametrize("family", ["internvl", "qwen2_5_vl"])
 def test_generate_takes_embeddings(family: str, how: dict[str, Any]):
-    model, embedded = attached(family), Embedded(family, [PROMPT, [2, "image", 3]])
-    handler = LiteralHandler()
-    model = attach(tiny_model(family), handler)
-    ids = model.generate(**embedded.inputs, **GENERATE, **how)
-    expected = ids[:, embedded.layout.tokens :]
+    embedded, original = Embedded(family, [PROMPT, [2, "image", 3]]), tiny_model(family)
     given = dict(embedded.by_embeddings)
     if family == "qwen2_5_vl":
         given["position_ids"] = embedded.tower["position_ids"]
+    by_ids, by_embeddings = (
+        original.generate(**inputs, **GENERATE, **how) for inputs in (embedded.inputs, given)
+    )
+    if not torch.equal(by_ids[:, embedded.layout.tokens :], by_embeddings):
+        pytest.skip("transformers itself answers ids and embeddings differently here")
+    handler = LiteralHandler()
+    model = attach(original, handler)
+    ids = model.generate(**embedded.inputs, **GENERATE, **how)
+    expected = ids[:, embedded.layout.tokens :]
     handler.calls.clear()
     with prompt_layout(model, embedded.layout):
         found = model.generate(**given, **GENERATE, **how)
