@@ -220,9 +220,14 @@ def has_image_codes(codes: Tensor) -> bool:
 
 def has_image_tokens(config: Any, input_ids: Tensor) -> bool:
     """Returns whether any token belongs to an image or video. It waits for the device."""
+    return bool(image_tokens(config, input_ids).any())
+
+
+def image_tokens(config: Any, input_ids: Tensor) -> Tensor:
+    """Marks the tokens of images and videos by their ids: bool in the shape of the ids."""
     found = input_ids == config.image_token_id
     video = getattr(config, "video_token_id", None)
-    return bool((found if video is None else found | (input_ids == video)).any())
+    return found if video is None else found | (input_ids == video)
 
 
 def _is_image(codes: Tensor) -> Tensor:

@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 
-from photomask.attention.families import Delimiters, Family, family_of, layout_of
+from photomask.attention.families import (
+    Delimiters,
+    Family,
+    family_of,
+    image_tokens,
+    layout_of,
+)
 from photomask.attention.layout import PromptLayout, TokenKind
 from photomask.errors import LayoutError
 
@@ -113,7 +119,7 @@ def check_prompt(
     """
     family = family_of(config)
     ids = torch.tensor([*token_ids], dtype=torch.int64)[None]
-    inside = _image_tokens(config, ids)
+    inside = image_tokens(config, ids)
     if not spans and not bool(inside.any()):
         return
     stop = spans[-1][1] if spans else 0
@@ -148,13 +154,3 @@ def _check_window(family: Family, spans: Sequence[Span], window: int | None) -> 
                 f"{family.name}: the image of tokens {first} to {stop - 1} is longer than the "
                 f"sliding window of {window} tokens; reduce the size of the image"
             )
-
-
-def _image_tokens(config: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Marks the tokens of images and videos."""
-    inside = torch.zeros_like(ids, dtype=torch.bool)
-    for name in ("image_token_id", "video_token_id"):
-        token = getattr(config, name, None)
-        if token is not None:
-            inside = inside | (ids == token)
-    return inside
